@@ -1,0 +1,34 @@
+"""The errors a user can cause, and one way to say them: what was given, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DllmRlError(Exception):
+    """Base of every error that is reported as one message instead of a traceback."""
+
+
+class ConfigError(DllmRlError):
+    """A setting, preset, name or combination that is not valid."""
+
+
+class CheckpointError(DllmRlError):
+    """A checkpoint that is missing, corrupt or does not belong to the configuration."""
+
+
+class BrowserMissingError(DllmRlError):
+    """No usable Chromium was found."""
+
+
+class HarnessError(RuntimeError):
+    """A bug of ours in the harness: a run stops loudly instead of learning from it."""
+
+
+def unknown_name(kind: str, given: str, known: Iterable[str]) -> ConfigError:
+    """Build the error for a name that does not exist, with the nearest known name and the whole list."""
+    names = sorted(known)
+    near = difflib.get_close_matches(given, names, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return ConfigError(f"no {kind} named '{given}'.{hint} Known: {', '.join(names) or '(none)'}")

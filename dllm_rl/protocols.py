@@ -1,0 +1,118 @@
+"""The interfaces of the house. Plug-ins implement them; nothing else is shared between packages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from dllm_rl.tasks import Outcome, Page, Task
+
+if TYPE_CHECKING:
+    import torch
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from dllm_rl.types import Completions, Corruption, Family, Loss, Prompts, Rollouts, Views
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """Turns plans into outcomes. Asynchronous; `open` before use, `close` afterwards."""
+
+    async def open(self) -> None:
+        """Start what is needed (server, browser)."""
+        ...
+
+    async def close(self) -> None:
+        """End what was started, and nothing else."""
+        ...
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """All tasks of a split, in a fixed order."""
+        ...
+
+    async def observe(self, task: Task) -> Page:
+        """What the policy may read of the task's site (cached)."""
+        ...
+
+    async def run(self, task: Task, plan: str) -> Outcome:
+        """Execute a plan once and judge it. Environment faults are retried inside, then reported."""
+        ...
+
+    async def score(self, task: Task, plan: str) -> float:
+        """Cheap score of an intermediate plan, without a browser; the gold plan scores 1."""
+        ...
+
+
+class Policy(Protocol):
+    """A model of one family with the facts that samplers and likelihoods need."""
+
+    family: Family
+    corruption: Corruption
+    tokenizer: Any
+    model: torch.nn.Module
+
+    def logits(
+        self,
+        prompts: Prompts,
+        canvas: Tensor,
+        *,
+        columns: Tensor | None = None,
+        time: Tensor | None = None,
+        order: Tensor | None = None,
+        cache: Any = None,
+    ) -> Float[Tensor, "b c v"]:
+        """Float32 logits of the distribution *of* each canvas column (all, or the given ones); banned ids at -inf."""
+        ...
+
+    def view_log_probs(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
+        """Unweighted log-likelihood terms, float32, 0 where not scored; the one thing a family implements for RL."""
+        ...
+
+
+class Sampler(Protocol):
+    """Writes completions. Draws depend on (seed, row id, position, step) and on nothing else."""
+
+    name: str
+    families: tuple[Family, ...]
+
+    def generate(self, policy: Policy, prompts: Prompts, *, seed: int) -> Completions:
+        """Sample one completion a row and record how it was written."""
+        ...
+
+
+class Objective(Protocol):
+    """A reinforcement-learning objective: views, advantages, and a pure loss."""
+
+    name: str
+    paper: str
+    level: str
+    families: tuple[Family, ...]
+    requires: tuple[str, ...]
+    needs_old: bool
+    needs_ref: bool
+    separable: bool
+    group_coupled: bool
+    max_inner_steps: int | None
+
+    def views(
+        self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int
+    ) -> Views:
+        """Draw the corrupted copies to be scored in this inner step."""
+        ...
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        """Advantages of whole groups: (b,), (b, s) or (b, l)."""
+        ...
+
+    def loss(
+        self,
+        rollouts: Rollouts,
+        views: Views,
+        new: Tensor,
+        old: Tensor,
+        ref: Tensor | None,
+        advantages: Tensor,
+    ) -> Loss:
+        """Loss from (k, b, l) log-probability terms. Pure: no model, no randomness, no distributed call."""
+        ...

@@ -1,0 +1,185 @@
+"""Tasks, pages and outcomes: the records that travel between harness and policies, free of torch.
+
+A task asks for one form (possibly over several pages) to be filled in and submitted with given values.
+A page is what the policy may read of it; an outcome is what the server and the browser saw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+ControlKind = Literal[
+    "text", "email", "tel", "number", "date", "textarea", "select", "multiselect", "radio", "checkbox", "button", "link"
+]
+SPLITS = ("train", "val", "test", "test_layout")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A control that exists only after an answer: shown in the observation as `appears when p1.e4 = "Yes"`.
+
+    ref: the deciding control (for radios, the ref of the option to choose).
+    value: option of a select; "checked" or "unchecked" for a checkbox; the option's name for a radio.
+    """
+
+    ref: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """One control of an observed page, in reading order.
+
+    ref: deterministic reference per task, `p<page>.e<number>`.
+    name: accessible name, as the browser computes it.
+    group: legend of the radio or checkbox group, else "".
+    field: the control's HTML `name` attribute; for the harness (oracle, scoring) and never shown to a policy.
+    value: current value ("" when empty; "checked"/"" for radio and checkbox).
+    """
+
+    ref: str
+    kind: ControlKind
+    name: str
+    group: str = ""
+    options: tuple[str, ...] = ()
+    required: bool = False
+    disabled: bool = False
+    value: str = ""
+    condition: Condition | None = None
+    field: str = ""
+
+    @property
+    def page_number(self) -> int:
+        """Number of the page (1-based) on which the control stands."""
+        return int(self.ref[1 : self.ref.index(".")])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What the scout saw: every control of every page of one site, all branches included.
+
+    titles: heading of page 1, 2, ... in order.
+    """
+
+    titles: tuple[str, ...]
+    controls: tuple[Control, ...]
+
+    def control(self, ref: str) -> Control | None:
+        """Return the control with this ref, or None."""
+        return next((control for control in self.controls if control.ref == ref), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoldField:
+    """One value that the server must receive.
+
+    name: the site's HTML field name. wanted: one string, or several for a multi-value field (compared as a set).
+    kind: decides the equality (dates by value, numbers by value, text trimmed, booleans "on"/"").
+    label: the field's label as the instruction's author knows it (for reports).
+    """
+
+    name: str
+    kind: ControlKind
+    wanted: tuple[str, ...]
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One thing to do on one site.
+
+    id: unique and stable, `<split>/<kind>-<site seed>-<task seed>`.
+    site: key of the site (form kind, layout family and seed), from which the server renders every page.
+    dial: how far the wording of the instruction is from the form (0 pairs, 1 sentences, 2 conversions).
+    """
+
+    id: str
+    split: str
+    site: str
+    instruction: str
+    gold: tuple[GoldField, ...]
+    dial: int = 0
+
+
+class Fault(StrEnum):
+    """Whose failure it was. Environment faults are masked out of every statistic, never scored as zero."""
+
+    NONE = "none"
+    AGENT = "agent"
+    ENVIRONMENT = "environment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldResult:
+    """One gold field after the plan ran.
+
+    server: values in the accepted payload, None where nothing was accepted; dom: values in the page at the end.
+    is_correct: wanted equals server (or dom, where nothing was accepted).
+    is_default: the untouched page already held the wanted value, so it earns nothing.
+    """
+
+    name: str
+    wanted: tuple[str, ...]
+    server: tuple[str, ...] | None
+    dom: tuple[str, ...] | None
+    is_correct: bool
+    is_default: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionResult:
+    """One line of the plan and what happened to it. status: ok, failed, malformed or skipped."""
+
+    line: int
+    text: str
+    status: Literal["ok", "failed", "malformed", "skipped"]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """All that is needed to judge a rollout without running it again.
+
+    is_submitted: the server accepted a submission. is_clean: every field that is not gold was received at its default.
+    pages_reached / num_pages: progress through a wizard (1-based count of pages seen, out of those on the gold path).
+    num_rejected: submissions that the server answered with an error page. seconds: wall time by phase.
+    """
+
+    task_id: str
+    fault: Fault = Fault.NONE
+    fault_reason: str = ""
+    is_parsed: bool = True
+    is_submitted: bool = False
+    is_clean: bool = True
+    fields: tuple[FieldResult, ...] = ()
+    validity_errors: tuple[str, ...] = ()
+    dialogs: tuple[str, ...] = ()
+    actions: tuple[ActionResult, ...] = ()
+    pages_reached: int = 0
+    num_pages: int = 1
+    num_submissions: int = 0
+    num_rejected: int = 0
+    num_attempts: int = 1
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_valid(self) -> bool:
+        """False where the environment lost the rollout: it then has no reward at all."""
+        return self.fault is not Fault.ENVIRONMENT
+
+    @property
+    def all_correct(self) -> bool:
+        """Every gold field holds its wanted value."""
+        return bool(self.fields) and all(result.is_correct for result in self.fields)
+
+    @property
+    def is_success(self) -> bool:
+        """Accepted, every gold field equal, every other field at its default: read from the payload only."""
+        return self.is_submitted and self.all_correct and self.is_clean
+
+    @property
+    def is_near_miss(self) -> bool:
+        """All fields right, nothing accepted."""
+        return self.all_correct and not self.is_submitted

@@ -1,0 +1,215 @@
+"""Tensor records that travel between samplers, objectives, policies and trainer.
+
+Legend: b rows (prompts x group), p prompt length (left-padded), l canvas length, s denoising steps, k views.
+Every record is frozen: a rollout is made once and never changes afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Family = Literal["autoregressive", "masked", "block", "slot", "flow"]
+FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "block", "slot", "flow")
+
+
+def _map(record: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    changes = {}
+    for item in fields(record):
+        value = getattr(record, item.name)
+        if isinstance(value, Tensor):
+            changes[item.name] = function(value)
+    return replace(record, **changes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompts:
+    """Tokenised prompts, left-padded. row_ids name the rows for the noise, so that no draw depends on the batch."""
+
+    ids: Int[Tensor, "b p"]
+    mask: Bool[Tensor, "b p"]
+    row_ids: Int[Tensor, " b"]
+
+    def rows(self, index: Tensor) -> Prompts:
+        """The rows of this index."""
+        return _map(self, lambda tensor: tensor[index])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """How the sampler wrote each canvas: its states, and for each position the step that committed it.
+
+    canvases: state before step 0, 1, ..., and after the last. time: time of each state, for the flow family.
+    commit_step: step that wrote the final token, -1 where nothing was drawn (forced, filled up after EOS).
+    log_probs: behaviour log-probability of the final token at its commit, 0 where commit_step is -1;
+      for the flow family the summed log-probability of the position's transitions.
+    entropy: entropy in nats of the distribution that the token was drawn from.
+    order: feed order of the canvas columns at each state, for the slot family.
+    """
+
+    canvases: Int[Tensor, "b s1 l"] | None
+    time: Float[Tensor, " s1"] | None
+    commit_step: Int[Tensor, "b l"]
+    log_probs: Float[Tensor, "b l"]
+    entropy: Float[Tensor, "b l"]
+    order: Int[Tensor, "b s1 l"] | None = None
+    is_approximate: bool = False
+
+    @property
+    def num_steps(self) -> int:
+        """Number of denoising steps taken by the longest row."""
+        if self.canvases is not None:
+            return self.canvases.shape[1] - 1
+        return int(self.commit_step.max()) + 1
+
+    def rows(self, index: Tensor) -> Trajectory:
+        """The rows of this index."""
+        kept = _map(self, lambda tensor: tensor[index] if tensor.dim() > 1 else tensor)
+        return kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completions:
+    """What a sampler returns. mask: 1 on scored tokens (EOS included; FILL and everything after EOS excluded).
+
+    nfe: model forwards. token_forwards: sum over forwards of active rows x query positions.
+    """
+
+    ids: Int[Tensor, "b l"]
+    mask: Bool[Tensor, "b l"]
+    trajectory: Trajectory
+    nfe: int
+    token_forwards: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Sizes of the whole optimiser step, over ranks and micro-batches, by which reductions divide.
+
+    rows: valid rows. groups: groups with at least one valid row. tokens: scored tokens of valid rows.
+    max_len: canvas length.
+    """
+
+    rows: int
+    groups: int
+    tokens: int
+    max_len: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollouts:
+    """Completions with their rewards, grouped per task by group_ids (never by position).
+
+    valid: False where the environment lost the rollout; such a row has no gradient and moves no baseline.
+    behaviour_log_probs: as the sampler recorded them (compared as a metric, never used as the old policy).
+    step_rewards: rewards of intermediate answers, last column the environment's. temperature: of the sampler.
+    """
+
+    prompt_ids: Int[Tensor, "b p"]
+    prompt_mask: Bool[Tensor, "b p"]
+    completion_ids: Int[Tensor, "b l"]
+    completion_mask: Bool[Tensor, "b l"]
+    rewards: Float[Tensor, " b"]
+    group_ids: Int[Tensor, " b"]
+    valid: Bool[Tensor, " b"]
+    trajectory: Trajectory | None
+    behaviour_log_probs: Float[Tensor, "b l"] | None
+    totals: Totals
+    step_rewards: Float[Tensor, "b s"] | None = None
+    step_entropy: Float[Tensor, "b s"] | None = None
+    temperature: float = 1.0
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return self.completion_ids.shape[0]
+
+    def rows(self, index: Tensor) -> Rollouts:
+        """The rows of this index; `totals` stays that of the whole step, so that micro-batch losses add up."""
+        trajectory = None if self.trajectory is None else self.trajectory.rows(index)
+        return replace(_map(self, lambda tensor: tensor[index]), trajectory=trajectory)
+
+    @staticmethod
+    def count_totals(valid: Tensor, group_ids: Tensor, completion_mask: Tensor) -> Totals:
+        """Count the sizes of a whole step from its (unsplit) tensors."""
+        return Totals(
+            rows=int(valid.sum()),
+            groups=int(group_ids[valid].unique().numel()),
+            tokens=int(completion_mask[valid].sum()),
+            max_len=completion_mask.shape[1],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corruption:
+    """How a family's forward process hides or noises the canvas: the facts that views are drawn from.
+
+    mask_id: None for the autoregressive and the uniform-source flow family. vocab_size: ids a uniform source draws from.
+    slot_size: tokens of a slot. block_size: tokens of a block. schedule_power: kappa_t = t ** power (flow).
+    num_steps: denoising steps of the sampler that made the rollouts.
+    banned_ids: ids that neither sampler nor noise ever writes.
+    """
+
+    family: Family
+    mask_id: int | None = None
+    pad_id: int = 0
+    eos_id: int = 0
+    vocab_size: int = 0
+    slot_size: int = 1
+    block_size: int | None = None
+    schedule_power: float = 1.0
+    is_shifted: bool = False
+    num_steps: int = 0
+    banned_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Views:
+    """Corrupted copies of the completions, drawn once and scored by the current, old and reference policy alike.
+
+    kind: exact, one_step, elbo, trajectory, answer, causal_shifted or causal_noised.
+    tokens: what the model sees. prompt_tokens: prompt as seen, None = unchanged.
+    targets: what is scored, None = the completion. score: which positions are scored.
+    weight: of a term inside the log-likelihood. loss_weight: multiplies loss terms. step: column of (b, s) advantages.
+    time, time_next: noise level per view, for the flow family. order: feed order of the canvas, for the slot family.
+    read: native attention, or the two mis-specified causal readings of the original study.
+    """
+
+    kind: str
+    tokens: Int[Tensor, "k b l"]
+    score: Bool[Tensor, "k b l"]
+    weight: Float[Tensor, "k b l"]
+    prompt_tokens: Int[Tensor, "k b p"] | None = None
+    targets: Int[Tensor, "k b l"] | None = None
+    loss_weight: Float[Tensor, "k b l"] | None = None
+    time: Float[Tensor, "k b"] | None = None
+    time_next: Float[Tensor, "k b"] | None = None
+    step: Int[Tensor, "k b"] | None = None
+    order: Int[Tensor, "k b l"] | None = None
+    read: Literal["native", "causal", "causal_shifted"] = "native"
+
+    @property
+    def num_views(self) -> int:
+        """Number of views, k."""
+        return self.tokens.shape[0]
+
+    def rows(self, index: Tensor) -> Views:
+        """The rows of this index, in every view."""
+        return _map(self, lambda tensor: tensor[:, index])
+
+    def views(self, index: Tensor) -> Views:
+        """The views of this index, for every row."""
+        return _map(self, lambda tensor: tensor[index])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """A scalar to go backward from, and plain-number metrics by documented name."""
+
+    value: Float[Tensor, ""]
+    metrics: dict[str, float]

@@ -1,0 +1,1 @@
+"""Composition root: command line, grid, statistics, diagnosis and report."""
