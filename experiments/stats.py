@@ -1,0 +1,331 @@
+"""One verdict a cell, computed from the evaluated rollouts: a cell against its policy's warm start, paired by task.
+
+The rules are those of docs/statistics.md; the arithmetic is in `variance.py`. Effects are in percentage points.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float
+
+from experiments.variance import (
+    MeanTest,
+    crossed_bootstrap,
+    detectable_effect,
+    holm,
+    mean_test,
+    smallest_detectable_effect,
+)
+
+__all__ = [
+    "CellInfo",
+    "CellVerdict",
+    "Comparison",
+    "Summary",
+    "compare",
+    "judge_grid",
+    "smallest_detectable_effect",
+    "summarise",
+]
+
+Role = Literal["cell", "null", "negative", "positive"]
+Verdict = Literal["improved", "regressed", "equivalent", "inconclusive", "collapsed", "single_seed", "failed"]
+MAX_LOST_SHARE = 0.05
+FULL_NUM_SEEDS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellInfo:
+    """What was declared about a cell. seeds: those it should have. num_collapsed: seeds whose training collapsed."""
+
+    id: str
+    policy: str
+    objective: str
+    role: Role = "cell"
+    seeds: tuple[int, ...] = ()
+    num_collapsed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Plain means over evaluated rollouts, those lost to the environment left out; None = no such rollout.
+
+    conversion: P(submitted | every field right). lost: rollouts lost to the environment.
+    """
+
+    num_rollouts: int
+    lost: int
+    success: float | None
+    reward: float | None
+    field_accuracy: float | None
+    submitted: float | None
+    near_miss: float | None
+    conversion: float | None
+    parsed: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Paired difference of an outcome, cell minus warm start.
+
+    test: decision (two-way variance). bootstrap_low, bootstrap_high: crossed bootstrap, for the picture.
+    num_lost_pairs: pairs dropped since a side was lost. num_dropped_tasks: tasks left without a pair for some seed.
+    """
+
+    test: MeanTest
+    bootstrap_low: float
+    bootstrap_high: float
+    num_seeds: int
+    num_tasks: int
+    num_pairs: int
+    num_lost_pairs: int
+    num_dropped_tasks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellVerdict:
+    """Verdict of a cell with everything it rests on. Effects, intervals and margins are in percentage points.
+
+    p_adjusted: Holm's over the cells of the grid; for a control it is its own p. detectable: smallest effect that this
+    cell could have seen at 80 % power. reward: secondary comparison of the mean reward (unit of the reward).
+    comparison is None where nothing could be paired.
+    """
+
+    id: str
+    policy: str
+    objective: str
+    role: Role
+    verdict: Verdict
+    reason: str
+    is_provisional: bool
+    comparison: Comparison | None
+    reward: Comparison | None
+    p_adjusted: float | None
+    detectable: float | None
+    before: Summary
+    after: Summary
+    before_greedy: Summary
+    after_greedy: Summary
+    lost_share: float
+    missing_seeds: tuple[int, ...] = ()
+    seed_effects: dict[int, float] = field(default_factory=dict)
+
+
+def _columns(rows: pa.Table, *names: str) -> list[np.ndarray]:
+    return [np.asarray(rows.column(name).to_pylist()) for name in names]
+
+
+def _by_rollout(rows: pa.Table, outcome: str) -> dict[tuple[int, str, int], float | None]:
+    """Outcome of each (seed, task, sample); None where the environment lost it."""
+    names = ("seed", "task_id", "sample", "fault", outcome)
+    return {
+        (seed, task, sample): None if fault == "environment" else float(value)
+        for seed, task, sample, fault, value in zip(*(rows.column(name).to_pylist() for name in names), strict=True)
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """Mean paired difference of each seed and task, over the samples that neither side lost."""
+
+    table: Float[np.ndarray, "s t"]
+    seeds: tuple[int, ...]
+    tasks: tuple[str, ...]
+    num_pairs: int
+    num_lost: int
+    num_dropped_tasks: int
+
+
+def pair(cell_rows: pa.Table, baseline_rows: pa.Table, *, outcome: str = "success") -> Pairs:
+    """Pair each rollout of a cell with the warm start's rollout of the same task and sample; drop pairs with a loss.
+
+    A task that keeps no pair for some seed is dropped for all seeds, so that the table is complete.
+    """
+    baseline = {(task, sample): value for (_, task, sample), value in _by_rollout(baseline_rows, outcome).items()}
+    sums: dict[tuple[int, str], list[float]] = {}
+    num_lost = 0
+    rollouts = _by_rollout(cell_rows, outcome)
+    for (seed, task, sample), value in rollouts.items():
+        before = baseline.get((task, sample))
+        if value is None or before is None:
+            num_lost += 1
+        else:
+            sums.setdefault((seed, task), []).append(value - before)
+    seeds = tuple(sorted({seed for seed, _, _ in rollouts}))
+    all_tasks = sorted({task for _, task, _ in rollouts})
+    tasks = tuple(task for task in all_tasks if all((seed, task) in sums for seed in seeds))
+    table = np.array([[np.mean(sums[seed, task]) for task in tasks] for seed in seeds]).reshape(len(seeds), len(tasks))
+    return Pairs(
+        table=table,
+        seeds=seeds,
+        tasks=tasks,
+        num_pairs=sum(len(sums[seed, task]) for seed in seeds for task in tasks),
+        num_lost=num_lost,
+        num_dropped_tasks=len(all_tasks) - len(tasks),
+    )
+
+
+def compare(pairs: Pairs, *, name: str, scale: float = 100.0, alpha: float = 0.05) -> Comparison | None:
+    """Compare a cell with its warm start; None where no pair is left. `name` seeds the bootstrap's own generator."""
+    if not pairs.table.size:
+        return None
+    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
+    table = scale * pairs.table
+    low, high = crossed_bootstrap(table, generator=np.random.default_rng(seed), alpha=alpha)
+    return Comparison(
+        test=mean_test(table, alpha=alpha),
+        bootstrap_low=low,
+        bootstrap_high=high,
+        num_seeds=len(pairs.seeds),
+        num_tasks=len(pairs.tasks),
+        num_pairs=pairs.num_pairs,
+        num_lost_pairs=pairs.num_lost,
+        num_dropped_tasks=pairs.num_dropped_tasks,
+    )
+
+
+def summarise(rows: pa.Table) -> Summary:
+    """Summarise evaluated rollouts."""
+    faults, success, reward, accuracy, submitted, near_miss, parsed = _columns(
+        rows, "fault", "success", "reward", "field_accuracy", "submitted", "near_miss", "parsed"
+    )
+    kept = faults != "environment"
+
+    def mean(values: np.ndarray, where: np.ndarray = kept) -> float | None:
+        chosen = values[where] if len(values) else values
+        return float(np.mean(chosen.astype(float))) if len(chosen) else None
+
+    all_right = kept & (accuracy.astype(float) >= 1) if len(accuracy) else kept
+    return Summary(
+        num_rollouts=int(kept.sum()) if len(faults) else 0,
+        lost=int((~kept).sum()) if len(faults) else 0,
+        success=mean(success),
+        reward=mean(reward),
+        field_accuracy=mean(accuracy),
+        submitted=mean(submitted),
+        near_miss=mean(near_miss),
+        conversion=mean(submitted, all_right),
+        parsed=mean(parsed),
+    )
+
+
+def _select(rows: pa.Table, **wanted: Any) -> pa.Table:
+    keep = np.ones(rows.num_rows, dtype=bool)
+    for name, value in wanted.items():
+        keep &= np.array([item == value for item in rows.column(name).to_pylist()], dtype=bool)
+    return rows.filter(pa.array(keep))
+
+
+def _failure(cell: CellInfo, missing: Sequence[int], lost_share: float, comparison: Comparison | None) -> str | None:
+    if missing:
+        return f"{len(missing)} of {len(cell.seeds)} seeds have no result ({', '.join(map(str, missing))})"
+    if lost_share > MAX_LOST_SHARE:
+        return f"{lost_share:.1%} of the rollouts lost to the environment (limit {MAX_LOST_SHARE:.0%})"
+    if comparison is None:
+        return "no rollout could be paired with the warm start's"
+    return None
+
+
+def _prepare(results: pa.Table, cell: CellInfo, *, digest: str, alpha: float) -> CellVerdict:
+    """Everything about a cell but the verdict itself, which needs Holm's adjustment over the whole grid."""
+    final = _select(results, cell=cell.id, stage="final")
+    warm = _select(results, cell=f"warmstart:{cell.policy}", stage="warmstart")
+    after, before = _select(final, mode="sampled"), _select(warm, mode="sampled")
+    pairs = pair(after, before)
+    comparison = compare(pairs, name=f"{digest}/{cell.id}", alpha=alpha)
+    found = set(final.column("seed").to_pylist())
+    missing = tuple(seed for seed in cell.seeds if seed not in found)
+    lost_share = final.column("fault").to_pylist().count("environment") / max(1, final.num_rows)
+    return CellVerdict(
+        id=cell.id,
+        policy=cell.policy,
+        objective=cell.objective,
+        role=cell.role,
+        verdict="inconclusive",
+        reason=_failure(cell, missing, lost_share, comparison) or "",
+        is_provisional=False,
+        comparison=comparison,
+        reward=compare(pair(after, before, outcome="reward"), name=f"{digest}/{cell.id}/reward", scale=1, alpha=alpha),
+        p_adjusted=None,
+        detectable=None,
+        before=summarise(before),
+        after=summarise(after),
+        before_greedy=summarise(_select(warm, mode="greedy")),
+        after_greedy=summarise(_select(final, mode="greedy")),
+        lost_share=lost_share,
+        missing_seeds=missing,
+        seed_effects={
+            int(seed): 100 * float(row.mean()) for seed, row in zip(pairs.seeds, pairs.table, strict=True) if row.size
+        },
+    )
+
+
+def _decide(draft: CellVerdict, cell: CellInfo, *, alpha: float, margin: float) -> tuple[Verdict, str]:
+    """The verdict, by the precedence of the protocol, and the reason in words."""
+    if draft.reason or draft.comparison is None or draft.p_adjusted is None or draft.detectable is None:
+        return "failed", draft.reason
+    test, num_seeds = draft.comparison.test, draft.comparison.num_seeds
+    interval = f"{test.mean:+.1f} points, {1 - alpha:.0%} interval {test.low:+.1f} to {test.high:+.1f}"
+    seen = f"the smallest effect this cell could have seen is {draft.detectable:.1f} points"
+    if 2 * cell.num_collapsed >= num_seeds and cell.num_collapsed:
+        return "collapsed", f"{cell.num_collapsed} of {num_seeds} seeds collapsed in training; {interval}"
+    if num_seeds == 1:
+        return "single_seed", f"{interval} over tasks only; one seed cannot tell a method from luck; {seen}"
+    if draft.p_adjusted < alpha and (test.low > 0 or test.high < 0):
+        return ("improved" if test.mean > 0 else "regressed"), f"{interval}, adjusted p {draft.p_adjusted:.2g}"
+    if -margin < test.low and test.high < margin:
+        return "equivalent", f"{interval} lies inside the margin of {margin:g} points"
+    return "inconclusive", f"{interval}; {seen}"
+
+
+def _adjusted(drafts: Sequence[CellVerdict], family: set[str]) -> dict[str, float]:
+    """Holm's adjusted p of the cells of the grid; a control keeps its own."""
+    raw = {draft.id: draft.comparison.test.p_value for draft in drafts if draft.comparison is not None}
+    members = [name for name in raw if name in family]
+    return raw | dict(zip(members, holm([raw[name] for name in members]), strict=True))
+
+
+def judge_grid(
+    results: pa.Table | str | Path,
+    cells: Iterable[CellInfo],
+    *,
+    alpha: float = 0.05,
+    margin: float = 5.0,
+    digest: str = "",
+    split: str | None = None,
+) -> list[CellVerdict]:
+    """Judge every cell of a grid against its policy's warm start.
+
+    results: rows of results.parquet, or its path. margin: of equivalence, in points. digest: the grid's, seeds the
+    bootstrap. split: the split to judge on; None where the table holds only one. Controls are judged but are no members
+    of Holm's family.
+    """
+    table = results if isinstance(results, pa.Table) else pq.read_table(results)
+    if split is not None:
+        table = _select(table, split=split)
+    cells = list(cells)
+    drafts = [_prepare(table, cell, digest=digest, alpha=alpha) for cell in cells]
+    family = {cell.id for cell in cells if cell.role == "cell"}
+    adjusted = _adjusted(drafts, family)
+    verdicts = []
+    for cell, draft in zip(cells, drafts, strict=True):
+        if draft.comparison is not None:
+            size = len(family) if cell.role == "cell" else 1
+            test = draft.comparison.test
+            effect = detectable_effect(test.standard_error, test.degrees, num_comparisons=size, alpha=alpha)
+            draft = replace(draft, p_adjusted=adjusted[cell.id], detectable=effect if math.isfinite(effect) else None)
+            if draft.detectable is None and not draft.reason:
+                draft = replace(draft, reason="one seed on one task has no spread to judge by")
+        verdict, reason = _decide(draft, cell, alpha=alpha, margin=margin)
+        is_provisional = verdict != "failed" and 1 < len(draft.seed_effects) < FULL_NUM_SEEDS
+        verdicts.append(replace(draft, verdict=verdict, reason=reason, is_provisional=is_provisional))
+    return verdicts
