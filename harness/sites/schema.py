@@ -1,0 +1,194 @@
+"""What a form site is made of: a specification of the form (one a kind) and the site rendered from it (one a seed).
+
+A specification lists every wording; a site has chosen one of each. The names of HTML (`name`, `id`, option values)
+belong to the site, since they vary by seed; the `id` of a FieldSpec is the same on all sites of a kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Literal, Protocol
+
+from dllm_rl.tasks import ControlKind
+
+Size = Literal["small", "full"]
+Answers = Mapping[str, tuple[str, ...]]
+TICKED = "on"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """Ways to say one thing: those of training, and those kept for `test_layout`."""
+
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+    def pool(self, is_held_out: bool) -> tuple[str, ...]:
+        """The wordings of one side."""
+        return self.held_out if is_held_out else self.train
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Persona:
+    """The person that a task is about, so that its names and its email address agree."""
+
+    first: str
+    last: str
+    email: str
+
+    @property
+    def full(self) -> str:
+        """First and last name."""
+        return f"{self.first} {self.last}"
+
+
+class Draw(Protocol):
+    """How a value of a field is drawn. size "full" may draw longer and stranger values than "small"."""
+
+    def __call__(self, rng: Random, persona: Persona, size: Size) -> str:
+        """Draw one value."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class When:
+    """A field exists only while another field (by id) has this answer: an option, or "on" for a ticked box."""
+
+    field: str
+    answer: str = TICKED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldSpec:
+    """One field of a form kind.
+
+    kind: "checkbox" with options is a group of boxes that share one name; without options it is one box.
+    draw: where typed values come from; None where options are chosen.
+    rank: 0 on every site, 1 on small sites by seed, 2 on full sites only.
+    page: page of the wizard, from 1. prefill: values that an untouched page may hold, by seed ("on" for a box).
+    minimum, maximum: bounds of a number, or ISO dates. pattern: regular expression of the whole value.
+    superlatives: (option, phrase) pairs for dial 2, such as ("Basic 9", "the cheapest").
+    """
+
+    id: str
+    kind: ControlKind
+    labels: Wording
+    draw: Draw | None = None
+    options: tuple[str, ...] = ()
+    is_ordered: bool = False
+    required: bool = False
+    rank: int = 0
+    page: int = 1
+    when: When | None = None
+    prefill: tuple[str, ...] = ()
+    minimum: str = ""
+    maximum: str = ""
+    max_length: int = 0
+    pattern: str = ""
+    format_hint: str = ""
+    superlatives: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_multiple(self) -> bool:
+        """Several answers at once."""
+        return self.kind == "multiselect" or (self.kind == "checkbox" and bool(self.options))
+
+
+class Rule(Protocol):
+    """A check over several fields that only the server makes. Answers come by field id."""
+
+    fields: tuple[str, ...]
+
+    def error(self, answers: Answers, labels: Mapping[str, str]) -> str | None:
+        """The message for answers that break the rule, or None."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageSpec:
+    """One page of a form: its headings."""
+
+    titles: Wording
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormSpec:
+    """One kind of form. has_review: a last page shows all answers and asks to confirm them."""
+
+    kind: str
+    domain: str
+    pages: tuple[PageSpec, ...]
+    fields: tuple[FieldSpec, ...]
+    rules: tuple[Rule, ...] = ()
+    has_review: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option of a site. text is what is seen, and what every record of ours speaks of; value is its HTML value."""
+
+    text: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteField:
+    """One field as it stands on a site.
+
+    name, html_id: HTML attributes. default: what an untouched page sends, () for nothing or an empty text.
+    placeholder: caption of the empty first option of a select, "" where there is none.
+    """
+
+    spec: FieldSpec
+    name: str
+    html_id: str
+    label: str
+    options: tuple[Option, ...] = ()
+    default: tuple[str, ...] = ()
+    placeholder: str = ""
+
+    @property
+    def id(self) -> str:
+        """Name of the field in its form kind."""
+        return self.spec.id
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Visible texts of the options."""
+        return tuple(option.text for option in self.options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitePage:
+    """One page of a site: fields in reading order, then one button. A review page has no fields."""
+
+    title: str
+    fields: tuple[SiteField, ...]
+    button: str
+    is_review: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One rendered instance of a form kind; everything in it follows from `key`."""
+
+    key: str
+    form: FormSpec
+    size: Size
+    layout: str
+    seed: int
+    is_held_out: bool
+    brand: str
+    theme: str
+    pages: tuple[SitePage, ...]
+
+    @property
+    def fields(self) -> tuple[SiteField, ...]:
+        """All fields of all pages, in reading order."""
+        return tuple(item for page in self.pages for item in page.fields)
+
+    def field(self, spec_id: str) -> SiteField | None:
+        """The field with this FieldSpec id, or None where this site does not have it."""
+        return next((item for item in self.fields if item.id == spec_id), None)

@@ -1,0 +1,14 @@
+"""Words of a site that are not labels: buttons, placeholders, the review page."""
+
+from __future__ import annotations
+
+from harness.sites.schema import Wording
+
+NEXT = Wording(train=("Next", "Continue", "Next step", "Go on"), held_out=("Proceed", "Forward"))
+REVIEW = Wording(train=("Review", "Next", "Review answers", "Continue"), held_out=("Check answers", "Look it over"))
+SUBMIT = Wording(train=("Submit", "Send", "Save", "Send form", "Done"), held_out=("Finish", "Complete", "Hand in"))
+CONFIRM = Wording(train=("Confirm", "Confirm and send", "Send now"), held_out=("Approve", "All correct"))
+REVIEW_TITLE = Wording(
+    train=("Review and confirm", "Check your answers", "Summary"), held_out=("One last look", "Is this right")
+)
+PLACEHOLDER = Wording(train=("Choose", "Select one", "Please choose", "--"), held_out=("Pick one", "Not chosen"))
