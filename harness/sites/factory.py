@@ -159,10 +159,9 @@ def _branches_in_order(fields: list[SiteField], earlier: list[SiteField]) -> lis
     """
     deciding = {item.id: (at, item.texts) for at, item in enumerate(earlier)}
     ordered: list[SiteField] = []
-    for is_branch, run in groupby(
-        fields, key=lambda item: item.spec.when is not None and item.spec.when.field in deciding
-    ):
-        ordered += sorted(run, key=lambda item: _branch(item, deciding)) if is_branch else run
+    for depends, run in groupby(fields, key=lambda item: item.spec.when and item.spec.when.field in deciding):
+        neighbours = list(run)
+        ordered += sorted(neighbours, key=lambda item: _branch(item, deciding)) if depends else neighbours
     return ordered
 
 

@@ -90,7 +90,7 @@ def _plain(value: str) -> str:
 
 def _sentence(wish: Wish, dial: int, is_held_out: bool, rng: Random) -> str:
     spec = wish.field.spec
-    label = rng.choice(spec.labels.pool(is_held_out)).lower()
+    label = rng.choice(spec.labels.pool(is_held_out)).lower().removeprefix("your ")
     if _is_box(wish):
         template = rng.choice((WANTED if TICKED in wish.wanted else UNWANTED).pool(is_held_out))
         return _capital(template.format(label=label))
@@ -120,37 +120,12 @@ def _converted(wish: Wish, value: str) -> str:
     return dict(spec.superlatives).get(value, _plain(value))
 
 
-_ONES = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["_", "_", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-
-
 def number_in_words(number: int) -> str:
     """Write 0 to 999 999 in English words: 1250 is `one thousand two hundred fifty`."""
     if number < 20:
-        return _ONES[number]
+        return words.ONES[number]
     if number < 100:
-        return _TENS[number // 10] + (f" {_ONES[number % 10]}" if number % 10 else "")
+        return words.TENS[number // 10] + (f" {words.ONES[number % 10]}" if number % 10 else "")
     unit, name = (1000, "thousand") if number >= 1000 else (100, "hundred")
     rest = f" {number_in_words(number % unit)}" if number % unit else ""
     return f"{number_in_words(number // unit)} {name}{rest}"

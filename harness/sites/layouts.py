@@ -1,4 +1,4 @@
-"""Layout families: how a page is arranged, and in which order its fields stand. `L7` to `L9` belong to `test_layout`."""
+"""Layout families: how a page looks and in which order its fields stand; `L7` to `L9` belong to `test_layout`."""
 
 from __future__ import annotations
 

@@ -6,287 +6,49 @@ the `*_FULL` pools add accents, quotes and longer texts for the full sites.
 
 from __future__ import annotations
 
-FIRST_NAMES = tuple(
-    [
-        "Anna",
-        "Ben",
-        "Clara",
-        "David",
-        "Emma",
-        "Felix",
-        "Grace",
-        "Henry",
-        "Ida",
-        "Jack",
-        "Kate",
-        "Leo",
-        "Mia",
-        "Noah",
-        "Olga",
-        "Paul",
-        "Rosa",
-        "Sam",
-        "Tina",
-        "Victor",
-        "Alice",
-        "Boris",
-        "Cora",
-        "Dana",
-        "Eric",
-        "Fiona",
-        "Gus",
-        "Hana",
-        "Ivan",
-        "Julia",
-        "Kurt",
-        "Laura",
-        "Max",
-        "Nina",
-        "Oscar",
-        "Pia",
-        "Quinn",
-        "Ralf",
-        "Sara",
-        "Tom",
-        "Uma",
-        "Vera",
-        "Will",
-        "Xenia",
-        "Yara",
-        "Zoe",
-        "Adam",
-        "Bella",
-        "Carl",
-        "Diana",
-        "Ella",
-        "Frank",
-        "Gina",
-        "Hugo",
-        "Iris",
-        "James",
-        "Karl",
-        "Lena",
-        "Mark",
-        "Nora",
-        "Otto",
-        "Petra",
-        "Rita",
-        "Simon",
-        "Tara",
-        "Udo",
-        "Viola",
-        "Wanda",
-        "Yusuf",
-        "Zara",
-        "Amir",
-        "Beth",
-        "Cyrus",
-        "Dora",
-        "Ewan",
-        "Freya",
-        "Greta",
-        "Hans",
-        "Ines",
-        "Jonas",
-    ]
+
+def _listed(text: str, separator: str | None = None) -> tuple[str, ...]:
+    """Read a pool that is written as one text."""
+    return tuple(text.split(separator))
+
+
+FIRST_NAMES = _listed(
+    "Anna Ben Clara David Emma Felix Grace Henry Ida Jack Kate Leo Mia Noah Olga Paul Rosa Sam Tina Victor Alice "
+    "Boris Cora Dana Eric Fiona Gus Hana Ivan Julia Kurt Laura Max Nina Oscar Pia Quinn Ralf Sara Tom Uma Vera "
+    "Will Xenia Yara Zoe Adam Bella Carl Diana Ella Frank Gina Hugo Iris James Karl Lena Mark Nora Otto Petra "
+    "Rita Simon Tara Udo Viola Wanda Yusuf Zara Amir Beth Cyrus Dora Ewan Freya Greta Hans Ines Jonas"
 )
-LAST_NAMES = tuple(
-    [
-        "Smith",
-        "Brown",
-        "Jones",
-        "Miller",
-        "Davis",
-        "Wilson",
-        "Moore",
-        "Taylor",
-        "White",
-        "Harris",
-        "Martin",
-        "Young",
-        "King",
-        "Wright",
-        "Lopez",
-        "Hill",
-        "Scott",
-        "Green",
-        "Adams",
-        "Baker",
-        "Nelson",
-        "Carter",
-        "Perez",
-        "Turner",
-        "Parker",
-        "Evans",
-        "Edwards",
-        "Collins",
-        "Stewart",
-        "Morris",
-        "Rogers",
-        "Reed",
-        "Cook",
-        "Morgan",
-        "Bell",
-        "Murphy",
-        "Bailey",
-        "Rivera",
-        "Cooper",
-        "Cox",
-        "Howard",
-        "Ward",
-        "Torres",
-        "Peters",
-        "Gray",
-        "Ramirez",
-        "Watson",
-        "Brooks",
-        "Kelly",
-        "Sanders",
-        "Price",
-        "Bennett",
-        "Wood",
-        "Barnes",
-        "Ross",
-        "Jenkins",
-        "Perry",
-        "Powell",
-        "Long",
-        "Hughes",
-        "Flores",
-        "Butler",
-        "Foster",
-        "Bryant",
-        "Russell",
-        "Griffin",
-        "Diaz",
-        "Hayes",
-        "Myers",
-        "Ford",
-        "Graham",
-        "Wallace",
-        "Woods",
-        "Cole",
-        "West",
-        "Owens",
-        "Fisher",
-        "Ellis",
-        "Gibson",
-        "Hunter",
-    ]
+LAST_NAMES = _listed(
+    "Smith Brown Jones Miller Davis Wilson Moore Taylor White Harris Martin Young King Wright Lopez Hill Scott "
+    "Green Adams Baker Nelson Carter Perez Turner Parker Evans Edwards Collins Stewart Morris Rogers Reed Cook "
+    "Morgan Bell Murphy Bailey Rivera Cooper Cox Howard Ward Torres Peters Gray Ramirez Watson Brooks Kelly "
+    "Sanders Price Bennett Wood Barnes Ross Jenkins Perry Powell Long Hughes Flores Butler Foster Bryant Russell "
+    "Griffin Diaz Hayes Myers Ford Graham Wallace Woods Cole West Owens Fisher Ellis Gibson Hunter"
 )
 EMAIL_DOMAINS = ("mail.com", "post.net", "web.org", "inbox.io", "home.dev", "work.co")
-CITIES = tuple(
-    [
-        "Paris",
-        "London",
-        "Berlin",
-        "Madrid",
-        "Rome",
-        "Vienna",
-        "Oslo",
-        "Dublin",
-        "Prague",
-        "Lisbon",
-        "Athens",
-        "Warsaw",
-        "Geneva",
-        "Zurich",
-        "Milan",
-        "Naples",
-        "Porto",
-        "Munich",
-        "Hamburg",
-        "Bremen",
-        "Lyon",
-        "Nice",
-        "Turin",
-        "Bergen",
-        "Malmo",
-        "Tampere",
-        "Riga",
-        "Vilnius",
-        "Tallinn",
-        "Krakow",
-        "Seville",
-        "Valencia",
-        "Ghent",
-        "Bruges",
-        "Leeds",
-        "York",
-        "Bath",
-        "Oxford",
-        "Cardiff",
-        "Belfast",
-    ]
+CITIES = _listed(
+    "Paris London Berlin Madrid Rome Vienna Oslo Dublin Prague Lisbon Athens Warsaw Geneva Zurich Milan Naples "
+    "Porto Munich Hamburg Bremen Lyon Nice Turin Bergen Malmo Tampere Riga Vilnius Tallinn Krakow Seville "
+    "Valencia Ghent Bruges Leeds York Bath Oxford Cardiff Belfast"
 )
 STREETS = tuple(
     f"{name} {kind}"
-    for kind in ("Street", "Road", "Lane", "Avenue")
-    for name in ["Oak", "Elm", "Park", "Lake", "Hill", "Mill", "Church", "Station", "Garden", "River"]
+    for kind in _listed("Street Road Lane Avenue")
+    for name in _listed("Oak Elm Park Lake Hill Mill Church Station Garden River")
 )
-COMPANIES = tuple(
-    [
-        "Acme Group",
-        "Blue Lake",
-        "Bright Works",
-        "Cedar Labs",
-        "City Books",
-        "Delta Foods",
-        "East Bank",
-        "Fair Trade",
-        "Global Parts",
-        "Green Energy",
-        "Harbor Tools",
-        "Iron Bridge",
-        "Jade Garden",
-        "Key Systems",
-        "Lion Media",
-        "Metro Homes",
-        "North Star",
-        "Ocean Line",
-        "Prime Steel",
-        "Quick Print",
-        "Red Fox",
-        "Silver Peak",
-        "True North",
-        "Union Mills",
-        "Vista Travel",
-        "West Point",
-    ]
+COMPANIES = _listed(
+    "Acme Group,Blue Lake,Bright Works,Cedar Labs,City Books,Delta Foods,East Bank,Fair Trade,Global Parts,"
+    "Green Energy,Harbor Tools,Iron Bridge,Jade Garden,Key Systems,Lion Media,Metro Homes,North Star,Ocean Line,"
+    "Prime Steel,Quick Print,Red Fox,Silver Peak,True North,Union Mills,Vista Travel,West Point",
+    ",",
 )
-PHRASES = tuple(
-    [
-        "please call me back",
-        "send more details",
-        "the screen is dark",
-        "need help soon",
-        "very happy so far",
-        "it works well",
-        "it does not start",
-        "please send a price",
-        "I have a question",
-        "the box was open",
-        "we like quiet rooms",
-        "no rush at all",
-        "see you next week",
-        "happy birthday",
-        "best wishes to all",
-        "arriving late at night",
-        "first time visitor",
-        "ring the bell",
-        "leave at the door",
-        "window seat please",
-        "no nuts please",
-        "ready to start",
-        "ten years in sales",
-        "open to learn",
-        "looking for a change",
-        "love to travel",
-        "my order is late",
-        "wrong size was sent",
-        "the page is slow",
-        "cannot log in",
-    ]
+PHRASES = _listed(
+    "please call me back,send more details,the screen is dark,need help soon,very happy so far,it works well,"
+    "it does not start,please send a price,I have a question,the box was open,we like quiet rooms,no rush at all,"
+    "see you next week,happy birthday,best wishes to all,arriving late at night,first time visitor,ring the bell,"
+    "leave at the door,window seat please,no nuts please,ready to start,ten years in sales,open to learn,"
+    "looking for a change,love to travel,my order is late,wrong size was sent,the page is slow,cannot log in",
+    ",",
 )
 PHRASES_FULL = (
     'She said "call before noon", please do.',
@@ -300,41 +62,12 @@ PHRASES_FULL = (
 FIRST_NAMES_FULL = ("José", "Zoë", "Søren", "Łukasz", "Mary-Jane", "Chloé", "Ming", "Aïcha")
 LAST_NAMES_FULL = ("O'Connor", "García", "Müller", "Nguyễn", "van der Berg", "Åkesson", "Smith-Jones", "Dvořák")
 CAR_MAKES = ("Audi", "BMW", "Fiat", "Ford", "Honda", "Kia", "Mazda", "Opel", "Seat", "Skoda", "Toyota", "Volvo")
-COUNTRIES = tuple(
-    [
-        "France",
-        "Spain",
-        "Italy",
-        "Norway",
-        "Sweden",
-        "Japan",
-        "Canada",
-        "Brazil",
-        "Kenya",
-        "Egypt",
-        "India",
-        "Peru",
-        "Chile",
-        "Greece",
-        "Poland",
-        "Ireland",
-    ]
+BRANDS = _listed(
+    "Northwind Bluebird Riverside Hilltop Lakeview Maple Sunrise Cobalt Juniper Harbor Meadow Granite Willow Summit"
 )
-BRANDS = tuple(
-    [
-        "Northwind",
-        "Bluebird",
-        "Riverside",
-        "Hilltop",
-        "Lakeview",
-        "Maple",
-        "Sunrise",
-        "Cobalt",
-        "Juniper",
-        "Harbor",
-        "Meadow",
-        "Granite",
-        "Willow",
-        "Summit",
-    ]
+
+ONES = _listed(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
 )
+TENS = _listed("zero ten twenty thirty forty fifty sixty seventy eighty ninety")

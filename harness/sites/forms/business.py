@@ -28,7 +28,7 @@ CONTACT = FormSpec(
         FieldSpec(
             id="topic",
             kind="select",
-            labels=either("Topic|Subject|About", "Matter|What it is about"),
+            labels=either("Topic|Subject|Theme", "Matter|Area of concern"),
             options=("Sales", "Support", "Billing", "Press", "Jobs", "Other"),
             required=True,
         ),
@@ -37,7 +37,7 @@ CONTACT = FormSpec(
         FieldSpec(
             id="copy",
             kind="checkbox",
-            labels=either("Send a copy|A copy for me|Email me a copy", "Copy wanted|My own copy"),
+            labels=either("Email copy|Copy by email|Copy to me", "Own copy|Copy wanted"),
             rank=1,
             prefill=("on",),
         ),
@@ -55,14 +55,14 @@ NEWSLETTER = FormSpec(
         FieldSpec(
             id="interests",
             kind="checkbox",
-            labels=either("Interests|Topics|Subjects", "Fields you like|What you read"),
+            labels=either("Interests|Topics|Subjects", "Favourite fields|Reading matter"),
             options=("Art", "Music", "Sport", "Science", "Travel", "Food"),
             required=True,
         ),
         FieldSpec(
             id="frequency",
             kind="radio",
-            labels=either("Frequency|How often|Delivery", "Rhythm|Pace"),
+            labels=either("Frequency|Mail frequency|Delivery rhythm", "Pace|Sending interval"),
             options=("Daily", "Weekly", "Monthly"),
             is_ordered=True,
             prefill=("Weekly", "Monthly"),

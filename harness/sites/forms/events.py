@@ -27,7 +27,7 @@ EVENT = FormSpec(
         FieldSpec(
             id="seats",
             kind="number",
-            labels=either("Seats|Number of seats|Places", "How many come|Head count"),
+            labels=either("Seats|Number of seats|Places", "Head count|Number of visitors"),
             draw=Whole(1, 8),
             prefill=("1",),
             minimum="1",
@@ -41,7 +41,7 @@ EVENT = FormSpec(
         FieldSpec(
             id="plate",
             kind="text",
-            labels=either("Plate|Car plate|Plate number", "Sign of the car|Registration"),
+            labels=either("Plate|Car plate|Plate number", "Car sign|Vehicle number"),
             draw=Digits("CAR 000"),
             required=True,
             when=When(field="parking"),
@@ -54,7 +54,7 @@ EVENT = FormSpec(
             options=("Data", "Design", "Finance", "Law", "Health", "Energy"),
             rank=2,
         ),
-        day("arrival", either("Arrival|Arrival date|Arriving on", "Comes on|Day of coming"), rank=2),
+        day("arrival", either("Arrival|Arrival date|Day of arrival", "Coming day|First day there"), rank=2),
         replace(COMPANY, rank=2),
         replace(PHONE, rank=2),
         replace(NEWS, rank=2),

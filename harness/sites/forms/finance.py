@@ -34,17 +34,17 @@ INSURANCE = FormSpec(
         FieldSpec(
             id="cover",
             kind="radio",
-            labels=either("Cover|Insurance type|Cover for", "Protect what|Kind of safety"),
+            labels=either("Cover|Insurance type|Kind of cover", "Protection|Kind of safety"),
             options=("Car", "Home"),
             required=True,
         ),
-        day("begin", either("Start date|Cover starts|Valid from", "Safe from|Begins on"), rank=1),
+        day("begin", either("Start date|Cover start|First day", "Beginning|Day one"), rank=1),
         replace(BIRTH_DATE, rank=2),
         replace(PHONE, rank=2),
         FieldSpec(
             id="make",
             kind="text",
-            labels=either("Car make|Make of car|Brand", "Who built it|Car sign"),
+            labels=either("Car make|Make of car|Brand", "Car builder|Car sign"),
             draw=Pool(words.CAR_MAKES),
             required=True,
             page=2,
@@ -54,7 +54,7 @@ INSURANCE = FormSpec(
         FieldSpec(
             id="year",
             kind="number",
-            labels=either("Year|Year built|Built in", "How old|Model of"),
+            labels=either("Year|Year built|Building year", "Model year|Age class"),
             draw=Whole(2001, 2024),
             required=True,
             page=2,
@@ -66,7 +66,7 @@ INSURANCE = FormSpec(
         FieldSpec(
             id="rooms",
             kind="number",
-            labels=either("Rooms|Number of rooms|Room count", "How large|Size of home"),
+            labels=either("Rooms|Number of rooms|Room count", "Home size|Count of rooms"),
             draw=Whole(1, 9),
             required=True,
             page=2,
@@ -77,7 +77,7 @@ INSURANCE = FormSpec(
         FieldSpec(
             id="excess",
             kind="select",
-            labels=either("Excess|Own share|You pay first", "Your part|Share of loss"),
+            labels=either("Excess|Own share|Own risk", "Your part|Share of loss"),
             options=("0", "150", "300", "600"),
             is_ordered=True,
             rank=2,
@@ -100,7 +100,7 @@ LOAN = FormSpec(
         FieldSpec(
             id="amount",
             kind="number",
-            labels=either("Amount|Loan amount|Sum", "How much|Money needed"),
+            labels=either("Amount|Loan amount|Sum", "Money needed|Credit size"),
             draw=Whole(1000, 30000, 500),
             required=True,
             minimum="500",
@@ -109,14 +109,14 @@ LOAN = FormSpec(
         FieldSpec(
             id="purpose",
             kind="select",
-            labels=either("Purpose|Used for|Loan for", "Reason|What it pays"),
+            labels=either("Purpose|Use|Loan purpose", "Reason|Goal"),
             options=("Car", "House", "Studies", "Travel", "Wedding", "Other"),
             rank=1,
         ),
         FieldSpec(
             id="work",
             kind="select",
-            labels=either("Work|Occupation|Employment", "Daily life|Status"),
+            labels=either("Work|Occupation|Employment", "Daily life|Job status"),
             options=("Employee", "Student", "Retired"),
             required=True,
         ),
@@ -125,7 +125,7 @@ LOAN = FormSpec(
         FieldSpec(
             id="employer",
             kind="text",
-            labels=either("Employer|Works for|Firm", "Boss|Place of work"),
+            labels=either("Employer|Firm|Company", "Place of work|Boss"),
             draw=Pool(words.COMPANIES),
             required=True,
             page=2,
@@ -135,7 +135,7 @@ LOAN = FormSpec(
         FieldSpec(
             id="school",
             kind="text",
-            labels=either("University|School city|Studies in", "Campus|Learns in"),
+            labels=either("University|School city|Study city", "Campus|Place of study"),
             draw=Pool(words.CITIES),
             required=True,
             page=2,
@@ -145,7 +145,7 @@ LOAN = FormSpec(
         FieldSpec(
             id="income",
             kind="number",
-            labels=either("Income|Monthly income|Monthly pay", "Earned a month|Money coming in"),
+            labels=either("Income|Monthly income|Monthly pay", "Monthly money|Money coming in"),
             draw=Whole(800, 6000, 100),
             required=True,
             page=2,

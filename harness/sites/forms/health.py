@@ -13,7 +13,7 @@ APPOINTMENT = FormSpec(
     domain="health",
     pages=(page("Book an appointment|Doctor visit|See a doctor", "Make a date with us|Your visit"),),
     fields=(
-        replace(FULL_NAME, labels=either("Patient|Patient name|Name of patient", "Who is ill|Person to treat")),
+        replace(FULL_NAME, labels=either("Patient|Patient name|Name of patient", "Person to treat|Ill person")),
         replace(PHONE, rank=0, required=True),
         FieldSpec(
             id="department",
@@ -22,11 +22,11 @@ APPOINTMENT = FormSpec(
             options=("Dental", "Eyes", "Heart", "Skin", "Bones", "Children"),
             required=True,
         ),
-        day("visit", either("Date|Visit date|Day", "Comes on|When to come"), required=True),
+        day("visit", either("Date|Visit date|Day", "Calendar day|Coming day"), required=True),
         FieldSpec(
             id="hour",
             kind="select",
-            labels=either("Time|Hour|Visit time", "Clock time|At what hour"),
+            labels=either("Time|Hour|Visit time", "Clock time|Time of day"),
             options=("08:00", "09:30", "11:00", "13:30", "15:00", "16:30"),
             is_ordered=True,
             rank=1,
@@ -34,13 +34,13 @@ APPOINTMENT = FormSpec(
         FieldSpec(
             id="insured",
             kind="checkbox",
-            labels=either("Insured|Has insurance|Insurance", "Covered|Costs are covered"),
+            labels=either("Insured|Has insurance|Insurance", "Covered costs|Cost cover"),
             rank=1,
         ),
         FieldSpec(
             id="policy",
             kind="text",
-            labels=either("Policy number|Insurance number|Policy", "Number of cover|Card number"),
+            labels=either("Policy number|Insurance number|Policy", "Cover number|Insurance card"),
             draw=Digits("PN 0000"),
             required=True,
             rank=1,

@@ -38,7 +38,7 @@ MEMBERSHIP = FormSpec(
         FieldSpec(
             id="plan",
             kind="select",
-            labels=either("Plan|Membership plan|Tariff", "Deal|What you pay"),
+            labels=either("Plan|Membership plan|Tariff", "Deal|Fee level"),
             options=("Basic 9", "Plus 19", "Family 39", "Gold 59"),
             required=True,
             page=2,
@@ -51,7 +51,7 @@ MEMBERSHIP = FormSpec(
             options=("Tennis", "Yoga", "Boxing", "Rowing", "Golf", "Judo"),
             page=2,
         ),
-        day("begin", either("Start date|Member from|Joining on", "Begins on|First visit"), rank=2, page=2),
+        day("begin", either("Start date|Member date|Joining date", "First visit|Entry day"), rank=2, page=2),
         replace(NEWS, rank=2, page=2),
     ),
 )
@@ -62,11 +62,11 @@ TABLE = FormSpec(
     fields=(
         FULL_NAME,
         replace(PHONE, rank=0, required=True),
-        day("evening", either("Date|Day|Dinner date", "Comes on|Which evening"), required=True),
+        day("evening", either("Date|Day|Dinner date", "Evening|Calendar day"), required=True),
         FieldSpec(
             id="people",
             kind="number",
-            labels=either("Guests|People|Party size", "How many eat|Heads"),
+            labels=either("Guests|People|Party size", "Heads|Number of eaters"),
             draw=Whole(1, 12),
             required=True,
             minimum="1",
@@ -75,7 +75,7 @@ TABLE = FormSpec(
         FieldSpec(
             id="area",
             kind="select",
-            labels=either("Area|Where to sit|Seating", "Corner|Part of the room"),
+            labels=either("Area|Seating|Table area", "Corner|Part of the room"),
             options=("Terrace", "Garden", "Window", "Bar", "Hall"),
             rank=1,
         ),

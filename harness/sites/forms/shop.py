@@ -24,7 +24,7 @@ ORDER = FormSpec(
         FieldSpec(
             id="quantity",
             kind="number",
-            labels=either("Quantity|How many|Pieces", "Number of items|Count"),
+            labels=either("Quantity|Pieces|Item count", "Number of items|Count"),
             draw=Whole(1, 12),
             prefill=("1",),
             minimum="1",
@@ -40,7 +40,7 @@ ORDER = FormSpec(
         FieldSpec(
             id="delivery",
             kind="radio",
-            labels=either("Delivery|Delivery method|Shipping", "Way to you|Sent how"),
+            labels=either("Delivery|Delivery method|Shipping", "Sending|Way to you"),
             options=("Post", "Pick-up"),
             required=True,
         ),
@@ -48,13 +48,13 @@ ORDER = FormSpec(
         FieldSpec(
             id="gift",
             kind="checkbox",
-            labels=either("Gift wrap|Wrapped|As a gift", "Nice paper|A present"),
+            labels=either("Gift wrap|Gift paper|Present wrap", "Nice paper|Wrapping"),
             rank=1,
         ),
         FieldSpec(
             id="size",
             kind="radio",
-            labels=either("Size|Clothes size|Fit", "How big|Measure"),
+            labels=either("Size|Clothes size|Fit", "Measure|Body size"),
             options=("Small", "Medium", "Large"),
             is_ordered=True,
             rank=2,

@@ -18,13 +18,19 @@ RENTAL = FormSpec(
         FieldSpec(
             id="place",
             kind="text",
-            labels=either("Pick-up city|Pick-up place|Collect in", "Get it in|Station"),
+            labels=either("Pick-up city|Pick-up place|Collection city", "Starting place|Handover city"),
             draw=Pool(words.CITIES),
             required=True,
             max_length=40,
         ),
-        day("pick_up", either("Pick-up date|Rent from|Collect on", "Get it on|Out on"), required=True),
-        day("bring_back", either("Return date|Rent until|Bring back on", "Back on|In on"), required=True),
+        day(
+            "pick_up",
+            either("Pick-up date|Rental start|Collection date", "First rental day|Handover day"),
+            required=True,
+        ),
+        day(
+            "bring_back", either("Return date|Rental end|Date of return", "Last rental day|Drop-off day"), required=True
+        ),
         FieldSpec(
             id="car",
             kind="select",
@@ -36,13 +42,13 @@ RENTAL = FormSpec(
         FieldSpec(
             id="second",
             kind="checkbox",
-            labels=either("Extra driver|Second driver|Another driver", "One more driver|Two drive"),
+            labels=either("Extra driver|Second driver|Another driver", "One more driver|Co-driver"),
             rank=1,
         ),
         FieldSpec(
             id="driver",
             kind="text",
-            labels=either("Driver name|Name of driver|Driver", "Who else drives|Other person"),
+            labels=either("Driver name|Name of driver|Driver", "Person at the wheel|Co-driver name"),
             draw=Pool(words.FIRST_NAMES),
             required=True,
             rank=1,
@@ -55,7 +61,7 @@ RENTAL = FormSpec(
         FieldSpec(
             id="age",
             kind="number",
-            labels=either("Age|Your age|Age of renter", "How old|Years"),
+            labels=either("Age|Your age|Age of renter", "Years|Years of life"),
             draw=Whole(21, 75),
             rank=2,
             required=True,
@@ -65,7 +71,7 @@ RENTAL = FormSpec(
         FieldSpec(
             id="equipment",
             kind="multiselect",
-            labels=either("Equipment|Add-ons|Extras", "Things to add|More gear"),
+            labels=either("Equipment|Add-ons|Extras", "Added things|More gear"),
             options=("Child seat", "Ski rack", "Snow chains", "Navigation"),
             rank=2,
         ),

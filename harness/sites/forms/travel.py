@@ -15,9 +15,9 @@ HOTEL = FormSpec(
     domain="travel",
     pages=(page("Book a room|Hotel booking|Room request", "Your stay|Sleep with us"),),
     fields=(
-        replace(FULL_NAME, labels=either("Guest|Guest name|Name of guest", "Who stays|Visitor")),
-        day("check_in", either("Check-in|Arrival|First night", "Stay begins|From the"), required=True),
-        day("check_out", either("Check-out|Departure|Last day", "Stay ends|Until the"), required=True),
+        replace(FULL_NAME, labels=either("Guest|Guest name|Name of guest", "Visitor|Person staying")),
+        day("check_in", either("Check-in|Arrival date|First night", "Start of stay|Day of arrival"), required=True),
+        day("check_out", either("Check-out|Departure date|Last day", "End of stay|Day of leaving"), required=True),
         FieldSpec(
             id="room",
             kind="select",
@@ -29,7 +29,7 @@ HOTEL = FormSpec(
         FieldSpec(
             id="guests",
             kind="number",
-            labels=either("Guests|Number of guests|Persons", "How many stay|People"),
+            labels=either("Guests|Number of guests|Persons", "People count|Number of people"),
             draw=Whole(1, 6),
             rank=1,
             prefill=("1", "2"),
@@ -65,7 +65,7 @@ FLIGHT = FormSpec(
         FieldSpec(
             id="origin",
             kind="text",
-            labels=either("From|Leaving from|Origin", "Starts in|City of start"),
+            labels=either("Origin|Start city|City of departure", "Leaving point|First airport"),
             draw=Pool(words.CITIES),
             required=True,
             max_length=40,
@@ -73,22 +73,22 @@ FLIGHT = FormSpec(
         FieldSpec(
             id="destination",
             kind="text",
-            labels=either("To|Going to|Destination", "Ends in|City of landing"),
+            labels=either("Destination|Target city|City of arrival", "Landing place|Final airport"),
             draw=Pool(words.CITIES),
             required=True,
             max_length=40,
         ),
-        day("outward", either("Departure date|Outward flight|Leaving on", "Goes on|Day out"), required=True),
+        day("outward", either("Departure date|Outward date|Travel date", "Outbound day|Day of leaving"), required=True),
         FieldSpec(
             id="trip",
             kind="radio",
-            labels=either("Trip|Trip type|Journey", "Kind of travel|Way"),
+            labels=either("Trip|Trip type|Journey", "Kind of travel|Flight mode"),
             options=("One way", "Return"),
             required=True,
         ),
         day(
             "back",
-            either("Return date|Return flight|Coming back on", "Back on|Day home"),
+            either("Return date|Date of return|Way back date", "Homeward day|Day of coming home"),
             required=True,
             when=When(field="trip", answer="Return"),
         ),
