@@ -1,0 +1,72 @@
+"""The real work of a unit: load the policy, train it in real Chromium, evaluate it; the one place where all packages meet."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from dllm_rl.evaluation import evaluate
+from dllm_rl.policies.loading import load_policy
+from dllm_rl.trainer import Trainer, TrainConfig
+from experiments.components import build_objective, build_reward, build_sampler
+from experiments.grid import Cell
+from experiments.runner import OnEvent
+from experiments.units import Unit, select_tasks
+from harness.session import EnvironmentSession
+
+
+class LocalExecutor:
+    """Runs units in this process. All share one environment session, and with it the site server and the browsers."""
+
+    def __init__(self, session: EnvironmentSession, *, device: str = "cpu") -> None:
+        self._session = session
+        self._device = device
+
+    def warm_start(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
+        """Evaluate the policy as it was before training."""
+        self._set_threads(unit.cell)
+        return self._evaluate(self._load(unit.cell), unit.cell, on_event)
+
+    def cell(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
+        """Train (or resume) in the unit's folder, then evaluate the last checkpoint: nothing is selected."""
+        cell = unit.cell
+        self._set_threads(cell)
+        policy = self._load(cell)
+        config = TrainConfig(**cell.train, seed=unit.seed)
+        Trainer(
+            policy=policy,
+            sampler=build_sampler(cell.sampler, temperature=config.temperature),
+            objective=build_objective(cell.objective),
+            environment=self._session,
+            reward=build_reward(cell.reward),
+            tasks=select_tasks(self._session, cell.training_tasks.split, cell.training_tasks.max_tasks),
+            config=config,
+            run_dir=unit.folder,
+            on_step=on_event,
+        ).train()
+        return self._evaluate(policy, cell, on_event)
+
+    def _load(self, cell: Cell) -> Any:
+        return load_policy(cell.checkpoint, device=self._device, facts=cell.facts)
+
+    def _evaluate(self, policy: Any, cell: Cell, on_event: OnEvent) -> list[dict[str, Any]]:
+        settings = cell.evaluation
+        return evaluate(
+            policy=policy,
+            sampler=build_sampler(cell.sampler, temperature=settings.temperature),
+            environment=self._session,
+            reward=build_reward(cell.reward),
+            tasks=select_tasks(self._session, settings.split, settings.max_tasks),
+            num_samples=settings.num_samples,
+            temperature=settings.temperature,
+            seed=settings.seed,
+            isolation=settings.isolation,
+            executor=settings.executor,
+            on_result=lambda done, total: on_event({"evaluated": done, "of": total}),
+        )
+
+    @staticmethod
+    def _set_threads(cell: Cell) -> None:
+        torch.set_num_threads(cell.threads or os.cpu_count() or 1)

@@ -1,0 +1,202 @@
+"""The command `dllm-rl`. Heavy packages are imported inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from dllm_rl.errors import ConfigError, DllmRlError
+
+app = typer.Typer(
+    name="dllm-rl",
+    help="How reinforcement learning changes a diffusion language model that must act on the web.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+new_app = typer.Typer(help="Write the template of a plug-in.", no_args_is_help=True)
+app.add_typer(new_app, name="new")
+
+Overrides = Annotated[Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Settings laid over the preset.")]
+OutOption = Annotated[Optional[Path], typer.Option("--out", help="Run folder; default runs/<preset>.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+USER_ERROR, INTERRUPTED = 2, 130
+# Typer brings its own copy of click, so its exceptions are reached through typer alone.
+UsageError: Any = typer.BadParameter.__base__
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one message and exit code 2; Ctrl-C is one message and exit code 130."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        error.show()
+        code = USER_ERROR
+    except DllmRlError as error:
+        print(f"dllm-rl: {error}", file=sys.stderr)
+        code = USER_ERROR
+    except (KeyboardInterrupt, typer.Abort):
+        print("\ndllm-rl: interrupted. The same command continues where it stopped.", file=sys.stderr)
+        code = INTERRUPTED
+    sys.exit(code or 0)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@app.command()
+def grid(
+    preset: Annotated[str, typer.Argument(help="A preset's name (`dllm-rl list presets`) or a YAML file.")] = "quick",
+    overrides: Overrides = None,
+    out: OutOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and run nothing.")] = False,
+) -> None:
+    """Run a grid of cells: train and evaluate each, judge them, write the report. Finished cells are skipped."""
+    from experiments.commands import run_grid
+
+    raise typer.Exit(run_grid(preset, overrides or [], out=out, is_dry_run=dry_run))
+
+
+@app.command()
+def train(
+    policy: Annotated[str, typer.Option(help="A policy of the preset.")],
+    objective: Annotated[str, typer.Option(help="An objective of the preset.")],
+    preset: Annotated[str, typer.Option(help="Preset that gives the other settings.")] = "quick",
+    seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
+    overrides: Overrides = None,
+    out: OutOption = None,
+) -> None:
+    """Train one cell of a preset and evaluate it against its warm start."""
+    from experiments.commands import run_grid
+
+    chosen = [f"policies=[{policy}]", f"objectives=[{objective}]", "controls=[]", f"seeds=[{seed}]", *(overrides or [])]
+    folder = out or Path("runs") / f"{policy}-{objective}"
+    raise typer.Exit(run_grid(preset, chosen, out=folder, is_dry_run=False))
+
+
+@app.command("eval")
+def evaluate(
+    what: Annotated[str, typer.Argument(help="`oracle` (the gold plans), builtin:<family>, or a checkpoint's folder.")],
+    split: Annotated[
+        Optional[list[str]], typer.Option(help="Split, more than once if wanted. Default: all for the oracle, else val.")
+    ] = None,
+    max_tasks: Annotated[Optional[int], typer.Option(min=1, help="Tasks a split.")] = None,
+    num_samples: Annotated[int, typer.Option(min=1, help="Sampled rollouts a task, beside the greedy one.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
+    sampler: Annotated[
+        Optional[str], typer.Option(help="Sampler, as YAML: slots, or {name: flow_exact, options: {num_steps: 8}}.")
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Write the rollouts to this parquet file.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure success in real Chromium."""
+    from experiments.measure import measure, measure_oracle
+
+    if what == "oracle":
+        raise typer.Exit(measure_oracle(split, max_tasks=max_tasks, as_json=as_json))
+    code = measure(
+        what,
+        split or ["val"],
+        max_tasks=max_tasks,
+        num_samples=num_samples,
+        temperature=temperature,
+        seed=seed,
+        sampler=sampler,
+        out=out,
+        as_json=as_json,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def warmstart(
+    families: Annotated[Optional[list[str]], typer.Argument(help="Families to train; default: all four.")] = None,
+    overrides: Annotated[
+        Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder that the checkpoints are written to.")] = Path("runs/warmstart"),
+) -> None:
+    """Train the built-in policies on demonstrations, as the checkpoints that ship were made. Resumable."""
+    from experiments.warmstarts import run_warm_starts
+
+    raise typer.Exit(run_warm_starts(families or [], overrides or [], out=out))
+
+
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Show which cells are done, running, failed or owed."""
+    from experiments.commands import show_status
+
+    raise typer.Exit(show_status(run, as_json=as_json))
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick")) -> None:
+    """Judge what is finished and write report.html and report.json."""
+    from experiments.commands import make_report
+
+    raise typer.Exit(make_report(run))
+
+
+LISTABLE = {
+    "objectives": "objective",
+    "samplers": "sampler",
+    "environments": "environment",
+    "policies": "policy",
+    "presets": "preset",
+}
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(LISTABLE)}.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """List what is registered, our own and that of installed plug-ins."""
+    from dllm_rl.errors import unknown_name
+    from experiments.listing import entries, print_entries
+
+    if kind not in LISTABLE:
+        raise unknown_name("list", kind, LISTABLE)
+    found = entries(LISTABLE[kind])
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        print_entries(found)
+
+
+@app.command()
+def doctor(as_json: JsonFlag = False) -> None:
+    """Check this machine: browser, PyTorch, packages, ports, checkpoints."""
+    from experiments.doctor import run_checks
+
+    raise typer.Exit(run_checks(as_json=as_json))
+
+
+@new_app.command("objective")
+def new_objective(
+    name: Annotated[str, typer.Argument(help="Name in snake_case; also the file's.")],
+    folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path("objectives"),
+) -> None:
+    """Write a working objective of about 40 lines to start from."""
+    from experiments.templates import write_objective
+
+    if not name.isidentifier() or name != name.lower():
+        raise ConfigError(f"'{name}' is no name for an objective: use snake_case, such as my_objective")
+    print(f"wrote {write_objective(name, folder)}. It is registered already: dllm-rl list objectives")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What the commands `grid`, `train`, `status` and `report` do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dllm_rl.errors import ConfigError
+from experiments.config import load_preset, preset_names
+from experiments.run_folder import Status, read_status
+
+FAILED = 1
+
+
+def run_grid(preset_name: str, overrides: list[str], *, out: Path | None, is_dry_run: bool) -> int:
+    """Run what a preset still owes and write its report; returns the exit code (1 where a cell failed)."""
+    preset = load_preset(preset_name, overrides)
+    console = Console()
+    console.print(f"{preset.name}: {preset.description}", markup=False, highlight=False)
+    from experiments.components import build_session
+    from experiments.units import plan_grid
+
+    session = build_session(preset.environment)
+    plan = plan_grid(preset, session, out or Path("runs") / preset.name)
+    if is_dry_run:
+        from experiments.dry_run import print_dry_run
+
+        print_dry_run(plan, session, console)
+        return 0
+    from experiments.runner import owed_units, run_units
+
+    owed = owed_units(plan)
+    console.print(f"{len(plan.units) - len(owed)} of {len(plan.units)} units are finished already.", highlight=False)
+    is_unchanged = _digest_in(plan.root) == plan.config["digest"]
+    if owed:
+        from experiments.cell import LocalExecutor
+        from experiments.progress import ConsoleProgress
+
+        with session, ConsoleProgress(owed, console) as progress:
+            statuses = run_units(plan, LocalExecutor(session), progress)
+    else:
+        from experiments.runner import refresh
+
+        statuses = refresh(plan)
+    if owed or not is_unchanged or not (plan.root / "report.json").is_file():
+        write_report(plan.root)
+    print_verdicts(plan.root, console)
+    return _conclude(statuses, console)
+
+
+def _conclude(statuses: dict[str, Status], console: Console) -> int:
+    failed = {name: status for name, status in statuses.items() if status.state == "failed"}
+    for name, status in failed.items():
+        console.print(f"failed: {name}: {status.cause}", markup=False, highlight=False)
+    if failed:
+        console.print("The same command runs the failed cells again.", highlight=False)
+    return FAILED if failed else 0
+
+
+def _digest_in(root: Path) -> str:
+    path = root / "config.json"
+    return json.loads(path.read_text()).get("digest", "") if path.is_file() else ""
+
+
+def write_report(root: Path) -> None:
+    """Judge what is done and write report.html and report.json."""
+    from experiments import report
+
+    report.write_report(root)
+
+
+def print_verdicts(root: Path, console: Console) -> None:
+    """Print the verdict table of a report, and where the report is."""
+    from experiments import report
+
+    console.print(report.verdict_table(json.loads((root / "report.json").read_text())))
+    console.print(f"report: {root / 'report.html'}", highlight=False)
+
+
+def run_folder(run: Path) -> Path:
+    """The folder of a run, given itself or the name of a preset."""
+    for folder in (run, Path("runs") / run):
+        if (folder / "config.json").is_file():
+            return folder
+    known = sorted(path.parent.name for path in Path("runs").glob("*/config.json"))
+    hint = f"Runs here: {', '.join(known)}." if known else f"Start one: dllm-rl grid {preset_names()[-1]}."
+    raise ConfigError(f"'{run}' is no run folder (it has no config.json). {hint}")
+
+
+def make_report(run: Path) -> int:
+    """Write and print the report of whatever is finished."""
+    root = run_folder(run)
+    if not (root / "results.parquet").is_file():
+        raise ConfigError(f"nothing in {root} is finished yet; `dllm-rl status {root}` shows what is owed")
+    write_report(root)
+    print_verdicts(root, Console())
+    return 0
+
+
+def show_status(run: Path, *, as_json: bool) -> int:
+    """Print the state of every cell and seed of a run."""
+    root = run_folder(run)
+    config = json.loads((root / "config.json").read_text())
+    rows = []
+    for cell in config["cells"]:
+        for seed in config["seeds"]:
+            status = read_status(root / cell["folder"] / f"seed{seed}")
+            rows.append(
+                {
+                    "cell": cell["id"],
+                    "role": cell["role"],
+                    "seed": seed,
+                    "state": status.state,
+                    "cause": status.cause,
+                    "seconds": status.seconds,
+                }
+            )
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    table = Table("cell", "seed", "state", "seconds", "cause")
+    for row in rows:
+        table.add_row(row["cell"], str(row["seed"]), row["state"], f"{row['seconds']:.0f}", row["cause"])
+    console = Console()
+    console.print(table)
+    counts = {state: sum(row["state"] == state for row in rows) for state in ("done", "running", "failed", "owed")}
+    console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count), highlight=False)
+    return 0

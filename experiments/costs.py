@@ -1,0 +1,53 @@
+"""What a grid will cost: rollouts by kind, and minutes from a small table of measured times (two CPU cores, built-in policies)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from experiments.grid import Cell
+
+# Seconds a rollout, measured with the built-in policies on two cores; another machine scales all of them alike.
+SAMPLE_SECONDS = {"autoregressive": 0.03, "masked": 0.04, "slot": 0.06, "block": 0.05, "flow": 0.05}
+TRAIN_BROWSER_SECONDS = 0.09
+EVALUATION_BROWSER_SECONDS = 0.28
+UPDATE_SECONDS_PER_VIEW = 0.022
+# Views that an objective scores for each rollout in one inner step; what is not listed counts as one.
+VIEWS = {"cj_grpo": 4, "espo": 2, "espo_unshared": 2}
+# Loading a policy, opening a cell's files and writing its checkpoint.
+START_SECONDS = 2.0
+BROWSER_START_SECONDS = 5.0
+REPORT_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Rollouts and seconds of one unit of work."""
+
+    train_rollouts: int = 0
+    evaluation_rollouts: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            train_rollouts=self.train_rollouts + other.train_rollouts,
+            evaluation_rollouts=self.evaluation_rollouts + other.evaluation_rollouts,
+            seconds=self.seconds + other.seconds,
+        )
+
+
+def evaluation_cost(cell: Cell, num_tasks: int) -> Cost:
+    """Cost of one evaluation: k sampled rollouts and a greedy one for every task."""
+    rollouts = num_tasks * (cell.evaluation.num_samples + 1)
+    seconds = rollouts * (SAMPLE_SECONDS.get(cell.family, 0.05) + EVALUATION_BROWSER_SECONDS)
+    return Cost(evaluation_rollouts=rollouts, seconds=seconds + START_SECONDS)
+
+
+def training_cost(cell: Cell) -> Cost:
+    """Cost of one seed of training."""
+    train = cell.train
+    rollouts = train["steps"] * train["prompts_per_step"] * train["group_size"]
+    views = VIEWS.get(cell.objective.name, 1)
+    # Old scores are one forward, about a third of a forward and backward.
+    update = UPDATE_SECONDS_PER_VIEW * views * (train["inner_steps"] + 1 / 3)
+    seconds = rollouts * (SAMPLE_SECONDS.get(cell.family, 0.05) + TRAIN_BROWSER_SECONDS + update)
+    return Cost(train_rollouts=rollouts, seconds=seconds + START_SECONDS)

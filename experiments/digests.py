@@ -1,0 +1,44 @@
+"""What a result is keyed by: separate digests of training and of evaluation, so that a new evaluation never retrains."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import dllm_rl
+from dllm_rl.tasks import Task
+from experiments.grid import Cell
+
+_TRAINING = ("checkpoint", "facts", "sampler", "objective", "train", "environment", "reward", "threads")
+_WARM_START = ("checkpoint", "facts", "sampler", "environment", "reward", "evaluation", "threads")
+
+
+def digest(value: Any) -> str:
+    """Hash of JSON-like data; the order of keys has no influence."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def task_digest(tasks: Sequence[Task]) -> str:
+    """Hash of a task set: every instruction, site and gold value, in order."""
+    return digest([asdict(task) for task in tasks])
+
+
+def training_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
+    """Key of a trained cell. checkpoint, tasks: digests of the warm start and of the training tasks."""
+    settings = cell.model_dump(mode="json", include=set(_TRAINING))
+    return digest({"version": dllm_rl.__version__, **settings, "checkpoint": checkpoint, "tasks": tasks})
+
+
+def evaluation_digest(cell: Cell, *, training: str, tasks: str) -> str:
+    """Key of a trained cell's evaluation. tasks: digest of the evaluated tasks."""
+    return digest({"training": training, "evaluation": cell.evaluation.model_dump(mode="json"), "tasks": tasks})
+
+
+def warm_start_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
+    """Key of a warm start's evaluation, which all cells of a policy share."""
+    settings = cell.model_dump(mode="json", include=set(_WARM_START))
+    return digest({"version": dllm_rl.__version__, **settings, "checkpoint": checkpoint, "tasks": tasks})

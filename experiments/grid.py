@@ -1,0 +1,153 @@
+"""A preset as a list of cells: factors crossed, controls added, and everything that is not a factor proved equal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dllm_rl.errors import ConfigError, unknown_name
+from experiments.components import build_objective, build_sampler
+from experiments.config import (
+    Component,
+    Control,
+    Evaluation,
+    Factors,
+    ObjectiveLevel,
+    PolicyLevel,
+    Preset,
+    Role,
+    TrainingTasks,
+)
+from experiments.validation import Strict, validate
+
+_LABELS = {"id", "role", "policy", "objective_level"}
+
+
+class Cell(Strict):
+    """One resolved cell: all that its result depends on, but for its seed. `policy` and `objective_level` are level names."""
+
+    id: str
+    role: Role
+    policy: str
+    objective_level: str
+    checkpoint: str
+    family: str
+    facts: dict[str, Any]
+    sampler: Component
+    objective: Component
+    train: dict[str, Any]
+    environment: Component
+    reward: Component
+    training_tasks: TrainingTasks
+    evaluation: Evaluation
+    threads: int | None
+
+
+def build_cells(preset: Preset) -> list[Cell]:
+    """All cells and controls of a preset, in the order of its levels; raises where the comparison is not controlled."""
+    cells = [
+        _cell(preset, preset.cell_role, policy, objective)
+        for policy in preset.policies
+        for objective in preset.objectives
+    ]
+    refuse_uncontrolled(cells, preset.factors)
+    controls = [_control(preset, role, control) for role, control in preset.controls.by_role()]
+    return cells + controls
+
+
+def _control(preset: Preset, role: Role, control: Control) -> Cell:
+    if control.policy not in preset.policies:
+        raise unknown_name(f"policy of the {role} control", control.policy, preset.policies)
+    known = {**preset.objectives, **preset.control_objectives}
+    if control.objective not in known:
+        raise unknown_name(f"objective of the {role} control", control.objective, known)
+    return _cell(preset, role, control.policy, control.objective, control.train)
+
+
+def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[str, Any] | None = None) -> Cell:
+    policy_level = preset.policies[policy]
+    objective_level = {**preset.objectives, **preset.control_objectives}[objective]
+    name = f"{policy}-{objective}" if role == "cell" else f"{role}-{policy}-{objective}"
+    refuse_undefined(name, policy_level, objective_level)
+    return Cell(
+        id=name,
+        role=role,
+        policy=policy,
+        objective_level=objective,
+        checkpoint=policy_level.checkpoint,
+        family=policy_level.family,
+        facts=policy_level.facts,
+        sampler=policy_level.sampler,
+        objective=Component(name=objective_level.name, options=objective_level.options),
+        train=_train_settings(name, preset.train, policy_level.train, objective_level.train, train or {}),
+        environment=preset.environment,
+        reward=preset.reward,
+        training_tasks=preset.training_tasks,
+        evaluation=preset.evaluation,
+        threads=preset.threads,
+    )
+
+
+def _train_settings(name: str, *layers: dict[str, Any]) -> dict[str, Any]:
+    """Merge the layers, later ones winning, and spell out every default, so that a digest covers them."""
+    from dllm_rl.trainer import TrainConfig
+
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged |= layer
+    if "seed" in merged:
+        raise ConfigError(f"cell {name}: train.seed is set by the grid. Write seeds=[{merged['seed']}] instead.")
+    resolved = validate(TrainConfig, merged, source=f"train settings of cell {name}").model_dump(mode="json")
+    del resolved["seed"]
+    return resolved
+
+
+def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) -> None:
+    """Raise where the objective or the sampler is unknown, its options are wrong, or it is not for the policy's family."""
+    for kind, component in (("objective", build_objective(objective)), ("sampler", build_sampler(policy.sampler))):
+        if policy.family not in component.families:
+            raise ConfigError(
+                f"cell {name}: {kind} '{component.name}' is not defined for the family '{policy.family}' "
+                f"(it is for {', '.join(component.families)}). Take the cell out of the preset."
+            )
+
+
+def refuse_uncontrolled(cells: list[Cell], factors: Factors) -> None:
+    """Raise where two cells differ in a field that no factor declares, or differ inside one level of the factor."""
+    if len(cells) < 2:
+        return
+    flat = [flatten(cell.model_dump(mode="json", exclude=_LABELS)) for cell in cells]
+    for field in sorted(set().union(*flat)):
+        labels = [_level(cell, field, factors) for cell in cells]
+        first: dict[tuple[str, ...], int] = {}
+        for index, label in enumerate(labels):
+            other = first.setdefault(label, index)
+            if flat[index].get(field) != flat[other].get(field):
+                raise ConfigError(
+                    f"cells {cells[other].id} and {cells[index].id} differ in '{field}' "
+                    f"({flat[other].get(field)!r} and {flat[index].get(field)!r}), which no factor declares. "
+                    f"Set it for all cells, or declare it under factors."
+                )
+
+
+def _level(cell: Cell, field: str, factors: Factors) -> tuple[str, ...]:
+    level = []
+    if _is_covered(field, factors.policy):
+        level.append(cell.policy)
+    if _is_covered(field, factors.objective):
+        level.append(cell.objective_level)
+    return tuple(level)
+
+
+def _is_covered(field: str, declared: list[str]) -> bool:
+    return any(field == name or field.startswith(name + ".") for name in declared)
+
+
+def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted fields."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,119 @@
+"""Progress of a grid with a time estimate: one live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from experiments.run_folder import Status
+from experiments.units import Unit
+
+
+class Clock:
+    """Time left: the estimated cost of what is owed, scaled by how this machine did so far."""
+
+    def __init__(self, owed: Sequence[Unit]) -> None:
+        self.num_units = len(owed)
+        self.num_finished = 0
+        self._started = time.monotonic()
+        self._left = {unit.name: unit.cost.seconds for unit in owed}
+        self._spent_as_planned = 0.0
+
+    def is_owed(self, unit: Unit) -> bool:
+        """Whether the unit was owed at the start and has not ended yet."""
+        return unit.name in self._left
+
+    def finish(self, unit: Unit) -> None:
+        """A unit ended."""
+        planned = self._left.pop(unit.name, None)
+        if planned is not None:
+            self.num_finished += 1
+            self._spent_as_planned += planned
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    def seconds_left(self, share_of_current: float = 0.0, current: Unit | None = None) -> float:
+        """Estimate of the seconds left; share_of_current: how much of the current unit is behind us."""
+        under_way = self._left.get(current.name, 0.0) * share_of_current if current else 0.0
+        behind = self._spent_as_planned + under_way
+        ahead = sum(self._left.values()) - under_way
+        # One minute of plan is weighed in, so that the first seconds do not decide the estimate.
+        pace = (self.elapsed + 60.0) / (behind + 60.0)
+        return ahead * pace
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people write them: 45 s, 3 min, 2 h 05 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 / 60:02.0f} min"
+
+
+class ConsoleProgress:
+    """Prints one line per unit, and between them the step that is under way (rewritten in place on a terminal)."""
+
+    def __init__(self, owed: Sequence[Unit], console: Console | None = None) -> None:
+        self.clock = Clock(owed)
+        self.console = console or Console()
+        self._last_note = 0.0
+        self._live: Any = None
+
+    def __enter__(self) -> ConsoleProgress:
+        if self.console.is_terminal:
+            self._live = self.console.status("starting")
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        if self._live is not None:
+            self._live.__exit__(*details)
+
+    def start(self, unit: Unit) -> None:
+        """A unit begins."""
+        self._note(unit, "starting", 0.0)
+
+    def event(self, unit: Unit, event: dict[str, Any]) -> None:
+        """A training step (`step`, from 0) or a part of the evaluation (`evaluated` rollouts `of` all)."""
+        training = unit.cost.train_rollouts / max(1, unit.cost.train_rollouts + unit.cost.evaluation_rollouts)
+        if "step" in event:
+            done, steps = event["step"] + 1, max(1, unit.cell.train["steps"])
+            reward = event.get("reward")
+            shown = "" if reward is None else f", reward {reward:.2f}"
+            self._note(unit, f"step {done}/{steps}{shown}", training * done / steps)
+        else:
+            done, total = event["evaluated"], max(1, event["of"])
+            self._note(unit, f"evaluation {done}/{total}", training + (1 - training) * done / total)
+
+    def finish(self, unit: Unit, status: Status) -> None:
+        """A unit ended, or was found ended."""
+        is_new = self.clock.is_owed(unit)
+        self.clock.finish(unit)
+        if is_new or status.state != "done":
+            number = f"[{self.clock.num_finished}/{self.clock.num_units}]"
+            ending = {"done": f"done in {duration(status.seconds)}", "failed": f"FAILED: {status.cause}"}
+            text = ending.get(status.state, status.cause or status.state)
+            self._line(f"{number} {unit.name}: {text} · {self._left(unit, 0.0)}")
+
+    def _left(self, unit: Unit, share: float) -> str:
+        left = self.clock.seconds_left(share, unit)
+        return f"{duration(self.clock.elapsed)} so far, about {duration(left)} left"
+
+    def _note(self, unit: Unit, text: str, share: float) -> None:
+        number = f"[{min(self.clock.num_finished + 1, self.clock.num_units)}/{self.clock.num_units}]"
+        line = f"{number} {unit.name}: {text} · {self._left(unit, share)}"
+        if self._live is not None:
+            self._live.update(line.replace("[", "\\["))
+        elif text == "starting" or time.monotonic() - self._last_note > 15:
+            self._last_note = time.monotonic()
+            self._line(line)
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)

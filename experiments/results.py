@@ -1,0 +1,67 @@
+"""The results table: one row per evaluated rollout, in a fixed schema and a fixed order, written atomically."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from experiments.run_folder import replace_file
+
+SCHEMA = pa.schema(
+    [
+        ("cell", pa.string()),
+        ("policy", pa.string()),
+        ("objective", pa.string()),
+        ("role", pa.string()),
+        ("seed", pa.int64()),
+        ("stage", pa.string()),
+        ("split", pa.string()),
+        ("task_id", pa.string()),
+        ("mode", pa.string()),
+        ("sample", pa.int64()),
+        ("reward", pa.float64()),
+        ("success", pa.bool_()),
+        ("submitted", pa.bool_()),
+        ("field_accuracy", pa.float64()),
+        ("progress", pa.float64()),
+        ("near_miss", pa.bool_()),
+        ("parsed", pa.bool_()),
+        ("fault", pa.string()),
+        ("plan", pa.string()),
+        ("notes", pa.string()),
+        ("num_tokens", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+TIMING_COLUMNS = ("seconds",)
+_ORDER = ("stage", "cell", "seed", "split", "task_id", "mode", "sample")
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]], **labels: Any) -> None:
+    """Write rollouts as parquet; labels (cell, policy, ...) are added to every row."""
+    table = pa.Table.from_pylist([{**row, **labels} for row in rows], schema=SCHEMA)
+    _write(path, table)
+
+
+def merge(path: Path, parts: Iterable[Path]) -> int:
+    """Write all parts as one sorted table and return its number of rows. Only the rows decide the result, not the order."""
+    tables = [pq.read_table(part, schema=SCHEMA) for part in parts]
+    table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+    _write(path, table)
+    return table.num_rows
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    ordered = table.sort_by([(name, "ascending") for name in _ORDER])
+    with replace_file(path) as temporary:
+        pq.write_table(ordered, temporary)
+
+
+def is_equal(first: Path, second: Path) -> bool:
+    """Whether two result tables hold the same rollouts, timing aside."""
+    one, two = (pq.read_table(path, schema=SCHEMA).drop_columns(list(TIMING_COLUMNS)) for path in (first, second))
+    return one.equals(two)

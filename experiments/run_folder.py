@@ -1,0 +1,97 @@
+"""The folder of a run: where things lie, states of its units, and files that are whole or absent.
+
+    config.json  results.parquet  report.html  report.json
+    warmstart/<policy>-<digest>/            evaluation.parquet  status.json
+    cells/<cell>-<digest>/seed<k>/          metrics.jsonl  rollouts.jsonl  checkpoint/  evaluation.parquet  status.json  cell.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+State = Literal["done", "running", "failed", "owed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """State of one unit. digest: of the evaluation that is done; seconds: wall time spent, over all attempts."""
+
+    state: State = "owed"
+    cause: str = ""
+    seconds: float = 0.0
+    digest: str = ""
+    pid: int = 0
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Hand out a temporary path that becomes `path` on success; a kill in between leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically."""
+    with replace_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_status(folder: Path) -> Status:
+    """Status of a unit; `running` without a living owner is `owed`."""
+    path = folder / "status.json"
+    try:
+        status = Status(**json.loads(path.read_text()))
+    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        return Status()
+    if status.state == "running" and not is_claimed(folder):
+        return Status(state="owed", cause="interrupted", seconds=status.seconds)
+    return status
+
+
+def write_status(folder: Path, status: Status) -> None:
+    """Record the state of a unit."""
+    write_json(folder / "status.json", asdict(status))
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[bool]:
+    """Claim a unit for this process; yields False where another process holds it. The claim dies with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether some process works on the unit now."""
+    if not (folder / ".lock").exists():
+        return False
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False

@@ -1,0 +1,187 @@
+"""Units of work of a grid: the warm start of each policy once, then each seed of each cell; each in a folder keyed by digests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import dllm_rl
+from dllm_rl.tasks import Task
+from experiments.config import Preset
+from experiments.costs import Cost, evaluation_cost, training_cost
+from experiments.digests import (
+    digest,
+    evaluation_digest,
+    task_digest,
+    training_digest,
+    warm_start_digest,
+)
+from experiments.grid import Cell, build_cells
+
+WARM_START_SEED = -1
+
+
+class TaskSource(Protocol):
+    """Where tasks come from; an `EnvironmentSession` is one, and needs no browser for it."""
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """All tasks of a split, in a fixed order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One thing to run: a warm start's evaluation (seed -1), or the training and evaluation of one seed of a cell.
+
+    digest: of the evaluation; the unit is done where its status carries it. settings: what is written to cell.json.
+    """
+
+    cell: Cell
+    seed: int
+    folder: Path
+    digest: str
+    cost: Cost
+    settings: dict[str, Any]
+
+    @property
+    def is_warm_start(self) -> bool:
+        """True for the evaluation of a policy before any training."""
+        return self.seed == WARM_START_SEED
+
+    @property
+    def name(self) -> str:
+        """Name for people."""
+        return f"warm start {self.cell.policy}" if self.is_warm_start else f"{self.cell.id} seed {self.seed}"
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Columns that are equal in all rows of this unit."""
+        if self.is_warm_start:
+            return {
+                "cell": f"warmstart:{self.cell.policy}",
+                "policy": self.cell.policy,
+                "objective": "",
+                "role": "",
+                "seed": WARM_START_SEED,
+                "stage": "warmstart",
+            }
+        return {
+            "cell": self.cell.id,
+            "policy": self.cell.policy,
+            "objective": self.cell.objective_level,
+            "role": self.cell.role,
+            "seed": self.seed,
+            "stage": "final",
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridPlan:
+    """A preset resolved against the task sets and checkpoints of this machine."""
+
+    preset: Preset
+    cells: tuple[Cell, ...]
+    units: tuple[Unit, ...]
+    root: Path
+    config: dict[str, Any]
+
+    @property
+    def cost(self) -> Cost:
+        """Cost of the whole grid from nothing."""
+        return sum((unit.cost for unit in self.units), start=Cost())
+
+
+def select_tasks(source: TaskSource, split: str, max_tasks: int | None) -> list[Task]:
+    """The first `max_tasks` tasks of a split, or all."""
+    return list(source.tasks(split))[:max_tasks]
+
+
+def plan_grid(preset: Preset, source: TaskSource, root: Path) -> GridPlan:
+    """Resolve a preset: cells, digests, folders, costs and the configuration that is saved beside the results."""
+    from dllm_rl.policies.loading import checkpoint_digest
+
+    cells = build_cells(preset)
+    training = select_tasks(source, preset.training_tasks.split, preset.training_tasks.max_tasks)
+    evaluated = select_tasks(source, preset.evaluation.split, preset.evaluation.max_tasks)
+    keys = {level.checkpoint: checkpoint_digest(level.checkpoint) for level in preset.policies.values()}
+    train_key, evaluation_key = task_digest(training), task_digest(evaluated)
+    warm: dict[str, Unit] = {}
+    trained: list[Unit] = []
+    folders: dict[str, str] = {}
+    for cell in cells:
+        if cell.policy not in warm:
+            warm[cell.policy] = _warm_start(cell, root, keys[cell.checkpoint], evaluation_key, len(evaluated))
+        key = training_digest(cell, checkpoint=keys[cell.checkpoint], tasks=train_key)
+        folders[cell.id] = f"cells/{cell.id}-{key[:10]}"
+        final_key = evaluation_digest(cell, training=key, tasks=evaluation_key)
+        for seed in preset.seeds:
+            trained.append(
+                Unit(
+                    cell=cell,
+                    seed=seed,
+                    folder=root / folders[cell.id] / f"seed{seed}",
+                    digest=final_key,
+                    cost=training_cost(cell) + evaluation_cost(cell, len(evaluated)),
+                    settings={"seed": seed, "training_digest": key, "digest": final_key, **cell.model_dump(mode="json")},
+                )
+            )
+    # Seed by seed, so that an unfinished grid already holds every cell.
+    trained.sort(key=lambda unit: preset.seeds.index(unit.seed))
+    units = (*warm.values(), *trained)
+    config = _config(preset, cells, units, folders, {"train": train_key, "evaluation": evaluation_key, **keys})
+    return GridPlan(preset=preset, cells=tuple(cells), units=units, root=root, config=config)
+
+
+def _warm_start(cell: Cell, root: Path, checkpoint: str, tasks: str, num_tasks: int) -> Unit:
+    key = warm_start_digest(cell, checkpoint=checkpoint, tasks=tasks)
+    return Unit(
+        cell=cell,
+        seed=WARM_START_SEED,
+        folder=root / "warmstart" / f"{cell.policy}-{key[:10]}",
+        digest=key,
+        cost=evaluation_cost(cell, num_tasks),
+        settings={"digest": key, "checkpoint": cell.checkpoint, "evaluation": cell.evaluation.model_dump(mode="json")},
+    )
+
+
+def _config(
+    preset: Preset, cells: list[Cell], units: tuple[Unit, ...], folders: dict[str, str], keys: dict[str, str]
+) -> dict[str, Any]:
+    """What is written to config.json: everything that the results depend on, and where each cell's folder is."""
+    return {
+        "preset": preset.name,
+        "description": preset.description,
+        "digest": digest([unit.digest for unit in units] + [unit.seed for unit in units]),
+        "seeds": preset.seeds,
+        "evaluation": preset.evaluation.model_dump(mode="json"),
+        "cells": [
+            {
+                "id": cell.id,
+                "policy": cell.policy,
+                "objective": cell.objective_level,
+                "role": cell.role,
+                "folder": folders[cell.id],
+                "options": cell.objective.options,
+            }
+            for cell in cells
+        ],
+        "settings": preset.model_dump(mode="json"),
+        "digests": keys,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides numbers."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"dllm_rl": dllm_rl.__version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "playwright", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found
