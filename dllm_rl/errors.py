@@ -22,6 +22,10 @@ class BrowserMissingError(DllmRlError):
     """No usable Chromium was found."""
 
 
+class NonFiniteError(DllmRlError):
+    """A reward or log-probability that is not a finite number reached an objective."""
+
+
 class HarnessError(RuntimeError):
     """A bug of ours in the harness: a run stops loudly instead of learning from it."""
 

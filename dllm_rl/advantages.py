@@ -1,0 +1,130 @@
+"""Group-relative advantages: how much better a rollout did than the others of its task (2402.03300, 2402.14740).
+
+Groups are named by `group_ids`, never by position. Rows lost to the environment (`valid` False) get 0 and move no
+baseline. A group whose rewards are all equal gets exact zeros. Legend: b rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm_rl.errors import ConfigError, NonFiniteError
+from dllm_rl.types import Rollouts
+
+EQUAL_REWARDS = 1e-6
+STD_FLOOR = 1e-4
+
+AdvantageName = Literal["centred", "normalised", "leave_one_out"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    """Statistics of each row's group, over valid rows only, spread back over the rows.
+
+    count: valid rows of the group. mean: their mean reward. std: with n - 1 in the denominator, 0 for a single row.
+    spread: largest reward less smallest.
+    """
+
+    count: Float[Tensor, " b"]
+    mean: Float[Tensor, " b"]
+    std: Float[Tensor, " b"]
+    spread: Float[Tensor, " b"]
+
+
+def groups(rewards: Float[Tensor, " b"], group_ids: Int[Tensor, " b"], valid: Bool[Tensor, " b"]) -> Groups:
+    """Summarise the rewards of each group. Raises where a group has one row, or a valid reward is not finite."""
+    _, index, sizes = group_ids.unique(return_inverse=True, return_counts=True)
+    if sizes.numel() and int(sizes.min()) < 2:
+        raise ConfigError(
+            "a group-relative advantage needs at least two rollouts a task, but a group has one. Set group_size >= 2."
+        )
+    if not bool(rewards[valid].isfinite().all()):
+        row = int((valid & ~rewards.isfinite()).nonzero()[0])
+        raise NonFiniteError(f"the reward of row {row} is {float(rewards[row])}; a valid row needs a finite reward.")
+    rewards = torch.where(valid, rewards, torch.zeros_like(rewards))
+    per_group = torch.zeros(sizes.numel(), dtype=rewards.dtype, device=rewards.device)
+    count = per_group.index_add(0, index, valid.to(rewards.dtype))
+    mean = per_group.index_add(0, index, rewards) / count.clamp(min=1)
+    squares = torch.where(valid, (rewards - mean[index]).square(), torch.zeros_like(rewards))
+    std = (per_group.index_add(0, index, squares) / (count - 1).clamp(min=1)).sqrt()
+    high = per_group.scatter_reduce(0, index[valid], rewards[valid], "amax", include_self=False)
+    low = per_group.scatter_reduce(0, index[valid], rewards[valid], "amin", include_self=False)
+    return Groups(count=count[index], mean=mean[index], std=std[index], spread=(high - low)[index])
+
+
+def centred(
+    rewards: Float[Tensor, " b"], group_ids: Int[Tensor, " b"], valid: Bool[Tensor, " b"]
+) -> Float[Tensor, " b"]:
+    """Reward less the mean of the group (Dr. GRPO, 2503.20783)."""
+    group = groups(rewards, group_ids, valid)
+    has_signal = valid & (group.spread >= EQUAL_REWARDS)
+    return torch.where(has_signal, rewards - group.mean, torch.zeros_like(rewards))
+
+
+def normalised(
+    rewards: Float[Tensor, " b"], group_ids: Int[Tensor, " b"], valid: Bool[Tensor, " b"]
+) -> Float[Tensor, " b"]:
+    """Centred and divided by the group's standard deviation (GRPO, 2402.03300); inflates easy and hard groups."""
+    group = groups(rewards, group_ids, valid)
+    return centred(rewards, group_ids, valid) / (group.std + STD_FLOOR)
+
+
+def leave_one_out(
+    rewards: Float[Tensor, " b"], group_ids: Int[Tensor, " b"], valid: Bool[Tensor, " b"]
+) -> Float[Tensor, " b"]:
+    """Reward less the mean of the *other* rows of the group (RLOO, 2402.14740): n / (n - 1) times `centred`."""
+    group = groups(rewards, group_ids, valid)
+    return centred(rewards, group_ids, valid) * group.count / (group.count - 1).clamp(min=1)
+
+
+ESTIMATORS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "centred": centred,
+    "normalised": normalised,
+    "leave_one_out": leave_one_out,
+}
+
+
+def advantages(rollouts: Rollouts, estimator: AdvantageName) -> Float[Tensor, " b"]:
+    """Advantages of whole groups by the named estimator."""
+    return ESTIMATORS[estimator](rollouts.rewards, rollouts.group_ids, rollouts.valid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupCounts:
+    """How many groups can teach something, for `frac_reward_zero_std` and its neighbours.
+
+    groups: with at least one valid row. zero_std: of these, all rewards equal (a single valid row included).
+    single: of these, one valid row left. lost: no valid row left.
+    """
+
+    groups: int
+    zero_std: int
+    single: int
+    lost: int
+
+
+def count_groups(rewards: Float[Tensor, " b"], group_ids: Int[Tensor, " b"], valid: Bool[Tensor, " b"]) -> GroupCounts:
+    """Count the groups of a step by what they can teach."""
+    group = groups(rewards, group_ids, valid)
+    _, first = _first_rows(group_ids)
+    count, spread = group.count[first], group.spread[first]
+    alive = count > 0
+    return GroupCounts(
+        groups=int(alive.sum()),
+        zero_std=int((alive & (spread < EQUAL_REWARDS)).sum()),
+        single=int((count == 1).sum()),
+        lost=int((~alive).sum()),
+    )
+
+
+def _first_rows(group_ids: Int[Tensor, " b"]) -> tuple[Tensor, Tensor]:
+    ids, index = group_ids.unique(return_inverse=True)
+    rows = torch.arange(group_ids.numel(), device=group_ids.device)
+    first = torch.full_like(ids, group_ids.numel()).scatter_reduce(0, index, rows, "amin")
+    return ids, first

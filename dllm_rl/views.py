@@ -1,0 +1,288 @@
+"""Which corrupted copies of a completion are scored, with what weight: data that new, old and reference scores share.
+
+Four kinds: the exact likelihood (autoregressive), one fully hidden pass (d1, 2504.12216), the ELBO in its count form
+(LLaDA, 2502.09992; antithetic pairs as in ESPO, 2512.03759) or in the generalised-KL form of uniform-source flow
+matching, and the replay of recorded denoising steps. What is particular to one method lives in that method's file.
+
+Which positions: columns up to and including the first EOS are *editable*: they can be hidden, and count in the number N
+of the count form, FILL tokens included, since the model sees them hidden like any other. Of these, the positions of
+`completion_mask` are *scored*. So each scored position has E[sum over views of weight x score] = 1, whatever the share
+of FILL. Columns after the first EOS are never scored and always hidden (noise for the flow family), so what they hold
+has no influence.
+
+Randomness comes from `generator` alone and is drawn on its device.
+Legend: b rows, p prompt length, l canvas, k views, s steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.types import Corruption, Rollouts, Views
+
+# Share of clean tokens at which the flow ELBO stops: its weight 1 / (1 - kappa) is unbounded at 1.
+MAX_KAPPA = 0.999
+
+
+def exact(rollouts: Rollouts) -> Views:
+    """One view: the completion itself, every token given all earlier ones. The likelihood of the autoregressive family."""
+    return Views(
+        kind="exact",
+        tokens=rollouts.completion_ids[None],
+        score=rollouts.completion_mask[None],
+        weight=rollouts.completion_mask[None].float(),
+    )
+
+
+def one_step(
+    rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, *, prompt_mask_share: float = 0.0
+) -> Views:
+    """One view with the whole canvas hidden: a product of marginals, neither a likelihood nor a bound.
+
+    prompt_mask_share: probability that a prompt token is hidden too (.15 in d1); needs a family with a mask token.
+    """
+    if corruption.family == "autoregressive":
+        return exact(rollouts)
+    hidden = torch.ones_like(rollouts.completion_mask)[None]
+    view = Views(
+        kind="one_step",
+        tokens=_hide(rollouts, corruption, hidden, generator),
+        score=rollouts.completion_mask[None],
+        weight=rollouts.completion_mask[None].float(),
+        order=natural_order(rollouts, 1) if corruption.family == "slot" else None,
+    )
+    if corruption.family == "flow":
+        view = replace(view, time=torch.zeros(1, rollouts.num_rows, device=view.tokens.device))
+    if prompt_mask_share > 0:
+        view = replace(view, prompt_tokens=_hide_prompt(rollouts, corruption, generator, prompt_mask_share))
+    return view
+
+
+def elbo(
+    rollouts: Rollouts,
+    corruption: Corruption,
+    generator: torch.Generator,
+    *,
+    num_draws: int = 2,
+    antithetic: bool = True,
+) -> Views:
+    """Views whose weighted terms sum to an unbiased estimate of the ELBO, a lower bound of log p(completion | prompt).
+
+    num_draws: independent noise levels per row, stratified over [0, 1). antithetic: each draw gives two views, a subset and
+    its complement (the flow family: kappa and MAX_KAPPA - kappa), so that a pair scores each position of a mask family once.
+    Autoregressive: the exact view. Slot: whole slots are hidden; clean slots are fed first, in random order.
+    """
+    if corruption.family == "autoregressive":
+        return exact(rollouts)
+    if corruption.family == "flow":
+        return _flow_elbo(rollouts, corruption, generator, num_draws, antithetic)
+    unit = corruption.slot_size if corruption.family == "slot" else 1
+    member = _units(editable(rollouts, corruption), unit)
+    total = member.sum(-1)
+    level = stratified(rollouts.num_rows, num_draws, generator).to(member.device)
+    count = (level * (total + 1)).floor().clamp(max=total)
+    hidden = _random_subset(member, count, generator)
+    if antithetic:
+        hidden = torch.stack([hidden, member & ~hidden], dim=1).flatten(0, 1)
+        count = torch.stack([count, total - count], dim=1).flatten(0, 1)
+    per_view = (total + 1) / count.clamp(min=1) / hidden.shape[0]
+    columns = _columns(hidden, unit, rollouts.completion_ids.shape[1])
+    score = columns & rollouts.completion_mask
+    return Views(
+        kind="elbo",
+        tokens=_hide(rollouts, corruption, columns, generator),
+        score=score,
+        weight=score * per_view[..., None],
+        order=_clean_first(hidden | ~member, unit, columns, generator) if corruption.family == "slot" else None,
+    )
+
+
+def _flow_elbo(
+    rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, num_draws: int, antithetic: bool
+) -> Views:
+    """Kappa, the share of clean tokens, is uniform on (0, MAX_KAPPA); a position is clean where its uniform is below kappa.
+
+    The estimate does not depend on the schedule except through the time that the model is told.
+    """
+    ids = rollouts.completion_ids
+    kappa = MAX_KAPPA * stratified(rollouts.num_rows, num_draws, generator).to(ids.device)
+    uniform = torch.rand(num_draws, *ids.shape, generator=generator, device=generator.device).to(ids.device)
+    noise = uniform_noise(rollouts, corruption, num_draws, generator)
+    if antithetic:
+        kappa = torch.stack([kappa, MAX_KAPPA - kappa], dim=1).flatten(0, 1)
+        uniform = torch.stack([uniform, 1 - uniform], dim=1).flatten(0, 1)
+        noise = noise.repeat_interleave(2, dim=0)
+    is_clean = (uniform < kappa[..., None]) & editable(rollouts, corruption)
+    score = rollouts.completion_mask.expand(len(kappa), *ids.shape)
+    return Views(
+        kind="elbo",
+        tokens=torch.where(is_clean, ids, noise),
+        score=score,
+        weight=score * (MAX_KAPPA / (1 - kappa) / len(kappa))[..., None],
+        time=flow_time(kappa, corruption),
+    )
+
+
+def trajectory(
+    rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, *, num_steps: int | None = None
+) -> Views:
+    """Recorded denoising steps, each scoring what it committed (flow: the transition of every position).
+
+    num_steps: K steps per row, drawn uniformly without replacement among the row's own S steps (those that committed a
+    scored token), with loss_weight S / K, so that the sum over views estimates the sum over all steps; None takes all.
+    Rows with fewer than K steps use all of theirs, and their other views score nothing.
+    Autoregressive: a step is a token, and one exact view holds all of them.
+    """
+    if corruption.family == "autoregressive":
+        return exact(rollouts)
+    own = own_steps(rollouts, corruption)
+    total = own.sum(-1)
+    width = int(total.max()) if num_steps is None else min(num_steps, int(total.max()))
+    keys = torch.rand(own.shape, generator=generator, device=generator.device).to(own.device)
+    steps = torch.where(own, keys, 2.0).argsort(-1)[:, : max(width, 1)]
+    is_own = own.gather(1, steps)
+    steps = torch.where(is_own, steps, own.shape[1]).sort(-1).values.T
+    is_own = steps < own.shape[1]
+    weight = is_own * total / is_own.sum(0).clamp(min=1)
+    return replay(rollouts, corruption, steps.clamp(max=own.shape[1] - 1), weight)
+
+
+def replay(
+    rollouts: Rollouts,
+    corruption: Corruption,
+    steps: Int[Tensor, "k b"],
+    loss_weight: Float[Tensor, "k b"],
+    span: int = 1,
+) -> Views:
+    """The recorded canvases before the given steps, each scoring what steps [s, s + span) committed.
+
+    A loss_weight of 0 means that the view scores nothing.
+    """
+    recorded = rollouts.trajectory
+    if recorded is None or recorded.canvases is None:
+        raise ConfigError(
+            "a trajectory view needs recorded canvases; sample with a sampler that records its trajectory."
+        )
+    row = torch.arange(rollouts.num_rows, device=steps.device)
+    is_used = (loss_weight > 0)[..., None]
+    if corruption.family == "flow":
+        score = is_used & rollouts.completion_mask
+    else:
+        commit = recorded.commit_step
+        score = is_used & rollouts.completion_mask & (commit >= steps[..., None]) & (commit < steps[..., None] + span)
+    time = None if recorded.time is None else recorded.time.to(steps.device)
+    return Views(
+        kind="trajectory",
+        tokens=recorded.canvases[row, steps],
+        targets=recorded.canvases[row, steps + 1] if corruption.family == "flow" else None,
+        score=score,
+        weight=score.float(),
+        loss_weight=score * loss_weight[..., None].float(),
+        time=time[steps] if time is not None and corruption.family == "flow" else None,
+        time_next=time[steps + 1] if time is not None and corruption.family == "flow" else None,
+        step=steps,
+        order=None if recorded.order is None else recorded.order[row, steps],
+    )
+
+
+def own_steps(rollouts: Rollouts, corruption: Corruption) -> Bool[Tensor, "b s"]:
+    """Which steps of the trajectory committed a scored token of the row; all of them for the flow family."""
+    recorded = rollouts.trajectory
+    if recorded is None:
+        raise ConfigError("these rollouts carry no trajectory; sample with a sampler that records one.")
+    shape = (rollouts.num_rows, recorded.num_steps)
+    device = rollouts.completion_ids.device
+    if corruption.family == "flow":
+        return torch.ones(shape, dtype=torch.bool, device=device)
+    is_event = rollouts.completion_mask & (recorded.commit_step >= 0)
+    events = torch.zeros(shape, dtype=torch.long, device=device)
+    return events.scatter_add(1, recorded.commit_step.clamp(min=0), is_event.long()) > 0
+
+
+def editable(rollouts: Rollouts, corruption: Corruption) -> Bool[Tensor, "b l"]:
+    """Columns up to and including the first EOS; all of them where there is none."""
+    is_eos = rollouts.completion_ids == corruption.eos_id
+    return is_eos.cumsum(-1) - is_eos.long() == 0
+
+
+def stratified(num_rows: int, num_draws: int, generator: torch.Generator) -> Float[Tensor, "k b"]:
+    """Levels in [0, 1), each uniform, spread evenly over the draws of one row: frac(v_b + j / k)."""
+    offset = torch.rand(num_rows, generator=generator, device=generator.device)
+    return (offset + torch.arange(num_draws, device=generator.device)[:, None] / num_draws) % 1.0
+
+
+def natural_order(rollouts: Rollouts, num_views: int) -> Int[Tensor, "k b l"]:
+    """Feed order of the slot family that leaves the canvas as it is."""
+    ids = rollouts.completion_ids
+    return torch.arange(ids.shape[1], device=ids.device).expand(num_views, *ids.shape)
+
+
+def uniform_noise(
+    rollouts: Rollouts, corruption: Corruption, num_views: int, generator: torch.Generator
+) -> Int[Tensor, "k b l"]:
+    """Ids drawn uniformly from those that the source may write."""
+    allowed = torch.tensor([i for i in range(corruption.vocab_size) if i not in corruption.banned_ids])
+    shape = (num_views, *rollouts.completion_ids.shape)
+    index = torch.randint(len(allowed), shape, generator=generator, device=generator.device)
+    return allowed.to(index.device)[index].to(rollouts.completion_ids.device)
+
+
+def flow_time(kappa: Float[Tensor, "..."], corruption: Corruption) -> Float[Tensor, "..."]:
+    """Time at which the schedule kappa = time ** power has this share of clean tokens."""
+    return kappa ** (1 / corruption.schedule_power)
+
+
+def _hide(
+    rollouts: Rollouts, corruption: Corruption, hidden: Bool[Tensor, "k b l"], generator: torch.Generator
+) -> Int[Tensor, "k b l"]:
+    hidden = hidden | ~editable(rollouts, corruption)
+    if corruption.family == "flow":
+        return torch.where(hidden, uniform_noise(rollouts, corruption, len(hidden), generator), rollouts.completion_ids)
+    return torch.where(hidden, corruption.mask_id, rollouts.completion_ids)
+
+
+def _hide_prompt(
+    rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, share: float
+) -> Int[Tensor, "1 b p"]:
+    if corruption.mask_id is None:
+        raise ConfigError(
+            f"prompt_mask_share={share} needs a mask token, and the {corruption.family} family has none. Set it to 0."
+        )
+    ids = rollouts.prompt_ids
+    uniform = torch.rand(ids.shape, generator=generator, device=generator.device).to(ids.device)
+    return torch.where((uniform < share) & rollouts.prompt_mask, corruption.mask_id, ids)[None]
+
+
+def _units(columns: Bool[Tensor, "b l"], unit: int) -> Bool[Tensor, "b units"]:
+    """Slots that hold at least one of these columns; the last slot may be shorter."""
+    padded = torch.nn.functional.pad(columns, (0, -columns.shape[-1] % unit))
+    return padded.unflatten(-1, (-1, unit)).any(-1)
+
+
+def _columns(units: Bool[Tensor, "k b units"], unit: int, length: int) -> Bool[Tensor, "k b l"]:
+    return units.repeat_interleave(unit, dim=-1)[..., :length]
+
+
+def _random_subset(
+    member: Bool[Tensor, "b n"], count: Float[Tensor, "k b"], generator: torch.Generator
+) -> Bool[Tensor, "k b n"]:
+    """A uniform subset of `count` members, for each view and row."""
+    keys = torch.rand(count.shape[0], *member.shape, generator=generator, device=generator.device).to(member.device)
+    rank = torch.where(member, keys, 2.0).argsort(-1).argsort(-1)
+    return rank < count[..., None]
+
+
+def _clean_first(
+    hidden: Bool[Tensor, "k b units"], unit: int, columns: Bool[Tensor, "k b l"], generator: torch.Generator
+) -> Int[Tensor, "k b l"]:
+    """Feed order: clean slots in random order, then hidden slots (and what lies after EOS) in natural order."""
+    num_units = hidden.shape[-1]
+    keys = torch.rand(hidden.shape, generator=generator, device=generator.device).to(hidden.device)
+    natural = 1.0 + torch.arange(num_units, device=hidden.device)
+    keys = torch.where(hidden, natural, keys)
+    return keys.repeat_interleave(unit, dim=-1)[..., : columns.shape[-1]].argsort(-1, stable=True)

@@ -1,0 +1,56 @@
+"""What every objective states about itself; a method is a frozen dataclass whose fields are its options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from dllm_rl import advantages
+from dllm_rl.advantages import AdvantageName
+from dllm_rl.types import Family, Rollouts
+
+BUILT_IN_FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "slot", "flow")
+
+# Ranges that a preset is checked against.
+NonNegative = Annotated[float, Field(ge=0)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """Base of the built-in objectives: the flags of the `Objective` protocol, and group-relative advantages.
+
+    level: what one ratio spans (token, step or sequence). requires: rollout fields that must be there.
+    separable: the loss is a sum over views. group_coupled: the loss needs whole groups in one call.
+    max_inner_steps: most updates on one batch of rollouts for which the method is defined, None = any.
+    exceptions: properties of `dllm_rl.testing.check_objective` that the method breaks on purpose, with the reason.
+    beta: weight of the KL penalty. advantage: estimator of the advantage.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    level: ClassVar[str]
+    families: ClassVar[tuple[Family, ...]] = BUILT_IN_FAMILIES
+    requires: ClassVar[tuple[str, ...]] = ()
+    needs_old: ClassVar[bool] = True
+    separable: ClassVar[bool] = False
+    group_coupled: ClassVar[bool] = False
+    max_inner_steps: ClassVar[int | None] = None
+    exceptions: ClassVar[dict[str, str]] = {}
+
+    beta: NonNegative = 0.0
+    advantage: AdvantageName = "normalised"
+
+    @property
+    def needs_ref(self) -> bool:
+        """Whether the loss reads the reference policy's scores."""
+        return self.beta > 0
+
+    def advantages(self, rollouts: Rollouts) -> Float[Tensor, " b"]:
+        """Advantages of whole groups; call before any split into micro-batches."""
+        return advantages.advantages(rollouts, self.advantage)

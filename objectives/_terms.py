@@ -1,0 +1,134 @@
+"""Clipped loss terms with a KL penalty, by what one ratio spans: a token, an event of a denoising step, or a sequence.
+
+Each returns minus the PPO gain plus beta x KL, one entry per ratio, and leaves the reduction to the method.
+Legend: b rows, l canvas, k views; D = new - old, d = new - ref, both summed over views with their weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dllm_rl.types import Rollouts, Views
+from objectives._kl import k2
+from objectives._metrics import clip_metrics, kl_metrics, ratio_metrics
+from objectives._surrogate import lengths, log_ratio, ppo, sequence_sum, token_sum
+
+Estimator = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """Loss terms in the shape of the ratios, 0 where nothing is scored, and metrics over the scored ones."""
+
+    entries: Float[Tensor, "..."]
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """The PPO band [1 - low, 1 + high] of the ratio."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Penalty:
+    """beta x value enters the loss; d, log new/ref, is what the value estimates the KL from."""
+
+    beta: float
+    d: Float[Tensor, "..."]
+    value: Float[Tensor, "..."]
+
+
+def clipped_terms(
+    log_ratio: Float[Tensor, "..."],
+    advantages: Float[Tensor, "..."],
+    is_scored: Bool[Tensor, "..."],
+    clip: Clip,
+    penalty: Penalty | None,
+) -> Terms:
+    """-ppo(ratio, advantages) + beta x KL, entry by entry. advantages broadcast to the shape of log_ratio."""
+    advantages = advantages.expand_as(log_ratio)
+    surrogate = ppo(log_ratio, advantages, clip.low, clip.high)
+    entries = -surrogate.gain
+    metrics = ratio_metrics(log_ratio, advantages, is_scored)
+    metrics |= clip_metrics(surrogate, advantages, log_ratio, is_scored)
+    if penalty is not None:
+        entries = entries + penalty.beta * penalty.value
+        metrics |= kl_metrics(penalty.d, penalty.value, is_scored)
+    return Terms(entries=torch.where(is_scored, entries, torch.zeros_like(entries)), metrics=metrics)
+
+
+def token_terms(
+    rollouts: Rollouts,
+    views: Views,
+    new: Float[Tensor, "k b l"],
+    old: Float[Tensor, "k b l"],
+    ref: Float[Tensor, "k b l"] | None,
+    advantages: Float[Tensor, " b"],
+    *,
+    clip: Clip,
+    beta: float,
+    kl: Estimator,
+) -> Terms:
+    """One ratio exp(D_i) per token, (b, l); views are merged inside the ratio."""
+    is_scored = views.score.any(0) & rollouts.valid[:, None]
+    penalty = None
+    if ref is not None:
+        d = token_sum(views, log_ratio(views, new, ref))
+        penalty = Penalty(beta=beta, d=d, value=kl(d))
+    return clipped_terms(token_sum(views, log_ratio(views, new, old)), advantages[:, None], is_scored, clip, penalty)
+
+
+def step_terms(
+    rollouts: Rollouts,
+    views: Views,
+    new: Float[Tensor, "k b l"],
+    old: Float[Tensor, "k b l"],
+    ref: Float[Tensor, "k b l"] | None,
+    advantages: Float[Tensor, "b"],
+    *,
+    clip: Clip,
+    beta: float,
+    kl: Estimator,
+) -> Terms:
+    """One ratio exp(D_ki) per event of a replayed step, (k, b, l), times the step's loss_weight."""
+    is_scored = views.score & rollouts.valid[:, None]
+    penalty = None
+    if ref is not None:
+        d = log_ratio(views, new, ref)
+        penalty = Penalty(beta=beta, d=d, value=kl(d))
+    terms = clipped_terms(log_ratio(views, new, old), advantages[:, None], is_scored, clip, penalty)
+    return Terms(entries=weighted(views, terms.entries), metrics=terms.metrics)
+
+
+def weighted(views: Views, entries: Float[Tensor, "k b l"]) -> Float[Tensor, "k b l"]:
+    """Entries times the views' loss_weight, where they carry one."""
+    return entries if views.loss_weight is None else views.loss_weight * entries
+
+
+def sequence_terms(
+    rollouts: Rollouts,
+    views: Views,
+    new: Float[Tensor, "k b l"],
+    old: Float[Tensor, "k b l"],
+    ref: Float[Tensor, "k b l"] | None,
+    advantages: Float[Tensor, " b"],
+    *,
+    clip: Clip,
+    beta: float,
+) -> Terms:
+    """One length-normalised ratio exp(DB / N) per sequence, (b,), and k2(dB) / N as penalty."""
+    num_tokens = lengths(rollouts)
+    penalty = None
+    if ref is not None:
+        d = sequence_sum(views, log_ratio(views, new, ref))
+        penalty = Penalty(beta=beta, d=d, value=k2(d) / num_tokens)
+    mean_ratio = sequence_sum(views, log_ratio(views, new, old)) / num_tokens
+    return clipped_terms(mean_ratio, advantages, rollouts.valid, clip, penalty)

@@ -1,0 +1,57 @@
+"""CJ-GRPO (2509.23924): GRPO on the sampler's own steps, one clipped ratio per token at the step that committed it.
+
+Departure: K of a row's S steps are drawn without replacement and weighted S / K, an unbiased estimate of the sum over all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.registry import register
+from dllm_rl.types import Corruption, Loss, Rollouts, Views
+from dllm_rl.views import trajectory
+from objectives._kl import TOKEN_KL, KLName
+from objectives._method import BelowOne, Count, Method, NonNegative
+from objectives._surrogate import mean_of_sequences
+from objectives._terms import Clip, step_terms
+
+
+@register("objective", "cj_grpo")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CJGRPO(Method):
+    """Consistent-trajectory GRPO. num_steps: replayed steps per row, None = all; autoregressive replays all at once."""
+
+    name: ClassVar[str] = "cj_grpo"
+    paper: ClassVar[str] = "2509.23924"
+    level: ClassVar[str] = "step"
+    requires: ClassVar[tuple[str, ...]] = ("trajectory",)
+    separable: ClassVar[bool] = True
+
+    beta: NonNegative = 0.04
+    clip_low: BelowOne = 0.2
+    clip_high: NonNegative = 0.2
+    kl: KLName = "k2"
+    num_steps: Count | None = 8
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """The recorded canvases before the sampled steps, each scoring what its step committed."""
+        return trajectory(rollouts, corruption, generator, num_steps=self.num_steps)
+
+    def loss(
+        self,
+        rollouts: Rollouts,
+        views: Views,
+        new: Float[Tensor, "k b l"],
+        old: Float[Tensor, "k b l"],
+        ref: Float[Tensor, "k b l"] | None,
+        advantages: Float[Tensor, " b"],
+    ) -> Loss:
+        """(1/R) sum_b (1/N_b) sum_k v_k sum_{i in E_k} [-ppo(exp D_ki, A_b) + beta k2(d_ki)]."""
+        clip = Clip(low=self.clip_low, high=self.clip_high)
+        terms = step_terms(rollouts, views, new, old, ref, advantages, clip=clip, beta=self.beta, kl=TOKEN_KL[self.kl])
+        return Loss(value=mean_of_sequences(rollouts, terms.entries.sum(0)), metrics=terms.metrics)

@@ -1,0 +1,56 @@
+"""GRPO (2402.03300, eq. 3): one clipped ratio per token, k3 penalty, the mean over each sequence's tokens.
+
+Autoregressive: exact ratios. Other families: the one-step form of d1 (2504.12216), in which a token's log-probability is that
+of a fully hidden canvas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.registry import register
+from dllm_rl.types import Corruption, Loss, Rollouts, Views
+from dllm_rl.views import one_step
+from objectives._kl import TOKEN_KL, KLName
+from objectives._method import BelowOne, Method, NonNegative
+from objectives._surrogate import mean_of_sequences
+from objectives._terms import Clip, token_terms
+
+
+@register("objective", "grpo")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GRPO(Method):
+    """Group Relative Policy Optimization. prompt_mask_share: of d1 (.15 there), for families with a mask token."""
+
+    name: ClassVar[str] = "grpo"
+    paper: ClassVar[str] = "2402.03300"
+    level: ClassVar[str] = "token"
+
+    beta: NonNegative = 0.04
+    clip_low: BelowOne = 0.2
+    clip_high: NonNegative = 0.2
+    kl: KLName = "k3"
+    prompt_mask_share: BelowOne = 0.0
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """One fully hidden view; the exact one for the autoregressive family."""
+        return one_step(rollouts, corruption, generator, prompt_mask_share=self.prompt_mask_share)
+
+    def loss(
+        self,
+        rollouts: Rollouts,
+        views: Views,
+        new: Float[Tensor, "k b l"],
+        old: Float[Tensor, "k b l"],
+        ref: Float[Tensor, "k b l"] | None,
+        advantages: Float[Tensor, " b"],
+    ) -> Loss:
+        """(1/R) sum_b (1/N_b) sum_i [-ppo(exp D_i, A_b) + beta k3(d_i)]."""
+        clip = Clip(low=self.clip_low, high=self.clip_high)
+        terms = token_terms(rollouts, views, new, old, ref, advantages, clip=clip, beta=self.beta, kl=TOKEN_KL[self.kl])
+        return Loss(value=mean_of_sequences(rollouts, terms.entries), metrics=terms.metrics)

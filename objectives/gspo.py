@@ -1,0 +1,48 @@
+"""GSPO (2507.18071, eq. 5): one length-normalised ratio per sequence over the token surrogate of GRPO, no penalty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.registry import register
+from dllm_rl.types import Corruption, Loss, Rollouts, Views
+from dllm_rl.views import one_step
+from objectives._method import BelowOne, Method, NonNegative
+from objectives._surrogate import mean_of_rows
+from objectives._terms import Clip, sequence_terms
+
+
+@register("objective", "gspo")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GSPO(Method):
+    """Group Sequence Policy Optimization: GRPO's views, but the mean of a sequence's log-ratios inside one exponential."""
+
+    name: ClassVar[str] = "gspo"
+    paper: ClassVar[str] = "2507.18071"
+    level: ClassVar[str] = "sequence"
+
+    clip_low: BelowOne = 3e-4
+    clip_high: NonNegative = 4e-4
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """One fully hidden view; the exact one for the autoregressive family."""
+        return one_step(rollouts, corruption, generator)
+
+    def loss(
+        self,
+        rollouts: Rollouts,
+        views: Views,
+        new: Float[Tensor, "k b l"],
+        old: Float[Tensor, "k b l"],
+        ref: Float[Tensor, "k b l"] | None,
+        advantages: Float[Tensor, " b"],
+    ) -> Loss:
+        """(1/R) sum_b [-ppo(exp(sum_i D_i / N_b), A_b)]."""
+        clip = Clip(low=self.clip_low, high=self.clip_high)
+        terms = sequence_terms(rollouts, views, new, old, ref, advantages, clip=clip, beta=self.beta)
+        return Loss(value=mean_of_rows(rollouts, terms.entries), metrics=terms.metrics)
