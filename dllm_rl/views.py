@@ -30,7 +30,7 @@ MAX_KAPPA = 0.999
 
 
 def exact(rollouts: Rollouts) -> Views:
-    """One view: the completion itself, every token given all earlier ones. The likelihood of the autoregressive family."""
+    """One view: the completion itself, every token given all earlier ones; the autoregressive likelihood."""
     return Views(
         kind="exact",
         tokens=rollouts.completion_ids[None],
@@ -73,8 +73,8 @@ def elbo(
 ) -> Views:
     """Views whose weighted terms sum to an unbiased estimate of the ELBO, a lower bound of log p(completion | prompt).
 
-    num_draws: independent noise levels per row, stratified over [0, 1). antithetic: each draw gives two views, a subset and
-    its complement (the flow family: kappa and MAX_KAPPA - kappa), so that a pair scores each position of a mask family once.
+    num_draws: noise levels per row, stratified over [0, 1). antithetic: each draw gives two views, a subset and its
+    complement (the flow family: kappa and MAX_KAPPA - kappa), so that a pair scores each masked position once.
     Autoregressive: the exact view. Slot: whole slots are hidden; clean slots are fed first, in random order.
     """
     if corruption.family == "autoregressive":
@@ -105,7 +105,7 @@ def elbo(
 def _flow_elbo(
     rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, num_draws: int, antithetic: bool
 ) -> Views:
-    """Kappa, the share of clean tokens, is uniform on (0, MAX_KAPPA); a position is clean where its uniform is below kappa.
+    """Kappa, the share of clean tokens, is uniform on (0, MAX_KAPPA); a position is clean where its draw is below it.
 
     The estimate does not depend on the schedule except through the time that the model is told.
     """

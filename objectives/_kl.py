@@ -1,7 +1,7 @@
-"""Estimators of the KL divergence to the reference policy, from d = log new/ref on samples of new (Schulman's k1, k2, k3).
+"""Estimators of the KL divergence to the reference policy, from d = log new/ref on samples of new (k1, k2, k3).
 
-As a loss: the gradient of k2 is that of the reverse KL(new, ref); of k3 that of the forward KL(ref, new); of k1 zero in the
-mean, so k1 is only a metric. k3 grows like exp(-d): it is for single tokens, and k2 for whole sequences.
+As a loss: the gradient of k2 is that of the reverse KL(new, ref); of k3 that of the forward KL(ref, new); of k1 zero in
+the mean, so k1 is only a metric. k3 grows like exp(-d): it is for single tokens, and k2 for whole sequences.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ def scored(views: Views, log_probs: Float[Tensor, "k b l"]) -> Float[Tensor, "k 
     if bool(is_bad.any()):
         view, row, column = is_bad.nonzero()[0].tolist()
         raise NonFiniteError(
-            f"log-probability {float(log_probs[view, row, column])} at view {view}, row {row}, column {column}: the policy "
-            "gives a scored token no probability. Check that sampler and policy ban the same ids, and the dtype."
+            f"log-probability {float(log_probs[view, row, column])} at view {view}, row {row}, column {column}: the "
+            "policy gives a scored token no probability. Check that sampler and policy ban the same ids, and the dtype."
         )
     return torch.where(views.score, log_probs, torch.zeros_like(log_probs))
 
@@ -43,7 +43,7 @@ def token_sum(views: Views, terms: Float[Tensor, "k b l"]) -> Float[Tensor, "b l
 
 
 def sequence_sum(views: Views, terms: Float[Tensor, "k b l"]) -> Float[Tensor, " b"]:
-    """Sum of `token_sum` over the canvas: with ELBO views the estimate B of the log-likelihood, or a difference of two."""
+    """Sum of `token_sum` over the canvas: with ELBO views the estimate B of the log-likelihood, or a difference."""
     return token_sum(views, terms).sum(-1)
 
 

@@ -1,6 +1,7 @@
 """CJ-GRPO (2509.23924): GRPO on the sampler's own steps, one clipped ratio per token at the step that committed it.
 
-Departure: K of a row's S steps are drawn without replacement and weighted S / K, an unbiased estimate of the sum over all.
+Departure: K of a row's S steps are drawn without replacement and weighted S / K, which estimates the sum over all of
+them without bias.
 """
 
 from __future__ import annotations

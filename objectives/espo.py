@@ -1,7 +1,7 @@
 """ESPO (2512.03759): the ELBO as the action's log-likelihood, one length-normalised ratio per sequence, k2 penalty.
 
-Departures from the public code: counts are drawn uniformly (no half-even rounding), stratified over the pairs of a row, and
-the same views score the new, old and reference policy.
+Departures from the public code: counts are drawn uniformly (no half-even rounding), stratified over the pairs of a row,
+and the same views score the new, old and reference policy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The negative control of every grid: ESPO whose new and old policy are scored on *different* masks, as public code does.
+"""The negative control of every grid: ESPO whose new and old policy are scored on *different* masks.
 
 Its ratio differs from 1 at the weights that sampled, by estimator noise alone; the diagnosis must raise that alarm.
 """

@@ -1,7 +1,7 @@
 """GRPO (2402.03300, eq. 3): one clipped ratio per token, k3 penalty, the mean over each sequence's tokens.
 
-Autoregressive: exact ratios. Other families: the one-step form of d1 (2504.12216), in which a token's log-probability is that
-of a fully hidden canvas.
+Autoregressive: exact ratios. Other families: the one-step form of d1 (2504.12216), in which a token's log-probability
+is that of a fully hidden canvas.
 """
 
 from __future__ import annotations

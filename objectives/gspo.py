@@ -20,7 +20,7 @@ from objectives._terms import Clip, sequence_terms
 @register("objective", "gspo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GSPO(Method):
-    """Group Sequence Policy Optimization: GRPO's views, but the mean of a sequence's log-ratios inside one exponential."""
+    """Group Sequence Policy Optimization: GRPO's views, the mean of a sequence's log-ratios inside one exponential."""
 
     name: ClassVar[str] = "gspo"
     paper: ClassVar[str] = "2507.18071"
