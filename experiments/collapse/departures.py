@@ -1,0 +1,103 @@
+"""What moved first: the step at which each signal of a run leaves its healthy band for good.
+
+The band is the signal's own first window, widened by its noise and by a relative tolerance. A departure is an
+observation, not an alarm: entropy falls in a healthy run too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from experiments.collapse.series import MIN_TREND_STEPS, Series, first_streak, noise_of, read_series, trailing_mean
+
+Direction = Literal["up", "down", "either"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """A watched metric. bad: the direction in which it leaves. least: smallest change that counts, in its unit."""
+
+    name: str
+    bad: Direction
+    least: float
+    relative: float = 0.4
+
+
+SIGNALS: tuple[Signal, ...] = (
+    Signal(name="reward", bad="down", least=0.05),
+    Signal(name="success", bad="down", least=0.05),
+    Signal(name="entropy", bad="down", least=0.01),
+    Signal(name="unique_completions", bad="down", least=0.0),
+    Signal(name="frac_reward_zero_std", bad="up", least=0.15),
+    Signal(name="kl", bad="up", least=0.05),
+    Signal(name="ratio_spread", bad="up", least=0.05),
+    Signal(name="clip_ratio/region_mean", bad="up", least=0.05),
+    Signal(name="ess", bad="down", least=0.1, relative=0.2),
+    Signal(name="grad_norm", bad="up", least=0.0, relative=2.0),
+    Signal(name="parse_valid", bad="down", least=0.1, relative=0.15),
+    Signal(name="completion_length", bad="either", least=2.0, relative=0.25),
+    Signal(name="eos_share", bad="down", least=0.1, relative=0.15),
+    Signal(name="masks_left", bad="up", least=0.02),
+    Signal(name="fault_share", bad="up", least=0.05),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """A signal left its band at `step`: its level before, and over the window from there on."""
+
+    signal: str
+    step: int
+    before: float
+    after: float
+
+
+def with_spread(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Add `ratio_spread`, the distance between the 5 % and 95 % quantiles of the importance ratio."""
+    rows = []
+    for row in metrics:
+        low, high = row.get("ratio/q05"), row.get("ratio/q95")
+        rows.append(dict(row) if low is None or high is None else {**row, "ratio_spread": high - low})
+    return rows
+
+
+def departure(series: Series, signal: Signal, window: int) -> Departure | None:
+    """Find where a signal leaves the band of its first window and stays out for a window.
+
+    Reward and success are expected to rise, so they are measured from their running peak instead.
+    """
+    series = series.finite()
+    if len(series) < max(MIN_TREND_STEPS, 2 * window):
+        return None
+    size = max(3, window // 2)
+    means = trailing_mean(series.values, size)
+    first = float(np.median(series.values[:window]))
+    rises = signal.name in ("reward", "success")
+    base = np.maximum.accumulate(means) if rises else np.full(len(means), first)
+    margin = np.maximum(signal.least, signal.relative * np.abs(base)) + 3 * noise_of(series.values) / np.sqrt(size)
+    change = means - base
+    is_out = {"up": change > margin, "down": -change > margin, "either": np.abs(change) > margin}[signal.bad]
+    start = first_streak(is_out, size)
+    if start is None:
+        return None
+    # The trailing mean crosses late: the departure is the first value of its window beyond the margin.
+    values, low = series.values[start : start + size], base[start]
+    beyond = np.flatnonzero(np.abs(values - low) > margin[start])
+    index = start + (int(beyond[0]) if len(beyond) else size - 1)
+    return Departure(
+        signal=signal.name,
+        step=int(series.steps[index]),
+        before=float(low),
+        after=float(series.values[index : index + window].mean()),
+    )
+
+
+def departures(metrics: Sequence[Mapping[str, Any]], window: int) -> tuple[Departure, ...]:
+    """All departures of a run, earliest first."""
+    rows = with_spread(metrics)
+    found = [departure(read_series(rows, signal.name), signal, window) for signal in SIGNALS]
+    return tuple(sorted((item for item in found if item is not None), key=lambda item: item.step))

@@ -1,0 +1,216 @@
+"""Detectors: each a pure function from a metric's series to an alarm or None.
+
+Drawdown confirms a collapse; the cumulative sum (Page 1954, with robust scale) warns earlier and cheaper; the others
+watch for one thing each. None is fitted to a run: thresholds are constants with their reasons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from experiments.collapse.series import (
+    MIN_TREND_STEPS,
+    Series,
+    first_streak,
+    noise_of,
+    trailing_mean,
+)
+
+Severity = Literal["error", "collapse", "warning"]
+
+# An exact method gives |ratio - 1| below 1e-5 in float32; unshared masks give 0.1 and more.
+RATIO_TOLERANCE = 1e-3
+MAX_FAULT_SHARE = 0.05
+# In noise units: plateaus cross this limit in under 5 % of runs (tests simulate it).
+_CUSUM_LIMIT = 10.0
+_NON_FINITE_STREAK = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """Something a detector found. onset: step at which it began. raised: step at which it was certain enough to say so.
+
+    error: a fault of code, machine or environment. collapse: the policy lost what it had. warning: look here.
+    """
+
+    detector: str
+    signal: str
+    severity: Severity
+    onset: int
+    raised: int
+    message: str
+
+
+def drawdown(series: Series, window: int) -> Alarm | None:
+    """Confirm a collapse: the trailing mean stays under half of its running peak for a whole window.
+
+    The fall must also exceed five standard errors of the mean, so that a noisy signal near zero cannot collapse.
+    """
+    series = series.finite()
+    if len(series) < max(MIN_TREND_STEPS, 2 * window):
+        return None
+    means = trailing_mean(series.values, window)
+    floor = min(0.0, float(means.min()))
+    peaks = np.maximum.accumulate(means) - floor
+    fall = peaks - (means - floor)
+    noise = noise_of(series.values) / np.sqrt(window)
+    start = first_streak((fall > peaks / 2) & (fall > 5 * noise), window)
+    if start is None:
+        return None
+    onset, raised = start + window // 2, start + 2 * window - 2
+    return Alarm(
+        detector="drawdown",
+        signal=series.name,
+        severity="collapse",
+        onset=int(series.steps[onset]),
+        raised=int(series.steps[raised]),
+        message=f"{series.name} fell from {peaks[start] + floor:.3g} to {means[start + window - 1]:.3g} "
+        f"and stayed under half of its peak for {window} steps",
+    )
+
+
+def cusum(series: Series, window: int) -> Alarm | None:
+    """Warn of a fall: the summed shortfall under the running peak, in noise units, passes a limit."""
+    series = series.finite()
+    if len(series) < max(MIN_TREND_STEPS, 2 * window):
+        return None
+    noise = noise_of(series.values)
+    # The highest of many means lies above the true level, by more the shorter the window.
+    slack = 0.5 + 2 / np.sqrt(window)
+    peaks = np.maximum.accumulate(trailing_mean(series.values, window))
+    if noise == 0 or peaks[-1] == 0:
+        return None
+    total, start = 0.0, 0
+    for index in range(window, len(series)):
+        step = (peaks[index - window] - series.values[index]) / noise - slack
+        start = index if total == 0 else start
+        total = max(0.0, total + step)
+        if total > _CUSUM_LIMIT:
+            return Alarm(
+                detector="cusum",
+                signal=series.name,
+                severity="warning",
+                onset=int(series.steps[start]),
+                raised=int(series.steps[index]),
+                message=f"{series.name} runs below its best level by more than noise explains",
+            )
+    return None
+
+
+def non_finite(series: Series) -> Alarm | None:
+    """Find a value that is no number, or infinite, twice running (or at the last step)."""
+    is_bad = ~np.isfinite(series.values)
+    start = first_streak(is_bad, min(_NON_FINITE_STREAK, max(1, len(is_bad))))
+    if start is None and len(is_bad) and is_bad[-1]:
+        start = len(is_bad) - 1
+    if start is None:
+        return None
+    step = int(series.steps[start])
+    return Alarm(
+        detector="non_finite",
+        signal=series.name,
+        severity="error",
+        onset=step,
+        raised=step,
+        message=f"{series.name} is not finite from step {step} on",
+    )
+
+
+def off_policy_at_start(series: Series, *, tolerance: float = RATIO_TOLERANCE) -> Alarm | None:
+    """Find a ratio other than 1 before the first update of a step: an error of the estimator, never of learning."""
+    series = series.finite()
+    bad = np.flatnonzero(series.values > tolerance)
+    if not len(bad):
+        return None
+    step = int(series.steps[bad[0]])
+    return Alarm(
+        detector="off_policy_at_start",
+        signal=series.name,
+        severity="error",
+        onset=step,
+        raised=step,
+        message=f"{series.name} is {series.values[bad[0]]:.3g} before any update (up to {series.values.max():.3g}); "
+        "on policy it must be 0",
+    )
+
+
+def faults(series: Series, window: int, *, limit: float = MAX_FAULT_SHARE) -> Alarm | None:
+    """Find a share of rollouts lost to the environment over the limit, averaged over a window (or a shorter run)."""
+    series = series.finite()
+    if not len(series):
+        return None
+    size = min(window, len(series))
+    means = trailing_mean(series.values, size)
+    over = np.flatnonzero(means > limit)
+    if not len(over):
+        return None
+    first, raised = int(over[0]), int(over[0]) + size - 1
+    onset = first + int(np.argmax(series.values[first : raised + 1] > limit))
+    return Alarm(
+        detector="faults",
+        signal=series.name,
+        severity="error",
+        onset=int(series.steps[onset]),
+        raised=int(series.steps[raised]),
+        message=f"{means.max():.1%} of rollouts lost to the environment over {size} steps (limit {limit:.0%})",
+    )
+
+
+def dead_run(reward: Series, no_spread: Series, window: int) -> Alarm | None:
+    """Find a run that never had anything to learn from: no group with different rewards and none rewarded."""
+    if min(len(reward), len(no_spread)) < max(MIN_TREND_STEPS, window):
+        return None
+    if np.nanmean(no_spread.values) < 0.9 or np.nanmax(trailing_mean(reward.values, window)) > 0.05:
+        return None
+    return Alarm(
+        detector="dead_run",
+        signal=no_spread.name,
+        severity="warning",
+        onset=int(reward.steps[0]),
+        raised=int(reward.steps[window - 1]),
+        message=f"{np.nanmean(no_spread.values):.0%} of groups have no spread in reward, mean reward "
+        f"{np.nanmean(reward.values):.3f}: nothing to learn from, from the start",
+    )
+
+
+def saturation(all_good: Series, window: int) -> Alarm | None:
+    """Find success in every group: nothing is left to learn on these tasks."""
+    all_good = all_good.finite()
+    if len(all_good) < max(MIN_TREND_STEPS, window):
+        return None
+    start = first_streak(trailing_mean(all_good.values, window) > 0.9, 1)
+    if start is None or trailing_mean(all_good.values, window)[-1] <= 0.9:
+        return None
+    step = int(all_good.steps[start + window - 1])
+    return Alarm(
+        detector="saturation",
+        signal=all_good.name,
+        severity="warning",
+        onset=step,
+        raised=step,
+        message=f"all rollouts succeed in over 90 % of groups from step {step} on",
+    )
+
+
+def no_exploration(no_spread: Series, unique: Series, window: int) -> Alarm | None:
+    """Find a run that ends without different completions: groups without spread, few unique ones in each."""
+    no_spread, unique = no_spread.finite(), unique.finite()
+    if min(len(no_spread), len(unique)) < max(MIN_TREND_STEPS, 2 * window):
+        return None
+    spread, kinds = trailing_mean(no_spread.values, window), trailing_mean(unique.values, window)
+    if spread[-1] < 0.95 or kinds[-1] > 0.5 * kinds[0]:
+        return None
+    start = first_streak(spread >= 0.95, 1)
+    step = int(no_spread.steps[(start or 0) + window - 1])
+    return Alarm(
+        detector="no_exploration",
+        signal=unique.name,
+        severity="collapse",
+        onset=step,
+        raised=step,
+        message=f"no group has different rewards from step {step} on, and unique completions fell "
+        f"from {kinds[0]:.3g} to {kinds[-1]:.3g}",
+    )

@@ -1,0 +1,81 @@
+"""One metric over the steps of a run, and the windows in which it is read.
+
+Every window scales with the length of the run, so that a run of 100 steps and one of 1,000 are read alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+# Below this no trend can be told from noise: the shortest window thrice.
+MIN_TREND_STEPS = 15
+_MIN_WINDOW, _MAX_WINDOW = 5, 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Values of one metric at increasing steps. Rows without the metric are absent; non-finite values are kept."""
+
+    name: str
+    steps: Int[np.ndarray, " n"]
+    values: Float[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def finite(self) -> Series:
+        """Only the finite values."""
+        keep = np.isfinite(self.values)
+        return Series(name=self.name, steps=self.steps[keep], values=self.values[keep])
+
+
+def read_series(metrics: Sequence[Mapping[str, Any]], name: str) -> Series:
+    """Take one metric out of the rows of a metrics file; the row number stands for a missing `step`."""
+    found = [(row.get("step", index), row[name]) for index, row in enumerate(metrics) if row.get(name) is not None]
+    return Series(
+        name=name,
+        steps=np.array([step for step, _ in found], dtype=int),
+        values=np.array([float(value) for _, value in found], dtype=float),
+    )
+
+
+def window_of(num_steps: int) -> int:
+    """Window in steps: a tenth of the run, from 5 to 50."""
+    return min(_MAX_WINDOW, max(_MIN_WINDOW, num_steps // 10))
+
+
+def trailing_mean(values: Float[np.ndarray, " n"], window: int) -> Float[np.ndarray, " m"]:
+    """Mean over each full window, m = n - window + 1; entry i ends at value i + window - 1."""
+    if len(values) < window:
+        return np.empty(0)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    return (sums[window:] - sums[:-window]) / window
+
+
+def noise_of(values: Float[np.ndarray, " n"]) -> float:
+    """Standard deviation of step-to-step noise, which a trend or a jump barely moves.
+
+    The larger of two estimates from differences: the median one is robust, the mean one works where most steps tie.
+    """
+    if len(values) < 3:
+        return 0.0
+    differences = np.diff(values)
+    by_median = 1.4826 * np.median(np.abs(differences - np.median(differences)))
+    by_mean = math.sqrt(math.pi / 2) * np.mean(np.abs(differences))
+    return float(max(by_median, by_mean)) / math.sqrt(2)
+
+
+def first_streak(is_out: np.ndarray, length: int) -> int | None:
+    """Index at which the first run of `length` true values starts."""
+    run = 0
+    for index, value in enumerate(is_out):
+        run = run + 1 if value else 0
+        if run == length:
+            return index - length + 1
+    return None
