@@ -1,0 +1,62 @@
+# `make grid` and `make test` do all the set-up they need; see CONTRIBUTING.md for the rest.
+
+VENV ?= .venv
+PRESET ?= quick
+OVERRIDES ?=
+# The first of these that is at least 3.11; an environment of your own is used as it is: make VENV=/path/to/it
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
+BIN = $(VENV)/bin
+STAMPS = $(VENV)/.stamps
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup grid test check format report doctor clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMPS)/chromium  ## Virtual environment, PyTorch, the project and a Chromium
+
+grid: setup  ## Run a grid (PRESET=quick, OVERRIDES="train.steps=4") and write its report
+	$(BIN)/dllm-rl grid $(PRESET) $(OVERRIDES)
+
+test: setup  ## All tests, those with a real browser included
+	$(BIN)/python -m pytest
+
+check: setup  ## Style, types and package walls
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: setup  ## Rewrite the sources in house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+report: setup  ## Write the report of whatever is finished
+	$(BIN)/dllm-rl report $(PRESET)
+
+doctor: setup  ## Check this machine
+	$(BIN)/dllm-rl doctor
+
+clean:  ## Remove the virtual environment and caches; runs/ stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# A stamp is written last, so that a step that was interrupted is done again.
+$(STAMPS)/venv:
+	@test -n "$(PYTHON)" || { echo "dllm_rl needs Python 3.11 or newer, and none was found. Say: make PYTHON=/path/to/it" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/torch: $(STAMPS)/venv scripts/install_torch.py
+	$(BIN)/python scripts/install_torch.py
+	@touch $@
+
+$(STAMPS)/project: $(STAMPS)/torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+$(STAMPS)/chromium: $(STAMPS)/project scripts/install_chromium.py
+	$(BIN)/python scripts/install_chromium.py
+	@touch $@

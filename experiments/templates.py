@@ -1,0 +1,71 @@
+"""The starting point that `dllm-rl new objective` writes: a working method, to be changed into another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dllm_rl.errors import ConfigError
+
+_OBJECTIVE = '''\
+"""{title} (paper id, equation): one sentence on what the method does, and how it differs from GRPO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.registry import register
+from dllm_rl.types import Corruption, Loss, Rollouts, Views
+from dllm_rl.views import one_step
+from objectives._kl import TOKEN_KL
+from objectives._method import BelowOne, Method, NonNegative
+from objectives._surrogate import mean_of_sequences
+from objectives._terms import Clip, token_terms
+
+
+@register("objective", "{name}")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class {title}(Method):
+    """What a class of this name promises. Its fields are the options that a preset may set."""
+
+    name: ClassVar[str] = "{name}"
+    paper: ClassVar[str] = ""
+    level: ClassVar[str] = "token"
+
+    clip_low: BelowOne = 0.2
+    clip_high: NonNegative = 0.2
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """Which corrupted copies are scored: here one fully hidden canvas (exact for the autoregressive family)."""
+        return one_step(rollouts, corruption, generator)
+
+    def loss(
+        self,
+        rollouts: Rollouts,
+        views: Views,
+        new: Float[Tensor, "k b l"],
+        old: Float[Tensor, "k b l"],
+        ref: Float[Tensor, "k b l"] | None,
+        advantages: Float[Tensor, " b"],
+    ) -> Loss:
+        """The loss as a formula, in the letters of the paper."""
+        clip = Clip(low=self.clip_low, high=self.clip_high)
+        terms = token_terms(rollouts, views, new, old, ref, advantages, clip=clip, beta=self.beta, kl=TOKEN_KL["k3"])
+        return Loss(value=mean_of_sequences(rollouts, terms.entries), metrics=terms.metrics)
+'''
+
+
+def write_objective(name: str, folder: Path) -> Path:
+    """Write `folder/<name>.py`. Raises where the file exists or the folder does not."""
+    path = folder / f"{name}.py"
+    if not folder.is_dir():
+        raise ConfigError(f"no folder '{folder}': run this in a checkout of dllm_rl, or give --folder")
+    if path.exists():
+        raise ConfigError(f"{path} exists already; choose another name")
+    title = "".join(part.capitalize() for part in name.split("_"))
+    path.write_text(_OBJECTIVE.format(name=name, title=title))
+    return path
