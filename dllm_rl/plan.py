@@ -16,9 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Verb = Literal[
-    "fill", "select", "check", "uncheck", "choose", "click", "press", "clear", "upload", "next", "submit"
-]
+Verb = Literal["fill", "select", "check", "uncheck", "choose", "click", "press", "clear", "upload", "next", "submit"]
 VERBS: tuple[str, ...] = get_args(Verb)
 VERBS_WITH_VALUE: frozenset[str] = frozenset({"fill", "select", "press", "upload"})
 PRESSABLE_KEYS: tuple[str, ...] = ("Enter", "Tab", "Escape", "Space", "ArrowDown", "ArrowUp")

@@ -95,9 +95,7 @@ class Objective(Protocol):
     group_coupled: bool
     max_inner_steps: int | None
 
-    def views(
-        self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int
-    ) -> Views:
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
         """Draw the corrupted copies to be scored in this inner step."""
         ...
 

@@ -1,0 +1,95 @@
+"""The canvas: how the text of a plan lies on a fixed number of tokens, the same for every family.
+
+Aligned (the built-in policies): a fixed number of lines of a fixed width, each filled up with FILL before its line
+break, then EOS, then PAD. Free (larger checkpoints): the plan's tokens, EOS, PAD. FILL and PAD decode to nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from dllm_rl.errors import ConfigError
+
+FILL_TOKEN = "<fill>"
+MASK_TOKEN = "<mask>"
+EOS_TOKEN = "<eos>"
+PAD_TOKEN = "<pad>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanvasConfig:
+    """Shape of the canvas. line_width None means free-running lines. length: all columns, EOS and padding included."""
+
+    length: int
+    line_width: int | None = None
+
+    @property
+    def num_lines(self) -> int:
+        """Number of lines that leave room for EOS."""
+        return (self.length - 1) // self.line_width if self.line_width else 0
+
+
+class Canvas:
+    """Writes plans on token canvases of one tokenizer and reads them back."""
+
+    def __init__(self, config: CanvasConfig, tokenizer: Any) -> None:
+        self.config, self.tokenizer = config, tokenizer
+        self.eos_id: int = tokenizer.eos_token_id
+        self.pad_id: int = tokenizer.pad_token_id
+        fill = tokenizer.convert_tokens_to_ids(FILL_TOKEN) if config.line_width else None
+        self.fill_id: int | None = fill
+        self.newline_ids: list[int] = tokenizer.encode("\n", add_special_tokens=False)
+        if config.line_width and (fill is None or fill == tokenizer.unk_token_id or len(self.newline_ids) != 1):
+            raise ConfigError(
+                f"an aligned canvas (line_width={config.line_width}) needs a tokenizer with {FILL_TOKEN} and one token for "
+                "a line break; this one lacks them. Use line_width=None (free-running lines) or add the tokens."
+            )
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a plan, filled up to the canvas length. Raises ConfigError if any token would be cut."""
+        ids: list[int] = []
+        width = self.config.line_width
+        if width is None:
+            ids = self.tokenizer.encode(text, add_special_tokens=False)
+        else:
+            for line in text.split("\n"):
+                ids += self._encode_line(line, width)
+        ids.append(self.eos_id)
+        if len(ids) > self.config.length:
+            raise ConfigError(f"a plan of {len(ids)} tokens does not fit a canvas of {self.config.length}: {text!r}")
+        return ids + [self.pad_id] * (self.config.length - len(ids))
+
+    def _encode_line(self, line: str, width: int) -> list[int]:
+        ids = self.tokenizer.encode(line, add_special_tokens=False)
+        if len(ids) > width - 1:
+            raise ConfigError(f"a line of {len(ids)} tokens does not fit a canvas line of {width - 1}: {line!r}")
+        assert self.fill_id is not None
+        return ids + [self.fill_id] * (width - 1 - len(ids)) + self.newline_ids
+
+    def decode(self, ids: Int[Tensor, " l"] | list[int]) -> str:
+        """Text of a canvas up to its first EOS, without FILL and PAD."""
+        kept = []
+        for token in ids.tolist() if isinstance(ids, Tensor) else ids:
+            if token == self.eos_id:
+                break
+            if token not in (self.fill_id, self.pad_id):
+                kept.append(token)
+        return self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False).rstrip("\n")
+
+    def scored(self, ids: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
+        """Which positions count: up to and including the first EOS, without FILL and PAD."""
+        is_eos = ids == self.eos_id
+        before = is_eos.cumsum(dim=1) - is_eos.long() == 0
+        mask = before & (ids != self.pad_id)
+        return mask if self.fill_id is None else mask & (ids != self.fill_id)
+
+    def close(self, ids: Int[Tensor, "b l"]) -> Int[Tensor, "b l"]:
+        """Everything after the first EOS becomes PAD."""
+        is_eos = ids == self.eos_id
+        after = (is_eos.cumsum(dim=1) - is_eos.long()) > 0
+        return torch.where(after, torch.full_like(ids, self.pad_id), ids)

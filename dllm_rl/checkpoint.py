@@ -1,0 +1,60 @@
+"""Training state on disk: weights, optimiser and step, written atomically and checked by hash, so that resume is exact.
+
+Random state is not stored because none exists: every draw comes from a named stream (`dllm_rl.seeding`) and the step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from dllm_rl.errors import CheckpointError
+
+_FOLDER = "checkpoint"
+
+
+def save_state(run_dir: Path, *, step: int, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Write the state after `step` steps. The previous state stays until the new one is complete."""
+    temporary, final, previous = (run_dir / name for name in (_FOLDER + ".part", _FOLDER, _FOLDER + ".old"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    weights = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, temporary / "model.safetensors")
+    torch.save(optimiser.state_dict(), temporary / "optimiser.pt")
+    record = {"step": step, "files": {name: _hash(temporary / name) for name in ("model.safetensors", "optimiser.pt")}}
+    (temporary / "state.json").write_text(json.dumps(record))
+    shutil.rmtree(previous, ignore_errors=True)
+    if final.exists():
+        final.rename(previous)
+    temporary.rename(final)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def load_state(run_dir: Path, *, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Restore the newest complete state in place and return its number of steps; 0 where there is none.
+
+    Raises CheckpointError where a file does not match its hash.
+    """
+    folder = next((run_dir / n for n in (_FOLDER, _FOLDER + ".old") if (run_dir / n / "state.json").is_file()), None)
+    if folder is None:
+        return 0
+    record: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    for name, digest in record["files"].items():
+        if not (folder / name).is_file() or _hash(folder / name) != digest:
+            raise CheckpointError(
+                f"'{folder / name}' does not match its recorded hash: the disk or a crash damaged it. "
+                f"Delete '{folder}' to start this run again from its warm start."
+            )
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    optimiser.load_state_dict(torch.load(folder / "optimiser.pt", weights_only=True))
+    return int(record["step"])
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,112 @@
+"""The metric row of a training step (names as TRL's where the meaning is the same; docs/metrics.md says how to read them)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dllm_rl.rollout import Collected
+from dllm_rl.types import Rollouts, Views
+
+_MAXIMA = ("ratio_dev", "ratio_dev_u0", "ratio/max", "grad_norm", "nonfinite_log_probs", "nonfinite_gradients")
+_MINIMA = ("ratio/min",)
+
+
+def describe(collected: Collected) -> dict[str, float]:
+    """Everything that follows from the rollouts alone. Rates are over valid rollouts; lost ones are counted apart."""
+    rollouts, outcomes = collected.rollouts, collected.outcomes
+    valid = rollouts.valid
+    count = max(1, int(valid.sum()))
+    success = torch.tensor([bool(record.is_success) for record in collected.rewards]) & valid
+    near = torch.tensor([bool(record.is_near_miss) for record in collected.rewards]) & valid
+    parsed = torch.tensor([outcome.is_parsed for outcome in outcomes]) & valid
+    right = torch.tensor([outcome.all_correct for outcome in outcomes]) & valid
+    scored = rollouts.completion_mask
+    length = scored.sum(dim=1).float()
+    trajectory = rollouts.trajectory
+    assert trajectory is not None
+    drawn = scored & (trajectory.commit_step >= 0)
+    tokens = max(1, int(drawn.sum()))
+    path = -(trajectory.log_probs * drawn).sum(dim=1)
+    entropies = (trajectory.entropy * drawn).sum(dim=1)
+    has_eos = (rollouts.completion_ids == collected.eos_id).any(dim=1)
+    return {
+        "reward": float(rollouts.rewards[valid].mean()) if valid.any() else 0.0,
+        "reward_std": float(rollouts.rewards[valid].std(unbiased=False)) if valid.any() else 0.0,
+        "success": float(success.sum()) / count,
+        "near_miss": float(near.sum()) / count,
+        "conversion": float(success.sum()) / max(1, int(right.sum())),
+        "submitted": sum(outcome.is_submitted for outcome in outcomes) / count,
+        "parse_valid": float(parsed.sum()) / count,
+        "fault_share": 1.0 - float(valid.float().mean()),
+        **_groups(rollouts, success, collected.plans),
+        "entropy": float((trajectory.entropy * drawn).sum()) / tokens,
+        "path_entropy": float(path.mean()),
+        "selection_gap": float((entropies - path).mean()),
+        "completion_length": float(length.mean()),
+        "eos_share": float(has_eos.float().mean()),
+        "masks_left": float(_masks_left(collected)),
+        "nfe": float(collected.completions.nfe),
+        "token_forwards": float(collected.completions.token_forwards),
+        "num_rollouts": float(len(outcomes)),
+    }
+
+
+def _masks_left(collected: Collected) -> float:
+    trajectory = collected.rollouts.trajectory
+    assert trajectory is not None
+    never = collected.rollouts.completion_mask & (trajectory.commit_step < 0)
+    return never.float().mean().item()
+
+
+def _groups(rollouts: Rollouts, success: Tensor, plans: Sequence[str]) -> dict[str, float]:
+    flat, good, bad, unique, counted = 0, 0, 0, 0.0, 0
+    for group in rollouts.group_ids.unique().tolist():
+        index = ((rollouts.group_ids == group) & rollouts.valid).nonzero().squeeze(1)
+        if index.numel() == 0:
+            continue
+        counted += 1
+        rewards = rollouts.rewards[index]
+        flat += int(rewards.max() - rewards.min() < 1e-6)
+        good += int(success[index].all())
+        bad += int(not success[index].any())
+        unique += len({plans[i] for i in index.tolist()}) / index.numel()
+    counted = max(1, counted)
+    return {
+        "frac_reward_zero_std": flat / counted,
+        "all_good": good / counted,
+        "all_bad": bad / counted,
+        "unique_completions": unique / counted,
+    }
+
+
+def inner_metrics(rollouts: Rollouts, views: Views, new: Tensor) -> dict[str, float]:
+    """Metrics of the first forward: likelihood of own samples, and the sampler's record against a recomputation."""
+    scored = views.score.sum()
+    metrics = {
+        "nelbo_per_token": float(
+            -(new * views.weight * views.score).sum() / rollouts.completion_mask.sum().clamp(min=1)
+        )
+    }
+    if views.kind == "exact" and rollouts.behaviour_log_probs is not None and scored > 0:
+        difference = (new[0] - rollouts.behaviour_log_probs).abs()[views.score[0]]
+        metrics["sampling_logp_difference/mean"] = float(difference.mean())
+        metrics["sampling_logp_difference/max"] = float(difference.max())
+    return metrics
+
+
+def combine(rows: Sequence[dict[str, float]], weights: Sequence[float] | None = None) -> dict[str, float]:
+    """Weighted mean of each metric over the rows that have it; maxima and minima stay what they are."""
+    weights = weights or [1.0] * len(rows)
+    combined: dict[str, float] = {}
+    for name in sorted({name for row in rows for name in row}):
+        values = [(row[name], weight) for row, weight in zip(rows, weights, strict=True) if name in row]
+        if name in _MAXIMA or name.endswith("/max"):
+            combined[name] = max(value for value, _ in values)
+        elif name in _MINIMA or name.endswith("/min"):
+            combined[name] = min(value for value, _ in values)
+        else:
+            combined[name] = sum(v * w for v, w in values) / sum(w for _, w in values)
+    return combined

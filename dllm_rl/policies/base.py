@@ -1,0 +1,226 @@
+"""What every policy family shares: a Hugging Face model, its facts, and the way tokens, positions and masks are fed.
+
+Legend: b rows, p prompt, l canvas, c chosen columns, v vocabulary, k views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm_rl.canvas import Canvas, CanvasConfig
+from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.types import Corruption, Family, Prompts, Rollouts, Views
+
+Attention = Literal["causal", "full"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyFacts:
+    """What a checkpoint must say of itself; stored in its config.json under `policy`.
+
+    max_prompt: longest prompt in tokens; longer ones are refused, never cut. canvas_length, line_width: the canvas.
+    slot_size: tokens of a slot (slot family). schedule_power: kappa_t = t ** power, as trained (flow family).
+    is_shifted: logits at position i are of token i + 1 in a bidirectional model (Dream).
+    """
+
+    family: Family
+    max_prompt: int = 384
+    canvas_length: int = 128
+    line_width: int | None = None
+    slot_size: int = 4
+    schedule_power: float = 1.0
+    is_shifted: bool = False
+    mask_id: int | None = None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PolicyFacts:
+        """Read facts; unknown keys are refused."""
+        known = {item.name for item in fields(cls)}
+        for key in values:
+            if key not in known:
+                raise unknown_name("policy fact", key, known)
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The facts as plain data."""
+        return asdict(self)
+
+
+class BasePolicy:
+    """A model with its tokenizer and facts. Subclasses say how a family attends, and what its likelihood terms are."""
+
+    family: ClassVar[Family]
+    attention: ClassVar[Attention]
+
+    def __init__(self, model: torch.nn.Module, tokenizer: Any, facts: PolicyFacts) -> None:
+        self.model, self.tokenizer, self.facts = model, tokenizer, facts
+        self.canvas = Canvas(CanvasConfig(length=facts.canvas_length, line_width=facts.line_width), tokenizer)
+        self.mask_id: int | None = facts.mask_id if facts.mask_id is not None else tokenizer.mask_token_id
+        if self.mask_id is None and self.family in ("masked", "block", "slot"):
+            raise ConfigError(f"the {self.family} family needs a mask token; this tokenizer has none. Set mask_id.")
+        self.vocab_size = int(model.config.vocab_size)  # type: ignore[union-attr]
+        self._banned = torch.zeros(self.vocab_size, dtype=torch.bool)
+        self._banned[list(self.banned_ids)] = True
+
+    @property
+    def banned_ids(self) -> tuple[int, ...]:
+        """Ids that are never written: MASK, and ids beyond the tokenizer's own."""
+        own = () if self.mask_id is None else (self.mask_id,)
+        return own + tuple(range(len(self.tokenizer), self.vocab_size))
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return next(self.model.parameters()).device
+
+    @property
+    def corruption(self) -> Corruption:
+        """The facts that views are drawn from."""
+        return Corruption(
+            family=self.family,
+            mask_id=self.mask_id if self.family in ("masked", "block", "slot") else None,
+            pad_id=self.canvas.pad_id,
+            eos_id=self.canvas.eos_id,
+            vocab_size=self.vocab_size,
+            slot_size=self.facts.slot_size,
+            schedule_power=self.facts.schedule_power,
+            is_shifted=self.facts.is_shifted,
+            banned_ids=self.banned_ids,
+        )
+
+    def prompts(self, texts: Sequence[str], row_ids: Sequence[int]) -> Prompts:
+        """Tokenise prompts, left-padded to the longest. Raises ConfigError where one exceeds max_prompt."""
+        encoded = [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        longest = max(map(len, encoded))
+        if longest > self.facts.max_prompt:
+            text = texts[[len(ids) for ids in encoded].index(longest)]
+            raise ConfigError(
+                f"a prompt of {longest} tokens exceeds max_prompt={self.facts.max_prompt}; nothing is ever cut. "
+                f"Use smaller forms or a policy with a longer prompt. It starts: {text[:80]!r}"
+            )
+        ids = torch.full((len(encoded), longest), self.canvas.pad_id, dtype=torch.long)
+        for row, tokens in enumerate(encoded):
+            ids[row, longest - len(tokens) :] = torch.tensor(tokens)
+        lengths = torch.tensor([len(tokens) for tokens in encoded])
+        mask = torch.arange(longest)[None] >= (longest - lengths)[:, None]
+        return Prompts(ids=ids, mask=mask, row_ids=torch.tensor(list(row_ids), dtype=torch.long))
+
+    def empty_canvas(self, num_rows: int) -> Int[Tensor, "b l"]:
+        """A canvas before anything is written."""
+        start = self.mask_id if self.family in ("masked", "block", "slot") else self.canvas.pad_id
+        return torch.full((num_rows, self.facts.canvas_length), start, dtype=torch.long)
+
+    def logits(
+        self,
+        prompts: Prompts,
+        canvas: Int[Tensor, "b l"],
+        *,
+        columns: Int[Tensor, " c"] | None = None,
+        time: Float[Tensor, " b"] | None = None,
+        order: Int[Tensor, "b l"] | None = None,
+        cache: Any = None,
+    ) -> Float[Tensor, "b c v"]:
+        """Float32 logits of the distribution of each column (all, or the given ones); banned ids are -inf."""
+        assert cache is None, "only the autoregressive family decodes with a cache"
+        return self.score(prompts.ids, prompts.mask, canvas, columns=columns, time=time, order=order)
+
+    def score(
+        self,
+        prompt_ids: Int[Tensor, "b p"],
+        prompt_mask: Bool[Tensor, "b p"],
+        canvas: Int[Tensor, "b l"],
+        *,
+        columns: Int[Tensor, " c"] | None = None,
+        time: Float[Tensor, " b"] | None = None,
+        order: Int[Tensor, "b l"] | None = None,
+        attention: Attention | None = None,
+        is_shifted: bool | None = None,
+    ) -> Float[Tensor, "b c v"]:
+        """One forward over [prompt, canvas]. Positions count real tokens, so that padding changes nothing.
+
+        order: feed order of the canvas columns; each token keeps its true position. is_shifted: read column i at i - 1.
+        """
+        width, length = prompt_ids.shape[1], canvas.shape[1]
+        shifted = self.facts.is_shifted if is_shifted is None else is_shifted
+        column = torch.arange(length, device=canvas.device).expand_as(canvas)
+        fed, fed_column = (canvas, column) if order is None else (canvas.gather(1, order), order)
+        tokens = torch.cat([prompt_ids, fed], dim=1)
+        visible = torch.cat([prompt_mask, torch.ones_like(fed, dtype=torch.bool)], dim=1)
+        real = prompt_mask.sum(dim=1, keepdim=True)
+        positions = torch.cat([(prompt_mask.long().cumsum(dim=1) - 1).clamp(min=0), real + fed_column], dim=1)
+        wanted = column[0] if columns is None else columns.to(canvas.device)
+        extra: dict[str, Any] = {}
+        if getattr(self.model.config, "num_columns", 0):
+            extra["column_ids"] = torch.cat([torch.zeros_like(prompt_ids), fed_column + 1], dim=1)
+        if getattr(self.model.config, "has_time", False):
+            extra["time"] = torch.ones(len(canvas), device=canvas.device) if time is None else time
+        keep = width + wanted - (1 if shifted else 0) if order is None else torch.arange(width, width + length)
+        output = self.model(
+            input_ids=tokens,
+            attention_mask=_attention_mask(visible, attention or self.attention),
+            position_ids=positions,
+            logits_to_keep=keep.to(canvas.device),
+            **extra,
+        ).logits.float()
+        if order is not None:
+            place = torch.empty_like(order).scatter_(1, order, column)[:, wanted]
+            output = output.gather(1, place[..., None].expand(-1, -1, output.shape[-1]))
+        return output.masked_fill(self._banned.to(output.device), -torch.inf)
+
+    def view_log_probs(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
+        """Log p(target) at scored positions of each view, float32, 0 elsewhere."""
+        return torch.stack([self._one_view(rollouts, views, index) for index in range(views.num_views)])
+
+    def _one_view(self, rollouts: Rollouts, views: Views, index: int) -> Float[Tensor, "b l"]:
+        score = views.score[index]
+        targets = rollouts.completion_ids if views.targets is None else views.targets[index]
+        columns = score.any(dim=0).nonzero().squeeze(1)
+        if columns.numel() == 0:
+            return torch.zeros(score.shape, dtype=torch.float32)
+        prompt = rollouts.prompt_ids if views.prompt_tokens is None else views.prompt_tokens[index]
+        attention = self.attention if views.read == "native" else "causal"
+        shifted = True if views.read == "causal_shifted" else (None if views.read == "native" else False)
+        logits = self.score(
+            prompt,
+            rollouts.prompt_mask,
+            views.tokens[index],
+            columns=columns,
+            time=None if views.time is None else views.time[index],
+            order=None if views.order is None else views.order[index],
+            attention=attention,
+            is_shifted=shifted,
+        )
+        terms = self.terms(logits, targets[:, columns], views, index, columns)
+        terms = torch.where(score[:, columns], terms, 0.0)
+        return torch.zeros(score.shape, dtype=torch.float32, device=terms.device).index_copy(1, columns, terms)
+
+    def terms(
+        self,
+        logits: Float[Tensor, "b c v"],
+        targets: Int[Tensor, "b c"],
+        views: Views,
+        index: int,
+        columns: Int[Tensor, " c"],
+    ) -> Float[Tensor, "b c"]:
+        """Likelihood term of each target under these logits; families with another forward process override it."""
+        return target_log_probs(logits, targets)
+
+
+def target_log_probs(logits: Float[Tensor, "b c v"], targets: Int[Tensor, "b c"]) -> Float[Tensor, "b c"]:
+    """Log softmax at the targets."""
+    return logits.gather(-1, targets[..., None]).squeeze(-1) - logits.logsumexp(dim=-1)
+
+
+def _attention_mask(visible: Bool[Tensor, "b t"], attention: Attention) -> Bool[Tensor, "b 1 t t"]:
+    """True where a query may read a key. Every query reads itself, so that rows of padding stay finite."""
+    length = visible.shape[1]
+    mask = visible[:, None, None, :].expand(-1, 1, length, -1)
+    if attention == "causal":
+        mask = mask & torch.ones(length, length, dtype=torch.bool, device=visible.device).tril()
+    return mask | torch.eye(length, dtype=torch.bool, device=visible.device)

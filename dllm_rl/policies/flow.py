@@ -1,0 +1,67 @@
+"""The discrete-flow family with a uniform source (2402.04997, 2407.15595; FS-DFM 2509.20624): noise to token over time.
+
+kappa_t = t ** power is the share of clean tokens at time t. The model predicts the clean token at every position.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dllm_rl.policies.base import Attention, BasePolicy, target_log_probs
+from dllm_rl.registry import register
+from dllm_rl.types import Family, Views
+
+KAPPA_MAX = 0.999
+
+
+@register("policy", "flow")
+class FlowPolicy(BasePolicy):
+    """Bidirectional and told the time; its likelihood terms are of the flow's own forward process."""
+
+    family: ClassVar[Family] = "flow"
+    attention: ClassVar[Attention] = "full"
+
+    def terms(
+        self,
+        logits: Float[Tensor, "b c v"],
+        targets: Int[Tensor, "b c"],
+        views: Views,
+        index: int,
+        columns: Int[Tensor, " c"],
+    ) -> Float[Tensor, "b c"]:
+        """Transition log-probabilities for trajectories, generalised-KL terms for the ELBO, else log p(target).
+
+        ELBO (uniform source): (1 - e) log p(x_1) + p(x_t) - e with e = [x_t = x_1], never positive.
+        Transition x to y: log((1 - q) [y = x] + q p(y)), q = 1 - (1 - kappa') / (1 - kappa).
+        """
+        log_p = target_log_probs(logits, targets)
+        seen = views.tokens[index][:, columns]
+        if views.kind == "trajectory":
+            assert views.time is not None and views.time_next is not None
+            jump = self.jump_probability(views.time[index], views.time_next[index])[:, None]
+            return transition_log_prob(log_p, seen == targets, jump)
+        if views.kind == "elbo":
+            same = seen == targets
+            p_seen = target_log_probs(logits, seen).exp()
+            return torch.where(same, p_seen - 1.0, log_p + p_seen)
+        return log_p
+
+    def jump_probability(self, time: Float[Tensor, " b"], time_next: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Probability that a position is redrawn between two times; exactly 1 for the last step."""
+        kappa, kappa_next = time**self.facts.schedule_power, time_next**self.facts.schedule_power
+        remaining = ((1 - kappa_next) / (1 - kappa).clamp(min=1e-9)).clamp(0.0, 1.0)
+        return torch.where(time_next >= 1.0, torch.ones_like(remaining), 1.0 - remaining)
+
+
+def transition_log_prob(
+    log_p: Float[Tensor, "b c"], is_same: Tensor, jump: Float[Tensor, "b 1"]
+) -> Float[Tensor, "b c"]:
+    """log((1 - q) [y = x] + q p(y)), stable where q is 1 and where y differs from x."""
+    moved = jump.log() + log_p
+    stay = torch.log1p(-jump.clamp(max=1.0)).expand_as(moved)
+    both = torch.logaddexp(stay.clamp(min=-1e4), moved)
+    return torch.where(is_same & (jump < 1.0), both, moved)

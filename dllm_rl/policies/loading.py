@@ -1,0 +1,136 @@
+"""Load a policy: a built-in warm start, a folder, or a checkpoint of a hub; and save one as float16 safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from dllm_rl import registry
+from dllm_rl.errors import CheckpointError, ConfigError
+from dllm_rl.policies.base import BasePolicy, PolicyFacts
+from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
+
+BUILTIN = "builtin:"
+CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
+_DIGEST_FILE = "digest.json"
+
+
+def load_policy(name_or_path: str, *, device: str = "cpu", facts: dict[str, Any] | None = None) -> BasePolicy:
+    """Load `builtin:<family>`, a folder written by `save_policy` or `save_pretrained`, or a hub id.
+
+    facts: see `PolicyFacts`; needed (at least `family`) where the checkpoint's config has no `policy` section.
+    Raises CheckpointError where the checkpoint is missing or its hash is wrong, ConfigError where facts are lacking.
+    """
+    path = _resolve(name_or_path)
+    folder = Path(path)
+    if folder.is_dir():
+        verify(folder)
+    config = json.loads((folder / "config.json").read_text()) if folder.is_dir() else {}
+    if config.get("model_type") == TinyConfig.model_type:
+        model: Any = TinyForPlans.from_pretrained(path, dtype=torch.float32)
+        tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(path)
+        stored = dict(model.config.policy)
+    else:
+        model, tokenizer, stored = _load_foreign(path, facts or {})
+    merged = {**stored, **(facts or {})}
+    if "family" not in merged:
+        raise ConfigError(
+            f"'{name_or_path}' does not say its policy family. Give facts such as family=masked, mask_id=..."
+        )
+    policy_class = registry.get("policy", merged["family"])
+    return policy_class(model.to(device).eval(), tokenizer, PolicyFacts.from_dict(merged))
+
+
+def _resolve(name: str) -> str:
+    if name.startswith(BUILTIN):
+        family = name.removeprefix(BUILTIN)
+        folder = CHECKPOINTS / family
+        if not folder.is_dir():
+            known = sorted(path.name for path in CHECKPOINTS.glob("*") if path.is_dir())
+            raise CheckpointError(
+                f"no built-in warm start '{family}'. Known: {', '.join(known) or '(none)'}. "
+                f"`dllm-rl warmstart {family}` makes it."
+            )
+        return str(folder)
+    return name
+
+
+def _load_foreign(path: str, facts: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """A stock Hugging Face decoder; bidirectional families are built with `is_causal = False`."""
+    try:
+        config = AutoConfig.from_pretrained(path)
+        stored = dict(getattr(config, "policy", None) or {})
+        family = {**stored, **facts}.get("family")
+        if family in ("masked", "flow", "slot"):
+            config.is_causal = False
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(path, config=config)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot load '{path}': {str(error).splitlines()[0]} Expected builtin:<family>, a folder with config.json and "
+            "safetensors, or a hub id that this machine can reach."
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return model, tokenizer, stored
+
+
+def save_policy(policy: BasePolicy, folder: Path, *, half: bool = False) -> str:
+    """Write model, tokenizer and facts beside a hash of every file; atomic by rename. Returns the digest.
+
+    half: store float16 (what ships inside the package).
+    """
+    temporary = folder.with_name(folder.name + ".part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    policy.model.config.policy = policy.facts.to_dict()  # type: ignore[union-attr]
+    model: Any = policy.model
+    if half:
+        state = {key: value.to(torch.float16) for key, value in model.state_dict().items()}
+        model.save_pretrained(temporary, state_dict=state)
+    else:
+        model.save_pretrained(temporary)
+    policy.tokenizer.save_pretrained(temporary)
+    digest = _digest_of(temporary)
+    (temporary / _DIGEST_FILE).write_text(json.dumps(digest, indent=1))
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)
+    return checkpoint_digest(folder)
+
+
+def _digest_of(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != _DIGEST_FILE)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def verify(folder: Path) -> None:
+    """Compare every file with the hash written beside it. Raises CheckpointError where one differs."""
+    record = folder / _DIGEST_FILE
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"'{folder}' is no checkpoint: it has no config.json. Give a folder written by save_policy."
+        )
+    if not record.is_file():
+        return
+    wanted = json.loads(record.read_text())
+    found = _digest_of(folder)
+    broken = sorted(name for name, value in wanted.items() if found.get(name) != value)
+    if broken:
+        raise CheckpointError(f"checkpoint '{folder}' is corrupt: {', '.join(broken)} differ from their recorded hash.")
+
+
+def checkpoint_digest(name_or_path: str | Path) -> str:
+    """One short hash of a checkpoint's weights, tokenizer and configuration, by which runs are keyed."""
+    folder = Path(_resolve(str(name_or_path)))
+    if not folder.is_dir():
+        return hashlib.sha256(str(name_or_path).encode()).hexdigest()[:16]
+    text = json.dumps(_digest_of(folder), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

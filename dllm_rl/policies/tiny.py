@@ -1,0 +1,168 @@
+"""The built-in model: a small pre-norm transformer that trains on two CPU cores and loads like any Hugging Face model.
+
+It takes what the policies need and a stock decoder lacks: any boolean attention mask over any feed order, logits at
+chosen positions only, and, for the flow family, a noise level. RMSNorm, rotary positions (2104.09864), SwiGLU
+(2002.05202), tied embeddings; the time embedding (2212.09748, one modulation shared by all layers) is zero at the start.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+
+class TinyConfig(PreTrainedConfig):
+    """Sizes of the built-in model, and under `policy` the facts of its family (see `dllm_rl.policies.base.PolicyFacts`)."""
+
+    model_type = "dllm_rl_tiny"
+
+    def __init__(
+        self,
+        vocab_size: int = 1024,
+        hidden_size: int = 128,
+        intermediate_size: int = 344,
+        num_hidden_layers: int = 4,
+        num_attention_heads: int = 4,
+        rope_theta: float = 10_000.0,
+        has_time: bool = False,
+        num_columns: int = 0,
+        policy: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.intermediate_size = intermediate_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.rope_theta = rope_theta
+        self.has_time = has_time
+        self.num_columns = num_columns
+        self.policy = policy or {}
+        super().__init__(**{"tie_word_embeddings": True, **kwargs})
+
+
+class _Block(nn.Module):
+    def __init__(self, config: TinyConfig, index: int) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.index, self.heads = index, config.num_attention_heads
+        self.norm_1 = nn.RMSNorm(width, eps=1e-6)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.norm_2 = nn.RMSNorm(width, eps=1e-6)
+        self.up = nn.Linear(width, 2 * config.intermediate_size, bias=False)
+        self.down = nn.Linear(config.intermediate_size, width, bias=False)
+
+    def forward(
+        self, x: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor], shift: Tensor | None, cache: Any
+    ) -> Tensor:
+        y = self.norm_1(x)
+        if shift is not None:
+            y = y * (1 + shift[0]) + shift[1]
+        q, k, v = rearrange(self.qkv(y), "b t (three h d) -> three b h t d", three=3, h=self.heads)
+        q, k = _rotate(q, rotary), _rotate(k, rotary)
+        if cache is not None:
+            k, v = cache.update(k, v, self.index)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x = x + self.out(rearrange(y, "b h t d -> b t (h d)"))
+        y = self.norm_2(x)
+        if shift is not None:
+            y = y * (1 + shift[2]) + shift[3]
+        gate, value = self.up(y).chunk(2, dim=-1)
+        return x + self.down(F.silu(gate) * value)
+
+
+def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    cos, sin = rotary
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class TinyForPlans(PreTrainedModel):
+    """Language-model head over the blocks. Positions are given, never assumed, so that any feed order is possible."""
+
+    config_class = TinyConfig
+    base_model_prefix = "tiny"
+    _tied_weights_keys: dict[str, str] = {}  # noqa: RUF012 (transformers reads this class attribute)
+
+    def __init__(self, config: TinyConfig) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        self.embed = nn.Embedding(config.vocab_size, width)
+        self.columns = nn.Embedding(config.num_columns + 1, width) if config.num_columns else None
+        self.blocks = nn.ModuleList([_Block(config, index) for index in range(config.num_hidden_layers)])
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.time = (
+            nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, 4 * width)) if config.has_time else None
+        )
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The embedding, which is the output head too."""
+        return self.embed
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02 if module is not self._last_time_layer else 0.0)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, nn.RMSNorm):
+            nn.init.ones_(module.weight)
+
+    @property
+    def _last_time_layer(self) -> nn.Module | None:
+        return None if self.time is None else self.time[-1]
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        past_key_values: Any = None,
+        logits_to_keep: Tensor | None = None,
+        time: Tensor | None = None,
+        column_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Score tokens.
+
+        input_ids (b, t); attention_mask (b, 1, t, t + cached) bool, True = may be read; position_ids (b, t);
+        logits_to_keep: indices of positions (n,) whose logits are wanted, None = all; time (b,) in [0, 1];
+        column_ids (b, t): 1 + canvas column of a token, 0 in the prompt. Returns logits (b, n, v).
+        """
+        x = self.embed(input_ids)
+        if self.columns is not None:
+            assert column_ids is not None, "a model with an aligned canvas needs the column of each token"
+            x = x + self.columns(column_ids)
+        rotary = _angles(position_ids, x.shape[-1] // self.config.num_attention_heads, self.config.rope_theta)
+        shift = None
+        if self.time is not None:
+            assert time is not None, "the flow family's model needs a noise level"
+            shift = self.time(_sinusoid(time)).unsqueeze(1).chunk(4, dim=-1)
+        for block in self.blocks:
+            x = block(x, attention_mask, rotary, shift, past_key_values)
+        if logits_to_keep is not None:
+            x = x[:, logits_to_keep]
+        logits = F.linear(self.norm(x), self.embed.weight)
+        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
+
+
+def _angles(positions: Tensor, width: int, theta: float) -> tuple[Tensor, Tensor]:
+    frequency = theta ** (-torch.arange(0, width, 2, device=positions.device, dtype=torch.float32) / width)
+    angle = rearrange(positions.float(), "b t -> b 1 t 1") * frequency
+    return angle.cos(), angle.sin()
+
+
+def _sinusoid(time: Tensor) -> Tensor:
+    frequency = torch.exp(-math.log(1000.0) * torch.arange(32, device=time.device) / 32)
+    angle = 1000.0 * time[:, None].float() * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)

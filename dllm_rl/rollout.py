@@ -1,0 +1,119 @@
+"""Make rollouts: tasks to prompts, prompts to plans, plans to outcomes, outcomes to rewards. Made once, never changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.protocols import Sampler
+from dllm_rl.tasks import Outcome, Page, Task
+from dllm_rl.template import render_prompt
+from dllm_rl.types import Completions, Prompts, Rollouts
+
+
+class RewardLike(Protocol):
+    """What a reward scheme returns for an outcome."""
+
+    value: float
+    submission: float
+    field_accuracy: float
+    progress: float
+    is_success: bool
+    is_near_miss: bool
+
+
+RewardFunction = Callable[[Outcome], RewardLike]
+
+
+class EnvironmentLike(Protocol):
+    """The synchronous face of an environment that trainer and evaluation use."""
+
+    def observe_many(self, tasks: Sequence[Task]) -> Sequence[Page]:
+        """Pages of tasks, cached."""
+        ...
+
+    def run_many(self, pairs: Sequence[tuple[Task, str]], **settings: Any) -> Sequence[Outcome]:
+        """Outcomes of plans, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """One batch of rollouts with what logs and reports need beside the tensors."""
+
+    rollouts: Rollouts
+    completions: Completions
+    tasks: tuple[Task, ...]
+    plans: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+    rewards: tuple[RewardLike, ...]
+    eos_id: int
+    seconds_sampling: float
+    seconds_browser: float
+
+
+def collect(
+    *,
+    policy: BasePolicy,
+    sampler: Sampler,
+    environment: EnvironmentLike,
+    reward: RewardFunction,
+    tasks: Sequence[Task],
+    group_size: int,
+    first_row: int,
+    seed: int,
+    temperature: float,
+) -> Collected:
+    """Sample `group_size` plans a task, run them all, and reward them. Rows of one task share a group id.
+
+    first_row: row id of the first rollout, by which the noise is keyed.
+    """
+    started = time.perf_counter()
+    repeated = [task for task in tasks for _ in range(group_size)]
+    prompts = prompts_for(policy, environment, repeated, range(first_row, first_row + len(repeated)))
+    completions = sampler.generate(policy, prompts, seed=seed)
+    plans = [policy.canvas.decode(row) for row in completions.ids]
+    sampled = time.perf_counter()
+    outcomes = environment.run_many(list(zip(repeated, plans, strict=True)))
+    finished = time.perf_counter()
+    rewards = [reward(outcome) for outcome in outcomes]
+    valid = torch.tensor([outcome.is_valid for outcome in outcomes])
+    group_ids = torch.arange(len(tasks)).repeat_interleave(group_size)
+    rollouts = Rollouts(
+        prompt_ids=prompts.ids,
+        prompt_mask=prompts.mask,
+        completion_ids=completions.ids,
+        completion_mask=completions.mask,
+        rewards=torch.tensor([record.value for record in rewards], dtype=torch.float32),
+        group_ids=group_ids,
+        valid=valid,
+        trajectory=completions.trajectory,
+        behaviour_log_probs=completions.trajectory.log_probs,
+        totals=Rollouts.count_totals(valid, group_ids, completions.mask),
+        temperature=temperature,
+    )
+    return Collected(
+        rollouts=rollouts,
+        completions=completions,
+        tasks=tuple(repeated),
+        plans=tuple(plans),
+        outcomes=tuple(outcomes),
+        rewards=tuple(rewards),
+        eos_id=policy.canvas.eos_id,
+        seconds_sampling=sampled - started,
+        seconds_browser=finished - sampled,
+    )
+
+
+def prompts_for(
+    policy: BasePolicy, environment: EnvironmentLike, tasks: Sequence[Task], row_ids: Sequence[int]
+) -> Prompts:
+    """Observe the tasks' pages and tokenise the one template."""
+    unique = {task.id: task for task in tasks}
+    pages = dict(zip(unique, environment.observe_many(list(unique.values())), strict=True))
+    return policy.prompts([render_prompt(task, pages[task.id]) for task in tasks], row_ids)

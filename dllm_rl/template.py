@@ -1,0 +1,38 @@
+"""The one prompt template: task and page as text. Warm start, reinforcement learning and evaluation all use it."""
+
+from __future__ import annotations
+
+from dllm_rl.tasks import Control, Page, Task
+
+
+def render_prompt(task: Task, page: Page) -> str:
+    """Write the instruction, then every control of every page in reading order, one a line."""
+    lines = [f"task: {task.instruction}"]
+    number = 0
+    for control in page.controls:
+        if control.page_number != number:
+            number = control.page_number
+            title = page.titles[number - 1] if number <= len(page.titles) else ""
+            lines.append(f"page {number}: {title}")
+        lines.append(render_control(control))
+    lines.append("plan:\n")
+    return "\n".join(lines)
+
+
+def render_control(control: Control) -> str:
+    """Write one control: ref, kind, group and name, what it offers, its state, and when it appears."""
+    name = f"{control.group} = {control.name}" if control.group else control.name
+    parts = [control.ref, control.kind, name]
+    if control.options:
+        parts.append(": " + " | ".join(control.options))
+    if control.value and control.kind in ("radio", "checkbox"):
+        parts.append("(checked)")
+    elif control.value and control.kind not in ("button", "link", "select", "multiselect"):
+        parts.append(f"(now {control.value})")
+    if control.required:
+        parts.append("*")
+    if control.disabled:
+        parts.append("(disabled)")
+    if control.condition is not None:
+        parts.append(f"(appears when {control.condition.ref} = {control.condition.value})")
+    return " ".join(parts)

@@ -1,0 +1,262 @@
+"""The reinforcement-learning loop on accelerate: collect, draw views once, score current and old policy on the same views.
+
+Legend: u inner step of mu; R, T valid rows and scored tokens of the whole step. The trainer owns all noise: views come
+from the stream ("masks", step, u), tasks from "tasks", completions from (seed, row id). Old scores at u = 0 are the
+first forward itself, detached, so that the ratio there is exactly 1 (spec/objectives section 1).
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from dllm_rl import seeding
+from dllm_rl.checkpoint import load_state, save_state
+from dllm_rl.errors import ConfigError
+from dllm_rl.metrics import combine, describe, inner_metrics
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.protocols import Objective, Sampler
+from dllm_rl.rollout import Collected, EnvironmentLike, RewardFunction, collect
+from dllm_rl.tasks import Task
+from dllm_rl.tracking import append_rows, truncate_rows
+from dllm_rl.types import Rollouts, Views
+
+METRICS_FILE, ROLLOUTS_FILE = "metrics.jsonl", "rollouts.jsonl"
+
+
+class TrainConfig(BaseModel):
+    """Settings of a training run. learning_rate 0 trains nothing and is the null control."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(20, ge=0)
+    prompts_per_step: int = Field(8, ge=1)
+    group_size: int = Field(8, ge=2)
+    inner_steps: int = Field(1, ge=1)
+    learning_rate: float = Field(1e-4, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0)
+    seed: int = 0
+    micro_batch_rows: int = Field(32, ge=1)
+    checkpoint_every: int = Field(5, ge=1)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+
+
+class Trainer:
+    """Trains one policy with one objective. `train` continues from `run_dir` if a checkpoint is there."""
+
+    def __init__(
+        self,
+        *,
+        policy: BasePolicy,
+        sampler: Sampler,
+        objective: Objective,
+        environment: EnvironmentLike,
+        reward: RewardFunction,
+        tasks: Sequence[Task],
+        config: TrainConfig,
+        run_dir: Path,
+        on_step: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        _check_combination(policy, sampler, objective, config)
+        self.policy, self.sampler, self.objective = policy, sampler, objective
+        self.environment, self.reward, self.tasks, self.config = environment, reward, list(tasks), config
+        self.run_dir, self.on_step = run_dir, on_step
+        self.accelerator = Accelerator(cpu=policy.device.type == "cpu")
+        self.reference = _frozen(policy) if objective.needs_ref else None
+        optimiser = torch.optim.AdamW(
+            policy.model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+        )
+        self.model, self.optimiser = self.accelerator.prepare(policy.model, optimiser)
+        policy.model.eval()
+
+    def train(self) -> None:
+        """Run the steps that are still owed; writes metrics, rollouts and checkpoints as it goes."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        first = load_state(self.run_dir, model=self.policy.model, optimiser=self.optimiser)
+        for name in (METRICS_FILE, ROLLOUTS_FILE):
+            truncate_rows(self.run_dir / name, before_step=first)
+        for step in range(first, self.config.steps):
+            row = self._one_step(step)
+            append_rows(self.run_dir / METRICS_FILE, [row])
+            if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.config.steps:
+                save_state(self.run_dir, step=step + 1, model=self.policy.model, optimiser=self.optimiser)
+            if self.on_step is not None:
+                self.on_step(row)
+
+    def _one_step(self, step: int) -> dict[str, Any]:
+        config = self.config
+        collected = collect(
+            policy=self.policy,
+            sampler=self.sampler,
+            environment=self.environment,
+            reward=self.reward,
+            tasks=self._tasks_of(step),
+            group_size=config.group_size,
+            first_row=step * config.prompts_per_step * config.group_size,
+            seed=seeding.derive(config.seed, "sampling"),
+            temperature=config.temperature,
+        )
+        append_rows(self.run_dir / ROLLOUTS_FILE, _log_rows(step, collected))
+        started = time.perf_counter()
+        metrics = self._update(step, collected.rollouts)
+        return {
+            "step": step,
+            **describe(collected),
+            **metrics,
+            "learning_rate": self._rate(step),
+            "seconds/sampling": collected.seconds_sampling,
+            "seconds/browser": collected.seconds_browser,
+            "seconds/update": time.perf_counter() - started,
+        }
+
+    def _tasks_of(self, step: int) -> list[Task]:
+        """The step's tasks: seeded permutations of all tasks, one after another, the same for every objective."""
+        chosen = []
+        for position in range(step * self.config.prompts_per_step, (step + 1) * self.config.prompts_per_step):
+            epoch, index = divmod(position, len(self.tasks))
+            order = list(range(len(self.tasks)))
+            seeding.python_random(self.config.seed, "tasks", epoch).shuffle(order)
+            chosen.append(self.tasks[order[index]])
+        return chosen
+
+    def _rate(self, step: int) -> float:
+        warmup = self.config.warmup_steps
+        return self.config.learning_rate * min(1.0, (step + 1) / warmup if warmup else 1.0)
+
+    def _update(self, step: int, rollouts: Rollouts) -> dict[str, float]:
+        """mu optimiser steps on one batch; groups without variance are dropped first."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._rate(step)
+        advantages = self.objective.advantages(rollouts)
+        kept = _rows_with_signal(rollouts, advantages)
+        counted = {"rows_updated": float(kept.numel()), "rows_filtered": float(rollouts.num_rows - kept.numel())}
+        if kept.numel() == 0:
+            return counted
+        advantages, rollouts = advantages[kept], _restrict(rollouts, kept)
+        views = [
+            self.objective.views(
+                rollouts,
+                self.policy.corruption,
+                seeding.generator(self.config.seed, "masks", step, inner, self.accelerator.process_index),
+                inner,
+            )
+            for inner in range(self.config.inner_steps)
+        ]
+        olds = [None] + [self._score(self.policy, rollouts, view) for view in views[1:]]
+        refs = [self._score(self.reference, rollouts, view) if self.reference else None for view in views]
+        rows = []
+        for inner, (view, old, ref) in enumerate(zip(views, olds, refs, strict=True)):
+            rows.append(self._inner_step(inner, rollouts, view, old, ref, advantages))
+        return {**combine(rows), **counted}
+
+    def _inner_step(
+        self,
+        inner: int,
+        rollouts: Rollouts,
+        views: Views,
+        old: Tensor | None,
+        ref: Tensor | None,
+        advantages: Tensor,
+    ) -> dict[str, float]:
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        parts: list[tuple[int, dict[str, float]]] = []
+        for index in self._micro_batches(rollouts):
+            new = self.policy.view_log_probs(rollouts.rows(index), views.rows(index))
+            if not torch.isfinite(new).all():
+                parts.append((len(index), {"nonfinite_log_probs": float((~torch.isfinite(new)).sum())}))
+            loss = self.objective.loss(
+                rollouts.rows(index),
+                views.rows(index),
+                new,
+                new.detach() if old is None else old[:, index],
+                None if ref is None else ref[:, index],
+                advantages[index],
+            )
+            self.accelerator.backward(loss.value)
+            total += float(loss.value.detach())
+            measured = dict(loss.metrics)
+            if old is None:
+                measured |= inner_metrics(rollouts.rows(index), views.rows(index), new.detach())
+            parts.append((len(index), measured))
+        norm = self.accelerator.clip_grad_norm_(self.policy.model.parameters(), self.config.max_grad_norm)
+        is_finite = bool(torch.isfinite(torch.as_tensor(norm)))
+        if is_finite:
+            self.optimiser.step()
+        summary = combine([values for _, values in parts], weights=[count for count, _ in parts])
+        if old is None and "ratio_dev" in summary:
+            summary["ratio_dev_u0"] = summary["ratio_dev"]
+        return {**summary, "loss": total, "grad_norm": float(norm or 0.0), "nonfinite_gradients": float(not is_finite)}
+
+    @torch.no_grad()
+    def _score(self, policy: BasePolicy, rollouts: Rollouts, views: Views) -> Tensor:
+        parts = [policy.view_log_probs(rollouts.rows(i), views.rows(i)) for i in self._micro_batches(rollouts)]
+        return torch.cat(parts, dim=1)
+
+    def _micro_batches(self, rollouts: Rollouts) -> Sequence[Tensor]:
+        index = torch.arange(rollouts.num_rows)
+        return [index] if self.objective.group_coupled else index.split(self.config.micro_batch_rows)
+
+
+def _check_combination(policy: BasePolicy, sampler: Sampler, objective: Objective, config: TrainConfig) -> None:
+    if policy.family not in objective.families:
+        raise ConfigError(
+            f"objective '{objective.name}' is not defined on the {policy.family} family. "
+            f"It is on: {', '.join(objective.families)}."
+        )
+    if policy.family not in sampler.families:
+        raise ConfigError(f"sampler '{sampler.name}' draws from: {', '.join(sampler.families)}, not {policy.family}.")
+    limit = objective.max_inner_steps
+    if limit is not None and config.inner_steps > limit:
+        raise ConfigError(
+            f"objective '{objective.name}' allows at most {limit} inner steps; given inner_steps={config.inner_steps}."
+        )
+    if any(isinstance(m, torch.nn.Dropout) and m.p > 0 and m.training for m in policy.model.modules()):
+        raise ConfigError("the policy scores with live dropout, so ratios would not be 1 on policy. Call model.eval().")
+
+
+def _frozen(policy: BasePolicy) -> BasePolicy:
+    reference = copy.copy(policy)
+    reference.model = copy.deepcopy(policy.model).eval().requires_grad_(False)
+    return reference
+
+
+def _rows_with_signal(rollouts: Rollouts, advantages: Tensor) -> Tensor:
+    """Valid rows of groups in which any advantage is not zero."""
+    is_live = (advantages.reshape(rollouts.num_rows, -1) != 0).any(dim=1) & rollouts.valid
+    groups = rollouts.group_ids[is_live].unique()
+    return (torch.isin(rollouts.group_ids, groups) & rollouts.valid).nonzero().squeeze(1)
+
+
+def _restrict(rollouts: Rollouts, kept: Tensor) -> Rollouts:
+    part = rollouts.rows(kept)
+    return replace(part, totals=Rollouts.count_totals(part.valid, part.group_ids, part.completion_mask))
+
+
+def _log_rows(step: int, collected: Collected) -> list[dict[str, Any]]:
+    rows = zip(collected.tasks, collected.plans, collected.outcomes, collected.rewards, strict=True)
+    return [
+        {
+            "step": step,
+            "row": number,
+            "task_id": task.id,
+            "plan": plan,
+            "reward": float(reward.value),
+            "success": bool(reward.is_success),
+            "submitted": bool(outcome.is_submitted),
+            "near_miss": bool(reward.is_near_miss),
+            "fault": str(outcome.fault.value),
+        }
+        for number, (task, plan, outcome, reward) in enumerate(rows)
+    ]

@@ -1,0 +1,206 @@
+"""Supervised warm start on demonstrations: one loss a family, the same demonstrations and sequence passes for all.
+
+Losses. Autoregressive: next token. Masked: cross-entropy at hidden positions, each row hiding n ~ U{1..l} positions
+(the ELBO of 2502.09992 without its l/n weight, which would favour nearly finished canvases). Slot: the same over whole
+slots in feed order, part of the hidden slots with a revealed prefix, plus the next-token law inside clean slots
+(2512.13586). Flow: cross-entropy of the clean token at every position, noised at time t ~ U(0, 1) (2407.15595).
+FILL, EOS and the padding after it are learned here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from dllm_rl import seeding
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.slot import feed_order
+from dllm_rl.types import Prompts
+
+
+class WarmStartConfig(BaseModel):
+    """Settings of a warm start. passes: sequences seen in all (rows x epochs), the budget that families share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    passes: int = 100_000
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    is_mixed_precision: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demonstration:
+    """A prompt and the plan that solves it, as text."""
+
+    prompt: str
+    plan: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Prompts with the canvases to be learned, (b, l)."""
+
+    prompts: Prompts
+    canvas: Int[Tensor, "b l"]
+
+
+def autoregressive_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+    """Next-token cross-entropy up to and including EOS."""
+    logits = policy.logits(batch.prompts, batch.canvas)
+    return F.cross_entropy(logits[_until_eos(policy, batch.canvas)], batch.canvas[_until_eos(policy, batch.canvas)])
+
+
+def masked_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+    """Cross-entropy at n ~ U{1..l} hidden positions of each row, stratified over the batch."""
+    rows, length = batch.canvas.shape
+    quota = 1 + (_stratified(rows, generator) * length).long().clamp(max=length - 1)
+    rank = torch.rand(rows, length, generator=generator).argsort(dim=1).argsort(dim=1)
+    hidden = rank < quota[:, None]
+    logits = policy.logits(batch.prompts, batch.canvas.masked_fill(hidden, policy.corruption.mask_id or 0))
+    return F.cross_entropy(logits[hidden], batch.canvas[hidden])
+
+
+def slot_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+    """Draft law at hidden slots plus next-token law inside clean ones."""
+    size, (rows, length) = policy.facts.slot_size, batch.canvas.shape
+    num_slots = length // size
+    quota = 1 + (_stratified(rows, generator) * num_slots).long().clamp(max=num_slots - 1)
+    rank = torch.rand(rows, num_slots, generator=generator).argsort(dim=1).argsort(dim=1)
+    is_hidden = rank < quota[:, None]
+    revealed = torch.randint(0, size, (rows, num_slots), generator=generator)
+    revealed = revealed * (torch.rand(rows, num_slots, generator=generator) < 0.3)
+    offset = torch.arange(size)
+    hidden = (is_hidden[:, :, None] & (offset >= revealed[:, :, None])).flatten(1)
+    order = feed_order(torch.where(is_hidden, num_slots, rank), size, length)
+    canvas = batch.canvas.masked_fill(hidden, policy.corruption.mask_id or 0)
+    prompts = batch.prompts
+    logits = policy.score(prompts.ids, prompts.mask, canvas, order=order)
+    draft = F.cross_entropy(logits[hidden], batch.canvas[hidden])
+    inside = (~is_hidden[:, :, None] & (offset < size - 1)).flatten(1)
+    if not inside.any():
+        return draft
+    following = batch.canvas.roll(-1, dims=1)
+    return draft + 0.1 * F.cross_entropy(logits[inside], following[inside])
+
+
+def flow_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+    """Cross-entropy of the clean canvas at a noised one."""
+    rows, length = batch.canvas.shape
+    time = _stratified(rows, generator)
+    is_clean = torch.rand(rows, length, generator=generator) < (time**policy.facts.schedule_power)[:, None]
+    allowed = torch.tensor(sorted(set(range(policy.vocab_size)) - set(policy.banned_ids)))
+    noise = allowed[torch.randint(0, len(allowed), (rows, length), generator=generator)]
+    logits = policy.logits(batch.prompts, torch.where(is_clean, batch.canvas, noise), time=time)
+    return F.cross_entropy(logits.flatten(0, 1), batch.canvas.flatten())
+
+
+LOSSES: dict[str, Callable[[BasePolicy, Batch, torch.Generator], Tensor]] = {
+    "autoregressive": autoregressive_loss,
+    "masked": masked_loss,
+    "slot": slot_loss,
+    "flow": flow_loss,
+}
+
+
+def warm_start(
+    policy: BasePolicy,
+    demonstrations: Sequence[Demonstration],
+    config: WarmStartConfig,
+    *,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> None:
+    """Train the policy's model in place. on_step gets (step, number of steps, loss).
+
+    Raises ConfigError where any prompt or plan would be cut (the length check of the data set).
+    """
+    prompts, canvases = encode(policy, demonstrations)
+    model = policy.model.train()
+    num_steps = max(1, config.passes // config.batch_size)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
+    )
+    generator = seeding.generator(config.seed, "warmstart", policy.family)
+    batches = _batches(prompts, config, num_steps)
+    for step, index in enumerate(batches):
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * _schedule(step, num_steps, config.warmup_steps)
+        batch = collate(policy, [prompts[i] for i in index], canvases[index])
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.is_mixed_precision):
+            loss = LOSSES[policy.family](policy, batch, generator)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if on_step is not None:
+            on_step(step + 1, num_steps, float(loss.detach()))
+    model.eval()
+
+
+def encode(policy: BasePolicy, demonstrations: Sequence[Demonstration]) -> tuple[list[list[int]], Int[Tensor, "n l"]]:
+    """Token ids of all prompts and canvases. Raises ConfigError where one does not fit."""
+    policy.prompts([max((d.prompt for d in demonstrations), key=len)], [0])
+    prompts = [policy.tokenizer.encode(item.prompt, add_special_tokens=False) for item in demonstrations]
+    for tokens, item in zip(prompts, demonstrations, strict=True):
+        if len(tokens) > policy.facts.max_prompt:
+            policy.prompts([item.prompt], [0])
+    return prompts, torch.tensor([policy.canvas.encode(item.plan) for item in demonstrations])
+
+
+def collate(policy: BasePolicy, prompts: Sequence[list[int]], canvas: Int[Tensor, "b l"]) -> Batch:
+    """Left-pad token ids to the longest prompt of the batch."""
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), policy.canvas.pad_id, dtype=torch.long)
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    for row, tokens in enumerate(prompts):
+        ids[row, longest - len(tokens) :] = torch.tensor(tokens)
+        mask[row, longest - len(tokens) :] = True
+    return Batch(prompts=Prompts(ids=ids, mask=mask, row_ids=torch.arange(len(prompts))), canvas=canvas)
+
+
+def _until_eos(policy: BasePolicy, canvas: Tensor) -> Tensor:
+    is_eos = canvas == policy.canvas.eos_id
+    return is_eos.cumsum(dim=1) - is_eos.long() == 0
+
+
+def _stratified(rows: int, generator: torch.Generator) -> Float[Tensor, " b"]:
+    """Uniforms in [0, 1), one in each of `rows` equal strata, in random order."""
+    strata = torch.randperm(rows, generator=generator)
+    return (strata + torch.rand(rows, generator=generator)) / rows
+
+
+def _schedule(step: int, num_steps: int, warmup: int) -> float:
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, num_steps - warmup)))
+
+
+def _batches(prompts: Sequence[list[int]], config: WarmStartConfig, num_steps: int) -> Iterator[list[int]]:
+    """Batches of similar prompt length, shuffled anew each epoch."""
+    made, epoch = 0, 0
+    while made < num_steps:
+        random = seeding.python_random(config.seed, "warmstart-order", epoch)
+        order = list(range(len(prompts)))
+        random.shuffle(order)
+        window = config.batch_size * 16
+        pools = [order[start : start + window] for start in range(0, len(order), window)]
+        batches = []
+        for pool in pools:
+            pool.sort(key=lambda i: len(prompts[i]))
+            batches += [pool[start : start + config.batch_size] for start in range(0, len(pool), config.batch_size)]
+        random.shuffle(batches)
+        for batch in batches[: num_steps - made]:
+            yield batch
+            made += 1
+        epoch += 1

@@ -1,0 +1,57 @@
+"""Left-to-right decoding with an exact key-value cache; rows that have ended leave the batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dllm_rl.policies.autoregressive import AutoregressivePolicy
+from dllm_rl.registry import register
+from dllm_rl.types import Completions, Family, Prompts
+from samplers._noise import TOKEN, uniform
+from samplers._record import Recorder
+from samplers._statistics import entropy, pick
+
+
+@register("sampler", "ar")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoregressiveSampler:
+    """Next token, at a temperature (0 is greedy); one forward a column."""
+
+    name: ClassVar[str] = "ar"
+    families: ClassVar[tuple[Family, ...]] = ("autoregressive",)
+    temperature: float = 1.0
+
+    @torch.no_grad()
+    def generate(self, policy: AutoregressivePolicy, prompts: Prompts, *, seed: int) -> Completions:
+        """Sample one completion a row; a row without EOS at the end of the canvas keeps all its tokens."""
+        num_rows, length = len(prompts.ids), policy.facts.canvas_length
+        canvas = policy.empty_canvas(num_rows)
+        record = Recorder(canvas, keeps_states=False)
+        state = policy.start(prompts)
+        record.count(*prompts.ids.shape)
+        alive = torch.arange(num_rows)
+        for column in range(length):
+            tokens, log_probs = self._draw(state.logits, prompts.row_ids[alive], column, seed)
+            canvas[alive, column] = tokens
+            record.commit_step[alive, column] = column
+            record.log_probs[alive, column] = log_probs
+            record.entropy[alive, column] = entropy(state.logits[:, None])[:, 0]
+            going = tokens != policy.canvas.eos_id
+            if column + 1 == length or not going.any():
+                break
+            if not going.all():
+                index = going.nonzero().squeeze(1)
+                policy.keep_rows(state, index)
+                alive, tokens = alive[index], tokens[index]
+            policy.advance(state, tokens)
+            record.count(len(alive), 1)
+        return record.finish(policy, canvas)
+
+    def _draw(self, logits: Tensor, row_ids: Tensor, column: int, seed: int) -> tuple[Tensor, Tensor]:
+        noise = uniform(seed, row_ids, torch.tensor([column]), column, TOKEN)
+        tokens, log_probs = pick(logits[:, None], self.temperature, noise)
+        return tokens[:, 0], log_probs[:, 0]

@@ -1,0 +1,203 @@
+"""The invariants of every registered sampler, on random-weight policies of its families."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dllm_rl import registry
+from dllm_rl.policies.flow import transition_log_prob
+from samplers import DEFAULT_SAMPLERS
+from samplers._noise import TOKEN, uniform
+from samplers._statistics import entropy, log_odds, pick
+from tests.tiny_policies import PROMPTS
+
+CASES = [(name, family) for name, cls in registry.items("sampler") for family in cls.families]
+
+
+def draw(policy, name, *, temperature=1.0, seed=3, rows=(0, 1, 2), **options):
+    sampler = registry.get("sampler", name)(temperature=temperature, **options)
+    prompts = policy.prompts([PROMPTS[row % 3] for row in rows], rows)
+    return sampler.generate(policy, prompts, seed=seed)
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_nothing_is_masked_and_prompt_length_is_free(tiny_policies, name, family):
+    policy = tiny_policies[family]
+    out = draw(policy, name)
+    assert out.ids.shape == (3, 36)
+    assert not torch.isin(out.ids, torch.tensor([i for i in policy.banned_ids if i != policy.canvas.pad_id])).any()
+    after_eos = (out.ids == policy.canvas.eos_id).long().cumsum(1) - (out.ids == policy.canvas.eos_id).long() > 0
+    assert (out.ids[after_eos] == policy.canvas.pad_id).all()
+    assert not out.mask[after_eos].any()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_a_row_does_not_depend_on_its_batch(tiny_policies, name, family, temperature):
+    policy = tiny_policies[family]
+    together = draw(policy, name, temperature=temperature, rows=(0, 1, 2, 4))
+    swapped = draw(policy, name, temperature=temperature, rows=(4, 2, 1, 0))
+    assert torch.equal(together.ids, swapped.ids.flip(0))
+    alone = draw(policy, name, temperature=temperature, rows=(2,))
+    assert torch.equal(alone.ids[0], together.ids[2])
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_seeds_decide_and_global_random_state_is_untouched(tiny_policies, name, family):
+    policy = tiny_policies[family]
+    before = torch.get_rng_state()
+    first, again, other = draw(policy, name), draw(policy, name), draw(policy, name, seed=4)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first.ids, again.ids)
+    assert not torch.equal(first.ids, other.ids)
+
+
+@pytest.mark.parametrize(("name", "family"), [case for case in CASES if case[1] in ("masked", "slot")])
+def test_recorded_log_probs_equal_a_replay(tiny_policies, name, family):
+    """Each token's recorded probability is the model's at the recorded state: the ratio at the sampling weights is 1."""
+    policy = tiny_policies[family]
+    prompts = policy.prompts(PROMPTS, (0, 1, 2))
+    out = draw(policy, name)
+    trajectory = out.trajectory
+    for step in range(trajectory.num_steps):
+        here = trajectory.commit_step == step
+        order = None if trajectory.order is None else trajectory.order[:, step]
+        logits = policy.logits(prompts, trajectory.canvases[:, step], order=order)
+        state = trajectory.canvases[:, step]
+        assert (state[here] == policy.mask_id).all()
+        replay = logits.log_softmax(-1).gather(-1, trajectory.canvases[:, -1][..., None])[..., 0]
+        torch.testing.assert_close(replay[here], trajectory.log_probs[here], atol=2e-5, rtol=1e-4)
+    assert (trajectory.commit_step[out.mask] >= 0).all()
+
+
+def test_autoregressive_record_equals_a_full_forward(tiny_policies):
+    policy = tiny_policies["autoregressive"]
+    out = draw(policy, "ar")
+    logits = policy.logits(policy.prompts(PROMPTS, (0, 1, 2)), out.ids)
+    replay = logits.log_softmax(-1).gather(-1, out.ids[..., None])[..., 0]
+    torch.testing.assert_close(replay[out.mask], out.trajectory.log_probs[out.mask], atol=5e-5, rtol=1e-4)
+
+
+def test_flow_record_is_the_sum_of_its_transitions(tiny_policies):
+    policy = tiny_policies["flow"]
+    prompts = policy.prompts(PROMPTS, (0, 1, 2))
+    out = draw(policy, "flow_exact", num_steps=5)
+    trajectory, total = out.trajectory, torch.zeros(3, 36)
+    for step in range(5):
+        now, after = trajectory.time[step].expand(3), trajectory.time[step + 1].expand(3)
+        x, y = trajectory.canvases[:, step], trajectory.canvases[:, step + 1]
+        log_p = policy.logits(prompts, x, time=now).log_softmax(-1).gather(-1, y[..., None])[..., 0]
+        total += transition_log_prob(log_p, x == y, policy.jump_probability(now, after)[:, None])
+    torch.testing.assert_close(total, trajectory.log_probs, atol=1e-4, rtol=1e-4)
+
+
+def test_flow_transition_probabilities_sum_to_one():
+    log_p = torch.randn(2, 7).log_softmax(-1)
+    for q in (0.2, 0.7, 1.0):
+        same = torch.zeros(2, 7, dtype=torch.bool)
+        same[:, 3] = True
+        total = transition_log_prob(log_p, same, torch.full((2, 1), q)).exp().sum(-1)
+        torch.testing.assert_close(total, torch.ones(2), atol=1e-5, rtol=0)
+
+
+def test_exact_jump_composes_over_the_grid(tiny_policies):
+    """At a frozen prediction, redrawing over any grid leaves the same law: stay probabilities multiply to 0 at t = 1."""
+    policy = tiny_policies["flow"]
+    grid = torch.linspace(0, 1, 9)
+    stays = [1 - policy.jump_probability(grid[i : i + 1], grid[i + 1 : i + 2]) for i in range(8)]
+    upto = torch.stack(stays[:4]).prod()
+    torch.testing.assert_close(upto, torch.tensor(0.5), atol=1e-6, rtol=0)
+    assert stays[-1].item() == 0.0
+
+
+@pytest.mark.parametrize("steps", [36, 12, 5, 1])
+def test_masked_quota_spends_at_most_its_steps(tiny_policies, steps):
+    out = draw(tiny_policies["masked"], "low_confidence", num_steps=steps)
+    assert out.nfe <= steps
+    assert out.trajectory.num_steps == out.nfe
+    assert out.token_forwards <= steps * 3 * (36 + 96)
+
+
+def test_blocks_are_written_in_order(tiny_policies):
+    out = draw(tiny_policies["masked"], "low_confidence", num_steps=12, block_length=10)
+    step = out.trajectory.commit_step
+    for start in (0, 10, 20):
+        for row in range(3):
+            here, later = step[row, start : start + 10], step[row, start + 10 :]
+            if (here >= 0).any() and (later >= 0).any():
+                assert here.max() < later[later >= 0].min()
+
+
+def test_low_confidence_at_zero_temperature_is_the_plain_loop(tiny_policies):
+    """One token a step, greedy: the same tokens as a loop written out over the whole canvas."""
+    policy = tiny_policies["masked"]
+    prompts = policy.prompts(PROMPTS, (0, 1, 2))
+    canvas = policy.empty_canvas(3)
+    for _ in range(36):
+        logits = policy.logits(prompts, canvas)
+        confidence, best = logits.double().softmax(-1).max(-1)
+        confidence = confidence.masked_fill(canvas != policy.mask_id, -1)
+        chosen = confidence.argmax(1)
+        canvas[torch.arange(3), chosen] = best[torch.arange(3), chosen]
+    out = draw(policy, "low_confidence", temperature=0.0, num_steps=36)
+    assert torch.equal(out.ids, policy.canvas.close(canvas))
+
+
+def test_slots_with_no_thresholds_take_two_forwards_at_most(tiny_policies):
+    out = draw(tiny_policies["slot"], "slots", slot_threshold=0.0, token_threshold=0.0)
+    assert out.nfe <= 2
+
+
+def test_slots_at_full_thresholds_write_one_token_a_forward(tiny_policies):
+    out = draw(tiny_policies["slot"], "slots", slot_threshold=1.0, token_threshold=1.0)
+    step = out.trajectory.commit_step
+    for row in range(3):
+        used = step[row][step[row] >= 0]
+        assert used.unique().numel() == used.numel()
+
+
+def test_slot_canvas_must_be_whole(tiny_policies):
+    policy = tiny_policies["slot"]
+    odd = type(policy)(policy.model, policy.tokenizer, replace(policy.facts, canvas_length=34))
+    with pytest.raises(Exception, match="whole number of slots"):
+        draw(odd, "slots")
+
+
+def test_log_odds_separate_what_probabilities_cannot():
+    gaps = torch.linspace(20, 24, 10)
+    logits = torch.stack([gaps, torch.zeros(10)], dim=-1)[None]
+    assert log_odds(logits)[0].unique().numel() == 10
+
+
+def test_pick_matches_softmax_by_chi_square():
+    logits = torch.tensor([[[1.0, 0.0, -1.0, 2.0, -torch.inf]]]).expand(1, 20_000, 5)
+    noise = uniform(0, torch.tensor([7]), torch.arange(20_000), 0, TOKEN)
+    tokens, log_probs = pick(logits, 1.0, noise)
+    counts = torch.bincount(tokens.flatten(), minlength=5).double()
+    expected = logits[0, 0].double().softmax(-1) * 20_000
+    assert counts[4] == 0
+    statistic = ((counts - expected)[:4] ** 2 / expected[:4]).sum()
+    assert statistic < 16.3  # 99.9 % quantile, 3 degrees of freedom
+    torch.testing.assert_close(log_probs[0, 0], logits[0, 0].log_softmax(-1)[tokens[0, 0]])
+
+
+def test_noise_is_uniform_and_keyed():
+    noise = uniform(1, torch.arange(50), torch.arange(200), 3, TOKEN)
+    assert noise.min() > 0
+    assert noise.max() < 1
+    assert abs(noise.mean().item() - 0.5) < 0.01
+    assert noise.unique().numel() == noise.numel()
+    assert torch.equal(noise[7:8, 4:5], uniform(1, torch.tensor([7]), torch.tensor([4]), 3, TOKEN))
+
+
+def test_entropy_ignores_banned_ids():
+    logits = torch.tensor([[[0.0, 0.0, -torch.inf]]])
+    torch.testing.assert_close(entropy(logits)[0, 0], torch.tensor(2.0).log())
+
+
+def test_every_family_has_a_default_sampler():
+    for family, name in DEFAULT_SAMPLERS.items():
+        assert family in registry.get("sampler", name).families
