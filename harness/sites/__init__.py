@@ -6,6 +6,8 @@ from harness.sites.factory import make_site
 from harness.sites.generate import TaskSpec, make_tasks, site_keys, split_digest, tasks_of
 from harness.sites.gold import empty_plan, gold_plan
 from harness.sites.schema import FieldSpec, FormSpec, PageSpec, Site, SiteField, SitePage
+from harness.sites.scouting import scout_answers
+from harness.sites.server import SiteServer, Submission
 
 __all__ = [
     "FieldSpec",
@@ -14,6 +16,8 @@ __all__ = [
     "Site",
     "SiteField",
     "SitePage",
+    "SiteServer",
+    "Submission",
     "TaskSpec",
     "all_errors",
     "empty_plan",
@@ -23,6 +27,7 @@ __all__ = [
     "make_site",
     "make_tasks",
     "page_errors",
+    "scout_answers",
     "site_defaults",
     "site_keys",
     "split_digest",

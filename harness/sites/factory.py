@@ -37,6 +37,7 @@ def make_site(key: str) -> Site:
     held_out = layout.is_held_out
     chosen = _choose_fields(spec, size, rng)  # type: ignore[arg-type]
     decorate = _Decorator(size=size, is_held_out=held_out, rng=rng, chosen=chosen)  # type: ignore[arg-type]
+    pages = _pages(spec, layout, chosen, decorate, rng)
     return Site(
         key=key,
         form=spec,
@@ -46,7 +47,9 @@ def make_site(key: str) -> Site:
         is_held_out=held_out,
         brand=rng.choice(vocabulary.BRANDS),
         theme=rng.choice(THEMES),
-        pages=_pages(spec, layout, chosen, decorate, rng),
+        has_native_validation=rng.random() < 0.7,
+        done=rng.choice(wording.DONE.pool(held_out)),
+        pages=pages,
     )
 
 

@@ -13,7 +13,7 @@ from random import Random
 
 from dllm_rl.plan import quote
 from harness.sites import vocabulary as words
-from harness.sites.schema import TICKED, SiteField, Wording
+from harness.sites.schema import SiteField, Wording
 
 TYPED = Wording(
     train=(
@@ -91,22 +91,23 @@ def _plain(value: str) -> str:
 def _sentence(wish: Wish, dial: int, is_held_out: bool, rng: Random) -> str:
     spec = wish.field.spec
     label = rng.choice(spec.labels.pool(is_held_out)).lower().removeprefix("your ")
-    if _is_box(wish):
-        template = rng.choice((WANTED if TICKED in wish.wanted else UNWANTED).pool(is_held_out))
-        return _capital(template.format(label=label))
-    template = rng.choice((TYPED if spec.draw else CHOSEN).pool(is_held_out))
+    template = rng.choice(_templates(wish).pool(is_held_out))
+    if template.startswith("{label}"):
+        label = label.capitalize()
     values = [_converted(wish, value) if dial == 2 else _plain(value) for value in wish.wanted]
-    return _capital(template.format(label=label, value=" and ".join(values)))
+    return template.format(label=label, value=" and ".join(values))
+
+
+def _templates(wish: Wish) -> Wording:
+    if _is_box(wish):
+        return WANTED if wish.wanted else UNWANTED
+    return TYPED if wish.field.spec.draw else CHOSEN
 
 
 def _fact(is_held_out: bool, rng: Random) -> str:
     return rng.choice(FACTS.pool(is_held_out)).format(
         first=rng.choice(words.FIRST_NAMES), city=rng.choice(words.CITIES), company=rng.choice(words.COMPANIES)
     )
-
-
-def _capital(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
 
 
 def _converted(wish: Wish, value: str) -> str:

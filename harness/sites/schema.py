@@ -172,7 +172,11 @@ class SitePage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """One rendered instance of a form kind; everything in it follows from `key`."""
+    """One rendered instance of a form kind; everything in it follows from `key`.
+
+    has_native_validation: the browser checks the form before it is sent; elsewhere only the server does.
+    done: heading of the page after acceptance.
+    """
 
     key: str
     form: FormSpec
@@ -182,6 +186,8 @@ class Site:
     is_held_out: bool
     brand: str
     theme: str
+    has_native_validation: bool
+    done: str
     pages: tuple[SitePage, ...]
 
     @property

@@ -12,3 +12,8 @@ REVIEW_TITLE = Wording(
     train=("Review and confirm", "Check your answers", "Summary"), held_out=("One last look", "Is this right")
 )
 PLACEHOLDER = Wording(train=("Choose", "Select one", "Please choose", "--"), held_out=("Pick one", "Not chosen"))
+DONE = Wording(train=("Thank you", "We have it", "Received"), held_out=("That was all", "Got it"))
+WRONG = Wording(
+    train=("Please check these answers", "Something is missing or wrong", "Please correct"),
+    held_out=("This cannot be taken yet", "Look at these again"),
+)

@@ -16,7 +16,7 @@ HOTEL = FormSpec(
     pages=(page("Book a room|Hotel booking|Room request", "Your stay|Sleep with us"),),
     fields=(
         replace(FULL_NAME, labels=either("Guest|Guest name|Name of guest", "Visitor|Person staying")),
-        day("check_in", either("Check-in|Arrival date|First night", "Start of stay|Day of arrival"), required=True),
+        day("check_in", either("Check-in|Arrival date|First night", "Start of stay|Coming day"), required=True),
         day("check_out", either("Check-out|Departure date|Last day", "End of stay|Day of leaving"), required=True),
         FieldSpec(
             id="room",

@@ -1,0 +1,226 @@
+"""The HTTP server of the built-in sites: one application on loopback for all rollouts, which keeps what it received.
+
+Addresses: `/r/<rollout id>/<site key>/` is page 1, `.../2` the second page, `.../done` the page after acceptance.
+Every page is a real `<form method=post>`; a good answer redirects (303) to the next page, a bad one comes back as an
+error page (422) with the answers kept. State is in memory under the rollout id, so that rollouts never meet: start
+each walk under an id of its own, since a site remembers what was answered under an id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from dllm_rl.errors import ConfigError
+from harness.sites.answers import is_visible, page_errors, site_defaults
+from harness.sites.factory import make_site
+from harness.sites.render import render_done, render_form_page
+from harness.sites.schema import TICKED, Answers, Site, SiteField
+
+# The ports above 1023 that Chromium refuses to open (ERR_UNSAFE_PORT).
+RESTRICTED_PORTS = frozenset(
+    {1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """One attempt to hand in a page or the whole form.
+
+    accepted: the server took the whole form. fields: every field of the site by HTML name, merged over the pages that
+    were sent, in visible texts (`("on",)` for a ticked box, `()` for nothing). errors: messages of the error page.
+    """
+
+    accepted: bool
+    fields: Mapping[str, tuple[str, ...]]
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Visit:
+    """What the server knows of one rollout. num_done: how many pages in a row were answered without error."""
+
+    site: Site
+    answers: dict[str, tuple[str, ...]]
+    num_done: int = 0
+    pages_reached: int = 0
+    is_accepted: bool = False
+    submissions: list[Submission] = field(default_factory=list)
+
+
+class SiteServer:
+    """Serves every site key to every rollout id; start it in the event loop that also drives the browser."""
+
+    def __init__(self) -> None:
+        self._visits: dict[str, _Visit] = {}
+        self._server: uvicorn.Server | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._port = 0
+        self.app = Starlette(
+            routes=[
+                Route("/r/{rollout_id}/{site_key}/", self._first, methods=["GET", "POST"]),
+                Route("/r/{rollout_id}/{site_key}/done", self._done),
+                Route("/r/{rollout_id}/{site_key}/{number:int}", self._numbered, methods=["GET", "POST"]),
+            ]
+        )
+
+    async def start(self) -> None:
+        """Listen on a free port of loopback that Chromium will open."""
+        listener = _listen()
+        self._port = listener.getsockname()[1]
+        config = uvicorn.Config(
+            self.app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        )
+        self._server = _QuietServer(config)
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
+        while not self._server.started:
+            if self._task.done():
+                await self._task
+            await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """Stop listening; what was received stays readable."""
+        if self._server is None or self._task is None:
+            return
+        self._server.should_exit = True
+        await self._task
+        self._server = self._task = None
+
+    @property
+    def base_url(self) -> str:
+        """Origin of all sites, without a slash at the end."""
+        if not self._port:
+            raise ConfigError("the site server has no address yet. Call `await server.start()` first.")
+        return f"http://127.0.0.1:{self._port}"
+
+    def start_url(self, site_key: str, rollout_id: str) -> str:
+        """Address of page 1 for one rollout; the id may hold letters, digits, `.`, `_`, `-` and `~`."""
+        if not rollout_id or not all(
+            letter.isascii() and (letter.isalnum() or letter in "._-~") for letter in rollout_id
+        ):
+            raise ConfigError(f"rollout id '{rollout_id}' cannot stand in an address. Use letters, digits and . _ - ~")
+        return f"{self.base_url}/r/{rollout_id}/{site_key}/"
+
+    def submissions(self, rollout_id: str) -> tuple[Submission, ...]:
+        """All that was handed in under this id, in order; also pages of a wizard that were refused."""
+        visit = self._visits.get(rollout_id)
+        return tuple(visit.submissions) if visit else ()
+
+    def pages_reached(self, rollout_id: str) -> int:
+        """Number of the furthest page that was shown (from 1), 0 where none was."""
+        visit = self._visits.get(rollout_id)
+        return visit.pages_reached if visit else 0
+
+    def injections(self, rollout_id: str) -> tuple[str, ...]:
+        """Difficulties that the server added for this rollout on behalf of its task. The built-in sites add none."""
+        return ()
+
+    def forget(self, rollout_id: str) -> None:
+        """Drop everything about a rollout."""
+        self._visits.pop(rollout_id, None)
+
+    async def _first(self, request: Request) -> Response:
+        return await self._page(request, 1)
+
+    async def _numbered(self, request: Request) -> Response:
+        return await self._page(request, request.path_params["number"])
+
+    async def _page(self, request: Request, number: int) -> Response:
+        visit = self._visit(request)
+        if visit is None or not 1 <= number <= len(visit.site.pages):
+            return PlainTextResponse("no such page", status_code=404)
+        if number > visit.num_done + 1:
+            return RedirectResponse(_address(request, visit.num_done + 1), status_code=303)
+        if request.method == "GET":
+            visit.pages_reached = max(visit.pages_reached, number)
+            return _html(render_form_page(visit.site, number, visit.answers, (), request.url.path))
+        async with request.form() as form:
+            return self._receive(request, visit, number, form)
+
+    def _receive(self, request: Request, visit: _Visit, number: int, form: FormData) -> Response:
+        """Take the answers of one page: refuse them, go on to the next page, or accept the whole form."""
+        site, page = visit.site, visit.site.pages[number - 1]
+        visit.answers.update({item.name: _read_field(item, form) for item in page.fields})
+        errors = page_errors(site, number, visit.answers)
+        is_last = number == len(site.pages)
+        if errors or is_last:
+            submission = Submission(accepted=not errors, fields=_received(site, visit.answers), errors=errors)
+            visit.submissions.append(submission)
+        if errors:
+            visit.num_done = number - 1
+            html = render_form_page(site, number, visit.answers, errors, request.url.path)
+            return _html(html, status_code=422)
+        visit.num_done = number
+        visit.is_accepted = visit.is_accepted or is_last
+        target = _address(request, "done" if is_last else number + 1)
+        return RedirectResponse(target, status_code=303)
+
+    async def _done(self, request: Request) -> Response:
+        visit = self._visit(request)
+        if visit is None or not visit.is_accepted:
+            return PlainTextResponse("no such page", status_code=404)
+        return _html(render_done(visit.site))
+
+    def _visit(self, request: Request) -> _Visit | None:
+        """The state of a rollout, made at its first request; None for a site that does not exist or is not its own."""
+        rollout_id, key = request.path_params["rollout_id"], request.path_params["site_key"]
+        if rollout_id not in self._visits:
+            try:
+                site = make_site(key)
+            except ConfigError:
+                return None
+            self._visits[rollout_id] = _Visit(site=site, answers=site_defaults(site))
+        visit = self._visits[rollout_id]
+        return visit if visit.site.key == key else None
+
+
+class _QuietServer(uvicorn.Server):
+    """Leaves the signals of the process alone: the caller decides what Ctrl-C means."""
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+def _listen() -> socket.socket:
+    while True:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.bind(("127.0.0.1", 0))
+        if listener.getsockname()[1] not in RESTRICTED_PORTS:
+            return listener
+        listener.close()
+
+
+def _html(text: str, status_code: int = 200) -> HTMLResponse:
+    return HTMLResponse(text, status_code=status_code, headers={"Cache-Control": "no-store"})
+
+
+def _address(request: Request, page: int | str) -> str:
+    rollout_id, key = request.path_params["rollout_id"], request.path_params["site_key"]
+    return f"/r/{rollout_id}/{key}/" + ("" if page == 1 else str(page))
+
+
+def _read_field(item: SiteField, form: FormData) -> tuple[str, ...]:
+    """What was sent for a field, as visible texts; an HTML value that no option has stays as it is, to be refused."""
+    sent = [str(value) for value in form.getlist(item.name) if str(value).strip()]
+    if item.spec.kind == "checkbox" and not item.options:
+        return (TICKED,) if sent else ()
+    if item.options:
+        texts = {option.value: option.text for option in item.options}
+        return tuple(texts.get(value, value) for value in sent)
+    # Browsers send the line ends of a text area as CRLF.
+    return tuple(value.replace("\r\n", "\n") for value in sent[:1])
+
+
+def _received(site: Site, answers: Answers) -> dict[str, tuple[str, ...]]:
+    """Every field of the site; one that these answers do not open counts as not sent."""
+    return {item.name: answers.get(item.name, ()) if is_visible(site, item, answers) else () for item in site.fields}
