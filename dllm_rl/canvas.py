@@ -46,8 +46,8 @@ class Canvas:
         self.newline_ids: list[int] = tokenizer.encode("\n", add_special_tokens=False)
         if config.line_width and (fill is None or fill == tokenizer.unk_token_id or len(self.newline_ids) != 1):
             raise ConfigError(
-                f"an aligned canvas (line_width={config.line_width}) needs a tokenizer with {FILL_TOKEN} and one token for "
-                "a line break; this one lacks them. Use line_width=None (free-running lines) or add the tokens."
+                f"an aligned canvas (line_width={config.line_width}) needs a tokenizer with {FILL_TOKEN} and one token "
+                "for a line break; this one lacks them. Use line_width=None (free-running lines) or add the tokens."
             )
 
     def encode(self, text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""The metric row of a training step (names as TRL's where the meaning is the same; docs/metrics.md says how to read them)."""
+"""The metric row of a training step; names as TRL's where the meaning is the same, explained in docs/metrics.md."""
 
 from __future__ import annotations
 

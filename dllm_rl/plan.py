@@ -80,7 +80,7 @@ class Plan:
         return not self.errors
 
 
-class _Malformed(Exception):
+class _MalformedError(Exception):
     def __init__(self, column: int, expected: str) -> None:
         self.column, self.expected = column, expected
 
@@ -100,7 +100,7 @@ def parse_plan(text: str) -> Plan:
             break
         try:
             actions.append(_parse_line(line, number))
-        except _Malformed as error:
+        except _MalformedError as error:
             errors.append(ParseError(line=number, column=error.column + 1, expected=error.expected, text=line))
     return Plan(actions=tuple(actions), errors=tuple(errors))
 
@@ -116,32 +116,32 @@ def _parse_line(line: str, number: int) -> Action:
     word = _WORD.match(line, position, end)
     verb = word.group() if word else ""
     if verb not in VERBS:
-        raise _Malformed(position, f"a verb ({', '.join(VERBS)})")
+        raise _MalformedError(position, f"a verb ({', '.join(VERBS)})")
     position = _one_space(line, position + len(verb), end)
     ref = _REF.match(line, position, end)
     if ref is None:
-        raise _Malformed(position, "a ref such as p1.e3")
+        raise _MalformedError(position, "a ref such as p1.e3")
     position = ref.end()
     value = None
     if verb in VERBS_WITH_VALUE:
         position = _one_space(line, position, end)
         value, position = _quoted(line, position, end)
         if verb == "press" and value not in PRESSABLE_KEYS:
-            raise _Malformed(ref.end() + 1, f"a key ({', '.join(PRESSABLE_KEYS)})")
+            raise _MalformedError(ref.end() + 1, f"a key ({', '.join(PRESSABLE_KEYS)})")
     if position != end:
-        raise _Malformed(position, "end of line")
+        raise _MalformedError(position, "end of line")
     return Action(verb=verb, ref=ref.group(), value=value, line=number)  # type: ignore[arg-type]
 
 
 def _one_space(line: str, position: int, end: int) -> int:
     if position >= end or line[position] != " ":
-        raise _Malformed(position, "one space")
+        raise _MalformedError(position, "one space")
     return position + 1
 
 
 def _quoted(line: str, position: int, end: int) -> tuple[str, int]:
     if position >= end or line[position] != '"':
-        raise _Malformed(position, 'a value in double quotes, such as "Anna"')
+        raise _MalformedError(position, 'a value in double quotes, such as "Anna"')
     characters: list[str] = []
     position += 1
     while position < end:
@@ -151,13 +151,13 @@ def _quoted(line: str, position: int, end: int) -> tuple[str, int]:
         if character == "\\":
             escape = line[position + 1] if position + 1 < end else ""
             if escape not in _ESCAPES:
-                raise _Malformed(position, 'one of the escapes \\" \\\\ \\n')
+                raise _MalformedError(position, 'one of the escapes \\" \\\\ \\n')
             characters.append(_ESCAPES[escape])
             position += 2
         else:
             characters.append(character)
             position += 1
-    raise _Malformed(end, "a closing double quote")
+    raise _MalformedError(end, "a closing double quote")
 
 
 def quote(value: str) -> str:

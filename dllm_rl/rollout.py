@@ -1,4 +1,4 @@
-"""Make rollouts: tasks to prompts, prompts to plans, plans to outcomes, outcomes to rewards. Made once, never changed."""
+"""Make rollouts: tasks to prompts, prompts to plans, plans to outcomes, outcomes to rewards. Made once."""
 
 from __future__ import annotations
 

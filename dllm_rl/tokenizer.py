@@ -1,4 +1,4 @@
-"""The built-in tokenizer: byte-level BPE over prompts and plans, so that any text is read and common words are one token.
+"""The built-in tokenizer: byte-level BPE over prompts and plans: reads any text, common words are one token.
 
 Two choices make plans easy to copy for a small model: digits come in pairs, and an opening quote in a plan is followed
 by the same token as the word in running text (the normaliser puts a space after it, the decoder takes it away).

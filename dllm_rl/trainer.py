@@ -1,4 +1,4 @@
-"""The reinforcement-learning loop on accelerate: collect, draw views once, score current and old policy on the same views.
+"""The reinforcement-learning loop on accelerate: collect, draw views once, score all policies on the same views.
 
 Legend: u inner step of mu; R, T valid rows and scored tokens of the whole step. The trainer owns all noise: views come
 from the stream ("masks", step, u), tasks from "tasks", completions from (seed, row id). Old scores at u = 0 are the

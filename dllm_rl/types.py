@@ -148,7 +148,7 @@ class Rollouts:
 class Corruption:
     """How a family's forward process hides or noises the canvas: the facts that views are drawn from.
 
-    mask_id: None for the autoregressive and the uniform-source flow family. vocab_size: ids a uniform source draws from.
+    mask_id: None for the autoregressive and the uniform-source flow family. vocab_size: ids of a uniform source.
     slot_size: tokens of a slot. block_size: tokens of a block. schedule_power: kappa_t = t ** power (flow).
     num_steps: denoising steps of the sampler that made the rollouts.
     banned_ids: ids that neither sampler nor noise ever writes.

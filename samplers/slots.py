@@ -31,7 +31,7 @@ from samplers._statistics import entropy, log_odds, pick
 @register("sampler", "slots")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotSampler:
-    """slot_threshold opens slots, token_threshold accepts positions inside them; both are probabilities of the top token."""
+    """slot_threshold opens slots, token_threshold accepts positions inside; both are top-token probabilities."""
 
     name: ClassVar[str] = "slots"
     families: ClassVar[tuple[Family, ...]] = ("slot",)

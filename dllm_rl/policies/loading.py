@@ -73,8 +73,8 @@ def _load_foreign(path: str, facts: dict[str, Any]) -> tuple[Any, Any, dict[str,
         model = AutoModelForCausalLM.from_pretrained(path, config=config)
     except OSError as error:
         raise CheckpointError(
-            f"cannot load '{path}': {str(error).splitlines()[0]} Expected builtin:<family>, a folder with config.json and "
-            "safetensors, or a hub id that this machine can reach."
+            f"cannot load '{path}': {str(error).splitlines()[0]} Expected builtin:<family>, a folder with config.json "
+            "and safetensors, or a hub id that this machine can reach."
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -2,7 +2,7 @@
 
 It takes what the policies need and a stock decoder lacks: any boolean attention mask over any feed order, logits at
 chosen positions only, and, for the flow family, a noise level. RMSNorm, rotary positions (2104.09864), SwiGLU
-(2002.05202), tied embeddings; the time embedding (2212.09748, one modulation shared by all layers) is zero at the start.
+(2002.05202), tied embeddings; the time embedding (2212.09748, one modulation for all layers) is zero at the start.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
 class TinyConfig(PreTrainedConfig):
-    """Sizes of the built-in model, and under `policy` the facts of its family (see `dllm_rl.policies.base.PolicyFacts`)."""
+    """Sizes of the built-in model; `policy` holds the facts of its family (`dllm_rl.policies.base.PolicyFacts`)."""
 
     model_type = "dllm_rl_tiny"
 

@@ -1,4 +1,4 @@
-"""What every family promises: padding changes nothing, chosen columns equal all columns, files load as they were saved."""
+"""What every family promises: padding changes nothing, chosen columns equal all, files load as saved."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_seeds_decide_and_global_random_state_is_untouched(tiny_policies, name, 
 
 @pytest.mark.parametrize(("name", "family"), [case for case in CASES if case[1] in ("masked", "slot")])
 def test_recorded_log_probs_equal_a_replay(tiny_policies, name, family):
-    """Each token's recorded probability is the model's at the recorded state: the ratio at the sampling weights is 1."""
+    """Each token's recorded probability is the model's at the recorded state: ratio 1 at the same weights."""
     policy = tiny_policies[family]
     prompts = policy.prompts(PROMPTS, (0, 1, 2))
     out = draw(policy, name)
@@ -104,7 +104,7 @@ def test_flow_transition_probabilities_sum_to_one():
 
 
 def test_exact_jump_composes_over_the_grid(tiny_policies):
-    """At a frozen prediction, redrawing over any grid leaves the same law: stay probabilities multiply to 0 at t = 1."""
+    """At a frozen prediction, redrawing over any grid leaves the same law; at t = 1 nothing stays."""
     policy = tiny_policies["flow"]
     grid = torch.linspace(0, 1, 9)
     stays = [1 - policy.jump_probability(grid[i : i + 1], grid[i + 1 : i + 2]) for i in range(8)]
