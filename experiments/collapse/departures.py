@@ -56,15 +56,6 @@ class Departure:
     after: float
 
 
-def with_spread(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Add `ratio_spread`, the distance between the 5 % and 95 % quantiles of the importance ratio."""
-    rows = []
-    for row in metrics:
-        low, high = row.get("ratio/q05"), row.get("ratio/q95")
-        rows.append(dict(row) if low is None or high is None else {**row, "ratio_spread": high - low})
-    return rows
-
-
 def departure(series: Series, signal: Signal, window: int) -> Departure | None:
     """Find where a signal leaves the band of its first window and stays out for a window.
 
@@ -97,7 +88,6 @@ def departure(series: Series, signal: Signal, window: int) -> Departure | None:
 
 
 def departures(metrics: Sequence[Mapping[str, Any]], window: int) -> tuple[Departure, ...]:
-    """All departures of a run, earliest first."""
-    rows = with_spread(metrics)
-    found = [departure(read_series(rows, signal.name), signal, window) for signal in SIGNALS]
+    """All departures of a run (metrics under uniform names), earliest first."""
+    found = [departure(read_series(metrics, signal.name), signal, window) for signal in SIGNALS]
     return tuple(sorted((item for item in found if item is not None), key=lambda item: item.step))

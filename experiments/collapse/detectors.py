@@ -100,9 +100,12 @@ def cusum(series: Series, window: int) -> Alarm | None:
     return None
 
 
-def non_finite(series: Series) -> Alarm | None:
-    """Find a value that is no number, or infinite, twice running (or at the last step)."""
-    is_bad = ~np.isfinite(series.values)
+def non_finite(series: Series, *, is_count: bool = False) -> Alarm | None:
+    """Find a value that is no number, or infinite, twice running (or at the last step).
+
+    is_count: the series itself counts non-finite values, so that anything above 0 is one.
+    """
+    is_bad = ~np.isfinite(series.values) | (is_count & (series.values > 0))
     start = first_streak(is_bad, min(_NON_FINITE_STREAK, max(1, len(is_bad))))
     if start is None and len(is_bad) and is_bad[-1]:
         start = len(is_bad) - 1
@@ -115,7 +118,7 @@ def non_finite(series: Series) -> Alarm | None:
         severity="error",
         onset=step,
         raised=step,
-        message=f"{series.name} is not finite from step {step} on",
+        message=f"{series.name} {'is above 0' if is_count else 'is not finite'} from step {step} on",
     )
 
 

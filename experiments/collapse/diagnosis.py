@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from experiments.collapse import detectors
-from experiments.collapse.departures import Departure, departures, with_spread
+from experiments.collapse.departures import Departure, departures
 from experiments.collapse.detectors import Alarm
+from experiments.collapse.names import uniform
 from experiments.collapse.series import MIN_TREND_STEPS, read_series, window_of
 
 Kind = Literal[
@@ -45,6 +46,7 @@ USUAL_CAUSE: dict[Kind, str] = {
     "unexplained": "the reward fell and no watched signal says why",
 }
 _OWN_DOING: tuple[Kind, ...] = ("off_policy", "concentration", "drift", "unexplained", "numerical")
+_COUNTS_OF_NON_FINITE = ("nonfinite_log_probs", "nonfinite_gradients")
 _FINITE_SIGNALS = ("reward", "grad_norm", "kl", "ratio/mean", "entropy", "loss", "ess")
 
 
@@ -78,8 +80,8 @@ class Diagnosis:
 
 
 def diagnose(metrics: Sequence[Mapping[str, Any]]) -> Diagnosis:
-    """Diagnose a run from its rows of metrics (names as in `metrics.jsonl`, one row a step)."""
-    rows = with_spread(metrics)
+    """Diagnose a run from its rows of metrics, one a step: names as in `metrics.jsonl`, or as TRL or verl write."""
+    rows = uniform(metrics)
     window = window_of(len(rows))
     alarms = _alarms(rows, window)
     moved = departures(rows, window)
@@ -106,6 +108,7 @@ def _alarms(rows: Sequence[Mapping[str, Any]], window: int) -> tuple[Alarm, ...]
         return read_series(rows, name)
 
     found = [detectors.non_finite(series(name)) for name in _FINITE_SIGNALS]
+    found += [detectors.non_finite(series(name), is_count=True) for name in _COUNTS_OF_NON_FINITE]
     found.append(detectors.off_policy_at_start(series("ratio_dev_u0")))
     found.append(detectors.faults(series("fault_share"), window))
     found += [detectors.drawdown(series(name), window) for name in ("reward", "success")]
