@@ -285,4 +285,4 @@ def _clean_first(
     keys = torch.rand(hidden.shape, generator=generator, device=generator.device).to(hidden.device)
     natural = 1.0 + torch.arange(num_units, device=hidden.device)
     keys = torch.where(hidden, natural, keys)
-    return keys.repeat_interleave(unit, dim=-1)[..., : columns.shape[-1]].argsort(-1, stable=True)
+    return keys.repeat_interleave(unit, dim=-1)[..., : columns.shape[-1]].argsort(dim=-1, stable=True)
