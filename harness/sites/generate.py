@@ -64,9 +64,9 @@ def make_tasks(
 ) -> tuple[Task, ...]:
     """Make `count` tasks of a split, balanced over form kinds and dials.
 
-    Equal arguments give equal tasks on every machine; a larger count continues the same list. Ids are unique over
-    seeds. The sites of two splits are never the same: `site_keys` draws them from disjoint seeds, and `test_layout`
-    also from layouts and wordings of its own.
+    Equal arguments give equal tasks on every machine; a larger count continues the same list. The sites of two splits
+    are never the same: `site_keys` draws them from disjoint seeds, and `test_layout` also from layouts and wordings of
+    its own.
     """
     spec = TaskSpec(
         split=split, count=count, seed=seed, size=size, dials=dials, sites_per_kind=sites_per_kind, kinds=kinds
@@ -83,8 +83,7 @@ def tasks_of(spec: TaskSpec) -> tuple[Task, ...]:
         kind, dial = kinds[index % len(kinds)], spec.dials[index // len(kinds) % len(spec.dials)]
         rng = python_random(spec.seed, "task", spec.split, spec.size, index)
         site = make_site(rng.choice(pools[kind]))
-        number = f"{index}" if spec.seed == 0 else f"{index}r{spec.seed}"
-        tasks.append(_make_task(f"{spec.split}/{kind}-{site.seed}-{number}", spec.split, site, dial, rng))
+        tasks.append(_make_task(index, spec.split, site, dial, rng))
     return tuple(tasks)
 
 
@@ -106,13 +105,16 @@ def split_digest(tasks: Iterable[Task]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _make_task(task_id: str, split: str, site: Site, dial: int, rng: Random) -> Task:
+def _make_task(index: int, split: str, site: Site, dial: int, rng: Random) -> Task:
+    """The id ends with a digest of what is asked, so that tasks of other seeds and settings have other ids."""
     wishes = draw_wishes(site, rng)
     gold = tuple(
         GoldField(name=wish.field.name, kind=wish.field.spec.kind, wanted=wish.wanted, label=wish.field.label)
         for wish in wishes
     )
     instruction = write_instruction(wishes, dial=dial, is_held_out=site.is_held_out, rng=rng)
+    digest = hashlib.sha256(repr((site.key, instruction, gold)).encode()).hexdigest()[:6]
+    task_id = f"{split}/{site.form.kind}-{site.seed}-{index}.{digest}"
     return Task(id=task_id, split=split, site=site.key, instruction=instruction, gold=gold, dial=dial)
 
 
