@@ -1,0 +1,164 @@
+"""The browser pool: launches Chromium, hands out tabs by isolation mode, recycles, recovers, ends its own processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from playwright.async_api import Browser, Playwright, async_playwright
+
+from harness import chromium
+from harness.faults import EnvironmentFault, attribute
+from harness.pace import Pace
+from harness.tab import Tab
+
+Isolation = Literal["page", "context"]
+RECYCLE_PAGE_AFTER = 200
+RECYCLE_BROWSER_AFTER = 4000
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """One browser process with its idle tabs. A retired browser takes no new rollout and is closed with its last."""
+
+    browser: Browser
+    pid: int
+    idle: list[Tab] = field(default_factory=list)
+    num_active: int = 0
+    num_rollouts: int = 0
+    is_retired: bool = False
+
+
+class BrowserPool:
+    """Tabs for rollouts. All coroutines belong to one event loop.
+
+    isolation "context": a new context for every rollout. "page": a tab is used again after cookies and storage were
+    cleared, which is verified at the next load; it is recycled after 200 rollouts, since its process grows.
+    """
+
+    def __init__(self, *, recycle_after: int = RECYCLE_PAGE_AFTER) -> None:
+        self.pace = Pace()
+        self.recycle_after = recycle_after
+        self._playwright: Playwright | None = None
+        self._current: _Running | None = None
+        self._all: list[_Running] = []
+        self._lock = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Launch the browser. Raises BrowserMissingError where there is none."""
+        await self._running()
+
+    async def close(self) -> None:
+        """End every browser that this pool started, and the driver."""
+        for running in list(self._all):
+            await self._end(running)
+        self._current = None
+        if self._playwright:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._playwright.stop(), 5)
+        self._playwright = None
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of our browsers."""
+        return tuple(running.pid for running in self._all)
+
+    @asynccontextmanager
+    async def tab(self, isolation: Isolation, *, is_fresh: bool = False) -> AsyncIterator[Tab]:
+        """Lend a tab for one rollout. is_fresh: never one that was used before. What fails inside closes the tab."""
+        with attribute("browser"):
+            running = await self._running()
+            running.num_active += 1
+        tab: Tab | None = None
+        is_kept = False
+        try:
+            with attribute("browser"):
+                tab = await self._take(running, isolation, is_fresh)
+            yield tab
+            is_kept = isolation == "page" and tab.num_rollouts < self.recycle_after and not running.is_retired
+            if is_kept:
+                is_kept = await self._give_back(running, tab)
+        finally:
+            running.num_active -= 1
+            if tab and not is_kept:
+                await tab.close()
+            if running.is_retired and not running.num_active:
+                await self._end(running)
+
+    def retire(self) -> None:
+        """Let the next rollout have a new browser; the present one ends with the last rollout in it."""
+        if self._current:
+            self._current.is_retired = True
+            self._current = None
+
+    async def _take(self, running: _Running, isolation: Isolation, is_fresh: bool) -> Tab:
+        running.num_rollouts += 1
+        if running.num_rollouts >= RECYCLE_BROWSER_AFTER and running is self._current:
+            self.retire()
+        can_reuse = isolation == "page" and not is_fresh and running.idle
+        tab = (
+            running.idle.pop()
+            if can_reuse
+            else await asyncio.wait_for(Tab.open(running.browser, self.pace), self.pace.seconds(10))
+        )
+        tab.num_rollouts += 1
+        return tab
+
+    async def _give_back(self, running: _Running, tab: Tab) -> bool:
+        try:
+            await tab.reset()
+        except EnvironmentFault:
+            return False
+        running.idle.append(tab)
+        return True
+
+    async def _running(self) -> _Running:
+        async with self._lock:
+            if self._current and not self._current.browser.is_connected():
+                self.retire()
+            for running in [item for item in self._all if item.is_retired and not item.num_active]:
+                await self._end(running)
+            if self._current is None:
+                self._current = await self._launch()
+            return self._current
+
+    async def _launch(self) -> _Running:
+        """Launch a browser; a driver that died with it is started anew."""
+        for is_last in (False, True):
+            try:
+                if self._playwright is None:
+                    self._playwright = await async_playwright().start()
+                browser = await asyncio.wait_for(chromium.launch(self._playwright), self.pace.seconds(30))
+                running = _Running(browser=browser, pid=await _browser_pid(browser))
+                self._all.append(running)
+                return running
+            except Exception as error:
+                if is_last or "Connection closed" not in str(error):
+                    raise
+                self._playwright = None
+        raise AssertionError("unreachable")
+
+    async def _end(self, running: _Running) -> None:
+        if running not in self._all:
+            return
+        self._all.remove(running)
+        if running is self._current:
+            self._current = None
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(running.browser.close(), 5)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(running.pid, signal.SIGKILL)
+
+
+async def _browser_pid(browser: Browser) -> int:
+    session = await browser.new_browser_cdp_session()
+    processes = (await session.send("SystemInfo.getProcessInfo"))["processInfo"]
+    await session.detach()
+    return next(process["id"] for process in processes if process["type"] == "browser")

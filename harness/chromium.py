@@ -1,0 +1,89 @@
+"""Finds a Chromium, and the arguments it is launched with: no foreign host, no background traffic, no GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.async_api import Browser, Playwright
+from playwright.async_api import Error as PlaywrightError
+
+from dllm_rl.errors import BrowserMissingError
+
+ENV_OVERRIDE = "DLLM_RL_CHROMIUM"
+SYSTEM_NAMES = (
+    "chromium-headless-shell",
+    "chrome-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+)
+_MAC_PATHS = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
+_ARGUMENTS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+)
+
+
+def arguments() -> list[str]:
+    """Launch arguments. The sandbox stays on, except for root, for whom Chromium refuses to start with it."""
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    return [*_ARGUMENTS, *(["--no-sandbox"] if is_root else [])]
+
+
+def system_chromium() -> str | None:
+    """Path of a Chromium of the system: the override first, then the known names, the headless shell before the rest."""
+    override = os.environ.get(ENV_OVERRIDE)
+    if override:
+        if not shutil.which(override):
+            raise BrowserMissingError(
+                f"{ENV_OVERRIDE} names '{override}', which is not a program. Correct or unset it."
+            )
+        return shutil.which(override)
+    found = next((path for name in SYSTEM_NAMES if (path := shutil.which(name))), None)
+    return found or next((path for path in _MAC_PATHS if Path(path).exists()), None)
+
+
+async def launch(playwright: Playwright) -> Browser:
+    """Launch Playwright's own Chromium where it is installed, else the system's. Raises BrowserMissingError.
+
+    Playwright's driver ends the browser when it is told to, on SIGINT, and when this process is gone (its pipe closes).
+    """
+    if not os.environ.get(ENV_OVERRIDE) and _has_own(playwright):
+        return await playwright.chromium.launch(args=arguments())
+    path = system_chromium()
+    if path is None:
+        raise BrowserMissingError(_how_to_install())
+    try:
+        return await playwright.chromium.launch(executable_path=path, args=arguments())
+    except PlaywrightError as error:
+        if "Executable doesn't exist" in str(error) or "shared libraries" in str(error):
+            raise BrowserMissingError(f"Chromium at {path} does not start: {error}. {_how_to_install()}") from error
+        raise
+
+
+def _has_own(playwright: Playwright) -> bool:
+    """Playwright knows only the path of the full browser; the shell is installed in a folder beside it."""
+    full = Path(playwright.chromium.executable_path)
+    shells = full.parents[2].glob("chromium_headless_shell-*/*/*headless*shell*") if len(full.parents) > 2 else ()
+    return any(path.is_file() for path in shells)
+
+
+def _how_to_install() -> str:
+    return (
+        "no Chromium found. Install one with "
+        f"`{Path(sys.executable).name} -m playwright install --with-deps --only-shell chromium`, or the package "
+        f"`chromium` of your system, or set {ENV_OVERRIDE} to the path of a Chromium."
+    )

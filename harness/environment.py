@@ -1,0 +1,271 @@
+"""The form environment: tasks on the built-in sites, observed and run in real Chromium, judged by the server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from dllm_rl.errors import ConfigError, HarnessError, unknown_name
+from dllm_rl.plan import Plan, parse_plan
+from dllm_rl.registry import register
+from dllm_rl.tasks import SPLITS, Outcome, Page, Task
+from harness import outcome as outcomes
+from harness.browser import BrowserPool, Isolation
+from harness.executor import Executor, ExecutorName
+from harness.executor_fast import FastExecutor
+from harness.executor_trusted import TrustedExecutor
+from harness.faults import EnvironmentFault, attribute
+from harness.outcome import Evidence
+from harness.reward import success
+from harness.rollout import ServerView, execute
+from harness.scoring import score_plan
+from harness.scout import scout
+from harness.scout_cache import ScoutCache, default_cache_dir
+from harness.sites import gold_plan, make_site, make_tasks, scout_answers, site_defaults
+from harness.sites.server import SiteServer
+
+EXECUTORS: dict[str, Executor] = {"fast": FastExecutor(), "trusted": TrustedExecutor()}
+ISOLATIONS: tuple[Isolation, ...] = ("page", "context")
+NUM_ATTEMPTS = 3
+ROLLOUT_SECONDS = 60.0
+DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120, "test_layout": 60}
+OnResult = Callable[[int, Outcome], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormSettings:
+    """Settings of the form environment.
+
+    counts: tasks a split. size, dials, seed, kinds, sites_per_kind: as `harness.sites.make_tasks` takes them.
+    isolation, executor: what `run` uses where a call does not say otherwise. concurrency: rollouts at a time.
+    shares_identical: equal (task, plan) pairs of one call are run once, since their outcomes are equal.
+    cache_dir: where scouted sites are kept; None for the user's cache folder.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    size: str = "small"
+    dials: tuple[int, ...] = (0, 1)
+    seed: int = 0
+    kinds: tuple[str, ...] | None = None
+    sites_per_kind: int | None = None
+    isolation: Isolation = "page"
+    executor: ExecutorName = "fast"
+    concurrency: int = 3
+    shares_identical: bool = True
+    cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        for split in self.counts:
+            if split not in SPLITS:
+                raise unknown_name("split", split, SPLITS)
+        if self.isolation not in ISOLATIONS:
+            raise unknown_name("isolation", self.isolation, ISOLATIONS)
+        if self.executor not in EXECUTORS:
+            raise unknown_name("executor", self.executor, EXECUTORS)
+        if self.concurrency < 1:
+            raise ConfigError(f"concurrency is {self.concurrency}; expected at least 1.")
+
+
+@register("environment", "forms")
+class FormEnvironment:
+    """Implements `dllm_rl.protocols.Environment`. All coroutines belong to one event loop.
+
+    quarantined: ids of tasks whose gold plan failed its self-check, with the reason; `tasks` leaves them out.
+    """
+
+    def __init__(self, settings: FormSettings | None = None) -> None:
+        self.settings = settings or FormSettings()
+        self.pool = BrowserPool()
+        self.server = SiteServer()
+        self.quarantined: dict[str, str] = {}
+        self._cache = ScoutCache(self.settings.cache_dir or default_cache_dir())
+        self._tasks: dict[str, tuple[Task, ...]] = {}
+        self._scouting: dict[str, asyncio.Lock] = {}
+        self._ids = itertools.count(1)
+        self._places = asyncio.Semaphore(self.settings.concurrency)
+        self._is_open = False
+
+    async def open(self) -> None:
+        """Start the site server and the browser."""
+        if not self._is_open:
+            await self.server.start()
+            self._is_open = True
+        await self.pool.open()
+
+    async def close(self) -> None:
+        """End the browser and the server."""
+        await self.pool.close()
+        if self._is_open:
+            self._is_open = False
+            await self.server.stop()
+
+    async def __aenter__(self) -> FormEnvironment:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def tasks(self, split: str) -> tuple[Task, ...]:
+        """All tasks of a split in a fixed order, without quarantined ones. Needs no browser."""
+        if split not in self._tasks:
+            settings = self.settings
+            count = {**DEFAULT_COUNTS, **settings.counts}.get(split, 0)
+            self._tasks[split] = make_tasks(
+                split,
+                count=count,
+                seed=settings.seed,
+                size=settings.size,  # type: ignore[arg-type]
+                dials=settings.dials,
+                kinds=settings.kinds,
+                sites_per_kind=settings.sites_per_kind,
+            )
+        return tuple(task for task in self._tasks[split] if task.id not in self.quarantined)
+
+    async def observe(self, task: Task) -> Page:
+        """The scouted page of the task's site, from memory, disk or, the first time, from the browser."""
+        page = self._cache.get(task.site)
+        if page is not None:
+            return page
+        async with self._scouting.setdefault(task.site, asyncio.Lock()):
+            page = self._cache.get(task.site) or await self._scout(task.site)
+            self._cache.put(task.site, page)
+            return page
+
+    async def observe_many(self, tasks: Sequence[Task]) -> list[Page]:
+        """Observe several tasks, in their order."""
+        return list(await _all_or_none(self.observe(task) for task in tasks))
+
+    def gold_plan(self, task: Task, page: Page) -> str:
+        """The plan that does what the task asks for."""
+        return gold_plan(task, page)
+
+    async def score(self, task: Task, plan: str) -> float:
+        """Cheap score of an intermediate plan, without running it; the gold plan scores 1."""
+        return score_plan(task, await self.observe(task), site_defaults(make_site(task.site)), plan)
+
+    async def run(
+        self, task: Task, plan: str, *, isolation: Isolation | None = None, executor: ExecutorName | None = None
+    ) -> Outcome:
+        """Run a plan once and judge it. What the environment loses is tried again: fresh page, then fresh browser."""
+        page = await self.observe(task)
+        parsed = parse_plan(plan)
+        chosen = EXECUTORS[executor or self.settings.executor]
+        reason = ""
+        async with self._places:
+            for attempt in range(NUM_ATTEMPTS):
+                if attempt == NUM_ATTEMPTS - 1:
+                    self.pool.retire()
+                try:
+                    mode = isolation or self.settings.isolation
+                    result = await self._attempt(task, page, parsed, chosen, mode, is_fresh=attempt > 0)
+                    return replace(result, num_attempts=attempt + 1)
+                except EnvironmentFault as fault:
+                    reason = str(fault)
+        return outcomes.lost(task, page, reason, NUM_ATTEMPTS)
+
+    async def run_many(
+        self,
+        pairs: Sequence[tuple[Task, str]],
+        *,
+        isolation: Isolation | None = None,
+        executor: ExecutorName | None = None,
+        on_result: OnResult | None = None,
+    ) -> list[Outcome]:
+        """Run several plans at a time. Outcomes are in the order of `pairs`; on_result(index, outcome) comes as they end."""
+        running: dict[tuple[str, str] | int, asyncio.Task[Outcome]] = {}
+
+        async def one(index: int, task: Task, plan: str) -> Outcome:
+            key = (task.id, plan) if self.settings.shares_identical else index
+            if key not in running:
+                running[key] = asyncio.ensure_future(self.run(task, plan, isolation=isolation, executor=executor))
+            result = await running[key]
+            if on_result:
+                on_result(index, result)
+            return result
+
+        try:
+            return list(await _all_or_none(one(index, task, plan) for index, (task, plan) in enumerate(pairs)))
+        finally:
+            for item in running.values():
+                item.cancel()
+            await asyncio.gather(*running.values(), return_exceptions=True)
+
+    async def self_check(self, tasks: Sequence[Task]) -> list[Task]:
+        """Run the gold plan of each task; those that do not succeed are quarantined, the others returned."""
+        pages = await self.observe_many(tasks)
+        pairs = [(task, gold_plan(task, page)) for task, page in zip(tasks, pages, strict=True)]
+        results = await self.run_many(pairs)
+        for task, result in zip(tasks, results, strict=True):
+            if result.is_valid and success(result).value != 1.0:
+                self.quarantined[task.id] = result.fault_reason or "its gold plan does not score 1"
+        return [task for task in tasks if task.id not in self.quarantined]
+
+    async def _attempt(
+        self, task: Task, page: Page, plan: Plan, executor: Executor, isolation: Isolation, *, is_fresh: bool
+    ) -> Outcome:
+        rollout_id = f"r{next(self._ids)}"
+        server = ServerView(
+            is_accepted=lambda: any(item.accepted for item in self.server.submissions(rollout_id)),
+            rejections=lambda: [item.errors for item in self.server.submissions(rollout_id) if not item.accepted],
+        )
+        try:
+            async with asyncio.timeout(self.pool.pace.seconds(ROLLOUT_SECONDS)):
+                async with self.pool.tab(isolation, is_fresh=is_fresh) as tab:
+                    started = time.perf_counter()
+                    await tab.goto(self.server.start_url(task.site, rollout_id))
+                    loaded = time.perf_counter() - started
+                    with attribute("execute"):
+                        execution = await execute(tab, executor, plan, page, server)
+            execution.seconds["load"] = loaded
+            return outcomes.judge(
+                Evidence(
+                    task=task,
+                    page=page,
+                    plan=plan,
+                    execution=execution,
+                    submissions=self.server.submissions(rollout_id),
+                    pages_reached=self.server.pages_reached(rollout_id),
+                    defaults=site_defaults(make_site(task.site)),
+                )
+            )
+        except TimeoutError:
+            raise EnvironmentFault("the rollout did not end in time") from None
+        finally:
+            self.server.forget(rollout_id)
+
+    async def _scout(self, site_key: str) -> Page:
+        ids: list[str] = []
+
+        def new_start_url() -> str:
+            ids.append(f"s{next(self._ids)}")
+            return self.server.start_url(site_key, ids[-1])
+
+        answers = scout_answers(make_site(site_key))
+        async with self._places:
+            for attempt in range(NUM_ATTEMPTS):
+                try:
+                    async with self.pool.tab("page", is_fresh=attempt > 0) as tab:
+                        return await scout(tab, new_start_url, answers)
+                except EnvironmentFault as fault:
+                    reason = str(fault)
+                finally:
+                    for rollout_id in ids:
+                        self.server.forget(rollout_id)
+        raise HarnessError(f"site {site_key} could not be scouted in {NUM_ATTEMPTS} attempts: {reason}")
+
+
+async def _all_or_none(coroutines):
+    """Results in order; the first exception cancels the others, and none is left running."""
+    futures = [asyncio.ensure_future(item) for item in coroutines]
+    try:
+        return await asyncio.gather(*futures)
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        await asyncio.gather(*futures, return_exceptions=True)
+        raise

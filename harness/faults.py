@@ -1,0 +1,71 @@
+"""Whose failure an exception is: the environment's (retried, then masked), or ours (raised). The agent's are outcomes.
+
+Table (specification of the harness, section 4):
+
+    environment   browser or page crash, driver gone, refused or reset connection, 5xx, navigation timeout, a page
+                  that no longer answers
+    harness       every exception not named above: our bug, and a run stops loudly instead of learning from it
+    agent         never an exception: a malformed line, an unknown ref, a refused value are notes in the outcome, and
+                  so is a deadline that passed while the page still answered
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import TimeoutError as PlaywrightTimeout
+
+from dllm_rl.errors import BrowserMissingError, HarnessError
+
+ENVIRONMENT_MESSAGES = (
+    "net::ERR_",
+    "Page crashed",
+    "Target crashed",
+    "Target closed",
+    "Target page, context or browser has been closed",
+    "Browser has been closed",
+    "Browser closed",
+    "browser has disconnected",
+    "Connection closed",
+    "has been collected to prevent unbounded heap growth",
+    "Execution context was destroyed",
+    "Frame was detached",
+    "Navigation interrupted",
+    "interrupted by another navigation",
+    "Download is starting",
+    "Failed to launch",
+    "Browser.newContext",
+    "Protocol error",
+)
+
+
+class EnvironmentFault(Exception):
+    """The rollout was lost to the environment; `run` tries again, and masks it when that does not help."""
+
+
+class AgentDeadline(Exception):
+    """A deadline passed while the page still answered: the plan's doing, and part of its outcome."""
+
+
+def is_environment(error: BaseException) -> bool:
+    """True where this exception is the environment's doing."""
+    if isinstance(error, EnvironmentFault | PlaywrightTimeout | asyncio.TimeoutError | ConnectionError):
+        return True
+    return isinstance(error, PlaywrightError) and any(text in str(error) for text in ENVIRONMENT_MESSAGES)
+
+
+@contextmanager
+def attribute(phase: str) -> Iterator[None]:
+    """Turn whatever is raised inside into EnvironmentFault or HarnessError; AgentDeadline passes through."""
+    try:
+        yield
+    except (AgentDeadline, HarnessError, BrowserMissingError, EnvironmentFault):
+        raise
+    except Exception as error:
+        reason = f"{phase}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if is_environment(error):
+            raise EnvironmentFault(reason) from error
+        raise HarnessError(f"{reason}. This is a bug of the harness: please report it with this trace.") from error

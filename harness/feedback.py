@@ -1,0 +1,55 @@
+"""One short line an action on what it changed: structured record first, the sentence made from it."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from dllm_rl.plan import Action, quote
+
+MAX_OPTIONS_SHOWN = 3
+
+
+def sentence(action: Action, result: dict[str, Any]) -> str:
+    """Say what happened. `result` is a note record: status, note, and what that note needs."""
+    return _SENTENCES[result["note"]](action, result)
+
+
+def _value_differs(action: Action, result: dict[str, Any]) -> str:
+    return f"changed: {action.ref} shows {quote(result['got'])}, you wrote {quote(result['wanted'])}"
+
+
+def _no_option(action: Action, result: dict[str, Any]) -> str:
+    options = result["options"]
+    near = difflib.get_close_matches(action.value or "", options, n=MAX_OPTIONS_SHOWN, cutoff=0.3)
+    shown = ", ".join(quote(option) for option in near or options[:MAX_OPTIONS_SHOWN])
+    return f"no option {quote(action.value or '')} in {action.ref}; {len(options)} options: {shown}"
+
+
+def _validation(action: Action, result: dict[str, Any]) -> str:
+    return "validation: " + "; ".join(f"{item['name']} - {item['message']}" for item in result["messages"][:2])
+
+
+def _here(result: dict[str, Any]) -> str:
+    return f"page {result['here']}" if result["here"] else "no page of the form"
+
+
+_SENTENCES = {
+    "ok": lambda action, result: f"ok {action.verb} {action.ref}",
+    "unknown_ref": lambda action, result: f"not found: {action.ref} is no control of this form",
+    "not_found": lambda action, result: f"not found: {action.ref}",
+    "wrong_verb": lambda action, result: f"cannot {action.verb} a {result['kind']}: {action.ref}",
+    "wrong_page": lambda action, result: f"wrong page: {action.ref}; this is {_here(result)}",
+    "hidden": lambda action, result: f"hidden: {action.ref}",
+    "disabled": lambda action, result: f"disabled: {action.ref}",
+    "not_editable": lambda action, result: f"not editable: {action.ref}",
+    "covered": lambda action, result: f"obscured: {action.ref} is covered by {quote(result['by'])}",
+    "value_differs": _value_differs,
+    "no_option": _no_option,
+    "validation": _validation,
+    "page": lambda action, result: f"page: now {result['here']} {quote(result['title'])}",
+    "rejected": lambda action, result: "rejected: " + "; ".join(result["messages"][:2]),
+    "submitted": lambda action, result: "submitted",
+    "deadline": lambda action, result: f"deadline passed: {action.ref}",
+    "skipped": lambda action, result: f"skipped (plan stopped at line {result['line']})",
+}

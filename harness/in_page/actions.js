@@ -1,0 +1,136 @@
+// Acts on elements with native setters and a browser's order of events, and watches whether the document is left.
+const SET_INPUT = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set;
+const SET_TEXTAREA = Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set;
+const STRICT_KINDS = new Set(["number", "date"]);
+
+const watch = { submitEvent: null, isNavigating: false, invalid: [], target: null, token: null };
+window.addEventListener("submit", (event) => { watch.submitEvent = event; }, true);
+window.addEventListener("invalid", (event) => {
+  watch.invalid.push({ name: accessibleName(event.target), message: event.target.validationMessage });
+}, true);
+window.navigation?.addEventListener("navigate", (event) => {
+  if (!event.destination.sameDocument && !event.hashChange && event.downloadRequest === null) watch.isNavigating = true;
+});
+
+function isLeaving() {
+  return watch.isNavigating || (watch.submitEvent !== null && !watch.submitEvent.defaultPrevented);
+}
+
+function takeInvalid() {
+  return watch.invalid.splice(0);
+}
+
+function emit(element, type) {
+  element.dispatchEvent(new Event(type, { bubbles: true, composed: true }));
+}
+
+// What the control would hold after this text was typed into it; a number or date field refuses what is none.
+function typed(element, wanted) {
+  const probe = element.cloneNode(false);
+  (element.localName === "textarea" ? SET_TEXTAREA : SET_INPUT).call(probe, wanted);
+  const value = element.maxLength >= 0 ? probe.value.slice(0, element.maxLength) : probe.value;
+  return { value, isRefused: STRICT_KINDS.has(kindOf(element)) && value !== wanted };
+}
+
+const difference = (wanted, got) => ({ status: "failed", note: "value_differs", wanted, got });
+const OK = { status: "ok", note: "ok" };
+
+function readBack(element, wanted) {
+  return element.value === wanted ? OK : difference(wanted, element.value);
+}
+
+function fill(element, wanted) {
+  const { value, isRefused } = typed(element, wanted);
+  if (isRefused) return difference(wanted, element.value);
+  element.focus({ preventScroll: true });
+  (element.localName === "textarea" ? SET_TEXTAREA : SET_INPUT).call(element, value);
+  element.dispatchEvent(new InputEvent("input", { bubbles: true, composed: true, inputType: "insertText", data: value }));
+  emit(element, "change");
+  return readBack(element, wanted);
+}
+
+function optionOf(element, text) {
+  return realOptions(element).find((option) => optionText(option) === text && !option.disabled) ?? null;
+}
+
+const noOption = (element) => ({ status: "failed", note: "no_option", options: realOptions(element).map(optionText) });
+
+function select(element, text) {
+  const option = optionOf(element, text);
+  if (!option) return noOption(element);
+  element.focus({ preventScroll: true });
+  if (!option.selected) {
+    option.selected = true;
+    emit(element, "input");
+    emit(element, "change");
+  }
+  return option.selected ? OK : difference(text, valuesOf(element).join(", "));
+}
+
+function pointer(element, types) {
+  for (const type of types) {
+    const Kind = type.startsWith("pointer") ? PointerEvent : MouseEvent;
+    element.dispatchEvent(new Kind(type, { bubbles: true, cancelable: true, composed: true, view: window }));
+  }
+}
+
+function click(element) {
+  pointer(element, ["pointerdown", "mousedown"]);
+  element.focus({ preventScroll: true });
+  pointer(element, ["pointerup", "mouseup"]);
+  element.click();
+  return OK;
+}
+
+function ticked(element, isWanted) {
+  const says = (isTicked) => (isTicked ? "checked" : "unchecked");
+  return element.checked === isWanted ? OK : difference(says(isWanted), says(element.checked));
+}
+
+function setTicked(element, isWanted) {
+  if (element.checked !== isWanted) click(element);
+  return ticked(element, isWanted);
+}
+
+// A click that may submit: the document is either being left, or refused by validation, or gets two frames to react.
+async function command(element) {
+  click(element);
+  if (!isLeaving() && !watch.invalid.length) await twoFrames();
+  const messages = takeInvalid();
+  return messages.length ? { status: "failed", note: "validation", messages } : OK;
+}
+
+const VERBS = {
+  fill: (element, value) => fill(element, value),
+  clear: (element) => fill(element, ""),
+  select: (element, value) => select(element, value),
+  check: (element) => setTicked(element, true),
+  uncheck: (element) => setTicked(element, false),
+  choose: (element) => setTicked(element, true),
+  click: command,
+  next: command,
+  submit: command,
+};
+
+// Whole plan of one page in one call. Stops where the document is being left, and before a key press, which only a
+// real keyboard can do. The caller resumes with the rest.
+async function perform({ steps, pages }) {
+  const here = pageNumber(pages);
+  const results = [];
+  for (const step of steps) {
+    if (step.page !== here) {
+      results.push({ status: "failed", note: "wrong_page", here });
+      continue;
+    }
+    if (step.verb === "press") break;
+    const found = await locate(step.key);
+    results.push(found.element ? await VERBS[step.verb](found.element, step.value) : { status: "failed", ...found });
+    if (isLeaving()) break;
+  }
+  return { results, ...look(pages, here) };
+}
+
+// What stands here: page, values, messages. Elements never leave the page.
+function look(pages, here = pageNumber(pages)) {
+  return { here, title: heading(), isLeaving: isLeaving(), values: snapshot(), alerts: alerts() };
+}

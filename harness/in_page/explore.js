@@ -1,0 +1,80 @@
+// Tries every option of every choice control and reports which controls stand there then; leaves the page as it was.
+const CHOICES = new Set(["select", "multiselect", "radio", "checkbox"]);
+const pause = () => new Promise((done) => setTimeout(done, 0));
+const keyOf = (element) => ({ kind: kindOf(element), field: element.name ?? "", name: accessibleName(element) });
+
+function choose(element, value) {
+  if (element.localName === "select") {
+    for (const option of element.options) option.selected = optionText(option) === value;
+    emit(element, "input");
+    emit(element, "change");
+  } else if (element.checked !== (value !== "unchecked")) {
+    element.click();
+  }
+}
+
+function alternatives(element) {
+  if (element.localName === "select") {
+    const current = valuesOf(element);
+    return realOptions(element).map(optionText).filter((text) => !current.includes(text));
+  }
+  if (kindOf(element) === "radio") return element.checked ? [] : [accessibleName(element)];
+  return [element.checked ? "unchecked" : "checked"];
+}
+
+// How to put a choice control back, radios with their whole group.
+function memory(element) {
+  const peers = kindOf(element) === "radio" ? controls().filter((peer) => peer.type === "radio" && peer.name === element.name) : [element];
+  const before = peers.map((peer) => peer.localName === "select" ? Array.from(peer.options, (option) => option.selected) : peer.checked);
+  return () => peers.forEach((peer, index) => {
+    if (peer.localName === "select") Array.from(peer.options).forEach((option, at) => { option.selected = before[index][at]; });
+    else peer.checked = before[index];
+    emit(peer, "input");
+    emit(peer, "change");
+  });
+}
+
+async function explore(depth = 0, isKnown = () => false) {
+  const before = visibleControls();
+  const known = new Set(before);
+  const states = depth ? [] : [{ decider: null, value: null, controls: before.map(describe) }];
+  for (const element of before.filter((item) => CHOICES.has(kindOf(item)) && !item.disabled && !isKnown(item))) {
+    for (const value of alternatives(element)) {
+      const restore = memory(element);
+      choose(element, value);
+      await pause();
+      const after = visibleControls();
+      if (after.length !== before.length || after.some((item) => !known.has(item))) {
+        states.push({ decider: keyOf(element), value, controls: after.map(describe) });
+        const isNew = after.some((item) => !known.has(item) && CHOICES.has(kindOf(item)));
+        if (isNew && depth < 3) states.push(...(await explore(depth + 1, (item) => known.has(item))));
+      }
+      restore();
+      await pause();
+    }
+  }
+  return states;
+}
+
+// Gives the answers of one page, those of revealed controls included; answers by field name, in visible text.
+async function answer(answers) {
+  const done = new Set();
+  for (let round = 0; round < 4; round++) {
+    const open = visibleControls().filter((element) => element.name in answers && !done.has(element) && !element.disabled);
+    if (!open.length) break;
+    for (const element of open) {
+      done.add(element);
+      const wanted = answers[element.name];
+      const kind = kindOf(element);
+      if (kind === "select" || kind === "multiselect") wanted.forEach((text) => select(element, text));
+      else if (kind === "radio") { if (wanted.includes(accessibleName(element))) setTicked(element, true); }
+      else if (kind === "checkbox") setTicked(element, wanted.includes(groupName(element) ? accessibleName(element) : "on"));
+      else if (kind !== "button") fill(element, wanted[0] ?? "");
+    }
+    await pause();
+  }
+  const values = snapshot();
+  const button = visibleControls().find((element) => kindOf(element) === "button" && element.type === "submit");
+  if (button) click(button);
+  return { isLeaving: isLeaving(), invalid: takeInvalid(), values };
+}

@@ -1,0 +1,128 @@
+// The controls of a document in reading order, named as the browser's accessibility tree names them.
+const INPUT_KINDS = {
+  text: "text", search: "text", password: "text", url: "text", email: "email", tel: "tel", number: "number",
+  date: "date", radio: "radio", checkbox: "checkbox", submit: "button", button: "button", reset: "button",
+};
+const CONTROLS = "input, textarea, select, button, a[href]";
+const KINDS_KNOWN_BY_NAME = new Set(["radio", "checkbox", "button", "link"]);
+
+function kindOf(element) {
+  switch (element.localName) {
+    case "textarea": return "textarea";
+    case "select": return element.multiple ? "multiselect" : "select";
+    case "button": return "button";
+    case "a": return "link";
+    default: return INPUT_KINDS[element.type] ?? null;
+  }
+}
+
+const squeeze = (text) => text.replace(/\s+/g, " ").trim();
+const isRendered = (element) => element.checkVisibility({ visibilityProperty: true });
+
+function isVisible(element) {
+  const box = element.getBoundingClientRect();
+  return isRendered(element) && box.width > 0 && box.height > 0;
+}
+
+// Text of a subtree without the control it labels, and without what is hidden (unless all of it is hidden).
+function textOf(root, control = null) {
+  const skipsHidden = isRendered(root);
+  const read = (node) => {
+    if (node.nodeType === Node.TEXT_NODE) return node.nodeValue;
+    if (node.nodeType !== Node.ELEMENT_NODE || node === control || node.matches("input, select, textarea")) return "";
+    if (node.getAttribute("aria-hidden") === "true" || (skipsHidden && !isRendered(node))) return "";
+    const text = Array.from(node.childNodes, read).join("");
+    return getComputedStyle(node).display.startsWith("inline") ? text : ` ${text} `;
+  };
+  return squeeze(read(root));
+}
+
+function referencedText(element, attribute) {
+  const ids = (element.getAttribute(attribute) ?? "").split(/\s+/).filter(Boolean);
+  return squeeze(ids.map((id) => document.getElementById(id)).filter(Boolean).map((node) => textOf(node)).join(" "));
+}
+
+function accessibleName(element) {
+  const own = () => {
+    if (element.localName === "button" || element.localName === "a") return textOf(element);
+    if (kindOf(element) === "button") return element.value || (element.type === "reset" ? "Reset" : "Submit");
+    return squeeze(Array.from(element.labels ?? [], (label) => textOf(label, element)).join(" "));
+  };
+  return (
+    referencedText(element, "aria-labelledby") ||
+    squeeze(element.getAttribute("aria-label") ?? "") ||
+    own() ||
+    squeeze(element.title || element.placeholder || "")
+  );
+}
+
+// The legend of a radio or of one box among several; a box that stands alone has no group.
+function groupName(element) {
+  const isBox = kindOf(element) === "checkbox" && sameName(element).length > 1;
+  if (kindOf(element) !== "radio" && !isBox) return "";
+  const group = element.closest("fieldset, [role=group], [role=radiogroup]");
+  if (!group) return "";
+  const legend = group.localName === "fieldset" ? group.querySelector(":scope > legend") : null;
+  return referencedText(group, "aria-labelledby") || squeeze(group.getAttribute("aria-label") ?? "") ||
+    (legend ? textOf(legend) : "");
+}
+
+function sameName(element) {
+  const peers = element.name ? Array.from(document.getElementsByName(element.name)) : [element];
+  return peers.filter((peer) => peer.type === element.type);
+}
+
+const realOptions = (select) => Array.from(select.options).filter((option) => option.value !== "");
+const optionText = (option) => squeeze(option.label);
+
+// Values as a reader sees them: option texts, names of ticked boxes, typed text; empty where nothing is given.
+function valuesOf(element) {
+  switch (kindOf(element)) {
+    case "select":
+    case "multiselect": return realOptions(element).filter((option) => option.selected).map(optionText);
+    case "radio": return element.checked ? [accessibleName(element)] : [];
+    case "checkbox": return element.checked ? [groupName(element) ? accessibleName(element) : "on"] : [];
+    default: return element.value === "" ? [] : [element.value];
+  }
+}
+
+function describe(element) {
+  const kind = kindOf(element);
+  const isTicked = kind === "radio" || kind === "checkbox";
+  const isCommand = kind === "button" || kind === "link";
+  return {
+    kind,
+    name: accessibleName(element),
+    group: groupName(element),
+    options: kind === "select" || kind === "multiselect" ? realOptions(element).map(optionText) : [],
+    required: Boolean(element.required),
+    disabled: element.matches(":disabled"),
+    value: isCommand ? "" : isTicked ? (element.checked ? "checked" : "") : valuesOf(element).join(", "),
+    field: element.name ?? "",
+  };
+}
+
+const controls = () => Array.from(document.querySelectorAll(CONTROLS)).filter((element) => kindOf(element));
+const visibleControls = () => controls().filter(isVisible);
+
+function heading() {
+  const first = Array.from(document.querySelectorAll("h1")).find(isRendered);
+  return first ? textOf(first) : squeeze(document.title);
+}
+
+const inventory = () => ({ title: heading(), controls: visibleControls().map(describe) });
+
+// Values of all visible controls by field name; what the form would send, in visible text.
+function snapshot() {
+  const values = {};
+  for (const element of visibleControls()) {
+    if (element.name && !["button", "link"].includes(kindOf(element))) {
+      (values[element.name] ??= []).push(...valuesOf(element));
+    }
+  }
+  return values;
+}
+
+function alerts() {
+  return Array.from(document.querySelectorAll("[role=alert]")).filter(isRendered).map((node) => textOf(node));
+}

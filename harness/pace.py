@@ -1,0 +1,34 @@
+"""Deadlines that scale with the measured load, so that a busy machine never decides an outcome."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+USUAL_LOAD_SECONDS = 0.06
+MAX_SCALE = 20.0
+
+
+@dataclass(slots=True)
+class Pace:
+    """How much slower than usual this machine answers now: the page loads seen lately, and the system's load.
+
+    Deadlines are given in seconds of an idle machine and are stretched by `scale`, 1 to 20.
+    """
+
+    recent_load_seconds: float = USUAL_LOAD_SECONDS
+    num_cores: int = field(default_factory=lambda: os.cpu_count() or 1)
+
+    def saw_load(self, seconds: float) -> None:
+        """Take note of how long a page took to load."""
+        self.recent_load_seconds += 0.2 * (seconds - self.recent_load_seconds)
+
+    @property
+    def scale(self) -> float:
+        """Factor on every deadline."""
+        queue = os.getloadavg()[0] / self.num_cores if hasattr(os, "getloadavg") else 1.0
+        return min(MAX_SCALE, max(1.0, queue, self.recent_load_seconds / USUAL_LOAD_SECONDS))
+
+    def seconds(self, idle_seconds: float) -> float:
+        """Stretch a deadline given for an idle machine."""
+        return idle_seconds * self.scale

@@ -1,0 +1,54 @@
+"""From plan text to steps that can be run: what each line acts on, or why it cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dllm_rl.plan import VERBS_BY_KIND, Action, Plan
+from dllm_rl.tasks import Control, Page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One action with the control it is meant for. `refusal` is the note of an action that no page can run."""
+
+    action: Action
+    control: Control | None = None
+    refusal: dict[str, Any] | None = None
+
+    def payload(self) -> dict[str, Any]:
+        """What the page's script needs; data only."""
+        assert self.control is not None
+        return {
+            "verb": self.action.verb,
+            "value": self.action.value,
+            "page": self.control.page_number,
+            "key": {"kind": self.control.kind, "field": self.control.field, "name": self.control.name},
+        }
+
+
+def make_steps(plan: Plan, page: Page) -> tuple[Step, ...]:
+    """Look every ref up in the scouted page and check that the verb fits the control."""
+    controls = {control.ref: control for control in page.controls}
+    return tuple(_make_step(action, controls.get(action.ref)) for action in plan.actions)
+
+
+def _make_step(action: Action, control: Control | None) -> Step:
+    if control is None:
+        return Step(action=action, refusal={"status": "failed", "note": "unknown_ref"})
+    if action.verb not in VERBS_BY_KIND[control.kind]:
+        return Step(action=action, refusal={"status": "failed", "note": "wrong_verb", "kind": control.kind})
+    return Step(action=action, control=control)
+
+
+def page_keys(page: Page) -> list[dict[str, Any]]:
+    """What identifies each page of a site to the page's script: title, and kind and name of its controls."""
+    return [
+        {
+            "number": number,
+            "title": title,
+            "keys": sorted({f"{item.kind} {item.field}" for item in page.controls if item.page_number == number}),
+        }
+        for number, title in enumerate(page.titles, start=1)
+    ]
