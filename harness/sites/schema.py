@@ -99,7 +99,10 @@ class FieldSpec:
 class Rule(Protocol):
     """A check over several fields that only the server makes. Answers come by field id."""
 
-    fields: tuple[str, ...]
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Ids of the fields that the rule reads."""
+        ...
 
     def error(self, answers: Answers, labels: Mapping[str, str]) -> str | None:
         """The message for answers that break the rule, or None."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
 import uvicorn
@@ -187,8 +187,9 @@ class SiteServer:
 class _QuietServer(uvicorn.Server):
     """Leaves the signals of the process alone: the caller decides what Ctrl-C means."""
 
-    def capture_signals(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
 
 
 def _listen() -> socket.socket:
