@@ -35,7 +35,7 @@ def uniform(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _uniform_row(row: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(row)
     for other, name in _ALIASES.items():
-        if row.get(other) is not None:
+        if other in row:
             result.setdefault(name, row[other])
     for name in _CUT_SHARES:
         if row.get(name) is not None:

@@ -36,12 +36,15 @@ class Series:
 
 
 def read_series(metrics: Sequence[Mapping[str, Any]], name: str) -> Series:
-    """Take one metric out of the rows of a metrics file; the row number stands for a missing `step`."""
-    found = [(row.get("step", index), row[name]) for index, row in enumerate(metrics) if row.get(name) is not None]
+    """Take one metric out of the rows of a metrics file; the row number stands for a missing `step`.
+
+    A null is a number that was not finite, as JSON has no other way to say it.
+    """
+    found = [(row.get("step", index), row[name]) for index, row in enumerate(metrics) if name in row]
     return Series(
         name=name,
         steps=np.array([step for step, _ in found], dtype=int),
-        values=np.array([float(value) for _, value in found], dtype=float),
+        values=np.array([math.nan if value is None else float(value) for _, value in found], dtype=float),
     )
 
 

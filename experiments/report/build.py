@@ -1,0 +1,143 @@
+"""A run folder as one plain record: everything that the page shows, and what report.json holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from experiments.collapse import Diagnosis, diagnose, title_of
+from experiments.report.curves import curves_of
+from experiments.report.examples import examples_of
+from experiments.report.headline import control_states, headline
+from experiments.report.load import CellRun, Run, load_run
+from experiments.report.timing import timing_of
+from experiments.stats import CellVerdict, judge_grid, summarise
+
+FORMAT = 1
+_SIGNIFICANT = 6
+
+
+def build_report(folder: Path) -> dict[str, Any]:
+    """Judge and diagnose a run folder; the result is plain JSON data, with None where a number is undefined."""
+    run = load_run(folder)
+    evaluation = run.config["evaluation"]
+    diagnoses = {cell.id: [diagnose(seed.metrics) for seed in cell.seeds] for cell in run.cells}
+    infos = [cell.info(sum(item.is_collapsed for item in diagnoses[cell.id])) for cell in run.cells]
+    verdicts = judge_grid(run.results, infos, margin=evaluation["margin"], digest=run.config["digest"])
+    examples = examples_of(run)
+    records = [
+        _cell(cell, verdict, diagnoses[cell.id], examples[cell.id])
+        for cell, verdict in zip(run.cells, verdicts, strict=True)
+    ]
+    cells = [record for record in records if record["role"] in ("cell", "positive")]
+    controls = control_states(records)
+    is_complete = all(seed["state"] in ("done", "failed") for record in records for seed in record["seeds"])
+    report = {
+        "format": FORMAT,
+        "preset": run.config["preset"],
+        "description": run.config.get("description", ""),
+        "digest": run.config["digest"],
+        "headline": headline(cells, controls, is_complete=is_complete),
+        "is_complete": is_complete,
+        "is_demonstration": len(run.config["seeds"]) == 1,
+        "seeds": run.config["seeds"],
+        "evaluation": evaluation,
+        "num_tasks": max((record["num_tasks"] or 0 for record in records), default=0),
+        "controls": controls,
+        "cells": cells,
+        "warm_starts": _warm_starts(run),
+        "timing": timing_of(run),
+        "settings": run.config.get("settings", {}),
+        "digests": run.config.get("digests", {}),
+        "versions": run.config.get("versions", {}),
+    }
+    return plain(report)
+
+
+def plain(value: Any) -> Any:
+    """Make JSON data: non-finite numbers become None, floats keep six significant digits."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.{_SIGNIFICANT}g}") if math.isfinite(value) else None
+    return value
+
+
+def _cell(
+    cell: CellRun, verdict: CellVerdict, diagnoses: list[Diagnosis], examples: list[dict[str, Any]]
+) -> dict[str, Any]:
+    comparison = verdict.comparison
+    test = comparison.test if comparison else None
+    return {
+        "id": cell.id,
+        "policy": cell.policy,
+        "objective": cell.objective,
+        "role": cell.role,
+        "verdict": verdict.verdict,
+        "is_provisional": verdict.is_provisional,
+        "reason": verdict.reason,
+        "effect": test and test.mean,
+        "low": test and test.low,
+        "high": test and test.high,
+        "standard_error": test and test.standard_error,
+        "degrees_of_freedom": test and test.degrees,
+        "p_value": test and test.p_value,
+        "p_adjusted": verdict.p_adjusted,
+        "bootstrap_low": comparison and comparison.bootstrap_low,
+        "bootstrap_high": comparison and comparison.bootstrap_high,
+        "detectable": verdict.detectable,
+        "num_seeds": comparison and comparison.num_seeds,
+        "num_tasks": comparison and comparison.num_tasks,
+        "num_pairs": comparison and comparison.num_pairs,
+        "num_lost_pairs": comparison and comparison.num_lost_pairs,
+        "num_dropped_tasks": comparison and comparison.num_dropped_tasks,
+        "lost_share": verdict.lost_share,
+        "missing_seeds": verdict.missing_seeds,
+        "seed_effects": verdict.seed_effects,
+        "reward_effect": verdict.reward and verdict.reward.test.mean,
+        "reward_low": verdict.reward and verdict.reward.test.low,
+        "reward_high": verdict.reward and verdict.reward.test.high,
+        "before": asdict(verdict.before),
+        "after": asdict(verdict.after),
+        "before_greedy": asdict(verdict.before_greedy),
+        "after_greedy": asdict(verdict.after_greedy),
+        "seeds": [
+            {
+                "seed": run.seed,
+                "state": run.status.state,
+                "cause": run.status.cause,
+                "seconds": run.status.seconds,
+                "diagnosis": {**asdict(diagnosis), "title": title_of(diagnosis.kind)},
+            }
+            for run, diagnosis in zip(cell.seeds, diagnoses, strict=True)
+        ],
+        "curves": curves_of(cell),
+        "examples": examples,
+    }
+
+
+def _warm_starts(run: Run) -> list[dict[str, Any]]:
+    """Success of each policy before any training; the ceiling is what reinforcement learning could add at most."""
+    rows = {(stage, policy): [] for stage in ("warmstart",) for policy in dict.fromkeys(c.policy for c in run.cells)}
+    for index, key in enumerate(
+        zip(run.results.column("stage").to_pylist(), run.results.column("policy").to_pylist(), strict=True)
+    ):
+        if key in rows:
+            rows[key].append(index)
+    found = []
+    for (_, policy), index in rows.items():
+        table = run.results.take(pa.array(index, type=pa.int64()))
+        modes = table.column("mode").to_pylist()
+        sampled, greedy = (
+            summarise(table.filter(pa.array([item == mode for item in modes], type=pa.bool_())))
+            for mode in ("sampled", "greedy")
+        )
+        ceiling = None if sampled.success is None else 100 * (1 - sampled.success)
+        found.append({"policy": policy, "sampled": asdict(sampled), "greedy": asdict(greedy), "ceiling": ceiling})
+    return found

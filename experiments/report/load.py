@@ -1,0 +1,84 @@
+"""What lies in a run folder, read once: configuration, evaluated rollouts, and metrics and state of every seed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.tracking import read_rows
+from experiments.results import SCHEMA
+from experiments.run_folder import Status, read_status
+from experiments.stats import CellInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedRun:
+    """One seed of a cell: rows of its metrics, and its state."""
+
+    seed: int
+    metrics: list[dict[str, Any]]
+    status: Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellRun:
+    """One cell with its seeds, in the order of the configuration."""
+
+    id: str
+    policy: str
+    objective: str
+    role: Any
+    seeds: tuple[SeedRun, ...]
+
+    def info(self, num_collapsed: int) -> CellInfo:
+        """What the statistics need to know."""
+        return CellInfo(
+            id=self.id,
+            policy=self.policy,
+            objective=self.objective,
+            role=self.role,
+            seeds=tuple(run.seed for run in self.seeds),
+            num_collapsed=num_collapsed,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A whole run folder. warm_start_seconds: wall time of all warm-start evaluations."""
+
+    config: dict[str, Any]
+    results: pa.Table
+    cells: tuple[CellRun, ...]
+    warm_start_seconds: float
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run folder; what is not there yet (a running grid) is empty."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"'{folder}' is no run folder: it has no config.json. Start one with `dllm-rl grid`.")
+    config = json.loads(path.read_text())
+    results = folder / "results.parquet"
+    return Run(
+        config=config,
+        results=pq.read_table(results, schema=SCHEMA) if results.is_file() else SCHEMA.empty_table(),
+        cells=tuple(_load_cell(folder, cell, config["seeds"]) for cell in config["cells"]),
+        warm_start_seconds=sum(read_status(path.parent).seconds for path in folder.glob("warmstart/*/status.json")),
+    )
+
+
+def _load_cell(folder: Path, cell: dict[str, Any], seeds: list[int]) -> CellRun:
+    runs = []
+    for seed in seeds:
+        place = folder / cell["folder"] / f"seed{seed}"
+        metrics = read_rows(place / "metrics.jsonl")
+        runs.append(SeedRun(seed=seed, metrics=metrics, status=read_status(place)))
+    return CellRun(
+        id=cell["id"], policy=cell["policy"], objective=cell["objective"], role=cell["role"], seeds=tuple(runs)
+    )

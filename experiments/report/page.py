@@ -1,0 +1,159 @@
+"""The page: report.json's data rendered into one HTML file without a script, a font or a link to anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from experiments.collapse.diagnosis import USUAL_CAUSE
+from experiments.report import charts
+from experiments.report.curves import CURVES, Curve
+from experiments.report.tables import GLYPHS, all_cells, effect_of, label_of, percent
+
+_MARGIN_VIEW = 10.0
+
+
+def render(report: dict[str, Any]) -> str:
+    """Render a report's data (as `build_report` returns it)."""
+    environment = Environment(
+        loader=PackageLoader("experiments.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters.update(percent=percent, points=_points, number=_number, duration=_duration)
+    environment.globals.update(glyphs=GLYPHS, label_of=label_of, effect_of=effect_of, usual_cause=USUAL_CAUSE)
+    cells = all_cells(report)
+    return environment.get_template("template.html.j2").render(
+        report=report,
+        cells=cells,
+        style=Markup(environment.get_template("style.css").render()),
+        matrix=_matrix(report["cells"]),
+        forest=_forest(cells, report["evaluation"]["margin"]),
+        curves=[block for curve in CURVES if (block := _curve_block(curve, cells, report)) is not None],
+        timelines=[timeline for cell in cells if (timeline := _timeline(cell)) is not None],
+        checks=_checks(cells),
+        timing=_timing(report["timing"]),
+        settings=json.dumps(report["settings"], indent=2, ensure_ascii=False),
+    )
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.1f}"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
+def _matrix(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Policies down, objectives across; None where the preset has no such cell."""
+    policies = list(dict.fromkeys(cell["policy"] for cell in cells))
+    objectives = list(dict.fromkeys(cell["objective"] for cell in cells))
+    found = {(cell["policy"], cell["objective"]): cell for cell in cells}
+    rows = [(policy, [found.get((policy, objective)) for objective in objectives]) for policy in policies]
+    return {"objectives": objectives, "rows": rows}
+
+
+def _forest(cells: list[dict[str, Any]], margin: float) -> dict[str, Any]:
+    values = [
+        cell[name]
+        for cell in cells
+        for name in ("low", "high", "bootstrap_low", "bootstrap_high")
+        if cell[name] is not None
+    ]
+    axis = charts.span_axis(values, least=max(_MARGIN_VIEW, 2 * margin))
+    ticks = [(axis.percent(tick), f"{tick:+g}" if tick else "0") for tick in axis.ticks]
+    return {"ticks": ticks, "rows": [(cell, charts.interval_chart(cell, axis, margin=margin)) for cell in cells]}
+
+
+def _curve_block(curve: Curve, cells: list[dict[str, Any]], report: dict[str, Any]) -> dict[str, Any] | None:
+    """All charts of one metric on one axis, or None where no cell has the metric."""
+    values = [
+        value
+        for cell in cells
+        for seed in cell["curves"].get(curve.name, [])
+        for value in seed["values"]
+        if value is not None
+    ]
+    if not values:
+        return None
+    references = {item["policy"]: item["sampled"] for item in report["warm_starts"]}
+    axis = charts.curve_axis(values, is_share=curve.is_share)
+    last_step = max(step for cell in cells for seed in cell["curves"].get(curve.name, []) for step in seed["steps"])
+    plots = []
+    for cell in cells:
+        seeds = cell["curves"].get(curve.name, [])
+        reference = references.get(cell["policy"], {}).get(curve.reference) if curve.reference else None
+        label = f"{curve.title} of {cell['id']}, steps 0 to {last_step}, axis {axis.low:g} to {axis.high:g}"
+        onsets = [
+            seed["diagnosis"]["onset"]
+            for seed in cell["seeds"]
+            if seed["diagnosis"]["is_collapsed"] and seed["diagnosis"]["onset"] is not None
+        ]
+        chart = charts.curve_chart(seeds, axis, last_step=last_step, label=label, reference=reference, onsets=onsets)
+        ends = [seed["values"][-1] for seed in seeds if seed["values"] and seed["values"][-1] is not None]
+        plots.append({"cell": cell, "chart": chart if seeds else None, "end": sum(ends) / len(ends) if ends else None})
+    return {"curve": curve, "axis": axis, "last_step": last_step, "plots": plots}
+
+
+def _timeline(cell: dict[str, Any]) -> dict[str, Any] | None:
+    """What moved first in a cell: one row a signal, the earliest on top; None where nothing left its band."""
+    runs = [seed["diagnosis"] for seed in cell["seeds"]]
+    by_signal: dict[str, list[int]] = {}
+    for run in runs:
+        for item in run["departures"]:
+            by_signal.setdefault(item["signal"], []).append(item["step"])
+    found = [run for run in runs if run["kind"] not in ("healthy", "too_short")]
+    if not by_signal and not found:
+        return None
+    last_step = max(run["num_steps"] for run in runs) - 1
+    falls = [run["onset"] for run in runs if run["is_collapsed"] and run["onset"] is not None]
+    rows = [
+        (signal, steps, charts.onset_chart(steps, last_step, label=f"{signal} left its band at {steps}", fall=falls))
+        for signal, steps in sorted(by_signal.items(), key=lambda item: min(item[1]))
+    ]
+    kinds = Counter((run["kind"], run["title"]) for run in found)
+    return {
+        "cell": cell,
+        "rows": rows,
+        "last_step": last_step,
+        "kinds": [(title, count, USUAL_CAUSE[kind]) for (kind, title), count in kinds.most_common()],
+        "sentences": [(seed["seed"], seed["diagnosis"]["sentence"]) for seed in cell["seeds"]],
+        "is_collapsed": bool(falls),
+    }
+
+
+def _checks(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each thing looked for: in how many runs it was found, not found, or could not be told."""
+    table: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        for seed in cell["seeds"]:
+            if not seed["diagnosis"]["num_steps"]:
+                continue
+            for check in seed["diagnosis"]["checks"]:
+                row = table.setdefault(check["name"], {"name": check["name"], "counts": Counter(), "where": []})
+                row["counts"][check["outcome"]] += 1
+                if check["outcome"] == "found":
+                    row["where"].append(f"{cell['id']} seed {seed['seed']}: {check['detail']}")
+    return list(table.values())
+
+
+def _timing(timing: dict[str, Any]) -> dict[str, Any]:
+    names = ("sampling", "browser", "update", "evaluation", "warm_starts")
+    parts = [(name.replace("_", " "), timing[name]) for name in names]
+    label = "Wall time: " + ", ".join(f"{name} {_duration(value)}" for name, value in parts)
+    return {"parts": parts, "chart": charts.bar_chart(parts, label=label), "total": timing["total"]}

@@ -1,0 +1,141 @@
+"""The verdict table for a terminal, and the same table in Markdown and LaTeX for papers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+GLYPHS = {
+    "improved": "▲",
+    "regressed": "▼",
+    "equivalent": "=",
+    "inconclusive": "?",
+    "collapsed": "✕",
+    "single_seed": "1",
+    "failed": "!",
+}
+_STYLES = {
+    "improved": "green",
+    "regressed": "red",
+    "equivalent": "blue",
+    "collapsed": "magenta",
+    "failed": "bold red",
+}
+
+
+def label_of(cell: dict[str, Any]) -> str:
+    """The verdict in words, marked where it is provisional."""
+    text = cell["verdict"].replace("_", " ")
+    return f"{text} (provisional)" if cell["is_provisional"] else text
+
+
+def percent(share: float | None) -> str:
+    """A share as percent, without the sign."""
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def effect_of(cell: dict[str, Any]) -> str:
+    """The effect in points with its interval."""
+    if cell["effect"] is None:
+        return "-"
+    if cell["low"] is None:
+        return f"{cell['effect']:+.1f}"
+    return f"{cell['effect']:+.1f} [{cell['low']:+.1f}, {cell['high']:+.1f}]"
+
+
+def all_cells(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Cells of the report, then its controls; the positive control is among the cells already."""
+    controls = [item["cell"] for item in report["controls"] if item["cell"] and item["role"] != "positive"]
+    return [*report["cells"], *controls]
+
+
+def verdict_table(report: dict[str, Any]) -> Table:
+    """Build the table for the terminal from the data of report.json."""
+    table = Table(title=report["headline"], title_justify="left", title_style="", show_edge=False)
+    for name, justify in (
+        ("policy", "left"),
+        ("objective", "left"),
+        ("before %", "right"),
+        ("after %", "right"),
+        ("change, points", "right"),
+        ("verdict", "left"),
+    ):
+        table.add_column(name, justify=justify)  # pyright: ignore[reportArgumentType]
+    last = None
+    for cell in all_cells(report):
+        group = cell["policy"] if cell["role"] == "cell" else cell["role"]
+        if last is not None and group != last:
+            table.add_section()
+        last = group
+        name = cell["objective"] if cell["role"] == "cell" else f"{cell['objective']} ({cell['role']} control)"
+        table.add_row(
+            cell["policy"],
+            name,
+            percent(cell["before"]["success"]),
+            percent(cell["after"]["success"]),
+            effect_of(cell),
+            f"{GLYPHS[cell['verdict']]} {label_of(cell)}",
+            style=_STYLES.get(cell["verdict"]),
+        )
+    return table
+
+
+def _rows(report: dict[str, Any]) -> list[list[str]]:
+    return [
+        [
+            cell["policy"],
+            cell["objective"] if cell["role"] == "cell" else f"{cell['objective']} ({cell['role']} control)",
+            percent(cell["before"]["success"]),
+            percent(cell["after"]["success"]),
+            effect_of(cell),
+            "-" if cell["p_adjusted"] is None else f"{cell['p_adjusted']:.3g}",
+            label_of(cell),
+        ]
+        for cell in all_cells(report)
+    ]
+
+
+_HEADER = ["Policy", "Objective", "Before %", "After %", "Change, points [95 %]", "Adjusted p", "Verdict"]
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The verdict table in Markdown, with what is needed to read it."""
+    lines = [
+        f"**{report['preset']}** (digest `{report['digest']}`): {report['headline']}",
+        "",
+        "| " + " | ".join(_HEADER) + " |",
+        "|---|---|---:|---:|---:|---:|---|",
+        *("| " + " | ".join(row) + " |" for row in _rows(report)),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _latex(text: str) -> str:
+    for plain, escaped in (
+        ("\\", r"\textbackslash "),
+        ("_", r"\_"),
+        ("%", r"\%"),
+        ("&", r"\&"),
+        ("#", r"\#"),
+    ):
+        text = text.replace(plain, escaped)
+    return text
+
+
+def latex(report: dict[str, Any]) -> str:
+    """The verdict table in LaTeX (booktabs)."""
+    body = [" & ".join(_latex(field) for field in row) + r" \\" for row in _rows(report)]
+    return "\n".join(
+        [
+            r"\begin{tabular}{llrrrrl}",
+            r"\toprule",
+            " & ".join(_latex(field) for field in _HEADER) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
