@@ -14,7 +14,7 @@ from typing import Literal
 from playwright.async_api import Browser, Playwright, async_playwright
 
 from harness import chromium
-from harness.faults import EnvironmentFault, attribute
+from harness.faults import EnvironmentFaultError, attribute
 from harness.pace import Pace
 from harness.tab import Tab
 
@@ -113,7 +113,7 @@ class BrowserPool:
     async def _give_back(self, running: _Running, tab: Tab) -> bool:
         try:
             await tab.reset()
-        except EnvironmentFault:
+        except EnvironmentFaultError:
             return False
         running.idle.append(tab)
         return True

@@ -44,7 +44,7 @@ def arguments() -> list[str]:
 
 
 def system_chromium() -> str | None:
-    """Path of a Chromium of the system: the override first, then the known names, the headless shell before the rest."""
+    """Path of a Chromium of the system: the override first, then the known names, headless shells before the rest."""
     override = os.environ.get(ENV_OVERRIDE)
     if override:
         if not shutil.which(override):

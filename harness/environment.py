@@ -18,7 +18,7 @@ from harness.browser import BrowserPool, Isolation
 from harness.executor import Executor, ExecutorName
 from harness.executor_fast import FastExecutor
 from harness.executor_trusted import TrustedExecutor
-from harness.faults import EnvironmentFault, attribute
+from harness.faults import EnvironmentFaultError, attribute
 from harness.outcome import Evidence
 from harness.reward import success
 from harness.rollout import ServerView, execute
@@ -164,7 +164,7 @@ class FormEnvironment:
                     mode = isolation or self.settings.isolation
                     result = await self._attempt(task, page, parsed, chosen, mode, is_fresh=attempt > 0)
                     return replace(result, num_attempts=attempt + 1)
-                except EnvironmentFault as fault:
+                except EnvironmentFaultError as fault:
                     reason = str(fault)
         return outcomes.lost(task, page, reason, NUM_ATTEMPTS)
 
@@ -176,7 +176,7 @@ class FormEnvironment:
         executor: ExecutorName | None = None,
         on_result: OnResult | None = None,
     ) -> list[Outcome]:
-        """Run several plans at a time. Outcomes are in the order of `pairs`; on_result(index, outcome) comes as they end."""
+        """Run several plans at a time. Outcomes are in the order of `pairs`; on_result(index, outcome) as they end."""
         running: dict[tuple[str, str] | int, asyncio.Task[Outcome]] = {}
 
         async def one(index: int, task: Task, plan: str) -> Outcome:
@@ -234,7 +234,7 @@ class FormEnvironment:
                 )
             )
         except TimeoutError:
-            raise EnvironmentFault("the rollout did not end in time") from None
+            raise EnvironmentFaultError("the rollout did not end in time") from None
         finally:
             self.server.forget(rollout_id)
 
@@ -251,7 +251,7 @@ class FormEnvironment:
                 try:
                     async with self.pool.tab("page", is_fresh=attempt > 0) as tab:
                         return await scout(tab, new_start_url, answers)
-                except EnvironmentFault as fault:
+                except EnvironmentFaultError as fault:
                     reason = str(fault)
                 finally:
                     for rollout_id in ids:

@@ -13,7 +13,7 @@ from playwright.async_api import ElementHandle
 from playwright.async_api import Error as PlaywrightError
 
 from harness.executor import ExecutorName, Report
-from harness.faults import EnvironmentFault, attribute
+from harness.faults import EnvironmentFaultError, attribute
 from harness.steps import Step
 from harness.tab import Tab
 
@@ -60,7 +60,7 @@ async def _target(tab: Tab) -> ElementHandle:
     handle = await tab.page.evaluate_handle("() => window.__dllm.target()")
     element = handle.as_element()
     if element is None:
-        raise EnvironmentFault("real input: the page was replaced before the action")
+        raise EnvironmentFaultError("real input: the page was replaced before the action")
     return element
 
 
@@ -68,7 +68,7 @@ async def _read_back(tab: Tab, request: dict[str, Any], before: dict[str, Any]) 
     """A page that has been replaced meanwhile was left by the action; its last state is the one before."""
     try:
         after = await tab.call("readBackTarget", request, seconds=ACTION_SECONDS)
-    except EnvironmentFault as fault:
+    except EnvironmentFaultError as fault:
         if not (isinstance(fault.__cause__, PlaywrightError) and "context was destroyed" in str(fault)):
             raise
         after = {"isLeaving": True, "result": {"status": "ok", "note": "ok"}}

@@ -42,30 +42,30 @@ ENVIRONMENT_MESSAGES = (
 )
 
 
-class EnvironmentFault(Exception):
+class EnvironmentFaultError(Exception):
     """The rollout was lost to the environment; `run` tries again, and masks it when that does not help."""
 
 
-class AgentDeadline(Exception):
+class AgentDeadlineError(Exception):
     """A deadline passed while the page still answered: the plan's doing, and part of its outcome."""
 
 
 def is_environment(error: BaseException) -> bool:
     """True where this exception is the environment's doing."""
-    if isinstance(error, EnvironmentFault | PlaywrightTimeout | asyncio.TimeoutError | ConnectionError):
+    if isinstance(error, EnvironmentFaultError | PlaywrightTimeout | asyncio.TimeoutError | ConnectionError):
         return True
     return isinstance(error, PlaywrightError) and any(text in str(error) for text in ENVIRONMENT_MESSAGES)
 
 
 @contextmanager
 def attribute(phase: str) -> Iterator[None]:
-    """Turn whatever is raised inside into EnvironmentFault or HarnessError; AgentDeadline passes through."""
+    """Turn whatever is raised inside into EnvironmentFaultError or HarnessError; AgentDeadlineError passes through."""
     try:
         yield
-    except (AgentDeadline, HarnessError, BrowserMissingError, EnvironmentFault):
+    except (AgentDeadlineError, HarnessError, BrowserMissingError, EnvironmentFaultError):
         raise
     except Exception as error:
         reason = f"{phase}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         if is_environment(error):
-            raise EnvironmentFault(reason) from error
+            raise EnvironmentFaultError(reason) from error
         raise HarnessError(f"{reason}. This is a bug of the harness: please report it with this trace.") from error

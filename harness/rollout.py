@@ -24,7 +24,7 @@ from dllm_rl.plan import Plan, render_action
 from dllm_rl.tasks import ActionResult, Page
 from harness import feedback
 from harness.executor import Executor, Report, look
-from harness.faults import AgentDeadline
+from harness.faults import AgentDeadlineError
 from harness.steps import Step, make_steps, page_keys
 from harness.tab import Tab
 
@@ -50,7 +50,7 @@ class Execution:
 
 
 async def execute(tab: Tab, executor: Executor, plan: Plan, page: Page, server: ServerView) -> Execution:
-    """Run the plan on the tab's loaded start page. Raises EnvironmentFault and HarnessError, never for the plan."""
+    """Run the plan on the tab's loaded start page. Raises EnvironmentFaultError or HarnessError, not for the plan."""
     run = _Run(tab=tab, executor=executor, pages=page_keys(page), server=server)
     steps = make_steps(plan, page)
     await run.all([step for step in steps if step.refusal is None])
@@ -76,7 +76,7 @@ class _Run:
         while steps and self.stopped_at is None:
             try:
                 report = await self._perform(steps)
-            except AgentDeadline:
+            except AgentDeadlineError:
                 self._stop_late(steps[0].action.line)
                 break
             last = steps[len(report.results) - 1].action.line

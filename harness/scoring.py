@@ -15,7 +15,7 @@ FIELD_SHARE = 0.8
 
 
 def score_plan(task: Task, page: Page, defaults: Mapping[str, Values], plan: str) -> float:
-    """Score in [0, 1]: .8 x right gold fields + .2 where the last page's button is pressed; exactly 1 for the gold plan.
+    """Score in [0, 1]: .8 x right gold fields + .2 where the last page's button is pressed. The gold plan is 1.
 
     Fields that the plan changes without being asked to cost like wrong ones. Without one right change it is 0.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.async_api import BrowserContext, Dialog, Page, Response
 
-from harness.faults import AgentDeadline, EnvironmentFault, attribute, is_environment
+from harness.faults import AgentDeadlineError, EnvironmentFaultError, attribute, is_environment
 from harness.in_page import STORES_CLEARED, STORES_EMPTY, init_script
 from harness.pace import Pace
 
@@ -57,16 +57,16 @@ class Tab:
                 raise
 
     async def goto(self, url: str) -> None:
-        """Load the start page of a rollout. Raises EnvironmentFault for a failed load or a reset that did not hold."""
+        """Load a rollout's start page. Raises EnvironmentFaultError for a failed load or a reset that did not hold."""
         started = time.perf_counter()
         with attribute("load"):
             timeout = self.pace.seconds(LOAD_SECONDS) * 1000
             response = await self.page.goto(url, wait_until="domcontentloaded", timeout=timeout)
             if response is None or response.status >= 400:
                 status = response.status if response else "no response"
-                raise EnvironmentFault(f"load: the site answered {status} for its start page")
+                raise EnvironmentFaultError(f"load: the site answered {status} for its start page")
             if self._is_reused and not await self.page.evaluate(STORES_EMPTY):
-                raise EnvironmentFault("load: the storage of an earlier rollout was still there")
+                raise EnvironmentFaultError("load: the storage of an earlier rollout was still there")
         self.pace.saw_load(time.perf_counter() - started)
         self._has_loaded.clear()
 
@@ -82,8 +82,8 @@ class Tab:
             return await asyncio.wait_for(awaitable, self.pace.seconds(seconds))
         except TimeoutError:
             if await self.is_responsive():
-                raise AgentDeadline(f"the page did not react within {seconds:g} s") from None
-            raise EnvironmentFault("the page no longer answers") from None
+                raise AgentDeadlineError(f"the page did not react within {seconds:g} s") from None
+            raise EnvironmentFaultError("the page no longer answers") from None
 
     async def is_responsive(self) -> bool:
         """Whether the page answers an evaluate at all."""
@@ -99,20 +99,20 @@ class Tab:
         self._has_loaded.clear()
 
     async def loaded(self) -> None:
-        """Wait for the document that an action navigates to. Raises EnvironmentFault for a 5xx or a failed load."""
+        """Wait for the document that an action leads to. Raises EnvironmentFaultError for a 5xx or a failed load."""
         started = time.perf_counter()
         try:
             await asyncio.wait_for(self._has_loaded.wait(), self.pace.seconds(LOAD_SECONDS))
         except TimeoutError:
-            raise EnvironmentFault("navigation: deadline passed while the page was loading") from None
+            raise EnvironmentFaultError("navigation: deadline passed while the page was loading") from None
         self.pace.saw_load(time.perf_counter() - started)
         if self._last_status >= 500:
-            raise EnvironmentFault(f"navigation: the site answered {self._last_status}")
+            raise EnvironmentFaultError(f"navigation: the site answered {self._last_status}")
         if self.page.url.startswith("chrome-error:"):
-            raise EnvironmentFault("navigation: the connection was refused or reset")
+            raise EnvironmentFaultError("navigation: the connection was refused or reset")
 
     async def reset(self) -> None:
-        """Make the tab fit for another rollout. Raises EnvironmentFault where the tab must be thrown away."""
+        """Make the tab fit for another rollout. Raises EnvironmentFaultError where the tab must be thrown away."""
         with attribute("reset"):
             async with asyncio.timeout(self.pace.seconds(2.0)):
                 for popup in self.context.pages:
