@@ -19,6 +19,8 @@ BUILT_IN_FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "slot", "fl
 NonNegative = Annotated[float, Field(ge=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+# The type of `beta` in methods that have no KL penalty.
+NoPenalty = Annotated[float, Field(ge=0, le=0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

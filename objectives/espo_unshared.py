@@ -15,7 +15,7 @@ from torch import Tensor
 from dllm_rl.registry import register
 from dllm_rl.types import Corruption, Family, Loss, Rollouts, Views
 from dllm_rl.views import elbo
-from objectives._method import BelowOne, Count, Method, NonNegative
+from objectives._method import BelowOne, Count, Method, NonNegative, NoPenalty
 from objectives._surrogate import lengths, mean_of_rows, scored, sequence_sum
 from objectives._terms import Clip, clipped_terms
 
@@ -33,6 +33,7 @@ class ESPOUnshared(Method):
         "on_policy": "new and old read different masks, so the ratio is not 1: that is what the control is for"
     }
 
+    beta: NoPenalty = 0.0
     clip_low: BelowOne = 0.2
     clip_high: NonNegative = 0.2
     num_draws: Count = 2

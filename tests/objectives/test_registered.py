@@ -1,17 +1,62 @@
-"""Every registered objective keeps every promise on every family it declares."""
+"""Every registered objective keeps every promise on every family it declares: on toys, and on the real policies."""
 
 from __future__ import annotations
 
+import functools
+
 import pytest
+import torch
 
 from dllm_rl import registry
+from dllm_rl.policies.base import BasePolicy
 from dllm_rl.testing import check_objective, toy
+from dllm_rl.types import Rollouts
+from tests.tiny_policies import PROMPTS, make_tiny_policy
 
 CASES = [(name, family) for name, cls in registry.items("objective") for family in cls.families]
+SAMPLERS = {"autoregressive": "ar", "masked": "low_confidence", "slot": "slots", "flow": "flow_exact"}
+
+
+@functools.cache
+def real(family: str) -> tuple[BasePolicy, Rollouts]:
+    """A tiny policy of the real classes, with two groups of three sampled completions."""
+    policy = make_tiny_policy(family, sharpness=4.0)
+    prompts = policy.prompts([text for text in PROMPTS[:2] for _ in range(3)], list(range(6)))
+    drawn = registry.get("sampler", SAMPLERS[family])().generate(policy, prompts, seed=0)
+    group_ids = torch.tensor([5, 5, 5, 2, 2, 2])
+    valid = torch.tensor([True, True, True, True, False, True])
+    steps = drawn.trajectory.num_steps
+    generator = torch.Generator().manual_seed(0)
+    rollouts = Rollouts(
+        prompt_ids=prompts.ids,
+        prompt_mask=prompts.mask,
+        completion_ids=drawn.ids,
+        completion_mask=drawn.mask,
+        rewards=torch.rand(6, generator=generator),
+        group_ids=group_ids,
+        valid=valid,
+        trajectory=drawn.trajectory,
+        behaviour_log_probs=drawn.trajectory.log_probs,
+        totals=Rollouts.count_totals(valid, group_ids, drawn.mask),
+        step_rewards=torch.rand(6, steps, generator=generator),
+        step_entropy=torch.rand(6, steps, generator=generator),
+    )
+    return policy, rollouts
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
-def test_properties(name: str, family: str) -> None:
+def test_properties_on_toys(name: str, family: str) -> None:
     item = toy(family)
-    objective = registry.get("objective", name)()
-    assert check_objective(objective, policies=[(item.policy, item.rollouts)])
+    assert check_objective(registry.get("objective", name)(), policies=[(item.policy, item.rollouts)])
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_properties_on_the_real_policies(name: str, family: str) -> None:
+    assert check_objective(registry.get("objective", name)(), policies=[real(family)])
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_properties_hold_with_a_penalty(name: str, family: str) -> None:
+    cls = registry.get("objective", name)
+    item = toy(family)
+    assert check_objective(cls(beta=0.5), policies=[(item.policy, item.rollouts)])
