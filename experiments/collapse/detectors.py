@@ -60,7 +60,10 @@ def drawdown(series: Series, window: int) -> Alarm | None:
     start = first_streak((fall > peaks / 2) & (fall > 5 * noise), window)
     if start is None:
         return None
-    onset, raised = start + window // 2, start + 2 * window - 2
+    raised = start + 2 * window - 2
+    # The fall began after the last value that still stood at the peak's level, give or take the noise.
+    at_peak = np.flatnonzero(series.values[: start + window] >= peaks[start] + floor - noise_of(series.values))
+    onset = min(int(at_peak[-1]) + 1 if len(at_peak) else start, raised)
     return Alarm(
         detector="drawdown",
         signal=series.name,

@@ -58,10 +58,11 @@ def curve_axis(values: Sequence[float], *, is_share: bool = False) -> Axis:
     high = 1.3 * usual if is_cut else top
     low = min(0.0, finite[0])
     if is_share:
-        high = min(1.0, max(high, 0.1))
+        return Axis(low=0.0, high=1.0)
     if high <= low:
         high = low + 1.0
-    return Axis(low=low, high=round_up(high), is_cut=is_cut)
+    # Room above the highest line, where the axis label stands.
+    return Axis(low=low, high=round_up(high if is_cut else 1.15 * high), is_cut=is_cut)
 
 
 def round_up(value: float) -> float:

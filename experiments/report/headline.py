@@ -102,7 +102,7 @@ def negative_control(cell: dict[str, Any]) -> tuple[str, str]:
 
 CONTROLS = {"positive": positive_control, "null": null_control, "negative": negative_control}
 ABSENT = {
-    "positive": "Positive control: a preset of its own (`positive_control`), not part of this run.",
+    "positive": "Positive control: it is the preset positive_control, not part of this run.",
     "null": "Null control: not part of this run.",
     "negative": "Negative control: not part of this run.",
 }

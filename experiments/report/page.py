@@ -92,6 +92,8 @@ def _curve_block(curve: Curve, cells: list[dict[str, Any]], report: dict[str, An
     if not values:
         return None
     references = {item["policy"]: item["sampled"] for item in report["warm_starts"]}
+    if curve.reference:
+        values += [item[curve.reference] for item in references.values() if item[curve.reference] is not None]
     axis = charts.curve_axis(values, is_share=curve.is_share)
     last_step = max(step for cell in cells for seed in cell["curves"].get(curve.name, []) for step in seed["steps"])
     plots = []

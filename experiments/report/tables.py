@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 GLYPHS = {
@@ -51,31 +52,26 @@ def all_cells(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def verdict_table(report: dict[str, Any]) -> Table:
-    """Build the table for the terminal from the data of report.json."""
-    table = Table(title=report["headline"], title_justify="left", title_style="", show_edge=False)
-    for name, justify in (
-        ("policy", "left"),
-        ("objective", "left"),
-        ("before %", "right"),
-        ("after %", "right"),
-        ("change, points", "right"),
-        ("verdict", "left"),
-    ):
-        table.add_column(name, justify=justify)  # pyright: ignore[reportArgumentType]
-    last = None
+    """Build the table for the terminal (80 columns) from the data of report.json: a block a policy, controls last."""
+    note = "Provisional: under five seeds." if any(cell["is_provisional"] for cell in report["cells"]) else None
+    table = Table(title=report["headline"], caption=note, title_justify="left", caption_justify="left", title_style="")
+    table.box, table.show_edge, table.pad_edge = SIMPLE_HEAD, False, False
+    table.add_column("cell", no_wrap=True)
+    for name in ("success %", "change", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    block = None
     for cell in all_cells(report):
-        group = cell["policy"] if cell["role"] == "cell" else cell["role"]
-        if last is not None and group != last:
-            table.add_section()
-        last = group
-        name = cell["objective"] if cell["role"] == "cell" else f"{cell['objective']} ({cell['role']} control)"
+        name = cell["policy"] if cell["role"] == "cell" else f"{cell['role']} control"
+        if name != block:
+            table.add_row(name, style="bold")
+            block = name
         table.add_row(
-            cell["policy"],
-            name,
-            percent(cell["before"]["success"]),
-            percent(cell["after"]["success"]),
-            effect_of(cell),
-            f"{GLYPHS[cell['verdict']]} {label_of(cell)}",
+            f"  {cell['objective']}" if cell["role"] == "cell" else f"  {cell['policy']} {cell['objective']}",
+            f"{percent(cell['before']['success'])} → {percent(cell['after']['success'])}",
+            "-" if cell["effect"] is None else f"{cell['effect']:+.1f}",
+            "-" if cell["low"] is None else f"{cell['low']:+.1f} to {cell['high']:+.1f}",
+            f"{GLYPHS[cell['verdict']]} {cell['verdict'].replace('_', ' ')}",
             style=_STYLES.get(cell["verdict"]),
         )
     return table

@@ -16,7 +16,7 @@ def write_report(run_dir: Path | str) -> None:
     folder = Path(run_dir)
     report = build_report(folder)
     files = {
-        "report.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "report.json": json.dumps(report, ensure_ascii=False, allow_nan=False) + "\n",
         "report.html": render(report),
         "report_tables.md": markdown(report),
         "report_tables.tex": latex(report),
