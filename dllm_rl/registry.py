@@ -6,19 +6,20 @@ import importlib
 import importlib.metadata
 import pkgutil
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from dllm_rl.errors import ConfigError, unknown_name
 
 _PACKAGES = {"objective": "objectives", "sampler": "samplers", "environment": "harness", "policy": "dllm_rl.policies"}
 _REGISTRY: dict[str, dict[str, type]] = {kind: {} for kind in _PACKAGES}
 _discovered: set[str] = set()
+C = TypeVar("C", bound=type)
 
 
-def register(kind: str, name: str) -> Callable[[type], type]:
+def register(kind: str, name: str) -> Callable[[C], C]:
     """Register a class under a name; the same name twice is an error, unless it is the same class reloaded."""
 
-    def decorate(cls: type) -> type:
+    def decorate(cls: C) -> C:
         known = _REGISTRY[kind].get(name)
         if known is not None and known.__qualname__ != cls.__qualname__:
             raise ConfigError(f"two {kind}s are named '{name}': {known.__module__} and {cls.__module__}. Rename one.")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from dllm_rl.errors import ConfigError, HarnessError, unknown_name
 from dllm_rl.plan import Plan, parse_plan
@@ -34,6 +36,7 @@ NUM_ATTEMPTS = 3
 ROLLOUT_SECONDS = 60.0
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120, "test_layout": 60}
 OnResult = Callable[[int, Outcome], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +59,7 @@ class FormSettings:
     executor: ExecutorName = "fast"
     concurrency: int = 3
     shares_identical: bool = True
-    cache_dir: Path | None = None
+    cache_dir: Path | str | None = None
 
     def __post_init__(self) -> None:
         for split in self.counts:
@@ -82,11 +85,12 @@ class FormEnvironment:
         self.pool = BrowserPool()
         self.server = SiteServer()
         self.quarantined: dict[str, str] = {}
-        self._cache = ScoutCache(self.settings.cache_dir or default_cache_dir())
+        self._cache = ScoutCache(Path(self.settings.cache_dir or default_cache_dir()))
         self._tasks: dict[str, tuple[Task, ...]] = {}
         self._scouting: dict[str, asyncio.Lock] = {}
         self._ids = itertools.count(1)
         self._places = asyncio.Semaphore(self.settings.concurrency)
+        self._active: set[asyncio.Task[Any]] = set()
         self._is_open = False
 
     async def open(self) -> None:
@@ -97,7 +101,10 @@ class FormEnvironment:
         await self.pool.open()
 
     async def close(self) -> None:
-        """End the browser and the server."""
+        """Cancel what is still running, then end the browser and the server."""
+        for item in self._active:
+            item.cancel()
+        await asyncio.gather(*self._active, return_exceptions=True)
         await self.pool.close()
         if self._is_open:
             self._is_open = False
@@ -138,7 +145,7 @@ class FormEnvironment:
 
     async def observe_many(self, tasks: Sequence[Task]) -> list[Page]:
         """Observe several tasks, in their order."""
-        return list(await _all_or_none(self.observe(task) for task in tasks))
+        return await _all_or_none(self.observe(task) for task in tasks)
 
     def gold_plan(self, task: Task, page: Page) -> str:
         """The plan that does what the task asks for."""
@@ -156,7 +163,7 @@ class FormEnvironment:
         parsed = parse_plan(plan)
         chosen = EXECUTORS[executor or self.settings.executor]
         reason = ""
-        async with self._places:
+        async with self._place():
             for attempt in range(NUM_ATTEMPTS):
                 if attempt == NUM_ATTEMPTS - 1:
                     self.pool.retire()
@@ -189,7 +196,7 @@ class FormEnvironment:
             return result
 
         try:
-            return list(await _all_or_none(one(index, task, plan) for index, (task, plan) in enumerate(pairs)))
+            return await _all_or_none(one(index, task, plan) for index, (task, plan) in enumerate(pairs))
         finally:
             for item in running.values():
                 item.cancel()
@@ -204,6 +211,18 @@ class FormEnvironment:
             if result.is_valid and success(result).value != 1.0:
                 self.quarantined[task.id] = result.fault_reason or "its gold plan does not score 1"
         return [task for task in tasks if task.id not in self.quarantined]
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """One of the places for work in the browser; who holds one is cancelled by `close`."""
+        async with self._places:
+            current = asyncio.current_task()
+            assert current is not None
+            self._active.add(current)
+            try:
+                yield
+            finally:
+                self._active.discard(current)
 
     async def _attempt(
         self, task: Task, page: Page, plan: Plan, executor: Executor, isolation: Isolation, *, is_fresh: bool
@@ -245,8 +264,8 @@ class FormEnvironment:
             ids.append(f"s{next(self._ids)}")
             return self.server.start_url(site_key, ids[-1])
 
-        answers = scout_answers(make_site(site_key))
-        async with self._places:
+        answers, reason = scout_answers(make_site(site_key)), ""
+        async with self._place():
             for attempt in range(NUM_ATTEMPTS):
                 try:
                     async with self.pool.tab("page", is_fresh=attempt > 0) as tab:
@@ -259,11 +278,11 @@ class FormEnvironment:
         raise HarnessError(f"site {site_key} could not be scouted in {NUM_ATTEMPTS} attempts: {reason}")
 
 
-async def _all_or_none(coroutines):
+async def _all_or_none(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Results in order; the first exception cancels the others, and none is left running."""
     futures = [asyncio.ensure_future(item) for item in coroutines]
     try:
-        return await asyncio.gather(*futures)
+        return list(await asyncio.gather(*futures))
     except BaseException:
         for future in futures:
             future.cancel()

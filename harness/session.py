@@ -10,7 +10,6 @@ import threading
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from dllm_rl.errors import HarnessError
 from dllm_rl.tasks import Outcome, Page, Task
 from harness.browser import Isolation
 from harness.environment import FormEnvironment, FormSettings, OnResult
@@ -29,10 +28,9 @@ class EnvironmentSession:
 
     def __init__(self, settings: FormSettings | None = None) -> None:
         self.settings = settings or FormSettings()
+        self._environment = FormEnvironment(self.settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._environment: FormEnvironment | None = None
-        self._is_open = False
 
     def __enter__(self) -> EnvironmentSession:
         return self
@@ -43,11 +41,11 @@ class EnvironmentSession:
     @property
     def quarantined(self) -> dict[str, str]:
         """Tasks that failed their self-check, with the reason."""
-        return dict(self._ready().quarantined)
+        return dict(self._environment.quarantined)
 
     def tasks(self, split: str) -> tuple[Task, ...]:
         """All tasks of a split, in a fixed order."""
-        return self._ready().tasks(split)
+        return self._environment.tasks(split)
 
     def observe_many(self, tasks: Sequence[Task]) -> list[Page]:
         """Pages of tasks, in order; scouted once a site."""
@@ -68,7 +66,7 @@ class EnvironmentSession:
     def gold_plan(self, task: Task) -> str:
         """The plan that does what the task asks for."""
         (page,) = self.observe_many([task])
-        return self._ready().gold_plan(task, page)
+        return self._environment.gold_plan(task, page)
 
     def score_many(self, pairs: Sequence[tuple[Task, str]]) -> list[float]:
         """Cheap scores of plans, without running them."""
@@ -84,12 +82,11 @@ class EnvironmentSession:
         return self._call(self._opened().self_check(tasks))
 
     def close(self) -> None:
-        """End browser, server and thread. Safe to call twice, and after KeyboardInterrupt."""
-        if self._loop is None or self._thread is None or self._environment is None:
+        """End browser, server and thread. Safe to call twice, and after KeyboardInterrupt; a later call starts anew."""
+        if self._loop is None or self._thread is None:
             return
         environment, loop, thread = self._environment, self._loop, self._thread
-        self._loop = self._thread = self._environment = None
-        self._is_open = False
+        self._environment, self._loop, self._thread = FormEnvironment(self.settings), None, None
         pids = environment.pool.pids
         with contextlib.suppress(Exception):
             asyncio.run_coroutine_threadsafe(environment.close(), loop).result(CLOSE_SECONDS)
@@ -99,32 +96,20 @@ class EnvironmentSession:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def _ready(self) -> FormEnvironment:
-        """The environment object in its own loop, not yet opened."""
-        if self._environment is None:
+    def _opened(self) -> FormEnvironment:
+        """The environment, with its loop, server and browser running."""
+        if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=self._loop.run_forever, name="environment", daemon=True)
             self._thread.start()
-            self._environment = self._call(_make(self.settings))
+            self._call(self._environment.open())
         return self._environment
 
-    def _opened(self) -> FormEnvironment:
-        environment = self._ready()
-        if not self._is_open:
-            self._call(environment.open())
-            self._is_open = True
-        return environment
-
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
-            raise HarnessError("the environment session is closed.")
+        assert self._loop is not None
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
-
-
-async def _make(settings: FormSettings) -> FormEnvironment:
-    return FormEnvironment(settings)

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from playwright.async_api import BrowserContext, Dialog, Page, Response
+from playwright.async_api import Error as PlaywrightError
 
 from harness.faults import AgentDeadlineError, EnvironmentFaultError, attribute, is_environment
 from harness.in_page import STORES_CLEARED, STORES_EMPTY, init_script
@@ -113,13 +114,15 @@ class Tab:
 
     async def reset(self) -> None:
         """Make the tab fit for another rollout. Raises EnvironmentFaultError where the tab must be thrown away."""
-        with attribute("reset"):
+        try:
             async with asyncio.timeout(self.pace.seconds(2.0)):
                 for popup in self.context.pages:
                     if popup is not self.page:
                         await popup.close()
                 await self.page.evaluate(STORES_CLEARED)
                 await self.context.clear_cookies()
+        except (PlaywrightError, TimeoutError) as error:
+            raise EnvironmentFaultError(f"reset: {error}") from error
         self.dialogs.clear()
         self._is_reused = True
 
