@@ -54,7 +54,7 @@ $(STAMPS)/torch: $(STAMPS)/venv scripts/install_torch.py
 	@touch $@
 
 $(STAMPS)/project: $(STAMPS)/torch pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --editable ".[dev]"
 	@touch $@
 
 $(STAMPS)/chromium: $(STAMPS)/project scripts/install_chromium.py

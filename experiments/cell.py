@@ -1,4 +1,4 @@
-"""The real work of a unit: load the policy, train it in real Chromium, evaluate it; the one place where all packages meet."""
+"""The real work of a unit: load the policy, train it in real Chromium, evaluate it. Here all packages meet."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import torch
 
 from dllm_rl.evaluation import evaluate
 from dllm_rl.policies.loading import load_policy
-from dllm_rl.trainer import Trainer, TrainConfig
+from dllm_rl.trainer import TrainConfig, Trainer
 from experiments.components import build_objective, build_reward, build_sampler
 from experiments.grid import Cell
 from experiments.runner import OnEvent
-from experiments.units import Unit, select_tasks
+from experiments.units import TaskSource, Unit, select_tasks
 from harness.session import EnvironmentSession
 
 
 class LocalExecutor:
     """Runs units in this process. All share one environment session, and with it the site server and the browsers."""
 
-    def __init__(self, session: EnvironmentSession, *, device: str = "cpu") -> None:
+    def __init__(self, session: EnvironmentSession, source: TaskSource, *, device: str = "cpu") -> None:
         self._session = session
+        self._source = source
         self._device = device
 
     def warm_start(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
@@ -41,7 +42,7 @@ class LocalExecutor:
             objective=build_objective(cell.objective),
             environment=self._session,
             reward=build_reward(cell.reward),
-            tasks=select_tasks(self._session, cell.training_tasks.split, cell.training_tasks.max_tasks),
+            tasks=select_tasks(self._source, cell.training_tasks.split, cell.training_tasks.max_tasks),
             config=config,
             run_dir=unit.folder,
             on_step=on_event,
@@ -58,7 +59,7 @@ class LocalExecutor:
             sampler=build_sampler(cell.sampler, temperature=settings.temperature),
             environment=self._session,
             reward=build_reward(cell.reward),
-            tasks=select_tasks(self._session, settings.split, settings.max_tasks),
+            tasks=select_tasks(self._source, settings.split, settings.max_tasks),
             num_samples=settings.num_samples,
             temperature=settings.temperature,
             seed=settings.seed,

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -22,8 +22,8 @@ app = typer.Typer(
 new_app = typer.Typer(help="Write the template of a plug-in.", no_args_is_help=True)
 app.add_typer(new_app, name="new")
 
-Overrides = Annotated[Optional[list[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Settings laid over the preset.")]
-OutOption = Annotated[Optional[Path], typer.Option("--out", help="Run folder; default runs/<preset>.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings laid over the preset.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<preset>.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 USER_ERROR, INTERRUPTED = 2, 130
@@ -86,23 +86,26 @@ def train(
 def evaluate(
     what: Annotated[str, typer.Argument(help="`oracle` (the gold plans), builtin:<family>, or a checkpoint's folder.")],
     split: Annotated[
-        Optional[list[str]], typer.Option(help="Split, more than once if wanted. Default: all for the oracle, else val.")
+        list[str] | None,
+        typer.Option(help="Split, more than once if wanted. Default: all for the oracle, else val."),
     ] = None,
-    max_tasks: Annotated[Optional[int], typer.Option(min=1, help="Tasks a split.")] = None,
+    max_tasks: Annotated[
+        int | None, typer.Option(min=1, help="Tasks a split. Default: 60 for the oracle, else all.")
+    ] = None,
     num_samples: Annotated[int, typer.Option(min=1, help="Sampled rollouts a task, beside the greedy one.")] = 1,
     temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
     sampler: Annotated[
-        Optional[str], typer.Option(help="Sampler, as YAML: slots, or {name: flow_exact, options: {num_steps: 8}}.")
+        str | None, typer.Option(help="Sampler, as YAML: slots, or {name: flow_exact, options: {num_steps: 8}}.")
     ] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Write the rollouts to this parquet file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the rollouts to this parquet file.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure success in real Chromium."""
     from experiments.measure import measure, measure_oracle
 
     if what == "oracle":
-        raise typer.Exit(measure_oracle(split, max_tasks=max_tasks, as_json=as_json))
+        raise typer.Exit(measure_oracle(split, max_tasks=max_tasks or 60, as_json=as_json))
     code = measure(
         what,
         split or ["val"],
@@ -119,9 +122,9 @@ def evaluate(
 
 @app.command()
 def warmstart(
-    families: Annotated[Optional[list[str]], typer.Argument(help="Families to train; default: all four.")] = None,
+    families: Annotated[list[str] | None, typer.Argument(help="Families to train; default: all four.")] = None,
     overrides: Annotated[
-        Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that the checkpoints are written to.")] = Path("runs/warmstart"),
 ) -> None:

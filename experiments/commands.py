@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +12,10 @@ from rich.table import Table
 from dllm_rl.errors import ConfigError
 from experiments.config import load_preset, preset_names
 from experiments.run_folder import Status, read_status
+
+if TYPE_CHECKING:
+    from experiments.units import GridPlan, TaskSource
+    from harness.session import EnvironmentSession
 
 FAILED = 1
 
@@ -21,15 +26,24 @@ def run_grid(preset_name: str, overrides: list[str], *, out: Path | None, is_dry
     console = Console()
     console.print(f"{preset.name}: {preset.description}", markup=False, highlight=False)
     from experiments.components import build_session
+    from experiments.self_check import checked_tasks, known_tasks
     from experiments.units import plan_grid
 
-    session = build_session(preset.environment)
-    plan = plan_grid(preset, session, out or Path("runs") / preset.name)
-    if is_dry_run:
-        from experiments.dry_run import print_dry_run
+    root = out or Path("runs") / preset.name
+    with build_session(preset.environment) as session:
+        if is_dry_run:
+            from experiments.dry_run import print_dry_run
 
-        print_dry_run(plan, session, console)
-        return 0
+            source = known_tasks(preset, session, root)
+            print_dry_run(plan_grid(preset, source, root), source, console)
+            return 0
+        # Presets that cannot be run are refused before a browser starts.
+        plan_grid(preset, session, root)
+        source = checked_tasks(preset, session, root, console)
+        return _run(plan_grid(preset, source, root), session, source, console)
+
+
+def _run(plan: GridPlan, session: EnvironmentSession, source: TaskSource, console: Console) -> int:
     from experiments.runner import owed_units, run_units
 
     owed = owed_units(plan)
@@ -39,8 +53,8 @@ def run_grid(preset_name: str, overrides: list[str], *, out: Path | None, is_dry
         from experiments.cell import LocalExecutor
         from experiments.progress import ConsoleProgress
 
-        with session, ConsoleProgress(owed, console) as progress:
-            statuses = run_units(plan, LocalExecutor(session), progress)
+        with ConsoleProgress(owed, console) as progress:
+            statuses = run_units(plan, LocalExecutor(session, source), progress)
     else:
         from experiments.runner import refresh
 

@@ -1,9 +1,10 @@
-"""Settings to instances: objectives, samplers and rewards by registered name, with options checked against their fields."""
+"""Settings to instances: objectives, samplers, rewards and environments by name, their options checked."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.tasks import Outcome
 from experiments.config import Component
+from harness.environment import FormEnvironment, FormSettings
+from harness.reward import SCHEMES, RewardRecord
+from harness.session import EnvironmentSession
 
 
 def build_sampler(component: Component, *, temperature: float | None = None) -> Any:
@@ -35,10 +39,26 @@ def build_objective(component: Component) -> Any:
     return objectives.build_objective(component.name, component.options)
 
 
-def build_reward(component: Component) -> Callable[[Outcome], Any]:
-    """The reward as a function of the outcome; options are its weights."""
-    from harness.reward import SCHEMES
-
+def build_reward(component: Component) -> Callable[[Outcome], RewardRecord]:
+    """The reward as a function of the outcome; options are the scheme's keywords."""
     if component.name not in SCHEMES:
         raise unknown_name("reward", component.name, SCHEMES)
-    return functools.partial(SCHEMES[component.name], **component.options)
+    scheme = SCHEMES[component.name]
+    known = list(inspect.signature(scheme).parameters)[1:]
+    for key in component.options:
+        if key not in known:
+            raise unknown_name(f"option of reward '{component.name}'", key, known)
+    return functools.partial(scheme, **component.options)
+
+
+def build_session(component: Component) -> EnvironmentSession:
+    """The environment of a grid; nothing is started before the first rollout."""
+    cls = registry.get("environment", component.name)
+    if cls is not FormEnvironment:
+        raise ConfigError(f"environment '{component.name}' has no session yet; presets run on 'forms'")
+    known = {field.name for field in dataclasses.fields(FormSettings)}
+    for key in component.options:
+        if key not in known:
+            raise unknown_name(f"option of environment '{component.name}'", key, known)
+    lists_as_tuples = {key: tuple(item) if isinstance(item, list) else item for key, item in component.options.items()}
+    return EnvironmentSession(FormSettings(**lists_as_tuples))

@@ -1,7 +1,7 @@
 """Presets and settings of a grid: YAML plus `key=value` overrides, validated once, here.
 
-A preset names levels of two factors, policy and objective, and everything that all cells share. What a level may change is declared
-under `factors`; anything else that differs between two cells is refused, with the name of the field (the controlled comparison).
+A preset names levels of two factors, policy and objective, and everything that all cells share. What a level may change
+is declared under `factors`; anything else that differs between two cells is refused, with the name of the field.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Component(Strict):
     """A registered plug-in and its options. `grpo` is short for `{name: grpo}`."""
 
     name: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -36,14 +36,14 @@ class Component(Strict):
 class PolicyLevel(Strict):
     """A level of the factor `policy`: warm-started weights, how they are sampled, and training settings of its own.
 
-    checkpoint: `builtin:<family>`, a folder, or a Hugging Face id. facts: see `dllm_rl.policies.base.PolicyFacts`; needed
-    (at least `family`) where the checkpoint does not carry them.
+    checkpoint: `builtin:<family>`, a folder, or a Hugging Face id. facts: see `dllm_rl.policies.base.PolicyFacts`;
+    needed (at least `family`) where the checkpoint does not carry them.
     """
 
     checkpoint: str
     sampler: Component
-    facts: dict[str, Any] = {}
-    train: dict[str, Any] = {}
+    facts: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def family(self) -> str:
@@ -55,14 +55,14 @@ class PolicyLevel(Strict):
         config = Path(self.checkpoint) / "config.json"
         stored = json.loads(config.read_text()).get("policy", {}) if config.is_file() else {}
         if "family" not in stored:
-            raise ConfigError(f"checkpoint '{self.checkpoint}' does not say its family. Add `facts: {{family: masked}}`.")
+            raise ConfigError(f"checkpoint '{self.checkpoint}' does not say its family. Add facts: {{family: masked}}")
         return str(stored["family"])
 
 
 class ObjectiveLevel(Component):
     """A level of the factor `objective`: a registered objective, its options, and training settings of its own."""
 
-    train: dict[str, Any] = {}
+    train: dict[str, Any] = Field(default_factory=dict)
 
 
 class Control(Strict):
@@ -70,7 +70,7 @@ class Control(Strict):
 
     policy: str
     objective: str
-    train: dict[str, Any] = {}
+    train: dict[str, Any] = Field(default_factory=dict)
 
 
 class Controls(Strict):
@@ -88,8 +88,8 @@ class Controls(Strict):
 class Factors(Strict):
     """Which settings may differ between the levels of a factor, as dotted fields of a cell."""
 
-    policy: list[str] = ["checkpoint", "family", "facts", "sampler", "train.learning_rate"]
-    objective: list[str] = ["objective"]
+    policy: list[str] = Field(default=["checkpoint", "family", "facts", "sampler", "train.learning_rate"])
+    objective: list[str] = Field(default=["objective"])
 
 
 class TrainingTasks(Strict):
@@ -123,7 +123,7 @@ class Preset(Strict):
     description: str
     policies: dict[str, PolicyLevel] = Field(min_length=1)
     objectives: dict[str, ObjectiveLevel] = Field(min_length=1)
-    control_objectives: dict[str, ObjectiveLevel] = {}
+    control_objectives: dict[str, ObjectiveLevel] = Field(default_factory=dict)
     cell_role: Literal["cell", "positive"] = "cell"
     controls: Controls = Controls()
     factors: Factors = Factors()
@@ -131,7 +131,7 @@ class Preset(Strict):
     environment: Component = Component(name="forms")
     reward: Component = Component(name="shaped")
     training_tasks: TrainingTasks = TrainingTasks()
-    train: dict[str, Any] = {}
+    train: dict[str, Any] = Field(default_factory=dict)
     evaluation: Evaluation = Evaluation()
     threads: int | None = Field(default=None, ge=1)
 
@@ -180,14 +180,20 @@ def _read(name_or_path: str) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any], *, source: str) -> dict[str, Any]:
-    """Lay changes over settings, mapping by mapping. A list of names given for a mapping keeps those entries of it."""
+    """Lay changes over settings, mapping by mapping.
+
+    A list of names given for a mapping keeps those entries of it. A component that gets another name loses the options
+    of the old one.
+    """
     merged = dict(base)
     for key, value in changes.items():
         current = merged.get(key)
         if not isinstance(current, dict):
             merged[key] = value
         elif isinstance(value, dict):
-            merged[key] = merge(current, value, source=source)
+            is_other = "name" in value and "name" in current and value["name"] != current["name"]
+            kept = {name: item for name, item in current.items() if not (is_other and name == "options")}
+            merged[key] = merge(kept, value, source=source)
         elif isinstance(value, list):
             merged[key] = {name: current[name] for name in _known(value, current, f"entry of {key} in {source}")}
         else:
@@ -207,7 +213,7 @@ def apply_override(data: dict[str, Any], override: str) -> dict[str, Any]:
     key, separator, text = override.partition("=")
     parts = key.strip().split(".")
     if not separator or not all(parts):
-        raise ConfigError(f"'{override}' is no override: write key=value, such as train.steps=4 or policies=[masked,flow]")
+        raise ConfigError(f"'{override}' is no override: write key=value, such as train.steps=4 or policies=[flow]")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

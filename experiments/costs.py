@@ -1,4 +1,4 @@
-"""What a grid will cost: rollouts by kind, and minutes from a small table of measured times (two CPU cores, built-in policies)."""
+"""What a grid will cost: rollouts by kind, and time from a table measured with the built-in policies on two cores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from experiments.grid import Cell
 
-# Seconds a rollout, measured with the built-in policies on two cores; another machine scales all of them alike.
+# Seconds a rollout; another machine scales all of them alike.
 SAMPLE_SECONDS = {"autoregressive": 0.03, "masked": 0.04, "slot": 0.06, "block": 0.05, "flow": 0.05}
 TRAIN_BROWSER_SECONDS = 0.09
 EVALUATION_BROWSER_SECONDS = 0.28

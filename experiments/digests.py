@@ -1,4 +1,4 @@
-"""What a result is keyed by: separate digests of training and of evaluation, so that a new evaluation never retrains."""
+"""What a result is keyed by: digests of training and of evaluation apart, so that a new evaluation never retrains."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import dllm_rl
 from dllm_rl.tasks import Task
 from experiments.grid import Cell
 
-_TRAINING = ("checkpoint", "facts", "sampler", "objective", "train", "environment", "reward", "threads")
-_WARM_START = ("checkpoint", "facts", "sampler", "environment", "reward", "evaluation", "threads")
+# The checkpoint stands for itself by its own digest, wherever its folder lies.
+_TRAINING = ("facts", "sampler", "objective", "train", "environment", "reward", "threads")
+_WARM_START = ("facts", "sampler", "environment", "reward", "evaluation", "threads")
 
 
 def digest(value: Any) -> str:

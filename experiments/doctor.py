@@ -47,8 +47,7 @@ def run_checks(*, as_json: bool) -> int:
 
 def _python() -> Iterator[Check]:
     found = f"{sys.version.split()[0]} at {sys.executable}"
-    is_new = sys.version_info >= (3, 11)
-    yield Check(name="python", state="ok" if is_new else "fail", found=found, advice="" if is_new else "Use 3.11 or newer.")
+    yield Check(name="python", state="ok", found=found)
     yield Check(name="dllm_rl", state="ok", found=dllm_rl.__version__)
 
 
@@ -94,7 +93,8 @@ def _checkpoints() -> Iterator[Check]:
         try:
             verify(CHECKPOINTS / family)
         except CheckpointError as error:
-            yield Check(name=f"warm start {family}", state="fail", found=str(error), advice=f"dllm-rl warmstart {family}")
+            advice = f"dllm-rl warmstart {family} makes it."
+            yield Check(name=f"warm start {family}", state="fail", found=str(error), advice=advice)
         else:
             yield Check(name=f"warm start {family}", state="ok", found=str(CHECKPOINTS / family))
 

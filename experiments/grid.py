@@ -23,7 +23,7 @@ _LABELS = {"id", "role", "policy", "objective_level"}
 
 
 class Cell(Strict):
-    """One resolved cell: all that its result depends on, but for its seed. `policy` and `objective_level` are level names."""
+    """One resolved cell: all that its result depends on, but for the seed. policy, objective_level: names of levels."""
 
     id: str
     role: Role
@@ -102,7 +102,7 @@ def _train_settings(name: str, *layers: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) -> None:
-    """Raise where the objective or the sampler is unknown, its options are wrong, or it is not for the policy's family."""
+    """Raise where objective or sampler is unknown, has wrong options, or is not defined for the policy's family."""
     for kind, component in (("objective", build_objective(objective)), ("sampler", build_sampler(policy.sampler))):
         if policy.family not in component.families:
             raise ConfigError(

@@ -43,12 +43,11 @@ _ORDER = ("stage", "cell", "seed", "split", "task_id", "mode", "sample")
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]], **labels: Any) -> None:
     """Write rollouts as parquet; labels (cell, policy, ...) are added to every row."""
-    table = pa.Table.from_pylist([{**row, **labels} for row in rows], schema=SCHEMA)
-    _write(path, table)
+    _write(path, pa.Table.from_pylist([{**row, **labels} for row in rows], schema=SCHEMA))
 
 
 def merge(path: Path, parts: Iterable[Path]) -> int:
-    """Write all parts as one sorted table and return its number of rows. Only the rows decide the result, not the order."""
+    """Write all parts as one sorted table, whatever their order, and return its number of rows."""
     tables = [pq.read_table(part, schema=SCHEMA) for part in parts]
     table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
     _write(path, table)

@@ -1,8 +1,8 @@
 """The folder of a run: where things lie, states of its units, and files that are whole or absent.
 
-    config.json  results.parquet  report.html  report.json
-    warmstart/<policy>-<digest>/            evaluation.parquet  status.json
-    cells/<cell>-<digest>/seed<k>/          metrics.jsonl  rollouts.jsonl  checkpoint/  evaluation.parquet  status.json  cell.json
+config.json  results.parquet  report.html  report.json
+warmstart/<policy>-<digest>/        evaluation.parquet  status.json  cell.json
+cells/<cell>-<digest>/seed<k>/      the same, and metrics.jsonl  rollouts.jsonl  checkpoint/
 """
 
 from __future__ import annotations

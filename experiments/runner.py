@@ -1,7 +1,8 @@
 """Runs the units of a grid one after another on this machine; whatever is interrupted is continued by the same command.
 
-A unit is done once its evaluation lies on disk and its status carries the digest. Until then it is owed: the trainer resumes from its
-checkpoint, the evaluation starts again. A unit that fails is recorded with its cause, the others go on, and the next run tries it again.
+A unit is done once its evaluation lies on disk and its status carries the digest. Until then it is owed: the trainer
+resumes from its checkpoint, the evaluation starts again. A unit that fails is recorded with its cause, the others go
+on, and the next run tries it again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Units of work of a grid: the warm start of each policy once, then each seed of each cell; each in a folder keyed by digests."""
+"""Units of work of a grid: each policy's warm start once, each cell once a seed; their folders are keyed by digests."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ class TaskSource(Protocol):
     def tasks(self, split: str) -> Sequence[Task]:
         """All tasks of a split, in a fixed order."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Without:
+    """A task source that leaves out some tasks, by id."""
+
+    source: TaskSource
+    excluded: frozenset[str]
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """The source's tasks of a split but for those left out."""
+        return [task for task in self.source.tasks(split) if task.id not in self.excluded]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +128,7 @@ def plan_grid(preset: Preset, source: TaskSource, root: Path) -> GridPlan:
         key = training_digest(cell, checkpoint=keys[cell.checkpoint], tasks=train_key)
         folders[cell.id] = f"cells/{cell.id}-{key[:10]}"
         final_key = evaluation_digest(cell, training=key, tasks=evaluation_key)
+        settings = {"training_digest": key, "digest": final_key, **cell.model_dump(mode="json")}
         for seed in preset.seeds:
             trained.append(
                 Unit(
@@ -124,7 +137,7 @@ def plan_grid(preset: Preset, source: TaskSource, root: Path) -> GridPlan:
                     folder=root / folders[cell.id] / f"seed{seed}",
                     digest=final_key,
                     cost=training_cost(cell) + evaluation_cost(cell, len(evaluated)),
-                    settings={"seed": seed, "training_digest": key, "digest": final_key, **cell.model_dump(mode="json")},
+                    settings={"seed": seed, **settings},
                 )
             )
     # Seed by seed, so that an unfinished grid already holds every cell.

@@ -63,6 +63,7 @@ def privileged() -> list[str] | None:
 def with_own() -> bool:
     """Playwright's headless Chromium, with the system libraries it needs where we may install them."""
     if not playwright("install", "--only-shell", "chromium"):
+        print("Playwright's own Chromium could not be downloaded; looking for one of the system.")
         return False
     if starts():
         return True
@@ -82,10 +83,7 @@ def with_package_manager() -> bool:
     if manager == "apt-get":
         run([*prefix, "apt-get", "update"], PACKAGE_SECONDS)
     arguments, packages = MANAGERS[manager]
-    for package in packages:
-        if run([*prefix, manager, *arguments, package], PACKAGE_SECONDS) and starts():
-            return True
-    return False
+    return any(run([*prefix, manager, *arguments, package], PACKAGE_SECONDS) and starts() for package in packages)
 
 
 def main() -> int:

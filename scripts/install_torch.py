@@ -1,4 +1,4 @@
-"""Install PyTorch into this environment: the CPU build where no GPU is seen, so that nobody downloads gigabytes of CUDA unasked.
+"""Install PyTorch into this environment: the CPU build where no GPU is seen, which spares gigabytes of CUDA libraries.
 
 A PyTorch that is here already is left alone. Run by `make setup`; needs nothing but Python and pip.
 """
@@ -25,7 +25,9 @@ def has_torch() -> bool:
     """Whether a usable PyTorch can be imported."""
     if importlib.util.find_spec("torch") is None:
         return False
-    check = "import torch; v = torch.__version__.split('.'); assert (int(v[0]), int(v[1])) >= (2, 6); torch.ones(2).sum()"
+    check = (
+        "import torch; v = torch.__version__.split('.'); assert (int(v[0]), int(v[1])) >= (2, 6); torch.ones(2).sum()"
+    )
     return subprocess.run([sys.executable, "-c", check], stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
@@ -48,7 +50,7 @@ def is_index_reachable() -> bool:
 
 def pip_install(*arguments: str) -> bool:
     """Run pip; whether it succeeded."""
-    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", *arguments]
+    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", *arguments]
     print("+ pip install", *arguments, flush=True)
     return subprocess.run(command, check=False).returncode == 0
 
@@ -63,7 +65,10 @@ def main() -> int:
         attempts.insert(0, (PIN, "--index-url", CPU_INDEX))
     if any(pip_install(*attempt) and has_torch() for attempt in attempts):
         return 0
-    print("PyTorch could not be installed. Install it by hand (https://pytorch.org), then run make again.", file=sys.stderr)
+    print(
+        "PyTorch could not be installed. Install it by hand (https://pytorch.org), then run make again.",
+        file=sys.stderr,
+    )
     return 1
 
 

@@ -1,0 +1,48 @@
+"""`dllm-rl grid --dry-run`: what would run, what it would cost, and the smallest effect that the design can see."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.costs import BROWSER_START_SECONDS, REPORT_SECONDS
+from experiments.preset_table import describe
+from experiments.progress import duration
+from experiments.runner import owed_units
+from experiments.stats import smallest_detectable_effect
+from experiments.units import GridPlan, TaskSource, select_tasks
+
+
+def print_dry_run(plan: GridPlan, source: TaskSource, console: Console) -> None:
+    """Print cells, sizes, rollouts, estimated minutes and the smallest detectable effect."""
+    owed = {unit.name for unit in owed_units(plan)}
+    table = Table("unit", "rollouts: training", "evaluation", "estimate", "state")
+    for unit in plan.units:
+        cost = unit.cost
+        state = "owed" if unit.name in owed else "done"
+        table.add_row(unit.name, str(cost.train_rollouts), str(cost.evaluation_rollouts), duration(cost.seconds), state)
+    console.print(table)
+    sizes = Table("size", "value", show_header=False)
+    for name, value in describe(plan.preset, source, plan.cost).items():
+        sizes.add_row(name, value)
+    console.print(sizes)
+    seconds = plan.cost.seconds + BROWSER_START_SECONDS + REPORT_SECONDS
+    left = sum(unit.cost.seconds for unit in plan.units if unit.name in owed)
+    console.print(f"estimate on two cores: {duration(seconds)} in all, {duration(left)} still owed", highlight=False)
+    console.print(smallest_effect(plan, source), highlight=False, soft_wrap=True)
+
+
+def smallest_effect(plan: GridPlan, source: TaskSource) -> str:
+    """The smallest change of success that the design can find, as a sentence."""
+    evaluation, num_seeds = plan.preset.evaluation, len(plan.preset.seeds)
+    num_tasks = len(select_tasks(source, evaluation.split, evaluation.max_tasks))
+    num_cells = max(1, sum(cell.role == "cell" for cell in plan.cells))
+    effect = smallest_detectable_effect(num_seeds, num_tasks, evaluation.num_samples, num_comparisons=num_cells)
+    if math.isinf(effect):
+        return "This design cannot find any effect: it has one seed and one task."
+    sentence = f"Smallest effect that this design finds 80 % of the time (Holm over {num_cells}): {effect:.1f} points"
+    if num_seeds == 1:
+        sentence += ", over tasks only. One seed can never show an improvement: every verdict is single_seed"
+    return sentence + "."

@@ -1,0 +1,167 @@
+"""`dllm-rl eval`: success in real Chromium, of a policy or of the gold plans, by split and with intervals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binomtest
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.tasks import SPLITS
+from experiments.components import build_reward, build_sampler, build_session
+from experiments.config import Component, PolicyLevel, load_preset
+from experiments.units import select_tasks
+from experiments.validation import validate
+
+# The built-in world and reward, as the study preset has them.
+_REFERENCE_PRESET = "grid16"
+
+
+def measure_oracle(splits: list[str] | None, *, max_tasks: int | None, as_json: bool) -> int:
+    """Run the gold plan of every task; 1 where one does not succeed."""
+    preset = load_preset(_REFERENCE_PRESET)
+    reward = build_reward(preset.reward)
+    rows: list[dict[str, Any]] = []
+    with build_session(preset.environment) as session:
+        for split in _checked(splits or list(SPLITS)):
+            tasks = select_tasks(session, split, max_tasks)
+            session.observe_many(tasks)
+            pairs = [(task, session.gold_plan(task)) for task in tasks]
+            for (task, plan), outcome in zip(
+                pairs, session.run_many(pairs, isolation="context", executor="trusted"), strict=True
+            ):
+                record = reward(outcome)
+                rows.append(
+                    {
+                        "split": split,
+                        "task_id": task.id,
+                        "success": record.is_success,
+                        "reward": record.value,
+                        "fault": outcome.fault.value,
+                        "plan": plan,
+                        "notes": outcome.fault_reason,
+                    }
+                )
+    _print(rows, as_json=as_json)
+    wrong = [row for row in rows if not row["success"]]
+    if wrong and not as_json:
+        print("not solved:", *(f"{row['task_id']} ({row['fault']} {row['notes']})" for row in wrong), sep="\n  ")
+    return 1 if wrong else 0
+
+
+def measure(
+    checkpoint: str,
+    splits: list[str],
+    *,
+    max_tasks: int | None,
+    num_samples: int,
+    temperature: float,
+    seed: int,
+    sampler: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> int:
+    """Evaluate a policy on splits: a greedy pass and num_samples sampled rollouts a task."""
+    from dllm_rl.evaluation import evaluate
+    from dllm_rl.policies.loading import load_policy
+
+    preset = load_preset(_REFERENCE_PRESET)
+    policy = load_policy(checkpoint)
+    chosen = _sampler(sampler, policy.family, preset.policies)
+    rows: list[dict[str, Any]] = []
+    with build_session(preset.environment) as session:
+        for split in _checked(splits):
+            rows += evaluate(
+                policy=policy,
+                sampler=build_sampler(chosen, temperature=temperature),
+                environment=session,
+                reward=build_reward(preset.reward),
+                tasks=select_tasks(session, split, max_tasks),
+                num_samples=num_samples,
+                temperature=temperature,
+                seed=seed,
+                isolation="context",
+                executor="trusted",
+            )
+    if out is not None:
+        from experiments.results import write_rows
+
+        labels = {
+            "cell": checkpoint,
+            "policy": policy.family,
+            "objective": "",
+            "role": "",
+            "seed": seed,
+            "stage": "eval",
+        }
+        write_rows(out, rows, **labels)
+    _print(rows, as_json=as_json)
+    return 0
+
+
+def _checked(splits: list[str]) -> list[str]:
+    from dllm_rl.errors import unknown_name
+
+    for split in splits:
+        if split not in SPLITS:
+            raise unknown_name("split", split, SPLITS)
+    return splits
+
+
+def _sampler(text: str | None, family: str, levels: dict[str, PolicyLevel]) -> Component:
+    if text is not None:
+        return validate(Component, yaml.safe_load(text), source="--sampler")
+    for level in levels.values():
+        if level.family == family:
+            return level.sampler
+    raise ConfigError(f"no usual sampler is known for the family '{family}'. Give one: --sampler NAME")
+
+
+def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    summary = [_summary(split, mode, part) for (split, mode), part in _grouped(rows).items()]
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    table = Table("split", "mode", "tasks", "rollouts", "success", "95 % interval", "mean reward", "lost")
+    for row in summary:
+        table.add_row(
+            row["split"],
+            row["mode"],
+            str(row["tasks"]),
+            str(row["rollouts"]),
+            f"{100 * row['success']:.1f} %",
+            f"{100 * row['low']:.1f} to {100 * row['high']:.1f} %",
+            f"{row['reward']:.3f}",
+            str(row["lost"]),
+        )
+    Console().print(table)
+
+
+def _grouped(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["split"], row.get("mode", "oracle")), []).append(row)
+    return groups
+
+
+def _summary(split: str, mode: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rates over valid rollouts; those that the environment lost are counted apart."""
+    valid = [row for row in rows if row["fault"] != "environment"]
+    count, good = len(valid), sum(row["success"] for row in valid)
+    interval = binomtest(good, count).proportion_ci(method="wilson") if count else None
+    return {
+        "split": split,
+        "mode": mode,
+        "tasks": len({row["task_id"] for row in rows}),
+        "rollouts": len(rows),
+        "success": good / count if count else 0.0,
+        "low": interval.low if interval else 0.0,
+        "high": interval.high if interval else 1.0,
+        "reward": sum(row["reward"] for row in valid) / count if count else 0.0,
+        "lost": len(rows) - count,
+    }

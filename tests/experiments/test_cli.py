@@ -1,0 +1,59 @@
+"""The command line answers fast, lists what is registered, and answers a mistake with one message and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+
+
+def dllm_rl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "experiments.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_is_fast_and_loads_nothing_heavy() -> None:
+    # Processor time, so that other work on this machine does not decide.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert dllm_rl("--help").returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.5
+    heavy = "'torch', 'pydantic', 'playwright', 'pyarrow'"
+    script = f"import sys, experiments.cli; print([name for name in ({heavy}) if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", ["objectives", "samplers", "environments", "policies", "presets"])
+def test_list_speaks_json(kind: str) -> None:
+    found = json.loads(dllm_rl("list", kind, "--json").stdout)
+    wanted = {
+        "objectives": {"grpo", "cj_grpo", "gspo", "espo"},
+        "samplers": {"ar", "low_confidence", "slots", "flow_exact"},
+        "environments": {"forms"},
+        "policies": {"autoregressive", "masked", "slot", "flow"},
+        "presets": {"quick", "ci", "grid16", "positive_control"},
+    }
+    assert wanted[kind] <= {entry["name"] for entry in found}
+    assert all(entry["summary"] for entry in found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("grid", "quik"), "Did you mean 'quick'"),
+        (("grid", "quick", "trian.steps=1"), "Did you mean 'train'"),
+        (("grid", "--nope"), "No such option"),
+        (("list", "objctives"), "Did you mean 'objectives'"),
+        (("status", "nowhere"), "is no run folder"),
+        (("new", "objective", "Not-A-Name"), "use snake_case"),
+    ],
+)
+def test_a_mistake_is_one_message(arguments: tuple[str, ...], message: str) -> None:
+    done = dllm_rl(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,84 @@
+"""Cells of a grid differ in the declared factors and in nothing else; results are keyed by what they depend on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dllm_rl.errors import ConfigError
+from experiments.grid import build_cells
+from experiments.units import GridPlan
+from tests.experiments.grids import Tasks, plan, preset
+
+
+def test_factors_are_crossed_and_the_null_control_learns_nothing(tmp_path) -> None:
+    cells = build_cells(preset(tmp_path))
+    assert [cell.id for cell in cells if cell.role == "cell"] == [
+        "autoregressive-grpo",
+        "autoregressive-espo",
+        "masked-grpo",
+        "masked-espo",
+    ]
+    (null,) = [cell for cell in cells if cell.role == "null"]
+    assert null.train["learning_rate"] == 0
+
+
+def test_a_setting_that_differs_outside_the_factors_is_refused_by_name(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"masked-grpo differ in 'train\.steps' \(1 and 9\)"):
+        build_cells(preset(tmp_path, "policies.masked.train.steps=9"))
+    with pytest.raises(ConfigError, match=r"differ in 'train\.inner_steps'"):
+        build_cells(preset(tmp_path, "objectives.espo.train.inner_steps=8"))
+
+
+def test_a_declared_factor_may_differ(tmp_path) -> None:
+    declared = "factors.objective=[objective,train.inner_steps]"
+    cells = build_cells(preset(tmp_path, "objectives.espo.train.inner_steps=8", declared))
+    assert {cell.train["inner_steps"] for cell in cells if cell.objective_level == "espo"} == {8}
+
+
+def test_an_undefined_combination_is_refused_with_the_reason(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="objective 'espo_unshared' is not defined for the family 'autoregressive'"):
+        build_cells(preset(tmp_path, "objectives.espo.name=espo_unshared"))
+    with pytest.raises(ConfigError, match="sampler 'ar' is not defined for the family 'masked'"):
+        build_cells(preset(tmp_path, "policies.masked.sampler={name: ar}"))
+
+
+def test_a_new_evaluation_never_retrains(tmp_path) -> None:
+    first, second = plan(tmp_path), plan(tmp_path, "evaluation.split=test", "evaluation.num_samples=2")
+    assert _folders(first, trained=True) == _folders(second, trained=True)
+    assert not _folders(first, trained=False) & _folders(second, trained=False)
+    assert not {unit.digest for unit in first.units} & {unit.digest for unit in second.units}
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["train.steps=2", "policies.masked.train.learning_rate=1e-3", "objectives.espo.options.beta=0.1", "reward=outcome"],
+)
+def test_cells_of_other_settings_have_other_folders(tmp_path, override: str) -> None:
+    assert _folders(plan(tmp_path), trained=True) != _folders(plan(tmp_path, override), trained=True)
+
+
+def test_only_the_cells_that_a_setting_touches_are_run_again(tmp_path) -> None:
+    changed = plan(tmp_path, "objectives.espo.options.beta=0.1")
+    new = _folders(changed, trained=True) - _folders(plan(tmp_path), trained=True)
+    assert new
+    assert all("-espo-" in folder.parent.name for folder in new)
+
+
+def test_other_tasks_or_another_checkpoint_are_other_results(tmp_path) -> None:
+    first = plan(tmp_path)
+    assert not _folders(first, trained=True) & _folders(plan(tmp_path, tasks=Tasks(" again")), trained=True)
+    (tmp_path / "checkpoints" / "masked" / "weights").write_text("other")
+    changed = {unit.digest for unit in first.units} - {unit.digest for unit in plan(tmp_path).units}
+    assert changed == {unit.digest for unit in first.units if unit.cell.policy == "masked"}
+
+
+def test_seeds_come_one_after_the_other_and_warm_starts_first(tmp_path) -> None:
+    seeds = [unit.seed for unit in plan(tmp_path).units]
+    assert seeds == sorted(seeds)
+    assert seeds[:2] == [-1, -1]
+
+
+def _folders(grid: GridPlan, *, trained: bool) -> set[Path]:
+    return {unit.folder for unit in grid.units if unit.is_warm_start is not trained}

@@ -1,0 +1,157 @@
+"""Whatever is interrupted is continued by the same command, and ends in the same results."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pyarrow.parquet as pq
+import pytest
+from filelock import FileLock
+
+from dllm_rl.errors import BrowserMissingError
+from experiments.results import is_equal
+from experiments.run_folder import Status, claim, read_status, replace_file, write_status
+from experiments.runner import owed_units, run_units
+from tests.experiments.grids import FakeWork, Silent, plan
+
+
+def test_a_second_run_does_nothing(tmp_path) -> None:
+    grid, work = plan(tmp_path), FakeWork()
+    statuses = run_units(grid, work, Silent())
+    assert {status.state for status in statuses.values()} == {"done"}
+    before = (grid.root / "results.parquet").read_bytes()
+    again = FakeWork()
+    run_units(grid, again, Silent())
+    assert again.calls == []
+    assert owed_units(grid) == []
+    assert (grid.root / "results.parquet").read_bytes() == before
+
+
+def test_results_hold_every_unit_once_with_shared_warm_starts(tmp_path) -> None:
+    grid = plan(tmp_path)
+    run_units(grid, FakeWork(), Silent())
+    table = pq.read_table(grid.root / "results.parquet").to_pylist()
+    assert len(table) == 6 * len(grid.units)
+    assert {row["cell"] for row in table if row["stage"] == "warmstart"} == {
+        "warmstart:autoregressive",
+        "warmstart:masked",
+    }
+    keys = [(row["cell"], row["seed"], row["task_id"], row["mode"]) for row in table]
+    assert len(set(keys)) == len(keys)
+    config = json.loads((grid.root / "config.json").read_text())
+    for cell in config["cells"]:
+        assert (grid.root / cell["folder"] / "seed1" / "evaluation.parquet").is_file()
+
+
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_ctrl_c_loses_nothing(tmp_path, number: int) -> None:
+    grid = plan(tmp_path)
+    name = grid.units[number].name
+    with pytest.raises(KeyboardInterrupt):
+        run_units(grid, FakeWork({name: KeyboardInterrupt()}), Silent())
+    assert read_status(grid.units[number].folder).state == "owed"
+    rest = FakeWork()
+    run_units(grid, rest, Silent())
+    assert rest.calls == [unit.name for unit in grid.units[number:]]
+
+
+def test_a_failing_cell_is_recorded_and_tried_again(tmp_path) -> None:
+    grid = plan(tmp_path)
+    name = "masked-grpo seed 0"
+    statuses = run_units(grid, FakeWork({name: RuntimeError("the page burned")}), Silent())
+    assert statuses[name].state == "failed"
+    assert statuses[name].cause == "RuntimeError: the page burned"
+    assert sum(status.state == "done" for status in statuses.values()) == len(grid.units) - 1
+    assert [unit.name for unit in owed_units(grid)] == [name]
+    again = FakeWork()
+    assert run_units(grid, again, Silent())[name].state == "done"
+    assert again.calls == [name]
+
+
+def test_a_missing_browser_ends_the_grid_at_once(tmp_path) -> None:
+    grid, work = plan(tmp_path), FakeWork()
+    work.fail = {grid.units[0].name: BrowserMissingError("no Chromium")}
+    with pytest.raises(BrowserMissingError):
+        run_units(grid, work, Silent())
+    assert work.calls == [grid.units[0].name]
+
+
+def test_a_unit_that_another_process_holds_is_left_to_it(tmp_path) -> None:
+    grid, work = plan(tmp_path), FakeWork()
+    held = grid.units[3]
+    held.folder.mkdir(parents=True)
+    with FileLock(held.folder / ".lock"):
+        statuses = run_units(grid, work, Silent())
+    assert statuses[held.name].state == "running"
+    assert held.name not in work.calls
+    assert owed_units(grid) == [held]
+
+
+def test_kill_9_at_any_moment_ends_in_the_same_results(tmp_path) -> None:
+    """A child process is killed inside a unit, and after a unit's rows but before its status."""
+    undisturbed = plan(tmp_path / "undisturbed")
+    run_units(undisturbed, FakeWork(), Silent())
+    for moment in ("in the work", "before the status"):
+        folder = tmp_path / moment.replace(" ", "_")
+        done = subprocess.run([sys.executable, "-c", _KILLED, str(folder), moment], cwd=os.getcwd(), check=False)
+        assert done.returncode == -9
+        grid = plan(folder)
+        assert owed_units(grid)
+        assert {read_status(unit.folder).state for unit in grid.units} == {"done", "owed"}
+        run_units(grid, FakeWork(), Silent())
+        assert is_equal(grid.root / "results.parquet", undisturbed.root / "results.parquet")
+
+
+_KILLED = textwrap.dedent(
+    """
+    import os, signal, sys
+    from pathlib import Path
+    from experiments import runner
+    from tests.experiments.grids import FakeWork, Silent, plan
+
+    class Killed(FakeWork):
+        def _rows(self, unit):
+            rows = super()._rows(unit)
+            if len(self.calls) == 4 and sys.argv[2] == "in the work":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return rows
+
+    def write(path, rows, **labels):
+        original(path, rows, **labels)
+        if len(work.calls) == 4 and sys.argv[2] == "before the status":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    original, runner.write_rows, work = runner.write_rows, write, Killed()
+    runner.run_units(plan(Path(sys.argv[1])), work, Silent())
+    """
+)
+
+
+def test_a_file_is_whole_or_absent(tmp_path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def torn() -> None:
+        with replace_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        torn()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_running_without_an_owner_is_owed(tmp_path) -> None:
+    write_status(tmp_path, Status(state="running", seconds=3.0))
+    assert read_status(tmp_path).state == "owed"
+    assert read_status(tmp_path).seconds == 3.0
+    with claim(tmp_path) as is_mine:
+        assert is_mine
+        assert read_status(tmp_path).state == "running"
+    (tmp_path / "status.json").write_text('{"state": "do')
+    assert read_status(tmp_path).state == "owed"
