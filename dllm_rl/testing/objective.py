@@ -164,7 +164,7 @@ def same_generator(case: Case) -> None:
     """A generator of the same seed gives the same views, and no global random state is read or moved."""
     before = _random_state()
     first, second = case.draw(case.rollouts, 3), case.draw(case.rollouts, 3)
-    assert _equal_states(before, _random_state()), "views() moves a global random state; draw from `generator` only"
+    assert before == _random_state(), "views() moves a global random state; draw from `generator` only"
     for item in fields(Views):
         left, right = getattr(first, item.name), getattr(second, item.name)
         is_same = torch.equal(left, right) if isinstance(left, Tensor) else left == right
@@ -271,7 +271,7 @@ def purity(case: Case) -> None:
     first = case.loss(case.rollouts, case.views, new, old, case.advantages)
     second = case.loss(case.rollouts, case.views, new, old, case.advantages)
     assert torch.equal(first.value, second.value), "two calls with the same arguments differ"
-    assert _equal_states(before, _random_state()), "loss() moves a global random state"
+    assert before == _random_state(), "loss() moves a global random state"
     for name, copy, given in zip(("new", "old", "advantages"), copies, (new, old, case.advantages), strict=True):
         assert torch.equal(copy, given), f"loss() changes `{name}` in place"
     for name, value in first.metrics.items():
@@ -385,9 +385,6 @@ def _close(given: Tensor, expected: Tensor, what: str) -> None:
     assert error <= RELATIVE * scale + ABSOLUTE, f"{what}: off by {error:.3g} where the largest value is {scale:.3g}"
 
 
-def _random_state() -> tuple[Tensor, Any, Any]:
-    return torch.get_rng_state(), np.random.get_state(), random.getstate()
-
-
-def _equal_states(left: tuple[Tensor, Any, Any], right: tuple[Tensor, Any, Any]) -> bool:
-    return torch.equal(left[0], right[0]) and bool((left[1][1] == right[1][1]).all()) and left[2] == right[2]
+def _random_state() -> tuple[bytes, tuple[bytes, int], Any]:
+    _, keys, position, *_ = np.random.get_state(legacy=True)
+    return torch.get_rng_state().numpy().tobytes(), (keys.tobytes(), position), random.getstate()

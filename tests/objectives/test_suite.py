@@ -1,0 +1,128 @@
+"""The suite has power: each planted bug is found under the name of the property that it breaks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dllm_rl import views
+from dllm_rl.testing import PropertyError, check_objective, toy
+from dllm_rl.types import Loss
+from objectives.cj_grpo import CJGRPO
+from objectives.espo import ESPO
+from objectives.espo_unshared import ESPOUnshared
+from objectives.grpo import GRPO
+
+
+def found(objective: Any, family: str) -> str:
+    item = toy(family)
+    with pytest.raises(PropertyError) as error:
+        check_objective(objective, policies=[(item.policy, item.rollouts)])
+    return str(error.value)
+
+
+def test_independent_views_are_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Unshared(ESPOUnshared):
+        exceptions = {}  # noqa: RUF012
+
+    for family in ("masked", "slot", "flow"):
+        assert "'on_policy': ratio_dev" in found(Unshared(), family)
+
+
+def test_a_needless_exception_is_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Excused(ESPO):
+        exceptions = {"on_policy": "no reason"}  # noqa: RUF012
+
+    assert "declared as an exception, but it holds" in found(Excused(), "masked")
+
+
+def test_live_dropout_is_found() -> None:
+    item = toy("masked")
+    item.policy.model.dropout.p = 0.3
+    with pytest.raises(PropertyError, match="Live dropout"):
+        check_objective(GRPO(), policies=[(item.policy, item.rollouts)])
+
+
+def test_a_global_generator_is_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Ambient(GRPO):
+        def views(self, rollouts, corruption, generator, inner_step):
+            np.random.rand()
+            return views.one_step(rollouts, corruption, generator)
+
+    assert "'same_generator'" in found(Ambient(), "masked")
+
+
+def test_a_micro_batch_normaliser_is_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Local(GRPO):
+        def loss(self, rollouts, views, new, old, ref, advantages):
+            totals = replace(rollouts.totals, rows=int(rollouts.valid.sum()))
+            return GRPO.loss(self, replace(rollouts, totals=totals), views, new, old, ref, advantages)
+
+    assert "'micro_batches'" in found(Local(), "masked")
+
+
+def test_scored_fill_is_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Everywhere(GRPO):
+        def loss(self, rollouts, views, new, old, ref, advantages):
+            value = -(advantages[:, None] * (new - old.detach()).exp()).sum() / rollouts.totals.rows
+            return Loss(value=value, metrics={})
+
+    assert "unscored entries have a gradient" in found(Everywhere(), "masked")
+
+
+def test_a_wrong_sign_is_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Descent(GRPO):
+        def loss(self, rollouts, views, new, old, ref, advantages):
+            return GRPO.loss(self, rollouts, views, new, old, ref, -advantages)
+
+    assert "'sign_of_advantage'" in found(Descent(), "flow")
+
+
+def test_a_visible_tail_is_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class SeesTail(GRPO):
+        def views(self, rollouts, corruption, generator, inner_step):
+            drawn = views.one_step(rollouts, corruption, generator)
+            is_tail = ~views.editable(rollouts, corruption)
+            return replace(drawn, tokens=torch.where(is_tail, rollouts.completion_ids, drawn.tokens))
+
+    assert "'tail'" in found(SeesTail(), "masked")
+
+
+def test_a_false_claim_of_separability_is_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class NotSeparable(ESPO):
+        separable = True
+
+    assert "'view_chunks'" in found(NotSeparable(), "masked")
+
+
+def test_a_moved_baseline_is_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class CountsLost(CJGRPO):
+        def advantages(self, rollouts):
+            rewards = rollouts.rewards.nan_to_num(0.0)
+            mean = torch.stack([rewards[rollouts.group_ids == group].mean() for group in rollouts.group_ids])
+            return torch.where(rollouts.valid, rewards - mean, 0.0)
+
+    assert "'invalid_rows'" in found(CountsLost(), "masked")
+
+
+def test_an_overflowing_penalty_is_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Overflows(GRPO):
+        def loss(self, rollouts, views, new, old, ref, advantages):
+            ratio = (views.weight * (new - old)).sum((0, 2)).exp()
+            return Loss(value=-(ratio * advantages).sum() / rollouts.totals.rows, metrics={})
+
+    assert "'numerics'" in found(Overflows(), "masked")
