@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
 
 
 def derive(seed: int, stream: str, *indices: int | str) -> int:
@@ -19,10 +15,3 @@ def derive(seed: int, stream: str, *indices: int | str) -> int:
 def python_random(seed: int, stream: str, *indices: int | str) -> random.Random:
     """A `random.Random` of its own for one purpose."""
     return random.Random(derive(seed, stream, *indices))
-
-
-def generator(seed: int, stream: str, *indices: int | str) -> torch.Generator:
-    """A CPU `torch.Generator` of its own for one purpose."""
-    import torch
-
-    return torch.Generator().manual_seed(derive(seed, stream, *indices))

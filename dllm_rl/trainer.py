@@ -22,6 +22,7 @@ from torch import Tensor
 from dllm_rl import seeding
 from dllm_rl.checkpoint import load_state, save_state
 from dllm_rl.errors import ConfigError
+from dllm_rl.generators import generator
 from dllm_rl.metrics import combine, describe, inner_metrics
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Objective, Sampler
@@ -148,7 +149,7 @@ class Trainer:
             self.objective.views(
                 rollouts,
                 self.policy.corruption,
-                seeding.generator(self.config.seed, "masks", step, inner, self.accelerator.process_index),
+                generator(self.config.seed, "masks", step, inner, self.accelerator.process_index),
                 inner,
             )
             for inner in range(self.config.inner_steps)

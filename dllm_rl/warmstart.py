@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from dllm_rl import seeding
+from dllm_rl.generators import generator
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.slot import feed_order
 from dllm_rl.types import Prompts
@@ -131,14 +132,14 @@ def warm_start(
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
     )
-    generator = seeding.generator(config.seed, "warmstart", policy.family)
+    stream = generator(config.seed, "warmstart", policy.family)
     batches = _batches(prompts, config, num_steps)
     for step, index in enumerate(batches):
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _schedule(step, num_steps, config.warmup_steps)
         batch = collate(policy, [prompts[i] for i in index], canvases[index])
         with torch.autocast("cpu", torch.bfloat16, enabled=config.is_mixed_precision):
-            loss = LOSSES[policy.family](policy, batch, generator)
+            loss = LOSSES[policy.family](policy, batch, stream)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimiser.step()
