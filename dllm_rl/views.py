@@ -81,8 +81,7 @@ def elbo(
         return exact(rollouts)
     if corruption.family == "flow":
         return _flow_elbo(rollouts, corruption, generator, num_draws, antithetic)
-    unit = corruption.slot_size if corruption.family == "slot" else 1
-    member = _units(editable(rollouts, corruption), unit)
+    member = units(rollouts, corruption)
     total = member.sum(-1)
     level = stratified(rollouts.num_rows, num_draws, generator).to(member.device)
     count = (level * (total + 1)).floor().clamp(max=total)
@@ -90,16 +89,48 @@ def elbo(
     if antithetic:
         hidden = torch.stack([hidden, member & ~hidden], dim=1).flatten(0, 1)
         count = torch.stack([count, total - count], dim=1).flatten(0, 1)
-    per_view = (total + 1) / count.clamp(min=1) / hidden.shape[0]
-    columns = _columns(hidden, unit, rollouts.completion_ids.shape[1])
+    weight = (total + 1) / count.clamp(min=1) / hidden.shape[0]
+    return hide_units(rollouts, corruption, hidden, weight, generator)
+
+
+def hide_units(
+    rollouts: Rollouts,
+    corruption: Corruption,
+    hidden: Bool[Tensor, "k b n"],
+    weight: Float[Tensor, "k b"],
+    generator: torch.Generator,
+) -> Views:
+    """Views of a family with a mask token that hide the given units (see `units`) and score what they hide.
+
+    weight: of every scored term of a view. Slot family: clean slots are fed first, in random order, then the others.
+    """
+    size = _unit_size(corruption)
+    columns = hidden.repeat_interleave(size, dim=-1)[..., : rollouts.completion_ids.shape[1]]
     score = columns & rollouts.completion_mask
+    is_last = hidden | ~units(rollouts, corruption)
     return Views(
         kind="elbo",
         tokens=_hide(rollouts, corruption, columns, generator),
         score=score,
-        weight=score * per_view[..., None],
-        order=_clean_first(hidden | ~member, unit, columns, generator) if corruption.family == "slot" else None,
+        weight=score * weight[..., None],
+        order=_clean_first(is_last, columns, size, generator) if corruption.family == "slot" else None,
     )
+
+
+def units(rollouts: Rollouts, corruption: Corruption) -> Bool[Tensor, "b n"]:
+    """Which pieces of the canvas are editable: slots (the last may be shorter), for other families single columns."""
+    size = _unit_size(corruption)
+    columns = editable(rollouts, corruption)
+    return torch.nn.functional.pad(columns, (0, -columns.shape[-1] % size)).unflatten(-1, (-1, size)).any(-1)
+
+
+def random_units(
+    rollouts: Rollouts, corruption: Corruption, level: Float[Tensor, "k b"], generator: torch.Generator
+) -> Bool[Tensor, "k b n"]:
+    """Editable units, each drawn with the probability that `level` gives its view and row."""
+    member = units(rollouts, corruption)
+    keys = torch.rand(len(level), *member.shape, generator=generator, device=generator.device).to(member.device)
+    return (keys < level[..., None]) & member
 
 
 def _flow_elbo(
@@ -258,14 +289,8 @@ def _hide_prompt(
     return torch.where((uniform < share) & rollouts.prompt_mask, corruption.mask_id, ids)[None]
 
 
-def _units(columns: Bool[Tensor, "b l"], unit: int) -> Bool[Tensor, "b units"]:
-    """Slots that hold at least one of these columns; the last slot may be shorter."""
-    padded = torch.nn.functional.pad(columns, (0, -columns.shape[-1] % unit))
-    return padded.unflatten(-1, (-1, unit)).any(-1)
-
-
-def _columns(units: Bool[Tensor, "k b units"], unit: int, length: int) -> Bool[Tensor, "k b l"]:
-    return units.repeat_interleave(unit, dim=-1)[..., :length]
+def _unit_size(corruption: Corruption) -> int:
+    return corruption.slot_size if corruption.family == "slot" else 1
 
 
 def _random_subset(
@@ -278,11 +303,11 @@ def _random_subset(
 
 
 def _clean_first(
-    hidden: Bool[Tensor, "k b units"], unit: int, columns: Bool[Tensor, "k b l"], generator: torch.Generator
+    hidden: Bool[Tensor, "k b n"], columns: Bool[Tensor, "k b l"], size: int, generator: torch.Generator
 ) -> Int[Tensor, "k b l"]:
     """Feed order: clean slots in random order, then hidden slots (and what lies after EOS) in natural order."""
     num_units = hidden.shape[-1]
     keys = torch.rand(hidden.shape, generator=generator, device=generator.device).to(hidden.device)
     natural = 1.0 + torch.arange(num_units, device=hidden.device)
     keys = torch.where(hidden, natural, keys)
-    return keys.repeat_interleave(unit, dim=-1)[..., : columns.shape[-1]].argsort(dim=-1, stable=True)
+    return keys.repeat_interleave(size, dim=-1)[..., : columns.shape[-1]].argsort(dim=-1, stable=True)

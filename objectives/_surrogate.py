@@ -115,6 +115,12 @@ def mean_of_sequences(rollouts: Rollouts, entries: Float[Tensor, "b l"]) -> Floa
     return mean_of_rows(rollouts, entries.sum(-1) / lengths(rollouts))
 
 
+def mean_of_scored(rollouts: Rollouts, views: Views, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
+    """As `mean_of_sequences`, over the tokens that the views score: a random share of each sequence."""
+    num_scored = views.score.any(0).sum(-1).clamp(min=1)
+    return mean_of_rows(rollouts, entries.sum(-1) / num_scored)
+
+
 def mean_of_tokens(rollouts: Rollouts, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
     """(1/T) sum_b sum_i: every token of the step weighs the same."""
     return _valid_sum(rollouts, entries) / max(rollouts.totals.tokens, 1)

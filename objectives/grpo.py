@@ -53,4 +53,8 @@ class GRPO(Method):
         """(1/R) sum_b (1/N_b) sum_i [-ppo(exp D_i, A_b) + beta k3(d_i)]."""
         clip = Clip(low=self.clip_low, high=self.clip_high)
         terms = token_terms(rollouts, views, new, old, ref, advantages, clip=clip, beta=self.beta, kl=TOKEN_KL[self.kl])
-        return Loss(value=mean_of_sequences(rollouts, terms.entries), metrics=terms.metrics)
+        return Loss(value=self.reduce(rollouts, views, terms.entries), metrics=terms.metrics)
+
+    def reduce(self, rollouts: Rollouts, views: Views, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
+        """From one term per token to the loss: the mean over sequences of the mean over their tokens."""
+        return mean_of_sequences(rollouts, entries)

@@ -1,0 +1,57 @@
+"""The denoising loss weighted by the advantage: REINFORCE on a one-view ELBO, the simplest thing that could work.
+
+For A < 0 the loss is unbounded below: a baseline on purpose. On the autoregressive family it is REINFORCE.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.registry import register
+from dllm_rl.types import Corruption, Loss, Rollouts, Views
+from dllm_rl.views import elbo
+from objectives._kl import k2
+from objectives._method import Method, NonNegative
+from objectives._metrics import kl_metrics
+from objectives._surrogate import lengths, log_ratio, mean_of_rows, scored, sequence_sum
+
+
+@register("objective", "advantage_weighted_denoising")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdvantageWeightedDenoising(Method):
+    """No ratio and no clip: off policy it does not know that it is."""
+
+    name: ClassVar[str] = "advantage_weighted_denoising"
+    paper: ClassVar[str] = "2502.09992"
+    level: ClassVar[str] = "sequence"
+    needs_old: ClassVar[bool] = False
+
+    beta: NonNegative = 0.04
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """One ELBO view at a uniform level; the exact one for the autoregressive family."""
+        return elbo(rollouts, corruption, generator, num_draws=1, antithetic=False)
+
+    def loss(
+        self,
+        rollouts: Rollouts,
+        views: Views,
+        new: Float[Tensor, "k b l"],
+        old: Float[Tensor, "k b l"],
+        ref: Float[Tensor, "k b l"] | None,
+        advantages: Float[Tensor, " b"],
+    ) -> Loss:
+        """(1/R) sum_b [-A_b B_b / N_b + beta dB^2 / (2 N_b)]."""
+        num_tokens = lengths(rollouts)
+        entries = -advantages * sequence_sum(views, scored(views, new)) / num_tokens
+        metrics: dict[str, float] = {}
+        if ref is not None:
+            d = sequence_sum(views, log_ratio(views, new, ref))
+            entries = entries + self.beta * k2(d) / num_tokens
+            metrics = kl_metrics(d, k2(d) / num_tokens, rollouts.valid)
+        return Loss(value=mean_of_rows(rollouts, entries), metrics=metrics)

@@ -1,0 +1,34 @@
+"""DAPO (2503.14476): GRPO with a wider upper clip, a mean over all tokens of the step, and no penalty.
+
+Groups without variance have advantage 0; drawing others in their place (dynamic sampling) is the trainer's affair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.registry import register
+from dllm_rl.types import Rollouts, Views
+from objectives._method import NonNegative
+from objectives._surrogate import mean_of_tokens
+from objectives.grpo import GRPO
+
+
+@register("objective", "dapo")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DAPO(GRPO):
+    """Decoupled clip and dynamic sampling Policy Optimization: clip-higher and the token-level mean."""
+
+    name: ClassVar[str] = "dapo"
+    paper: ClassVar[str] = "2503.14476"
+
+    beta: NonNegative = 0.0
+    clip_high: NonNegative = 0.28
+
+    def reduce(self, rollouts: Rollouts, views: Views, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
+        """Every token of the step weighs the same, so long sequences weigh more."""
+        return mean_of_tokens(rollouts, entries)

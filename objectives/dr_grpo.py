@@ -1,0 +1,32 @@
+"""Dr. GRPO (2503.20783): GRPO without its two biases, the division by the group's std and by each sequence's length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.advantages import AdvantageName
+from dllm_rl.registry import register
+from dllm_rl.types import Rollouts, Views
+from objectives._method import NonNegative
+from objectives._surrogate import mean_of_canvas
+from objectives.grpo import GRPO
+
+
+@register("objective", "dr_grpo")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrGRPO(GRPO):
+    """GRPO done right: centred advantage, constant normaliser, no penalty."""
+
+    name: ClassVar[str] = "dr_grpo"
+    paper: ClassVar[str] = "2503.20783"
+
+    beta: NonNegative = 0.0
+    advantage: AdvantageName = "centred"
+
+    def reduce(self, rollouts: Rollouts, views: Views, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
+        """The sum over tokens divided by rows x canvas length."""
+        return mean_of_canvas(rollouts, entries)

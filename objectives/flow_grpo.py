@@ -1,0 +1,63 @@
+"""REINFORCE on the sampler's own steps, after Flow-GRPO (2505.05470): the log-probability of each recorded event.
+
+At one inner step it has the gradient of CJ-GRPO; it has no ratio, so a second inner step would be off policy unawares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.registry import register
+from dllm_rl.types import Corruption, Loss, Rollouts, Views
+from dllm_rl.views import trajectory
+from objectives._kl import k2
+from objectives._method import Count, Method, NonNegative
+from objectives._metrics import kl_metrics
+from objectives._surrogate import log_ratio, mean_of_sequences, scored
+from objectives._terms import weighted
+
+
+@register("objective", "flow_grpo")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowGRPO(Method):
+    """Per-step REINFORCE. num_steps: replayed steps per row, None = all. max_advantage: bound of its magnitude."""
+
+    name: ClassVar[str] = "flow_grpo"
+    paper: ClassVar[str] = "2505.05470"
+    level: ClassVar[str] = "step"
+    requires: ClassVar[tuple[str, ...]] = ("trajectory",)
+    needs_old: ClassVar[bool] = False
+    separable: ClassVar[bool] = True
+    max_inner_steps: ClassVar[int | None] = 1
+
+    beta: NonNegative = 0.04
+    num_steps: Count | None = 8
+    max_advantage: NonNegative = 5.0
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """The recorded canvases before the sampled steps, each scoring what its step committed."""
+        return trajectory(rollouts, corruption, generator, num_steps=self.num_steps)
+
+    def loss(
+        self,
+        rollouts: Rollouts,
+        views: Views,
+        new: Float[Tensor, "k b l"],
+        old: Float[Tensor, "k b l"],
+        ref: Float[Tensor, "k b l"] | None,
+        advantages: Float[Tensor, " b"],
+    ) -> Loss:
+        """(1/R) sum_b (1/N_b) sum_k v_k sum_{i in E_k} [-clip(A_b, -5, 5) logp_ki + beta k2(d_ki)]."""
+        bounded = advantages.clamp(-self.max_advantage, self.max_advantage)
+        entries = -bounded[:, None] * scored(views, new)
+        metrics: dict[str, float] = {}
+        if ref is not None:
+            d = log_ratio(views, new, ref)
+            entries = entries + self.beta * k2(d)
+            metrics = kl_metrics(d, k2(d), views.score & rollouts.valid[:, None])
+        return Loss(value=mean_of_sequences(rollouts, weighted(views, entries).sum(0)), metrics=metrics)
