@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -108,7 +108,7 @@ class CellVerdict:
     reason: str
     is_provisional: bool
     comparison: Comparison | None
-    reward: Comparison | None
+    reward: MeanTest | None
     p_adjusted: float | None
     detectable: float | None
     before: Summary
@@ -174,12 +174,12 @@ def pair(cell_rows: pa.Table, baseline_rows: pa.Table, *, outcome: str = "succes
     )
 
 
-def compare(pairs: Pairs, *, name: str, scale: float = 100.0, alpha: float = 0.05) -> Comparison | None:
-    """Compare a cell with its warm start; None where no pair is left. `name` seeds the bootstrap's own generator."""
+def compare(pairs: Pairs, *, name: str, alpha: float = 0.05) -> Comparison | None:
+    """Compare success, in points; None where no pair is left. `name` seeds the bootstrap's own generator."""
     if not pairs.table.size:
         return None
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
-    table = scale * pairs.table
+    table = 100 * pairs.table
     low, high = crossed_bootstrap(table, generator=np.random.default_rng(seed), alpha=alpha)
     return Comparison(
         test=mean_test(table, alpha=alpha),
@@ -218,11 +218,12 @@ def summarise(rows: pa.Table) -> Summary:
     )
 
 
-def _select(rows: pa.Table, **wanted: Any) -> pa.Table:
-    keep = np.ones(rows.num_rows, dtype=bool)
-    for name, value in wanted.items():
-        keep &= np.array([item == value for item in rows.column(name).to_pylist()], dtype=bool)
-    return rows.filter(pa.array(keep))
+def _split_by(rows: pa.Table, name: str) -> dict[str, pa.Table]:
+    """Tables of the rows of each value of a text column."""
+    index: dict[str, list[int]] = {}
+    for position, value in enumerate(rows.column(name).to_pylist()):
+        index.setdefault(value, []).append(position)
+    return {value: rows.take(pa.array(positions, type=pa.int64())) for value, positions in index.items()}
 
 
 def _failure(cell: CellInfo, missing: Sequence[int], lost_share: float, comparison: Comparison | None) -> str | None:
@@ -235,12 +236,15 @@ def _failure(cell: CellInfo, missing: Sequence[int], lost_share: float, comparis
     return None
 
 
-def _prepare(results: pa.Table, cell: CellInfo, *, digest: str, alpha: float) -> CellVerdict:
-    """Everything about a cell but the verdict itself, which needs Holm's adjustment over the whole grid."""
-    final = _select(results, cell=cell.id, stage="final")
-    warm = _select(results, cell=f"warmstart:{cell.policy}", stage="warmstart")
-    after, before = _select(final, mode="sampled"), _select(warm, mode="sampled")
+def _prepare(final: pa.Table, warm: pa.Table, cell: CellInfo, *, digest: str, alpha: float) -> CellVerdict:
+    """Everything about a cell but the verdict itself, which needs Holm's adjustment over the whole grid.
+
+    final, warm: evaluated rollouts of the cell and of its policy's warm start.
+    """
+    finals, warms, none = _split_by(final, "mode"), _split_by(warm, "mode"), final.slice(0, 0)
+    after, before = finals.get("sampled", none), warms.get("sampled", none)
     pairs = pair(after, before)
+    rewards = pair(after, before, outcome="reward").table
     comparison = compare(pairs, name=f"{digest}/{cell.id}", alpha=alpha)
     found = set(final.column("seed").to_pylist())
     missing = tuple(seed for seed in cell.seeds if seed not in found)
@@ -254,13 +258,13 @@ def _prepare(results: pa.Table, cell: CellInfo, *, digest: str, alpha: float) ->
         reason=_failure(cell, missing, lost_share, comparison) or "",
         is_provisional=False,
         comparison=comparison,
-        reward=compare(pair(after, before, outcome="reward"), name=f"{digest}/{cell.id}/reward", scale=1, alpha=alpha),
+        reward=mean_test(rewards, alpha=alpha) if rewards.size else None,
         p_adjusted=None,
         detectable=None,
         before=summarise(before),
         after=summarise(after),
-        before_greedy=summarise(_select(warm, mode="greedy")),
-        after_greedy=summarise(_select(final, mode="greedy")),
+        before_greedy=summarise(warms.get("greedy", none)),
+        after_greedy=summarise(finals.get("greedy", none)),
         lost_share=lost_share,
         missing_seeds=missing,
         seed_effects={
@@ -309,11 +313,21 @@ def judge_grid(
     bootstrap. split: the split to judge on; None where the table holds only one. Controls are judged but are no members
     of Holm's family.
     """
-    table = results if isinstance(results, pa.Table) else pq.read_table(results)
+    table = pq.read_table(results) if isinstance(results, str | Path) else results
+    table = table.select([name for name in table.column_names if name not in ("plan", "notes")])
     if split is not None:
-        table = _select(table, split=split)
-    cells = list(cells)
-    drafts = [_prepare(table, cell, digest=digest, alpha=alpha) for cell in cells]
+        table = _split_by(table, "split").get(split, table.slice(0, 0))
+    cells, by_cell, none = list(cells), _split_by(table, "cell"), table.slice(0, 0)
+    drafts = [
+        _prepare(
+            by_cell.get(cell.id, none),
+            by_cell.get(f"warmstart:{cell.policy}", none),
+            cell,
+            digest=digest,
+            alpha=alpha,
+        )
+        for cell in cells
+    ]
     family = {cell.id for cell in cells if cell.role == "cell"}
     adjusted = _adjusted(drafts, family)
     verdicts = []

@@ -7,15 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from experiments.collapse import Diagnosis, diagnose, title_of
 from experiments.report.curves import curves_of
 from experiments.report.examples import examples_of
 from experiments.report.headline import control_states, headline
-from experiments.report.load import CellRun, Run, load_run
+from experiments.report.load import CellRun, load_run
 from experiments.report.timing import timing_of
-from experiments.stats import CellVerdict, judge_grid, summarise
+from experiments.stats import CellVerdict, judge_grid
 
 FORMAT = 1
 _SIGNIFICANT = 6
@@ -49,7 +47,7 @@ def build_report(folder: Path) -> dict[str, Any]:
         "num_tasks": max((record["num_tasks"] or 0 for record in records), default=0),
         "controls": controls,
         "cells": cells,
-        "warm_starts": _warm_starts(run),
+        "warm_starts": _warm_starts(verdicts),
         "timing": timing_of(run),
         "settings": run.config.get("settings", {}),
         "digests": run.config.get("digests", {}),
@@ -100,9 +98,9 @@ def _cell(
         "lost_share": verdict.lost_share,
         "missing_seeds": verdict.missing_seeds,
         "seed_effects": verdict.seed_effects,
-        "reward_effect": verdict.reward and verdict.reward.test.mean,
-        "reward_low": verdict.reward and verdict.reward.test.low,
-        "reward_high": verdict.reward and verdict.reward.test.high,
+        "reward_effect": verdict.reward and verdict.reward.mean,
+        "reward_low": verdict.reward and verdict.reward.low,
+        "reward_high": verdict.reward and verdict.reward.high,
         "before": asdict(verdict.before),
         "after": asdict(verdict.after),
         "before_greedy": asdict(verdict.before_greedy),
@@ -122,22 +120,15 @@ def _cell(
     }
 
 
-def _warm_starts(run: Run) -> list[dict[str, Any]]:
+def _warm_starts(verdicts: list[CellVerdict]) -> list[dict[str, Any]]:
     """Success of each policy before any training; the ceiling is what reinforcement learning could add at most."""
-    rows = {(stage, policy): [] for stage in ("warmstart",) for policy in dict.fromkeys(c.policy for c in run.cells)}
-    for index, key in enumerate(
-        zip(run.results.column("stage").to_pylist(), run.results.column("policy").to_pylist(), strict=True)
-    ):
-        if key in rows:
-            rows[key].append(index)
-    found = []
-    for (_, policy), index in rows.items():
-        table = run.results.take(pa.array(index, type=pa.int64()))
-        modes = table.column("mode").to_pylist()
-        sampled, greedy = (
-            summarise(table.filter(pa.array([item == mode for item in modes], type=pa.bool_())))
-            for mode in ("sampled", "greedy")
-        )
-        ceiling = None if sampled.success is None else 100 * (1 - sampled.success)
-        found.append({"policy": policy, "sampled": asdict(sampled), "greedy": asdict(greedy), "ceiling": ceiling})
-    return found
+    found = {}
+    for verdict in verdicts:
+        success = verdict.before.success
+        found[verdict.policy] = {
+            "policy": verdict.policy,
+            "sampled": asdict(verdict.before),
+            "greedy": asdict(verdict.before_greedy),
+            "ceiling": None if success is None else 100 * (1 - success),
+        }
+    return list(found.values())

@@ -147,10 +147,10 @@ def _checks(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if not seed["diagnosis"]["num_steps"]:
                 continue
             for check in seed["diagnosis"]["checks"]:
-                row = table.setdefault(check["name"], {"name": check["name"], "counts": Counter(), "where": []})
+                row = table.setdefault(check["name"], {"name": check["name"], "counts": Counter(), "where": {}})
                 row["counts"][check["outcome"]] += 1
                 if check["outcome"] == "found":
-                    row["where"].append(f"{cell['id']} seed {seed['seed']}: {check['detail']}")
+                    row["where"].setdefault(cell["id"], []).append(f"seed {seed['seed']}: {check['detail']}")
     return list(table.values())
 
 

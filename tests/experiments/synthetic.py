@@ -1,4 +1,4 @@
-"""Synthetic runs: metric curves of each kind, result rows with known effects, and a whole run folder without training."""
+"""Synthetic runs: metric curves of each kind, result rows with known effects, a run folder without training."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def write_run(
     policies: tuple[str, ...] = POLICIES,
     objectives: tuple[str, ...] = OBJECTIVES,
 ) -> Path:
-    """Write a run folder as the grid writes it. kinds, effects: of single cells by id; all others are healthy and null."""
+    """Write a run folder as the grid writes it. kinds, effects: of single cells by id; others are healthy and null."""
     draw = np.random.default_rng(0)
     cells = [(f"{policy}-{objective}", policy, objective, "cell") for policy in policies for objective in objectives]
     cells.append((f"null-{policies[0]}-grpo", policies[0], "grpo", "null"))
@@ -179,7 +179,7 @@ def write_run(
             effect = (effects or {}).get(cell, 0.0)
             rows = evaluation_rows(rates=rates[policy], effect=effect, num_samples=num_samples, draw=draw, lost=0.004)
             if role == "null":
-                rows = [row for row in _warm_rows(parts[0])]
+                rows = _warm_rows(parts[0])
             write_rows(place / "evaluation.parquet", rows, **labels_of(cell, policy, objective, role, seed))
             write_status(place, Status(state="done", seconds=num_steps * 5.1 + 40, digest="abc"))
             parts.append(place / "evaluation.parquet")

@@ -1,0 +1,99 @@
+"""Detectors on synthetic curves: what they find, when, and how rarely they are wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from experiments.collapse import detectors
+from experiments.collapse.series import Series, noise_of, read_series, window_of
+
+
+def series(values, name="reward") -> Series:
+    return Series(name=name, steps=np.arange(len(values)), values=np.asarray(values, dtype=float))
+
+
+def curve(shape: str, num_steps: int, draw: np.random.Generator, *, noise: float = 0.08) -> Series:
+    time = np.arange(num_steps)
+    level = 0.4 + 0.25 * np.minimum(1, time / (0.4 * num_steps))
+    if shape == "sudden":
+        level = np.where(time < 0.6 * num_steps, level, 0.05)
+    elif shape == "slow":
+        level = level * (1 - 0.95 * np.clip((time - 0.4 * num_steps) / (0.6 * num_steps), 0, 1))
+    return series(np.clip(level + draw.normal(0, noise, num_steps), 0, 1))
+
+
+@pytest.mark.parametrize("num_steps", [40, 100, 300])
+def test_a_sudden_collapse_is_always_found_and_dated(num_steps):
+    draw = np.random.default_rng(0)
+    for _ in range(60):
+        alarm = detectors.drawdown(curve("sudden", num_steps, draw), window_of(num_steps))
+        assert alarm is not None
+        assert abs(alarm.onset - 0.6 * num_steps) <= 3
+        assert alarm.raised - 0.6 * num_steps <= 2 * window_of(num_steps)
+
+
+def test_a_slow_decline_is_found():
+    draw = np.random.default_rng(1)
+    curves = [curve("slow", 100, draw) for _ in range(100)]
+    assert np.mean([detectors.drawdown(item, 10) is not None for item in curves]) >= 0.97
+    assert np.mean([detectors.cusum(item, 10) is not None for item in curves]) >= 0.97
+
+
+@pytest.mark.parametrize("num_steps", [20, 40, 100, 300])
+def test_a_plateau_raises_few_false_alarms(num_steps):
+    draw = np.random.default_rng(2)
+    window = window_of(num_steps)
+    curves = [curve("plateau", num_steps, draw) for _ in range(150)]
+    assert not any(detectors.drawdown(item, window) for item in curves)
+    assert np.mean([detectors.cusum(item, window) is not None for item in curves]) <= 0.03
+
+
+def test_a_short_run_is_never_said_to_fall():
+    falling = series([0.9, 0.7, 0.4, 0.2, 0.1, 0.0])
+    assert detectors.drawdown(falling, window_of(6)) is None
+    assert detectors.cusum(falling, window_of(6)) is None
+
+
+def test_a_dip_that_recovers_is_no_collapse():
+    values = np.full(100, 0.6)
+    values[50:56] = 0.0
+    assert detectors.drawdown(series(values), 10) is None
+
+
+def test_not_finite():
+    nan = float("nan")
+    assert detectors.non_finite(series([1, 2, nan, 3])) is None
+    assert detectors.non_finite(series([1, nan, nan, 3])).onset == 1
+    assert detectors.non_finite(series([1, 2, 3, float("inf")])).onset == 3
+    assert detectors.non_finite(series([0, 0, 2, 4], "nonfinite_gradients"), is_count=True).onset == 2
+    assert detectors.non_finite(series([])) is None
+
+
+def test_a_ratio_off_one_before_the_update_is_an_error_at_any_length():
+    alarm = detectors.off_policy_at_start(series([0.0, 0.3], "ratio_dev_u0"))
+    assert alarm is not None
+    assert (alarm.severity, alarm.onset) == ("error", 1)
+    assert detectors.off_policy_at_start(series([0.0, 1e-6, 0.0])) is None
+
+
+def test_faults_over_the_limit():
+    assert detectors.faults(series([0.0, 0.04, 0.05, 0.03]), 5) is None
+    alarm = detectors.faults(series([0.0] * 20 + [0.4] * 5), 5)
+    assert alarm is not None
+    assert alarm.onset == 20
+
+
+def test_a_null_is_a_value_that_was_not_finite_and_a_missing_key_is_none():
+    rows = [{"step": 3, "kl": 0.5}, {"step": 4}, {"step": 5, "kl": None}]
+    found = read_series(rows, "kl")
+    assert found.steps.tolist() == [3, 5]
+    assert np.isnan(found.values[1])
+
+
+def test_noise_is_that_of_the_steps_not_of_the_trend():
+    draw = np.random.default_rng(3)
+    trend = np.linspace(0, 5, 400) + draw.normal(0, 0.1, 400)
+    trend[200:] -= 3
+    assert noise_of(trend) == pytest.approx(0.1, rel=0.2)
+    assert noise_of(np.ones(2)) == 0.0

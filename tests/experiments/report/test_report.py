@@ -1,0 +1,163 @@
+"""The report of a synthetic run: the JSON twin, controls first, tables, and the page in real Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+
+import pytest
+from playwright.async_api import async_playwright
+from rich.console import Console
+
+from dllm_rl.errors import ConfigError
+from experiments.report import build_report, verdict_table, write_report
+from experiments.report.headline import headline, null_control, positive_control
+from harness.chromium import launch
+from tests.experiments.synthetic import write_run
+
+KINDS = {"masked-grpo": "off_policy", "autoregressive-espo": "concentration"}
+EFFECTS = {"autoregressive-grpo": 30.0, "masked-grpo": -30.0}
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    folder = write_run(
+        tmp_path_factory.mktemp("runs") / "grid16",
+        seeds=(0, 1, 2),
+        num_steps=40,
+        num_tasks=30,
+        kinds=KINDS,
+        effects=EFFECTS,
+        policies=("autoregressive", "masked"),
+        objectives=("grpo", "espo"),
+    )
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    folder = write_run(
+        tmp_path_factory.mktemp("runs") / "quick", preset="quick", seeds=(0,), num_steps=6, num_tasks=12, num_samples=2
+    )
+    write_report(folder)
+    return folder
+
+
+def twin(folder) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_the_twin_holds_one_verdict_for_each_cell_and_none_for_controls(grid, quick):
+    report = twin(grid)
+    assert {cell["id"]: cell["verdict"] for cell in report["cells"]} == {
+        "autoregressive-grpo": "improved",
+        "autoregressive-espo": "collapsed",
+        "masked-grpo": "collapsed",
+        "masked-espo": report["cells"][3]["verdict"],
+    }
+    assert report["cells"][3]["verdict"] in ("inconclusive", "equivalent")
+    assert all(cell["is_provisional"] for cell in report["cells"])
+    assert len(twin(quick)["cells"]) == 16
+    assert {cell["verdict"] for cell in twin(quick)["cells"]} == {"single_seed"}
+
+
+def test_the_headline_says_what_came_out(grid, quick):
+    assert "1 improved (autoregressive-grpo" in twin(grid)["headline"]
+    assert "2 collapsed" in twin(grid)["headline"]
+    assert "provisional" in twin(grid)["headline"]
+    assert "One seed decides nothing" in twin(quick)["headline"]
+
+
+def test_controls_state(grid):
+    states = {item["role"]: item["state"] for item in twin(grid)["controls"]}
+    assert states == {"positive": "absent", "null": "ok", "negative": "ok"}
+
+
+def test_a_positive_control_that_fails_stands_before_anything_else():
+    cell = {"id": "ar-grpo", "role": "positive", "verdict": "inconclusive", "num_seeds": 3, "reason": "+1 point"}
+    cell |= {"effect": 1.0, "detectable": 3.0, "is_provisional": True}
+    state, sentence = positive_control(cell)
+    control = {"state": state, "sentence": sentence}
+    assert headline([cell], [control], is_complete=True).startswith("Positive control (ar-grpo) did not improve")
+    assert positive_control(cell | {"num_seeds": 1, "verdict": "single_seed"})[0] == "not judged"
+
+
+def test_a_null_control_that_moves_is_told():
+    cell = {"id": "null", "verdict": "improved", "effect": 9.0, "low": 4.0, "high": 14.0, "reason": ""}
+    assert null_control(cell)[0] == "violated"
+    assert null_control(cell | {"verdict": "single_seed"})[0] == "noted"
+    assert null_control(cell | {"verdict": "equivalent", "effect": 0.0, "low": 0.0, "high": 0.0})[0] == "ok"
+
+
+def test_numbers_agree_between_twin_and_table(grid):
+    report = twin(grid)
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(verdict_table(report))
+    text = console.export_text()
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for cell in report["cells"]:
+        assert f"{cell['effect']:+.1f}" in text
+    assert "Provisional" in text
+
+
+def test_a_second_report_of_the_same_run_is_the_same(grid):
+    before = (grid / "report.json").read_bytes(), (grid / "report.html").read_bytes()
+    write_report(grid)
+    assert ((grid / "report.json").read_bytes(), (grid / "report.html").read_bytes()) == before
+
+
+def test_tables_for_papers(grid):
+    markdown, latex = (grid / "report_tables.md").read_text(), (grid / "report_tables.tex").read_text()
+    assert markdown.count("\n| ") == 1 + 4 + 2
+    assert r"espo\_unshared" in latex
+    assert latex.count(r"\\") == 1 + 4 + 2
+
+
+def test_a_grid_that_still_runs_has_a_report(grid, tmp_path):
+    folder = tmp_path / "running"
+    shutil.copytree(grid, folder)
+    (folder / "results.parquet").unlink()
+    shutil.rmtree(folder / "cells")
+    report = build_report(folder)
+    assert not report["is_complete"]
+    assert {cell["verdict"] for cell in report["cells"]} == {"failed"}
+    write_report(folder)
+    assert "still running" in (folder / "report.html").read_text()
+
+
+def test_a_folder_that_is_no_run_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        write_report(tmp_path)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [400, 1280, 2560])
+def test_the_page_in_chromium(grid, quick, width):
+    """No console error, no request, every figure drawn, nothing wider than the screen, keyboard reaches sections."""
+    asyncio.run(_look([grid, quick], width))
+
+
+async def _look(folders, width):
+    async with async_playwright() as playwright:
+        browser = await launch(playwright)
+        for folder in folders:
+            page = await browser.new_page(viewport={"width": width, "height": 900})
+            messages, requests = [], []
+            page.on("console", lambda message, seen=messages: seen.append(message.text))
+            page.on("pageerror", lambda error, seen=messages: seen.append(str(error)))
+            page.on("request", lambda request, seen=requests: seen.append(request.url))
+            await page.goto((folder / "report.html").as_uri())
+            assert messages == []
+            assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+            sizes = await page.eval_on_selector_all(
+                "svg", "all => all.map(one => one.getBoundingClientRect().toJSON())"
+            )
+            assert len(sizes) > 20
+            assert all(size["width"] > 40 and size["height"] >= 15 for size in sizes)
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width
+            await page.keyboard.press("Tab")
+            assert await page.evaluate("document.activeElement.getAttribute('href')") == "#verdicts"
+            await page.close()
+        await browser.close()
