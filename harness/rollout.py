@@ -1,10 +1,11 @@
 """One plan on one loaded page, executed whole: the semantics that both executors share.
 
-- Lines run in order. A line that fails changes nothing and the next line runs.
+- Lines run in order; after a line that failed the next line runs.
 - A malformed line is counted as malformed; it does nothing.
 - A line fails where its ref is not one of the form's, its verb does not fit the control, its control stands on another
   page than the present one ("wrong page"), is hidden, disabled, read-only or covered, the option does not exist, or the
-  control shows another value afterwards. A number or date field that refuses a value keeps the one it had.
+  control shows another value afterwards. A number or date field refuses what is none, and a field of one line refuses
+  a line break; both keep the value they had.
 - `select` on a control of several values adds the option. `check`, `uncheck` and `choose` of what is so already are ok.
 - A click that the browser's own validation stops has failed, with its messages.
 - When a click leads to another document, the next line runs there. Once the server has accepted a submission, every

@@ -24,12 +24,14 @@ function emit(element, type) {
   element.dispatchEvent(new Event(type, { bubbles: true, composed: true }));
 }
 
-// What the control would hold after this text was typed into it; a number or date field refuses what is none.
+// What the control would hold after this text was typed into it. A number or date field refuses what is none, and a
+// field of one line refuses a line break.
 function typed(element, wanted) {
   const probe = element.cloneNode(false);
   (element.localName === "textarea" ? SET_TEXTAREA : SET_INPUT).call(probe, wanted);
   const value = element.maxLength >= 0 ? probe.value.slice(0, element.maxLength) : probe.value;
-  return { value, isRefused: STRICT_KINDS.has(kindOf(element)) && value !== wanted };
+  const hasBreak = element.localName === "input" && /[\r\n]/.test(wanted);
+  return { value, isRefused: hasBreak || (STRICT_KINDS.has(kindOf(element)) && value !== wanted) };
 }
 
 const difference = (wanted, got) => ({ status: "failed", note: "value_differs", wanted, got });

@@ -1,0 +1,81 @@
+"""Rewards are pure, bounded, and exact at both ends; only what was changed and received counts."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.tasks import ActionResult, Fault, FieldResult, Outcome
+from harness.reward import SCHEMES, shaped, success
+
+
+def field(is_correct: bool, *, is_default: bool = False) -> FieldResult:
+    return FieldResult(name="f", wanted=("a",), server=None, dom=None, is_correct=is_correct, is_default=is_default)
+
+
+outcomes = st.builds(
+    Outcome,
+    task_id=st.just("t"),
+    is_submitted=st.booleans(),
+    is_clean=st.booleans(),
+    fields=st.lists(
+        st.builds(field, st.booleans(), is_default=st.booleans()),
+        max_size=5,
+    ).map(tuple),
+    pages_reached=st.integers(0, 3),
+    num_pages=st.just(3),
+    num_submissions=st.integers(0, 4),
+)
+
+
+@given(outcomes)
+def test_rewards_stay_between_nought_and_one(outcome: Outcome) -> None:
+    for scheme in SCHEMES.values():
+        assert 0.0 <= scheme(outcome).value <= 1.0
+
+
+@given(outcomes)
+def test_nothing_changed_is_nothing_earned(outcome: Outcome) -> None:
+    if not any(result.is_correct and not result.is_default for result in outcome.fields):
+        assert shaped(outcome).value == success(outcome).value == 0.0
+
+
+def test_the_oracle_is_exactly_one_with_any_weights() -> None:
+    outcome = Outcome(task_id="t", is_submitted=True, fields=(field(True), field(True, is_default=True)))
+    for weights in ({}, {"submission": 0.7, "field_accuracy": 0.1, "progress": 0.2}):
+        assert shaped(outcome, **weights).value == 1.0
+    assert success(outcome).value == 1.0
+
+
+def test_a_spoilt_default_costs_and_a_kept_one_earns_nothing() -> None:
+    kept = Outcome(task_id="t", fields=(field(True), field(False), field(True, is_default=True)))
+    spoilt = Outcome(task_id="t", fields=(field(True), field(False), field(False, is_default=True)))
+    assert shaped(kept).field_accuracy == pytest.approx(1 / 2)
+    assert shaped(spoilt).field_accuracy == pytest.approx(1 / 3)
+
+
+def test_near_miss_and_success_exclude_each_other() -> None:
+    filled = Outcome(task_id="t", fields=(field(True),))
+    assert shaped(filled).is_near_miss
+    assert not shaped(filled).is_success
+    assert shaped(filled).value == pytest.approx(0.4)
+
+
+def test_every_further_submission_costs() -> None:
+    again = ActionResult(line=9, text="submit p1.e4", status="skipped")
+    whole = {"task_id": "t", "is_submitted": True, "fields": (field(True),)}
+    assert shaped(Outcome(**whole, num_submissions=3)).value == pytest.approx(0.8)
+    assert shaped(Outcome(**whole, num_submissions=1, actions=(again,))).value == pytest.approx(0.9)
+    assert shaped(Outcome(**whole, num_submissions=40)).value == 0.0
+
+
+def test_a_lost_rollout_has_an_empty_record() -> None:
+    record = shaped(Outcome(task_id="t", fault=Fault.ENVIRONMENT))
+    assert (record.value, record.submission, record.is_success) == (0.0, 0.0, False)
+
+
+def test_weights_must_sum_to_one() -> None:
+    with pytest.raises(ConfigError, match="sum to 1"):
+        shaped(Outcome(task_id="t"), submission=0.9)
