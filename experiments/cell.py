@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from dllm_rl.evaluation import evaluate
-from dllm_rl.policies.loading import load_policy
 from dllm_rl.trainer import TrainConfig, Trainer
+from experiments import policies
 from experiments.components import build_objective, build_reward, build_sampler
 from experiments.grid import Cell
 from experiments.runner import OnEvent
@@ -50,7 +50,7 @@ class LocalExecutor:
         return self._evaluate(policy, cell, on_event)
 
     def _load(self, cell: Cell) -> Any:
-        return load_policy(cell.checkpoint, device=self._device, facts=cell.facts)
+        return policies.load(cell.checkpoint, facts=cell.facts, device=self._device)
 
     def _evaluate(self, policy: Any, cell: Cell, on_event: OnEvent) -> list[dict[str, Any]]:
         settings = cell.evaluation

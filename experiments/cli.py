@@ -84,7 +84,12 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    what: Annotated[str, typer.Argument(help="`oracle` (the gold plans), builtin:<family>, or a checkpoint's folder.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="`oracle` (the gold plans), builtin:<family>, or the folder of a checkpoint or of a cell's seed."
+        ),
+    ],
     split: Annotated[
         list[str] | None,
         typer.Option(help="Split, more than once if wanted. Default: all for the oracle, else val."),

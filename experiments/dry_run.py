@@ -42,7 +42,8 @@ def smallest_effect(plan: GridPlan, source: TaskSource) -> str:
     effect = smallest_detectable_effect(num_seeds, num_tasks, evaluation.num_samples, num_comparisons=num_cells)
     if math.isinf(effect):
         return "This design cannot find any effect: it has one seed and one task."
-    sentence = f"Smallest effect that this design finds 80 % of the time (Holm over {num_cells}): {effect:.1f} points"
+    size = f"{effect:.1f} points" if effect < 100 else "none: not even 100 points"
+    sentence = f"Smallest effect that this design finds 80 % of the time (Holm over {num_cells}): {size}"
     if num_seeds == 1:
         sentence += ", over tasks only. One seed can never show an improvement: every verdict is single_seed"
     return sentence + "."

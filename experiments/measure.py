@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +12,57 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
-from dllm_rl.errors import ConfigError
-from dllm_rl.tasks import SPLITS
+from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.tasks import SPLITS, Outcome
 from experiments.components import build_reward, build_sampler, build_session
 from experiments.config import Component, PolicyLevel, load_preset
 from experiments.units import select_tasks
 from experiments.validation import validate
+from harness.reward import RewardRecord
+from harness.session import EnvironmentSession
 
 # The built-in world and reward, as the study preset has them.
 _REFERENCE_PRESET = "grid16"
 
 
 def measure_oracle(splits: list[str] | None, *, max_tasks: int | None, as_json: bool) -> int:
-    """Run the gold plan of every task; 1 where one does not succeed."""
+    """Run the gold plan of every task; 1 where one does not score exactly 1."""
     preset = load_preset(_REFERENCE_PRESET)
-    reward = build_reward(preset.reward)
     rows: list[dict[str, Any]] = []
     with build_session(preset.environment) as session:
         for split in _checked(splits or list(SPLITS)):
-            tasks = select_tasks(session, split, max_tasks)
-            session.observe_many(tasks)
-            pairs = [(task, session.gold_plan(task)) for task in tasks]
-            for (task, plan), outcome in zip(
-                pairs, session.run_many(pairs, isolation="context", executor="trusted"), strict=True
-            ):
-                record = reward(outcome)
-                rows.append(
-                    {
-                        "split": split,
-                        "task_id": task.id,
-                        "success": record.is_success,
-                        "reward": record.value,
-                        "fault": outcome.fault.value,
-                        "plan": plan,
-                        "notes": outcome.fault_reason,
-                    }
-                )
+            rows += _oracle_rows(session, split, max_tasks, build_reward(preset.reward))
     _print(rows, as_json=as_json)
     wrong = [row for row in rows if not row["success"]]
-    if wrong and not as_json:
-        print("not solved:", *(f"{row['task_id']} ({row['fault']} {row['notes']})" for row in wrong), sep="\n  ")
+    if not as_json:
+        print(f"{len(rows) - len(wrong)} of {len(rows)} gold plans score exactly 1")
+        for row in wrong:
+            print(f"  not solved: {row['task_id']} (reward {row['reward']:.2f}, fault {row['fault']}) {row['notes']}")
     return 1 if wrong else 0
+
+
+def _oracle_rows(
+    session: EnvironmentSession, split: str, max_tasks: int | None, reward: Callable[[Outcome], RewardRecord]
+) -> list[dict[str, Any]]:
+    tasks = select_tasks(session, split, max_tasks)
+    pairs = [(task, session.gold_plan(task)) for task in tasks]
+    rows = []
+    for (task, plan), outcome in zip(
+        pairs, session.run_many(pairs, isolation="context", executor="trusted"), strict=True
+    ):
+        value = reward(outcome).value
+        rows.append(
+            {
+                "split": split,
+                "task_id": task.id,
+                "success": value == 1.0 and outcome.is_success,
+                "reward": value,
+                "fault": outcome.fault.value,
+                "plan": plan,
+                "notes": outcome.fault_reason,
+            }
+        )
+    return rows
 
 
 def measure(
@@ -68,10 +79,10 @@ def measure(
 ) -> int:
     """Evaluate a policy on splits: a greedy pass and num_samples sampled rollouts a task."""
     from dllm_rl.evaluation import evaluate
-    from dllm_rl.policies.loading import load_policy
+    from experiments import policies
 
     preset = load_preset(_REFERENCE_PRESET)
-    policy = load_policy(checkpoint)
+    policy = policies.load(checkpoint)
     chosen = _sampler(sampler, policy.family, preset.policies)
     rows: list[dict[str, Any]] = []
     with build_session(preset.environment) as session:
@@ -105,8 +116,6 @@ def measure(
 
 
 def _checked(splits: list[str]) -> list[str]:
-    from dllm_rl.errors import unknown_name
-
     for split in splits:
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
@@ -127,15 +136,17 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary, indent=2))
         return
-    table = Table("split", "mode", "tasks", "rollouts", "success", "95 % interval", "mean reward", "lost")
+    table = Table(box=None, pad_edge=False)
+    for name in ("split", "mode", "tasks", "rollouts", "success %", "95 % interval", "reward", "lost"):
+        table.add_column(name, no_wrap=True)
     for row in summary:
         table.add_row(
             row["split"],
             row["mode"],
             str(row["tasks"]),
             str(row["rollouts"]),
-            f"{100 * row['success']:.1f} %",
-            f"{100 * row['low']:.1f} to {100 * row['high']:.1f} %",
+            f"{100 * row['success']:.1f}",
+            f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
             f"{row['reward']:.3f}",
             str(row["lost"]),
         )
