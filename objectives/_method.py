@@ -17,6 +17,7 @@ BUILT_IN_FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "slot", "fl
 
 # Ranges that a preset is checked against.
 NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 # The type of `beta` in methods that have no KL penalty.

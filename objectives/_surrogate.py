@@ -105,9 +105,14 @@ def _clipped(
     return Surrogate(gain=gain, is_low=is_low, is_high=is_high)
 
 
+def sum_of_rows(rollouts: Rollouts, entries: Float[Tensor, " b"]) -> Float[Tensor, ""]:
+    """The sum over valid rows."""
+    return torch.where(rollouts.valid, entries, torch.zeros_like(entries)).sum()
+
+
 def mean_of_rows(rollouts: Rollouts, entries: Float[Tensor, " b"]) -> Float[Tensor, ""]:
     """(1/R) sum over valid rows."""
-    return torch.where(rollouts.valid, entries, torch.zeros_like(entries)).sum() / max(rollouts.totals.rows, 1)
+    return sum_of_rows(rollouts, entries) / max(rollouts.totals.rows, 1)
 
 
 def mean_of_sequences(rollouts: Rollouts, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:

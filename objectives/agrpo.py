@@ -1,0 +1,70 @@
+"""AGRPO (2510.04019): an unbiased estimate of the whole trajectory's policy gradient from a few sampled steps.
+
+Steps are drawn with replacement from a law q, with one shared low-discrepancy offset per row, and weighted 1 / (n q).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.advantages import AdvantageName
+from dllm_rl.registry import register
+from dllm_rl.types import Corruption, Rollouts, Views
+from dllm_rl.views import exact, own_steps, replay, stratified
+from objectives._method import Count, NonNegative
+from objectives.cj_grpo import CJGRPO
+
+# Share of a uniform law in q, without which a step of entropy 0 would never be drawn and the estimate be biased.
+UNIFORM_SHARE = 0.1
+
+
+@register("objective", "agrpo")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AGRPO(CJGRPO):
+    """Amortized GRPO: CJ-GRPO with importance-sampled steps. steps_by: uniform, or by the entropy of their draws."""
+
+    name: ClassVar[str] = "agrpo"
+    paper: ClassVar[str] = "2510.04019"
+
+    beta: NonNegative = 0.0
+    advantage: AdvantageName = "centred"
+    num_steps: Count = 24
+    steps_by: Literal["uniform", "entropy"] = "uniform"
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """num_steps recorded canvases per row, drawn from q with replacement; the exact view for autoregressive."""
+        if corruption.family == "autoregressive":
+            return exact(rollouts)
+        law = self._law(rollouts, corruption)
+        level = stratified(rollouts.num_rows, self.num_steps, generator).to(law.device)
+        bounds = law.cumsum(-1)
+        steps = torch.searchsorted(bounds, (level.T * bounds[:, -1:]).contiguous(), right=True)
+        steps = steps.clamp(max=law.shape[1] - 1).T
+        chance = law.gather(1, steps.T).T
+        weight = torch.where(chance > 0, 1 / (self.num_steps * chance.clamp(min=1e-12)), 0.0)
+        return replay(rollouts, corruption, steps, weight)
+
+    def _law(self, rollouts: Rollouts, corruption: Corruption) -> Float[Tensor, "b s"]:
+        """Probability of each of a row's own steps."""
+        own = own_steps(rollouts, corruption).float()
+        uniform = own / own.sum(-1, keepdim=True).clamp(min=1)
+        if self.steps_by == "uniform":
+            return uniform
+        entropy = _step_entropy(rollouts, own.shape[1]) * own
+        by_entropy = entropy / entropy.sum(-1, keepdim=True).clamp(min=1e-12)
+        has_entropy = entropy.sum(-1, keepdim=True) > 0
+        return torch.where(has_entropy, UNIFORM_SHARE * uniform + (1 - UNIFORM_SHARE) * by_entropy, uniform)
+
+
+def _step_entropy(rollouts: Rollouts, num_steps: int) -> Float[Tensor, "b s"]:
+    """Summed entropy of the scored tokens that each step committed."""
+    recorded = rollouts.trajectory
+    assert recorded is not None
+    is_event = rollouts.completion_mask & (recorded.commit_step >= 0)
+    zeros = torch.zeros(rollouts.num_rows, num_steps, device=is_event.device)
+    return zeros.scatter_add(1, recorded.commit_step.clamp(min=0), recorded.entropy.float() * is_event)

@@ -1,0 +1,55 @@
+"""Coupled-GRPO (2506.20639, DiffuCoder): each token scored in a fully hidden view and in one of two complementary ones.
+
+Departure: the weights 1/2, 1/(4t), 1/(4(1-t)) sum to 1 per token on average; the public code's 1/2, 1/(2t), 1/(2(1-t))
+sum to 1.5 (`exact_scale=False`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.advantages import AdvantageName
+from dllm_rl.registry import register
+from dllm_rl.types import Corruption, Family, Rollouts, Views
+from dllm_rl.views import hide_units, random_units, stratified, units
+from objectives._method import BelowOne, NonNegative
+from objectives._surrogate import mean_of_tokens
+from objectives.grpo import GRPO
+
+LOWEST_LEVEL, HIGHEST_LEVEL = 0.2, 0.8
+
+
+@register("objective", "coupled_grpo")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoupledGRPO(GRPO):
+    """GRPO whose token log-probability is a weighted sum over three views; slot family: whole slots are hidden."""
+
+    name: ClassVar[str] = "coupled_grpo"
+    paper: ClassVar[str] = "2506.20639"
+    families: ClassVar[tuple[Family, ...]] = ("masked", "slot")
+
+    beta: NonNegative = 0.01
+    advantage: AdvantageName = "leave_one_out"
+    clip_low: BelowOne = 0.5
+    clip_high: NonNegative = 0.5
+    exact_scale: bool = True
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """Everything hidden, a random share t in (.2, .8) hidden, and its complement hidden."""
+        level = stratified(rollouts.num_rows, 1, generator).to(rollouts.completion_ids.device)
+        level = LOWEST_LEVEL + (HIGHEST_LEVEL - LOWEST_LEVEL) * level
+        member = units(rollouts, corruption)
+        share = random_units(rollouts, corruption, level, generator)
+        hidden = torch.cat([member[None], share, member & ~share])
+        part = 4 if self.exact_scale else 2
+        weight = torch.cat([torch.full_like(level, 0.5), 1 / (part * level), 1 / (part * (1 - level))])
+        return hide_units(rollouts, corruption, hidden, weight, generator)
+
+    def reduce(self, rollouts: Rollouts, views: Views, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
+        """Every token of the step weighs the same."""
+        return mean_of_tokens(rollouts, entries)

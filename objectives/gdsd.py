@@ -1,0 +1,67 @@
+"""GDSD (2605.29398): the change of a completion's ELBO is regressed on its advantage; no ratio, no exponential.
+
+Departure: the length-normalised change is clamped at the log of the band; the public code clamps the raw sum at 4e-4.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.advantages import AdvantageName
+from dllm_rl.registry import register
+from dllm_rl.types import Corruption, Loss, Rollouts, Views
+from dllm_rl.views import elbo
+from objectives._kl import k2
+from objectives._method import Count, Method, NonNegative, Positive
+from objectives._metrics import kl_metrics, ratio_metrics
+from objectives._surrogate import lengths, log_ratio, mean_of_rows, sequence_sum
+
+
+@register("objective", "gdsd")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GDSD(Method):
+    """Squared distance of the normalised log-ratio to scale x A. clip: log-ratios beyond log(1 + clip) do not move."""
+
+    name: ClassVar[str] = "gdsd"
+    paper: ClassVar[str] = "2605.29398"
+    level: ClassVar[str] = "sequence"
+    exceptions: ClassVar[dict[str, str]] = {
+        "equal_rewards": "off policy the regression pulls a completion without advantage back to the old weights"
+    }
+
+    beta: NonNegative = 0.0
+    advantage: AdvantageName = "centred"
+    clip: Positive = 0.2
+    scale: Positive = 1.0
+    num_draws: Count = 2
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
+        return elbo(rollouts, corruption, generator, num_draws=self.num_draws)
+
+    def loss(
+        self,
+        rollouts: Rollouts,
+        views: Views,
+        new: Float[Tensor, "k b l"],
+        old: Float[Tensor, "k b l"],
+        ref: Float[Tensor, "k b l"] | None,
+        advantages: Float[Tensor, " b"],
+    ) -> Loss:
+        """(1/R) sum_b (clamp(DB / N, +-log(1 + clip)) - scale A_b)^2 + beta dB^2 / (2 N_b)."""
+        num_tokens = lengths(rollouts)
+        ratio = sequence_sum(views, log_ratio(views, new, old)) / num_tokens
+        bound = math.log1p(self.clip)
+        entries = (ratio.clamp(-bound, bound) - self.scale * advantages).square()
+        metrics = ratio_metrics(ratio, advantages, rollouts.valid)
+        if ref is not None:
+            d = sequence_sum(views, log_ratio(views, new, ref))
+            entries = entries + self.beta * k2(d) / num_tokens
+            metrics |= kl_metrics(d, k2(d) / num_tokens, rollouts.valid)
+        return Loss(value=mean_of_rows(rollouts, entries), metrics=metrics)

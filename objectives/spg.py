@@ -1,0 +1,82 @@
+"""SPG (2510.09541): raise a lower bound of the log-likelihood of good completions, lower an upper one of bad ones.
+
+E, the mean log-probability of hidden tokens, is the lower one; U, a power mean over levels t of p [hidden] / t, the
+upper one. U is an upper bound of E, not of the likelihood.
+Departure: random levels over the whole canvas instead of block by block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.advantages import AdvantageName
+from dllm_rl.registry import register
+from dllm_rl.types import Corruption, Family, Loss, Rollouts, Views
+from dllm_rl.views import hide_units, random_units, stratified
+from objectives._method import BelowOne, Count, Method, NoPenalty, Positive
+from objectives._surrogate import lengths, scored, sum_of_rows
+
+# Levels below it would give single tokens weights beyond 20.
+LOWEST_LEVEL = 0.05
+
+
+@register("objective", "spg")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SPG(Method):
+    """Sandwiched Policy Gradient. num_levels: views. power: of the mean in U. mix: share of U for bad completions."""
+
+    name: ClassVar[str] = "spg"
+    paper: ClassVar[str] = "2510.09541"
+    level: ClassVar[str] = "sequence"
+    families: ClassVar[tuple[Family, ...]] = ("masked", "slot")
+    needs_old: ClassVar[bool] = False
+
+    beta: NoPenalty = 0.0
+    advantage: AdvantageName = "centred"
+    num_levels: Count = 2
+    power: Positive = 1.5
+    mix: BelowOne = 0.5
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """Views at levels t spread evenly; `weight` is 1 / t."""
+        level = stratified(rollouts.num_rows, self.num_levels, generator).to(rollouts.completion_ids.device)
+        level = LOWEST_LEVEL + (1 - LOWEST_LEVEL) * level
+        hidden = random_units(rollouts, corruption, level, generator)
+        return hide_units(rollouts, corruption, hidden, 1 / level, generator)
+
+    def loss(
+        self,
+        rollouts: Rollouts,
+        views: Views,
+        new: Float[Tensor, "k b l"],
+        old: Float[Tensor, "k b l"],
+        ref: Float[Tensor, "k b l"] | None,
+        advantages: Float[Tensor, " b"],
+    ) -> Loss:
+        """-(1/T) sum_b A_b N_b l_b, with l = E for A >= 0, else mix U + (1 - mix) E."""
+        log_p = scored(views, new)
+        lower, upper = lower_bound(views, log_p), upper_bound(views, log_p, self.power)
+        bound = torch.where(advantages >= 0, lower, self.mix * upper + (1 - self.mix) * lower)
+        total = sum_of_rows(rollouts, -advantages * lengths(rollouts) * bound)
+        return Loss(value=total / max(rollouts.totals.tokens, 1), metrics={})
+
+
+def lower_bound(views: Views, log_p: Float[Tensor, "k b l"]) -> Float[Tensor, " b"]:
+    """E: the mean over views of the mean log-probability of hidden tokens."""
+    per_view = log_p.sum(-1) / views.score.sum(-1).clamp(min=1)
+    is_used = views.score.any(-1)
+    return per_view.sum(0) / is_used.sum(0).clamp(min=1)
+
+
+def upper_bound(views: Views, log_p: Float[Tensor, "k b l"], power: float) -> Float[Tensor, " b"]:
+    """U: the mean over tokens hidden in some view of (1 / power) log mean_t (p^power [hidden] / t)."""
+    is_seen = views.score.any(0)
+    terms = torch.where(views.score, power * log_p + views.weight.clamp(min=1).log(), -torch.inf)
+    terms = torch.where(is_seen, terms, 0.0)
+    per_token = (terms.logsumexp(0) - torch.tensor(float(views.num_views)).log()) / power
+    return torch.where(is_seen, per_token, 0.0).sum(-1) / is_seen.sum(-1).clamp(min=1)

@@ -1,0 +1,60 @@
+"""StableDRL (2603.06743): ESPO's ratio as a detached weight, clipped whatever the sign of A, normalised over the group.
+
+Departure: both bounds of the clip are kept, and the same views score the new and the old policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.registry import register
+from dllm_rl.types import Corruption, Loss, Rollouts, Views
+from dllm_rl.views import elbo
+from objectives._method import BelowOne, Count, Method, NonNegative, NoPenalty
+from objectives._metrics import clip_metrics, ratio_metrics
+from objectives._surrogate import lengths, log_ratio, scored, sequence_sum, sum_of_rows, unconditional
+
+
+@register("objective", "stable_drl")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StableDRL(Method):
+    """Self-normalised, unconditionally clipped weights: bounded influence of every completion. Needs whole groups."""
+
+    name: ClassVar[str] = "stable_drl"
+    paper: ClassVar[str] = "2603.06743"
+    level: ClassVar[str] = "sequence"
+    group_coupled: ClassVar[bool] = True
+
+    beta: NoPenalty = 0.0
+    clip_low: BelowOne = 0.2
+    clip_high: NonNegative = 0.2
+    num_draws: Count = 2
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
+        return elbo(rollouts, corruption, generator, num_draws=self.num_draws)
+
+    def loss(
+        self,
+        rollouts: Rollouts,
+        views: Views,
+        new: Float[Tensor, "k b l"],
+        old: Float[Tensor, "k b l"],
+        ref: Float[Tensor, "k b l"] | None,
+        advantages: Float[Tensor, " b"],
+    ) -> Loss:
+        """-(1/groups) sum_g sum_{b in g} sg(c_b / sum_g c) A_b B_b / N_b, c = clip(exp(DB / N))."""
+        num_tokens = lengths(rollouts)
+        ratio = (sequence_sum(views, log_ratio(views, new, old)) / num_tokens).detach()
+        clipped = unconditional(ratio, torch.ones_like(ratio), self.clip_low, self.clip_high)
+        in_group = (rollouts.group_ids[:, None] == rollouts.group_ids) & rollouts.valid
+        weight = clipped.gain / (in_group * clipped.gain).sum(-1).clamp(min=1e-12)
+        entries = -weight * advantages * sequence_sum(views, scored(views, new)) / num_tokens
+        metrics = ratio_metrics(ratio, advantages, rollouts.valid)
+        metrics |= clip_metrics(clipped, advantages, ratio, rollouts.valid)
+        return Loss(value=sum_of_rows(rollouts, entries) / max(rollouts.totals.groups, 1), metrics=metrics)

@@ -1,0 +1,41 @@
+"""TraceRL (2509.06949): CJ-GRPO on the whole trajectory, with `shrink` neighbouring steps merged into one view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from dllm_rl.registry import register
+from dllm_rl.types import Corruption, Family, Rollouts, Views
+from dllm_rl.views import exact, own_steps, replay
+from objectives._kl import KLName
+from objectives._method import Count, NonNegative
+from objectives.cj_grpo import CJGRPO
+
+
+@register("objective", "tracerl")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceRL(CJGRPO):
+    """Trajectory-aware RL. shrink: steps per view; 1 is CJ-GRPO on all steps. num_steps is not read.
+
+    Undefined for the flow family, whose transitions do not merge.
+    """
+
+    name: ClassVar[str] = "tracerl"
+    paper: ClassVar[str] = "2509.06949"
+    families: ClassVar[tuple[Family, ...]] = ("autoregressive", "masked", "slot")
+
+    beta: NonNegative = 0.01
+    kl: KLName = "k3"
+    shrink: Count = 8
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """The canvas before each segment of `shrink` steps, scoring all that the segment committed."""
+        if corruption.family == "autoregressive":
+            return exact(rollouts)
+        num_steps = own_steps(rollouts, corruption).shape[1]
+        first = torch.arange(0, num_steps, self.shrink, device=rollouts.completion_ids.device)
+        steps = first[:, None].expand(-1, rollouts.num_rows)
+        return replay(rollouts, corruption, steps, torch.ones_like(steps, dtype=torch.float32), span=self.shrink)

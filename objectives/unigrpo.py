@@ -1,0 +1,49 @@
+"""UniGRPO (2505.15809, MMaDA): GRPO on the tokens hidden at one random level. From the paper; it has no reference code.
+
+Departure: the level is drawn anew in each inner step instead of shifted by a share of mu. Its law is the same in each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.registry import register
+from dllm_rl.types import Corruption, Family, Rollouts, Views
+from dllm_rl.views import hide_units, random_units, stratified, units
+from objectives._method import NonNegative
+from objectives._surrogate import mean_of_scored
+from objectives.grpo import GRPO
+
+
+@register("objective", "unigrpo")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UniGRPO(GRPO):
+    """One view whose level is uniform; the mean over each sequence's hidden tokens; slot family: whole slots."""
+
+    name: ClassVar[str] = "unigrpo"
+    paper: ClassVar[str] = "2505.15809"
+    families: ClassVar[tuple[Family, ...]] = ("masked", "slot")
+
+    beta: NonNegative = 0.01
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """A uniform share of the completion hidden, at least one piece of it."""
+        level = stratified(rollouts.num_rows, 1, generator).to(rollouts.completion_ids.device)
+        hidden = random_units(rollouts, corruption, level, generator)
+        hidden = hidden | _one_of(units(rollouts, corruption), generator) & ~hidden.any(-1, keepdim=True)
+        return hide_units(rollouts, corruption, hidden, torch.ones_like(level), generator)
+
+    def reduce(self, rollouts: Rollouts, views: Views, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
+        """The mean over each sequence's hidden tokens."""
+        return mean_of_scored(rollouts, views, entries)
+
+
+def _one_of(member: Tensor, generator: torch.Generator) -> Tensor:
+    keys = torch.rand(member.shape, generator=generator, device=generator.device).to(member.device)
+    keys = torch.where(member, keys, -1.0)
+    return (keys == keys.amax(-1, keepdim=True)) & member

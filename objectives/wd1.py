@@ -1,0 +1,62 @@
+"""wd1 (2507.08838): no ratio at all; each completion is weighted by softmax(A) - softmax(-A) over its group.
+
+Departure: the softmax runs over the group, as in the paper; the public code's runs over the micro-batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl import advantages as adv
+from dllm_rl.advantages import AdvantageName
+from dllm_rl.registry import register
+from dllm_rl.types import Corruption, Loss, Rollouts, Views
+from dllm_rl.views import one_step
+from objectives._method import BelowOne, Method, NoPenalty
+from objectives._surrogate import scored, sequence_sum, sum_of_rows
+
+
+@register("objective", "wd1")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WD1(Method):
+    """Weighted log-likelihood on the one-step view. `advantages` returns the weights, which sum to 0 over a group."""
+
+    name: ClassVar[str] = "wd1"
+    paper: ClassVar[str] = "2507.08838"
+    level: ClassVar[str] = "sequence"
+    needs_old: ClassVar[bool] = False
+
+    beta: NoPenalty = 0.0
+    advantage: AdvantageName = "centred"
+    prompt_mask_share: BelowOne = 0.0
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """One fully hidden view; the exact one for the autoregressive family."""
+        return one_step(rollouts, corruption, generator, prompt_mask_share=self.prompt_mask_share)
+
+    def advantages(self, rollouts: Rollouts) -> Float[Tensor, " b"]:
+        """W = softmax(A) - softmax(-A) over the valid rows of each group."""
+        relative = adv.advantages(rollouts, self.advantage)
+        in_group = (rollouts.group_ids[:, None] == rollouts.group_ids) & rollouts.valid
+        up = relative.masked_fill(~in_group, -torch.inf).softmax(-1).diagonal()
+        down = (-relative).masked_fill(~in_group, -torch.inf).softmax(-1).diagonal()
+        weight = up - down
+        return torch.where(rollouts.valid, weight, torch.zeros_like(weight))
+
+    def loss(
+        self,
+        rollouts: Rollouts,
+        views: Views,
+        new: Float[Tensor, "k b l"],
+        old: Float[Tensor, "k b l"],
+        ref: Float[Tensor, "k b l"] | None,
+        advantages: Float[Tensor, " b"],
+    ) -> Loss:
+        """-(1/groups) sum_b W_b sum_i logp_i."""
+        entries = -advantages * sequence_sum(views, scored(views, new))
+        return Loss(value=sum_of_rows(rollouts, entries) / max(rollouts.totals.groups, 1), metrics={})
