@@ -1,0 +1,280 @@
+"""What each method promises beyond the common suite: relations between methods, bounds, and unbiased step sampling."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dllm_rl import registry
+from dllm_rl import views as v
+from dllm_rl.testing import toy
+from dllm_rl.types import Rollouts, Views
+from objectives._surrogate import lengths
+from objectives.spg import lower_bound, upper_bound
+
+FLAT = {"beta": 0.0, "advantage": "centred", "clip_low": 0.2, "clip_high": 0.2}
+
+
+def make(name: str, **options: Any) -> Any:
+    return registry.get("objective", name)(**options)
+
+
+def draw(
+    objective: Any, family: str, rollouts: Rollouts | None = None, seed: int = 0
+) -> tuple[Rollouts, Views, Tensor]:
+    """Rollouts, views and scores of the toy of a family."""
+    item = toy(family)
+    rollouts = item.rollouts if rollouts is None else rollouts
+    views = objective.views(rollouts, item.policy.corruption, torch.Generator().manual_seed(seed), 0)
+    with torch.no_grad():
+        return rollouts, views, item.policy.view_log_probs(rollouts, views)
+
+
+def moved(views: Views, new: Tensor, size: float = 0.5) -> Tensor:
+    return new + size * torch.randn(new.shape, generator=torch.Generator().manual_seed(5)) * views.score
+
+
+def gradient(
+    objective: Any, rollouts: Rollouts, views: Views, new: Tensor, old: Tensor, ref: Tensor | None = None
+) -> Tensor:
+    leaf = new.clone().requires_grad_()
+    objective.loss(rollouts, views, leaf, old, ref, objective.advantages(rollouts)).value.backward()
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+def same(one: Any, two: Any, family: str, *, on_policy: bool = False) -> None:
+    rollouts, views, new = draw(one, family)
+    _, other_views, _ = draw(two, family)
+    old = new if on_policy else moved(views, new)
+    assert torch.equal(views.tokens, other_views.tokens)
+    first, second = gradient(one, rollouts, views, new, old), gradient(two, rollouts, other_views, new, old)
+    torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-7)
+    assert bool((first != 0).any())
+
+
+def test_on_autoregressive_all_surrogates_are_the_exact_likelihood() -> None:
+    same(make("cj_grpo", **FLAT, num_steps=None), make("grpo", **FLAT), "autoregressive")
+    same(make("espo", **FLAT), make("gspo", **FLAT), "autoregressive")
+    for name in ("ar_surrogate_grpo", "causal_denoising_grpo", "just_grpo", "tracerl"):
+        same(make(name, **FLAT), make("grpo", **FLAT), "autoregressive")
+
+
+def test_on_autoregressive_and_on_policy_ratio_levels_do_not_differ() -> None:
+    grpo = make("grpo", **FLAT)
+    for name in ("gspo", "espo", "cj_grpo"):
+        same(make(name, **FLAT), grpo, "autoregressive", on_policy=True)
+    same(make("advantage_weighted_denoising", beta=0.0, advantage="centred"), grpo, "autoregressive", on_policy=True)
+
+
+@pytest.mark.parametrize("family", ["autoregressive", "masked", "slot", "flow"])
+def test_on_policy_cj_grpo_is_flow_grpo_and_gspo_is_grpo(family: str) -> None:
+    plain = {"beta": 0.0, "advantage": "centred"}
+    same(make("cj_grpo", **plain), make("flow_grpo", **plain), family, on_policy=True)
+    same(make("gspo", **FLAT), make("grpo", **FLAT), family, on_policy=True)
+    same(make("cispo", advantage="normalised"), make("dapo"), family, on_policy=True)
+
+
+@pytest.mark.parametrize("family", ["autoregressive", "masked", "slot", "flow"])
+def test_with_one_token_the_ratio_levels_coincide(family: str) -> None:
+    item = toy(family)
+    mask = torch.zeros_like(item.rollouts.completion_mask)
+    mask[:, 0] = True
+    rollouts = replace(item.rollouts, completion_mask=mask)
+    grpo = make("grpo", **FLAT)
+    _, views, new = draw(grpo, family, rollouts)
+    old = moved(views, new)
+    expected = gradient(grpo, rollouts, views, new, old)
+    for name in ("gspo", "rloo"):
+        torch.testing.assert_close(gradient(make(name, **FLAT), rollouts, views, new, old), expected)
+
+
+def test_dr_grpo_is_grpo_times_a_constant_at_equal_lengths() -> None:
+    item = toy("masked")
+    mask = torch.zeros_like(item.rollouts.completion_mask)
+    mask[:, :3] = True
+    rollouts = replace(item.rollouts, completion_mask=mask)
+    one, two = make("grpo", **FLAT), make("dr_grpo", **FLAT)
+    _, views, new = draw(one, "masked", rollouts)
+    old = moved(views, new)
+    torch.testing.assert_close(
+        gradient(two, rollouts, views, new, old) * 6 / 3, gradient(one, rollouts, views, new, old)
+    )
+
+
+@pytest.mark.parametrize("family", ["masked", "slot"])
+def test_tracerl_without_merging_is_cj_grpo_on_all_steps(family: str) -> None:
+    one = make("cj_grpo", num_steps=None, **FLAT)
+    two = make("tracerl", shrink=1, **FLAT)
+    rollouts, views, new = draw(one, family)
+    _, all_steps, other = draw(two, family)
+    shift = torch.rand(rollouts.completion_mask.shape, generator=torch.Generator().manual_seed(1)) - 0.5
+    first = one.loss(rollouts, views, new, new + shift * views.score, None, one.advantages(rollouts))
+    second = two.loss(rollouts, all_steps, other, other + shift * all_steps.score, None, two.advantages(rollouts))
+    torch.testing.assert_close(first.value, second.value)
+
+
+@pytest.mark.parametrize("name", ["cj_grpo", "flow_grpo", "agrpo", "agrpo_entropy", "just_grpo"])
+def test_sampled_steps_estimate_the_loss_of_all_steps(name: str) -> None:
+    """The mean of the loss over draws is the loss on all steps, within 4 standard errors."""
+    item = toy("masked")
+    trajectory = replace(
+        item.rollouts.trajectory, entropy=torch.rand(12, 6, generator=torch.Generator().manual_seed(3))
+    )
+    rollouts = replace(item.rollouts, trajectory=trajectory)
+    extra = {"steps_by": "entropy"} if name == "agrpo_entropy" else {}
+    base = name.removesuffix("_entropy")
+    whole = make("just_grpo" if base == "just_grpo" else "cj_grpo", beta=0.0, advantage="centred", num_steps=None)
+    sampled = make(base, beta=0.0, advantage="centred", num_steps=2, **extra)
+    reference = make(base, beta=0.0, advantage="centred", num_steps=None) if base == "flow_grpo" else whole
+    target = value_of(reference, item.policy, rollouts, 0)
+    draws = torch.tensor([value_of(sampled, item.policy, rollouts, seed) for seed in range(400)])
+    assert draws.std() > 0
+    assert abs(float(draws.mean()) - target) < 4 * float(draws.std()) / math.sqrt(len(draws))
+
+
+def value_of(objective: Any, policy: Any, rollouts: Rollouts, seed: int) -> float:
+    """The loss against old scores that differ by a fixed function of the token and its context."""
+    views = objective.views(rollouts, policy.corruption, torch.Generator().manual_seed(seed), 0)
+    with torch.no_grad():
+        new = policy.view_log_probs(rollouts, views)
+    old = new * 0.9
+    return float(objective.loss(rollouts, views, new, old, None, objective.advantages(rollouts)).value)
+
+
+@pytest.mark.parametrize("family", ["masked", "slot"])
+@pytest.mark.parametrize("exact_scale", [True, False])
+def test_coupled_weights_sum_to_one_and_upstreams_to_one_and_a_half(family: str, exact_scale: bool) -> None:
+    item = toy(family)
+    rollouts = item.rollouts.rows(torch.zeros(4000, dtype=torch.long))
+    objective = make("coupled_grpo", exact_scale=exact_scale)
+    views = objective.views(rollouts, item.policy.corruption, torch.Generator().manual_seed(0), 0)
+    assert torch.equal(views.score.sum(0), 2 * rollouts.completion_mask.long()), "each token in two views"
+    total = views.weight.sum(0)[:, rollouts.completion_mask[0]]
+    error = (total.mean(0) - (1.0 if exact_scale else 1.5)).abs()
+    assert bool((error < 4 * total.std(0) / math.sqrt(4000)).all())
+
+
+def test_unigrpo_hides_a_uniform_share_and_at_least_one() -> None:
+    item = toy("masked")
+    rollouts = item.rollouts.rows(torch.zeros(4000, dtype=torch.long))
+    views = make("unigrpo").views(rollouts, item.policy.corruption, torch.Generator().manual_seed(0), 0)
+    hidden = (views.tokens[0] == 2).sum(-1)
+    assert int(hidden.min()) >= 1
+    shares = torch.bincount(hidden, minlength=7)[2:].float() / 4000
+    assert bool(((shares - 1 / 7).abs() < 0.03).all()), "a uniform level hides each number of tokens equally often"
+
+
+def test_wd1_weights_sum_to_zero_over_each_group_and_follow_the_reward() -> None:
+    rollouts = toy("masked").rollouts
+    weights = make("wd1").advantages(rollouts)
+    for group in rollouts.group_ids.unique():
+        rows = (rollouts.group_ids == group) & rollouts.valid
+        assert float(weights[rows].sum()) == pytest.approx(0, abs=1e-6)
+        order = rollouts.rewards[rows].argsort()
+        assert torch.equal(weights[rows][order], weights[rows].sort().values)
+
+
+def test_spg_bounds_sandwich_each_other_over_all_masks() -> None:
+    """U >= E where both average over every mask of a level, weighted by its probability."""
+    item = toy("masked")
+    row = item.rollouts.rows(torch.tensor([0]))
+    row = replace(row, completion_mask=torch.ones_like(row.completion_mask))
+    masks = torch.tensor(list(itertools.product([False, True], repeat=6)))[1:]
+    copies = len(masks)
+    hidden = masks[:, None]
+    views = v.hide_units(row, item.policy.corruption, hidden, torch.ones(copies, 1), torch.Generator())
+    with torch.no_grad():
+        log_p = item.policy.view_log_probs(row, views)
+    for power in (1.0, 1.5, 3.0):
+        assert float(upper_bound(views, log_p, power)) > float(lower_bound(views, log_p)) - 1e-6
+
+
+def test_bgpo_touches_its_target_at_the_old_weights_and_stays_below_it() -> None:
+    objective = make("bgpo", clip_low=0.99, clip_high=1e6, ceiling=1e6, num_draws=4)
+    rollouts, views, new = draw(objective, "masked")
+    advantages = objective.advantages(rollouts)
+    for size in (0.0, 0.05, 0.5, 3.0):
+        old = moved(views, new, size)
+        value = objective.loss(rollouts, views, new, old, None, advantages).value
+        delta = (views.weight * (new - old)).sum(-1) / lengths(rollouts)
+        target = -(delta.mean(0).exp() * advantages * rollouts.valid).sum() / rollouts.totals.rows
+        assert float(value) >= float(target) - 1e-6, "a minorant of the gain is a majorant of the loss"
+        if size == 0.0:
+            assert float(value) == pytest.approx(float(target), abs=1e-7)
+
+
+def test_bgpo_is_finite_where_the_linear_gain_is_negative() -> None:
+    objective = make("bgpo", num_draws=2)
+    rollouts, views, new = draw(objective, "masked")
+    old = new + 30.0 * views.score
+    given = gradient(objective, rollouts, views, new, old)
+    assert bool(given.isfinite().all())
+    assert bool((given != 0).any()), "completions with A >= 0 are pulled back"
+
+
+def test_cispo_keeps_the_gradient_of_every_token_and_caps_its_weight() -> None:
+    objective = make("cispo", advantage="centred")
+    rollouts, views, new = draw(objective, "autoregressive")
+    far = gradient(objective, rollouts, views, new, new - 3.0 * views.score)
+    near = gradient(objective, rollouts, views, new, new)
+    torch.testing.assert_close(far, 5.0 * near)
+
+
+def test_stable_drl_bounds_the_influence_of_a_wild_row() -> None:
+    objective = make("stable_drl", advantage="centred")
+    rollouts, views, new = draw(objective, "masked")
+    calm = gradient(objective, rollouts, views, new, new)
+    wild_row = int(objective.advantages(rollouts).abs().argmax())
+    old = new.clone()
+    old[:, wild_row] -= 5.0 * views.score[:, wild_row]
+    wild = gradient(objective, rollouts, views, new, old)
+    assert float(wild[:, wild_row].abs().max()) <= 1.2 * float(calm[:, wild_row].abs().max())
+
+
+def test_gdsd_pulls_with_twice_the_advantage_at_the_old_weights() -> None:
+    objective = make("gdsd", scale=0.7)
+    rollouts, views, new = draw(objective, "flow")
+    given = gradient(objective, rollouts, views, new, new)
+    pull = -2 * 0.7 * objective.advantages(rollouts) / lengths(rollouts) / rollouts.totals.rows
+    torch.testing.assert_close(given, pull[:, None] * views.weight)
+
+
+@pytest.mark.parametrize("family", ["masked", "slot", "flow"])
+def test_shared_views_leave_no_noise_in_the_ratio_and_unshared_ones_do(family: str) -> None:
+    """Standard deviation of the ratio at the weights that sampled: 0, against more than a tenth."""
+    shared, unshared = make("espo", num_draws=1, beta=0.0), make("espo_unshared", num_draws=1)
+    for objective, expects_noise in ((shared, False), (unshared, True)):
+        rollouts, views, new = draw(objective, family)
+        metrics = objective.loss(rollouts, views, new, new, None, objective.advantages(rollouts)).metrics
+        assert (metrics["ratio_dev"] > 0.1) is expects_noise
+        assert (metrics["ratio/max"] == metrics["ratio/min"] == 1.0) is not expects_noise
+
+
+def test_negative_control_reads_new_and_old_on_different_views() -> None:
+    objective = make("espo_unshared")
+    rollouts, views, new = draw(objective, "masked")
+    given = gradient(objective, rollouts, views, new, new)
+    half = views.num_views // 2
+    assert bool((given[half:] == 0).all())
+    assert not torch.equal(views.tokens[:half], views.tokens[half:])
+
+
+def test_tokens_of_fill_and_of_the_tail_have_no_weight_in_any_objective() -> None:
+    """A completion of FILL around one letter counts as one letter: N is 1."""
+    item = toy("masked")
+    ids = torch.tensor([[3, 3, 5, 1, 0, 0]]).repeat(12, 1)
+    mask = (ids == 5) | (ids == 1)
+    rollouts = replace(item.rollouts, completion_ids=ids, completion_mask=mask, trajectory=None)
+    rollouts = replace(rollouts, totals=Rollouts.count_totals(rollouts.valid, rollouts.group_ids, mask))
+    for name in ("grpo", "gspo", "espo", "coupled_grpo"):
+        objective = make(name, **FLAT)
+        _, views, new = draw(objective, "masked", rollouts)
+        given = gradient(objective, rollouts, views, new, new)
+        assert bool((given[:, ~mask] == 0).all())
