@@ -49,8 +49,12 @@ class Tokenizer(Strict):
 
 
 class FamilyRecipe(Strict):
-    """One family. init: the family whose weights it starts from. train: see `dllm_rl.warmstart.WarmStartConfig`."""
+    """One stage. family: of the policy that is trained, default the stage's name. init: the stage it starts from.
 
+    train: see `dllm_rl.warmstart.WarmStartConfig`.
+    """
+
+    family: str | None = None
     init: str | None = None
     train: dict[str, Any] = Field(default_factory=dict)
 
@@ -185,8 +189,8 @@ def _make_tokenizer(recipe: Recipe, out: Path) -> None:
     train_tokenizer(texts, recipe.tokenizer.vocab_size).save_pretrained(folder)
 
 
-def train_family(family: str, out: Path) -> None:
-    """Train one family with one thread and save it; runs in a process of its own."""
+def train_stage(stage: str, out: Path) -> None:
+    """Train one stage with one thread and save it; runs in a process of its own."""
     import torch
     from transformers import PreTrainedTokenizerFast
 
@@ -198,8 +202,9 @@ def train_family(family: str, out: Path) -> None:
 
     torch.set_num_threads(1)
     recipe = Recipe.model_validate_json((out / _RECIPE_FILE).read_text())
-    own = recipe.families[family]
-    config = validate(WarmStartConfig, own.train, source=f"warm-start settings of {family}")
+    own = recipe.families[stage]
+    config = validate(WarmStartConfig, own.train, source=f"warm-start settings of {stage}")
+    family = own.family or stage
     words = PreTrainedTokenizerFast.from_pretrained(out / "tokenizer")
     torch.manual_seed(config.seed)
     sizes = {"vocab_size": len(words), "pad_token_id": words.pad_token_id, **recipe.model}
@@ -207,7 +212,7 @@ def train_family(family: str, out: Path) -> None:
     if own.init is not None:
         # The flow family's time embedding has no counterpart, and starts at zero.
         model.load_state_dict(load_policy(str(out / own.init)).model.state_dict(), strict=False)
-    policy = registry.get("policy", family)(model, words, PolicyFacts(family=family, **recipe.facts))
+    policy = registry.get("policy", family)(model, words, PolicyFacts.from_dict({"family": family, **recipe.facts}))
     started = time.monotonic()
 
     def show(step: int, num_steps: int, loss: float) -> None:
@@ -216,8 +221,8 @@ def train_family(family: str, out: Path) -> None:
             print(f"step {step}/{num_steps}, loss {loss:.4f}, about {left / 60:.0f} min left", flush=True)
 
     warm_start(policy, demonstrations(recipe), config, on_step=show)
-    save_policy(policy, out / family, half=True)
+    save_policy(policy, out / stage, half=True)
 
 
 if __name__ == "__main__":
-    train_family(sys.argv[1], Path(sys.argv[2]))
+    train_stage(sys.argv[1], Path(sys.argv[2]))

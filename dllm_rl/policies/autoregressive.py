@@ -22,6 +22,7 @@ class DecodingState:
     cache: Any
     visible: Bool[Tensor, "b t"]
     num_real: Int[Tensor, " b"]
+    fed: Int[Tensor, "b t"]
     logits: Float[Tensor, "b v"]
     column: int = 0
 
@@ -50,7 +51,12 @@ class AutoregressivePolicy(BasePolicy):
         mask = (prompts.mask[:, None, None, :] & causal) | torch.eye(length, dtype=torch.bool)
         cache = DynamicCache()
         state = DecodingState(
-            cache=cache, visible=prompts.mask, num_real=prompts.mask.sum(dim=1), logits=torch.empty(0), column=0
+            cache=cache,
+            visible=prompts.mask,
+            num_real=prompts.mask.sum(dim=1),
+            fed=prompts.ids,
+            logits=torch.empty(0),
+            column=0,
         )
         state.logits = self._forward(prompts.ids, mask, positions, torch.zeros_like(prompts.ids), cache)
         return state
@@ -60,19 +66,30 @@ class AutoregressivePolicy(BasePolicy):
         state.visible = torch.cat([state.visible, torch.ones_like(tokens, dtype=torch.bool)[:, None]], dim=1)
         positions = (state.num_real + state.column)[:, None]
         columns = torch.full_like(positions, state.column + 1)
-        state.logits = self._forward(tokens[:, None], state.visible[:, None, None, :], positions, columns, state.cache)
+        mask = state.visible[:, None, None, :]
+        state.logits = self._forward(tokens[:, None], mask, positions, columns, state.cache, state.fed)
+        state.fed = torch.cat([state.fed, tokens[:, None]], dim=1)
         state.column += 1
 
     def keep_rows(self, state: DecodingState, index: Int[Tensor, " n"]) -> None:
         """Drop the rows that have ended."""
         state.cache.batch_select_indices(index)
         state.visible, state.num_real = state.visible[index], state.num_real[index]
-        state.logits = state.logits[index]
+        state.logits, state.fed = state.logits[index], state.fed[index]
 
     def _forward(
-        self, ids: Tensor, mask: Tensor, positions: Tensor, columns: Tensor, cache: Any
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        positions: Tensor,
+        columns: Tensor,
+        cache: Any,
+        fed: Tensor | None = None,
     ) -> Float[Tensor, "b v"]:
-        extra = {"column_ids": columns} if getattr(self.model.config, "num_columns", 0) else {}
+        config: Any = self.model.config
+        extra: dict[str, Any] = {"column_ids": columns} if getattr(config, "num_columns", 0) else {}
+        if fed is not None and getattr(config, "num_smeared", 0):
+            extra["previous_ids"] = fed[:, -config.num_smeared :]
         output = self.model(
             input_ids=ids,
             attention_mask=mask,
