@@ -12,6 +12,7 @@ from experiments.report.curves import curves_of
 from experiments.report.examples import examples_of
 from experiments.report.headline import control_states, headline
 from experiments.report.load import CellRun, load_run
+from experiments.report.survival import survival_of
 from experiments.report.timing import timing_of
 from experiments.stats import CellVerdict, judge_grid
 
@@ -48,6 +49,7 @@ def build_report(folder: Path) -> dict[str, Any]:
         "controls": controls,
         "cells": cells,
         "warm_starts": _warm_starts(verdicts),
+        "survival": survival_of(run.cells, diagnoses),
         "timing": timing_of(run),
         "settings": run.config.get("settings", {}),
         "digests": run.config.get("digests", {}),

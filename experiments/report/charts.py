@@ -95,7 +95,7 @@ def curve_chart(
     kind = "seed" if len(seeds) > 1 else "mean"
     parts += [_polyline(seed["steps"], seed["values"], axis, last_step, kind) for seed in seeds]
     if len(seeds) > 1:
-        steps, means = _mean_curve(seeds)
+        steps, means = mean_curve(seeds)
         parts.append(_polyline(steps, means, axis, last_step, "mean"))
     return Markup(
         f'<svg class="curve" role="img" aria-label="{escape(label)}" viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" '
@@ -126,7 +126,7 @@ def _polyline(steps: Sequence[float], values: Sequence[Any], axis: Axis, last_st
     )
 
 
-def _mean_curve(seeds: Sequence[dict[str, Any]]) -> tuple[list[int], list[float]]:
+def mean_curve(seeds: Sequence[dict[str, Any]]) -> tuple[list[int], list[float]]:
     """Mean over the seeds that have a step, only where all still run."""
     by_step: dict[int, list[float]] = {}
     for seed in seeds:
@@ -135,6 +135,33 @@ def _mean_curve(seeds: Sequence[dict[str, Any]]) -> tuple[list[int], list[float]
                 by_step.setdefault(step, []).append(value)
     steps = [step for step in sorted(by_step) if len(by_step[step]) == len(seeds)]
     return steps, [sum(by_step[step]) / len(seeds) for step in steps]
+
+
+def path_chart(paths: Sequence[Sequence[tuple[float, float]]], across: Axis, up: Axis, *, label: str) -> Markup:
+    """Draw paths in a plane, such as reward against entropy over training; a dot marks where each ends."""
+    parts = []
+    for index, path in enumerate(paths):
+        points = [f"{across.percent(x)},{round(100 - up.percent(y), 2)}" for x, y in path]
+        if points:
+            parts.append(f'<polyline class="line{index}" points="{" ".join(points)}"/>')
+            parts.append(f'<polyline class="line{index} end" points="{points[-1]} {points[-1]}"/>')
+    return Markup(
+        f'<svg class="curve" role="img" aria-label="{escape(label)}" viewBox="0 0 100 100" '
+        f'preserveAspectRatio="none"><title>{escape(label)}</title>{"".join(parts)}</svg>'
+    )
+
+
+def survival_chart(curves: Sequence[dict[str, Any]], last_step: int, *, label: str) -> Markup:
+    """Draw Kaplan-Meier curves as steps, from 1 at the start."""
+    up, paths = Axis(low=0.0, high=1.0), []
+    across = Axis(low=0.0, high=float(max(1, last_step)))
+    for curve in curves:
+        path, share = [(0.0, 1.0)], 1.0
+        for step, after in zip(curve["steps"], curve["shares"], strict=True):
+            path += [(step, share), (step, after)]
+            share = after
+        paths.append([*path, (float(last_step), share)])
+    return path_chart(paths, across, up, label=label)
 
 
 def interval_chart(cell: dict[str, Any], axis: Axis, *, margin: float) -> Markup:

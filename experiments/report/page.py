@@ -12,6 +12,7 @@ from markupsafe import Markup
 from experiments.collapse.diagnosis import USUAL_CAUSE
 from experiments.report import charts
 from experiments.report.curves import CURVES, Curve
+from experiments.report.planes import phase_blocks, survival_blocks
 from experiments.report.tables import GLYPHS, all_cells, effect_of, label_of, percent
 
 _MARGIN_VIEW = 10.0
@@ -28,16 +29,18 @@ def render(report: dict[str, Any]) -> str:
     )
     environment.filters.update(percent=percent, points=_points, number=_number, duration=_duration)
     environment.globals.update(glyphs=GLYPHS, label_of=label_of, effect_of=effect_of, usual_cause=USUAL_CAUSE)
-    cells = all_cells(report)
+    cells, matrix = all_cells(report), _matrix(report["cells"])
     return environment.get_template("template.html.j2").render(
         report=report,
         cells=cells,
         style=Markup(environment.get_template("style.css").render()),
-        matrix=_matrix(report["cells"]),
+        matrix=matrix,
         forest=_forest(cells, report["evaluation"]["margin"]),
         curves=[block for curve in CURVES if (block := _curve_block(curve, cells, report)) is not None],
         timelines=[timeline for cell in cells if (timeline := _timeline(cell)) is not None],
         checks=_checks(cells),
+        phases=phase_blocks(cells, matrix["objectives"]),
+        survival=survival_blocks(report),
         timing=_timing(report["timing"]),
         settings=json.dumps(report["settings"], indent=2, ensure_ascii=False),
     )
