@@ -51,7 +51,7 @@ def one_step(
     hidden = torch.ones_like(rollouts.completion_mask)[None]
     view = Views(
         kind="one_step",
-        tokens=_hide(rollouts, corruption, hidden, generator),
+        tokens=hide(rollouts, corruption, hidden, generator),
         score=rollouts.completion_mask[None],
         weight=rollouts.completion_mask[None].float(),
         order=natural_order(rollouts, 1) if corruption.family == "slot" else None,
@@ -110,7 +110,7 @@ def hide_units(
     is_last = hidden | ~units(rollouts, corruption)
     return Views(
         kind="elbo",
-        tokens=_hide(rollouts, corruption, columns, generator),
+        tokens=hide(rollouts, corruption, columns, generator),
         score=score,
         weight=score * weight[..., None],
         order=_clean_first(is_last, columns, size, generator) if corruption.family == "slot" else None,
@@ -268,12 +268,15 @@ def flow_time(kappa: Float[Tensor, "..."], corruption: Corruption) -> Float[Tens
     return kappa ** (1 / corruption.schedule_power)
 
 
-def _hide(
+def hide(
     rollouts: Rollouts, corruption: Corruption, hidden: Bool[Tensor, "k b l"], generator: torch.Generator
 ) -> Int[Tensor, "k b l"]:
+    """The completion with these columns, and all after EOS, hidden: MASK, or fresh noise for the flow family."""
     hidden = hidden | ~editable(rollouts, corruption)
     if corruption.family == "flow":
         return torch.where(hidden, uniform_noise(rollouts, corruption, len(hidden), generator), rollouts.completion_ids)
+    if corruption.mask_id is None:
+        raise ConfigError(f"the {corruption.family} family has no mask token, so nothing can be hidden from it.")
     return torch.where(hidden, corruption.mask_id, rollouts.completion_ids)
 
 

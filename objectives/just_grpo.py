@@ -13,7 +13,7 @@ import torch
 
 from dllm_rl.registry import register
 from dllm_rl.types import Corruption, Family, Rollouts, Views
-from dllm_rl.views import editable, exact
+from dllm_rl.views import exact, hide
 from objectives._kl import KLName
 from objectives._method import Count, NonNegative
 from objectives.cj_grpo import CJGRPO
@@ -45,12 +45,11 @@ class JustGRPO(CJGRPO):
         chosen = torch.where(mask, keys, 2.0).argsort(-1)[:, :width].T
         is_used = mask.gather(1, chosen.T).T
         column = torch.arange(ids.shape[1], device=ids.device)
-        is_hidden = (column >= chosen[..., None]) | ~editable(rollouts, corruption)
         score = (column == chosen[..., None]) & is_used[..., None]
         share = total / is_used.sum(0).clamp(min=1)
         return Views(
             kind="elbo",
-            tokens=torch.where(is_hidden, corruption.mask_id, ids),
+            tokens=hide(rollouts, corruption, column >= chosen[..., None], generator),
             score=score,
             weight=score.float(),
             loss_weight=score * share[:, None],

@@ -386,6 +386,6 @@ def _close(given: Tensor, expected: Tensor, what: str) -> None:
     assert error <= RELATIVE * scale + ABSOLUTE, f"{what}: off by {error:.3g} where the largest value is {scale:.3g}"
 
 
-def _random_state() -> tuple[bytes, tuple[bytes, int], Any]:
-    _, keys, position, *_ = np.random.get_state(legacy=True)
-    return torch.get_rng_state().numpy().tobytes(), (keys.tobytes(), position), random.getstate()
+def _random_state() -> tuple[Any, ...]:
+    numpy_state: Any = np.random.get_state()
+    return torch.get_rng_state().tolist(), numpy_state[1].tolist(), numpy_state[2], random.getstate()

@@ -46,17 +46,15 @@ def make_inputs(num_views: int, seed: int, *, hides_all: bool) -> Inputs:
 
     views = range(num_views)
     base = [[-draw.uniform(0.2, 2.5) for _ in range(LENGTH)] for _ in range(ROWS)]
-    score = [
-        [[i < LENGTHS[b] and (hides_all or draw.random() < 0.7) for i in range(LENGTH)] for b in range(ROWS)]
-        for _ in views
-    ]
-    weight = [
-        [
-            [(1.0 if hides_all else round(draw.uniform(1.05, 4.0), 3)) * score[k][b][i] for i in range(LENGTH)]
-            for b in range(ROWS)
-        ]
-        for k in views
-    ]
+
+    def is_scored(b: int, i: int) -> bool:
+        return i < LENGTHS[b] and (hides_all or draw.random() < 0.7)
+
+    def weight_of(is_hidden: bool) -> float:
+        return (1.0 if hides_all else round(draw.uniform(1.05, 4.0), 3)) * is_hidden
+
+    score = [[[is_scored(b, i) for i in range(LENGTH)] for b in range(ROWS)] for _ in views]
+    weight = [[[weight_of(cell) for cell in row] for row in view] for view in score]
     return Inputs(
         new=around(0.3),
         old=around(0.3),
