@@ -43,6 +43,11 @@ class EnvironmentSession:
         """Tasks that failed their self-check, with the reason."""
         return dict(self._environment.quarantined)
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of the browsers that this session runs now."""
+        return self._environment.pool.pids
+
     def tasks(self, split: str) -> tuple[Task, ...]:
         """All tasks of a split, in a fixed order."""
         return self._environment.tasks(split)

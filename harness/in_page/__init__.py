@@ -16,7 +16,8 @@ STORES_CLEARED = """async () => {
   for (const { name } of await indexedDB.databases()) indexedDB.deleteDatabase(name);
   for (const name of (await globalThis.caches?.keys()) ?? []) await caches.delete(name);
 }"""
-STORES_EMPTY = """() => !localStorage.length && !sessionStorage.length && !document.cookie.includes("dllm_canary")"""
+CANARY_GONE = """() => !("dllm_canary" in localStorage) && !("dllm_canary" in sessionStorage) &&
+  !document.cookie.includes("dllm_canary")"""
 
 
 @cache

@@ -23,8 +23,8 @@ FORM = """
 <label>Day <input type=date name=day value=2026-01-01></label>
 <label>Count <input type=number name=count></label>
 <label>Note <textarea name=note></textarea></label>
-<label>Size <select name=size><option value="">Choose</option><option value=1>Small</option><option value=2>Large</option>
-</select></label>
+<label>Size <select name=size><option value="">Choose</option><option value=1>Small</option>
+<option value=2>Large</option></select></label>
 <label>Extras <select name=extras multiple><option value=a>Hat</option><option value=b>Scarf</option></select></label>
 <label><input type=radio name=way value=1> Train</label><label><input type=radio name=way value=2> Car</label>
 <label><input type=checkbox name=ok> Agree</label>
@@ -102,12 +102,14 @@ def test_validation_stops_a_submission_and_says_why(lab: Lab, executor: Executor
 
 def test_events_come_as_a_page_expects_them(lab: Lab, executor: Executor) -> None:
     """A framework's controlled input, which keeps its own copy, must hear of the value; so must a change handler."""
-    body = """<h1>E</h1><form><label>A <input name=a></label><label>B <select name=b><option>x</option><option>y</option>
-    </select></label><label><input type=checkbox name=c> C</label><label>Log <textarea name=log></textarea></label></form>
+    body = """<h1>E</h1><form><label>A <input name=a></label>
+    <label>B <select name=b><option>x</option><option>y</option></select></label>
+    <label><input type=checkbox name=c> C</label><label>Log <textarea name=log></textarea></label></form>
     <script>const log = document.querySelector('[name=log]');
     for (const name of ['a', 'b', 'c']) for (const type of ['input', 'change'])
       document.querySelector(`[name=${name}]`).addEventListener(type, (event) => {
-        if (!log.value.includes(`${name}:${type}`)) log.value += `${name}:${type}=${event.target.value} `; });</script>"""
+        const said = `${name}:${type}`;
+        if (!log.value.includes(said)) log.value += `${said}=${event.target.value} `; });</script>"""
     execution = lab.plan(body, 'fill p1.e1 "hi"\nselect p1.e2 "y"\ncheck p1.e3\nclick p1.e1', executor)
     (heard,) = execution.values["log"]
     assert all(
@@ -116,8 +118,8 @@ def test_events_come_as_a_page_expects_them(lab: Lab, executor: Executor) -> Non
 
 
 def test_a_control_revealed_a_little_later_is_waited_for(lab: Lab, executor: Executor) -> None:
-    body = """<h1>L</h1><form><label><input type=checkbox name=more> More</label><label hidden>Why <input name=why></label>
-    </form><script>document.querySelector('[name=more]').addEventListener('change', () =>
+    body = """<h1>L</h1><form><label><input type=checkbox name=more> More</label>
+    <label hidden>Why <input name=why></label></form><script>document.querySelector('[name=more]').addEventListener('change', () =>
     requestAnimationFrame(() => { document.querySelector('label[hidden]').hidden = false; }));</script>"""
     execution = lab.plan(body, 'check p1.e1\nfill p1.e2 "so"', executor)
     assert execution.values["why"] == ("so",)

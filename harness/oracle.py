@@ -1,0 +1,65 @@
+"""The proof that needs no model: in the browser each task's gold plan scores exactly 1 and its empty plan 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dllm_rl.tasks import SPLITS, Outcome, Task
+from harness.browser import Isolation
+from harness.executor import ExecutorName
+from harness.reward import shaped, success
+from harness.session import EnvironmentSession
+from harness.sites import empty_plan
+
+OnProof = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """One task with its two rewards. reason: why the gold plan did not succeed, "" where it did."""
+
+    task: Task
+    plan: str
+    gold: float
+    empty: float
+    reason: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Gold is exactly 1 and empty exactly 0."""
+        return self.gold == 1.0 and self.empty == 0.0
+
+
+def prove(
+    session: EnvironmentSession,
+    splits: Sequence[str] = SPLITS,
+    *,
+    max_tasks: int | None = None,
+    isolation: Isolation = "context",
+    executor: ExecutorName = "trusted",
+    on_proof: OnProof | None = None,
+) -> tuple[Proof, ...]:
+    """Run both plans of the first `max_tasks` tasks of each split. on_proof gets (rollouts done, rollouts in all)."""
+    tasks = [task for split in splits for task in session.tasks(split)[:max_tasks]]
+    gold = [(task, session.gold_plan(task)) for task in tasks]
+    pairs = [*gold, *((task, empty_plan()) for task in tasks)]
+    num_done = 0
+
+    def count(index: int, outcome: Outcome) -> None:
+        nonlocal num_done
+        num_done += 1
+        if on_proof:
+            on_proof(num_done, len(pairs))
+
+    outcomes = session.run_many(pairs, isolation=isolation, executor=executor, on_result=count)
+    both = zip(gold, outcomes[: len(tasks)], outcomes[len(tasks) :], strict=True)
+    return tuple(_proof(task, plan, full, empty) for (task, plan), full, empty in both)
+
+
+def _proof(task: Task, plan: str, full: Outcome, empty: Outcome) -> Proof:
+    """Both rewards must agree, the 0/1 one and the shaped one; the worse of the two is kept."""
+    gold = min(shaped(full).value, success(full).value)
+    nothing = max(shaped(empty).value, success(empty).value)
+    reason = "" if gold == 1.0 else full.fault_reason or "; ".join(full.validity_errors) or "a field is not as wanted"
+    return Proof(task=task, plan=plan, gold=gold, empty=nothing, reason=reason)
