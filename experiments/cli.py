@@ -43,8 +43,10 @@ def main() -> None:
         print(f"dllm-rl: {error}", file=sys.stderr)
         code = USER_ERROR
     except (KeyboardInterrupt, typer.Abort):
-        print("\ndllm-rl: interrupted. The same command continues where it stopped.", file=sys.stderr)
         code = INTERRUPTED
+    # Newer versions of typer turn Ctrl-C into this exit code themselves.
+    if code == INTERRUPTED:
+        print("\ndllm-rl: interrupted. The same command continues where it stopped.", file=sys.stderr)
     sys.exit(code or 0)
 
 

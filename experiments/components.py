@@ -60,5 +60,7 @@ def build_session(component: Component) -> EnvironmentSession:
     for key in component.options:
         if key not in known:
             raise unknown_name(f"option of environment '{component.name}'", key, known)
-    lists_as_tuples = {key: tuple(item) if isinstance(item, list) else item for key, item in component.options.items()}
+    lists_as_tuples: dict[str, Any] = {
+        key: tuple(item) if isinstance(item, list) else item for key, item in component.options.items()
+    }
     return EnvironmentSession(FormSettings(**lists_as_tuples))
