@@ -119,7 +119,8 @@ def test_events_come_as_a_page_expects_them(lab: Lab, executor: Executor) -> Non
 
 def test_a_control_revealed_a_little_later_is_waited_for(lab: Lab, executor: Executor) -> None:
     body = """<h1>L</h1><form><label><input type=checkbox name=more> More</label>
-    <label hidden>Why <input name=why></label></form><script>document.querySelector('[name=more]').addEventListener('change', () =>
+    <label hidden>Why <input name=why></label></form>
+    <script>document.querySelector('[name=more]').addEventListener('change', () =>
     requestAnimationFrame(() => { document.querySelector('label[hidden]').hidden = false; }));</script>"""
     execution = lab.plan(body, 'check p1.e1\nfill p1.e2 "so"', executor)
     assert execution.values["why"] == ("so",)
