@@ -1,40 +1,68 @@
-"""Reinforcement-learning objectives, one method a file; shared arithmetic in the modules with a leading underscore."""
+"""Reinforcement-learning objectives, one method a file, on shared blocks that plug-ins of third parties use too.
 
-from __future__ import annotations
+`build_objective` makes one from the options of a preset. The blocks: `Method` and the option types, views' sums and
+log-ratios, clips, KL estimators, loss terms by level, and reductions. See docs/objectives.md.
+"""
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any, get_type_hints
+from objectives._build import build_objective
+from objectives._kl import TOKEN_KL, KLName, k1, k2, k3
+from objectives._method import BelowOne, Count, Method, NonNegative, NoPenalty, Positive
+from objectives._metrics import clip_metrics, kl_metrics, ratio_metrics
+from objectives._surrogate import (
+    Surrogate,
+    dual,
+    lengths,
+    log_ratio,
+    mean_of_canvas,
+    mean_of_rows,
+    mean_of_scored,
+    mean_of_sequences,
+    mean_of_tokens,
+    ppo,
+    scored,
+    sequence_sum,
+    sum_of_rows,
+    token_sum,
+    unconditional,
+)
+from objectives._terms import Clip, Penalty, Terms, clipped_terms, sequence_terms, step_terms, token_terms
 
-from pydantic import TypeAdapter, ValidationError
-
-from dllm_rl import registry
-from dllm_rl.errors import ConfigError, unknown_name
-
-
-def build_objective(name: str, options: Mapping[str, Any] | None = None, *, family: str | None = None) -> Any:
-    """Build a registered objective from the options of a preset.
-
-    Raises ConfigError for an unknown name, an unknown option (with the nearest known one), a value of the wrong type or
-    range, and a method that is undefined for the policy family.
-    """
-    cls = registry.get("objective", name)
-    options = dict(options or {})
-    known = [item.name for item in dataclasses.fields(cls)]
-    for option in options:
-        if option not in known:
-            raise unknown_name(f"option of objective '{name}'", option, known)
-    if family is not None and family not in cls.families:
-        raise ConfigError(
-            f"objective '{name}' is undefined for the {family} family; it is defined for {', '.join(cls.families)}."
-        )
-    hints = get_type_hints(cls, include_extras=True)
-    return cls(**{option: _validated(name, option, value, hints[option]) for option, value in options.items()})
-
-
-def _validated(name: str, option: str, value: Any, hint: Any) -> Any:
-    try:
-        return TypeAdapter(hint).validate_python(value)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise ConfigError(f"objective '{name}': {option}={value!r} is not valid: {reason}.") from error
+__all__ = [
+    "TOKEN_KL",
+    "BelowOne",
+    "Clip",
+    "Count",
+    "KLName",
+    "Method",
+    "NoPenalty",
+    "NonNegative",
+    "Penalty",
+    "Positive",
+    "Surrogate",
+    "Terms",
+    "build_objective",
+    "clip_metrics",
+    "clipped_terms",
+    "dual",
+    "k1",
+    "k2",
+    "k3",
+    "kl_metrics",
+    "lengths",
+    "log_ratio",
+    "mean_of_canvas",
+    "mean_of_rows",
+    "mean_of_scored",
+    "mean_of_sequences",
+    "mean_of_tokens",
+    "ppo",
+    "ratio_metrics",
+    "scored",
+    "sequence_sum",
+    "sequence_terms",
+    "step_terms",
+    "sum_of_rows",
+    "token_sum",
+    "token_terms",
+    "unconditional",
+]

@@ -323,7 +323,7 @@ def flags(case: Case) -> None:
     """The class says what it is, in terms that the trainer knows, and the fields it requires exist."""
     objective = case.objective
     assert objective.level in ("token", "step", "sequence"), f"level is {objective.level!r}"
-    assert objective.paper, "paper is empty"
+    assert isinstance(objective.paper, str), "paper is no text"
     known = {item.name for item in fields(Rollouts)}
     unknown = set(objective.requires) - known
     assert not unknown, f"requires names no field of Rollouts: {sorted(unknown)}"

@@ -177,7 +177,7 @@ def test_metrics_read_the_scored_entries_only() -> None:
     scored = torch.tensor([True, True, True, False])
     metrics = ratio_metrics(d, advantages, scored)
     assert metrics["ratio/max"] == pytest.approx(math.exp(0.5))
-    assert metrics["ratio/max_negative"] == pytest.approx(1.0)
+    assert metrics["ratio/negative/max"] == pytest.approx(1.0)
     assert metrics["ratio_dev"] == pytest.approx(math.exp(0.5) - 1)
     clips = clip_metrics(ppo(d, advantages, 0.2, 0.2), advantages, d, scored)
     assert clips["clip_ratio/high_mean"] == pytest.approx(1 / 3)

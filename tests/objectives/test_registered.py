@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import pytest
 import torch
@@ -44,6 +45,15 @@ def real(family: str) -> tuple[BasePolicy, Rollouts]:
         step_entropy=torch.rand(6, steps, generator=generator),
     )
     return policy, rollouts
+
+
+def test_at_least_twenty_methods_say_where_they_come_from() -> None:
+    classes = dict(registry.items("objective"))
+    assert len(classes) >= 20
+    for name, cls in classes.items():
+        assert cls.name == name
+        assert re.fullmatch(r"\d{4}\.\d{5}", cls.paper), f"{name} names no paper"
+        assert cls.__doc__
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
