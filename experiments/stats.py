@@ -96,7 +96,7 @@ class CellVerdict:
     """Verdict of a cell with everything it rests on. Effects, intervals and margins are in percentage points.
 
     p_adjusted: Holm's over the cells of the grid; for a control it is its own p. detectable: smallest effect that this
-    cell could have seen at 80 % power. reward: secondary comparison of the mean reward (unit of the reward).
+    cell could have seen at 80 % power, None where no spread was seen. reward: secondary, of the mean reward, in its unit.
     comparison is None where nothing could be paired.
     """
 
@@ -275,11 +275,13 @@ def _prepare(final: pa.Table, warm: pa.Table, cell: CellInfo, *, digest: str, al
 
 def _decide(draft: CellVerdict, cell: CellInfo, *, alpha: float, margin: float) -> tuple[Verdict, str]:
     """The verdict, by the precedence of the protocol, and the reason in words."""
-    if draft.reason or draft.comparison is None or draft.p_adjusted is None or draft.detectable is None:
+    if draft.reason or draft.comparison is None or draft.p_adjusted is None:
         return "failed", draft.reason
     test, num_seeds = draft.comparison.test, draft.comparison.num_seeds
     interval = f"{test.mean:+.1f} points, {1 - alpha:.0%} interval {test.low:+.1f} to {test.high:+.1f}"
-    seen = f"the smallest effect this cell could have seen is {draft.detectable:.1f} points"
+    seen = "without spread, what it could have seen is unknown"
+    if draft.detectable is not None:
+        seen = f"the smallest effect this cell could have seen is {draft.detectable:.1f} points"
     if 2 * cell.num_collapsed >= num_seeds and cell.num_collapsed:
         return "collapsed", f"{cell.num_collapsed} of {num_seeds} seeds collapsed in training; {interval}"
     if num_seeds == 1:
@@ -336,9 +338,8 @@ def judge_grid(
             size = len(family) if cell.role == "cell" else 1
             test = draft.comparison.test
             effect = detectable_effect(test.standard_error, test.degrees, num_comparisons=size, alpha=alpha)
-            draft = replace(draft, p_adjusted=adjusted[cell.id], detectable=effect if math.isfinite(effect) else None)
-            if draft.detectable is None and not draft.reason:
-                draft = replace(draft, reason="one seed on one task has no spread to judge by")
+            is_known = math.isfinite(effect) and test.standard_error > 0
+            draft = replace(draft, p_adjusted=adjusted[cell.id], detectable=effect if is_known else None)
         verdict, reason = _decide(draft, cell, alpha=alpha, margin=margin)
         is_provisional = verdict != "failed" and 1 < len(draft.seed_effects) < FULL_NUM_SEEDS
         verdicts.append(replace(draft, verdict=verdict, reason=reason, is_provisional=is_provisional))

@@ -119,11 +119,14 @@ def _polyline(steps: Sequence[float], values: Sequence[Any], axis: Axis, last_st
             pieces.append([])
         else:
             pieces[-1].append(f"{_x(step, last_step)},{_y(value, axis)}")
-    return "".join(
-        f'<polyline class="{kind}" points="{" ".join(piece if len(piece) > 1 else piece * 2)}"/>'
-        for piece in pieces
-        if piece
-    )
+    return "".join(_piece(points, kind) for points in pieces if points)
+
+
+def _piece(points: list[str], kind: str) -> str:
+    """A line, or a dot where there is one point."""
+    if len(points) == 1:
+        kind, points = f"{kind} end", points * 2
+    return f'<polyline class="{kind}" points="{" ".join(points)}"/>'
 
 
 def mean_curve(seeds: Sequence[dict[str, Any]]) -> tuple[list[int], list[float]]:

@@ -31,15 +31,7 @@ def _results(cells: list[dict[str, Any]]) -> str:
     if not judged:
         return "No cell has been evaluated yet."
     if all(cell["verdict"] in ("single_seed", "failed") for cell in cells):
-        best = max(judged, key=lambda cell: abs(cell["effect"]))
-        seen = [cell["detectable"] for cell in judged if cell["detectable"] is not None]
-        power = f" A cell could have seen no effect under {min(seen):.0f} points." if seen else ""
-        lost = sum(cell["verdict"] == "failed" for cell in cells)
-        failed = f" {lost} of {len(cells)} cells failed." if lost else ""
-        return (
-            f"One seed decides nothing: no cell can be called improved. The largest difference is "
-            f"{best['effect']:+.1f} points ({best['id']}).{power}{failed}"
-        )
+        return _single_seed(cells, judged)
     counts = Counter(cell["verdict"] for cell in cells)
     parts = []
     for verdict, word in _WORDS.items():
@@ -51,6 +43,18 @@ def _results(cells: list[dict[str, Any]]) -> str:
         " Verdicts are provisional: under five seeds." if any(cell["is_provisional"] for cell in cells) else ""
     )
     return f"Of {len(cells)} cell{'s' if len(cells) > 1 else ''}: {', '.join(parts)}.{provisional}"
+
+
+def _single_seed(cells: list[dict[str, Any]], judged: list[dict[str, Any]]) -> str:
+    best = max(judged, key=lambda cell: abs(cell["effect"]))
+    difference = f"The largest difference is {best['effect']:+.1f} points ({best['id']})."
+    if best["effect"] == 0:
+        difference = "No cell differs from its warm start."
+    seen = [cell["detectable"] for cell in judged if cell["detectable"] is not None]
+    power = f" The smallest effect that any cell could have seen is {min(seen):.0f} points." if seen else ""
+    lost = sum(cell["verdict"] == "failed" for cell in cells)
+    failed = f" {lost} of {len(cells)} cells failed." if lost else ""
+    return f"One seed decides nothing: no cell can be called improved. {difference}{power}{failed}"
 
 
 def _named(cell: dict[str, Any]) -> str:

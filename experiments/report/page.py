@@ -27,7 +27,7 @@ def render(report: dict[str, Any]) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters.update(percent=percent, points=_points, number=_number, duration=_duration)
+    environment.filters.update(percent=percent, points=_points, number=_number, duration=_duration, shown=_shown)
     environment.globals.update(glyphs=GLYPHS, label_of=label_of, effect_of=effect_of, usual_cause=USUAL_CAUSE)
     cells, matrix = all_cells(report), _matrix(report["cells"])
     return environment.get_template("template.html.j2").render(
@@ -52,6 +52,12 @@ def _points(value: float | None) -> str:
 
 def _number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}g}"
+
+
+def _shown(text: str, limit: int = 2000) -> str:
+    """What a policy wrote, fit for a page: control characters made visible, long text cut."""
+    visible = "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return visible if len(visible) <= limit else visible[:limit] + " ..."
 
 
 def _duration(seconds: float) -> str:
