@@ -96,7 +96,7 @@ class CellVerdict:
     """Verdict of a cell with everything it rests on. Effects, intervals and margins are in percentage points.
 
     p_adjusted: Holm's over the cells of the grid; for a control it is its own p. detectable: smallest effect that this
-    cell could have seen at 80 % power, None where no spread was seen. reward: secondary, of the mean reward, in its unit.
+    cell could have seen at 80 % power, None where no spread was seen. reward: secondary, of the mean reward.
     comparison is None where nothing could be paired.
     """
 
