@@ -11,10 +11,12 @@ from rich.table import Table
 
 from dllm_rl.errors import ConfigError
 from experiments.config import load_preset, preset_names
+from experiments.progress import ConsoleProgress, duration
 from experiments.run_folder import Status, read_status
+from experiments.runner import owed_units, refresh, run_units
+from experiments.units import GridPlan, TaskSource, Unit, plan_grid
 
 if TYPE_CHECKING:
-    from experiments.units import GridPlan, TaskSource
     from harness.session import EnvironmentSession
 
 FAILED = 1
@@ -24,45 +26,44 @@ def run_grid(preset_name: str, overrides: list[str], *, out: Path | None, is_dry
     """Run what a preset still owes and write its report; returns the exit code (1 where a cell failed)."""
     preset = load_preset(preset_name, overrides)
     console = Console()
-    console.print(f"{preset.name}: {preset.description}", markup=False, highlight=False)
+    console.print(f"{preset.name}: {preset.description}", markup=False, highlight=False, soft_wrap=True)
+    # From here on PyTorch and Playwright are needed.
     from experiments.components import build_session
+    from experiments.dry_run import print_dry_run
     from experiments.self_check import checked_tasks, known_tasks
-    from experiments.units import plan_grid
 
     root = out or Path("runs") / preset.name
     with build_session(preset.environment) as session:
         if is_dry_run:
-            from experiments.dry_run import print_dry_run
-
             source = known_tasks(preset, session, root)
             print_dry_run(plan_grid(preset, source, root), source, console)
             return 0
-        # Presets that cannot be run are refused before a browser starts.
+        # What cannot be run is refused before a browser starts.
         plan_grid(preset, session, root)
         source = checked_tasks(preset, session, root, console)
-        return _run(plan_grid(preset, source, root), session, source, console)
-
-
-def _run(plan: GridPlan, session: EnvironmentSession, source: TaskSource, console: Console) -> int:
-    from experiments.runner import owed_units, run_units
-
-    owed = owed_units(plan)
-    console.print(f"{len(plan.units) - len(owed)} of {len(plan.units)} units are finished already.", highlight=False)
-    is_unchanged = _digest_in(plan.root) == plan.config["digest"]
-    if owed:
-        from experiments.cell import LocalExecutor
-        from experiments.progress import ConsoleProgress
-
-        with ConsoleProgress(owed, console) as progress:
-            statuses = run_units(plan, LocalExecutor(session, source), progress)
-    else:
-        from experiments.runner import refresh
-
-        statuses = refresh(plan)
-    if owed or not is_unchanged or not (plan.root / "report.json").is_file():
-        write_report(plan.root)
-    print_verdicts(plan.root, console)
+        plan = plan_grid(preset, source, root)
+        is_unchanged = _digest_in(root) == plan.config["digest"]
+        owed = owed_units(plan)
+        statuses = _run_owed(plan, owed, session, source, console)
+    if owed or not is_unchanged or not (root / "report.json").is_file():
+        write_report(root)
+    print_verdicts(root, console)
     return _conclude(statuses, console)
+
+
+def _run_owed(
+    plan: GridPlan, owed: list[Unit], session: EnvironmentSession, source: TaskSource, console: Console
+) -> dict[str, Status]:
+    ahead = f", the rest takes about {duration(sum(unit.cost.seconds for unit in owed))} on two cores" if owed else ""
+    finished = f"{len(plan.units) - len(owed)} are finished already{ahead}."
+    line = f"{len(plan.cells)} cells, {len(plan.units)} units of work; {finished}"
+    console.print(line, highlight=False, soft_wrap=True)
+    if not owed:
+        return refresh(plan)
+    from experiments.cell import LocalExecutor
+
+    with ConsoleProgress(owed, console) as progress:
+        return run_units(plan, LocalExecutor(session, source), progress)
 
 
 def _conclude(statuses: dict[str, Status], console: Console) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from experiments.run_folder import Status
 from experiments.units import Unit
@@ -110,7 +111,7 @@ class ConsoleProgress:
         number = f"[{min(self.clock.num_finished + 1, self.clock.num_units)}/{self.clock.num_units}]"
         line = f"{number} {unit.name}: {text} · {self._left(unit, share)}"
         if self._live is not None:
-            self._live.update(line.replace("[", "\\["))
+            self._live.update(Text(line))
         elif text == "starting" or time.monotonic() - self._last_note > 15:
             self._last_note = time.monotonic()
             self._line(line)

@@ -63,12 +63,12 @@ def test_interrupted_grid_ends_in_the_same_results(tmp_path) -> None:
     stop(process, disturbed, "autoregressive-espo", signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
 
-    assert "2 of 3 units are finished already" in finish(disturbed)
+    assert "3 units of work; 2 are finished already" in finish(disturbed)
     assert is_equal(disturbed / "results.parquet", undisturbed / "results.parquet")
     assert (disturbed / "report.html").stat().st_size > 10_000
     verdicts = json.loads((disturbed / "report.json").read_text())["cells"]
     assert {cell["verdict"] for cell in verdicts} == {"single_seed"}
 
     started = time.monotonic()
-    assert "3 of 3 units are finished already" in finish(disturbed)
+    assert "3 units of work; 3 are finished already" in finish(disturbed)
     assert time.monotonic() - started < 30
