@@ -38,7 +38,6 @@ def evaluate(
     jobs += [("sampled", sample, task) for sample in range(num_samples) for task in tasks]
     number = {task.id: index for index, task in enumerate(tasks)}
     noise_seed = seeding.derive(seed, "evaluation")
-    settings = {key: value for key, value in (("isolation", isolation), ("executor", executor)) if value is not None}
     rows: list[dict[str, Any]] = []
     for mode in ("greedy", "sampled"):
         of_mode = [job for job in jobs if job[0] == mode]
@@ -49,7 +48,9 @@ def evaluate(
             row_ids = [sample * _SAMPLE_STRIDE + number[task.id] for _, sample, task in part]
             completions = drawer.generate(policy, prompts_for(policy, environment, chosen, row_ids), seed=noise_seed)
             plans = [policy.canvas.decode(ids) for ids in completions.ids]
-            outcomes = environment.run_many(list(zip(chosen, plans, strict=True)), **settings)
+            outcomes = environment.run_many(
+                list(zip(chosen, plans, strict=True)), isolation=isolation, executor=executor
+            )
             lengths = completions.mask.sum(dim=1).tolist()
             for (_, sample, task), plan, outcome, length in zip(part, plans, outcomes, lengths, strict=True):
                 rows.append(_row(task, mode, sample, plan, outcome, reward, length))

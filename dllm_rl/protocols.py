@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from dllm_rl.tasks import Outcome, Page, Task
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from dllm_rl.canvas import Canvas
     from dllm_rl.types import Completions, Corruption, Family, Loss, Prompts, Rollouts, Views
 
 
@@ -47,10 +48,15 @@ class Environment(Protocol):
 class Policy(Protocol):
     """A model of one family with the facts that samplers and likelihoods need."""
 
-    family: Family
-    corruption: Corruption
+    family: ClassVar[Family]
     tokenizer: Any
     model: torch.nn.Module
+    canvas: Canvas
+
+    @property
+    def corruption(self) -> Corruption:
+        """The facts that views are drawn from."""
+        ...
 
     def logits(
         self,
@@ -73,10 +79,10 @@ class Policy(Protocol):
 class Sampler(Protocol):
     """Writes completions. Draws depend on (seed, row id, position, step) and on nothing else."""
 
-    name: str
-    families: tuple[Family, ...]
+    name: ClassVar[str]
+    families: ClassVar[tuple[Family, ...]]
 
-    def generate(self, policy: Policy, prompts: Prompts, *, seed: int) -> Completions:
+    def generate(self, policy: Any, prompts: Prompts, *, seed: int) -> Completions:
         """Sample one completion a row and record how it was written."""
         ...
 

@@ -19,12 +19,30 @@ from dllm_rl.types import Completions, Prompts, Rollouts
 class RewardLike(Protocol):
     """What a reward scheme returns for an outcome."""
 
-    value: float
-    submission: float
-    field_accuracy: float
-    progress: float
-    is_success: bool
-    is_near_miss: bool
+    @property
+    def value(self) -> float:
+        """The reward, in [0, 1]."""
+        ...
+
+    @property
+    def field_accuracy(self) -> float:
+        """Share of gold fields that hold their wanted value."""
+        ...
+
+    @property
+    def progress(self) -> float:
+        """How far the plan came, in [0, 1]."""
+        ...
+
+    @property
+    def is_success(self) -> bool:
+        """Accepted with every value right."""
+        ...
+
+    @property
+    def is_near_miss(self) -> bool:
+        """Every value right, nothing accepted."""
+        ...
 
 
 RewardFunction = Callable[[Outcome], RewardLike]
@@ -37,8 +55,10 @@ class EnvironmentLike(Protocol):
         """Pages of tasks, cached."""
         ...
 
-    def run_many(self, pairs: Sequence[tuple[Task, str]], **settings: Any) -> Sequence[Outcome]:
-        """Outcomes of plans, in order."""
+    def run_many(
+        self, pairs: Sequence[tuple[Task, str]], *, isolation: Any = None, executor: Any = None
+    ) -> Sequence[Outcome]:
+        """Outcomes of plans, in order; isolation and executor as the environment names them, None for its default."""
         ...
 
 

@@ -20,11 +20,15 @@ def render_prompt(task: Task, page: Page) -> str:
 
 
 def render_control(control: Control) -> str:
-    """Write one control: ref, kind, group and name, what it offers, its state, and when it appears."""
-    name = f"{control.group} = {control.name}" if control.group else control.name
-    parts = [control.ref, control.kind, name]
+    """Write one control: ref, name, kind and what it offers, its state, and when it appears.
+
+    The name stands right behind the ref, since binding the two is what a policy must learn first.
+    """
+    parts = [control.ref, control.name, ":", control.kind]
+    if control.group:
+        parts.append(control.group)
     if control.options:
-        parts.append(": " + " | ".join(control.options))
+        parts.append(" | ".join(control.options))
     if control.value and control.kind in ("radio", "checkbox"):
         parts.append("(checked)")
     elif control.value and control.kind not in ("button", "link", "select", "multiselect"):

@@ -27,7 +27,10 @@ from dllm_rl.types import Prompts
 
 
 class WarmStartConfig(BaseModel):
-    """Settings of a warm start. passes: sequences seen in all (rows x epochs), the budget that families share."""
+    """Settings of a warm start. passes: sequences seen in all (rows x epochs), the budget that families share.
+
+    decay_share: the last share of the steps, over which the learning rate falls to zero along a cosine.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,6 +38,7 @@ class WarmStartConfig(BaseModel):
     batch_size: int = 64
     learning_rate: float = 2e-3
     warmup_steps: int = 100
+    decay_share: float = 0.5
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     seed: int = 0
@@ -136,7 +140,7 @@ def warm_start(
     batches = _batches(prompts, config, num_steps)
     for step, index in enumerate(batches):
         for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * _schedule(step, num_steps, config.warmup_steps)
+            group["lr"] = config.learning_rate * _schedule(step, num_steps, config)
         batch = collate(policy, [prompts[i] for i in index], canvases[index])
         with torch.autocast("cpu", torch.bfloat16, enabled=config.is_mixed_precision):
             loss = LOSSES[policy.family](policy, batch, stream)
@@ -181,10 +185,12 @@ def _stratified(rows: int, generator: torch.Generator) -> Float[Tensor, " b"]:
     return (strata + torch.rand(rows, generator=generator)) / rows
 
 
-def _schedule(step: int, num_steps: int, warmup: int) -> float:
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, num_steps - warmup)))
+def _schedule(step: int, num_steps: int, config: WarmStartConfig) -> float:
+    """Linear warm-up, a plateau, then a cosine to zero over the last `decay_share` of the steps."""
+    rising = (step + 1) / max(1, config.warmup_steps)
+    decay = config.decay_share * num_steps
+    left = (num_steps - step) / decay if decay else 1.0
+    return min(1.0, rising, 0.5 - 0.5 * math.cos(math.pi * min(1.0, left)))
 
 
 def _batches(prompts: Sequence[list[int]], config: WarmStartConfig, num_steps: int) -> Iterator[list[int]]:

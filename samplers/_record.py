@@ -44,8 +44,8 @@ class Recorder:
 
     def finish(self, policy: Policy, canvas: Int[Tensor, "b l"], *, time: Tensor | None = None) -> Completions:
         """Close the canvas at its first EOS and freeze the record."""
-        ids = policy.canvas.close(canvas)  # type: ignore[attr-defined]
-        mask = policy.canvas.scored(ids)  # type: ignore[attr-defined]
+        ids = policy.canvas.close(canvas)
+        mask = policy.canvas.scored(ids)
         order = None
         if self.keeps_order:
             natural = torch.arange(canvas.shape[1]).expand_as(canvas)

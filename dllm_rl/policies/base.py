@@ -113,7 +113,8 @@ class BasePolicy:
 
     def empty_canvas(self, num_rows: int) -> Int[Tensor, "b l"]:
         """A canvas before anything is written."""
-        start = self.mask_id if self.family in ("masked", "block", "slot") else self.canvas.pad_id
+        mask_id = self.corruption.mask_id
+        start = self.canvas.pad_id if mask_id is None else mask_id
         return torch.full((num_rows, self.facts.canvas_length), start, dtype=torch.long)
 
     def logits(

@@ -140,6 +140,7 @@ class TinyForPlans(PreTrainedModel):
     def _start_as_copier(self) -> None:
         """Begin with heads that find equal content and pass it on, and with a smear that keeps what it saw."""
         for block in self.blocks:
+            assert isinstance(block, _Block)
             block.start_as_copier()
         if self.smear is not None:
             eye = torch.eye(self.config.hidden_size)
