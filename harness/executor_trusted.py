@@ -1,4 +1,4 @@
-"""Real input: every action goes through Chromium's own mouse and keyboard path, one after the other.
+"""Real input: clicks, typing and keys go through Chromium's own mouse and keyboard path, one after the other.
 
 What an action may do is decided by the same script in the page as for `executor_fast`, so that both refuse alike.
 """
@@ -9,8 +9,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from playwright.async_api import ElementHandle
 from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import Page
 
 from harness.executor import ExecutorName, Report
 from harness.faults import EnvironmentFaultError, attribute
@@ -36,32 +36,20 @@ async def perform_one(tab: Tab, step: Step, pages: list[dict[str, Any]]) -> Repo
     request = {"step": step.payload(), "pages": pages, "token": next(_tokens)}
     before = await tab.call("prepare", request, seconds=ACTION_SECONDS)
     if before.get("result"):
-        after = await tab.call("look", pages, seconds=ACTION_SECONDS)
-        return Report.read(after, [before["result"]])
+        return Report.read(before, [before["result"]])
     with attribute("real input"):
-        await tab.within(_input(tab, step, before), ACTION_SECONDS)
+        await tab.within(_input(tab.page, step, before["point"]), ACTION_SECONDS)
     return await _read_back(tab, request, before)
 
 
-async def _input(tab: Tab, step: Step, before: dict[str, Any]) -> None:
-    verb, value = step.action.verb, step.action.value or ""
-    if verb in ("fill", "clear"):
-        await (await _target(tab)).fill(value, force=True)
-    elif verb == "select":
-        await (await _target(tab)).select_option(index=before["indexes"], force=True)
-    elif verb == "press":
-        await (await _target(tab)).focus()
-        await tab.page.keyboard.press(value)
+async def _input(page: Page, step: Step, point: dict[str, float]) -> None:
+    verb, value = step.action.verb, step.action.value
+    if verb == "press":
+        await page.keyboard.press(value or "")
+    elif verb in ("fill", "clear"):
+        await (page.keyboard.insert_text(value) if value else page.keyboard.press("Delete"))
     else:
-        await tab.page.mouse.click(before["point"]["x"], before["point"]["y"])
-
-
-async def _target(tab: Tab) -> ElementHandle:
-    handle = await tab.page.evaluate_handle("() => window.__dllm.target()")
-    element = handle.as_element()
-    if element is None:
-        raise EnvironmentFaultError("real input: the page was replaced before the action")
-    return element
+        await page.mouse.click(point["x"], point["y"])
 
 
 async def _read_back(tab: Tab, request: dict[str, Any], before: dict[str, Any]) -> Report:

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 
 _PARTS = ("inventory.js", "resolve.js", "actions.js", "real_input.js", "explore.js")
-_EXPORTS = "inventory, perform, prepare, target, readBackTarget, look, explore, answer"
+_EXPORTS = "inventory, perform, prepare, readBackTarget, look, explore, answer"
 STORES_CLEARED = """async () => {
   document.cookie = "dllm_canary=1";
   localStorage.setItem("dllm_canary", "1");

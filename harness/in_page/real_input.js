@@ -1,37 +1,38 @@
 // What real input needs from inside the page: is the target reachable, where, and what did the input change.
 async function prepare({ step, pages, token }) {
   const here = pageNumber(pages);
-  const before = look(pages, here);
-  if (step.page !== here) return { ...before, result: { status: "failed", note: "wrong_page", here } };
+  const done = (result) => ({ ...look(pages, here), result });
+  if (step.page !== here) return done({ status: "failed", note: "wrong_page", here });
   const found = await locate(step.key);
-  if (!found.element) return { ...before, result: { status: "failed", ...found } };
+  if (!found.element) return done({ status: "failed", ...found });
   watch.target = found.element;
   watch.token = token;
-  return { ...before, point: found.point, ...PREPARATIONS[step.verb]?.(found.element, step.value) };
+  const prepared = PREPARATIONS[step.verb]?.(found.element, step.value);
+  return { ...done(prepared?.result), point: found.point };
 }
 
-const target = () => watch.target;
-
+// A chooser of options or dates is a window of its own that no page reaches, so these two are set from inside the page,
+// as Playwright does. A text is selected here and typed over by the real keyboard.
 const PREPARATIONS = {
-  fill: (element, value) => {
-    const { isRefused } = typed(element, value);
-    return isRefused ? { result: difference(value, element.value) } : {};
-  },
-  select: (element, value) => {
-    const option = optionOf(element, value);
-    if (!option) return { result: noOption(element) };
-    const others = element.multiple ? Array.from(element.selectedOptions, (other) => other.index) : [];
-    return { indexes: [...others, option.index] };
-  },
+  fill: (element, value) => (kindOf(element) === "date" ? { result: fill(element, value) } : selectText(element, value)),
+  clear: (element) => (kindOf(element) === "date" ? { result: fill(element, "") } : selectText(element, "")),
+  select: (element, value) => ({ result: select(element, value) }),
   check: (element) => ({ result: element.checked ? OK : undefined }),
   uncheck: (element) => ({ result: element.checked ? undefined : OK }),
   choose: (element) => ({ result: element.checked ? OK : undefined }),
+  press: (element) => element.focus({ preventScroll: true }),
 };
+
+function selectText(element, value) {
+  if (typed(element, value).isRefused) return { result: difference(value, element.value) };
+  element.focus({ preventScroll: true });
+  element.select();
+  return {};
+}
 
 const READ_BACKS = {
   fill: readBack,
   clear: (element) => readBack(element, ""),
-  select: (element, value) => (valuesOf(element).includes(value) ? OK : difference(value, valuesOf(element).join(", "))),
   check: (element) => ticked(element, true),
   choose: (element) => ticked(element, true),
   uncheck: (element) => ticked(element, false),

@@ -142,7 +142,7 @@ def test_executors_and_isolation_modes_agree_on_corrupted_plans(session: Environ
     for split in ("train", "test_layout"):
         tasks = session.tasks(split)
         for task, page in zip(tasks, session.observe_many(tasks), strict=True):
-            pairs += [(task, corrupted(session.gold_plan(task), page, rng)) for _ in range(3)]
+            pairs += [(task, corrupted(session.gold_plan(task), page, rng)) for _ in range(2)]
     fast = session.run_many(pairs, isolation="page", executor="fast")
     trusted = session.run_many(pairs, isolation="context", executor="trusted")
     for (task, plan), left, right in zip(pairs, fast, trusted, strict=True):

@@ -6,6 +6,7 @@ import pytest
 
 from dllm_rl.plan import parse_plan
 from dllm_rl.tasks import Outcome, Page, Task
+from harness.oracle import prove
 from harness.reward import shaped, success
 from harness.session import EnvironmentSession
 
@@ -133,3 +134,9 @@ def test_a_task_whose_gold_cannot_win_is_quarantined(tmp_path) -> None:
         assert opened.self_check([good, bad]) == [good]
         assert list(opened.quarantined) == [bad.id]
         assert opened.tasks("train") == (good,)
+
+
+def test_the_proof_says_which_task_fails_and_why(session: EnvironmentSession) -> None:
+    proofs = prove(session, ["train", "test"], max_tasks=2, executor="fast")
+    assert [proof.task.split for proof in proofs] == ["train", "train", "test", "test"]
+    assert all(proof.holds and proof.reason == "" for proof in proofs)
