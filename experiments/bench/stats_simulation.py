@@ -95,8 +95,8 @@ def measure(design: Design, num_grids: int, *, seed: int) -> dict[str, float]:
         p_values = [test.p_value for test in tests]
         hits = [p < 0.05 and test.mean > 0 for p, test in zip(holm(p_values), tests, strict=True)]
         raw += [p < 0.05 for p in p_values]
-        seeds_only += [stats.ttest_1samp(table.mean(axis=1), 0).pvalue < 0.05 for table in tables]
-        tasks_only += [stats.ttest_1samp(table.mean(axis=0), 0).pvalue < 0.05 for table in tables]
+        seeds_only += [float(stats.ttest_1samp(table.mean(axis=1), 0)[1]) < 0.05 for table in tables]
+        tasks_only += [float(stats.ttest_1samp(table.mean(axis=0), 0)[1]) < 0.05 for table in tables]
         improved += hits
         any_improved.append(any(hits))
         any_raw.append(min(p_values) < 0.05)
