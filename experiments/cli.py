@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -46,8 +47,15 @@ def main() -> None:
         code = INTERRUPTED
     # Newer versions of typer turn Ctrl-C into this exit code themselves.
     if code == INTERRUPTED:
-        print("\ndllm-rl: interrupted. The same command continues where it stopped.", file=sys.stderr)
+        _end_interrupted()
     sys.exit(code or 0)
+
+
+def _end_interrupted() -> None:
+    """Say so and end at once: everything is on disk, and what the browser's driver still has to say is of no use."""
+    print("\ndllm-rl: interrupted. The same command continues where it stopped.", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(INTERRUPTED)
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.grid import Cell
@@ -51,3 +52,11 @@ def training_cost(cell: Cell) -> Cost:
     update = UPDATE_SECONDS_PER_VIEW * views * (train["inner_steps"] + 1 / 3)
     seconds = rollouts * (SAMPLE_SECONDS.get(cell.family, 0.05) + TRAIN_BROWSER_SECONDS + update)
     return Cost(train_rollouts=rollouts, seconds=seconds + START_SECONDS)
+
+
+def design_cost(cells: Sequence[Cell], num_seeds: int, num_tasks: int) -> Cost:
+    """Cost of a whole grid: each policy's warm start once, each cell once a seed."""
+    policies = {cell.policy: cell for cell in cells}
+    warm = sum((evaluation_cost(cell, num_tasks) for cell in policies.values()), start=Cost())
+    runs = [training_cost(cell) + evaluation_cost(cell, num_tasks) for cell in cells for _ in range(num_seeds)]
+    return sum(runs, start=warm)

@@ -25,7 +25,7 @@ def print_dry_run(plan: GridPlan, source: TaskSource, console: Console) -> None:
         table.add_row(unit.name, str(cost.train_rollouts), str(cost.evaluation_rollouts), duration(cost.seconds), state)
     console.print(table)
     sizes = Table("size", "value", show_header=False)
-    for name, value in describe(plan.preset, source, plan.cost).items():
+    for name, value in describe(plan.preset, source).items():
         sizes.add_row(name, value)
     console.print(sizes)
     seconds = plan.cost.seconds + BROWSER_START_SECONDS + REPORT_SECONDS

@@ -10,21 +10,21 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dllm_rl.errors import CheckpointError
 from dllm_rl.policies.loading import CHECKPOINTS
 from experiments.components import build_session
 from experiments.config import BUILTIN, PolicyLevel, Preset, load_preset, preset_names
-from experiments.costs import Cost
+from experiments.costs import design_cost
 from experiments.grid import Cell, build_cells
-from experiments.units import TaskSource, plan_grid, select_tasks
+from experiments.units import TaskSource, select_tasks
 
 
-def describe(preset: Preset, source: TaskSource, cost: Cost) -> dict[str, str]:
+def describe(preset: Preset, source: TaskSource) -> dict[str, str]:
     """One row a size, as text."""
     cells = build_cells(preset)
     train = cells[0].train
     training = select_tasks(source, preset.training_tasks.split, preset.training_tasks.max_tasks)
     evaluated = select_tasks(source, preset.evaluation.split, preset.evaluation.max_tasks)
+    cost = design_cost(cells, len(preset.seeds), len(evaluated))
     fields = [len(task.gold) for task in (*training, *evaluated)]
     facts = {name: _facts(level) for name, level in preset.policies.items()}
     return {
@@ -94,8 +94,8 @@ def markdown() -> str:
     columns = {}
     for name in preset_names():
         preset = load_preset(name)
-        session = build_session(preset.environment)
-        columns[name] = describe(preset, session, plan_grid(preset, session, Path("runs") / name).cost)
+        with build_session(preset.environment) as session:
+            columns[name] = describe(preset, session)
     rows = list(next(iter(columns.values())))
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     lines += [f"| {row} | " + " | ".join(column[row] for column in columns.values()) + " |" for row in rows]
@@ -103,7 +103,4 @@ def markdown() -> str:
 
 
 if __name__ == "__main__":
-    try:
-        print(markdown(), end="")
-    except CheckpointError as error:
-        raise SystemExit(f"preset_table: {error}") from None
+    print(markdown(), end="")
