@@ -22,12 +22,12 @@ SAMPLERS = {"autoregressive": "ar", "masked": "low_confidence", "slot": "slots",
 
 @functools.cache
 def real(family: str) -> tuple[BasePolicy, Rollouts]:
-    """A tiny policy of the real classes, with two groups of two sampled completions, one of which is lost."""
+    """A tiny policy of the real classes, with two groups of sampled completions, one of which is lost."""
     policy = make_tiny_policy(family, sharpness=4.0)
-    prompts = policy.prompts([text for text in PROMPTS[:2] for _ in range(2)], list(range(4)))
+    prompts = policy.prompts([PROMPTS[0]] * 3 + [PROMPTS[1]] * 3, list(range(6)))
     drawn = registry.get("sampler", SAMPLERS[family])().generate(policy, prompts, seed=0)
-    group_ids = torch.tensor([5, 5, 2, 2])
-    valid = torch.tensor([True, True, False, True])
+    group_ids = torch.tensor([5, 5, 5, 2, 2, 2])
+    valid = torch.tensor([True, True, True, True, False, True])
     steps = drawn.trajectory.num_steps
     generator = torch.Generator().manual_seed(0)
     rollouts = Rollouts(
@@ -35,14 +35,14 @@ def real(family: str) -> tuple[BasePolicy, Rollouts]:
         prompt_mask=prompts.mask,
         completion_ids=drawn.ids,
         completion_mask=drawn.mask,
-        rewards=torch.rand(4, generator=generator),
+        rewards=torch.rand(6, generator=generator),
         group_ids=group_ids,
         valid=valid,
         trajectory=drawn.trajectory,
         behaviour_log_probs=drawn.trajectory.log_probs,
         totals=Rollouts.count_totals(valid, group_ids, drawn.mask),
-        step_rewards=torch.rand(4, steps, generator=generator),
-        step_entropy=torch.rand(4, steps, generator=generator),
+        step_rewards=torch.rand(6, steps, generator=generator),
+        step_entropy=torch.rand(6, steps, generator=generator),
     )
     return policy, rollouts
 
