@@ -13,6 +13,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.testing import check_objective, toy
 from dllm_rl.types import Rollouts
+from dllm_rl.views import trajectory
 from objectives import build_objective
 from tests.tiny_policies import PROMPTS, make_tiny_policy
 
@@ -75,3 +76,15 @@ def test_properties_hold_with_a_penalty(name: str, family: str) -> None:
         pytest.skip("has no penalty")
     item = toy(family)
     assert check_objective(objective, policies=[(item.policy, item.rollouts)])
+
+
+@pytest.mark.parametrize("family", SAMPLERS)
+def test_replaying_all_steps_gives_what_the_sampler_recorded(family: str) -> None:
+    """The views of a trajectory read what the sampler read: canvas, feed order, time, and the law it drew from."""
+    policy, rollouts = real(family)
+    views = trajectory(rollouts, policy.corruption, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        replayed = policy.view_log_probs(rollouts, views).sum(0)
+    mask = rollouts.completion_mask
+    assert rollouts.behaviour_log_probs is not None
+    torch.testing.assert_close(replayed[mask], rollouts.behaviour_log_probs[mask], rtol=1e-4, atol=1e-4)
