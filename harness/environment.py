@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dllm_rl.errors import ConfigError, HarnessError, unknown_name
+from dllm_rl.errors import HarnessError
 from dllm_rl.plan import Plan, parse_plan
 from dllm_rl.registry import register
-from dllm_rl.tasks import SPLITS, Outcome, Page, Task
+from dllm_rl.tasks import Outcome, Page, Task
 from harness import outcome as outcomes
 from harness.browser import BrowserPool, Isolation
 from harness.executor import Executor, ExecutorName
@@ -27,50 +27,15 @@ from harness.rollout import ServerView, execute
 from harness.scoring import score_plan
 from harness.scout import scout
 from harness.scout_cache import ScoutCache, default_cache_dir
+from harness.settings import FormSettings
 from harness.sites import gold_plan, make_site, make_tasks, scout_answers, site_defaults
 from harness.sites.server import SiteServer
 
-EXECUTORS: dict[str, Executor] = {"fast": FastExecutor(), "trusted": TrustedExecutor()}
-ISOLATIONS: tuple[Isolation, ...] = ("page", "context")
+EXECUTORS: dict[ExecutorName, Executor] = {"fast": FastExecutor(), "trusted": TrustedExecutor()}
 NUM_ATTEMPTS = 3
 ROLLOUT_SECONDS = 60.0
-DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120, "test_layout": 60}
 OnResult = Callable[[int, Outcome], None]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FormSettings:
-    """Settings of the form environment.
-
-    counts: tasks a split. size, dials, seed, kinds, sites_per_kind: as `harness.sites.make_tasks` takes them.
-    isolation, executor: what `run` uses where a call does not say otherwise. concurrency: rollouts at a time.
-    shares_identical: equal (task, plan) pairs of one call are run once, since their outcomes are equal.
-    cache_dir: where scouted sites are kept; None for the user's cache folder.
-    """
-
-    counts: Mapping[str, int] = field(default_factory=dict)
-    size: str = "small"
-    dials: tuple[int, ...] = (0, 1)
-    seed: int = 0
-    kinds: tuple[str, ...] | None = None
-    sites_per_kind: int | None = None
-    isolation: Isolation = "page"
-    executor: ExecutorName = "fast"
-    concurrency: int = 3
-    shares_identical: bool = True
-    cache_dir: Path | str | None = None
-
-    def __post_init__(self) -> None:
-        for split in self.counts:
-            if split not in SPLITS:
-                raise unknown_name("split", split, SPLITS)
-        if self.isolation not in ISOLATIONS:
-            raise unknown_name("isolation", self.isolation, ISOLATIONS)
-        if self.executor not in EXECUTORS:
-            raise unknown_name("executor", self.executor, EXECUTORS)
-        if self.concurrency < 1:
-            raise ConfigError(f"concurrency is {self.concurrency}; expected at least 1.")
 
 
 @register("environment", "forms")
@@ -121,10 +86,9 @@ class FormEnvironment:
         """All tasks of a split in a fixed order, without quarantined ones. Needs no browser."""
         if split not in self._tasks:
             settings = self.settings
-            count = {**DEFAULT_COUNTS, **settings.counts}.get(split, 0)
             self._tasks[split] = make_tasks(
                 split,
-                count=count,
+                count=settings.count(split),
                 seed=settings.seed,
                 size=settings.size,  # type: ignore[arg-type]
                 dials=settings.dials,

@@ -28,5 +28,6 @@ class FastExecutor:
         if steps[0].action.verb == "press" and steps[0].control is not None:
             return await perform_one(tab, steps[0], pages)
         request = {"steps": [step.payload() for step in steps], "pages": pages}
-        record = await tab.call("perform", request, seconds=PAGE_SECONDS + STEP_SECONDS * len(steps))
+        seconds = PAGE_SECONDS + STEP_SECONDS * len(steps)
+        record = await tab.call("perform", request, seconds=seconds, is_action=True)
         return Report.read(record, record["results"])

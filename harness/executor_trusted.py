@@ -34,11 +34,11 @@ class TrustedExecutor:
 async def perform_one(tab: Tab, step: Step, pages: list[dict[str, Any]]) -> Report:
     """Check in the page, act with real input, read back."""
     request = {"step": step.payload(), "pages": pages, "token": next(_tokens)}
-    before = await tab.call("prepare", request, seconds=ACTION_SECONDS)
+    before = await tab.call("prepare", request, seconds=ACTION_SECONDS, is_action=True)
     if before.get("result"):
         return Report.read(before, [before["result"]])
     with attribute("real input"):
-        await tab.within(_input(tab.page, step, before["point"]), ACTION_SECONDS)
+        await tab.within(_input(tab.page, step, before["point"]), ACTION_SECONDS, is_action=True)
     return await _read_back(tab, request, before)
 
 
@@ -55,7 +55,7 @@ async def _input(page: Page, step: Step, point: dict[str, float]) -> None:
 async def _read_back(tab: Tab, request: dict[str, Any], before: dict[str, Any]) -> Report:
     """A page that has been replaced meanwhile was left by the action; its last state is the one before."""
     try:
-        after = await tab.call("readBackTarget", request, seconds=ACTION_SECONDS)
+        after = await tab.call("readBackTarget", request, seconds=ACTION_SECONDS, is_action=True)
     except EnvironmentFaultError as fault:
         if not (isinstance(fault.__cause__, PlaywrightError) and "context was destroyed" in str(fault)):
             raise

@@ -46,7 +46,6 @@ class Execution:
     values: dict[str, tuple[str, ...]] = field(default_factory=dict)
     validity_errors: tuple[str, ...] = ()
     dialogs: tuple[str, ...] = ()
-    is_late: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -67,7 +66,6 @@ class _Run:
     results: dict[int, dict[str, Any]] = field(default_factory=dict)
     values: dict[str, tuple[str, ...]] = field(default_factory=dict)
     stopped_at: int | None = None
-    is_late: bool = False
     num_rejections: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"act": 0.0, "navigate": 0.0})
 
@@ -123,7 +121,7 @@ class _Run:
 
     def _stop_late(self, line: int) -> None:
         self.results[line] = {"status": "failed", "note": "deadline"}
-        self.stopped_at, self.is_late = line, True
+        self.stopped_at = line
 
     def execution(self, plan: Plan, steps: Sequence[Step]) -> Execution:
         """Put the results of all lines in order, malformed and skipped ones included."""
@@ -142,7 +140,6 @@ class _Run:
             values=self.values,
             validity_errors=tuple(dict.fromkeys(messages)),
             dialogs=tuple(self.tab.dialogs),
-            is_late=self.is_late,
             seconds=self.seconds,
         )
 

@@ -73,17 +73,20 @@ class Tab:
         self.pace.saw_load(time.perf_counter() - started)
         self._has_loaded.clear()
 
-    async def call(self, function: str, argument: Any = None, *, seconds: float) -> Any:
-        """Call a function of our script in the page. The argument is data and is never spliced into code."""
+    async def call(self, function: str, argument: Any = None, *, seconds: float, is_action: bool = False) -> Any:
+        """Call a function of our script in the page. The argument is data and is never spliced into code.
+
+        is_action: the call does what a plan asked for, so that a deadline that passes on a live page is the plan's.
+        """
         code = f"(argument) => window.__dllm.{function}(argument)"
         with attribute(function):
-            return await self.within(self.page.evaluate(code, argument), seconds)
+            return await self.within(self.page.evaluate(code, argument), seconds, is_action=is_action)
 
-    async def within(self, awaitable: Awaitable[Any], seconds: float) -> Any:
+    async def within(self, awaitable: Awaitable[Any], seconds: float, *, is_action: bool) -> Any:
         """Await under a deadline. When it passes, the page is probed before anybody is blamed.
 
         A page that answers the probe gets the same time again, up to `MAX_ROUNDS` times, since a loaded machine is slow
-        in starts; after that the deadline is the agent's. A page that does not answer is the environment's.
+        in starts; after that an action's deadline is the agent's. All else is the environment's.
         """
         work = asyncio.ensure_future(awaitable)
         try:
@@ -93,7 +96,8 @@ class Tab:
                     return work.result()
                 if not await self.is_responsive():
                     raise EnvironmentFaultError("the page no longer answers")
-            raise AgentDeadlineError(f"the page did not react within {MAX_ROUNDS} x {seconds:g} s")
+            reason = f"the page did not react within {MAX_ROUNDS} x {seconds:g} s"
+            raise AgentDeadlineError(reason) if is_action else EnvironmentFaultError(reason)
         finally:
             if not work.done():
                 work.cancel()

@@ -16,11 +16,11 @@ from starlette.routing import Route
 from dllm_rl.plan import parse_plan
 from dllm_rl.tasks import Control, Page
 from harness.browser import BrowserPool
-from harness.environment import FormSettings
 from harness.executor import Executor
 from harness.observation import Seen
 from harness.rollout import Execution, ServerView, execute
 from harness.session import EnvironmentSession
+from harness.settings import FormSettings
 
 T = TypeVar("T")
 COUNTS = {"train": 15, "val": 15, "test": 15, "test_layout": 15}

@@ -14,11 +14,13 @@ from playwright.async_api import Error as PlaywrightError
 from dllm_rl.errors import HarnessError
 from dllm_rl.tasks import Fault, Outcome, Task
 from harness import tab
-from harness.environment import FormEnvironment, FormSettings
+from harness.browser import BrowserPool
+from harness.environment import FormEnvironment
 from harness.executor_fast import FastExecutor
 from harness.faults import AgentDeadlineError, EnvironmentFaultError, attribute
 from harness.reward import shaped
 from harness.session import EnvironmentSession
+from harness.settings import FormSettings
 from harness.sites import SiteServer
 from tests.harness.conftest import Lab
 
@@ -169,13 +171,16 @@ def test_nothing_of_one_rollout_is_left_for_the_next(lab: Lab) -> None:
 
 
 @pytest.mark.browser
-def test_tabs_are_recycled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tabs_are_recycled(lab: Lab) -> None:
     lab.show("<h1>R</h1>")
-    monkeypatch.setattr(lab.pool, "recycle_after", 2)
 
-    async def num_rollouts() -> int:
-        async with lab.pool.tab("page", is_fresh=False) as opened:
-            await opened.goto(lab.base_url)
-            return opened.num_rollouts
+    async def num_rollouts() -> list[int]:
+        pool, counts = BrowserPool(recycle_after=2), []
+        for _ in range(5):
+            async with pool.tab("page") as opened:
+                await opened.goto(lab.base_url)
+                counts.append(opened.num_rollouts)
+        await pool.close()
+        return counts
 
-    assert max(lab.run(num_rollouts()) for _ in range(6)) <= 2
+    assert lab.run(num_rollouts()) == [1, 2, 1, 2, 1]

@@ -126,7 +126,7 @@ def test_an_extra_field_spoils_success(session: EnvironmentSession) -> None:
 def test_a_task_whose_gold_cannot_win_is_quarantined(tmp_path) -> None:
     from dataclasses import replace
 
-    from harness.environment import FormSettings
+    from harness.settings import FormSettings
 
     with EnvironmentSession(FormSettings(counts={"train": 2}, cache_dir=tmp_path, kinds=("contact",))) as opened:
         good, other = opened.tasks("train")

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from dllm_rl.errors import ConfigError
-from harness.environment import FormSettings
 from harness.reward import shaped
 from harness.session import EnvironmentSession
+from harness.settings import FormSettings
 
 SCRIPT = """
 import sys
-from harness.environment import FormSettings
+from harness.settings import FormSettings
 from harness.session import EnvironmentSession
 settings = FormSettings(counts={"train": 1}, kinds=("contact",), cache_dir=sys.argv[1], shares_identical=False)
 try:

@@ -1,0 +1,54 @@
+"""Settings of the form environment, checked once when they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.tasks import SPLITS
+from harness.browser import Isolation
+from harness.executor import ExecutorName
+
+DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120, "test_layout": 60}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormSettings:
+    """Settings of the form environment.
+
+    counts: tasks a split. size, dials, seed, kinds, sites_per_kind: as `harness.sites.make_tasks` takes them.
+    isolation, executor: what `run` uses where a call does not say otherwise. concurrency: rollouts at a time.
+    shares_identical: equal (task, plan) pairs of one call are run once, since their outcomes are equal.
+    cache_dir: where scouted sites are kept; None for the user's cache folder.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    size: str = "small"
+    dials: tuple[int, ...] = (0, 1)
+    seed: int = 0
+    kinds: tuple[str, ...] | None = None
+    sites_per_kind: int | None = None
+    isolation: Isolation = "page"
+    executor: ExecutorName = "fast"
+    concurrency: int = 3
+    shares_identical: bool = True
+    cache_dir: Path | str | None = None
+
+    def count(self, split: str) -> int:
+        """Number of tasks of a split. Raises ConfigError for a name that is none."""
+        if split not in SPLITS:
+            raise unknown_name("split", split, SPLITS)
+        return {**DEFAULT_COUNTS, **self.counts}[split]
+
+    def __post_init__(self) -> None:
+        for split in self.counts:
+            self.count(split)
+        if self.isolation not in get_args(Isolation):
+            raise unknown_name("isolation", self.isolation, get_args(Isolation))
+        if self.executor not in get_args(ExecutorName):
+            raise unknown_name("executor", self.executor, get_args(ExecutorName))
+        if self.concurrency < 1:
+            raise ConfigError(f"concurrency is {self.concurrency}; expected at least 1.")
