@@ -31,6 +31,7 @@ from dllm_rl.tasks import Task
 from dllm_rl.tracking import append_rows, truncate_rows
 from dllm_rl.types import Rollouts, Views
 
+_PROVIDED = ("trajectory", "behaviour_log_probs", "temperature")
 METRICS_FILE, ROLLOUTS_FILE = "metrics.jsonl", "rollouts.jsonl"
 
 
@@ -218,6 +219,10 @@ def _check_combination(policy: BasePolicy, sampler: Sampler, objective: Objectiv
         )
     if policy.family not in sampler.families:
         raise ConfigError(f"sampler '{sampler.name}' draws from: {', '.join(sampler.families)}, not {policy.family}.")
+    lacking = sorted(set(objective.requires) - set(_PROVIDED))
+    if lacking:
+        names = ", ".join(lacking)
+        raise ConfigError(f"objective '{objective.name}' needs {names}, which this trainer does not record.")
     limit = objective.max_inner_steps
     if limit is not None and config.inner_steps > limit:
         raise ConfigError(

@@ -175,7 +175,10 @@ class BasePolicy:
         return output.masked_fill(self._banned.to(output.device), -torch.inf)
 
     def view_log_probs(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
-        """Log p(target) at scored positions of each view, float32, 0 elsewhere."""
+        """Log p(target) at scored positions of each view, float32, 0 elsewhere.
+
+        Exact and trajectory kinds replay what the sampler did, so they are scored at its temperature; others at 1.
+        """
         return torch.stack([self._one_view(rollouts, views, index) for index in range(views.num_views)])
 
     def _one_view(self, rollouts: Rollouts, views: Views, index: int) -> Float[Tensor, "b l"]:
@@ -197,6 +200,8 @@ class BasePolicy:
             attention=attention,
             is_shifted=shifted,
         )
+        if views.kind in ("exact", "trajectory"):
+            logits = logits / rollouts.temperature
         terms = self.terms(logits, targets[:, columns], views, index, columns)
         terms = torch.where(score[:, columns], terms, 0.0)
         return torch.zeros(score.shape, dtype=torch.float32, device=terms.device).index_copy(1, columns, terms)
