@@ -85,8 +85,9 @@ def _field_result(gold: GoldField, evidence: Evidence, accepted: Received | None
     server = normalised(accepted.fields.get(gold.name, ())) if accepted else None
     shown = evidence.execution.values.get(gold.name)
     dom = normalised(shown) if shown is not None else None
-    got = server if server is not None else dom or ()
     default = evidence.defaults.get(gold.name, ())
+    # A field on a page that was never reached stands at its default: nothing wanted there has been done.
+    got = server if server is not None else dom if dom is not None else default
     return FieldResult(
         name=gold.name,
         wanted=gold.wanted,

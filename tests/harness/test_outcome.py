@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -32,10 +32,10 @@ TASK = Task(
 )
 
 
-def outcome(submissions: list[Attempt], values: dict[str, tuple[str, ...]]):
+def outcome(submissions: list[Attempt], values: dict[str, tuple[str, ...]], task: Task = TASK):
     return judge(
         Evidence(
-            task=TASK,
+            task=task,
             page=Page(titles=("Form",), controls=()),
             plan=parse_plan(""),
             execution=Execution(values=values),
@@ -66,6 +66,13 @@ def test_other_fields_must_keep_their_defaults() -> None:
     assert outcome([Attempt(True, GOLD)], {}).is_success
     assert not outcome([Attempt(True, {**GOLD, "news": ()})], {}).is_success
     assert not outcome([Attempt(True, {**GOLD, "other": ("x",)})], {}).is_success
+
+
+def test_a_field_on_a_page_never_reached_stands_at_its_default() -> None:
+    task = replace(TASK, gold=(*TASK.gold, GoldField(name="news", kind="checkbox", wanted=())))
+    fields = {result.name: result for result in outcome([], {}, task).fields}
+    assert not fields["news"].is_correct
+    assert not fields["news"].is_default
 
 
 @pytest.mark.parametrize(
