@@ -12,7 +12,8 @@ from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.tokenizer import train_tokenizer
 
 PROMPTS = (
-    "task: Name: Anna; Plan: Pro\npage 1: Join\np1.e1 text Name *\np1.e2 select Plan : Basic | Pro\np1.e3 button Send\nplan:\n",
+    "task: Name: Anna; Plan: Pro\npage 1: Join\n"
+    "p1.e1 text Name *\np1.e2 select Plan : Basic | Pro\np1.e3 button Send\nplan:\n",
     "task: Town: Rome\npage 1: Go\np1.e1 text Town\np1.e2 button Send\nplan:\n",
     "task: Name: Karl\npage 1: Join now please\np1.e1 text Name *\np1.e2 checkbox News\np1.e3 button Done\nplan:\n",
 )
