@@ -73,7 +73,7 @@ class AutoregressivePolicy(BasePolicy):
 
     def keep_rows(self, state: DecodingState, index: Int[Tensor, " n"]) -> None:
         """Drop the rows that have ended."""
-        state.cache.batch_select_indices(index)
+        state.cache.batch_select_indices(index.to(self.device))
         state.visible, state.num_real = state.visible[index], state.num_real[index]
         state.logits, state.fed = state.logits[index], state.fed[index]
 
@@ -90,14 +90,14 @@ class AutoregressivePolicy(BasePolicy):
         extra: dict[str, Any] = {"column_ids": columns} if getattr(config, "num_columns", 0) else {}
         if fed is not None and getattr(config, "num_smeared", 0):
             extra["previous_ids"] = fed[:, -config.num_smeared :]
-        output = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=torch.tensor([ids.shape[1] - 1], device=ids.device),
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": positions,
+            "logits_to_keep": torch.tensor([ids.shape[1] - 1]),
             **extra,
-        )
+        }
+        moved = {name: value.to(self.device) for name, value in inputs.items()}
+        output = self.model(**moved, past_key_values=cache, use_cache=True)
         logits = output.logits[:, -1].float()
-        return logits.masked_fill(self._banned.to(logits.device), -torch.inf)
+        return logits.masked_fill(self._banned.to(logits.device), -torch.inf).to(ids.device)

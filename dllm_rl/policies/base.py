@@ -129,7 +129,8 @@ class BasePolicy:
     ) -> Float[Tensor, "b c v"]:
         """Float32 logits of the distribution of each column (all, or the given ones); banned ids are -inf."""
         assert cache is None, "only the autoregressive family decodes with a cache"
-        return self.score(prompts.ids, prompts.mask, canvas, columns=columns, time=time, order=order)
+        logits = self.score(prompts.ids, prompts.mask, canvas, columns=columns, time=time, order=order)
+        return logits.to(canvas.device)
 
     def score(
         self,
@@ -143,7 +144,9 @@ class BasePolicy:
         attention: Attention | None = None,
         is_shifted: bool | None = None,
     ) -> Float[Tensor, "b c v"]:
-        """One forward over [prompt, canvas]. Positions count real tokens, so that padding changes nothing.
+        """One forward over [prompt, canvas], on the model's device; records live on the CPU, whatever that is.
+
+        Positions count real tokens, so that padding changes nothing.
 
         order: feed order of the canvas columns; each token keeps its true position. is_shifted: read column i at i - 1.
         """
@@ -162,15 +165,17 @@ class BasePolicy:
         if getattr(self.model.config, "has_time", False):
             extra["time"] = torch.ones(len(canvas), device=canvas.device) if time is None else time
         keep = width + wanted - (1 if shifted else 0) if order is None else torch.arange(width, width + length)
-        output = self.model(
-            input_ids=tokens,
-            attention_mask=_attention_mask(visible, attention or self.attention),
-            position_ids=positions,
-            logits_to_keep=keep.to(canvas.device),
+        inputs = {
+            "input_ids": tokens,
+            "attention_mask": _attention_mask(visible, attention or self.attention),
+            "position_ids": positions,
+            "logits_to_keep": keep,
             **extra,
-        ).logits.float()
+        }
+        output = self.model(**{name: value.to(self.device) for name, value in inputs.items()}).logits.float()
         if order is not None:
             place = torch.empty_like(order).scatter_(1, order, column)[:, wanted]
+            place = place.to(output.device)
             output = output.gather(1, place[..., None].expand(-1, -1, output.shape[-1]))
         return output.masked_fill(self._banned.to(output.device), -torch.inf)
 
@@ -219,8 +224,9 @@ class BasePolicy:
 
 
 def target_log_probs(logits: Float[Tensor, "b c v"], targets: Int[Tensor, "b c"]) -> Float[Tensor, "b c"]:
-    """Log softmax at the targets."""
-    return logits.gather(-1, targets[..., None]).squeeze(-1) - logits.logsumexp(dim=-1)
+    """Log softmax at the targets, on the targets' device: only what is scored leaves the model's."""
+    index = targets.to(logits.device)[..., None]
+    return (logits.gather(-1, index).squeeze(-1) - logits.logsumexp(dim=-1)).to(targets.device)
 
 
 def _attention_mask(visible: Bool[Tensor, "b t"], attention: Attention) -> Bool[Tensor, "b 1 t t"]:
