@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from experiments.grid import Cell
 
-# Seconds a rollout; another machine scales all of them alike.
-SAMPLE_SECONDS = {"autoregressive": 0.03, "masked": 0.04, "slot": 0.06, "block": 0.05, "flow": 0.05}
+# Seconds a rollout, from processor time of one thread; another machine scales all of them alike.
+SAMPLE_SECONDS = {"autoregressive": 0.015, "masked": 0.11, "slot": 0.02, "flow": 0.11}
+UPDATE_SECONDS_PER_VIEW = {"autoregressive": 0.008, "masked": 0.013, "slot": 0.016, "flow": 0.017}
+UNKNOWN_SAMPLE_SECONDS, UNKNOWN_UPDATE_SECONDS = 0.1, 0.015
 TRAIN_BROWSER_SECONDS = 0.09
 EVALUATION_BROWSER_SECONDS = 0.28
-UPDATE_SECONDS_PER_VIEW = 0.022
-# Views that an objective scores for each rollout in one inner step; what is not listed counts as one.
-VIEWS = {"cj_grpo": 4, "espo": 2, "espo_unshared": 2}
+# Views that an objective scores for each rollout in one inner step where likelihoods are not exact; else one.
+VIEWS = {"cj_grpo": 4, "espo": 2, "espo_unshared": 4}
 # Loading a policy, opening a cell's files and writing its checkpoint.
 START_SECONDS = 2.0
 BROWSER_START_SECONDS = 5.0
@@ -39,7 +40,7 @@ class Cost:
 def evaluation_cost(cell: Cell, num_tasks: int) -> Cost:
     """Cost of one evaluation: k sampled rollouts and a greedy one for every task."""
     rollouts = num_tasks * (cell.evaluation.num_samples + 1)
-    seconds = rollouts * (SAMPLE_SECONDS.get(cell.family, 0.05) + EVALUATION_BROWSER_SECONDS)
+    seconds = rollouts * (SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) + EVALUATION_BROWSER_SECONDS)
     return Cost(evaluation_rollouts=rollouts, seconds=seconds + START_SECONDS)
 
 
@@ -47,10 +48,11 @@ def training_cost(cell: Cell) -> Cost:
     """Cost of one seed of training."""
     train = cell.train
     rollouts = train["steps"] * train["prompts_per_step"] * train["group_size"]
-    views = VIEWS.get(cell.objective.name, 1)
+    views = 1 if cell.family == "autoregressive" else VIEWS.get(cell.objective.name, 1)
+    per_view = UPDATE_SECONDS_PER_VIEW.get(cell.family, UNKNOWN_UPDATE_SECONDS)
     # Old scores are one forward, about a third of a forward and backward.
-    update = UPDATE_SECONDS_PER_VIEW * views * (train["inner_steps"] + 1 / 3)
-    seconds = rollouts * (SAMPLE_SECONDS.get(cell.family, 0.05) + TRAIN_BROWSER_SECONDS + update)
+    update = per_view * views * (train["inner_steps"] + 1 / 3)
+    seconds = rollouts * (SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) + TRAIN_BROWSER_SECONDS + update)
     return Cost(train_rollouts=rollouts, seconds=seconds + START_SECONDS)
 
 
