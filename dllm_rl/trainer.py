@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -36,7 +36,12 @@ METRICS_FILE, ROLLOUTS_FILE = "metrics.jsonl", "rollouts.jsonl"
 
 
 class TrainConfig(BaseModel):
-    """Settings of a training run. learning_rate 0 trains nothing and is the null control."""
+    """Settings of a training run. learning_rate 0 trains nothing and is the null control.
+
+    adam_epsilon: floor under AdamW's divisor. Policy gradients of a small policy are near 1e-4 a weight, and far smaller
+    at embeddings that a batch hardly touches; with the usual 1e-8 those take full steps of noise (docs/lab_notebook.md).
+    lr_scheduler_type (transformers' name): `linear` falls to zero over the run, and with it the last weights' noise.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,7 +56,9 @@ class TrainConfig(BaseModel):
     micro_batch_rows: int = Field(32, ge=1)
     checkpoint_every: int = Field(5, ge=1)
     weight_decay: float = Field(0.0, ge=0)
+    adam_epsilon: float = Field(1e-8, gt=0)
     warmup_steps: int = Field(0, ge=0)
+    lr_scheduler_type: Literal["constant", "linear"] = "constant"
 
 
 class Trainer:
@@ -77,7 +84,11 @@ class Trainer:
         self.accelerator = Accelerator(cpu=policy.device.type == "cpu")
         self.reference = _frozen(policy) if objective.needs_ref else None
         optimiser = torch.optim.AdamW(
-            policy.model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+            policy.model.parameters(),
+            lr=config.learning_rate,
+            betas=(0.9, 0.99),
+            eps=config.adam_epsilon,
+            weight_decay=config.weight_decay,
         )
         self.model, self.optimiser = self.accelerator.prepare(policy.model, optimiser)
         policy.model.eval()
@@ -133,8 +144,12 @@ class Trainer:
         return chosen
 
     def _rate(self, step: int) -> float:
-        warmup = self.config.warmup_steps
-        return self.config.learning_rate * min(1.0, (step + 1) / warmup if warmup else 1.0)
+        """Learning rate of a step: linear warm-up, then constant or falling to zero at the end."""
+        warmup, steps = self.config.warmup_steps, self.config.steps
+        rising = (step + 1) / warmup if warmup else 1.0
+        is_falling = self.config.lr_scheduler_type == "linear" and steps > warmup
+        falling = (steps - step) / (steps - warmup) if is_falling else 1.0
+        return self.config.learning_rate * min(1.0, rising, falling)
 
     def _update(self, step: int, rollouts: Rollouts) -> dict[str, float]:
         """mu optimiser steps on one batch; groups without variance are dropped first."""
