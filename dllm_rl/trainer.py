@@ -38,8 +38,8 @@ METRICS_FILE, ROLLOUTS_FILE = "metrics.jsonl", "rollouts.jsonl"
 class TrainConfig(BaseModel):
     """Settings of a training run. learning_rate 0 trains nothing and is the null control.
 
-    adam_epsilon: floor under AdamW's divisor. Policy gradients of a small policy are near 1e-4 a weight, and far smaller
-    at embeddings that a batch hardly touches; with the usual 1e-8 those take full steps of noise (docs/lab_notebook.md).
+    adam_epsilon: floor under AdamW's divisor. Policy gradients of a small policy are near 1e-4 a weight, far smaller
+    at embeddings that a batch hardly touches; with 1e-8 those take full steps of noise (docs/lab_notebook.md).
     lr_scheduler_type (transformers' name): `linear` falls to zero over the run, and with it the last weights' noise.
     """
 
