@@ -171,6 +171,23 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder, or the name of 
     raise typer.Exit(make_report(run))
 
 
+@app.command()
+def diagnose(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A run folder, a cell or a seed of one; a trainer_state.json of TRL or transformers; "
+            "a log or metrics file of verl."
+        ),
+    ] = Path("quick"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what became of each training run: healthy, or collapsed, how, when, and what failed first."""
+    from experiments.diagnose import show_diagnosis
+
+    raise typer.Exit(show_diagnosis(path, as_json=as_json))
+
+
 LISTABLE = {
     "objectives": "objective",
     "samplers": "sampler",

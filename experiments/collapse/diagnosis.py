@@ -99,7 +99,7 @@ def diagnose(metrics: Sequence[Mapping[str, Any]]) -> Diagnosis:
         checks=_checks(rows, alarms, kind, window),
         num_steps=len(rows),
         window=window,
-        sentence=_sentence(kind, onset, first, moved, alarms, len(rows)),
+        sentence=_sentence(kind, onset, first, moved, alarms, len(rows)) + _blind_spot(rows, kind),
     )
 
 
@@ -193,6 +193,14 @@ def _checks(rows: Sequence[Mapping[str, Any]], alarms: tuple[Alarm, ...], kind: 
         else:
             checks.append(Check(name=name, outcome="not found"))
     return tuple(checks)
+
+
+def _blind_spot(rows: Sequence[Mapping[str, Any]], kind: Kind) -> str:
+    """A warning where nothing was found because the decisive signal is not there."""
+    has_reward = any("reward" in row or "success" in row for row in rows)
+    if kind != "healthy" or has_reward:
+        return ""
+    return " Neither reward nor success is recorded: a fall of either would go unseen."
 
 
 _TITLES: dict[Kind, str] = {
