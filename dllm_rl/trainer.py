@@ -55,7 +55,10 @@ class TrainConfig(BaseModel):
 
 
 class Trainer:
-    """Trains one policy with one objective. `train` continues from `run_dir` if a checkpoint is there."""
+    """Trains one policy with one objective. `train` continues from `run_dir` if a checkpoint is there.
+
+    on_step gets each row of metrics; where it returns True the state is saved and training ends there.
+    """
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class Trainer:
         tasks: Sequence[Task],
         config: TrainConfig,
         run_dir: Path,
-        on_step: Callable[[dict[str, Any]], None] | None = None,
+        on_step: Callable[[dict[str, Any]], bool | None] | None = None,
     ) -> None:
         _check_combination(policy, sampler, objective, config)
         self.policy, self.sampler, self.objective = policy, sampler, objective
@@ -91,10 +94,16 @@ class Trainer:
         for step in range(first, self.config.steps):
             row = self._one_step(step)
             append_rows(self.run_dir / METRICS_FILE, [row])
-            if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.config.steps:
-                save_state(self.run_dir, step=step + 1, model=self.policy.model, optimiser=self.optimiser)
-            if self.on_step is not None:
-                self.on_step(row)
+            is_saved = (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.config.steps
+            if is_saved:
+                self._save(step + 1)
+            if self.on_step is not None and self.on_step(row):
+                if not is_saved:
+                    self._save(step + 1)
+                return
+
+    def _save(self, num_steps: int) -> None:
+        save_state(self.run_dir, step=num_steps, model=self.policy.model, optimiser=self.optimiser)
 
     def _one_step(self, step: int) -> dict[str, Any]:
         config = self.config

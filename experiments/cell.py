@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from dllm_rl.evaluation import evaluate
-from dllm_rl.trainer import TrainConfig, Trainer
+from dllm_rl.tracking import read_rows
+from dllm_rl.trainer import METRICS_FILE, TrainConfig, Trainer
 from experiments import policies
+from experiments.collapse.online import OnlineDiagnosis
 from experiments.components import build_objective, build_reward, build_sampler
 from experiments.grid import Cell
 from experiments.runner import OnEvent
@@ -31,11 +33,23 @@ class LocalExecutor:
         return self._evaluate(self._load(unit.cell), unit.cell, on_event)
 
     def cell(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
-        """Train (or resume) in the unit's folder, then evaluate the last checkpoint: nothing is selected."""
+        """Train (or resume) in the unit's folder, then evaluate the last checkpoint: nothing is selected.
+
+        A run that an alarm stops is evaluated as it stands, on the same tasks and noise as every other.
+        """
         cell = unit.cell
         self._set_threads(cell)
+        alarms = OnlineDiagnosis(on_alarm=cell.on_alarm, folder=unit.folder)
+        stopped_at = alarms.replay(read_rows(unit.folder / METRICS_FILE))
         policy = self._load(cell)
         config = TrainConfig(**cell.train, seed=unit.seed)
+        if stopped_at is not None:
+            config = config.model_copy(update={"steps": stopped_at + 1})
+
+        def on_step(row: dict[str, Any]) -> bool:
+            on_event(row)
+            return alarms.observe(row)
+
         Trainer(
             policy=policy,
             sampler=build_sampler(cell.sampler, temperature=config.temperature),
@@ -45,7 +59,7 @@ class LocalExecutor:
             tasks=select_tasks(self._source, cell.training_tasks.split, cell.training_tasks.max_tasks),
             config=config,
             run_dir=unit.folder,
-            on_step=on_event,
+            on_step=on_step,
         ).train()
         return self._evaluate(policy, cell, on_event)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.session import EnvironmentSession
 
 FAILED = 1
+STATES = ("done", "stopped", "running", "failed", "owed")
 
 
 def run_grid(preset_name: str, overrides: list[str], *, out: Path | None, is_dry_run: bool) -> int:
@@ -128,8 +129,9 @@ def show_status(run: Path, *, as_json: bool) -> int:
                     "cell": cell["id"],
                     "role": cell["role"],
                     "seed": seed,
-                    "state": status.state,
+                    "state": status.label,
                     "cause": status.cause,
+                    "stopped_at": status.stopped_at,
                     "seconds": status.seconds,
                 }
             )
@@ -141,6 +143,6 @@ def show_status(run: Path, *, as_json: bool) -> int:
         table.add_row(row["cell"], str(row["seed"]), row["state"], f"{row['seconds']:.0f}", row["cause"])
     console = Console()
     console.print(table)
-    counts = {state: sum(row["state"] == state for row in rows) for state in ("done", "running", "failed", "owed")}
+    counts = {state: sum(row["state"] == state for row in rows) for state in STATES}
     console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count), highlight=False)
     return 0

@@ -18,6 +18,7 @@ from dllm_rl.errors import ConfigError, unknown_name
 from experiments.validation import Strict, validate
 
 Role = Literal["cell", "null", "negative", "positive"]
+OnAlarm = Literal["log", "stop", "raise"]
 BUILTIN = "builtin:"
 
 
@@ -117,7 +118,11 @@ class Evaluation(Strict):
 
 
 class Preset(Strict):
-    """A whole grid, as written in YAML."""
+    """A whole grid, as written in YAML.
+
+    on_alarm: what an error or a confirmed collapse does to the run it happens in: log it, stop its training and
+    evaluate what there is, or raise, which leaves the run failed. The negative control, made to alarm, always logs.
+    """
 
     name: str
     description: str
@@ -133,6 +138,7 @@ class Preset(Strict):
     training_tasks: TrainingTasks = TrainingTasks()
     train: dict[str, Any] = Field(default_factory=dict)
     evaluation: Evaluation = Evaluation()
+    on_alarm: OnAlarm = "log"
     threads: int | None = Field(default=None, ge=1)
 
     @field_validator("seeds")

@@ -12,6 +12,7 @@ from experiments.config import (
     Evaluation,
     Factors,
     ObjectiveLevel,
+    OnAlarm,
     PolicyLevel,
     Preset,
     Role,
@@ -39,6 +40,7 @@ class Cell(Strict):
     reward: Component
     training_tasks: TrainingTasks
     evaluation: Evaluation
+    on_alarm: OnAlarm
     threads: int | None
 
 
@@ -83,6 +85,7 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
         reward=preset.reward,
         training_tasks=preset.training_tasks,
         evaluation=preset.evaluation,
+        on_alarm="log" if role == "negative" else preset.on_alarm,
         threads=preset.threads,
     )
 

@@ -22,13 +22,22 @@ State = Literal["done", "running", "failed", "owed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """State of one unit. digest: of the evaluation that is done; seconds: wall time spent, over all attempts."""
+    """State of one unit. digest: of the evaluation that is done; seconds: wall time spent, over all attempts.
+
+    stopped_at: last step of a training that an alarm ended early, with the alarm as cause; it is evaluated like any.
+    """
 
     state: State = "owed"
     cause: str = ""
     seconds: float = 0.0
     digest: str = ""
     pid: int = 0
+    stopped_at: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The state in a word for people: a run that is done because an alarm stopped it is `stopped`."""
+        return "stopped" if self.state == "done" and self.stopped_at is not None else self.state
 
 
 @contextmanager

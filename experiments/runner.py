@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from dllm_rl.errors import BrowserMissingError
+from experiments.collapse.online import read_alarms
 from experiments.results import merge, write_rows
 from experiments.run_folder import Status, claim, read_status, write_json, write_status
 from experiments.units import GridPlan, Unit
@@ -119,6 +120,13 @@ def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
         status = Status(state="failed", cause=f"{type(error).__name__}: {error}", seconds=spent())
     else:
         (unit.folder / "failure.txt").unlink(missing_ok=True)
-        status = Status(state="done", seconds=spent(), digest=unit.digest)
+        status = _done(unit, spent())
     write_status(unit.folder, status)
     return status
+
+
+def _done(unit: Unit, seconds: float) -> Status:
+    """Status of a unit whose evaluation lies on disk, with the alarm that ended its training, if one did."""
+    alarms = read_alarms(unit.folder)
+    because, stopped_at = alarms["because"], alarms["stopped_at"]
+    return Status(state="done", seconds=seconds, digest=unit.digest, cause=because, stopped_at=stopped_at)

@@ -34,7 +34,7 @@ def build_report(folder: Path) -> dict[str, Any]:
     ]
     cells = [record for record in records if record["role"] in ("cell", "positive")]
     controls = control_states(records)
-    is_complete = all(seed["state"] in ("done", "failed") for record in records for seed in record["seeds"])
+    is_complete = all(seed["state"] in ("done", "stopped", "failed") for record in records for seed in record["seeds"])
     report = {
         "format": FORMAT,
         "preset": run.config["preset"],
@@ -110,8 +110,9 @@ def _cell(
         "seeds": [
             {
                 "seed": run.seed,
-                "state": run.status.state,
+                "state": run.status.label,
                 "cause": run.status.cause,
+                "stopped_at": run.status.stopped_at,
                 "seconds": run.status.seconds,
                 "diagnosis": {**asdict(diagnosis), "title": title_of(diagnosis.kind)},
             }
