@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+# Of a training run, in its folder.
+METRICS_FILE, ROLLOUTS_FILE = "metrics.jsonl", "rollouts.jsonl"
+
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append one JSON object a line and flush to the operating system. Non-finite numbers are written as null."""

@@ -28,11 +28,10 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Objective, Sampler
 from dllm_rl.rollout import Collected, EnvironmentLike, RewardFunction, collect
 from dllm_rl.tasks import Task
-from dllm_rl.tracking import append_rows, truncate_rows
+from dllm_rl.tracking import METRICS_FILE, ROLLOUTS_FILE, append_rows, truncate_rows
 from dllm_rl.types import Rollouts, Views
 
 _PROVIDED = ("trajectory", "behaviour_log_probs", "temperature")
-METRICS_FILE, ROLLOUTS_FILE = "metrics.jsonl", "rollouts.jsonl"
 
 
 class TrainConfig(BaseModel):

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from dllm_rl.evaluation import evaluate
-from dllm_rl.tracking import read_rows
-from dllm_rl.trainer import METRICS_FILE, TrainConfig, Trainer
+from dllm_rl.tracking import METRICS_FILE, read_rows
+from dllm_rl.trainer import TrainConfig, Trainer
 from experiments import policies
 from experiments.collapse.online import OnlineDiagnosis
 from experiments.components import build_objective, build_reward, build_sampler

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tracking import read_rows
+from dllm_rl.tracking import METRICS_FILE, read_rows
 
 _PRINTED_STEP = re.compile(r"\bstep:(\d+)\s+-\s+(.*)")
 _NUMBER = r"-?(?:\d+\.?\d*(?:e[+-]?\d+)?|nan|inf)"
 _PRINTED_METRIC = re.compile(rf"([\w./@-]+):(?:(?:np|numpy)\.\w+\(|tensor\()?({_NUMBER})")
-_FILES = ("metrics.jsonl", "trainer_state.json")
+_FILES = (METRICS_FILE, "trainer_state.json")
 # A colour code of a terminal, which logs of Ray workers carry.
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -75,7 +75,7 @@ def _folder_runs(folder: Path) -> Iterator[LoggedRun]:
 
 def _seeds(cell: Path, group: str) -> Iterator[LoggedRun]:
     for folder in sorted(cell.glob("seed*"), key=lambda folder: _number(folder.name)):
-        if (folder / _FILES[0]).is_file():
+        if (folder / METRICS_FILE).is_file():
             seed = folder.name.replace("seed", "seed ", 1)
             yield LoggedRun(group=group, seed=seed, path=folder, metrics=read_metrics(folder))
 

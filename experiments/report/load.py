@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tracking import read_rows
+from dllm_rl.tracking import METRICS_FILE, read_rows
 from experiments.results import SCHEMA
 from experiments.run_folder import Status, read_status
 from experiments.stats import CellInfo
@@ -77,7 +77,7 @@ def _load_cell(folder: Path, cell: dict[str, Any], seeds: list[int]) -> CellRun:
     runs = []
     for seed in seeds:
         place = folder / cell["folder"] / f"seed{seed}"
-        metrics = read_rows(place / "metrics.jsonl")
+        metrics = read_rows(place / METRICS_FILE)
         runs.append(SeedRun(seed=seed, metrics=metrics, status=read_status(place)))
     return CellRun(
         id=cell["id"], policy=cell["policy"], objective=cell["objective"], role=cell["role"], seeds=tuple(runs)
