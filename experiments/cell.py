@@ -70,7 +70,7 @@ class LocalExecutor:
         settings = cell.evaluation
         return evaluate(
             policy=policy,
-            sampler=build_sampler(cell.sampler, temperature=settings.temperature),
+            sampler=build_sampler(cell.evaluation_sampler or cell.sampler, temperature=settings.temperature),
             environment=self._session,
             reward=build_reward(cell.reward),
             tasks=select_tasks(self._source, settings.split, settings.max_tasks),

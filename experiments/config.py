@@ -38,11 +38,13 @@ class PolicyLevel(Strict):
     """A level of the factor `policy`: warm-started weights, how they are sampled, and training settings of its own.
 
     checkpoint: `builtin:<family>`, a folder, or a Hugging Face id. facts: see `dllm_rl.policies.base.PolicyFacts`;
-    needed (at least `family`) where the checkpoint does not carry them.
+    needed (at least `family`) where the checkpoint does not carry them. evaluation_sampler: where evaluation, of the
+    warm start too, draws with another sampler than training.
     """
 
     checkpoint: str
     sampler: Component
+    evaluation_sampler: Component | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)
 
@@ -89,7 +91,7 @@ class Controls(Strict):
 class Factors(Strict):
     """Which settings may differ between the levels of a factor, as dotted fields of a cell."""
 
-    policy: list[str] = Field(default=["checkpoint", "family", "facts", "sampler", "train.learning_rate"])
+    policy: list[str] = Field(default=["checkpoint", "family", "facts", "sampler", "evaluation_sampler", "train.learning_rate"])
     objective: list[str] = Field(default=["objective"])
 
 
@@ -140,6 +142,14 @@ class Preset(Strict):
     evaluation: Evaluation = Evaluation()
     on_alarm: OnAlarm = "log"
     threads: int | None = Field(default=None, ge=1)
+
+    @field_validator("policies", "objectives", "control_objectives", mode="before")
+    @classmethod
+    def _without_dropped(cls, levels: Any) -> Any:
+        """A level set to null is dropped: so a preset takes levels of its base away and adds its own."""
+        if not isinstance(levels, dict):
+            return levels
+        return {name: level for name, level in levels.items() if level is not None}
 
     @field_validator("seeds")
     @classmethod
