@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dllm_rl import seeding
 from dllm_rl.checkpoint import load_state, save_state
+from dllm_rl.commit_order import commit_order, marked_steps
 from dllm_rl.errors import ConfigError
 from dllm_rl.generators import generator
 from dllm_rl.metrics import combine, describe, inner_metrics
@@ -28,14 +29,27 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Objective, Sampler
 from dllm_rl.rollout import Collected, EnvironmentLike, RewardFunction, collect
 from dllm_rl.tasks import Task
-from dllm_rl.tracking import METRICS_FILE, ROLLOUTS_FILE, append_rows, truncate_rows
+from dllm_rl.tracking import (
+    COMMITS_FILE,
+    METRICS_FILE,
+    ROLLOUTS_FILE,
+    Tracker,
+    append_rows,
+    require_tracker,
+    trackable,
+    tracked,
+    truncate_rows,
+)
 from dllm_rl.types import Rollouts, Views
 
 _PROVIDED = ("trajectory", "behaviour_log_probs", "temperature")
 
 
 class TrainConfig(BaseModel):
-    """Settings of a training run. learning_rate 0 trains nothing and is the null control."""
+    """Settings of a training run. learning_rate 0 trains nothing and is the null control.
+
+    tracker: metrics go there too, beside metrics.jsonl; it changes no number.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,6 +65,7 @@ class TrainConfig(BaseModel):
     checkpoint_every: int = Field(5, ge=1)
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(0, ge=0)
+    tracker: Tracker | None = None
 
 
 class Trainer:
@@ -76,7 +91,10 @@ class Trainer:
         self.policy, self.sampler, self.objective = policy, sampler, objective
         self.environment, self.reward, self.tasks, self.config = environment, reward, list(tasks), config
         self.run_dir, self.on_step = run_dir, on_step
-        self.accelerator = Accelerator(cpu=policy.device.type == "cpu")
+        require_tracker(config.tracker)
+        self.accelerator = Accelerator(
+            cpu=policy.device.type == "cpu", log_with=config.tracker, project_dir=str(run_dir)
+        )
         self.reference = _frozen(policy) if objective.needs_ref else None
         optimiser = torch.optim.AdamW(
             policy.model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
@@ -87,12 +105,17 @@ class Trainer:
     def train(self) -> None:
         """Run the steps that are still owed; writes metrics, rollouts and checkpoints as it goes."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        with tracked(self.accelerator, self.run_dir, self.config.model_dump()):
+            self._train()
+
+    def _train(self) -> None:
         first = load_state(self.run_dir, model=self.policy.model, optimiser=self.optimiser)
-        for name in (METRICS_FILE, ROLLOUTS_FILE):
+        for name in (METRICS_FILE, ROLLOUTS_FILE, COMMITS_FILE):
             truncate_rows(self.run_dir / name, before_step=first)
         for step in range(first, self.config.steps):
             row = self._one_step(step)
             append_rows(self.run_dir / METRICS_FILE, [row])
+            self.accelerator.log(trackable(row), step=step)
             is_saved = (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.config.steps
             if is_saved:
                 self._save(step + 1)
@@ -118,6 +141,8 @@ class Trainer:
             temperature=config.temperature,
         )
         append_rows(self.run_dir / ROLLOUTS_FILE, _log_rows(step, collected))
+        if step in marked_steps(config.steps):
+            append_rows(self.run_dir / COMMITS_FILE, [{"step": step, **commit_order(collected.rollouts)}])
         started = time.perf_counter()
         metrics = self._update(step, collected.rollouts)
         return {

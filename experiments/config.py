@@ -91,7 +91,9 @@ class Controls(Strict):
 class Factors(Strict):
     """Which settings may differ between the levels of a factor, as dotted fields of a cell."""
 
-    policy: list[str] = Field(default=["checkpoint", "family", "facts", "sampler", "evaluation_sampler", "train.learning_rate"])
+    policy: list[str] = Field(
+        default=["checkpoint", "family", "facts", "sampler", "evaluation_sampler", "train.learning_rate"]
+    )
     objective: list[str] = Field(default=["objective"])
 
 

@@ -31,6 +31,7 @@ def task_digest(tasks: Sequence[Task]) -> str:
 def training_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
     """Key of a trained cell. checkpoint, tasks: digests of the warm start and of the training tasks."""
     settings = cell.model_dump(mode="json", include=set(_TRAINING))
+    settings["train"].pop("tracker", None)
     # Logging and raising change no number of a run that ends.
     if cell.on_alarm == "stop":
         settings["on_alarm"] = "stop"

@@ -24,6 +24,8 @@ Severity = Literal["error", "collapse", "warning"]
 # An exact method gives |ratio - 1| below 1e-5 in float32; unshared masks give 0.1 and more.
 RATIO_TOLERANCE = 1e-3
 MAX_FAULT_SHARE = 0.05
+# Shares of log-ratios beyond 1, averaged over the inner steps. Healthy runs of the toolkit stay under .02.
+MAX_FAR_SHARE = 0.1
 # In noise units: plateaus cross this limit in under 5 % of runs (tests simulate it).
 _CUSUM_LIMIT = 10.0
 _NON_FINITE_STREAK = 2
@@ -126,6 +128,22 @@ def off_policy_at_start(series: Series, *, tolerance: float = RATIO_TOLERANCE) -
     size = f"{series.values[first]:.3g} before any update (up to {series.values.max():.3g})"
     message = f"{series.name} is {size}; on policy it must be 0"
     return _alarm(series, "off_policy_at_start", "error", message, onset=first, raised=first)
+
+
+def far_off_policy(series: Series, *, limit: float = MAX_FAR_SHARE) -> Alarm | None:
+    """Find a step whose inner updates moved more than this share of the entries by more than a factor of e.
+
+    It needs no healthy steps before it: on a run that breaks at once there are none.
+    """
+    series = series.finite()
+    bad = np.flatnonzero(series.values > limit)
+    if not len(bad):
+        return None
+    first = int(bad[0])
+    message = (
+        f"{series.values[first]:.0%} of the importance ratios are beyond a factor of e at step {series.steps[first]}"
+    )
+    return _alarm(series, "far_off_policy", "warning", message, onset=first, raised=first)
 
 
 def faults(series: Series, window: int, *, limit: float = MAX_FAULT_SHARE) -> Alarm | None:

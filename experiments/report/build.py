@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.collapse import Diagnosis, diagnose, title_of
+from experiments.report.commits import commits_of
 from experiments.report.curves import curves_of
 from experiments.report.examples import examples_of
 from experiments.report.headline import control_states, headline
@@ -119,6 +120,7 @@ def _cell(
             for run, diagnosis in zip(cell.seeds, diagnoses, strict=True)
         ],
         "curves": curves_of(cell),
+        "commit_order": commits_of(cell),
         "examples": examples,
     }
 

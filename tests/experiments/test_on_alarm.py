@@ -13,7 +13,7 @@ from experiments.collapse.online import read_alarms
 from experiments.config import load_preset
 from experiments.digests import training_digest
 from experiments.grid import build_cells
-from experiments.pairing import pair
+from experiments.pairing import pair, split_by
 from experiments.run_folder import read_status
 from experiments.runner import run_units
 from experiments.units import plan_grid
@@ -56,10 +56,10 @@ def test_a_stopped_run_is_recorded_and_evaluated_like_any_other(checkpoint, tmp_
     assert len(read_rows(unit.folder / "metrics.jsonl")) == FIRST_BAD + 1
     assert read_alarms(unit.folder)["stopped_at"] == FIRST_BAD
     results = pq.read_table(tmp_path / "results.parquet")
-    stages = results.column("stage").to_pylist()
-    parts = [results.filter([stage == name for stage in stages]) for name in ("final", "warmstart")]
-    pairs = pair(*parts)
-    assert (pairs.num_pairs, pairs.num_lost) == (3 * 2, 0)
+    sampled = [row["mode"] == "sampled" for row in results.select(["mode"]).to_pylist()]
+    stages = split_by(results.filter(sampled), "stage")
+    pairs = pair(stages["final"], stages["warmstart"])
+    assert (pairs.num_pairs, pairs.num_lost) == (3, 0)
 
 
 class StopAtEvaluation(Silent):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import socket
 import threading
@@ -44,7 +45,7 @@ def seed_folder(grid, cell: str, seed: int):
 
 
 def text_of(view) -> str:
-    console = Console(width=110, record=True, quiet=True)
+    console = Console(width=110, record=True, file=io.StringIO())
     console.print(show(view))
     return console.export_text()
 
