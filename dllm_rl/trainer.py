@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -48,6 +48,9 @@ _PROVIDED = ("trajectory", "behaviour_log_probs", "temperature")
 class TrainConfig(BaseModel):
     """Settings of a training run. learning_rate 0 trains nothing and is the null control.
 
+    adam_epsilon: floor under AdamW's divisor. Policy gradients of a small policy are near 1e-4 a weight, far smaller
+    at embeddings that a batch hardly touches; with 1e-8 those take full steps of noise (docs/lab_notebook.md).
+    lr_scheduler_type (transformers' name): `linear` falls to zero over the run, and with it the last weights' noise.
     tracker: metrics go there too, beside metrics.jsonl; it changes no number.
     """
 
@@ -64,7 +67,9 @@ class TrainConfig(BaseModel):
     micro_batch_rows: int = Field(32, ge=1)
     checkpoint_every: int = Field(5, ge=1)
     weight_decay: float = Field(0.0, ge=0)
+    adam_epsilon: float = Field(1e-8, gt=0)
     warmup_steps: int = Field(0, ge=0)
+    lr_scheduler_type: Literal["constant", "linear"] = "constant"
     tracker: Tracker | None = None
 
 
@@ -97,26 +102,33 @@ class Trainer:
         )
         self.reference = _frozen(policy) if objective.needs_ref else None
         optimiser = torch.optim.AdamW(
-            policy.model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+            policy.model.parameters(),
+            lr=config.learning_rate,
+            betas=(0.9, 0.99),
+            eps=config.adam_epsilon,
+            weight_decay=config.weight_decay,
         )
         self.model, self.optimiser = self.accelerator.prepare(policy.model, optimiser)
         policy.model.eval()
 
-    def train(self) -> None:
-        """Run the steps that are still owed; writes metrics, rollouts and checkpoints as it goes."""
+    def train(self, *, until: int | None = None) -> None:
+        """Run the steps that are still owed; writes metrics, rollouts and checkpoints as it goes.
+
+        until: end after this many steps, of the schedule of all.
+        """
         self.run_dir.mkdir(parents=True, exist_ok=True)
         with tracked(self.accelerator, self.run_dir, self.config.model_dump()):
-            self._train()
+            self._train(self.config.steps if until is None else min(until, self.config.steps))
 
-    def _train(self) -> None:
+    def _train(self, num_steps: int) -> None:
         first = load_state(self.run_dir, model=self.policy.model, optimiser=self.optimiser)
         for name in (METRICS_FILE, ROLLOUTS_FILE, COMMITS_FILE):
             truncate_rows(self.run_dir / name, before_step=first)
-        for step in range(first, self.config.steps):
+        for step in range(first, num_steps):
             row = self._one_step(step)
             append_rows(self.run_dir / METRICS_FILE, [row])
             self.accelerator.log(trackable(row), step=step)
-            is_saved = (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.config.steps
+            is_saved = (step + 1) % self.config.checkpoint_every == 0 or step + 1 == num_steps
             if is_saved:
                 self._save(step + 1)
             if self.on_step is not None and self.on_step(row):
@@ -166,8 +178,12 @@ class Trainer:
         return chosen
 
     def _rate(self, step: int) -> float:
-        warmup = self.config.warmup_steps
-        return self.config.learning_rate * min(1.0, (step + 1) / warmup if warmup else 1.0)
+        """Learning rate of a step: linear warm-up, then constant or falling to zero at the end."""
+        warmup, steps = self.config.warmup_steps, self.config.steps
+        rising = (step + 1) / warmup if warmup else 1.0
+        is_falling = self.config.lr_scheduler_type == "linear" and steps > warmup
+        falling = (steps - step) / (steps - warmup) if is_falling else 1.0
+        return self.config.learning_rate * min(1.0, rising, falling)
 
     def _update(self, step: int, rollouts: Rollouts) -> dict[str, float]:
         """mu optimiser steps on one batch; groups without variance are dropped first."""

@@ -43,8 +43,6 @@ class LocalExecutor:
         stopped_at = alarms.replay(read_rows(unit.folder / METRICS_FILE))
         policy = self._load(cell)
         config = TrainConfig(**cell.train, seed=unit.seed)
-        if stopped_at is not None:
-            config = config.model_copy(update={"steps": stopped_at + 1})
 
         def on_step(row: dict[str, Any]) -> bool:
             on_event(row)
@@ -60,7 +58,7 @@ class LocalExecutor:
             config=config,
             run_dir=unit.folder,
             on_step=on_step,
-        ).train()
+        ).train(until=None if stopped_at is None else stopped_at + 1)
         return self._evaluate(policy, cell, on_event)
 
     def _load(self, cell: Cell) -> Any:

@@ -31,7 +31,18 @@ def uniform(
 ) -> Float[Tensor, "b c"]:
     """Float64 uniforms in (0, 1), one per (row id, position); step is a number or one per row."""
     steps = torch.as_tensor(step, dtype=torch.long).reshape(-1, 1)
-    z = torch.full((1, 1), seed, dtype=torch.long)
-    for part in (row_ids.reshape(-1, 1), positions.reshape(1, -1), steps, torch.tensor([[stream]])):
+    return _keyed(seed, row_ids.reshape(-1, 1), positions.reshape(1, -1), steps, torch.tensor([[stream]]))
+
+
+def uniform_at(
+    seed: int, row_ids: Int[Tensor, " n"], positions: Int[Tensor, " n"], step: int, stream: int
+) -> Float[Tensor, " n"]:
+    """The same uniforms at chosen places only: one per pair of row id and position."""
+    return _keyed(seed, row_ids, positions, torch.tensor([step]), torch.tensor([stream]))
+
+
+def _keyed(seed: int, *parts: Tensor) -> Tensor:
+    z = torch.full((1,), seed, dtype=torch.long)
+    for part in parts:
         z = _mix((z ^ part) + _STEP)
     return (_shift_right(z, 11).double() + 0.5) / float(1 << 53)

@@ -28,13 +28,18 @@ class Recorder:
         self.nfe += 1
         self.token_forwards += rows * queries
 
-    def commit(
-        self, where: Bool[Tensor, "b l"], step: int, log_probs: Float[Tensor, "b l"], entropy: Float[Tensor, "b l"]
+    def commit_at(
+        self,
+        row: Int[Tensor, " n"],
+        column: Int[Tensor, " n"],
+        step: int,
+        log_probs: Float[Tensor, " n"],
+        entropy: Float[Tensor, " n"],
     ) -> None:
-        """These positions got their final token at this step."""
-        self.commit_step = torch.where(where, step, self.commit_step)
-        self.log_probs = torch.where(where, log_probs, self.log_probs)
-        self.entropy = torch.where(where, entropy, self.entropy)
+        """The positions at these rows and columns got their final token at this step."""
+        self.commit_step[row, column] = step
+        self.log_probs[row, column] = log_probs
+        self.entropy[row, column] = entropy
 
     def state(self, canvas: Int[Tensor, "b l"], order: Int[Tensor, "b l"] | None = None) -> None:
         """The canvas after a step; `order` is the feed order that the step before it used."""
@@ -67,3 +72,10 @@ def is_finished(canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], eos_
     is_eos = (canvas == eos_id) & ~is_masked
     after = is_eos.cumsum(dim=1) > 0
     return ~(is_masked & ~after).any(dim=1)
+
+
+def columns_of(where: Bool[Tensor, "b l"]) -> tuple[Int[Tensor, "b n"], Bool[Tensor, "b n"]]:
+    """The marked columns of each row in order, and which of them are marked (rows with fewer are filled up)."""
+    count = int(where.sum(dim=1).max())
+    columns = (~where).long().argsort(dim=1, stable=True)[:, :count]
+    return columns, where.gather(1, columns)

@@ -16,7 +16,8 @@ from torch import Tensor
 from dllm_rl.policies.flow import FlowPolicy, transition_log_prob
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
-from samplers._noise import JUMP, SOURCE, TOKEN, uniform
+from samplers._chunks import in_chunks
+from samplers._noise import JUMP, SOURCE, TOKEN, uniform, uniform_at
 from samplers._record import Recorder
 from samplers._statistics import entropy, pick
 
@@ -34,29 +35,40 @@ class FlowExactSampler:
     @torch.no_grad()
     def generate(self, policy: FlowPolicy, prompts: Prompts, *, seed: int) -> Completions:
         """Sample one completion a row. The position's log-probability is the sum over its transitions."""
+        return in_chunks(policy, prompts, lambda part: self._write(policy, part, seed))
+
+    def _write(self, policy: FlowPolicy, prompts: Prompts, seed: int) -> Completions:
         num_rows, length = len(prompts.ids), policy.facts.canvas_length
-        columns = torch.arange(length)
-        canvas = self._source(policy, prompts, columns, seed)
+        canvas = self._source(policy, prompts, torch.arange(length), seed)
         record = Recorder(canvas, keeps_states=True)
         grid = torch.linspace(0, 1, self.num_steps + 1)
         for step in range(self.num_steps):
-            is_last = step + 1 == self.num_steps
             now, after = grid[step].expand(num_rows), grid[step + 1].expand(num_rows)
             logits = policy.logits(prompts, canvas, time=now)
             record.count(num_rows, prompts.ids.shape[1] + length)
-            temperature = 1.0 if self.temperature == 0 and not is_last else self.temperature
-            drawn, _ = pick(logits, temperature, uniform(seed, prompts.row_ids, columns, step, TOKEN))
             jump = policy.jump_probability(now, after)[:, None]
-            jumps = uniform(seed, prompts.row_ids, columns, step, JUMP) < jump
-            new = torch.where(jumps, drawn, canvas)
-            scaled = logits if self.temperature == 0 else logits / temperature
-            log_p = scaled.gather(-1, new[..., None]).squeeze(-1) - scaled.logsumexp(dim=-1)
-            total = record.log_probs + transition_log_prob(log_p, new == canvas, jump)
-            record.commit(torch.ones_like(jumps), step, total, record.entropy)
-            record.entropy = torch.where(jumps, entropy(logits), record.entropy)
-            canvas = new
+            canvas = self._step(prompts, canvas, logits, jump, record, step, seed)
             record.state(canvas)
         return record.finish(policy, canvas, time=grid)
+
+    def _step(
+        self, prompts: Prompts, canvas: Tensor, logits: Tensor, jump: Tensor, record: Recorder, step: int, seed: int
+    ) -> Tensor:
+        """Redraw the positions that jump, and add every position's transition to the record."""
+        is_last = step + 1 == self.num_steps
+        temperature = 1.0 if self.temperature == 0 and not is_last else self.temperature
+        jumps = uniform(seed, prompts.row_ids, torch.arange(canvas.shape[1]), step, JUMP) < jump
+        row, column = jumps.nonzero(as_tuple=True)
+        laws = logits[row, column]
+        drawn, _ = pick(laws, temperature, uniform_at(seed, prompts.row_ids[row], column, step, TOKEN))
+        new = canvas.clone()
+        new[row, column] = drawn
+        scaled = logits if temperature in (0.0, 1.0) else logits / temperature
+        log_p = scaled.gather(-1, new[..., None]).squeeze(-1) - scaled.logsumexp(dim=-1)
+        record.log_probs += transition_log_prob(log_p, new == canvas, jump)
+        record.entropy[row, column] = entropy(laws)
+        record.commit_step[:] = step
+        return new
 
     def _source(self, policy: FlowPolicy, prompts: Prompts, columns: Tensor, seed: int) -> Tensor:
         allowed = torch.tensor(sorted(set(range(policy.vocab_size)) - set(policy.banned_ids)))

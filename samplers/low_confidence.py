@@ -17,8 +17,9 @@ from torch import Tensor
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
-from samplers._noise import TOKEN, uniform
-from samplers._record import Recorder, is_finished
+from samplers._chunks import in_chunks
+from samplers._noise import TOKEN, uniform_at
+from samplers._record import Recorder, columns_of, is_finished
 from samplers._statistics import entropy, log_odds, pick
 
 
@@ -40,6 +41,9 @@ class LowConfidenceSampler:
     @torch.no_grad()
     def generate(self, policy: BasePolicy, prompts: Prompts, *, seed: int) -> Completions:
         """Sample one completion a row; rows leave the batch when nothing before their EOS is masked."""
+        return in_chunks(policy, prompts, lambda part: self._write(policy, part, seed))
+
+    def _write(self, policy: BasePolicy, prompts: Prompts, seed: int) -> Completions:
         length = policy.facts.canvas_length
         canvas = policy.empty_canvas(len(prompts.ids))
         is_masked = torch.ones_like(canvas, dtype=torch.bool)
@@ -50,11 +54,11 @@ class LowConfidenceSampler:
         for (start, end), num_steps in zip(blocks, _spread(self.num_steps, len(blocks)), strict=True):
             quotas = _spread(end - start, max(1, min(num_steps, end - start)))
             for quota in quotas:
-                alive = ~is_finished(canvas, is_masked, policy.canvas.eos_id)
-                alive &= is_masked[:, start:end].any(dim=1)
-                if not alive.any():
+                is_open = is_masked & ~is_finished(canvas, is_masked, policy.canvas.eos_id)[:, None]
+                is_open[:, :start] = is_open[:, end:] = False
+                if not is_open.any():
                     break
-                self._step(policy, prompts, canvas, is_masked, record, alive, (start, end), quota, step, seed)
+                self._step(policy, prompts, canvas, is_masked, record, is_open, quota, step, seed)
                 record.state(canvas)
                 step += 1
         return record.finish(policy, canvas)
@@ -66,29 +70,22 @@ class LowConfidenceSampler:
         canvas: Tensor,
         is_masked: Tensor,
         record: Recorder,
-        alive: Tensor,
-        block: tuple[int, int],
+        is_open: Tensor,
         quota: int,
         step: int,
         seed: int,
     ) -> None:
-        rows = alive.nonzero().squeeze(1)
-        in_block = torch.zeros_like(is_masked)
-        in_block[:, block[0] : block[1]] = True
-        open_here = (is_masked & in_block)[rows]
-        columns = open_here.any(dim=0).nonzero().squeeze(1)
+        rows = is_open.any(dim=1).nonzero().squeeze(1)
+        columns, is_here = columns_of(is_open[rows])
         logits = policy.logits(prompts.rows(rows), canvas[rows], columns=columns)
         record.count(len(rows), prompts.ids.shape[1] + canvas.shape[1])
-        chosen = choose(log_odds(logits), open_here[:, columns], quota)
-        noise = uniform(seed, prompts.row_ids[rows], columns, step, TOKEN)
-        tokens, log_probs = pick(logits, self.temperature, noise)
-        where = torch.zeros_like(is_masked)
-        where[rows[:, None], columns] = chosen
-        canvas[rows[:, None], columns] = torch.where(chosen, tokens, canvas[rows[:, None], columns])
-        is_masked &= ~where
-        record.commit(
-            where, step, _place(log_probs, rows, columns, canvas), _place(entropy(logits), rows, columns, canvas)
-        )
+        chosen = choose(log_odds(logits), is_here, quota)
+        row, column, laws = rows[chosen.nonzero()[:, 0]], columns[chosen], logits[chosen]
+        noise = uniform_at(seed, prompts.row_ids[row], column, step, TOKEN)
+        tokens, log_probs = pick(laws, self.temperature, noise)
+        canvas[row, column] = tokens
+        is_masked[row, column] = False
+        record.commit_at(row, column, step, log_probs, entropy(laws))
 
 
 def choose(score: Float[Tensor, "b c"], is_open: Bool[Tensor, "b c"], quota: int) -> Bool[Tensor, "b c"]:
@@ -96,12 +93,6 @@ def choose(score: Float[Tensor, "b c"], is_open: Bool[Tensor, "b c"], quota: int
     ranked = score.masked_fill(~is_open, -torch.inf)
     rank = ranked.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return (rank < quota) & is_open
-
-
-def _place(values: Tensor, rows: Tensor, columns: Tensor, canvas: Tensor) -> Tensor:
-    full = torch.zeros(canvas.shape)
-    full[rows[:, None], columns] = values
-    return full
 
 
 def _spread(total: int, parts: int) -> list[int]:

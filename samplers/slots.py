@@ -23,8 +23,9 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.slot import feed_order
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
-from samplers._noise import TOKEN, uniform
-from samplers._record import Recorder, is_finished
+from samplers._chunks import in_chunks
+from samplers._noise import TOKEN, uniform_at
+from samplers._record import Recorder, columns_of, is_finished
 from samplers._statistics import entropy, log_odds, pick
 
 
@@ -45,32 +46,46 @@ class SlotSampler:
         size, length = policy.facts.slot_size, policy.facts.canvas_length
         if length % size:
             raise ConfigError(f"a canvas of {length} columns is not a whole number of slots of {size}")
+        return in_chunks(policy, prompts, lambda part: self._write(policy, part, seed))
+
+    def _write(self, policy: BasePolicy, prompts: Prompts, seed: int) -> Completions:
+        size, length = policy.facts.slot_size, policy.facts.canvas_length
         canvas = policy.empty_canvas(len(prompts.ids))
         is_masked = torch.ones_like(canvas, dtype=torch.bool)
         record = Recorder(canvas, keeps_states=True, keeps_order=True)
         num_slots = length // size
         rank = torch.full((len(canvas), num_slots), num_slots + length, dtype=torch.long)
         is_open = torch.zeros_like(rank, dtype=torch.bool)
+        rows, cache = torch.arange(len(canvas)), policy.read_prompts(prompts)
+        record.count(*prompts.ids.shape)
         step = 0
         while (alive := ~is_finished(canvas, is_masked, policy.canvas.eos_id)).any():
+            if cache is not None and not alive[rows].all():
+                cache.batch_select_indices(alive[rows].nonzero().squeeze(1).to(policy.device))
             rows = alive.nonzero().squeeze(1)
             order = feed_order(rank, size, length)
-            logits = policy.logits(prompts.rows(rows), canvas[rows], order=order[rows])
-            record.count(len(rows), prompts.ids.shape[1] + length)
-            confidence = log_odds(logits).sigmoid()
+            columns, is_here = columns_of(self._wanted(is_masked[rows], is_open[rows], size))
+            logits = policy.logits(prompts.rows(rows), canvas[rows], columns=columns, order=order[rows], cache=cache)
+            record.count(len(rows), length)
+            odds = torch.where(is_here, log_odds(logits).sigmoid(), -1.0)
+            confidence = torch.full((len(rows), length), -1.0).scatter(1, columns, odds)
             is_open[rows] = self._plan(confidence, is_masked[rows], is_open[rows], size)
-            accepted = self._accept(confidence, is_masked[rows], is_open[rows], size)
-            noise = uniform(seed, prompts.row_ids[rows], torch.arange(length), step, TOKEN)
-            tokens, log_probs = pick(logits, self.temperature, noise)
-            where = torch.zeros_like(is_masked)
-            where[rows] = accepted
-            canvas[rows] = torch.where(accepted, tokens, canvas[rows])
-            is_masked &= ~where
-            record.commit(where, step, _rows(log_probs, rows, canvas), _rows(entropy(logits), rows, canvas))
+            chosen = self._accept(confidence, is_masked[rows], is_open[rows], size).gather(1, columns) & is_here
+            row, column, laws = rows[chosen.nonzero()[:, 0]], columns[chosen], logits[chosen]
+            noise = uniform_at(seed, prompts.row_ids[row], column, step, TOKEN)
+            tokens, log_probs = pick(laws, self.temperature, noise)
+            canvas[row, column] = tokens
+            is_masked[row, column] = False
+            record.commit_at(row, column, step, log_probs, entropy(laws))
             _append_finished(rank, is_open, is_masked, size, step)
             record.state(canvas, order)
             step += 1
         return record.finish(policy, canvas)
+
+    def _wanted(self, is_masked: Bool[Tensor, "b l"], is_open: Bool[Tensor, "b j"], size: int) -> Bool[Tensor, "b l"]:
+        """Where a law is needed: the masked positions of open slots; of all slots in rows that must open some."""
+        must_open = ~is_open.any(dim=1, keepdim=True)
+        return is_masked & (is_open | must_open).repeat_interleave(size, dim=1)
 
     def _plan(
         self, confidence: Float[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], is_open: Bool[Tensor, "b j"], size: int
@@ -103,9 +118,3 @@ def _append_finished(
     joins = is_open & group_done[:, None]
     rank[joins] = step
     is_open &= ~joins
-
-
-def _rows(values: Tensor, rows: Tensor, canvas: Tensor) -> Tensor:
-    full = torch.zeros(canvas.shape)
-    full[rows] = values
-    return full

@@ -122,15 +122,21 @@ class BasePolicy:
         prompts: Prompts,
         canvas: Int[Tensor, "b l"],
         *,
-        columns: Int[Tensor, " c"] | None = None,
+        columns: Int[Tensor, " c"] | Int[Tensor, "b c"] | None = None,
         time: Float[Tensor, " b"] | None = None,
         order: Int[Tensor, "b l"] | None = None,
         cache: Any = None,
     ) -> Float[Tensor, "b c v"]:
-        """Float32 logits of the distribution of each column (all, or the given ones); banned ids are -inf."""
-        assert cache is None, "only the autoregressive family decodes with a cache"
-        logits = self.score(prompts.ids, prompts.mask, canvas, columns=columns, time=time, order=order)
+        """Float32 logits of the distribution of each column (all, or the given ones); banned ids are -inf.
+
+        columns: the same for all rows, or one index tensor a row. cache: what `read_prompts` returned for these rows.
+        """
+        logits = self.score(prompts.ids, prompts.mask, canvas, columns=columns, time=time, order=order, cache=cache)
         return logits.to(canvas.device)
+
+    def read_prompts(self, prompts: Prompts) -> Any:
+        """Keys and values of the prompts, where what they are does not depend on the canvas; else None."""
+        return None
 
     def score(
         self,
@@ -138,17 +144,19 @@ class BasePolicy:
         prompt_mask: Bool[Tensor, "b p"],
         canvas: Int[Tensor, "b l"],
         *,
-        columns: Int[Tensor, " c"] | None = None,
+        columns: Int[Tensor, " c"] | Int[Tensor, "b c"] | None = None,
         time: Float[Tensor, " b"] | None = None,
         order: Int[Tensor, "b l"] | None = None,
         attention: Attention | None = None,
         is_shifted: bool | None = None,
+        cache: Any = None,
     ) -> Float[Tensor, "b c v"]:
         """One forward over [prompt, canvas], on the model's device; records live on the CPU, whatever that is.
 
         Positions count real tokens, so that padding changes nothing.
 
         order: feed order of the canvas columns; each token keeps its true position. is_shifted: read column i at i - 1.
+        cache: keys and values of the prompt, which then is not fed again; left as it came.
         """
         width, length = prompt_ids.shape[1], canvas.shape[1]
         shifted = self.facts.is_shifted if is_shifted is None else is_shifted
@@ -164,20 +172,39 @@ class BasePolicy:
             extra["column_ids"] = torch.cat([torch.zeros_like(prompt_ids), fed_column + 1], dim=1)
         if getattr(self.model.config, "has_time", False):
             extra["time"] = torch.ones(len(canvas), device=canvas.device) if time is None else time
-        keep = width + wanted - (1 if shifted else 0) if order is None else torch.arange(width, width + length)
+        if order is None:
+            keep = width + wanted - (1 if shifted else 0)
+        else:
+            place = torch.empty_like(order).scatter_(1, order, column)
+            keep = width + (place[:, wanted] if wanted.dim() == 1 else place.gather(1, wanted))
         inputs = {
             "input_ids": tokens,
-            "attention_mask": _attention_mask(visible, attention or self.attention),
+            "attention_mask": attention_mask(visible, attention or self.attention),
             "position_ids": positions,
-            "logits_to_keep": keep,
             **extra,
         }
-        output = self.model(**{name: value.to(self.device) for name, value in inputs.items()}).logits.float()
-        if order is not None:
-            place = torch.empty_like(order).scatter_(1, order, column)[:, wanted]
-            place = place.to(output.device)
-            output = output.gather(1, place[..., None].expand(-1, -1, output.shape[-1]))
+        output = self._at(inputs, keep) if cache is None else self._after_prompt(inputs, keep, width, cache)
         return output.masked_fill(self._banned.to(output.device), -torch.inf)
+
+    def _at(self, inputs: dict[str, Tensor], keep: Tensor, **cached: Any) -> Float[Tensor, "b n v"]:
+        """Float32 logits of the model at positions (n,) or (b, n); stock decoders compute the union of all rows'."""
+        by_row = keep.dim() == 2 and not getattr(self.model.config, "keeps_by_row", False)
+        wanted = keep.unique() if by_row else keep
+        moved = {name: value.to(self.device) for name, value in {**inputs, "logits_to_keep": wanted}.items()}
+        output = self.model(**moved, **cached).logits.float()
+        if not by_row:
+            return output
+        place = torch.searchsorted(wanted, keep).to(output.device)
+        return output.gather(1, place[..., None].expand(-1, -1, output.shape[-1]))
+
+    def _after_prompt(self, inputs: dict[str, Tensor], keep: Tensor, width: int, cache: Any) -> Float[Tensor, "b n v"]:
+        rest = {name: value[:, width:] for name, value in inputs.items() if name not in ("attention_mask", "time")}
+        rest["attention_mask"] = inputs["attention_mask"][:, :, width:]
+        if getattr(self.model.config, "num_smeared", 0):
+            rest["previous_ids"] = inputs["input_ids"][:, width - self.model.config.num_smeared : width]
+        output = self._at(rest, keep - width, past_key_values=cache, use_cache=True)
+        cache.crop(width - inputs["input_ids"].shape[1])
+        return output
 
     def view_log_probs(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
         """Log p(target) at scored positions of each view, float32, 0 elsewhere.
@@ -229,7 +256,7 @@ def target_log_probs(logits: Float[Tensor, "b c v"], targets: Int[Tensor, "b c"]
     return (logits.gather(-1, index).squeeze(-1) - logits.logsumexp(dim=-1)).to(targets.device)
 
 
-def _attention_mask(visible: Bool[Tensor, "b t"], attention: Attention) -> Bool[Tensor, "b 1 t t"]:
+def attention_mask(visible: Bool[Tensor, "b t"], attention: Attention) -> Bool[Tensor, "b 1 t t"]:
     """True where a query may read a key. Every query reads itself, so that rows of padding stay finite."""
     length = visible.shape[1]
     mask = visible[:, None, None, :].expand(-1, 1, length, -1)

@@ -6,15 +6,16 @@ score); inside clean slots the warm start also learns the shifted next-token law
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from transformers import DynamicCache
 
-from dllm_rl.policies.base import Attention, BasePolicy
+from dllm_rl.policies.base import Attention, BasePolicy, attention_mask
 from dllm_rl.registry import register
-from dllm_rl.types import Family
+from dllm_rl.types import Family, Prompts
 
 
 @register("policy", "slot")
@@ -23,6 +24,22 @@ class SlotPolicy(BasePolicy):
 
     family: ClassVar[Family] = "slot"
     attention: ClassVar[Attention] = "causal"
+
+    def read_prompts(self, prompts: Prompts) -> Any:
+        """Keys and values of the prompts: under causal attention they do not depend on the canvas, so this is exact."""
+        width = prompts.ids.shape[1]
+        inputs: dict[str, Tensor] = {
+            "input_ids": prompts.ids,
+            "attention_mask": attention_mask(prompts.mask, self.attention),
+            "position_ids": (prompts.mask.long().cumsum(dim=1) - 1).clamp(min=0),
+            "logits_to_keep": torch.tensor([width - 1]),
+        }
+        if getattr(self.model.config, "num_columns", 0):
+            inputs["column_ids"] = torch.zeros_like(prompts.ids)
+        cache = DynamicCache()
+        moved = {name: value.to(self.device) for name, value in inputs.items()}
+        self.model(**moved, past_key_values=cache, use_cache=True)
+        return cache
 
 
 def feed_order(slot_rank: Int[Tensor, "b j"], slot_size: int, length: int) -> Int[Tensor, "b l"]:

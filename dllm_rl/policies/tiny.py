@@ -24,6 +24,8 @@ class TinyConfig(PreTrainedConfig):
     """Sizes of the built-in model; `policy` holds the facts of its family (`dllm_rl.policies.base.PolicyFacts`)."""
 
     model_type = "dllm_rl_tiny"
+    # logits_to_keep may be one index tensor a row, which stock decoders do not take.
+    keeps_by_row = True
 
     def __init__(
         self,
@@ -65,8 +67,15 @@ class _Block(nn.Module):
         self.down = nn.Linear(config.intermediate_size, width, bias=False)
 
     def forward(
-        self, x: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor], shift: Tensor | None, cache: Any
+        self,
+        x: Tensor,
+        mask: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        shift: Tensor | None,
+        cache: Any,
+        keep: Tensor | None = None,
     ) -> Tensor:
+        """keep: positions that are computed, (n,) or (b, n); all are read. None: every one."""
         y = self.norm_1(x)
         if shift is not None:
             y = y * (1 + shift[0]) + shift[1]
@@ -74,6 +83,8 @@ class _Block(nn.Module):
         q, k = _rotate(q, rotary), _rotate(k, rotary)
         if cache is not None:
             k, v = cache.update(k, v, self.index)
+        if keep is not None:
+            x, q, mask = _take(x, keep, 1), _take(q, keep, 2), _take(mask, keep, 2)
         y = _attend(q, k, v, mask)
         x = x + self.out(rearrange(y, "b h t d -> b t (h d)"))
         y = self.norm_2(x)
@@ -90,6 +101,16 @@ class _Block(nn.Module):
         noise = torch.randn(3 * width, width) * 0.2 * width**-0.5
         self.qkv.weight.copy_(torch.cat([match, match, value]) + noise)
         self.out.weight.copy_(0.5 * value.T)
+
+
+def _take(x: Tensor, index: Tensor, dim: int) -> Tensor:
+    """Entries of one dimension: the same for all rows, index (n,), or each row its own, (b, n)."""
+    if index.dim() == 1:
+        return x.index_select(dim, index)
+    shape = [1] * x.dim()
+    shape[0], shape[dim] = index.shape
+    sizes = [-1 if d in (0, dim) else size for d, size in enumerate(x.shape)]
+    return x.gather(dim, index.reshape(shape).expand(sizes))
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -176,7 +197,8 @@ class TinyForPlans(PreTrainedModel):
         """Score tokens.
 
         input_ids (b, t); attention_mask (b, 1, t, t + cached) bool, True = may be read; position_ids (b, t);
-        logits_to_keep: indices of positions (n,) whose logits are wanted, None = all; time (b,) in [0, 1];
+        logits_to_keep: positions (n,), or (b, n) for each row its own, whose logits are wanted, None = all;
+        time (b,) in [0, 1];
         column_ids (b, t): 1 + canvas column of a token, 0 in the prompt; previous_ids (b, num_smeared): the last tokens
         that went into past_key_values. Returns logits (b, n, v).
         """
@@ -191,10 +213,11 @@ class TinyForPlans(PreTrainedModel):
         if self.time is not None:
             assert time is not None, "the flow family's model needs a noise level"
             shift = self.time(_sinusoid(time)).unsqueeze(1).chunk(4, dim=-1)
-        for block in self.blocks:
+        # Above the last attention only the wanted positions are computed.
+        *lower, last = self.blocks
+        for block in lower:
             x = block(x, attention_mask, rotary, shift, past_key_values)
-        if logits_to_keep is not None:
-            x = x[:, logits_to_keep]
+        x = last(x, attention_mask, rotary, shift, past_key_values, logits_to_keep)
         logits = F.linear(self.norm(x), self.embed.weight)
         return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
 

@@ -161,6 +161,33 @@ def test_learning_rate_zero_changes_nothing(tmp_path):
     assert same(before, weights(trainer))
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"lr_scheduler_type": "linear"}, [1.0, 0.75, 0.5, 0.25]),
+        ({"lr_scheduler_type": "linear", "warmup_steps": 2}, [0.5, 1.0, 1.0, 0.5]),
+        ({"warmup_steps": 2}, [0.5, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_learning_rate_follows_its_schedule(tmp_path, settings, expected):
+    trainer = make("flow", "grpo", tmp_path, steps=4, learning_rate=1e-3, **settings)
+    trainer.train()
+    rates = [row["learning_rate"] for row in read_rows(tmp_path / "metrics.jsonl")]
+    assert rates == pytest.approx([1e-3 * share for share in expected])
+
+
+def test_adam_epsilon_holds_back_what_has_almost_no_gradient(tmp_path):
+    """With the usual epsilon AdamW moves every weight by the rate; with one above the gradients it hardly moves any."""
+    moved = []
+    for epsilon in (1e-8, 100.0):
+        trainer = make("masked", "grpo", tmp_path / str(epsilon), steps=1, adam_epsilon=epsilon)
+        before = weights(trainer)
+        trainer.train()
+        moved.append(max(float((value - before[name]).abs().max()) for name, value in weights(trainer).items()))
+    assert moved[0] > 5e-4
+    assert 0 < moved[1] < 0.1 * moved[0]
+
+
 def test_lost_rollouts_have_no_influence(tmp_path):
     """What a lost rollout's reward would have been moves neither its group's baseline nor the weights."""
 

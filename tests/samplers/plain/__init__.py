@@ -1,0 +1,1 @@
+"""The samplers as plain loops: every position, every statistic, every step. What the fast ones must equal."""
