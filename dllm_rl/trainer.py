@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dllm_rl import seeding
 from dllm_rl.checkpoint import load_state, save_state
+from dllm_rl.commit_order import commit_order, marked_steps
 from dllm_rl.errors import ConfigError
 from dllm_rl.generators import generator
 from dllm_rl.metrics import combine, describe, inner_metrics
@@ -28,11 +29,20 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Objective, Sampler
 from dllm_rl.rollout import Collected, EnvironmentLike, RewardFunction, collect
 from dllm_rl.tasks import Task
-from dllm_rl.tracking import append_rows, truncate_rows
+from dllm_rl.tracking import (
+    COMMITS_FILE,
+    METRICS_FILE,
+    ROLLOUTS_FILE,
+    Tracker,
+    append_rows,
+    require_tracker,
+    trackable,
+    tracked,
+    truncate_rows,
+)
 from dllm_rl.types import Rollouts, Views
 
 _PROVIDED = ("trajectory", "behaviour_log_probs", "temperature")
-METRICS_FILE, ROLLOUTS_FILE = "metrics.jsonl", "rollouts.jsonl"
 
 
 class TrainConfig(BaseModel):
@@ -41,6 +51,7 @@ class TrainConfig(BaseModel):
     adam_epsilon: floor under AdamW's divisor. Policy gradients of a small policy are near 1e-4 a weight, far smaller
     at embeddings that a batch hardly touches; with 1e-8 those take full steps of noise (docs/lab_notebook.md).
     lr_scheduler_type (transformers' name): `linear` falls to zero over the run, and with it the last weights' noise.
+    tracker: metrics go there too, beside metrics.jsonl; it changes no number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,10 +70,14 @@ class TrainConfig(BaseModel):
     adam_epsilon: float = Field(1e-8, gt=0)
     warmup_steps: int = Field(0, ge=0)
     lr_scheduler_type: Literal["constant", "linear"] = "constant"
+    tracker: Tracker | None = None
 
 
 class Trainer:
-    """Trains one policy with one objective. `train` continues from `run_dir` if a checkpoint is there."""
+    """Trains one policy with one objective. `train` continues from `run_dir` if a checkpoint is there.
+
+    on_step gets each row of metrics; where it returns True the state is saved and training ends there.
+    """
 
     def __init__(
         self,
@@ -75,13 +90,16 @@ class Trainer:
         tasks: Sequence[Task],
         config: TrainConfig,
         run_dir: Path,
-        on_step: Callable[[dict[str, Any]], None] | None = None,
+        on_step: Callable[[dict[str, Any]], bool | None] | None = None,
     ) -> None:
         _check_combination(policy, sampler, objective, config)
         self.policy, self.sampler, self.objective = policy, sampler, objective
         self.environment, self.reward, self.tasks, self.config = environment, reward, list(tasks), config
         self.run_dir, self.on_step = run_dir, on_step
-        self.accelerator = Accelerator(cpu=policy.device.type == "cpu")
+        require_tracker(config.tracker)
+        self.accelerator = Accelerator(
+            cpu=policy.device.type == "cpu", log_with=config.tracker, project_dir=str(run_dir)
+        )
         self.reference = _frozen(policy) if objective.needs_ref else None
         optimiser = torch.optim.AdamW(
             policy.model.parameters(),
@@ -93,19 +111,33 @@ class Trainer:
         self.model, self.optimiser = self.accelerator.prepare(policy.model, optimiser)
         policy.model.eval()
 
-    def train(self) -> None:
-        """Run the steps that are still owed; writes metrics, rollouts and checkpoints as it goes."""
+    def train(self, *, until: int | None = None) -> None:
+        """Run the steps that are still owed; writes metrics, rollouts and checkpoints as it goes.
+
+        until: end after this many steps, of the schedule of all.
+        """
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        with tracked(self.accelerator, self.run_dir, self.config.model_dump()):
+            self._train(self.config.steps if until is None else min(until, self.config.steps))
+
+    def _train(self, num_steps: int) -> None:
         first = load_state(self.run_dir, model=self.policy.model, optimiser=self.optimiser)
-        for name in (METRICS_FILE, ROLLOUTS_FILE):
+        for name in (METRICS_FILE, ROLLOUTS_FILE, COMMITS_FILE):
             truncate_rows(self.run_dir / name, before_step=first)
-        for step in range(first, self.config.steps):
+        for step in range(first, num_steps):
             row = self._one_step(step)
             append_rows(self.run_dir / METRICS_FILE, [row])
-            if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.config.steps:
-                save_state(self.run_dir, step=step + 1, model=self.policy.model, optimiser=self.optimiser)
-            if self.on_step is not None:
-                self.on_step(row)
+            self.accelerator.log(trackable(row), step=step)
+            is_saved = (step + 1) % self.config.checkpoint_every == 0 or step + 1 == num_steps
+            if is_saved:
+                self._save(step + 1)
+            if self.on_step is not None and self.on_step(row):
+                if not is_saved:
+                    self._save(step + 1)
+                return
+
+    def _save(self, num_steps: int) -> None:
+        save_state(self.run_dir, step=num_steps, model=self.policy.model, optimiser=self.optimiser)
 
     def _one_step(self, step: int) -> dict[str, Any]:
         config = self.config
@@ -121,6 +153,8 @@ class Trainer:
             temperature=config.temperature,
         )
         append_rows(self.run_dir / ROLLOUTS_FILE, _log_rows(step, collected))
+        if step in marked_steps(config.steps):
+            append_rows(self.run_dir / COMMITS_FILE, [{"step": step, **commit_order(collected.rollouts)}])
         started = time.perf_counter()
         metrics = self._update(step, collected.rollouts)
         return {

@@ -45,6 +45,13 @@ def main() -> None:
         code = USER_ERROR
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except OSError as error:
+        from experiments.failures import is_disk_full
+
+        if not is_disk_full(error):
+            raise
+        print(f"dllm-rl: no room is left to write ({error}). Free some; the same command continues.", file=sys.stderr)
+        code = USER_ERROR
     # Newer versions of typer turn Ctrl-C into this exit code themselves.
     if code == INTERRUPTED:
         _end_interrupted()
@@ -169,6 +176,46 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder, or the name of 
     from experiments.commands import make_report
 
     raise typer.Exit(make_report(run))
+
+
+@app.command()
+def watch(
+    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+) -> None:
+    """Watch a running grid in the terminal: cells, success, alarms, time left. Reads only; as often as you like."""
+    from experiments.watch import watch as watch_run
+
+    raise typer.Exit(watch_run(run, interval=interval, is_once=once))
+
+
+@app.command()
+def serve(
+    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
+) -> None:
+    """Serve the report of a running grid to this machine's browser; the page refreshes itself."""
+    from experiments.serve import serve as serve_run
+
+    raise typer.Exit(serve_run(run, port=port))
+
+
+@app.command()
+def diagnose(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A run folder, a cell or a seed of one; a trainer_state.json of TRL or transformers; "
+            "a log or metrics file of verl."
+        ),
+    ] = Path("quick"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what became of each training run: healthy, or collapsed, how, when, and what failed first."""
+    from experiments.diagnose import show_diagnosis
+
+    raise typer.Exit(show_diagnosis(path, as_json=as_json))
 
 
 LISTABLE = {
