@@ -14,7 +14,9 @@ UNKNOWN_SAMPLE_SECONDS, UNKNOWN_UPDATE_SECONDS = 0.1, 0.015
 TRAIN_BROWSER_SECONDS = 0.09
 EVALUATION_BROWSER_SECONDS = 0.28
 # Views that an objective scores for each rollout in one inner step where likelihoods are not exact; else one.
-VIEWS = {"cj_grpo": 4, "espo": 2, "espo_unshared": 4}
+VIEWS = {"cj_grpo": 4, "flow_grpo": 4, "mdpo": 4, "espo": 2, "espo_unshared": 4}
+# Asking for the answer of every step takes about the forwards of sampling once more.
+ANSWERS = ("mdpo",)
 # Loading a policy, opening a cell's files and writing its checkpoint.
 START_SECONDS = 2.0
 BROWSER_START_SECONDS = 5.0
@@ -52,7 +54,8 @@ def training_cost(cell: Cell) -> Cost:
     per_view = UPDATE_SECONDS_PER_VIEW.get(cell.family, UNKNOWN_UPDATE_SECONDS)
     # Old scores are one forward, about a third of a forward and backward.
     update = per_view * views * (train["inner_steps"] + 1 / 3)
-    seconds = rollouts * (SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) + TRAIN_BROWSER_SECONDS + update)
+    sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * (2 if cell.objective.name in ANSWERS else 1)
+    seconds = rollouts * (sample + TRAIN_BROWSER_SECONDS + update)
     return Cost(train_rollouts=rollouts, seconds=seconds + START_SECONDS)
 
 
