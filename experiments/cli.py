@@ -77,22 +77,21 @@ def grid(
 
 @app.command()
 def train(
-    policy: Annotated[str, typer.Argument(help="A policy of the preset.")],
-    objective: Annotated[str, typer.Argument(help="An objective of the preset, or any registered one.")],
-    overrides: Overrides = None,
+    cell: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[PRESET] POLICY OBJECTIVE [KEY=VALUE]...",
+            help="A policy of the preset and any registered objective, also as policy=, objective=; then settings.",
+        ),
+    ],
     preset: Annotated[str, typer.Option(help="Preset that gives the other settings.")] = "quick",
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<policy>-<objective>.")] = None,
 ) -> None:
-    """Train one cell of a preset and evaluate it against its warm start."""
-    from experiments.commands import run_grid
+    """Train one cell of a preset and evaluate it against its warm start. Without a browser: train toy_sort espo."""
+    from experiments.commands import train_cell
 
-    # Named and then selected, so that an objective the preset does not have comes with its own defaults.
-    named = f"objectives.{objective}.name={objective}"
-    chosen = [f"policies=[{policy}]", named, f"objectives=[{objective}]", "controls=[]", f"seeds=[{seed}]"]
-    chosen += overrides or []
-    folder = out or Path("runs") / f"{policy}-{objective}"
-    raise typer.Exit(run_grid(preset, chosen, out=folder, is_dry_run=False))
+    raise typer.Exit(train_cell(cell, preset_name=preset, seed=seed, out=out))
 
 
 @app.command("eval")
