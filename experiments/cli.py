@@ -170,6 +170,25 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder, or the name of 
     raise typer.Exit(make_report(run))
 
 
+@app.command()
+def exact(
+    length: Annotated[int, typer.Option(min=2, max=8, help="Columns of the canvas.")] = 6,
+    letters: Annotated[int, typer.Option(min=2, max=5, help="Letters that a column may hold.")] = 3,
+    policies: Annotated[int, typer.Option(min=1, help="Policies to average over.")] = 2,
+    draws: Annotated[int, typer.Option(min=2, help="Draws of every random surrogate.")] = 32,
+    out: Annotated[Path, typer.Option(help="Folder of microscope.md and images/microscope.png.")] = Path("runs/exact"),
+) -> None:
+    """Compare every likelihood surrogate with the exact law of each sampler's order rule, by enumeration."""
+    from experiments.exact.report import Settings, write_microscope
+
+    if letters**length > MAX_COMPLETIONS:
+        raise ConfigError(f"{letters} letters in {length} columns are {letters**length} completions; take fewer than 5000")
+    quotas = tuple(quota for quota in (1, 2) if length % quota == 0)
+    settings = Settings(length=length, num_letters=letters, num_policies=policies, num_draws=draws, quotas=quotas)
+    print(f"wrote {write_microscope(settings, out)}")
+
+
+MAX_COMPLETIONS = 5000
 LISTABLE = {
     "objectives": "objective",
     "samplers": "sampler",

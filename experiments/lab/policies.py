@@ -27,7 +27,7 @@ TOY = "toy:"
 # Canvas and number of warm-start steps: enough that a policy is right in part, so that there is something to gain.
 CANVAS = {"toy_sort": 8, "toy_copy": 32}
 WARM_STEPS = {
-    "toy_sort": {"autoregressive": 150, "masked": 250, "slot": 250, "flow": 400},
+    "toy_sort": {"autoregressive": 75, "masked": 110, "slot": 110, "flow": 180},
     "toy_copy": {"autoregressive": 250, "masked": 350, "slot": 350, "flow": 500},
 }
 BATCH_SIZE = 64
