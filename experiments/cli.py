@@ -188,6 +188,25 @@ def exact(
     print(f"wrote {write_microscope(settings, out)}")
 
 
+@app.command()
+def cite(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick")) -> None:
+    """Print BibTeX of the methods that a run used."""
+    from experiments.cite import bibliography
+    from experiments.commands import run_folder
+
+    print(bibliography(run_folder(run)), end="")
+
+
+@app.command()
+def lab(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")]) -> None:
+    """Print and write (lab.md) which objectives of a run learn, which collapse, and which do neither."""
+    from experiments.commands import run_folder
+    from experiments.lab.table import write_table
+
+    root = run_folder(run)
+    print(write_table(root, json.loads((root / "config.json").read_text())), end="")
+
+
 MAX_COMPLETIONS = 5000
 LISTABLE = {
     "objectives": "objective",
