@@ -78,7 +78,7 @@ def with_step_rewards(
 def draw_answers(
     policy: BasePolicy, rollouts: Rollouts, generator: torch.Generator, *, batch_rows: int = 32
 ) -> Answers:
-    """Complete the canvas before every recorded step, at the rollouts' temperature; rows past their end score nothing."""
+    """Complete the canvas before every recorded step, at the rollouts' temperature. Rows past their end: no score."""
     recorded = _recorded(rollouts)
     assert recorded.canvases is not None
     before, after = recorded.canvases[:, :-1], recorded.canvases[:, 1:]
@@ -110,8 +110,8 @@ def last_step(recorded: Trajectory) -> Int[Tensor, " b"]:
 def _recorded(rollouts: Rollouts) -> Trajectory:
     if rollouts.trajectory is None or rollouts.trajectory.canvases is None:
         raise ConfigError(
-            "intermediate answers need recorded canvases, which these rollouts lack: the autoregressive family writes no "
-            "intermediate answer. Use a diffusion policy with a sampler that records its trajectory."
+            "intermediate answers need recorded canvases, which these rollouts lack: the autoregressive family has "
+            "no intermediate answer. Use a diffusion policy with a sampler that records its trajectory."
         )
     return rollouts.trajectory
 

@@ -182,7 +182,9 @@ def exact(
     from experiments.exact.report import Settings, write_microscope
 
     if letters**length > MAX_COMPLETIONS:
-        raise ConfigError(f"{letters} letters in {length} columns are {letters**length} completions; take fewer than 5000")
+        raise ConfigError(
+            f"{letters} letters in {length} columns are {letters**length} completions; take fewer than 5000"
+        )
     quotas = tuple(quota for quota in (1, 2) if length % quota == 0)
     settings = Settings(length=length, num_letters=letters, num_policies=policies, num_draws=draws, quotas=quotas)
     print(f"wrote {write_microscope(settings, out)}")

@@ -73,7 +73,7 @@ def train_cell(words: list[str], *, preset_name: str, seed: int, out: Path | Non
         named[key] = named[key] or (plain.pop(0) if plain else "")
     if plain or not named["objective"]:
         raise ConfigError(
-            f"'{' '.join(words)}' does not name one cell. Write `train masked espo`, or `train toy_sort objective=espo`."
+            f"'{' '.join(words)}' does not name one cell. Write `train masked espo` or `train toy_sort objective=espo`."
         )
     preset = load_preset(preset_name)
     policy = named["policy"] or next(iter(preset.policies))

@@ -19,7 +19,7 @@ logging.disable_progress_bar()
 
 
 def load(checkpoint: str, *, facts: dict[str, Any] | None = None, device: str = "cpu") -> BasePolicy:
-    """Load `builtin:<family>`, `toy:<environment>`, a checkpoint's folder or hub id, or the weights that a cell's seed folder holds."""
+    """Load `builtin:<family>`, `toy:<environment>`, a checkpoint's folder or hub id, or what a cell's seed trained."""
     if checkpoint.startswith(TOY):
         return load_toy(checkpoint, facts or {})
     record = Path(checkpoint) / "cell.json"

@@ -29,7 +29,9 @@ def known_tasks(preset: Preset, source: TaskSource, root: Path) -> TaskSource:
     return Without(source=source, excluded=frozenset(_known(root).get(task_digest(_used(preset, source)), {})))
 
 
-def checked_tasks(preset: Preset, session: EnvironmentSession | TextSession, root: Path, console: Console) -> TaskSource:
+def checked_tasks(
+    preset: Preset, session: EnvironmentSession | TextSession, root: Path, console: Console
+) -> TaskSource:
     """Self-check the tasks of this preset, unless that was done before; says what is left out and why."""
     tasks = _used(preset, session)
     known, key = _known(root), task_digest(tasks)

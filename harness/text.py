@@ -1,7 +1,7 @@
 """Text-only environments: a plan is judged by a few lines of Python, so that an idea is tried in seconds.
 
 `toy_sort`: write the digits of the instruction in rising order. `toy_copy`: write a plan that copies the fields of the
-instruction into the controls of a page, in the plan language. Both keep the records of the real environment, so trainer,
+instruction into the controls of a page, in the plan language. Both keep the real environment's records, so trainer,
 evaluation and statistics do not know the difference; nothing that is learned here says anything about the web.
 """
 
@@ -125,7 +125,7 @@ class ToyCopy(TextEnvironment):
     def draw_gold(self, random: Any) -> tuple[tuple[str, str], ...]:
         """Two (label, value) pairs, in the order of the page; the instruction may turn them round."""
         labels = random.sample(sorted(LABELS), 2)
-        return tuple((label, random.choice(LABELS[label])) for label in labels) + ((random.choice("01"), ""),)
+        return (*((label, random.choice(LABELS[label])) for label in labels), (random.choice("01"), ""))
 
     def make_task(self, split: str, index: int, gold: tuple[tuple[str, str], ...]) -> Task:
         """One gold field a pair."""

@@ -2,8 +2,8 @@
 
 The reward of a step is what its completed answer gains over the step before plus the mean of what follows; the loss is
 over all tokens that were still open, towards the completed answer. Departures: lambda is the canvas length over the
-number of *open* tokens, so that late steps weigh more (over newly written ones it is a constant); the last reward is the
-browser's.
+number of *open* tokens, so that late steps weigh more (over newly written ones it is a constant); the last reward is
+the browser's.
 """
 
 from __future__ import annotations
@@ -122,5 +122,7 @@ def temporal_rewards(rollouts: Rollouts) -> Float[Tensor, "b s"]:
 
 def _answers(rollouts: Rollouts) -> Answers:
     if rollouts.answers is None:
-        raise ConfigError("objective 'mdpo' needs intermediate answers, which these rollouts lack; see dllm_rl.answers.")
+        raise ConfigError(
+            "objective 'mdpo' needs intermediate answers, which these rollouts lack; see dllm_rl.answers."
+        )
     return rollouts.answers

@@ -1,1 +1,1 @@
-"""The likelihood microscope: every surrogate against the exact log-likelihood of what the sampler does, by enumeration."""
+"""The likelihood microscope: surrogates against the exact log-likelihood of what the sampler does, enumerated."""

@@ -51,7 +51,7 @@ def law(policy: EnumerablePolicy, rule: Callable[[State, int], Iterator[Choice]]
     """The law of a rule that reveals `quota` columns a step; the length must be a multiple of it."""
     ids = policy.completions()
     num, length = ids.shape
-    # Moments by mask of revealed columns: probability, E[c], E[c^2] of what follows, E[entropies + c]; all times probability.
+    # By mask of revealed columns, of what follows: probability, and times it E[c], E[c^2] and E[entropies + c].
     zero = torch.zeros(num, dtype=torch.float64)
     tables = {(1 << length) - 1: (zero + 1.0, zero, zero, zero)}
     bits = 1 << torch.arange(length)
@@ -124,7 +124,7 @@ def uniform(state: State, quota: int) -> Iterator[Choice]:
 
 
 def drawn(state: State, quota: int) -> Iterator[Choice]:
-    """Draw everywhere, keep what was drawn with the highest probability: every other draw must have been less likely."""
+    """Draw everywhere and keep the likeliest draws: every other draw must have been less likely."""
     open_columns = state.is_open.nonzero().squeeze(1).tolist()
     for columns in itertools.combinations(open_columns, quota):
         threshold = state.token[:, list(columns)].amin(-1)

@@ -82,7 +82,9 @@ class EnumerablePolicy(MaskedPolicy):
             totals=Rollouts.count_totals(valid, group_ids, mask),
         )
 
-    def score(self, prompt_ids, prompt_mask, canvas, *, columns=None, time=None, order=None, attention=None, is_shifted=None):  # noqa: E501
+    def score(
+        self, prompt_ids, prompt_mask, canvas, *, columns=None, time=None, order=None, attention=None, is_shifted=None
+    ):
         """Look up; the prompt is always the same one."""
         key = (attention, is_shifted)
         if key not in self._tables:

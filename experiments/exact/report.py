@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from statistics import mean
 
@@ -48,7 +49,7 @@ def examine(settings: Settings, on_progress: Callable[[str], None]) -> list[Rule
             for quota in settings.quotas:
                 on_progress(f"policy {seed + 1}/{settings.num_policies}: {rule}, {quota} a step")
                 truth, after = (law(each, choose, quota=quota) for each in (policy, other))
-                rows = all_rows(lambda item: drawn[item.label], truth, after, seed=seed)
+                rows = all_rows(drawn, truth, after, seed=seed)
                 found.setdefault((rule, quota), []).append((truth, rows))
     return [_average(rule, quota, parts) for (rule, quota), parts in found.items()]
 
@@ -84,7 +85,9 @@ def markdown(results: list[RuleResult], settings: Settings) -> str:
     """The page, all of it."""
     shown = next(item for item in results if item.rule == DEFAULT_RULE and item.quota == settings.quotas[0])
     one_each = [item for item in results if item.quota == settings.quotas[0]]
-    return _PAGE.format(
+    template = (resources.files("experiments.exact") / "page.md").read_text()
+    return template.format(
+        move=f"{MOVE:.0%}",
         length=settings.length,
         letters=settings.num_letters,
         completions=settings.num_letters**settings.length,
@@ -98,7 +101,10 @@ def markdown(results: list[RuleResult], settings: Settings) -> str:
 
 
 def _surrogate_table(result: RuleResult) -> str:
-    lines = ["| surrogate | used by | bias | distortion | sd of one draw | rank | change |", "|---|---|--:|--:|--:|--:|--:|"]
+    lines = [
+        "| surrogate | used by | bias | distortion | sd of one draw | rank | change |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
     for row in result.rows.values():
         numbers = (row.bias, row.distortion, row.deviation, row.rank, row.change)
         lines.append(f"| {row.label} | {row.used_by} | " + " | ".join(f"{value:.2f}" for value in numbers) + " |")
@@ -157,46 +163,3 @@ def write_microscope(settings: Settings, out: Path) -> Path:
     page = out / "microscope.md"
     page.write_text(markdown(results, settings))
     return page
-
-
-_PAGE = """\
-# The likelihood microscope
-
-Which surrogate of a diffusion policy's log-likelihood can be trusted? On a policy small enough to enumerate the question
-has an answer. `dllm-rl exact` writes this page: {letters} letters, {length} columns, so {completions} completions; masked
-diffusion; {policies} policies, each trained on a random Markov chain of letters; {draws} draws of every random surrogate.
-The truth is the exact probability of each completion under the *sampler's* rule, by dynamic programming over all sets of
-revealed columns. The surrogates come from the package's own views and scoring code.
-
-![Bias of the surrogates, and how their changes follow the true one](images/microscope.png)
-
-## Against the default rule: one column a step, most confident first
-
-In nats, over completions drawn from the exact law. *Bias*: mean of surrogate less truth. *Distortion*: standard deviation,
-over completions, of that difference; a constant bias cancels in a ratio, distortion does not. *Rank*: Spearman's rho with
-the truth over 256 sampled completions, one draw each. *Change*: correlation with the true change of the log-likelihood when
-all weights move by {move:.0%} of their scale: what the log-ratio of reinforcement learning has to follow.
-
-{surrogates}
-
-## The same question for every rule
-
-Correlation of changes, one column a step:
-
-{changes}
-
-Rank correlation:
-
-{ranks}
-
-## The rules
-
-*Selection gap*: expected sum of entropies at commit less the path's negative log-probability. It is 0 where the columns are
-chosen before anything is drawn. `drawn` draws everywhere and keeps the likeliest draws, as several public samplers do: its
-law is sharper than what its recorded log-probabilities say, and its gap is that hidden temperature.
-
-{rules}
-
-One toy, random chains, one kind of small step: a check of instruments, not a ranking of methods on language.
-"""
-_PAGE = _PAGE.replace("{move:.0%}", f"{MOVE:.0%}")

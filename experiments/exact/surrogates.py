@@ -7,7 +7,6 @@ Legend: d draws of views, n completions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,12 +37,17 @@ SURROGATES = (
     Surrogate(label="recorded path", used_by="cj_grpo, flow_grpo, agrpo", name=None, options={}),
     Surrogate(label="one step", used_by="grpo, gspo, rloo, wd1", name="grpo", options={}),
     Surrogate(
-        label="ELBO, 1 plain view", used_by="advantage_weighted_denoising", name="advantage_weighted_denoising", options={}
+        label="ELBO, 1 plain view",
+        used_by="advantage_weighted_denoising",
+        name="advantage_weighted_denoising",
+        options={},
     ),
     Surrogate(label="ELBO, 1 pair", used_by="espo in grid16", name="espo", options={"num_draws": 1}),
     Surrogate(label="ELBO, 2 pairs", used_by="espo, gdsd, stable_drl", name="espo", options={"num_draws": 2}),
     Surrogate(label="ELBO, 8 pairs", used_by="espo", name="espo", options={"num_draws": 8}),
-    Surrogate(label="ELBO, 16 plain views", used_by="bgpo", name="espo", options={"num_draws": 16, "antithetic": False}),
+    Surrogate(
+        label="ELBO, 16 plain views", used_by="bgpo", name="espo", options={"num_draws": 16, "antithetic": False}
+    ),
     Surrogate(label="full mask + mask + complement", used_by="coupled_grpo", name="coupled_grpo", options={}),
     Surrogate(label="hidden tokens of one level", used_by="unigrpo", name="unigrpo", options={}),
     Surrogate(label="left to right", used_by="just_grpo", name="just_grpo", options={}),
@@ -65,9 +69,9 @@ class Row:
     """How a surrogate does under one rule, over completions drawn from the rule's exact law, in nats.
 
     bias: mean of surrogate less truth. distortion: standard deviation over completions of that difference's mean; a
-    constant bias cancels in a ratio, this does not. deviation: standard deviation of one draw. rank: Spearman's rho with
-    the truth over a batch of completions, one draw each. change: Pearson correlation of its change with the true change
-    when all weights move a little.
+    constant bias cancels in a ratio, this does not. deviation: standard deviation of one draw. rank: Spearman's rho
+    with the truth over a batch of completions, one draw each. change: Pearson correlation of its change with the true
+    change when all weights move a little.
     """
 
     label: str
@@ -124,14 +128,12 @@ def compare_path(surrogate: Surrogate, truth: Law, moved: Law, *, seed: int) -> 
     return Row(**{**{name: getattr(row, name) for name in Row.__slots__}, "deviation": deviation})
 
 
-def all_rows(
-    drawn: Callable[[Surrogate], Estimates], truth: Law, moved: Law, *, seed: int
-) -> list[Row]:
-    """One row a surrogate."""
+def all_rows(drawn: dict[str, Estimates], truth: Law, moved: Law, *, seed: int) -> list[Row]:
+    """One row a surrogate; drawn: by label."""
     return [
         compare_path(item, truth, moved, seed=seed)
         if item.name is None
-        else compare(item, drawn(item), truth, moved, seed=seed)
+        else compare(item, drawn[item.label], truth, moved, seed=seed)
         for item in SURROGATES
     ]
 

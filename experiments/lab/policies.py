@@ -1,7 +1,7 @@
-"""Policies of the text-only toys: two layers of width 64 with a vocabulary of their own, warm-started when first asked for.
+"""Policies of the text-only toys: two layers of width 64, warm-started when first asked for.
 
-A warm start depends on the family and the toy alone (seed 0, one batch size), takes seconds, and is kept for the life of
-the process, so that all cells of a grid start from the same weights.
+A warm start depends on the family and the toy alone (seed 0, one batch size) and is kept for the life of the process,
+so that all cells of a grid start from the same weights.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The table of a grid of short runs: which objectives learn, which collapse, and which do neither, with what went with it.
+"""The table of a grid of short runs: which objectives learn, which collapse, which do neither.
 
-A run *collapsed* where its greedy reward ends below half of the warm start's, *learns* where it ends above the warm start
-by MARGIN, and otherwise does neither. An instrument check on one toy, not a ranking.
+A run *collapsed* where its greedy reward ends below half of the warm start's, *learns* where it ends above the warm
+start by MARGIN, and otherwise does neither. An instrument check on one toy, not a ranking.
 """
 
 from __future__ import annotations
@@ -77,9 +77,11 @@ def _largest(metrics: Sequence[dict[str, Any]], name: str) -> float | None:
 
 
 def markdown(runs: Sequence[Run]) -> str:
-    """One row an objective; for each policy greedy reward / largest ratio / largest gradient norm / entropy, and fates."""
+    """One row an objective; a policy's columns: greedy reward / ratio / gradient norm / entropy, and fates."""
     policies = list(dict.fromkeys(run.policy for run in runs))
-    lines = ["| objective | " + " | ".join(f"{policy}: reward / ratio / gradient / entropy | fate" for policy in policies)]
+    lines = [
+        "| objective | " + " | ".join(f"{policy}: reward / ratio / gradient / entropy | fate" for policy in policies)
+    ]
     lines[0] += " |"
     lines.append("|---" * (1 + 2 * len(policies)) + "|")
     for objective in dict.fromkeys(run.objective for run in runs):
@@ -90,7 +92,10 @@ def markdown(runs: Sequence[Run]) -> str:
         lines.append(f"| {objective} | " + " | ".join(cells) + " |")
     starts = ", ".join(f"{p} {next(run.warm_start for run in runs if run.policy == p):.2f}" for p in policies)
     never = [name for name in dict.fromkeys(run.objective for run in runs) if not _ever_learns(runs, name)]
-    lines += ["", f"Greedy reward of the warm start: {starts}. Largest ratios and gradient norms are over all steps and seeds."]
+    lines += [
+        "",
+        f"Greedy reward of the warm start: {starts}. Largest ratios and gradient norms are over all steps and seeds.",
+    ]
     lines.append(f"Known non-learners here: {', '.join(never) if never else 'none'}.")
     return "\n".join(lines) + "\n"
 

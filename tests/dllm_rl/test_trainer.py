@@ -211,7 +211,9 @@ def test_an_answer_keeps_what_the_step_wrote_and_ends_in_the_completion(tmp_path
     row = torch.arange(rollouts.num_rows)
     assert torch.equal(answers.ids[row, last], rollouts.completion_ids)
     first = (recorded.commit_step == 0) & rollouts.completion_mask
-    assert torch.equal(answers.ids[:, 0][first & answers.score[:, 0]], rollouts.completion_ids[first & answers.score[:, 0]])
+    assert torch.equal(
+        answers.ids[:, 0][first & answers.score[:, 0]], rollouts.completion_ids[first & answers.score[:, 0]]
+    )
     assert bool((answers.confidence[answers.score] > 0).all())
     assert bool((recorded.canvases[:, :-1][answers.score] == trainer.policy.mask_id).all())
     assert torch.equal(rollouts.step_rewards[:, -1], rollouts.rewards)

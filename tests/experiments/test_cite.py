@@ -8,7 +8,9 @@ from dllm_rl import registry
 from experiments.cite import entry, papers_of
 
 
-@pytest.mark.parametrize("name", [name for name, cls in registry.items("objective") if cls.__module__.startswith("obj")])
+@pytest.mark.parametrize(
+    "name", [name for name, cls in registry.items("objective") if cls.__module__.startswith("obj")]
+)
 def test_each_of_our_objectives_is_cited_in_full(name: str) -> None:
     (paper,) = papers_of(registry.get("objective", name))
     text = entry(paper, [f"objective {name}"])

@@ -1,4 +1,4 @@
-"""The microscope is exact: its laws sum to one, are what the real sampler does, and bound the surrogates as theory says."""
+"""The microscope is exact: its laws sum to one, are what the real sampler does, and judge surrogates right."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_chosen_path_is_the_likelihood_and_a_random_one_a_bound() -> None:
     for rule in ("left to right", "confidence", "entropy", "margin"):
         assert torch.allclose(law_of(rule).path_mean, law_of(rule).log_prob)
     random, weight = law_of("random"), law_of("random").log_prob.exp()
-    assert bool(((weight * (random.log_prob - random.path_mean)).sum() < 0.5))
+    assert bool((weight * (random.log_prob - random.path_mean)).sum() < 0.5)
     assert float(random.path_var.max()) > 1e-3
 
 

@@ -60,7 +60,9 @@ def test_the_two_by_eight_design_differs_in_the_method_and_its_mu_alone() -> Non
 @pytest.mark.parametrize("objective", ["mdpo", "spg"])
 def test_an_undefined_cell_of_the_study_is_refused_when_it_loads(objective: str) -> None:
     family = {"mdpo": "autoregressive", "spg": "flow"}[objective]
-    changed = [f"policies.flow={{checkpoint: 'builtin:{family}', sampler: {{name: ar}}}}"] if objective == "mdpo" else []
+    changed = (
+        [f"policies.flow={{checkpoint: 'builtin:{family}', sampler: {{name: ar}}}}"] if objective == "mdpo" else []
+    )
     preset = load_preset("study16", [*changed, f"objectives.mdpo={{name: {objective}, options: {{beta: 0.0}}}}"])
     with pytest.raises(ConfigError, match=f"cell flow-mdpo: objective '{objective}' is not defined for the family"):
         build_cells(preset)

@@ -1,4 +1,4 @@
-"""docs/adding_an_objective.md, followed literally: its files, an installed entry point, and every command that it gives."""
+"""docs/adding_an_objective.md, followed literally: its files, an entry point, and every command that it gives."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(command: str, package: Path) -> str:
 
 
 def test_the_page_gives_these_commands() -> None:
-    assert COMMANDS == ["pip install --editable .", *SHOWN]
+    assert ["pip install --editable .", *SHOWN] == COMMANDS
 
 
 SHOWN = {
@@ -71,13 +71,15 @@ def test_every_command_does_what_the_page_says(package: Path) -> None:
             assert text in shown, f"{command}: {shown}"
 
 
-def test_the_planted_mistake_is_answered_as_the_page_says(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_planted_mistake_is_answered_as_the_page_says(package: Path) -> None:
     code = (package / "geometric_mean" / "gmpo.py").read_text()
     reduction = "mean_of_rows(rollouts, -advantages * mean.exp())"
     assert reduction in code
     broken = code.replace(reduction, "(-advantages * rollouts.valid * mean.exp()).sum() / rollouts.num_rows")
     (package / "broken.py").write_text(broken.replace('"gmpo"', '"broken_gmpo"').replace("GMPO", "BrokenGMPO"))
-    check = "from dllm_rl.testing import check_objective\nfrom broken import BrokenGMPO\ncheck_objective(BrokenGMPO())\n"
+    check = (
+        "from dllm_rl.testing import check_objective\nfrom broken import BrokenGMPO\ncheck_objective(BrokenGMPO())\n"
+    )
     (package / "check_broken.py").write_text(check)
     with pytest.raises(AssertionError, match="'micro_batches': sum of the micro-batch losses"):
         run("python check_broken.py", package)
