@@ -134,7 +134,7 @@ def run_folder(run: Path) -> Path:
         if (folder / "config.json").is_file():
             return folder
     known = sorted(path.parent.name for path in Path("runs").glob("*/config.json"))
-    hint = f"Runs here: {', '.join(known)}." if known else f"Start one: dllm-rl grid quick."
+    hint = f"Runs here: {', '.join(known)}." if known else "Start one: dllm-rl grid quick."
     raise ConfigError(f"'{run}' is no run folder (it has no config.json). {hint}")
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from experiments.exact.policy import EnumerablePolicy
 
+NUM_TABLES = 5
 Choice = tuple[Bool[Tensor, "n l"], Float[Tensor, " n"]]
 
 
@@ -37,6 +38,9 @@ class State:
 class Law:
     """log_prob (n,): exact log-likelihood. path_mean, path_var (n,): of the recorded path log-probability, given x.
 
+    path_change (n,): what the recorded path's log-probability changes by, in the mean over the paths to x, when another
+    policy scores the recorded canvases; 0 where none was given.
+
     selection_gap: expected sum of commit entropies less the path's negative log-probability; 0 where what is drawn does
     not decide what is kept.
     """
@@ -44,35 +48,56 @@ class Law:
     log_prob: Float[Tensor, " n"]
     path_mean: Float[Tensor, " n"]
     path_var: Float[Tensor, " n"]
+    path_change: Float[Tensor, " n"]
     selection_gap: float
 
 
-def law(policy: EnumerablePolicy, rule: Callable[[State, int], Iterator[Choice]], *, quota: int = 1) -> Law:
-    """The law of a rule that reveals `quota` columns a step; the length must be a multiple of it."""
+def law(
+    policy: EnumerablePolicy,
+    rule: Callable[[State, int], Iterator[Choice]],
+    *,
+    quota: int = 1,
+    other: EnumerablePolicy | None = None,
+) -> Law:
+    """The law of a rule that reveals `quota` columns a step; the length must be a multiple of it.
+
+    other: a policy that scores the paths of this one, for `path_change`.
+    """
     ids = policy.completions()
     num, length = ids.shape
-    # By mask of revealed columns, of what follows: probability, and times it E[c], E[c^2] and E[entropies + c].
+    # By mask of revealed columns, of what follows: probability p; p E[c], p E[c^2], p E[entropies + c], p E[change of c].
     zero = torch.zeros(num, dtype=torch.float64)
-    tables = {(1 << length) - 1: (zero + 1.0, zero, zero, zero)}
+    tables: dict[int, tuple[Tensor, ...]] = {(1 << length) - 1: (zero + 1.0, zero, zero, zero, zero)}
     bits = 1 << torch.arange(length)
     for size in range(length - quota, -1, -quota):
         for revealed in itertools.combinations(range(length), size):
             state = _state(policy, ids, revealed)
+            scored = state if other is None else _state(other, ids, revealed)
+            shift = scored.token - state.token
             entropy = -(state.log_p.exp() * state.log_p).sum(-1)
-            total = [zero.clone() for _ in range(4)]
+            total = [zero.clone() for _ in range(NUM_TABLES)]
             for chosen, chance in rule(state, quota):
                 cost = (state.token * chosen).sum(-1)
                 weight = chance * cost.exp()
                 gap = ((entropy + state.token) * chosen).sum(-1)
-                p, first, second, gaps = _after(tables, sum(1 << i for i in revealed) + (chosen * bits).sum(-1))
+                p, first, second, gaps, changes = _after(
+                    tables, sum(1 << i for i in revealed) + (chosen * bits).sum(-1)
+                )
                 total[0] += weight * p
                 total[1] += weight * (cost * p + first)
                 total[2] += weight * (cost.square() * p + 2 * cost * first + second)
                 total[3] += weight * (gap * p + gaps)
-            tables[sum(1 << i for i in revealed)] = (total[0], total[1], total[2], total[3])
-    p, first, second, gaps = tables[0]
+                total[4] += weight * ((shift * chosen).sum(-1) * p + changes)
+            tables[sum(1 << i for i in revealed)] = tuple(total)
+    p, first, second, gaps, changes = tables[0]
     mean = first / p
-    return Law(log_prob=p.log(), path_mean=mean, path_var=second / p - mean.square(), selection_gap=float(gaps.sum()))
+    return Law(
+        log_prob=p.log(),
+        path_mean=mean,
+        path_var=second / p - mean.square(),
+        path_change=changes / p,
+        selection_gap=float(gaps.sum()),
+    )
 
 
 def _state(policy: EnumerablePolicy, ids: Int[Tensor, "n l"], revealed: tuple[int, ...]) -> State:
@@ -87,7 +112,7 @@ def _state(policy: EnumerablePolicy, ids: Int[Tensor, "n l"], revealed: tuple[in
 
 def _after(tables: dict[int, tuple[Tensor, ...]], masks: Int[Tensor, " n"]) -> tuple[Tensor, ...]:
     """Of each completion the entries at its own mask of revealed columns."""
-    found = [torch.zeros(len(masks), dtype=torch.float64) for _ in range(4)]
+    found = [torch.zeros(len(masks), dtype=torch.float64) for _ in range(NUM_TABLES)]
     for mask in masks.unique().tolist():
         here = masks == mask
         for entry, table in zip(found, tables[mask], strict=True):

@@ -48,7 +48,8 @@ def examine(settings: Settings, on_progress: Callable[[str], None]) -> list[Rule
         for rule, choose in RULES.items():
             for quota in settings.quotas:
                 on_progress(f"policy {seed + 1}/{settings.num_policies}: {rule}, {quota} a step")
-                truth, after = (law(each, choose, quota=quota) for each in (policy, other))
+                truth = law(policy, choose, quota=quota, other=other)
+                after = law(other, choose, quota=quota)
                 rows = all_rows(drawn, truth, after, seed=seed)
                 found.setdefault((rule, quota), []).append((truth, rows))
     return [_average(rule, quota, parts) for (rule, quota), parts in found.items()]

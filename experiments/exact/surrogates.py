@@ -121,8 +121,8 @@ def compare(surrogate: Surrogate, drawn: Estimates, truth: Law, moved: Law, *, s
 
 
 def compare_path(surrogate: Surrogate, truth: Law, moved: Law, *, seed: int) -> Row:
-    """The recorded path's log-probability: its moments given the completion are exact, nothing is drawn."""
-    estimates = Estimates(value=truth.path_mean[None], change=(moved.path_mean - truth.path_mean)[None])
+    """The recorded path's log-probability, and its change on the recorded canvases: exact moments, nothing is drawn."""
+    estimates = Estimates(value=truth.path_mean[None], change=truth.path_change[None])
     row = compare(surrogate, estimates, truth, moved, seed=seed)
     deviation = _mean(truth.path_var.clamp(min=0), truth.log_prob.exp()) ** 0.5
     return Row(**{**{name: getattr(row, name) for name in Row.__slots__}, "deviation": deviation})

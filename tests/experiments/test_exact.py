@@ -96,9 +96,19 @@ def uniform_order_elbo() -> torch.Tensor:
     return total / len(orders)
 
 
+def test_the_change_of_a_path_is_that_of_its_recorded_canvases() -> None:
+    """With a fixed order it is the true change; where the moved policy would choose another order it is not."""
+    other = moved(policy(), size=0.05, seed=0)
+    for rule in ("left to right", "confidence"):
+        truth, after = law(policy(), RULES[rule], other=other), law(other, RULES[rule])
+        error = (truth.path_change - (after.log_prob - truth.log_prob)).abs()
+        assert float(error.median()) < 1e-6
+        assert (float(error.max()) < 1e-6) == (rule == "left to right")
+
+
 def test_the_exact_surrogate_is_found_exact_and_a_wrong_one_is_not() -> None:
     other = moved(policy(), size=0.02, seed=0)
-    truth, after = law_of("left to right"), law(other, RULES["left to right"])
+    truth, after = law(policy(), RULES["left to right"], other=other), law(other, RULES["left to right"])
     drawn = estimate(surrogate("left to right"), policy(), other, num_draws=1, seed=0)
     row = compare(surrogate("left to right"), drawn, truth, after, seed=0)
     assert (row.bias, row.distortion, row.deviation) == pytest.approx((0.0, 0.0, 0.0), abs=1e-4)
