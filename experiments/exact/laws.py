@@ -65,7 +65,7 @@ def law(
     """
     ids = policy.completions()
     num, length = ids.shape
-    # By mask of revealed columns, of what follows: probability p; p E[c], p E[c^2], p E[entropies + c], p E[change of c].
+    # By mask of revealed columns, of what follows: p, p E[c], p E[c^2], p E[entropies + c], p E[change of c].
     zero = torch.zeros(num, dtype=torch.float64)
     tables: dict[int, tuple[Tensor, ...]] = {(1 << length) - 1: (zero + 1.0, zero, zero, zero, zero)}
     bits = 1 << torch.arange(length)
