@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dllm_rl import seeding
+from dllm_rl.answers import with_step_rewards
 from dllm_rl.checkpoint import load_state, save_state
 from dllm_rl.commit_order import commit_order, marked_steps
 from dllm_rl.errors import ConfigError
@@ -42,7 +43,8 @@ from dllm_rl.tracking import (
 )
 from dllm_rl.types import Rollouts, Views
 
-_PROVIDED = ("trajectory", "behaviour_log_probs", "temperature")
+_ALWAYS = ("trajectory", "behaviour_log_probs", "temperature")
+_ON_REQUEST = ("step_rewards", "answers")
 
 
 class TrainConfig(BaseModel):
@@ -52,6 +54,7 @@ class TrainConfig(BaseModel):
     at embeddings that a batch hardly touches; with 1e-8 those take full steps of noise (docs/lab_notebook.md).
     lr_scheduler_type (transformers' name): `linear` falls to zero over the run, and with it the last weights' noise.
     tracker: metrics go there too, beside metrics.jsonl; it changes no number.
+    micro_batch_rows: rows x views whose activations are held at a time; decides memory, not the result.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -156,7 +159,8 @@ class Trainer:
         if step in marked_steps(config.steps):
             append_rows(self.run_dir / COMMITS_FILE, [{"step": step, **commit_order(collected.rollouts)}])
         started = time.perf_counter()
-        metrics = self._update(step, collected.rollouts)
+        rollouts, metrics = self._answered(step, collected)
+        metrics |= self._update(step, rollouts)
         return {
             "step": step,
             **describe(collected),
@@ -166,6 +170,20 @@ class Trainer:
             "seconds/browser": collected.seconds_browser,
             "seconds/update": time.perf_counter() - started,
         }
+
+    def _answered(self, step: int, collected: Collected) -> tuple[Rollouts, dict[str, float]]:
+        """The rollouts with rewards of intermediate answers, where the objective requires them, and their cost."""
+        if "step_rewards" not in self.objective.requires:
+            return collected.rollouts, {}
+        answered = with_step_rewards(
+            self.policy,
+            collected.rollouts,
+            collected.tasks,
+            self.environment.score_many,
+            generator(self.config.seed, "answers", step),
+            batch_rows=self.config.micro_batch_rows,
+        )
+        return answered.rollouts, answered.metrics
 
     def _tasks_of(self, step: int) -> list[Task]:
         """The step's tasks: seeded permutations of all tasks, one after another, the same for every objective."""
@@ -186,11 +204,11 @@ class Trainer:
         return self.config.learning_rate * min(1.0, rising, falling)
 
     def _update(self, step: int, rollouts: Rollouts) -> dict[str, float]:
-        """mu optimiser steps on one batch; groups without variance are dropped first."""
+        """mu optimiser steps on one batch, without the rows that have no gradient."""
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate(step)
         advantages = self.objective.advantages(rollouts)
-        kept = _rows_with_signal(rollouts, advantages)
+        kept = _rows_with_gradient(rollouts, advantages, keeps_flat_groups=self.objective.needs_flat_groups)
         counted = {"rows_updated": float(kept.numel()), "rows_filtered": float(rollouts.num_rows - kept.numel())}
         if kept.numel() == 0:
             return counted
@@ -223,23 +241,28 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
         parts: list[tuple[int, dict[str, float]]] = []
-        for index in self._micro_batches(rollouts):
-            new = self.policy.view_log_probs(rollouts.rows(index), views.rows(index))
+        for index in self._loss_batches(rollouts, views):
+            rows, seen = rollouts.rows(index), views.rows(index)
+            new = self._leaf(rows, seen)
             if not torch.isfinite(new).all():
                 parts.append((len(index), {"nonfinite_log_probs": float((~torch.isfinite(new)).sum())}))
             loss = self.objective.loss(
-                rollouts.rows(index),
-                views.rows(index),
+                rows,
+                seen,
                 new,
                 new.detach() if old is None else old[:, index],
                 None if ref is None else ref[:, index],
                 advantages[index],
             )
-            self.accelerator.backward(loss.value)
+            # Views may hide nothing of these rows; then there is nothing to go backward from.
+            if new.requires_grad:
+                self.accelerator.backward(loss.value)
+                if new.is_leaf:
+                    self._second_pass(rows, seen, new)
             total += float(loss.value.detach())
             measured = dict(loss.metrics)
             if old is None:
-                measured |= inner_metrics(rollouts.rows(index), views.rows(index), new.detach())
+                measured |= inner_metrics(rows, seen, new.detach())
             parts.append((len(index), measured))
         norm = self.accelerator.clip_grad_norm_(self.policy.model.parameters(), self.config.max_grad_norm)
         is_finite = bool(torch.isfinite(torch.as_tensor(norm)))
@@ -252,12 +275,29 @@ class Trainer:
 
     @torch.no_grad()
     def _score(self, policy: BasePolicy, rollouts: Rollouts, views: Views) -> Tensor:
-        parts = [policy.view_log_probs(rollouts.rows(i), views.rows(i)) for i in self._micro_batches(rollouts)]
-        return torch.cat(parts, dim=1)
+        index = torch.arange(rollouts.num_rows).split(self.config.micro_batch_rows)
+        return torch.cat([policy.view_log_probs(rollouts.rows(i), views.rows(i)) for i in index], dim=1)
 
-    def _micro_batches(self, rollouts: Rollouts) -> Sequence[Tensor]:
+    def _loss_batches(self, rollouts: Rollouts, views: Views) -> Sequence[Tensor]:
+        """Rows of one call of the loss: all where rows of a group are coupled, else what fits with all its views."""
         index = torch.arange(rollouts.num_rows)
-        return [index] if self.objective.group_coupled else index.split(self.config.micro_batch_rows)
+        fitting = max(1, self.config.micro_batch_rows // views.num_views)
+        return [index] if self.objective.group_coupled else index.split(fitting)
+
+    def _leaf(self, rows: Rollouts, views: Views) -> Tensor:
+        """Scores to go backward from; where their activations would not fit, a leaf for `_second_pass`."""
+        if rows.num_rows * views.num_views > self.config.micro_batch_rows:
+            return self._score(self.policy, rows, views).requires_grad_()
+        return self.policy.view_log_probs(rows, views)
+
+    def _second_pass(self, rollouts: Rollouts, views: Views, leaf: Tensor) -> None:
+        """Score again piece by piece and go backward with the leaf's gradient: exact, for one more forward."""
+        assert leaf.grad is not None
+        for index in torch.arange(rollouts.num_rows).split(self.config.micro_batch_rows):
+            for view in torch.arange(views.num_views):
+                part = self.policy.view_log_probs(rollouts.rows(index), views.rows(index).views(view[None]))
+                if part.requires_grad:
+                    self.accelerator.backward((part * leaf.grad[view, index]).sum())
 
 
 def _check_combination(policy: BasePolicy, sampler: Sampler, objective: Objective, config: TrainConfig) -> None:
@@ -268,7 +308,7 @@ def _check_combination(policy: BasePolicy, sampler: Sampler, objective: Objectiv
         )
     if policy.family not in sampler.families:
         raise ConfigError(f"sampler '{sampler.name}' draws from: {', '.join(sampler.families)}, not {policy.family}.")
-    lacking = sorted(set(objective.requires) - set(_PROVIDED))
+    lacking = sorted(set(objective.requires) - {*_ALWAYS, *_ON_REQUEST})
     if lacking:
         names = ", ".join(lacking)
         raise ConfigError(f"objective '{objective.name}' needs {names}, which this trainer does not record.")
@@ -287,8 +327,10 @@ def _frozen(policy: BasePolicy) -> BasePolicy:
     return reference
 
 
-def _rows_with_signal(rollouts: Rollouts, advantages: Tensor) -> Tensor:
-    """Valid rows of groups in which any advantage is not zero."""
+def _rows_with_gradient(rollouts: Rollouts, advantages: Tensor, *, keeps_flat_groups: bool) -> Tensor:
+    """Valid rows, of groups in which any advantage is not zero unless flat groups count too."""
+    if keeps_flat_groups:
+        return rollouts.valid.nonzero().squeeze(1)
     is_live = (advantages.reshape(rollouts.num_rows, -1) != 0).any(dim=1) & rollouts.valid
     groups = rollouts.group_ids[is_live].unique()
     return (torch.isin(rollouts.group_ids, groups) & rollouts.valid).nonzero().squeeze(1)

@@ -17,12 +17,13 @@ from experiments.grid import Cell
 from experiments.runner import OnEvent
 from experiments.units import TaskSource, Unit, select_tasks
 from harness.session import EnvironmentSession
+from harness.text import TextSession
 
 
 class LocalExecutor:
     """Runs units in this process. All share one environment session, and with it the site server and the browsers."""
 
-    def __init__(self, session: EnvironmentSession, source: TaskSource, *, device: str = "cpu") -> None:
+    def __init__(self, session: EnvironmentSession | TextSession, source: TaskSource, *, device: str = "cpu") -> None:
         self._session = session
         self._source = source
         self._device = device

@@ -84,22 +84,21 @@ def grid(
 
 @app.command()
 def train(
-    policy: Annotated[str, typer.Argument(help="A policy of the preset.")],
-    objective: Annotated[str, typer.Argument(help="An objective of the preset, or any registered one.")],
-    overrides: Overrides = None,
+    cell: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[PRESET] POLICY OBJECTIVE [KEY=VALUE]...",
+            help="A policy of the preset and any registered objective, also as policy=, objective=; then settings.",
+        ),
+    ],
     preset: Annotated[str, typer.Option(help="Preset that gives the other settings.")] = "quick",
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<policy>-<objective>.")] = None,
 ) -> None:
-    """Train one cell of a preset and evaluate it against its warm start."""
-    from experiments.commands import run_grid
+    """Train one cell of a preset and evaluate it against its warm start. Without a browser: train toy_sort espo."""
+    from experiments.commands import train_cell
 
-    # Named and then selected, so that an objective the preset does not have comes with its own defaults.
-    named = f"objectives.{objective}.name={objective}"
-    chosen = [f"policies=[{policy}]", named, f"objectives=[{objective}]", "controls=[]", f"seeds=[{seed}]"]
-    chosen += overrides or []
-    folder = out or Path("runs") / f"{policy}-{objective}"
-    raise typer.Exit(run_grid(preset, chosen, out=folder, is_dry_run=False))
+    raise typer.Exit(train_cell(cell, preset_name=preset, seed=seed, out=out))
 
 
 @app.command("eval")
@@ -218,6 +217,46 @@ def diagnose(
     raise typer.Exit(show_diagnosis(path, as_json=as_json))
 
 
+@app.command()
+def exact(
+    length: Annotated[int, typer.Option(min=2, max=8, help="Columns of the canvas.")] = 6,
+    letters: Annotated[int, typer.Option(min=2, max=5, help="Letters that a column may hold.")] = 3,
+    policies: Annotated[int, typer.Option(min=1, help="Policies to average over.")] = 2,
+    draws: Annotated[int, typer.Option(min=2, help="Draws of every random surrogate.")] = 32,
+    out: Annotated[Path, typer.Option(help="Folder of microscope.md and images/microscope.png.")] = Path("runs/exact"),
+) -> None:
+    """Compare every likelihood surrogate with the exact law of each sampler's order rule, by enumeration."""
+    from experiments.exact.report import Settings, write_microscope
+
+    if letters**length > MAX_COMPLETIONS:
+        raise ConfigError(
+            f"{letters} letters in {length} columns are {letters**length} completions; take fewer than 5000"
+        )
+    quotas = tuple(quota for quota in (1, 2) if length % quota == 0)
+    settings = Settings(length=length, num_letters=letters, num_policies=policies, num_draws=draws, quotas=quotas)
+    print(f"wrote {write_microscope(settings, out)}")
+
+
+@app.command()
+def cite(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick")) -> None:
+    """Print BibTeX of the methods that a run used."""
+    from experiments.cite import bibliography
+    from experiments.commands import run_folder
+
+    print(bibliography(run_folder(run)), end="")
+
+
+@app.command()
+def lab(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")]) -> None:
+    """Print and write (lab.md) which objectives of a run learn, which collapse, and which do neither."""
+    from experiments.commands import run_folder
+    from experiments.lab.table import write_table
+
+    root = run_folder(run)
+    print(write_table(root, json.loads((root / "config.json").read_text())), end="")
+
+
+MAX_COMPLETIONS = 5000
 LISTABLE = {
     "objectives": "objective",
     "samplers": "sampler",

@@ -20,6 +20,7 @@ from experiments.units import GridPlan, TaskSource, Unit, plan_grid
 
 if TYPE_CHECKING:
     from harness.session import EnvironmentSession
+    from harness.text import TextSession
 
 FAILED = 1
 STATES = ("done", "stopped", "running", "failed", "owed")
@@ -54,8 +55,40 @@ def run_grid(preset_name: str, overrides: list[str], *, out: Path | None, is_dry
     return _conclude(statuses, console)
 
 
+def train_cell(words: list[str], *, preset_name: str, seed: int, out: Path | None) -> int:
+    """Train one cell: `[PRESET] POLICY OBJECTIVE`, or with `policy=`, `objective=`; other `key=value` are overrides.
+
+    Without a policy the preset's first is taken.
+    """
+    named = {"policy": "", "objective": ""}
+    plain, overrides = [], []
+    for word in words:
+        key, separator, value = word.partition("=")
+        if separator and key in named:
+            named[key] = value
+        else:
+            (overrides if separator else plain).append(word)
+    if plain and plain[0] in preset_names():
+        preset_name = plain.pop(0)
+        if len(plain) == 1 and not named["objective"]:
+            named["objective"] = plain.pop()
+    for key in named:
+        named[key] = named[key] or (plain.pop(0) if plain else "")
+    if plain or not named["objective"]:
+        raise ConfigError(
+            f"'{' '.join(words)}' does not name one cell. Write `train masked espo` or `train toy_sort objective=espo`."
+        )
+    preset = load_preset(preset_name)
+    policy = named["policy"] or next(iter(preset.policies))
+    objective = named["objective"]
+    # Named and then selected, so that an objective the preset does not have comes with its own defaults.
+    chosen = [f"policies=[{policy}]", f"objectives.{objective}.name={objective}", f"objectives=[{objective}]"]
+    chosen += [f"seeds=[{seed}]", *(["controls=[]"] if preset.controls.by_role() else []), *overrides]
+    return run_grid(preset_name, chosen, out=out or Path("runs") / f"{policy}-{objective}", is_dry_run=False)
+
+
 def _run_owed(
-    plan: GridPlan, owed: list[Unit], session: EnvironmentSession, source: TaskSource, console: Console
+    plan: GridPlan, owed: list[Unit], session: EnvironmentSession | TextSession, source: TaskSource, console: Console
 ) -> dict[str, Status]:
     ahead = f", the rest takes about {duration(sum(unit.cost.seconds for unit in owed))} on two cores" if owed else ""
     finished = f"{len(plan.units) - len(owed)} are finished already{ahead}."
@@ -109,7 +142,7 @@ def run_folder(run: Path) -> Path:
         if (folder / "config.json").is_file():
             return folder
     known = sorted(path.parent.name for path in Path("runs").glob("*/config.json"))
-    hint = f"Runs here: {', '.join(known)}." if known else f"Start one: dllm-rl grid {preset_names()[-1]}."
+    hint = f"Runs here: {', '.join(known)}." if known else "Start one: dllm-rl grid quick."
     raise ConfigError(f"'{run}' is no run folder (it has no config.json). {hint}")
 
 
