@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from playwright.async_api import Browser, Playwright
@@ -33,7 +34,10 @@ _ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+    # No name but ours has an address, and what is not loopback goes to a proxy that nobody runs (port 9, "discard").
+    "--host-resolver-rules=MAP *.localhost 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+    "--proxy-server=http://127.0.0.1:9",
+    "--proxy-bypass-list=127.0.0.1;localhost;*.localhost",
 )
 
 
@@ -56,18 +60,18 @@ def system_chromium() -> str | None:
     return found or next((path for path in _MAC_PATHS if Path(path).exists()), None)
 
 
-async def launch(playwright: Playwright) -> Browser:
+async def launch(playwright: Playwright, extra: Sequence[str] = ()) -> Browser:
     """Launch Playwright's own Chromium where it is installed, else the system's. Raises BrowserMissingError.
 
     Playwright's driver ends the browser when it is told to, on SIGINT, and when this process is gone (its pipe closes).
     """
     if not os.environ.get(ENV_OVERRIDE) and _has_own(playwright):
-        return await playwright.chromium.launch(args=arguments())
+        return await playwright.chromium.launch(args=[*arguments(), *extra])
     path = system_chromium()
     if path is None:
         raise BrowserMissingError(_how_to_install())
     try:
-        return await playwright.chromium.launch(executable_path=path, args=arguments())
+        return await playwright.chromium.launch(executable_path=path, args=[*arguments(), *extra])
     except PlaywrightError as error:
         if "Executable doesn't exist" in str(error) or "shared libraries" in str(error):
             raise BrowserMissingError(f"Chromium at {path} does not start: {error}. {_how_to_install()}") from error
