@@ -44,13 +44,16 @@ class BrowserPool:
     isolation "context": a new context for every rollout, whose requests are intercepted. "page": a tab is used again
     after cookies, storage and history were cleared, which is verified at the next load; it is recycled after 200
     rollouts, since its process grows. "origin": the same, under a host name of its own for every rollout. "arena": see
-    `harness.arena`. arguments: further launch arguments of Chromium.
+    `harness.arena`. arguments: further launch arguments of Chromium. is_headful: in a window.
     """
 
-    def __init__(self, *, recycle_after: int = RECYCLE_PAGE_AFTER, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, recycle_after: int = RECYCLE_PAGE_AFTER, arguments: Sequence[str] = (), is_headful: bool = False
+    ) -> None:
         self.pace = Pace()
         self.recycle_after = recycle_after
         self.arguments = tuple(arguments)
+        self.is_headful = is_headful
         self._playwright: Playwright | None = None
         self._current: _Running | None = None
         self._all: list[_Running] = []
@@ -158,7 +161,7 @@ class BrowserPool:
                 if self._playwright is None:
                     self._playwright = await async_playwright().start()
                 browser = await asyncio.wait_for(
-                    chromium.launch(self._playwright, self.arguments), self.pace.seconds(30)
+                    chromium.launch(self._playwright, self.arguments, is_headful=self.is_headful), self.pace.seconds(30)
                 )
                 running = _Running(browser=browser, pid=await _browser_pid(browser))
                 self._all.append(running)

@@ -26,6 +26,7 @@ _MAC_PATHS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
+WATCHABLE_MS = 200
 _ARGUMENTS = (
     "--disable-gpu",
     "--disable-quic",
@@ -60,22 +61,40 @@ def system_chromium() -> str | None:
     return found or next((path for path in _MAC_PATHS if Path(path).exists()), None)
 
 
-async def launch(playwright: Playwright, extra: Sequence[str] = ()) -> Browser:
+async def launch(playwright: Playwright, extra: Sequence[str] = (), *, is_headful: bool = False) -> Browser:
     """Launch Playwright's own Chromium where it is installed, else the system's. Raises BrowserMissingError.
 
     Playwright's driver ends the browser when it is told to, on SIGINT, and when this process is gone (its pipe closes).
+    is_headful: in a window, slowly enough to watch; see `can_show`.
     """
+    given = [*arguments(), *extra]
+    if is_headful:
+        return await playwright.chromium.launch(
+            executable_path=full_chromium(), args=given, headless=False, slow_mo=WATCHABLE_MS
+        )
     if not os.environ.get(ENV_OVERRIDE) and _has_own(playwright):
-        return await playwright.chromium.launch(args=[*arguments(), *extra])
+        return await playwright.chromium.launch(args=given)
     path = system_chromium()
     if path is None:
         raise BrowserMissingError(_how_to_install())
     try:
-        return await playwright.chromium.launch(executable_path=path, args=[*arguments(), *extra])
+        return await playwright.chromium.launch(executable_path=path, args=given)
     except PlaywrightError as error:
         if "Executable doesn't exist" in str(error) or "shared libraries" in str(error):
             raise BrowserMissingError(f"Chromium at {path} does not start: {error}. {_how_to_install()}") from error
         raise
+
+
+def full_chromium() -> str | None:
+    """Path of a Chromium of the system that can open a window, or None."""
+    paths = [path for name in SYSTEM_NAMES if "headless" not in name and (path := shutil.which(name))]
+    return next((path for path in [*paths, *_MAC_PATHS] if Path(path).exists()), None)
+
+
+def can_show() -> bool:
+    """Whether this machine has a display and a Chromium with windows."""
+    has_display = sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    return has_display and full_chromium() is not None
 
 
 def _has_own(playwright: Playwright) -> bool:

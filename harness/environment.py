@@ -26,7 +26,8 @@ from harness.outcome import Evidence
 from harness.outcome_cache import Audit, Key, OutcomeCache
 from harness.quarantine import Quarantine
 from harness.reward import success
-from harness.rollout import ServerView, execute
+from harness.recording import Recorder
+from harness.rollout import Execution, ServerView, execute
 from harness.scoring import score_plan
 from harness.scout import scout
 from harness.scout_cache import ScoutCache, default_cache_dir, sites_digest
@@ -55,6 +56,7 @@ class FormEnvironment:
         self.server = SiteServer()
         self.quarantined: dict[str, str] = {}
         self.quarantine = Quarantine()
+        self.recorder = Recorder(folder=Path(self.settings.trace_dir)) if self.settings.trace_dir else None
         self._cache = ScoutCache(Path(self.settings.cache_dir or default_cache_dir()))
         self._tasks: dict[str, tuple[Task, ...]] = {}
         self._scouting: dict[str, asyncio.Lock] = {}
@@ -144,6 +146,8 @@ class FormEnvironment:
                     mode = isolation or self.settings.isolation
                     # What an arena loses may be its neighbour's doing, so it is run again in a tab of its own.
                     mode = "page" if mode == "arena" and attempt else mode
+                    # A trace is one context's, so a recorded rollout has one of its own.
+                    mode = "context" if self.recorder else mode
                     result = await self._attempt(task, page, parsed, chosen, mode, is_fresh=attempt > 0)
                     self.quarantine.served(task.site)
                     return replace(result, num_attempts=attempt + 1)
@@ -211,27 +215,35 @@ class FormEnvironment:
         try:
             async with asyncio.timeout(self.pool.pace.seconds(ROLLOUT_SECONDS)):
                 async with self.pool.tab(isolation, is_fresh=is_fresh) as tab:
+                    if self.recorder:
+                        await self.recorder.start(tab)
                     started = time.perf_counter()
                     await tab.goto(self.server.start_url(task.site, rollout_id))
                     loaded = time.perf_counter() - started
                     with attribute("execute"):
                         execution = await execute(tab, executor, plan, page, server)
-            execution.seconds["load"] = loaded
-            return outcomes.judge(
-                Evidence(
-                    task=task,
-                    page=page,
-                    plan=plan,
-                    execution=execution,
-                    submissions=self.server.submissions(rollout_id),
-                    pages_reached=self.server.pages_reached(rollout_id),
-                    defaults=site_defaults(make_site(task.site)),
-                )
-            )
+                    execution.seconds["load"] = loaded
+                    result = self._judge(task, page, plan, execution, rollout_id)
+                    if self.recorder:
+                        await self.recorder.stop(tab, task, result)
+            return result
         except TimeoutError:
             raise EnvironmentFaultError("the rollout did not end in time") from None
         finally:
             self.server.forget(rollout_id)
+
+    def _judge(self, task: Task, page: Page, plan: Plan, execution: Execution, rollout_id: str) -> Outcome:
+        return outcomes.judge(
+            Evidence(
+                task=task,
+                page=page,
+                plan=plan,
+                execution=execution,
+                submissions=self.server.submissions(rollout_id),
+                pages_reached=self.server.pages_reached(rollout_id),
+                defaults=site_defaults(make_site(task.site)),
+            )
+        )
 
     async def _scout(self, site_key: str) -> Page:
         ids: list[str] = []

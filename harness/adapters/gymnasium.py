@@ -6,6 +6,7 @@ rollout that the environment lost is truncated instead of terminated, with rewar
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -21,7 +22,9 @@ from harness.settings import FormSettings
 
 ID = "dllm_rl/Forms-v0"
 # Latin letters with accents, punctuation and the line end: all that the built-in sites write.
-CHARACTERS = "\n" + "".join(map(chr, (*range(32, 127), *range(160, 384), *range(0x2010, 0x2030))))
+CHARACTERS = "\n" + "".join(
+    map(chr, (*range(32, 127), *range(160, 592), *range(0x1E00, 0x1F00), *range(0x2010, 0x2030)))
+)
 MAX_OBSERVATION = 32_000
 
 
@@ -53,7 +56,8 @@ class FormsEnv(gymnasium.Env[str, str]):
         (outcome,) = self._session.run_many([(self._task, action)])
         feedback = "\n".join(item.note for item in outcome.actions)
         readable = "".join(letter if letter in CHARACTERS else "?" for letter in feedback)[:MAX_OBSERVATION]
-        info = {"outcome": outcome, "is_success": outcome.is_success, "is_valid": outcome.is_valid}
+        # Timings are no fact of an episode; equal seeds and actions give equal infos.
+        info = {"outcome": replace(outcome, seconds={}), "is_success": outcome.is_success, "is_valid": outcome.is_valid}
         return readable, self._reward(outcome).value, outcome.is_valid, not outcome.is_valid, info
 
     def close(self) -> None:
