@@ -25,8 +25,8 @@ from harness.faults import EnvironmentFaultError, attribute
 from harness.outcome import Evidence
 from harness.outcome_cache import Audit, Key, OutcomeCache
 from harness.quarantine import Quarantine
-from harness.reward import success
 from harness.recording import Recorder
+from harness.reward import success
 from harness.rollout import Execution, ServerView, execute
 from harness.scoring import score_plan
 from harness.scout import scout

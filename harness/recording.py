@@ -1,4 +1,4 @@
-"""Keeps what the browser saw: a Playwright trace and a last screenshot a rollout, of the last few rollouts that failed."""
+"""Keeps what the browser saw of the last few rollouts that failed: a Playwright trace and a last screenshot."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ class FormSettings:
     shares_identical: equal (task, plan) pairs of one call are run once. caches_outcomes: so are those of all calls.
     audit_every: one in so many of the outcomes that were not run for this reason is run after all, and must be equal.
     cache_dir: where scouted sites are kept; None for the user's cache folder.
-    trace_dir: where traces and screenshots of the last 20 failed rollouts are kept; None for nowhere. Every rollout then
-    runs in a context of its own.
+    trace_dir: where traces and screenshots of the last 20 failed rollouts are kept; None for nowhere. Every rollout
+    then runs in a context of its own.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What plans earn that did not do the task: `python -m experiments.bench.gaming_audit [tasks]`, table for docs/harness.md."""
+"""What plans earn that did not do the task, as a table: `python -m experiments.bench.gaming_audit [tasks]`."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ MAX_OBSERVATION = 32_000
 
 
 class FormsEnv(gymnasium.Env[str, str]):
-    """One task an episode. split, reward: names as the rest of the project has them. Further options: `FormSettings`."""
+    """One task an episode. split, reward: names as everywhere in the project. Further options: `FormSettings`."""
 
     metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own convention
 

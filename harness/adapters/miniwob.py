@@ -39,7 +39,8 @@ START = """(seed) => {
   core.startEpisodeReal();
   document.querySelectorAll('input, textarea, select, button').forEach((element, at) => {
     if (!element.name) element.name = element.id || `control${at}`;
-    if (element.matches('[type=radio], [type=checkbox]') && !element.labels.length) element.ariaLabel = element.id || `${at}`;
+    const isBox = element.matches('[type=radio], [type=checkbox]');
+    if (isBox && !element.labels.length) element.ariaLabel = element.id || `${at}`;
   });
 }"""
 RESULT = "() => [Boolean(WOB_DONE_GLOBAL), Number(WOB_RAW_REWARD_GLOBAL)]"

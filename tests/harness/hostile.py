@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Plans that mean harm, from a seed: schemes, encodings, huge values, control characters, names of prototypes."""
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from pathlib import Path
 class Sockets:
     """connected: addresses that a TCP connection was tried to. num_datagrams: sent by UDP, wherever to.
 
-    A UDP "connect" sends nothing (Chromium asks the routing table in this way whether there is IPv6), so it is no event.
+    A UDP "connect" sends nothing: in this way Chromium asks whether there is IPv6. It does not count.
     """
 
     connected: tuple[str, ...]

@@ -1,8 +1,9 @@
-"""Broken networks, servers, browsers and drivers: nothing of it becomes the agent's, no task is lost, nothing is left."""
+"""Broken networks, servers, browsers, drivers: nothing of it becomes the agent's, no task is lost, nothing is left."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ import pytest
 from dllm_rl.tasks import Fault, Outcome, Task
 from harness import tab
 from harness.environment import FormEnvironment
+from harness.faults import AgentDeadlineError, EnvironmentFaultError
 from harness.quarantine import Quarantine
 from harness.reward import success
 from harness.session import EnvironmentSession
@@ -43,11 +45,14 @@ def descendants(root: int) -> set[int]:
     return found
 
 
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 async def none_left(before: set[int], seconds: float = 20.0) -> bool:
     deadline = time.monotonic() + seconds
-    while left := descendants(os.getpid()) - before:
+    while descendants(os.getpid()) - before:
         if time.monotonic() > deadline:
-            print("left:", [(Path(f"/proc/{pid}/cmdline").read_bytes()[:80]) for pid in left])
             return False
         await asyncio.sleep(0.1)
     return True
@@ -104,8 +109,8 @@ def test_killed_processes_lose_no_rollout_and_leave_none(session: EnvironmentSes
         own = descendants(os.getpid()) - before
         chosen = {
             "browser": set(environment.pool.pids),
-            "renderers": {pid for pid in own if b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()},
-            "driver": {pid for pid in own if b"playwright" in Path(f"/proc/{pid}/cmdline").read_bytes()},
+            "renderers": {pid for pid in own if b"--type=renderer" in command_line(pid)},
+            "driver": {pid for pid in own if b"playwright/driver" in command_line(pid)},
         }
         is_killed = False
 
@@ -139,16 +144,11 @@ def test_a_page_that_goes_wild_leaves_the_pool_alive(lab: Lab, script: str, monk
     async def visit(seconds: float) -> str:
         async with lab.pool.tab("page") as opened:
             await opened.goto(lab.base_url)
-            try:
-                await opened.call("perform", {"steps": [step], "pages": pages}, seconds=seconds, is_action=True)
-            finally:
-                assert len(opened.dialogs) in range(301)
+            await opened.call("perform", {"steps": [step], "pages": pages}, seconds=seconds, is_action=True)
         return "done"
 
-    try:
+    with contextlib.suppress(EnvironmentFaultError, AgentDeadlineError):
         assert lab.run(visit(1.0)) == "done"
-    except Exception as error:
-        assert type(error).__name__ in ("EnvironmentFaultError", "AgentDeadlineError"), error
     lab.show("<h1>W</h1><form><button type=button>Go</button></form>")
     assert lab.run(visit(5.0)) == "done"
 

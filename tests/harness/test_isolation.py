@@ -74,8 +74,8 @@ def test_a_tab_with_a_data_base_is_thrown_away(lab: Lab) -> None:
     assert lab.run(opened_again())
 
 
-DIALOGS = """<h1>D</h1><form><button type=button onclick="alert('a'); this.form.out.value = confirm('b') + '' + prompt('c')">
-Ask</button><input name=out aria-label=Out></form>"""
+DIALOGS = """<h1>D</h1><form><button type=button onclick="alert('a');
+this.form.out.value = confirm('b') + '' + prompt('c')">Ask</button><input name=out aria-label=Out></form>"""
 
 
 def test_dialogs_are_answered_alike_and_stay_with_their_rollout(lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""Nothing leaves loopback, whatever a plan says or a page tries; what was asked for is read at the browser's sockets."""
+"""Nothing leaves loopback, whatever a plan says or a page tries: read at the browser's sockets, not in the page."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ try { new WebSocket("ws://203.0.113.7/"); } catch {}
 navigator.serviceWorker?.register("/sw.js").catch(() => {});
 (async () => { const peer = new RTCPeerConnection({ iceServers: [{ urls: "stun:203.0.113.7:3478" }] });
   peer.createDataChannel("x"); await peer.setLocalDescription(await peer.createOffer()); })();
-addEventListener("click", () => { window.open("http://evil.example/w"); navigator.geolocation.getCurrentPosition(() => {}); });
+addEventListener("click", () => { window.open("http://evil.example/w"); });
 </script>"""
 
 
@@ -116,6 +116,9 @@ def test_a_page_that_tries_to_get_out_cannot(lab: Lab, tmp_path: Path, isolation
                         page = {"number": 1, "title": "E", "keys": ["text name"]}
                         await tab.call("perform", {"steps": [step], "pages": [page]}, seconds=3)
                 await asyncio.sleep(0.5)
+                deadline = asyncio.get_running_loop().time() + 20
+                while len(tab.context.pages) > 1 and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
                 assert len(tab.context.pages) == 1
                 state = "navigator.permissions.query({ name: 'geolocation' }).then((answer) => answer.state)"
                 assert await tab.page.evaluate(state) == "denied"
