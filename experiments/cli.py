@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 new_app = typer.Typer(help="Write the template of a plug-in.", no_args_is_help=True)
 app.add_typer(new_app, name="new")
+sites_app = typer.Typer(help="The built-in sites, on their own.", no_args_is_help=True)
+app.add_typer(sites_app, name="sites")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings laid over the preset.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<preset>.")]
@@ -254,6 +256,36 @@ def lab(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a p
 
     root = run_folder(run)
     print(write_table(root, json.loads((root / "config.json").read_text())), end="")
+
+
+@app.command()
+def replay(
+    run: Annotated[
+        Path, typer.Argument(help="Run folder, name of a preset, or a .parquet or .jsonl file of rollouts.")
+    ],
+    rollout: Annotated[
+        str,
+        typer.Argument(help="Row of the table (from 0), or STEP.ROW of a rollouts.jsonl, below CELL/seedK/ in a run."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the trace and the screenshot.")] = Path("runs/replay"),
+    headless: Annotated[bool, typer.Option("--headless", help="No window, even where there is a display.")] = False,
+) -> None:
+    """Run one recorded rollout again in the browser, show it, and say whether its outcome is the same."""
+    from experiments.replay import replay_rollout
+
+    raise typer.Exit(replay_rollout(run, rollout, out=out, is_headless=headless))
+
+
+@sites_app.command("serve")
+def serve_sites(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")] = 8123,
+    split: Annotated[str, typer.Option(help="Tasks that are offered.")] = "test",
+    count: Annotated[int, typer.Option(min=1, help="How many of them.")] = 60,
+) -> None:
+    """Serve the built-in sites and their tasks on loopback, for agents of other people."""
+    from experiments.serve_sites import serve
+
+    raise typer.Exit(serve(port=port, split=split, count=count))
 
 
 MAX_COMPLETIONS = 5000

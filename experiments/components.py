@@ -54,6 +54,11 @@ def build_reward(component: Component) -> Callable[[Outcome], RewardRecord]:
 
 def build_session(component: Component) -> EnvironmentSession | TextSession:
     """The environment of a grid; nothing is started before the first rollout."""
+    return EnvironmentSession(form_settings(component))
+
+
+def form_settings(component: Component) -> FormSettings:
+    """Settings of the form environment, its options checked."""
     cls = registry.get("environment", component.name)
     if issubclass(cls, TextEnvironment):
         if component.options:
@@ -68,4 +73,4 @@ def build_session(component: Component) -> EnvironmentSession | TextSession:
     lists_as_tuples: dict[str, Any] = {
         key: tuple(item) if isinstance(item, list) else item for key, item in component.options.items()
     }
-    return EnvironmentSession(FormSettings(**lists_as_tuples))
+    return FormSettings(**lists_as_tuples)
