@@ -38,6 +38,13 @@ BUILT_IN = {"hidden_size": 128, "intermediate_size": 336, "num_hidden_layers": 4
 LARGE = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 11, "num_attention_heads": 12}
 
 
+class Box:
+    """Holds a tensor that autograd saved, and can be watched for its end."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+
 class Held:
     """Bytes that autograd holds for backward now, and the most it held; see `held_tensors`."""
 
@@ -52,7 +59,7 @@ class Held:
             self.now += size
             self.peak = max(self.peak, self.now)
         self._count[key] = self._count.get(key, 0) + 1
-        box = SimpleNamespace(tensor=tensor)
+        box = Box(tensor)
         weakref.finalize(box, self._drop, key, size)
         return box
 

@@ -26,6 +26,8 @@ from harness.text import TextEnvironment
 TOY = "toy:"
 # Canvas and number of warm-start steps: enough that a policy is right in part, so that there is something to gain.
 CANVAS = {"toy_sort": 8, "toy_copy": 32}
+# Where answers have fixed columns, the model is told the column; sorting is too easy with it.
+NUM_COLUMNS = {"toy_sort": 0, "toy_copy": 32}
 WARM_STEPS = {
     "toy_sort": {"autoregressive": 75, "masked": 110, "slot": 110, "flow": 180},
     "toy_copy": {"autoregressive": 250, "masked": 350, "slot": 350, "flow": 500},
@@ -49,7 +51,7 @@ def _warm_started(name: str, family: str) -> BasePolicy:
     environment = registry.get("environment", name)()
     tasks = environment.tasks("train")
     shown = [_demonstration(environment, task) for task in tasks]
-    policy = _untrained(family, _tokenizer(shown), CANVAS[name])
+    policy = _untrained(family, _tokenizer(shown), name)
     passes = WARM_STEPS[name][family] * BATCH_SIZE
     config = WarmStartConfig(passes=passes, batch_size=BATCH_SIZE, warmup_steps=20, is_mixed_precision=False)
     warm_start(policy, shown, config)
@@ -60,14 +62,13 @@ def _demonstration(environment: TextEnvironment, task: Any) -> Demonstration:
     return Demonstration(prompt=render_prompt(task, environment.page(task)), plan=environment.gold_plan(task))
 
 
-def _untrained(family: str, words: PreTrainedTokenizerFast, canvas_length: int) -> BasePolicy:
+def _untrained(family: str, words: PreTrainedTokenizerFast, name: str) -> BasePolicy:
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"vocab_size": len(words), "pad_token_id": words.pad_token_id, "num_columns": NUM_COLUMNS[name]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = TinyForPlans(
-            TinyConfig(vocab_size=len(words), pad_token_id=words.pad_token_id, has_time=family == "flow", **sizes)
-        )
-    facts = PolicyFacts(family=family, max_prompt=96, canvas_length=canvas_length, slot_size=2)  # type: ignore[arg-type]
+        model = TinyForPlans(TinyConfig(has_time=family == "flow", **sizes))
+    facts = PolicyFacts(family=family, max_prompt=96, canvas_length=CANVAS[name], slot_size=2)  # type: ignore[arg-type]
     return registry.get("policy", family)(model.eval(), words, facts)
 
 

@@ -76,12 +76,12 @@ def test_the_table_says_what_learned_what_fell_and_what_did_neither() -> None:
     common = {"policy": "slow", "warm_start": 0.6, "ratio_max": 2.0, "grad_norm_max": 0.5, "entropy": 0.4}
     runs = [
         Run(objective="good", reward=0.8, **common),
-        Run(objective="good", reward=0.61, **common),
+        Run(objective="good", reward=0.62, **common),
         Run(objective="bad", reward=0.2, **common),
         Run(objective="idle", reward=0.6, **common),
     ]
     text = markdown(runs)
-    assert "| good | 0.70 / 2 / 0.5 / 0.40 | learns 1/2, does not learn 1/2 |" in text
+    assert "| good | 0.71 / 2 / 0.5 / 0.40 | learns 1/2, does not learn 1/2 |" in text
     assert "collapses 1/1" in text
     assert "Known non-learners here: bad, idle." in text
 
