@@ -27,6 +27,8 @@ class Signal:
     relative: float = 0.4
 
 
+# What a run is judged by; the rest may be a cause.
+OUTCOMES = ("reward", "success")
 SIGNALS: tuple[Signal, ...] = (
     Signal(name="reward", bad="down", least=0.05),
     Signal(name="success", bad="down", least=0.05),
@@ -67,7 +69,7 @@ def departure(series: Series, signal: Signal, window: int) -> Departure | None:
     size = max(3, window // 2)
     means = trailing_mean(series.values, size)
     first = float(np.median(series.values[:window]))
-    rises = signal.name in ("reward", "success")
+    rises = signal.name in OUTCOMES
     base = np.maximum.accumulate(means) if rises else np.full(len(means), first)
     margin = np.maximum(signal.least, signal.relative * np.abs(base)) + 3 * noise_of(series.values) / np.sqrt(size)
     change = means - base
@@ -88,6 +90,7 @@ def departure(series: Series, signal: Signal, window: int) -> Departure | None:
 
 
 def departures(metrics: Sequence[Mapping[str, Any]], window: int) -> tuple[Departure, ...]:
-    """All departures of a run (metrics under uniform names), earliest first."""
+    """All departures of a run (metrics under uniform names), earliest first; of equal ones, what is no outcome."""
     found = [departure(read_series(metrics, signal.name), signal, window) for signal in SIGNALS]
-    return tuple(sorted((item for item in found if item is not None), key=lambda item: item.step))
+    kept = [item for item in found if item is not None]
+    return tuple(sorted(kept, key=lambda item: (item.step, item.signal in OUTCOMES)))

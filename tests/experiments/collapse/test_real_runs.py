@@ -52,7 +52,7 @@ BROKEN = {
     "gameable reward": Broken(
         kind="drift",
         first={"parse_valid", "completion_length", "eos_share"},
-        settings={"reward": pays_for_length, "learning_rate": 7e-4, "steps": 32},
+        settings={"reward": pays_for_length, "learning_rate": 7e-4, "inner_steps": 1, "steps": 40},
     ),
     "broken site": Broken(
         kind="environment",

@@ -139,7 +139,8 @@ def test_commit_orders_are_shown_where_the_order_is_the_policys_own(grid):
     for record in orders["masked-grpo"]:
         assert all(sum(row) == pytest.approx(1, abs=1e-4) for row in record["shares"])
     page = (grid / "report.html").read_text()
-    assert page.count('<svg class="heat"') == 3 * 4
+    # Of masked-grpo, masked-espo and the negative control, three each.
+    assert page.count('<svg class="heat"') == 3 * 3
 
 
 @pytest.mark.browser
