@@ -11,7 +11,7 @@ STAMPS = $(VENV)/.stamps
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup grid test check format report doctor clean
+.PHONY: help setup grid test soak check format report doctor clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ grid: setup  ## Run a grid (PRESET=quick, OVERRIDES="train.steps=4") and write i
 
 test: setup  ## All tests, those with a real browser included
 	$(BIN)/python -m pytest
+
+soak: setup  ## The ten-thousands: faults, hostile plans, clean rollouts, training broken on purpose (hours)
+	$(BIN)/python -m pytest -m soak -o addopts="-q --strict-markers -s" tests
 
 check: setup  ## Style, types and package walls
 	$(BIN)/ruff check .

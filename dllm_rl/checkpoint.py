@@ -44,7 +44,7 @@ def load_state(run_dir: Path, *, model: torch.nn.Module, optimiser: torch.optim.
     folder = next((run_dir / n for n in (_FOLDER, _FOLDER + ".old") if (run_dir / n / "state.json").is_file()), None)
     if folder is None:
         return 0
-    record: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    record = _record(folder)
     for name, digest in record["files"].items():
         if not (folder / name).is_file() or _hash(folder / name) != digest:
             raise CheckpointError(
@@ -54,6 +54,17 @@ def load_state(run_dir: Path, *, model: torch.nn.Module, optimiser: torch.optim.
     model.load_state_dict(load_file(folder / "model.safetensors"))
     optimiser.load_state_dict(torch.load(folder / "optimiser.pt", weights_only=True))
     return int(record["step"])
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / "state.json").read_text())
+        return {"step": int(record["step"]), "files": dict(record["files"])}
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(
+            f"'{folder / 'state.json'}' cannot be read: the disk or a crash damaged it. "
+            f"Delete '{folder}' to start this run again from its warm start."
+        ) from None
 
 
 def _hash(path: Path) -> str:

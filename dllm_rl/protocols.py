@@ -97,6 +97,7 @@ class Objective(Protocol):
     requires: tuple[str, ...]
     needs_old: bool
     needs_ref: bool
+    needs_flat_groups: bool
     separable: bool
     group_coupled: bool
     max_inner_steps: int | None

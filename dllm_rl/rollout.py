@@ -61,6 +61,10 @@ class EnvironmentLike(Protocol):
         """Outcomes of plans, in order; isolation and executor as the environment names them, None for its default."""
         ...
 
+    def score_many(self, pairs: Sequence[tuple[Task, str]]) -> Sequence[float]:
+        """Cheap scores of plans, without running them; the gold plan scores 1."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:

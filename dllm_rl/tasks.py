@@ -144,7 +144,8 @@ class Outcome:
 
     is_submitted: the server accepted a submission. is_clean: every field that is not gold was received at its default.
     pages_reached / num_pages: progress through a wizard (1-based count of pages seen, out of those on the gold path).
-    num_rejected: submissions that the server answered with an error page. seconds: wall time by phase.
+    num_rejected: submissions that the server answered with an error page. errors_by_rejection: how many errors each of
+    them showed, in order. seconds: wall time by phase.
     """
 
     task_id: str
@@ -161,6 +162,7 @@ class Outcome:
     num_pages: int = 1
     num_submissions: int = 0
     num_rejected: int = 0
+    errors_by_rejection: tuple[int, ...] = ()
     num_attempts: int = 1
     seconds: dict[str, float] = field(default_factory=dict)
 

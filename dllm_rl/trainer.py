@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -20,7 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dllm_rl import seeding
+from dllm_rl.answers import with_step_rewards
 from dllm_rl.checkpoint import load_state, save_state
+from dllm_rl.commit_order import commit_order, marked_steps
 from dllm_rl.errors import ConfigError
 from dllm_rl.generators import generator
 from dllm_rl.metrics import combine, describe, inner_metrics
@@ -28,15 +30,32 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Objective, Sampler
 from dllm_rl.rollout import Collected, EnvironmentLike, RewardFunction, collect
 from dllm_rl.tasks import Task
-from dllm_rl.tracking import append_rows, truncate_rows
+from dllm_rl.tracking import (
+    COMMITS_FILE,
+    METRICS_FILE,
+    ROLLOUTS_FILE,
+    Tracker,
+    append_rows,
+    require_tracker,
+    trackable,
+    tracked,
+    truncate_rows,
+)
 from dllm_rl.types import Rollouts, Views
 
-_PROVIDED = ("trajectory", "behaviour_log_probs", "temperature")
-METRICS_FILE, ROLLOUTS_FILE = "metrics.jsonl", "rollouts.jsonl"
+_ALWAYS = ("trajectory", "behaviour_log_probs", "temperature")
+_ON_REQUEST = ("step_rewards", "answers")
 
 
 class TrainConfig(BaseModel):
-    """Settings of a training run. learning_rate 0 trains nothing and is the null control."""
+    """Settings of a training run. learning_rate 0 trains nothing and is the null control.
+
+    adam_epsilon: floor under AdamW's divisor. Policy gradients of a small policy are near 1e-4 a weight, far smaller
+    at embeddings that a batch hardly touches; with 1e-8 those take full steps of noise (docs/lab_notebook.md).
+    lr_scheduler_type (transformers' name): `linear` falls to zero over the run, and with it the last weights' noise.
+    tracker: metrics go there too, beside metrics.jsonl; it changes no number.
+    micro_batch_rows: rows x views whose activations are held at a time; decides memory, not the result.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,11 +70,17 @@ class TrainConfig(BaseModel):
     micro_batch_rows: int = Field(32, ge=1)
     checkpoint_every: int = Field(5, ge=1)
     weight_decay: float = Field(0.0, ge=0)
+    adam_epsilon: float = Field(1e-8, gt=0)
     warmup_steps: int = Field(0, ge=0)
+    lr_scheduler_type: Literal["constant", "linear"] = "constant"
+    tracker: Tracker | None = None
 
 
 class Trainer:
-    """Trains one policy with one objective. `train` continues from `run_dir` if a checkpoint is there."""
+    """Trains one policy with one objective. `train` continues from `run_dir` if a checkpoint is there.
+
+    on_step gets each row of metrics; where it returns True the state is saved and training ends there.
+    """
 
     def __init__(
         self,
@@ -68,33 +93,54 @@ class Trainer:
         tasks: Sequence[Task],
         config: TrainConfig,
         run_dir: Path,
-        on_step: Callable[[dict[str, Any]], None] | None = None,
+        on_step: Callable[[dict[str, Any]], bool | None] | None = None,
     ) -> None:
         _check_combination(policy, sampler, objective, config)
         self.policy, self.sampler, self.objective = policy, sampler, objective
         self.environment, self.reward, self.tasks, self.config = environment, reward, list(tasks), config
         self.run_dir, self.on_step = run_dir, on_step
-        self.accelerator = Accelerator(cpu=policy.device.type == "cpu")
+        require_tracker(config.tracker)
+        self.accelerator = Accelerator(
+            cpu=policy.device.type == "cpu", log_with=config.tracker, project_dir=str(run_dir)
+        )
         self.reference = _frozen(policy) if objective.needs_ref else None
         optimiser = torch.optim.AdamW(
-            policy.model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+            policy.model.parameters(),
+            lr=config.learning_rate,
+            betas=(0.9, 0.99),
+            eps=config.adam_epsilon,
+            weight_decay=config.weight_decay,
         )
         self.model, self.optimiser = self.accelerator.prepare(policy.model, optimiser)
         policy.model.eval()
 
-    def train(self) -> None:
-        """Run the steps that are still owed; writes metrics, rollouts and checkpoints as it goes."""
+    def train(self, *, until: int | None = None) -> None:
+        """Run the steps that are still owed; writes metrics, rollouts and checkpoints as it goes.
+
+        until: end after this many steps, of the schedule of all.
+        """
         self.run_dir.mkdir(parents=True, exist_ok=True)
+        with tracked(self.accelerator, self.run_dir, self.config.model_dump()):
+            self._train(self.config.steps if until is None else min(until, self.config.steps))
+
+    def _train(self, num_steps: int) -> None:
         first = load_state(self.run_dir, model=self.policy.model, optimiser=self.optimiser)
-        for name in (METRICS_FILE, ROLLOUTS_FILE):
+        for name in (METRICS_FILE, ROLLOUTS_FILE, COMMITS_FILE):
             truncate_rows(self.run_dir / name, before_step=first)
-        for step in range(first, self.config.steps):
+        for step in range(first, num_steps):
             row = self._one_step(step)
             append_rows(self.run_dir / METRICS_FILE, [row])
-            if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.config.steps:
-                save_state(self.run_dir, step=step + 1, model=self.policy.model, optimiser=self.optimiser)
-            if self.on_step is not None:
-                self.on_step(row)
+            self.accelerator.log(trackable(row), step=step)
+            is_saved = (step + 1) % self.config.checkpoint_every == 0 or step + 1 == num_steps
+            if is_saved:
+                self._save(step + 1)
+            if self.on_step is not None and self.on_step(row):
+                if not is_saved:
+                    self._save(step + 1)
+                return
+
+    def _save(self, num_steps: int) -> None:
+        save_state(self.run_dir, step=num_steps, model=self.policy.model, optimiser=self.optimiser)
 
     def _one_step(self, step: int) -> dict[str, Any]:
         config = self.config
@@ -110,8 +156,11 @@ class Trainer:
             temperature=config.temperature,
         )
         append_rows(self.run_dir / ROLLOUTS_FILE, _log_rows(step, collected))
+        if step in marked_steps(config.steps):
+            append_rows(self.run_dir / COMMITS_FILE, [{"step": step, **commit_order(collected.rollouts)}])
         started = time.perf_counter()
-        metrics = self._update(step, collected.rollouts)
+        rollouts, metrics = self._answered(step, collected)
+        metrics |= self._update(step, rollouts)
         return {
             "step": step,
             **describe(collected),
@@ -121,6 +170,20 @@ class Trainer:
             "seconds/browser": collected.seconds_browser,
             "seconds/update": time.perf_counter() - started,
         }
+
+    def _answered(self, step: int, collected: Collected) -> tuple[Rollouts, dict[str, float]]:
+        """The rollouts with rewards of intermediate answers, where the objective requires them, and their cost."""
+        if "step_rewards" not in self.objective.requires:
+            return collected.rollouts, {}
+        answered = with_step_rewards(
+            self.policy,
+            collected.rollouts,
+            collected.tasks,
+            self.environment.score_many,
+            generator(self.config.seed, "answers", step),
+            batch_rows=self.config.micro_batch_rows,
+        )
+        return answered.rollouts, answered.metrics
 
     def _tasks_of(self, step: int) -> list[Task]:
         """The step's tasks: seeded permutations of all tasks, one after another, the same for every objective."""
@@ -133,15 +196,19 @@ class Trainer:
         return chosen
 
     def _rate(self, step: int) -> float:
-        warmup = self.config.warmup_steps
-        return self.config.learning_rate * min(1.0, (step + 1) / warmup if warmup else 1.0)
+        """Learning rate of a step: linear warm-up, then constant or falling to zero at the end."""
+        warmup, steps = self.config.warmup_steps, self.config.steps
+        rising = (step + 1) / warmup if warmup else 1.0
+        is_falling = self.config.lr_scheduler_type == "linear" and steps > warmup
+        falling = (steps - step) / (steps - warmup) if is_falling else 1.0
+        return self.config.learning_rate * min(1.0, rising, falling)
 
     def _update(self, step: int, rollouts: Rollouts) -> dict[str, float]:
-        """mu optimiser steps on one batch; groups without variance are dropped first."""
+        """mu optimiser steps on one batch, without the rows that have no gradient."""
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate(step)
         advantages = self.objective.advantages(rollouts)
-        kept = _rows_with_signal(rollouts, advantages)
+        kept = _rows_with_gradient(rollouts, advantages, keeps_flat_groups=self.objective.needs_flat_groups)
         counted = {"rows_updated": float(kept.numel()), "rows_filtered": float(rollouts.num_rows - kept.numel())}
         if kept.numel() == 0:
             return counted
@@ -174,23 +241,28 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
         parts: list[tuple[int, dict[str, float]]] = []
-        for index in self._micro_batches(rollouts):
-            new = self.policy.view_log_probs(rollouts.rows(index), views.rows(index))
+        for index in self._loss_batches(rollouts, views):
+            rows, seen = rollouts.rows(index), views.rows(index)
+            new = self._leaf(rows, seen)
             if not torch.isfinite(new).all():
                 parts.append((len(index), {"nonfinite_log_probs": float((~torch.isfinite(new)).sum())}))
             loss = self.objective.loss(
-                rollouts.rows(index),
-                views.rows(index),
+                rows,
+                seen,
                 new,
                 new.detach() if old is None else old[:, index],
                 None if ref is None else ref[:, index],
                 advantages[index],
             )
-            self.accelerator.backward(loss.value)
+            # Views may hide nothing of these rows; then there is nothing to go backward from.
+            if new.requires_grad:
+                self.accelerator.backward(loss.value)
+                if new.is_leaf:
+                    self._second_pass(rows, seen, new)
             total += float(loss.value.detach())
             measured = dict(loss.metrics)
             if old is None:
-                measured |= inner_metrics(rollouts.rows(index), views.rows(index), new.detach())
+                measured |= inner_metrics(rows, seen, new.detach())
             parts.append((len(index), measured))
         norm = self.accelerator.clip_grad_norm_(self.policy.model.parameters(), self.config.max_grad_norm)
         is_finite = bool(torch.isfinite(torch.as_tensor(norm)))
@@ -203,12 +275,29 @@ class Trainer:
 
     @torch.no_grad()
     def _score(self, policy: BasePolicy, rollouts: Rollouts, views: Views) -> Tensor:
-        parts = [policy.view_log_probs(rollouts.rows(i), views.rows(i)) for i in self._micro_batches(rollouts)]
-        return torch.cat(parts, dim=1)
+        index = torch.arange(rollouts.num_rows).split(self.config.micro_batch_rows)
+        return torch.cat([policy.view_log_probs(rollouts.rows(i), views.rows(i)) for i in index], dim=1)
 
-    def _micro_batches(self, rollouts: Rollouts) -> Sequence[Tensor]:
+    def _loss_batches(self, rollouts: Rollouts, views: Views) -> Sequence[Tensor]:
+        """Rows of one call of the loss: all where rows of a group are coupled, else what fits with all its views."""
         index = torch.arange(rollouts.num_rows)
-        return [index] if self.objective.group_coupled else index.split(self.config.micro_batch_rows)
+        fitting = max(1, self.config.micro_batch_rows // views.num_views)
+        return [index] if self.objective.group_coupled else index.split(fitting)
+
+    def _leaf(self, rows: Rollouts, views: Views) -> Tensor:
+        """Scores to go backward from; where their activations would not fit, a leaf for `_second_pass`."""
+        if rows.num_rows * views.num_views > self.config.micro_batch_rows:
+            return self._score(self.policy, rows, views).requires_grad_()
+        return self.policy.view_log_probs(rows, views)
+
+    def _second_pass(self, rollouts: Rollouts, views: Views, leaf: Tensor) -> None:
+        """Score again piece by piece and go backward with the leaf's gradient: exact, for one more forward."""
+        assert leaf.grad is not None
+        for index in torch.arange(rollouts.num_rows).split(self.config.micro_batch_rows):
+            for view in torch.arange(views.num_views):
+                part = self.policy.view_log_probs(rollouts.rows(index), views.rows(index).views(view[None]))
+                if part.requires_grad:
+                    self.accelerator.backward((part * leaf.grad[view, index]).sum())
 
 
 def _check_combination(policy: BasePolicy, sampler: Sampler, objective: Objective, config: TrainConfig) -> None:
@@ -219,7 +308,7 @@ def _check_combination(policy: BasePolicy, sampler: Sampler, objective: Objectiv
         )
     if policy.family not in sampler.families:
         raise ConfigError(f"sampler '{sampler.name}' draws from: {', '.join(sampler.families)}, not {policy.family}.")
-    lacking = sorted(set(objective.requires) - set(_PROVIDED))
+    lacking = sorted(set(objective.requires) - {*_ALWAYS, *_ON_REQUEST})
     if lacking:
         names = ", ".join(lacking)
         raise ConfigError(f"objective '{objective.name}' needs {names}, which this trainer does not record.")
@@ -238,8 +327,10 @@ def _frozen(policy: BasePolicy) -> BasePolicy:
     return reference
 
 
-def _rows_with_signal(rollouts: Rollouts, advantages: Tensor) -> Tensor:
-    """Valid rows of groups in which any advantage is not zero."""
+def _rows_with_gradient(rollouts: Rollouts, advantages: Tensor, *, keeps_flat_groups: bool) -> Tensor:
+    """Valid rows, of groups in which any advantage is not zero unless flat groups count too."""
+    if keeps_flat_groups:
+        return rollouts.valid.nonzero().squeeze(1)
     is_live = (advantages.reshape(rollouts.num_rows, -1) != 0).any(dim=1) & rollouts.valid
     groups = rollouts.group_ids[is_live].unique()
     return (torch.isin(rollouts.group_ids, groups) & rollouts.valid).nonzero().squeeze(1)

@@ -84,6 +84,23 @@ class Trajectory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What each denoising step would have answered, had the policy written all that was still open at once.
+
+    ids: the completed canvas of a step, closed at its EOS. score: what the step itself drew, before that EOS.
+    confidence: probability of each drawn token under the policy that sampled, 0 where not scored.
+    """
+
+    ids: Int[Tensor, "b s l"]
+    score: Bool[Tensor, "b s l"]
+    confidence: Float[Tensor, "b s l"]
+
+    def rows(self, index: Tensor) -> Answers:
+        """The rows of this index."""
+        return _map(self, lambda tensor: tensor[index])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completions:
     """What a sampler returns. mask: 1 on scored tokens (EOS included; FILL and everything after EOS excluded).
 
@@ -117,7 +134,8 @@ class Rollouts:
 
     valid: False where the environment lost the rollout; such a row has no gradient and moves no baseline.
     behaviour_log_probs: as the sampler recorded them (compared as a metric, never used as the old policy).
-    step_rewards: rewards of intermediate answers, last column the environment's. temperature: of the sampler.
+    answers, step_rewards: intermediate answers and their rewards, the environment's from a row's last step on; recorded
+      only for objectives that require step_rewards. temperature: of the sampler.
     """
 
     prompt_ids: Int[Tensor, "b p"]
@@ -132,6 +150,7 @@ class Rollouts:
     totals: Totals
     step_rewards: Float[Tensor, "b s"] | None = None
     step_entropy: Float[Tensor, "b s"] | None = None
+    answers: Answers | None = None
     temperature: float = 1.0
 
     @property
@@ -142,7 +161,8 @@ class Rollouts:
     def rows(self, index: Tensor) -> Rollouts:
         """The rows of this index; `totals` stays that of the whole step, so that micro-batch losses add up."""
         trajectory = None if self.trajectory is None else self.trajectory.rows(index)
-        return replace(_map(self, lambda tensor: tensor[index]), trajectory=trajectory)
+        answers = None if self.answers is None else self.answers.rows(index)
+        return replace(_map(self, lambda tensor: tensor[index]), trajectory=trajectory, answers=answers)
 
     @staticmethod
     def count_totals(valid: Tensor, group_ids: Tensor, completion_mask: Tensor) -> Totals:

@@ -8,19 +8,22 @@ from typing import Any
 import torch
 
 from dllm_rl.evaluation import evaluate
+from dllm_rl.tracking import METRICS_FILE, read_rows
 from dllm_rl.trainer import TrainConfig, Trainer
 from experiments import policies
+from experiments.collapse.online import OnlineDiagnosis
 from experiments.components import build_objective, build_reward, build_sampler
 from experiments.grid import Cell
 from experiments.runner import OnEvent
 from experiments.units import TaskSource, Unit, select_tasks
 from harness.session import EnvironmentSession
+from harness.text import TextSession
 
 
 class LocalExecutor:
     """Runs units in this process. All share one environment session, and with it the site server and the browsers."""
 
-    def __init__(self, session: EnvironmentSession, source: TaskSource, *, device: str = "cpu") -> None:
+    def __init__(self, session: EnvironmentSession | TextSession, source: TaskSource, *, device: str = "cpu") -> None:
         self._session = session
         self._source = source
         self._device = device
@@ -31,11 +34,21 @@ class LocalExecutor:
         return self._evaluate(self._load(unit.cell), unit.cell, on_event)
 
     def cell(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
-        """Train (or resume) in the unit's folder, then evaluate the last checkpoint: nothing is selected."""
+        """Train (or resume) in the unit's folder, then evaluate the last checkpoint: nothing is selected.
+
+        A run that an alarm stops is evaluated as it stands, on the same tasks and noise as every other.
+        """
         cell = unit.cell
         self._set_threads(cell)
+        alarms = OnlineDiagnosis(on_alarm=cell.on_alarm, folder=unit.folder)
+        stopped_at = alarms.replay(read_rows(unit.folder / METRICS_FILE))
         policy = self._load(cell)
         config = TrainConfig(**cell.train, seed=unit.seed)
+
+        def on_step(row: dict[str, Any]) -> bool:
+            on_event(row)
+            return alarms.observe(row)
+
         Trainer(
             policy=policy,
             sampler=build_sampler(cell.sampler, temperature=config.temperature),
@@ -45,8 +58,8 @@ class LocalExecutor:
             tasks=select_tasks(self._source, cell.training_tasks.split, cell.training_tasks.max_tasks),
             config=config,
             run_dir=unit.folder,
-            on_step=on_event,
-        ).train()
+            on_step=on_step,
+        ).train(until=None if stopped_at is None else stopped_at + 1)
         return self._evaluate(policy, cell, on_event)
 
     def _load(self, cell: Cell) -> Any:
@@ -56,7 +69,7 @@ class LocalExecutor:
         settings = cell.evaluation
         return evaluate(
             policy=policy,
-            sampler=build_sampler(cell.sampler, temperature=settings.temperature),
+            sampler=build_sampler(cell.evaluation_sampler or cell.sampler, temperature=settings.temperature),
             environment=self._session,
             reward=build_reward(cell.reward),
             tasks=select_tasks(self._source, settings.split, settings.max_tasks),

@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 new_app = typer.Typer(help="Write the template of a plug-in.", no_args_is_help=True)
 app.add_typer(new_app, name="new")
+sites_app = typer.Typer(help="The built-in sites, on their own.", no_args_is_help=True)
+app.add_typer(sites_app, name="sites")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings laid over the preset.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<preset>.")]
@@ -45,6 +47,13 @@ def main() -> None:
         code = USER_ERROR
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except OSError as error:
+        from experiments.failures import is_disk_full
+
+        if not is_disk_full(error):
+            raise
+        print(f"dllm-rl: no room is left to write ({error}). Free some; the same command continues.", file=sys.stderr)
+        code = USER_ERROR
     # Newer versions of typer turn Ctrl-C into this exit code themselves.
     if code == INTERRUPTED:
         _end_interrupted()
@@ -77,22 +86,21 @@ def grid(
 
 @app.command()
 def train(
-    policy: Annotated[str, typer.Argument(help="A policy of the preset.")],
-    objective: Annotated[str, typer.Argument(help="An objective of the preset, or any registered one.")],
-    overrides: Overrides = None,
+    cell: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[PRESET] POLICY OBJECTIVE [KEY=VALUE]...",
+            help="A policy of the preset and any registered objective, also as policy=, objective=; then settings.",
+        ),
+    ],
     preset: Annotated[str, typer.Option(help="Preset that gives the other settings.")] = "quick",
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<policy>-<objective>.")] = None,
 ) -> None:
-    """Train one cell of a preset and evaluate it against its warm start."""
-    from experiments.commands import run_grid
+    """Train one cell of a preset and evaluate it against its warm start. Without a browser: train toy_sort espo."""
+    from experiments.commands import train_cell
 
-    # Named and then selected, so that an objective the preset does not have comes with its own defaults.
-    named = f"objectives.{objective}.name={objective}"
-    chosen = [f"policies=[{policy}]", named, f"objectives=[{objective}]", "controls=[]", f"seeds=[{seed}]"]
-    chosen += overrides or []
-    folder = out or Path("runs") / f"{policy}-{objective}"
-    raise typer.Exit(run_grid(preset, chosen, out=folder, is_dry_run=False))
+    raise typer.Exit(train_cell(cell, preset_name=preset, seed=seed, out=out))
 
 
 @app.command("eval")
@@ -171,6 +179,116 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder, or the name of 
     raise typer.Exit(make_report(run))
 
 
+@app.command()
+def watch(
+    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+) -> None:
+    """Watch a running grid in the terminal: cells, success, alarms, time left. Reads only; as often as you like."""
+    from experiments.watch import watch as watch_run
+
+    raise typer.Exit(watch_run(run, interval=interval, is_once=once))
+
+
+@app.command()
+def serve(
+    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
+) -> None:
+    """Serve the report of a running grid to this machine's browser; the page refreshes itself."""
+    from experiments.serve import serve as serve_run
+
+    raise typer.Exit(serve_run(run, port=port))
+
+
+@app.command()
+def diagnose(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A run folder, a cell or a seed of one; a trainer_state.json of TRL or transformers; "
+            "a log or metrics file of verl."
+        ),
+    ] = Path("quick"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what became of each training run: healthy, or collapsed, how, when, and what failed first."""
+    from experiments.diagnose import show_diagnosis
+
+    raise typer.Exit(show_diagnosis(path, as_json=as_json))
+
+
+@app.command()
+def exact(
+    length: Annotated[int, typer.Option(min=2, max=8, help="Columns of the canvas.")] = 6,
+    letters: Annotated[int, typer.Option(min=2, max=5, help="Letters that a column may hold.")] = 3,
+    policies: Annotated[int, typer.Option(min=1, help="Policies to average over.")] = 2,
+    draws: Annotated[int, typer.Option(min=2, help="Draws of every random surrogate.")] = 32,
+    out: Annotated[Path, typer.Option(help="Folder of microscope.md and images/microscope.png.")] = Path("runs/exact"),
+) -> None:
+    """Compare every likelihood surrogate with the exact law of each sampler's order rule, by enumeration."""
+    from experiments.exact.report import Settings, write_microscope
+
+    if letters**length > MAX_COMPLETIONS:
+        raise ConfigError(
+            f"{letters} letters in {length} columns are {letters**length} completions; take fewer than 5000"
+        )
+    quotas = tuple(quota for quota in (1, 2) if length % quota == 0)
+    settings = Settings(length=length, num_letters=letters, num_policies=policies, num_draws=draws, quotas=quotas)
+    print(f"wrote {write_microscope(settings, out)}")
+
+
+@app.command()
+def cite(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick")) -> None:
+    """Print BibTeX of the methods that a run used."""
+    from experiments.cite import bibliography
+    from experiments.commands import run_folder
+
+    print(bibliography(run_folder(run)), end="")
+
+
+@app.command()
+def lab(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")]) -> None:
+    """Print and write (lab.md) which objectives of a run learn, which collapse, and which do neither."""
+    from experiments.commands import run_folder
+    from experiments.lab.table import write_table
+
+    root = run_folder(run)
+    print(write_table(root, json.loads((root / "config.json").read_text())), end="")
+
+
+@app.command()
+def replay(
+    run: Annotated[
+        Path, typer.Argument(help="Run folder, name of a preset, or a .parquet or .jsonl file of rollouts.")
+    ],
+    rollout: Annotated[
+        str,
+        typer.Argument(help="Row of the table (from 0), or STEP.ROW of a rollouts.jsonl, below CELL/seedK/ in a run."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the trace and the screenshot.")] = Path("runs/replay"),
+    headless: Annotated[bool, typer.Option("--headless", help="No window, even where there is a display.")] = False,
+) -> None:
+    """Run one recorded rollout again in the browser, show it, and say whether its outcome is the same."""
+    from experiments.replay import replay_rollout
+
+    raise typer.Exit(replay_rollout(run, rollout, out=out, is_headless=headless))
+
+
+@sites_app.command("serve")
+def serve_sites(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")] = 8123,
+    split: Annotated[str, typer.Option(help="Tasks that are offered.")] = "test",
+    count: Annotated[int, typer.Option(min=1, help="How many of them.")] = 60,
+) -> None:
+    """Serve the built-in sites and their tasks on loopback, for agents of other people."""
+    from experiments.serve_sites import serve
+
+    raise typer.Exit(serve(port=port, split=split, count=count))
+
+
+MAX_COMPLETIONS = 5000
 LISTABLE = {
     "objectives": "objective",
     "samplers": "sampler",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dllm_rl.errors import ConfigError
 from experiments.config import load_preset, preset_names
+from experiments.failures import common_failure
 from experiments.progress import ConsoleProgress, duration
 from experiments.run_folder import Status, read_status
 from experiments.runner import owed_units, refresh, run_units
@@ -18,8 +20,10 @@ from experiments.units import GridPlan, TaskSource, Unit, plan_grid
 
 if TYPE_CHECKING:
     from harness.session import EnvironmentSession
+    from harness.text import TextSession
 
 FAILED = 1
+STATES = ("done", "stopped", "running", "failed", "owed")
 
 
 def run_grid(preset_name: str, overrides: list[str], *, out: Path | None, is_dry_run: bool) -> int:
@@ -51,8 +55,40 @@ def run_grid(preset_name: str, overrides: list[str], *, out: Path | None, is_dry
     return _conclude(statuses, console)
 
 
+def train_cell(words: list[str], *, preset_name: str, seed: int, out: Path | None) -> int:
+    """Train one cell: `[PRESET] POLICY OBJECTIVE`, or with `policy=`, `objective=`; other `key=value` are overrides.
+
+    Without a policy the preset's first is taken.
+    """
+    named = {"policy": "", "objective": ""}
+    plain, overrides = [], []
+    for word in words:
+        key, separator, value = word.partition("=")
+        if separator and key in named:
+            named[key] = value
+        else:
+            (overrides if separator else plain).append(word)
+    if plain and plain[0] in preset_names():
+        preset_name = plain.pop(0)
+        if len(plain) == 1 and not named["objective"]:
+            named["objective"] = plain.pop()
+    for key in named:
+        named[key] = named[key] or (plain.pop(0) if plain else "")
+    if plain or not named["objective"]:
+        raise ConfigError(
+            f"'{' '.join(words)}' does not name one cell. Write `train masked espo` or `train toy_sort objective=espo`."
+        )
+    preset = load_preset(preset_name)
+    policy = named["policy"] or next(iter(preset.policies))
+    objective = named["objective"]
+    # Named and then selected, so that an objective the preset does not have comes with its own defaults.
+    chosen = [f"policies=[{policy}]", f"objectives.{objective}.name={objective}", f"objectives=[{objective}]"]
+    chosen += [f"seeds=[{seed}]", *(["controls=[]"] if preset.controls.by_role() else []), *overrides]
+    return run_grid(preset_name, chosen, out=out or Path("runs") / f"{policy}-{objective}", is_dry_run=False)
+
+
 def _run_owed(
-    plan: GridPlan, owed: list[Unit], session: EnvironmentSession, source: TaskSource, console: Console
+    plan: GridPlan, owed: list[Unit], session: EnvironmentSession | TextSession, source: TaskSource, console: Console
 ) -> dict[str, Status]:
     ahead = f", the rest takes about {duration(sum(unit.cost.seconds for unit in owed))} on two cores" if owed else ""
     finished = f"{len(plan.units) - len(owed)} are finished already{ahead}."
@@ -70,6 +106,11 @@ def _conclude(statuses: dict[str, Status], console: Console) -> int:
     failed = {name: status for name, status in statuses.items() if status.state == "failed"}
     for name, status in failed.items():
         console.print(f"failed: {name}: {status.cause}", markup=False, highlight=False)
+    common = common_failure(statuses.values(), len(statuses))
+    if common is not None:
+        cause, count = common
+        text = f"{count} of {len(statuses)} units failed for one reason, so the rest was not started: {cause}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     if failed:
         console.print("The same command runs the failed cells again.", highlight=False)
     return FAILED if failed else 0
@@ -101,7 +142,7 @@ def run_folder(run: Path) -> Path:
         if (folder / "config.json").is_file():
             return folder
     known = sorted(path.parent.name for path in Path("runs").glob("*/config.json"))
-    hint = f"Runs here: {', '.join(known)}." if known else f"Start one: dllm-rl grid {preset_names()[-1]}."
+    hint = f"Runs here: {', '.join(known)}." if known else "Start one: dllm-rl grid quick."
     raise ConfigError(f"'{run}' is no run folder (it has no config.json). {hint}")
 
 
@@ -115,32 +156,37 @@ def make_report(run: Path) -> int:
     return 0
 
 
+def _state(name: str, role: str, seed: int | None, folder: Path) -> dict[str, Any]:
+    status = read_status(folder)
+    return {
+        "cell": name,
+        "role": role,
+        "seed": seed,
+        "state": status.label,
+        "cause": status.cause,
+        "stopped_at": status.stopped_at,
+        "seconds": status.seconds,
+    }
+
+
 def show_status(run: Path, *, as_json: bool) -> int:
     """Print the state of every cell and seed of a run."""
     root = run_folder(run)
     config = json.loads((root / "config.json").read_text())
-    rows = []
+    warm_starts = config.get("warm_starts", {}).items()
+    rows = [_state(f"warm start {policy}", "warm start", None, root / folder) for policy, folder in warm_starts]
     for cell in config["cells"]:
-        for seed in config["seeds"]:
-            status = read_status(root / cell["folder"] / f"seed{seed}")
-            rows.append(
-                {
-                    "cell": cell["id"],
-                    "role": cell["role"],
-                    "seed": seed,
-                    "state": status.state,
-                    "cause": status.cause,
-                    "seconds": status.seconds,
-                }
-            )
+        folder = root / cell["folder"]
+        rows += [_state(cell["id"], cell["role"], seed, folder / f"seed{seed}") for seed in config["seeds"]]
     if as_json:
         print(json.dumps(rows, indent=2))
         return 0
     table = Table("cell", "seed", "state", "seconds", "cause")
     for row in rows:
-        table.add_row(row["cell"], str(row["seed"]), row["state"], f"{row['seconds']:.0f}", row["cause"])
+        seed = "" if row["seed"] is None else str(row["seed"])
+        table.add_row(row["cell"], seed, row["state"], f"{row['seconds']:.0f}", escape(row["cause"]))
     console = Console()
     console.print(table)
-    counts = {state: sum(row["state"] == state for row in rows) for state in ("done", "running", "failed", "owed")}
+    counts = {state: sum(row["state"] == state for row in rows) for state in STATES}
     console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count), highlight=False)
     return 0

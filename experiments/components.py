@@ -15,6 +15,7 @@ from experiments.config import Component
 from harness.environment import FormEnvironment, FormSettings
 from harness.reward import SCHEMES, RewardRecord
 from harness.session import EnvironmentSession
+from harness.text import TextEnvironment, TextSession
 
 
 def build_sampler(component: Component, *, temperature: float | None = None) -> Any:
@@ -51,11 +52,20 @@ def build_reward(component: Component) -> Callable[[Outcome], RewardRecord]:
     return functools.partial(scheme, **component.options)
 
 
-def build_session(component: Component) -> EnvironmentSession:
+def build_session(component: Component) -> EnvironmentSession | TextSession:
     """The environment of a grid; nothing is started before the first rollout."""
+    return EnvironmentSession(form_settings(component))
+
+
+def form_settings(component: Component) -> FormSettings:
+    """Settings of the form environment, its options checked."""
     cls = registry.get("environment", component.name)
+    if issubclass(cls, TextEnvironment):
+        if component.options:
+            raise ConfigError(f"environment '{component.name}' has no options; given: {', '.join(component.options)}")
+        return TextSession(environment=cls())
     if cls is not FormEnvironment:
-        raise ConfigError(f"environment '{component.name}' has no session yet; presets run on 'forms'")
+        raise ConfigError(f"environment '{component.name}' has no session yet; presets run on 'forms' or a text toy")
     known = {field.name for field in dataclasses.fields(FormSettings)}
     for key in component.options:
         if key not in known:
@@ -63,4 +73,4 @@ def build_session(component: Component) -> EnvironmentSession:
     lists_as_tuples: dict[str, Any] = {
         key: tuple(item) if isinstance(item, list) else item for key, item in component.options.items()
     }
-    return EnvironmentSession(FormSettings(**lists_as_tuples))
+    return FormSettings(**lists_as_tuples)

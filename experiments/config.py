@@ -18,6 +18,7 @@ from dllm_rl.errors import ConfigError, unknown_name
 from experiments.validation import Strict, validate
 
 Role = Literal["cell", "null", "negative", "positive"]
+OnAlarm = Literal["log", "stop", "raise"]
 BUILTIN = "builtin:"
 
 
@@ -37,11 +38,13 @@ class PolicyLevel(Strict):
     """A level of the factor `policy`: warm-started weights, how they are sampled, and training settings of its own.
 
     checkpoint: `builtin:<family>`, a folder, or a Hugging Face id. facts: see `dllm_rl.policies.base.PolicyFacts`;
-    needed (at least `family`) where the checkpoint does not carry them.
+    needed (at least `family`) where the checkpoint does not carry them. evaluation_sampler: where evaluation, of the
+    warm start too, draws with another sampler than training.
     """
 
     checkpoint: str
     sampler: Component
+    evaluation_sampler: Component | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)
 
@@ -88,7 +91,9 @@ class Controls(Strict):
 class Factors(Strict):
     """Which settings may differ between the levels of a factor, as dotted fields of a cell."""
 
-    policy: list[str] = Field(default=["checkpoint", "family", "facts", "sampler", "train.learning_rate"])
+    policy: list[str] = Field(
+        default=["checkpoint", "family", "facts", "sampler", "evaluation_sampler", "train.learning_rate"]
+    )
     objective: list[str] = Field(default=["objective"])
 
 
@@ -117,7 +122,11 @@ class Evaluation(Strict):
 
 
 class Preset(Strict):
-    """A whole grid, as written in YAML."""
+    """A whole grid, as written in YAML.
+
+    on_alarm: what an error or a confirmed collapse does to the run it happens in: log it, stop its training and
+    evaluate what there is, or raise, which leaves the run failed. The negative control, made to alarm, always logs.
+    """
 
     name: str
     description: str
@@ -133,7 +142,16 @@ class Preset(Strict):
     training_tasks: TrainingTasks = TrainingTasks()
     train: dict[str, Any] = Field(default_factory=dict)
     evaluation: Evaluation = Evaluation()
+    on_alarm: OnAlarm = "log"
     threads: int | None = Field(default=None, ge=1)
+
+    @field_validator("policies", "objectives", "control_objectives", mode="before")
+    @classmethod
+    def _without_dropped(cls, levels: Any) -> Any:
+        """A level set to null is dropped: so a preset takes levels of its base away and adds its own."""
+        if not isinstance(levels, dict):
+            return levels
+        return {name: level for name, level in levels.items() if level is not None}
 
     @field_validator("seeds")
     @classmethod

@@ -13,8 +13,13 @@ UPDATE_SECONDS_PER_VIEW = {"autoregressive": 0.008, "masked": 0.013, "slot": 0.0
 UNKNOWN_SAMPLE_SECONDS, UNKNOWN_UPDATE_SECONDS = 0.1, 0.015
 TRAIN_BROWSER_SECONDS = 0.09
 EVALUATION_BROWSER_SECONDS = 0.28
+# Text-only toys have no browser and a policy of two small layers; roughly, from one run.
+TEXT_ENVIRONMENTS = ("toy_sort", "toy_copy")
+TEXT_ROLLOUT_SECONDS, TEXT_UPDATE_SECONDS_PER_VIEW, TEXT_START_SECONDS = 0.002, 0.0005, 5.0
 # Views that an objective scores for each rollout in one inner step where likelihoods are not exact; else one.
-VIEWS = {"cj_grpo": 4, "espo": 2, "espo_unshared": 4}
+VIEWS = {"cj_grpo": 4, "flow_grpo": 4, "mdpo": 4, "espo": 2, "espo_unshared": 4}
+# Asking for the answer of every step takes about the forwards of sampling once more.
+ANSWERS = ("mdpo",)
 # Loading a policy, opening a cell's files and writing its checkpoint.
 START_SECONDS = 2.0
 BROWSER_START_SECONDS = 5.0
@@ -40,6 +45,8 @@ class Cost:
 def evaluation_cost(cell: Cell, num_tasks: int) -> Cost:
     """Cost of one evaluation: k sampled rollouts and a greedy one for every task."""
     rollouts = num_tasks * (cell.evaluation.num_samples + 1)
+    if cell.environment.name in TEXT_ENVIRONMENTS:
+        return Cost(evaluation_rollouts=rollouts, seconds=rollouts * TEXT_ROLLOUT_SECONDS + TEXT_START_SECONDS)
     seconds = rollouts * (SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) + EVALUATION_BROWSER_SECONDS)
     return Cost(evaluation_rollouts=rollouts, seconds=seconds + START_SECONDS)
 
@@ -49,10 +56,14 @@ def training_cost(cell: Cell) -> Cost:
     train = cell.train
     rollouts = train["steps"] * train["prompts_per_step"] * train["group_size"]
     views = 1 if cell.family == "autoregressive" else VIEWS.get(cell.objective.name, 1)
+    is_text = cell.environment.name in TEXT_ENVIRONMENTS
     per_view = UPDATE_SECONDS_PER_VIEW.get(cell.family, UNKNOWN_UPDATE_SECONDS)
     # Old scores are one forward, about a third of a forward and backward.
-    update = per_view * views * (train["inner_steps"] + 1 / 3)
-    seconds = rollouts * (SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) + TRAIN_BROWSER_SECONDS + update)
+    update = (TEXT_UPDATE_SECONDS_PER_VIEW if is_text else per_view) * views * (train["inner_steps"] + 1 / 3)
+    if is_text:
+        return Cost(train_rollouts=rollouts, seconds=rollouts * (TEXT_ROLLOUT_SECONDS + update))
+    sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * (2 if cell.objective.name in ANSWERS else 1)
+    seconds = rollouts * (sample + TRAIN_BROWSER_SECONDS + update)
     return Cost(train_rollouts=rollouts, seconds=seconds + START_SECONDS)
 
 

@@ -31,15 +31,26 @@ def task_digest(tasks: Sequence[Task]) -> str:
 def training_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
     """Key of a trained cell. checkpoint, tasks: digests of the warm start and of the training tasks."""
     settings = cell.model_dump(mode="json", include=set(_TRAINING))
+    settings["train"].pop("tracker", None)
+    # Logging and raising change no number of a run that ends.
+    if cell.on_alarm == "stop":
+        settings["on_alarm"] = "stop"
     return digest({"version": dllm_rl.__version__, **settings, "checkpoint": checkpoint, "tasks": tasks})
 
 
 def evaluation_digest(cell: Cell, *, training: str, tasks: str) -> str:
     """Key of a trained cell's evaluation. tasks: digest of the evaluated tasks."""
-    return digest({"training": training, "evaluation": cell.evaluation.model_dump(mode="json"), "tasks": tasks})
+    settings = {"evaluation": cell.evaluation.model_dump(mode="json"), **_drawn_with(cell)}
+    return digest({"training": training, **settings, "tasks": tasks})
 
 
 def warm_start_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
     """Key of a warm start's evaluation, which all cells of a policy share."""
-    settings = cell.model_dump(mode="json", include=set(_WARM_START))
+    settings = cell.model_dump(mode="json", include=set(_WARM_START)) | _drawn_with(cell)
     return digest({"version": dllm_rl.__version__, **settings, "checkpoint": checkpoint, "tasks": tasks})
+
+
+def _drawn_with(cell: Cell) -> dict[str, Any]:
+    """The sampler of the evaluation, where it is another than that of training."""
+    other = cell.evaluation_sampler
+    return {} if other is None else {"evaluation_sampler": other.model_dump(mode="json")}

@@ -12,6 +12,7 @@ from experiments.config import (
     Evaluation,
     Factors,
     ObjectiveLevel,
+    OnAlarm,
     PolicyLevel,
     Preset,
     Role,
@@ -33,12 +34,14 @@ class Cell(Strict):
     family: str
     facts: dict[str, Any]
     sampler: Component
+    evaluation_sampler: Component | None
     objective: Component
     train: dict[str, Any]
     environment: Component
     reward: Component
     training_tasks: TrainingTasks
     evaluation: Evaluation
+    on_alarm: OnAlarm
     threads: int | None
 
 
@@ -77,12 +80,14 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
         family=policy_level.family,
         facts=policy_level.facts,
         sampler=policy_level.sampler,
+        evaluation_sampler=policy_level.evaluation_sampler,
         objective=Component(name=objective_level.name, options=objective_level.options),
         train=_train_settings(name, preset.train, policy_level.train, objective_level.train, train or {}),
         environment=preset.environment,
         reward=preset.reward,
         training_tasks=preset.training_tasks,
         evaluation=preset.evaluation,
+        on_alarm="log" if role == "negative" else preset.on_alarm,
         threads=preset.threads,
     )
 
@@ -103,7 +108,10 @@ def _train_settings(name: str, *layers: dict[str, Any]) -> dict[str, Any]:
 
 def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) -> None:
     """Raise where objective or sampler is unknown, has wrong options, or is not defined for the policy's family."""
-    for kind, component in (("objective", build_objective(objective)), ("sampler", build_sampler(policy.sampler))):
+    parts = [("objective", build_objective(objective)), ("sampler", build_sampler(policy.sampler))]
+    if policy.evaluation_sampler is not None:
+        parts.append(("sampler", build_sampler(policy.evaluation_sampler)))
+    for kind, component in parts:
         if policy.family not in component.families:
             raise ConfigError(
                 f"cell {name}: {kind} '{component.name}' is not defined for the family '{policy.family}' "

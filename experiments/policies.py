@@ -12,13 +12,16 @@ from transformers.utils import logging
 from dllm_rl.errors import CheckpointError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.loading import load_policy
+from experiments.lab.policies import TOY, load_toy
 
 # Their progress bars would cut through ours.
 logging.disable_progress_bar()
 
 
 def load(checkpoint: str, *, facts: dict[str, Any] | None = None, device: str = "cpu") -> BasePolicy:
-    """Load `builtin:<family>`, a checkpoint's folder or hub id, or the weights that a cell's seed folder holds."""
+    """Load `builtin:<family>`, `toy:<environment>`, a checkpoint's folder or hub id, or what a cell's seed trained."""
+    if checkpoint.startswith(TOY):
+        return load_toy(checkpoint, facts or {})
     record = Path(checkpoint) / "cell.json"
     if not record.is_file():
         return load_policy(checkpoint, device=device, facts=facts)
@@ -26,6 +29,6 @@ def load(checkpoint: str, *, facts: dict[str, Any] | None = None, device: str = 
     weights = Path(checkpoint) / "checkpoint" / "model.safetensors"
     if not weights.is_file():
         raise CheckpointError(f"'{checkpoint}' has no trained weights yet; `dllm-rl status` shows what is owed")
-    policy = load_policy(cell["checkpoint"], device=device, facts=cell["facts"])
+    policy = load(cell["checkpoint"], device=device, facts=cell["facts"])
     policy.model.load_state_dict(load_file(weights, device=device))
     return policy

@@ -41,7 +41,7 @@ def describe(preset: Preset, source: TaskSource) -> dict[str, str]:
         "group size": str(train["group_size"]),
         "prompts a step": str(train["prompts_per_step"]),
         "steps": str(train["steps"]),
-        "inner steps (mu)": str(train["inner_steps"]),
+        "inner steps (mu)": _inner_steps(cells),
         "temperature": f"{train['temperature']:g}",
         "learning rate": _rates(cells),
         "model forwards a plan (NFE)": _each([f"{name} {_nfe(preset.policies[name], facts[name])}" for name in facts]),
@@ -69,6 +69,11 @@ def _facts(level: PolicyLevel) -> dict[str, Any]:
 def _nfe(level: PolicyLevel, facts: dict[str, Any]) -> str:
     steps = level.sampler.options.get("num_steps")
     return str(steps) if steps else f"<= {facts.get('canvas_length', 'canvas')}"
+
+
+def _inner_steps(cells: list[Cell]) -> str:
+    found = {cell.train["inner_steps"] for cell in cells if cell.role in ("cell", "positive")}
+    return str(min(found)) if len(found) == 1 else f"{min(found)} to {max(found)}"
 
 
 def _rates(cells: list[Cell]) -> str:

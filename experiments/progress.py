@@ -99,8 +99,12 @@ class ConsoleProgress:
         self.clock.finish(unit)
         if is_new or status.state != "done":
             number = f"[{self.clock.num_finished}/{self.clock.num_units}]"
-            ending = {"done": f"done in {duration(status.seconds)}", "failed": f"FAILED: {status.cause}"}
-            text = ending.get(status.state, status.cause or status.state)
+            ending = {
+                "done": f"done in {duration(status.seconds)}",
+                "stopped": f"stopped at step {status.stopped_at} and evaluated: {status.cause}",
+                "failed": f"FAILED: {status.cause}",
+            }
+            text = ending.get(status.label, status.cause or status.state)
             self._line(f"{number} {unit.name}: {text} · {self._left(unit, 0.0)}")
 
     def _left(self, unit: Unit, share: float) -> str:

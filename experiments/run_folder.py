@@ -7,8 +7,10 @@ cells/<cell>-<digest>/seed<k>/      the same, and metrics.jsonl  rollouts.jsonl 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,25 +19,38 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+_CLAIM_SECONDS = 0.3
 State = Literal["done", "running", "failed", "owed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """State of one unit. digest: of the evaluation that is done; seconds: wall time spent, over all attempts."""
+    """State of one unit. digest: of the evaluation that is done; seconds: wall time spent, over all attempts.
+
+    stopped_at: last step of a training that an alarm ended early, with the alarm as cause; it is evaluated like any.
+    rows_hash: of evaluation.parquet, so that damage to a finished result is noticed.
+    """
 
     state: State = "owed"
     cause: str = ""
     seconds: float = 0.0
     digest: str = ""
     pid: int = 0
+    stopped_at: int | None = None
+    rows_hash: str = ""
+
+    @property
+    def label(self) -> str:
+        """The state in a word for people: a run that is done because an alarm stopped it is `stopped`."""
+        return "stopped" if self.state == "done" and self.stopped_at is not None else self.state
 
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """Hand out a temporary path that becomes `path` on success; a kill in between leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Two machines on a shared folder may have processes of the same number.
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -70,11 +85,14 @@ def write_status(folder: Path, status: Status) -> None:
 
 @contextmanager
 def claim(folder: Path) -> Iterator[bool]:
-    """Claim a unit for this process; yields False where another process holds it. The claim dies with its process."""
+    """Claim a unit for this process; yields False where another process holds it. The claim dies with its process.
+
+    It is tried for a moment, since whoever looks at a state holds the lock for an instant.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_CLAIM_SECONDS, poll_interval=0.02)
     except Timeout:
         yield False
         return
@@ -95,3 +113,8 @@ def is_claimed(folder: Path) -> bool:
         return True
     lock.release()
     return False
+
+
+def hash_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -11,14 +11,24 @@ import os
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
-from dllm_rl.errors import BrowserMissingError
+from filelock import FileLock
+
+from dllm_rl.errors import BrowserMissingError, DllmRlError
+from experiments.collapse.online import read_alarms
+from experiments.failures import DiskFullError, common_failure, is_disk_full
 from experiments.results import merge, write_rows
-from experiments.run_folder import Status, claim, read_status, write_json, write_status
+from experiments.run_folder import Status, claim, hash_of, read_status, write_json, write_status
 from experiments.units import GridPlan, Unit
 
 OnEvent = Callable[[dict[str, Any]], None]
+ROWS_FILE = "evaluation.parquet"
+
+
+class DamagedResultError(DllmRlError):
+    """A finished result that is not what was written."""
 
 
 class Executor(Protocol):
@@ -52,7 +62,7 @@ class Progress(Protocol):
 def is_done(unit: Unit) -> bool:
     """Whether this unit's evaluation, of just these settings and tasks, lies on disk."""
     status = read_status(unit.folder)
-    return status.state == "done" and status.digest == unit.digest and (unit.folder / "evaluation.parquet").is_file()
+    return status.state == "done" and status.digest == unit.digest and (unit.folder / ROWS_FILE).is_file()
 
 
 def owed_units(plan: GridPlan) -> list[Unit]:
@@ -61,22 +71,38 @@ def owed_units(plan: GridPlan) -> list[Unit]:
 
 
 def run_units(plan: GridPlan, executor: Executor, progress: Progress) -> dict[str, Status]:
-    """Run what is owed and return the status of every unit by name. Ctrl-C leaves the unit owed and goes through."""
+    """Run what is owed and return the status of every unit by name. Ctrl-C leaves the unit owed and goes through.
+
+    Other processes may run the same grid: a unit is run by whoever claims it, and those that a process left behind are
+    looked at once more. Where too many units fail for one reason, the rest is left owed (`experiments.failures`).
+    """
     write_json(plan.root / "config.json", plan.config)
     statuses: dict[str, Status] = {}
-    for unit in plan.units:
-        with claim(unit.folder) as is_mine:
-            if not is_mine:
-                status = Status(state="running", cause="another process works on it")
-            elif is_done(unit):
-                status = read_status(unit.folder)
-            else:
-                status = _run(unit, executor, progress)
-                collect(plan)
-        statuses[unit.name] = status
-        progress.finish(unit, status)
+    left = list(plan.units)
+    for is_second_look in (False, True):
+        for unit in left:
+            if common_failure(statuses.values(), len(plan.units)) is not None:
+                statuses.setdefault(unit.name, read_status(unit.folder))
+                continue
+            status = _claimed_run(plan, unit, executor, progress)
+            if is_second_look and status == statuses[unit.name]:
+                continue
+            statuses[unit.name] = status
+            progress.finish(unit, status)
+        left = [unit for unit in plan.units if statuses[unit.name].state == "running"]
     collect(plan)
     return statuses
+
+
+def _claimed_run(plan: GridPlan, unit: Unit, executor: Executor, progress: Progress) -> Status:
+    with claim(unit.folder) as is_mine:
+        if not is_mine:
+            return Status(state="running", cause="another process works on it")
+        if is_done(unit):
+            return read_status(unit.folder)
+        status = _run(unit, executor, progress)
+    collect(plan)
+    return status
 
 
 def refresh(plan: GridPlan) -> dict[str, Status]:
@@ -87,9 +113,25 @@ def refresh(plan: GridPlan) -> dict[str, Status]:
 
 
 def collect(plan: GridPlan) -> int:
-    """Write results.parquet from all units that are done; returns the number of rows."""
-    parts = [unit.folder / "evaluation.parquet" for unit in plan.units if is_done(unit)]
-    return merge(plan.root / "results.parquet", parts)
+    """Write results.parquet from all units that are done; returns the number of rows.
+
+    Under a lock: of two processes that end at once, the one that writes last has seen what the other finished.
+    Raises DamagedResultError where a finished result is not what was written.
+    """
+    with FileLock(plan.root / ".results.lock"):
+        parts = [unit.folder / ROWS_FILE for unit in plan.units if is_done(unit)]
+        for part in parts:
+            _refuse_damaged(part)
+        return merge(plan.root / "results.parquet", parts)
+
+
+def _refuse_damaged(part: Path) -> None:
+    expected = read_status(part.parent).rows_hash
+    if expected and hash_of(part) != expected:
+        raise DamagedResultError(
+            f"'{part}' does not match its recorded hash: the disk damaged it, or it was edited. "
+            "Delete it, and the same command evaluates this cell again."
+        )
 
 
 def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
@@ -107,7 +149,7 @@ def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
     work = executor.warm_start if unit.is_warm_start else executor.cell
     try:
         rows = work(unit, lambda event: progress.event(unit, event))
-        write_rows(unit.folder / "evaluation.parquet", rows, **unit.labels)
+        write_rows(unit.folder / ROWS_FILE, rows, **unit.labels)
     except KeyboardInterrupt:
         write_status(unit.folder, Status(state="owed", cause="interrupted", seconds=spent()))
         raise
@@ -115,10 +157,27 @@ def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
         write_status(unit.folder, Status(state="owed", cause=str(error), seconds=spent()))
         raise
     except Exception as error:
+        if is_disk_full(error):
+            raise DiskFullError(
+                f"no room is left to write '{unit.folder}' ({error}). Free some; the same command continues."
+            ) from error
         (unit.folder / "failure.txt").write_text(traceback.format_exc())
         status = Status(state="failed", cause=f"{type(error).__name__}: {error}", seconds=spent())
     else:
         (unit.folder / "failure.txt").unlink(missing_ok=True)
-        status = Status(state="done", seconds=spent(), digest=unit.digest)
+        status = _done(unit, spent())
     write_status(unit.folder, status)
     return status
+
+
+def _done(unit: Unit, seconds: float) -> Status:
+    """Status of a unit whose evaluation lies on disk, with the alarm that ended its training, if one did."""
+    alarms = read_alarms(unit.folder)
+    return Status(
+        state="done",
+        seconds=seconds,
+        digest=unit.digest,
+        cause=alarms["because"],
+        stopped_at=alarms["stopped_at"],
+        rows_hash=hash_of(unit.folder / ROWS_FILE),
+    )

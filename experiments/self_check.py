@@ -17,6 +17,7 @@ from experiments.digests import task_digest
 from experiments.run_folder import write_json
 from experiments.units import TaskSource, Without, select_tasks
 from harness.session import EnvironmentSession
+from harness.text import TextSession
 
 _FILE = "self_check.json"
 # Above this share of broken tasks it is not a few tasks that are wrong.
@@ -28,12 +29,14 @@ def known_tasks(preset: Preset, source: TaskSource, root: Path) -> TaskSource:
     return Without(source=source, excluded=frozenset(_known(root).get(task_digest(_used(preset, source)), {})))
 
 
-def checked_tasks(preset: Preset, session: EnvironmentSession, root: Path, console: Console) -> TaskSource:
+def checked_tasks(
+    preset: Preset, session: EnvironmentSession | TextSession, root: Path, console: Console
+) -> TaskSource:
     """Self-check the tasks of this preset, unless that was done before; says what is left out and why."""
     tasks = _used(preset, session)
     known, key = _known(root), task_digest(tasks)
     if key not in known:
-        console.print(f"self-check: {len(tasks)} tasks, each by its gold plan in the browser", highlight=False)
+        console.print(f"self-check: {len(tasks)} tasks, each by its gold plan", highlight=False)
         good = {task.id for task in session.self_check(tasks)}
         reasons = session.quarantined
         known[key] = {task.id: reasons.get(task.id, "") for task in tasks if task.id not in good}

@@ -143,7 +143,7 @@ def plan_grid(preset: Preset, source: TaskSource, root: Path) -> GridPlan:
     # Seed by seed, so that an unfinished grid already holds every cell.
     trained.sort(key=lambda unit: preset.seeds.index(unit.seed))
     units = (*warm.values(), *trained)
-    config = _config(preset, cells, units, folders, {"train": train_key, "evaluation": evaluation_key, **keys})
+    config = _config(preset, cells, units, folders, root, {"train": train_key, "evaluation": evaluation_key, **keys})
     return GridPlan(preset=preset, cells=tuple(cells), units=units, root=root, config=config)
 
 
@@ -160,7 +160,12 @@ def _warm_start(cell: Cell, root: Path, checkpoint: str, tasks: str, num_tasks: 
 
 
 def _config(
-    preset: Preset, cells: list[Cell], units: tuple[Unit, ...], folders: dict[str, str], keys: dict[str, str]
+    preset: Preset,
+    cells: list[Cell],
+    units: tuple[Unit, ...],
+    folders: dict[str, str],
+    root: Path,
+    keys: dict[str, str],
 ) -> dict[str, Any]:
     """What is written to config.json: everything that the results depend on, and where each cell's folder is."""
     return {
@@ -180,6 +185,7 @@ def _config(
             }
             for cell in cells
         ],
+        "warm_starts": {unit.cell.policy: str(unit.folder.relative_to(root)) for unit in units if unit.is_warm_start},
         "settings": preset.model_dump(mode="json"),
         "digests": keys,
         "versions": versions(),

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,11 +14,12 @@ from typing import Literal
 from playwright.async_api import Browser, Playwright, async_playwright
 
 from harness import chromium
+from harness.arena import Arena, ArenaTab
 from harness.faults import EnvironmentFaultError, attribute
 from harness.pace import Pace
-from harness.tab import Tab
+from harness.tab import OriginTab, Tab
 
-Isolation = Literal["page", "context"]
+Isolation = Literal["context", "origin", "page", "arena"]
 RECYCLE_PAGE_AFTER = 200
 RECYCLE_BROWSER_AFTER = 4000
 
@@ -29,7 +30,9 @@ class _Running:
 
     browser: Browser
     pid: int
-    idle: list[Tab] = field(default_factory=list)
+    idle: dict[Isolation, list[Tab]] = field(default_factory=lambda: {"page": [], "origin": []})
+    arenas: list[Arena] = field(default_factory=list)
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     num_active: int = 0
     num_rollouts: int = 0
     is_retired: bool = False
@@ -38,13 +41,19 @@ class _Running:
 class BrowserPool:
     """Tabs for rollouts. All coroutines belong to one event loop.
 
-    isolation "context": a new context for every rollout. "page": a tab is used again after cookies and storage were
-    cleared, which is verified at the next load; it is recycled after 200 rollouts, since its process grows.
+    isolation "context": a new context for every rollout, whose requests are intercepted. "page": a tab is used again
+    after cookies, storage and history were cleared, which is verified at the next load; it is recycled after 200
+    rollouts, since its process grows. "origin": the same, under a host name of its own for every rollout. "arena": see
+    `harness.arena`. arguments: further launch arguments of Chromium. is_headful: in a window.
     """
 
-    def __init__(self, *, recycle_after: int = RECYCLE_PAGE_AFTER) -> None:
+    def __init__(
+        self, *, recycle_after: int = RECYCLE_PAGE_AFTER, arguments: Sequence[str] = (), is_headful: bool = False
+    ) -> None:
         self.pace = Pace()
         self.recycle_after = recycle_after
+        self.arguments = tuple(arguments)
+        self.is_headful = is_headful
         self._playwright: Playwright | None = None
         self._current: _Running | None = None
         self._all: list[_Running] = []
@@ -81,13 +90,12 @@ class BrowserPool:
             with attribute("browser"):
                 tab = await self._take(running, isolation, is_fresh)
             yield tab
-            is_kept = isolation == "page" and tab.num_rollouts < self.recycle_after and not running.is_retired
-            if is_kept:
-                is_kept = await self._give_back(running, tab)
+            is_kept = await self._give_back(running, tab, isolation)
         finally:
             running.num_active -= 1
             if tab and not is_kept:
                 await tab.close()
+            await _close_done(running)
             if running.is_retired and not running.num_active:
                 await self._end(running)
 
@@ -101,21 +109,39 @@ class BrowserPool:
         running.num_rollouts += 1
         if running.num_rollouts >= RECYCLE_BROWSER_AFTER and running is self._current:
             self.retire()
-        can_reuse = isolation == "page" and not is_fresh and running.idle
-        tab = (
-            running.idle.pop()
-            if can_reuse
-            else await asyncio.wait_for(Tab.open(running.browser, self.pace), self.pace.seconds(10))
-        )
+        if isolation == "arena":
+            return await self._take_frame(running)
+        idle = running.idle.get(isolation, [])
+        tab = idle.pop() if idle and not is_fresh else await self._open(running, isolation)
         tab.num_rollouts += 1
         return tab
 
-    async def _give_back(self, running: _Running, tab: Tab) -> bool:
+    async def _take_frame(self, running: _Running) -> ArenaTab:
+        async with running.opening:
+            arena = next((item for item in running.arenas if item.can_take), None)
+            if arena is None:
+                arena = Arena(await self._open(running, "arena"))
+                running.arenas.append(arena)
+            return arena.take()
+
+    async def _open(self, running: _Running, isolation: Isolation) -> Tab:
+        kind = OriginTab if isolation == "origin" else Tab
+        opening = kind.open(running.browser, self.pace, is_guarded=isolation == "context")
+        return await asyncio.wait_for(opening, self.pace.seconds(10))
+
+    async def _give_back(self, running: _Running, tab: Tab, isolation: Isolation) -> bool:
+        """Keep the tab for another rollout where it can be made fit for it. An arena may take the rollout back."""
+        if isinstance(tab, ArenaTab):
+            await tab.reset()
+            return True
+        idle = running.idle.get(isolation)
+        if idle is None or tab.num_rollouts >= self.recycle_after or running.is_retired:
+            return False
         try:
             await tab.reset()
         except EnvironmentFaultError:
             return False
-        running.idle.append(tab)
+        idle.append(tab)
         return True
 
     async def _running(self) -> _Running:
@@ -134,7 +160,9 @@ class BrowserPool:
             try:
                 if self._playwright is None:
                     self._playwright = await async_playwright().start()
-                browser = await asyncio.wait_for(chromium.launch(self._playwright), self.pace.seconds(30))
+                browser = await asyncio.wait_for(
+                    chromium.launch(self._playwright, self.arguments, is_headful=self.is_headful), self.pace.seconds(30)
+                )
                 running = _Running(browser=browser, pid=await _browser_pid(browser))
                 self._all.append(running)
                 return running
@@ -155,6 +183,13 @@ class BrowserPool:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(running.pid, signal.SIGKILL)
+
+
+async def _close_done(running: _Running) -> None:
+    """Close arenas that take no more, with the last rollout in them."""
+    for arena in [item for item in running.arenas if item.is_done]:
+        running.arenas.remove(arena)
+        await arena.host.close()
 
 
 async def _browser_pid(browser: Browser) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from playwright.async_api import Browser, Playwright
@@ -25,6 +26,7 @@ _MAC_PATHS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
+WATCHABLE_MS = 200
 _ARGUMENTS = (
     "--disable-gpu",
     "--disable-quic",
@@ -33,7 +35,10 @@ _ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+    # No name but ours has an address, and what is not loopback goes to a proxy that nobody runs (port 9, "discard").
+    "--host-resolver-rules=MAP *.localhost 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+    "--proxy-server=http://127.0.0.1:9",
+    "--proxy-bypass-list=127.0.0.1;localhost;*.localhost",
 )
 
 
@@ -56,22 +61,40 @@ def system_chromium() -> str | None:
     return found or next((path for path in _MAC_PATHS if Path(path).exists()), None)
 
 
-async def launch(playwright: Playwright) -> Browser:
+async def launch(playwright: Playwright, extra: Sequence[str] = (), *, is_headful: bool = False) -> Browser:
     """Launch Playwright's own Chromium where it is installed, else the system's. Raises BrowserMissingError.
 
     Playwright's driver ends the browser when it is told to, on SIGINT, and when this process is gone (its pipe closes).
+    is_headful: in a window, slowly enough to watch; see `can_show`.
     """
+    given = [*arguments(), *extra]
+    if is_headful:
+        return await playwright.chromium.launch(
+            executable_path=full_chromium(), args=given, headless=False, slow_mo=WATCHABLE_MS
+        )
     if not os.environ.get(ENV_OVERRIDE) and _has_own(playwright):
-        return await playwright.chromium.launch(args=arguments())
+        return await playwright.chromium.launch(args=given)
     path = system_chromium()
     if path is None:
         raise BrowserMissingError(_how_to_install())
     try:
-        return await playwright.chromium.launch(executable_path=path, args=arguments())
+        return await playwright.chromium.launch(executable_path=path, args=given)
     except PlaywrightError as error:
         if "Executable doesn't exist" in str(error) or "shared libraries" in str(error):
             raise BrowserMissingError(f"Chromium at {path} does not start: {error}. {_how_to_install()}") from error
         raise
+
+
+def full_chromium() -> str | None:
+    """Path of a Chromium of the system that can open a window, or None."""
+    paths = [path for name in SYSTEM_NAMES if "headless" not in name and (path := shutil.which(name))]
+    return next((path for path in [*paths, *_MAC_PATHS] if Path(path).exists()), None)
+
+
+def can_show() -> bool:
+    """Whether this machine has a display and a Chromium with windows."""
+    has_display = sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    return has_display and full_chromium() is not None
 
 
 def _has_own(playwright: Playwright) -> bool:

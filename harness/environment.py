@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
@@ -22,11 +23,14 @@ from harness.executor_fast import FastExecutor
 from harness.executor_trusted import TrustedExecutor
 from harness.faults import EnvironmentFaultError, attribute
 from harness.outcome import Evidence
+from harness.outcome_cache import Audit, Key, OutcomeCache
+from harness.quarantine import Quarantine
+from harness.recording import Recorder
 from harness.reward import success
-from harness.rollout import ServerView, execute
+from harness.rollout import Execution, ServerView, execute
 from harness.scoring import score_plan
 from harness.scout import scout
-from harness.scout_cache import ScoutCache, default_cache_dir
+from harness.scout_cache import ScoutCache, default_cache_dir, sites_digest
 from harness.settings import FormSettings
 from harness.sites import gold_plan, make_site, make_tasks, scout_answers, site_defaults
 from harness.sites.server import SiteServer
@@ -43,6 +47,7 @@ class FormEnvironment:
     """Implements `dllm_rl.protocols.Environment`. All coroutines belong to one event loop.
 
     quarantined: ids of tasks whose gold plan failed its self-check, with the reason; `tasks` leaves them out.
+    quarantine: sites that kept failing, with the reason; their rollouts are lost without being run.
     """
 
     def __init__(self, settings: FormSettings | None = None) -> None:
@@ -50,9 +55,13 @@ class FormEnvironment:
         self.pool = BrowserPool()
         self.server = SiteServer()
         self.quarantined: dict[str, str] = {}
+        self.quarantine = Quarantine()
+        self.recorder = Recorder(folder=Path(self.settings.trace_dir)) if self.settings.trace_dir else None
         self._cache = ScoutCache(Path(self.settings.cache_dir or default_cache_dir()))
         self._tasks: dict[str, tuple[Task, ...]] = {}
         self._scouting: dict[str, asyncio.Lock] = {}
+        self.audit = Audit(every=self.settings.audit_every)
+        self._kept = OutcomeCache(self.audit) if self.settings.caches_outcomes else None
         self._ids = itertools.count(1)
         self._places = asyncio.Semaphore(self.settings.concurrency)
         self._active: set[asyncio.Task[Any]] = set()
@@ -126,6 +135,8 @@ class FormEnvironment:
         page = await self.observe(task)
         parsed = parse_plan(plan)
         chosen = EXECUTORS[executor or self.settings.executor]
+        if task.site in self.quarantine.reasons:
+            return outcomes.lost(task, page, self.quarantine.reasons[task.site], num_attempts=0)
         reason = ""
         async with self._place():
             for attempt in range(NUM_ATTEMPTS):
@@ -133,10 +144,16 @@ class FormEnvironment:
                     self.pool.retire()
                 try:
                     mode = isolation or self.settings.isolation
+                    # What an arena loses may be its neighbour's doing, so it is run again in a tab of its own.
+                    mode = "page" if mode == "arena" and attempt else mode
+                    # A trace is one context's, so a recorded rollout has one of its own.
+                    mode = "context" if self.recorder else mode
                     result = await self._attempt(task, page, parsed, chosen, mode, is_fresh=attempt > 0)
+                    self.quarantine.served(task.site)
                     return replace(result, num_attempts=attempt + 1)
                 except EnvironmentFaultError as fault:
                     reason = str(fault)
+        self.quarantine.lost(task.site, reason)
         return outcomes.lost(task, page, reason, NUM_ATTEMPTS)
 
     async def run_many(
@@ -148,23 +165,22 @@ class FormEnvironment:
         on_result: OnResult | None = None,
     ) -> list[Outcome]:
         """Run several plans at a time. Outcomes are in the order of `pairs`; on_result(index, outcome) as they end."""
-        running: dict[tuple[str, str] | int, asyncio.Task[Outcome]] = {}
+        cache = self._kept
+        if cache is None and self.settings.shares_identical:
+            cache = OutcomeCache(self.audit)
 
         async def one(index: int, task: Task, plan: str) -> Outcome:
-            key = (task.id, plan) if self.settings.shares_identical else index
-            if key not in running:
-                running[key] = asyncio.ensure_future(self.run(task, plan, isolation=isolation, executor=executor))
-            result = await running[key]
+            run = functools.partial(self.run, task, plan, isolation=isolation, executor=executor)
+            result = await (cache.get(self._key(task, plan, executor), run) if cache else run())
             if on_result:
                 on_result(index, result)
             return result
 
-        try:
-            return await _all_or_none(one(index, task, plan) for index, (task, plan) in enumerate(pairs))
-        finally:
-            for item in running.values():
-                item.cancel()
-            await asyncio.gather(*running.values(), return_exceptions=True)
+        return await _all_or_none(one(index, task, plan) for index, (task, plan) in enumerate(pairs))
+
+    def _key(self, task: Task, plan: str, executor: ExecutorName | None) -> Key:
+        name = executor or self.settings.executor
+        return Key(site_version=sites_digest(), task=task, plan=parse_plan(plan), executor=name)
 
     async def self_check(self, tasks: Sequence[Task]) -> list[Task]:
         """Run the gold plan of each task; those that do not succeed are quarantined, the others returned."""
@@ -199,27 +215,35 @@ class FormEnvironment:
         try:
             async with asyncio.timeout(self.pool.pace.seconds(ROLLOUT_SECONDS)):
                 async with self.pool.tab(isolation, is_fresh=is_fresh) as tab:
+                    if self.recorder:
+                        await self.recorder.start(tab)
                     started = time.perf_counter()
                     await tab.goto(self.server.start_url(task.site, rollout_id))
                     loaded = time.perf_counter() - started
                     with attribute("execute"):
                         execution = await execute(tab, executor, plan, page, server)
-            execution.seconds["load"] = loaded
-            return outcomes.judge(
-                Evidence(
-                    task=task,
-                    page=page,
-                    plan=plan,
-                    execution=execution,
-                    submissions=self.server.submissions(rollout_id),
-                    pages_reached=self.server.pages_reached(rollout_id),
-                    defaults=site_defaults(make_site(task.site)),
-                )
-            )
+                    execution.seconds["load"] = loaded
+                    result = self._judge(task, page, plan, execution, rollout_id)
+                    if self.recorder:
+                        await self.recorder.stop(tab, task, result)
+            return result
         except TimeoutError:
             raise EnvironmentFaultError("the rollout did not end in time") from None
         finally:
             self.server.forget(rollout_id)
+
+    def _judge(self, task: Task, page: Page, plan: Plan, execution: Execution, rollout_id: str) -> Outcome:
+        return outcomes.judge(
+            Evidence(
+                task=task,
+                page=page,
+                plan=plan,
+                execution=execution,
+                submissions=self.server.submissions(rollout_id),
+                pages_reached=self.server.pages_reached(rollout_id),
+                defaults=site_defaults(make_site(task.site)),
+            )
+        )
 
     async def _scout(self, site_key: str) -> Page:
         ids: list[str] = []

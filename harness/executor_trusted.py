@@ -34,12 +34,13 @@ class TrustedExecutor:
 async def perform_one(tab: Tab, step: Step, pages: list[dict[str, Any]]) -> Report:
     """Check in the page, act with real input, read back."""
     request = {"step": step.payload(), "pages": pages, "token": next(_tokens)}
-    before = await tab.call("prepare", request, seconds=ACTION_SECONDS, is_action=True)
-    if before.get("result"):
-        return Report.read(before, [before["result"]])
-    with attribute("real input"):
-        await tab.within(_input(tab.page, step, before["point"]), ACTION_SECONDS, is_action=True)
-    return await _read_back(tab, request, before)
+    async with tab.acting(is_real=True):
+        before = await tab.call("prepare", request, seconds=ACTION_SECONDS, is_action=True)
+        if before.get("result"):
+            return Report.read(before, [before["result"]])
+        with attribute("real input"):
+            await tab.within(_input(tab.page, step, before["point"]), ACTION_SECONDS, is_action=True)
+        return await _read_back(tab, request, before)
 
 
 async def _input(page: Page, step: Step, point: dict[str, float]) -> None:

@@ -66,6 +66,7 @@ def judge(evidence: Evidence) -> Outcome:
         num_pages=len(evidence.page.titles),
         num_submissions=len(submissions),
         num_rejected=len(rejected),
+        errors_by_rejection=tuple(len(item.errors) for item in rejected),
         seconds=execution.seconds,
     )
 

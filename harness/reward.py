@@ -80,6 +80,27 @@ def shaped(
     return _record(outcome, max(0.0, whole - repeat_penalty * num_repeats(outcome)))
 
 
+def tree(outcome: Outcome, *, repeat_penalty: float = 0.1) -> RewardRecord:
+    """Rule-based progress tree, for credit where nothing was accepted: how far, how right, and were errors put right.
+
+    Three branches of equal weight under the gate of S and P: pages left behind; F; the last word of the server (1 for
+    an acceptance, 0.5 where it refused a submission with fewer errors than the one before, else 0). What is accepted
+    without being a success earns at most 0.9.
+    """
+    if not has_changed_something(outcome):
+        return _record(outcome, 0.0)
+    branches = (progress_of(outcome), accuracy_of(outcome), _last_word(outcome))
+    whole = 1.0 if branches == (1.0, 1.0, 1.0) and outcome.is_clean else 0.9 * sum(branches) / 3
+    return _record(outcome, max(0.0, whole - repeat_penalty * num_repeats(outcome)))
+
+
+def _last_word(outcome: Outcome) -> float:
+    if outcome.is_submitted:
+        return 1.0
+    errors = outcome.errors_by_rejection
+    return 0.5 if len(errors) > 1 and errors[-1] < errors[-2] else 0.0
+
+
 def success(outcome: Outcome) -> RewardRecord:
     """0 or 1: accepted, every gold field equal, every other field at its default, and something was changed."""
     return _record(outcome, float(outcome.is_success and has_changed_something(outcome)))
@@ -96,4 +117,4 @@ def _record(outcome: Outcome, value: float) -> RewardRecord:
     )
 
 
-SCHEMES: dict[str, Callable[..., RewardRecord]] = {"outcome": success, "shaped": shaped}
+SCHEMES: dict[str, Callable[..., RewardRecord]] = {"outcome": success, "shaped": shaped, "tree": tree}

@@ -21,8 +21,11 @@ class FormSettings:
 
     counts: tasks a split. size, dials, seed, kinds, sites_per_kind: as `harness.sites.make_tasks` takes them.
     isolation, executor: what `run` uses where a call does not say otherwise. concurrency: rollouts at a time.
-    shares_identical: equal (task, plan) pairs of one call are run once, since their outcomes are equal.
+    shares_identical: equal (task, plan) pairs of one call are run once. caches_outcomes: so are those of all calls.
+    audit_every: one in so many of the outcomes that were not run for this reason is run after all, and must be equal.
     cache_dir: where scouted sites are kept; None for the user's cache folder.
+    trace_dir: where traces and screenshots of the last 20 failed rollouts are kept; None for nowhere. Every rollout
+    then runs in a context of its own.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -35,7 +38,10 @@ class FormSettings:
     executor: ExecutorName = "fast"
     concurrency: int = 3
     shares_identical: bool = True
+    caches_outcomes: bool = False
+    audit_every: int = 100
     cache_dir: Path | str | None = None
+    trace_dir: Path | str | None = None
 
     def count(self, split: str) -> int:
         """Number of tasks of a split. Raises ConfigError for a name that is none."""
@@ -52,3 +58,5 @@ class FormSettings:
             raise unknown_name("executor", self.executor, get_args(ExecutorName))
         if self.concurrency < 1:
             raise ConfigError(f"concurrency is {self.concurrency}; expected at least 1.")
+        if self.audit_every < 1:
+            raise ConfigError(f"audit_every is {self.audit_every}; expected at least 1.")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import Any
 
-from playwright.async_api import BrowserContext, Dialog, Page, Response
+from playwright.async_api import BrowserContext, CDPSession, Dialog, Page, Response, Route
 from playwright.async_api import Error as PlaywrightError
 
 from harness.faults import AgentDeadlineError, EnvironmentFaultError, attribute, is_environment
-from harness.in_page import CANARY_GONE, STORES_CLEARED, init_script
+from harness.in_page import LEAVE, init_script
 from harness.pace import Pace
 
 LOAD_SECONDS = 5.0
@@ -27,16 +30,24 @@ CONTEXT_OPTIONS: dict[str, Any] = {
     "device_scale_factor": 1,
     "reduced_motion": "reduce",
 }
+FOREIGN = re.compile(
+    r"^(?!(https?|wss?)://(127\.0\.0\.1|([a-z0-9-]+\.)?localhost)(:\d+)?/)(?!about:|data:|blob:)", re.I
+)
+_hosts = itertools.count(1)
 
 
 class Tab:
-    """A page in a context of its own. `num_rollouts` counts what it has served, for recycling."""
+    """A page in a context of its own. `num_rollouts` counts what it has served, for recycling.
+
+    foreign: addresses outside of loopback that the page asked for and did not get, where requests are intercepted.
+    """
 
     def __init__(self, context: BrowserContext, page: Page, pace: Pace) -> None:
         self.context, self.page, self.pace = context, page, pace
         self.num_rollouts = 0
         self.dialogs: list[str] = []
-        self._is_reused = False
+        self.foreign: list[str] = []
+        self._session: CDPSession | None = None
         self._has_loaded = asyncio.Event()
         self._last_status = 200
         page.on("domcontentloaded", lambda _: self._has_loaded.set())
@@ -45,19 +56,19 @@ class Tab:
         page.on("dialog", self._answer_dialog)
 
     @classmethod
-    async def open(cls, browser: Any, pace: Pace) -> Tab:
-        """Open a fresh context with one page."""
+    async def open(cls, browser: Any, pace: Pace, *, is_guarded: bool = False) -> Tab:
+        """Open a fresh context with one page. is_guarded: requests are intercepted, and foreign ones refused."""
         context = await browser.new_context(**CONTEXT_OPTIONS)
         await context.add_init_script(init_script())
-        return cls(context, await context.new_page(), pace)
+        tab = cls(context, await context.new_page(), pace)
+        context.on("page", tab._close_popup)
+        if is_guarded:
+            await context.route(FOREIGN, tab._refuse)
+        return tab
 
     async def close(self) -> None:
         """Close the context with everything in it; a context that is gone already is closed."""
-        try:
-            await asyncio.wait_for(self.context.close(), self.pace.seconds(2.0))
-        except Exception as error:
-            if not is_environment(error):
-                raise
+        await _unless_gone(asyncio.wait_for(self.context.close(), self.pace.seconds(2.0)))
 
     async def goto(self, url: str) -> None:
         """Load a rollout's start page. Raises EnvironmentFaultError for a failed load or a reset that did not hold."""
@@ -68,10 +79,15 @@ class Tab:
             if response is None or response.status >= 400:
                 status = response.status if response else "no response"
                 raise EnvironmentFaultError(f"load: the site answered {status} for its start page")
-            if self._is_reused and not await self.page.evaluate(CANARY_GONE):
-                raise EnvironmentFaultError("load: the storage of an earlier rollout was still there")
+            if self.num_rollouts > 1:
+                await self._verify_reset(response)
         self.pace.saw_load(time.perf_counter() - started)
         self._has_loaded.clear()
+
+    @asynccontextmanager
+    async def acting(self, *, is_real: bool) -> AsyncIterator[None]:
+        """For the time of an action. is_real: with the real mouse and keyboard, of which a page has one."""
+        yield
 
     async def call(self, function: str, argument: Any = None, *, seconds: float, is_action: bool = False) -> Any:
         """Call a function of our script in the page. The argument is data and is never spliced into code.
@@ -130,18 +146,29 @@ class Tab:
             raise EnvironmentFaultError("navigation: the connection was refused or reset")
 
     async def reset(self) -> None:
-        """Make the tab fit for another rollout. Raises EnvironmentFaultError where the tab must be thrown away."""
+        """Make the tab fit for another rollout. Raises EnvironmentFaultError where the tab must be thrown away.
+
+        That every store is empty is verified at the next load, before any script of the page (`goto`), so that what
+        might still write after this is found.
+        """
         try:
             async with asyncio.timeout(self.pace.seconds(2.0)):
-                for popup in self.context.pages:
-                    if popup is not self.page:
-                        await popup.close()
-                await self.page.evaluate(STORES_CLEARED)
-                await self.context.clear_cookies()
+                if not await self.page.evaluate(LEAVE):
+                    raise EnvironmentFaultError(
+                        "reset: data bases or files are left, which only a new context is rid of"
+                    )
+                self._session = self._session or await self.context.new_cdp_session(self.page)
+                await asyncio.gather(self.context.clear_cookies(), self._session.send("Page.resetNavigationHistory"))
         except (PlaywrightError, TimeoutError) as error:
             raise EnvironmentFaultError(f"reset: {error}") from error
         self.dialogs.clear()
-        self._is_reused = True
+
+    async def _verify_reset(self, response: Response) -> None:
+        """Cookies that came with the page itself are its own."""
+        own = {"cookies"} if "set-cookie" in response.headers else set()
+        stored = [name for name in await self.page.evaluate("window.__dllm.storedAtStart()") if name not in own]
+        if stored:
+            raise EnvironmentFaultError(f"load: an earlier rollout had left {', '.join(stored)}")
 
     def _see_response(self, response: Response) -> None:
         if response.request.is_navigation_request() and response.frame == self.page.main_frame:
@@ -150,8 +177,29 @@ class Tab:
     async def _answer_dialog(self, dialog: Dialog) -> None:
         """Alerts and questions are agreed to, prompts get no text; what they said is part of the outcome."""
         self.dialogs.append(f"{dialog.type}: {dialog.message}")
-        try:
-            await (dialog.dismiss() if dialog.type == "prompt" else dialog.accept())
-        except Exception as error:
-            if not is_environment(error):
-                raise
+        await _unless_gone(dialog.dismiss() if dialog.type == "prompt" else dialog.accept())
+
+    async def _close_popup(self, popup: Page) -> None:
+        """A plan has one window; what a page opens beside it is closed unseen."""
+        await _unless_gone(popup.close())
+
+    async def _refuse(self, route: Route) -> None:
+        self.foreign.append(route.request.url)
+        await _unless_gone(route.abort("addressunreachable"))
+
+
+class OriginTab(Tab):
+    """A tab in which every rollout has a host name of its own, so that no store of an earlier one can be reached."""
+
+    async def goto(self, url: str) -> None:
+        """Load the start page under a name that was never used; `*.localhost` is this machine."""
+        await super().goto(url.replace("127.0.0.1", f"e{next(_hosts)}.localhost", 1))
+
+
+async def _unless_gone(awaitable: Awaitable[Any]) -> None:
+    """Await what answers an event of a page; a page that is gone needs no answer."""
+    try:
+        await awaitable
+    except Exception as error:
+        if not is_environment(error):
+            raise

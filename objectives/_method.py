@@ -54,6 +54,11 @@ class Method:
         """Whether the loss reads the reference policy's scores."""
         return self.beta > 0
 
+    @property
+    def needs_flat_groups(self) -> bool:
+        """Whether rows of groups without variance still have a gradient, so that the trainer must not drop them."""
+        return self.needs_ref
+
     def advantages(self, rollouts: Rollouts) -> Float[Tensor, " b"]:
         """Advantages of whole groups; call before any split into micro-batches."""
         return advantages.advantages(rollouts, self.advantage)

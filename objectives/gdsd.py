@@ -41,6 +41,11 @@ class GDSD(Method):
     scale: Positive = 1.0
     num_draws: Count = 2
 
+    @property
+    def needs_flat_groups(self) -> bool:
+        """Yes: off policy, rows without advantage are pulled back to the old weights."""
+        return True
+
     def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
         """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
         return elbo(rollouts, corruption, generator, num_draws=self.num_draws)

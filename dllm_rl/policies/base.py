@@ -210,7 +210,7 @@ class BasePolicy:
     def view_log_probs(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
         """Log p(target) at scored positions of each view, float32, 0 elsewhere.
 
-        Exact and trajectory kinds replay what the sampler did, so they are scored at its temperature; others at 1.
+        Exact, trajectory and answer kinds score what was drawn at the sampler's temperature, and so at it; others at 1.
         """
         return torch.stack([self._one_view(rollouts, views, index) for index in range(views.num_views)])
 
@@ -235,7 +235,7 @@ class BasePolicy:
             attention=attention,
             is_shifted=shifted,
         )
-        if views.kind in ("exact", "trajectory"):
+        if views.kind in ("exact", "trajectory", "answer"):
             logits = logits / rollouts.temperature
         terms = self.terms(logits, targets[:, columns], views, index, columns)
         terms = torch.where(score[:, columns], terms, 0.0)

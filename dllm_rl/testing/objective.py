@@ -161,6 +161,21 @@ def equal_rewards(case: Case) -> None:
         assert bool((leaf.grad.abs() <= 1e-6).all()), f"the largest gradient is {float(leaf.grad.abs().max()):.2g}"
 
 
+def flat_groups(case: Case) -> None:
+    """Rows without advantage have a gradient off policy exactly where the objective says so (needs_flat_groups)."""
+    new = case.score(case.rollouts, case.views)
+    other = new + 0.1 * _noise(case)
+    leaf = new.clone().requires_grad_()
+    ref = other if case.objective.needs_ref else None
+    nothing = torch.zeros_like(case.advantages)
+    case.objective.loss(case.rollouts, case.views, leaf, other, ref, nothing).value.backward()
+    assert leaf.grad is not None
+    has_gradient, says = bool((leaf.grad != 0).any()), case.objective.needs_flat_groups
+    assert has_gradient == says, f"needs_flat_groups is {says}, but rows without advantage have " + (
+        "a gradient, which the trainer would drop" if has_gradient else "no gradient"
+    )
+
+
 def same_generator(case: Case) -> None:
     """A generator of the same seed gives the same views, and no global random state is read or moved."""
     before = _random_state()
@@ -339,6 +354,7 @@ PROPERTIES: dict[str, Callable[[Case], None]] = {
         policy_gradient,
         sign_of_advantage,
         equal_rewards,
+        flat_groups,
         same_generator,
         permutation,
         micro_batches,

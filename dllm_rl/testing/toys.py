@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from dllm_rl.types import Corruption, Family, Rollouts, Trajectory, Views
+from dllm_rl.types import Answers, Corruption, Family, Rollouts, Trajectory, Views
 
 PAD, EOS, MASK, FILL = range(4)
 LETTERS = (4, 5, 6, 7)
@@ -157,6 +157,7 @@ def toy_rollouts(
         totals=Rollouts.count_totals(valid, group_ids, mask),
         step_rewards=torch.rand(num_rows, trajectory.num_steps, generator=generator),
         step_entropy=torch.rand(num_rows, trajectory.num_steps, generator=generator),
+        answers=_answers(trajectory, generator),
     )
 
 
@@ -198,6 +199,17 @@ def _trajectory(policy: ToyPolicy, ids: Tensor, mask: Tensor, generator: torch.G
         order = key.argsort(dim=-1, stable=True)
     time = torch.linspace(0, 1, num_steps + 1) if policy.family == "flow" else None
     return replace(_record(ids, commit, canvases=canvases), time=time, order=order)
+
+
+def _answers(trajectory: Trajectory, generator: torch.Generator) -> Answers | None:
+    """Letters for all that was still open before each step (flow: everywhere), with random confidence."""
+    if trajectory.canvases is None:
+        return None
+    before = trajectory.canvases[:, :-1]
+    is_open = before == MASK if trajectory.time is None else torch.ones_like(before, dtype=torch.bool)
+    letters = torch.tensor(LETTERS)[torch.randint(4, before.shape, generator=generator)]
+    confidence = 0.1 + 0.8 * torch.rand(before.shape, generator=generator)
+    return Answers(ids=torch.where(is_open, letters, before), score=is_open, confidence=confidence * is_open)
 
 
 def _record(ids: Tensor, commit: Tensor, canvases: Tensor | None) -> Trajectory:

@@ -24,6 +24,8 @@ Severity = Literal["error", "collapse", "warning"]
 # An exact method gives |ratio - 1| below 1e-5 in float32; unshared masks give 0.1 and more.
 RATIO_TOLERANCE = 1e-3
 MAX_FAULT_SHARE = 0.05
+# Shares of log-ratios beyond 1, averaged over the inner steps. Healthy runs of the toolkit stay under .02.
+MAX_FAR_SHARE = 0.1
 # In noise units: plateaus cross this limit in under 5 % of runs (tests simulate it).
 _CUSUM_LIMIT = 10.0
 _NON_FINITE_STREAK = 2
@@ -44,13 +46,23 @@ class Alarm:
     message: str
 
 
+def _alarm(series: Series, detector: str, severity: Severity, message: str, *, onset: int, raised: int) -> Alarm:
+    """An alarm on a series; onset and raised are positions in it."""
+    begin, end = int(series.steps[onset]), int(series.steps[raised])
+    return Alarm(detector=detector, signal=series.name, severity=severity, onset=begin, raised=end, message=message)
+
+
+def _can_show_trend(series: Series, window: int) -> bool:
+    return len(series) >= max(MIN_TREND_STEPS, 2 * window)
+
+
 def drawdown(series: Series, window: int) -> Alarm | None:
     """Confirm a collapse: the trailing mean stays under half of its running peak for a whole window.
 
     The fall must also exceed five standard errors of the mean, so that a noisy signal near zero cannot collapse.
     """
     series = series.finite()
-    if len(series) < max(MIN_TREND_STEPS, 2 * window):
+    if not _can_show_trend(series, window):
         return None
     means = trailing_mean(series.values, window)
     floor = min(0.0, float(means.min()))
@@ -64,21 +76,15 @@ def drawdown(series: Series, window: int) -> Alarm | None:
     # The fall began after the last value that still stood at the peak's level, give or take the noise.
     at_peak = np.flatnonzero(series.values[: start + window] >= peaks[start] + floor - noise_of(series.values))
     onset = min(int(at_peak[-1]) + 1 if len(at_peak) else start, raised)
-    return Alarm(
-        detector="drawdown",
-        signal=series.name,
-        severity="collapse",
-        onset=int(series.steps[onset]),
-        raised=int(series.steps[raised]),
-        message=f"{series.name} fell from {peaks[start] + floor:.3g} to {means[start + window - 1]:.3g} "
-        f"and stayed under half of its peak for {window} steps",
-    )
+    levels = f"{peaks[start] + floor:.3g} to {means[start + window - 1]:.3g}"
+    message = f"{series.name} fell from {levels} and stayed under half of its peak for {window} steps"
+    return _alarm(series, "drawdown", "collapse", message, onset=onset, raised=raised)
 
 
 def cusum(series: Series, window: int) -> Alarm | None:
     """Warn of a fall: the summed shortfall under the running peak, in noise units, passes a limit."""
     series = series.finite()
-    if len(series) < max(MIN_TREND_STEPS, 2 * window):
+    if not _can_show_trend(series, window):
         return None
     noise = noise_of(series.values)
     # The highest of many means lies above the true level, by more the shorter the window.
@@ -92,14 +98,8 @@ def cusum(series: Series, window: int) -> Alarm | None:
         start = index if total == 0 else start
         total = max(0.0, total + step)
         if total > _CUSUM_LIMIT:
-            return Alarm(
-                detector="cusum",
-                signal=series.name,
-                severity="warning",
-                onset=int(series.steps[start]),
-                raised=int(series.steps[index]),
-                message=f"{series.name} runs below its best level by more than noise explains",
-            )
+            message = f"{series.name} runs below its best level by more than noise explains"
+            return _alarm(series, "cusum", "warning", message, onset=start, raised=index)
     return None
 
 
@@ -114,15 +114,8 @@ def non_finite(series: Series, *, is_count: bool = False) -> Alarm | None:
         start = len(is_bad) - 1
     if start is None:
         return None
-    step = int(series.steps[start])
-    return Alarm(
-        detector="non_finite",
-        signal=series.name,
-        severity="error",
-        onset=step,
-        raised=step,
-        message=f"{series.name} {'is above 0' if is_count else 'is not finite'} from step {step} on",
-    )
+    message = f"{series.name} {'is above 0' if is_count else 'is not finite'} from step {series.steps[start]} on"
+    return _alarm(series, "non_finite", "error", message, onset=start, raised=start)
 
 
 def off_policy_at_start(series: Series, *, tolerance: float = RATIO_TOLERANCE) -> Alarm | None:
@@ -131,16 +124,26 @@ def off_policy_at_start(series: Series, *, tolerance: float = RATIO_TOLERANCE) -
     bad = np.flatnonzero(series.values > tolerance)
     if not len(bad):
         return None
-    step = int(series.steps[bad[0]])
-    return Alarm(
-        detector="off_policy_at_start",
-        signal=series.name,
-        severity="error",
-        onset=step,
-        raised=step,
-        message=f"{series.name} is {series.values[bad[0]]:.3g} before any update (up to {series.values.max():.3g}); "
-        "on policy it must be 0",
+    first = int(bad[0])
+    size = f"{series.values[first]:.3g} before any update (up to {series.values.max():.3g})"
+    message = f"{series.name} is {size}; on policy it must be 0"
+    return _alarm(series, "off_policy_at_start", "error", message, onset=first, raised=first)
+
+
+def far_off_policy(series: Series, *, limit: float = MAX_FAR_SHARE) -> Alarm | None:
+    """Find a step whose inner updates moved more than this share of the entries by more than a factor of e.
+
+    It needs no healthy steps before it: on a run that breaks at once there are none.
+    """
+    series = series.finite()
+    bad = np.flatnonzero(series.values > limit)
+    if not len(bad):
+        return None
+    first = int(bad[0])
+    message = (
+        f"{series.values[first]:.0%} of the importance ratios are beyond a factor of e at step {series.steps[first]}"
     )
+    return _alarm(series, "far_off_policy", "warning", message, onset=first, raised=first)
 
 
 def faults(series: Series, window: int, *, limit: float = MAX_FAULT_SHARE) -> Alarm | None:
@@ -155,14 +158,8 @@ def faults(series: Series, window: int, *, limit: float = MAX_FAULT_SHARE) -> Al
         return None
     first, raised = int(over[0]), int(over[0]) + size - 1
     onset = first + int(np.argmax(series.values[first : raised + 1] > limit))
-    return Alarm(
-        detector="faults",
-        signal=series.name,
-        severity="error",
-        onset=int(series.steps[onset]),
-        raised=int(series.steps[raised]),
-        message=f"{means.max():.1%} of rollouts lost to the environment over {size} steps (limit {limit:.0%})",
-    )
+    message = f"{means.max():.1%} of rollouts lost to the environment over {size} steps (limit {limit:.0%})"
+    return _alarm(series, "faults", "error", message, onset=onset, raised=raised)
 
 
 def dead_run(reward: Series, no_spread: Series, window: int) -> Alarm | None:
@@ -171,15 +168,9 @@ def dead_run(reward: Series, no_spread: Series, window: int) -> Alarm | None:
         return None
     if np.nanmean(no_spread.values) < 0.9 or np.nanmax(trailing_mean(reward.values, window)) > 0.05:
         return None
-    return Alarm(
-        detector="dead_run",
-        signal=no_spread.name,
-        severity="warning",
-        onset=int(reward.steps[0]),
-        raised=int(reward.steps[window - 1]),
-        message=f"{np.nanmean(no_spread.values):.0%} of groups have no spread in reward, mean reward "
-        f"{np.nanmean(reward.values):.3f}: nothing to learn from, from the start",
-    )
+    levels = f"{np.nanmean(no_spread.values):.0%} of groups have no spread in reward"
+    message = f"{levels}, mean reward {np.nanmean(reward.values):.3f}: nothing to learn from, from the start"
+    return _alarm(no_spread, "dead_run", "warning", message, onset=0, raised=window - 1)
 
 
 def saturation(all_good: Series, window: int) -> Alarm | None:
@@ -190,33 +181,20 @@ def saturation(all_good: Series, window: int) -> Alarm | None:
     start = first_streak(trailing_mean(all_good.values, window) > 0.9, 1)
     if start is None or trailing_mean(all_good.values, window)[-1] <= 0.9:
         return None
-    step = int(all_good.steps[start + window - 1])
-    return Alarm(
-        detector="saturation",
-        signal=all_good.name,
-        severity="warning",
-        onset=step,
-        raised=step,
-        message=f"all rollouts succeed in over 90 % of groups from step {step} on",
-    )
+    full = start + window - 1
+    message = f"all rollouts succeed in over 90 % of groups from step {all_good.steps[full]} on"
+    return _alarm(all_good, "saturation", "warning", message, onset=full, raised=full)
 
 
 def no_exploration(no_spread: Series, unique: Series, window: int) -> Alarm | None:
     """Find a run that ends without different completions: groups without spread, few unique ones in each."""
     no_spread, unique = no_spread.finite(), unique.finite()
-    if min(len(no_spread), len(unique)) < max(MIN_TREND_STEPS, 2 * window):
+    if not (_can_show_trend(no_spread, window) and _can_show_trend(unique, window)):
         return None
     spread, kinds = trailing_mean(no_spread.values, window), trailing_mean(unique.values, window)
     if spread[-1] < 0.95 or kinds[-1] > 0.5 * kinds[0]:
         return None
-    start = first_streak(spread >= 0.95, 1)
-    step = int(no_spread.steps[(start or 0) + window - 1])
-    return Alarm(
-        detector="no_exploration",
-        signal=unique.name,
-        severity="collapse",
-        onset=step,
-        raised=step,
-        message=f"no group has different rewards from step {step} on, and unique completions fell "
-        f"from {kinds[0]:.3g} to {kinds[-1]:.3g}",
-    )
+    full = (first_streak(spread >= 0.95, 1) or 0) + window - 1
+    levels = f"unique completions fell from {kinds[0]:.3g} to {kinds[-1]:.3g}"
+    message = f"no group has different rewards from step {no_spread.steps[full]} on, and {levels}"
+    return _alarm(unique, "no_exploration", "collapse", message, onset=full, raised=full)

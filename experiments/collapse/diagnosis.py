@@ -99,7 +99,7 @@ def diagnose(metrics: Sequence[Mapping[str, Any]]) -> Diagnosis:
         checks=_checks(rows, alarms, kind, window),
         num_steps=len(rows),
         window=window,
-        sentence=_sentence(kind, onset, first, moved, alarms, len(rows)),
+        sentence=_sentence(kind, onset, first, moved, alarms, len(rows)) + _blind_spot(rows, kind),
     )
 
 
@@ -110,6 +110,7 @@ def _alarms(rows: Sequence[Mapping[str, Any]], window: int) -> tuple[Alarm, ...]
     found = [detectors.non_finite(series(name)) for name in _FINITE_SIGNALS]
     found += [detectors.non_finite(series(name), is_count=True) for name in _COUNTS_OF_NON_FINITE]
     found.append(detectors.off_policy_at_start(series("ratio_dev_u0")))
+    found.append(detectors.far_off_policy(series("ratio/far_share")))
     found.append(detectors.faults(series("fault_share"), window))
     found += [detectors.drawdown(series(name), window) for name in ("reward", "success")]
     found += [detectors.cusum(series(name), window) for name in ("reward", "success")]
@@ -132,7 +133,7 @@ def _classify(
     if "off_policy_at_start" in by_name:
         return "estimator_noise", by_name["off_policy_at_start"].onset
     if fall is not None:
-        return _cause(moved, fall.onset, window), fall.onset
+        return _cause(moved, by_name.get("far_off_policy"), fall.onset, window), fall.onset
     if "saturation" in by_name:
         return "saturated", by_name["saturation"].onset
     if "dead_run" in by_name:
@@ -142,9 +143,14 @@ def _classify(
     return ("too_short" if len(rows) < MIN_TREND_STEPS else "healthy"), None
 
 
-def _cause(moved: tuple[Departure, ...], fall: int, window: int) -> Kind:
-    """The cause whose evidence moved first, of what moved no later than a window after the fall began."""
+def _cause(moved: tuple[Departure, ...], far: Alarm | None, fall: int, window: int) -> Kind:
+    """The cause whose evidence moved first, of what moved no later than a window after the fall began.
+
+    far: ratios far from 1 before the fall, which count from where they began.
+    """
     steps = {item.signal: item.step for item in moved if item.step <= fall + window}
+    if far is not None and far.onset <= fall:
+        steps["ess"] = min(far.onset, steps.get("ess", far.onset))
     candidates = []
     for kind, signals in _EVIDENCE.items():
         seen = [steps[name] for name in signals if name in steps]
@@ -166,7 +172,11 @@ def _first_signal(kind: Kind, alarms: tuple[Alarm, ...], moved: tuple[Departure,
     if kind in ("healthy", "too_short"):
         return None
     # KL leaves its starting value of 0 in every run that learns.
-    return next((item.signal for item in moved if item.signal != "kl"), None)
+    first = next((item for item in moved if item.signal != "kl"), None)
+    far = next((alarm for alarm in alarms if alarm.detector == "far_off_policy"), None)
+    if kind == "off_policy" and far is not None and (first is None or far.onset <= first.step):
+        return far.signal
+    return None if first is None else first.signal
 
 
 def _checks(rows: Sequence[Mapping[str, Any]], alarms: tuple[Alarm, ...], kind: Kind, window: int) -> tuple[Check, ...]:
@@ -178,6 +188,7 @@ def _checks(rows: Sequence[Mapping[str, Any]], alarms: tuple[Alarm, ...], kind: 
         "no_exploration": ("groups without different completions", ("frac_reward_zero_std",), True),
         "non_finite": ("values that are not finite", _FINITE_SIGNALS, False),
         "off_policy_at_start": ("ratio other than 1 before an update", ("ratio_dev_u0",), False),
+        "far_off_policy": ("steps that end far off policy", ("ratio/far_share",), False),
         "faults": ("rollouts lost to the environment", ("fault_share",), False),
     }
     known = set().union(*(row.keys() for row in rows)) if rows else set()
@@ -193,6 +204,14 @@ def _checks(rows: Sequence[Mapping[str, Any]], alarms: tuple[Alarm, ...], kind: 
         else:
             checks.append(Check(name=name, outcome="not found"))
     return tuple(checks)
+
+
+def _blind_spot(rows: Sequence[Mapping[str, Any]], kind: Kind) -> str:
+    """A warning where nothing was found because the decisive signal is not there."""
+    has_reward = any("reward" in row or "success" in row for row in rows)
+    if kind != "healthy" or has_reward:
+        return ""
+    return " Neither reward nor success is recorded: a fall of either would go unseen."
 
 
 _TITLES: dict[Kind, str] = {

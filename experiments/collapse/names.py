@@ -8,9 +8,13 @@ from typing import Any
 # Other name -> name here. Where a source has both, the one already present stays.
 _ALIASES = {
     "ratio/ess": "ess",
-    # TRL
+    # TRL: GRPO and RLOO, then PPO
     "completions/mean_length": "completion_length",
     "rewards/success/mean": "success",
+    "objective/scores": "reward",
+    "objective/kl": "kl",
+    "policy/entropy_avg": "entropy",
+    "policy/clipfrac_avg": "clip_ratio/region_mean",
     # verl
     "critic/score/mean": "reward",
     "critic/rewards/mean": "reward",

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
+from dllm_rl.errors import DllmRlError
 from experiments.collapse.detectors import Alarm
 from experiments.collapse.diagnosis import diagnose
+from experiments.config import OnAlarm
+from experiments.run_folder import write_json
 
-OnAlarm = Literal["log", "stop", "raise"]
+ALARMS_FILE = "alarms.json"
 _LOGGER = logging.getLogger(__name__)
 
 
-class CollapseError(RuntimeError):
+class CollapseError(DllmRlError):
     """Training was to raise on an alarm, and one went off."""
 
 
@@ -23,21 +28,53 @@ class OnlineDiagnosis:
     """Watches one run. `observe` returns True where training should stop.
 
     on_alarm: what an error or a confirmed collapse does: `log` it, ask to `stop`, or `raise`. Warnings are only logged.
+    folder: where alarms.json is kept, if anywhere. stop: the alarm that ended the run.
     """
 
     on_alarm: OnAlarm = "log"
+    folder: Path | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     alarms: list[Alarm] = field(default_factory=list)
+    stop: Alarm | None = None
 
     def observe(self, row: Mapping[str, Any]) -> bool:
-        """Take in the metrics of one more step."""
+        """Take in the metrics of one more step. A step that is done again after an interruption is known already."""
+        if self.rows and row.get("step", len(self.rows)) <= self.rows[-1].get("step", -1):
+            return False
         self.rows.append(dict(row))
         known = {(alarm.detector, alarm.signal) for alarm in self.alarms}
         fresh = [alarm for alarm in diagnose(self.rows).alarms if (alarm.detector, alarm.signal) not in known]
+        if not fresh:
+            return False
         self.alarms += fresh
         for alarm in fresh:
             _LOGGER.warning("%s alarm at step %d: %s", alarm.severity, alarm.raised, alarm.message)
         grave = [alarm for alarm in fresh if alarm.severity != "warning"]
+        if grave and self.on_alarm == "stop":
+            self.stop = grave[0]
+        if self.folder is not None:
+            write_json(self.folder / ALARMS_FILE, self.record())
         if grave and self.on_alarm == "raise":
-            raise CollapseError(grave[0].message)
-        return bool(grave) and self.on_alarm == "stop"
+            raise CollapseError(f"on_alarm: raise, at step {grave[0].raised}: {grave[0].message}")
+        return self.stop is not None
+
+    def replay(self, rows: Iterable[Mapping[str, Any]]) -> int | None:
+        """Take in the steps of an interrupted run, and return the step at which it was stopped, if it was."""
+        for row in rows:
+            if self.observe(row):
+                return int(self.rows[-1].get("step", len(self.rows) - 1))
+        return None
+
+    def record(self) -> dict[str, Any]:
+        """What alarms.json holds. stopped_at: the last step of a run that an alarm stopped."""
+        stopped = self.rows[-1].get("step", len(self.rows) - 1) if self.stop is not None else None
+        because = self.stop.message if self.stop is not None else ""
+        return {"stopped_at": stopped, "because": because, "alarms": [asdict(alarm) for alarm in self.alarms]}
+
+
+def read_alarms(folder: Path) -> dict[str, Any]:
+    """alarms.json of a seed's folder; a run without alarms has none."""
+    path = folder / ALARMS_FILE
+    if not path.is_file():
+        return {"stopped_at": None, "because": "", "alarms": []}
+    return json.loads(path.read_text())

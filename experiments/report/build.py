@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.collapse import Diagnosis, diagnose, title_of
+from experiments.report.commits import commits_of
 from experiments.report.curves import curves_of
 from experiments.report.examples import examples_of
 from experiments.report.headline import control_states, headline
@@ -34,7 +35,7 @@ def build_report(folder: Path) -> dict[str, Any]:
     ]
     cells = [record for record in records if record["role"] in ("cell", "positive")]
     controls = control_states(records)
-    is_complete = all(seed["state"] in ("done", "failed") for record in records for seed in record["seeds"])
+    is_complete = all(seed["state"] in ("done", "stopped", "failed") for record in records for seed in record["seeds"])
     report = {
         "format": FORMAT,
         "preset": run.config["preset"],
@@ -110,14 +111,16 @@ def _cell(
         "seeds": [
             {
                 "seed": run.seed,
-                "state": run.status.state,
+                "state": run.status.label,
                 "cause": run.status.cause,
+                "stopped_at": run.status.stopped_at,
                 "seconds": run.status.seconds,
                 "diagnosis": {**asdict(diagnosis), "title": title_of(diagnosis.kind)},
             }
             for run, diagnosis in zip(cell.seeds, diagnoses, strict=True)
         ],
         "curves": curves_of(cell),
+        "commit_order": commits_of(cell),
         "examples": examples,
     }
 

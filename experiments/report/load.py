@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tracking import read_rows
+from dllm_rl.tracking import COMMITS_FILE, METRICS_FILE, read_rows
 from experiments.results import SCHEMA
 from experiments.run_folder import Status, read_status
 from experiments.stats import CellInfo
@@ -19,10 +19,11 @@ from experiments.stats import CellInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedRun:
-    """One seed of a cell: rows of its metrics, and its state."""
+    """One seed of a cell: rows of its metrics, the commit orders it kept, and its state."""
 
     seed: int
     metrics: list[dict[str, Any]]
+    commits: list[dict[str, Any]]
     status: Status
 
 
@@ -77,8 +78,8 @@ def _load_cell(folder: Path, cell: dict[str, Any], seeds: list[int]) -> CellRun:
     runs = []
     for seed in seeds:
         place = folder / cell["folder"] / f"seed{seed}"
-        metrics = read_rows(place / "metrics.jsonl")
-        runs.append(SeedRun(seed=seed, metrics=metrics, status=read_status(place)))
+        metrics, commits = read_rows(place / METRICS_FILE), read_rows(place / COMMITS_FILE)
+        runs.append(SeedRun(seed=seed, metrics=metrics, commits=commits, status=read_status(place)))
     return CellRun(
         id=cell["id"], policy=cell["policy"], objective=cell["objective"], role=cell["role"], seeds=tuple(runs)
     )

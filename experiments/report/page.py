@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from experiments.collapse.diagnosis import USUAL_CAUSE
 from experiments.report import charts
+from experiments.report.commits import commit_blocks
 from experiments.report.curves import CURVES, Curve
 from experiments.report.planes import phase_blocks, survival_blocks
 from experiments.report.tables import GLYPHS, all_cells, effect_of, label_of, percent
@@ -39,6 +40,7 @@ def render(report: dict[str, Any]) -> str:
         curves=[block for curve in CURVES if (block := _curve_block(curve, cells, report)) is not None],
         timelines=[timeline for cell in cells if (timeline := _timeline(cell)) is not None],
         checks=_checks(cells),
+        commits=commit_blocks(cells),
         phases=phase_blocks(cells, matrix["objectives"]),
         survival=survival_blocks(report),
         timing=_timing(report["timing"]),

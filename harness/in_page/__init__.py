@@ -6,18 +6,26 @@ from functools import cache
 from importlib.resources import files
 
 _PARTS = ("inventory.js", "resolve.js", "actions.js", "real_input.js", "explore.js")
-_EXPORTS = "inventory, perform, prepare, readBackTarget, look, explore, answer"
-STORES_CLEARED = """async () => {
-  document.cookie = "dllm_canary=1";
-  localStorage.setItem("dllm_canary", "1");
-  sessionStorage.setItem("dllm_canary", "1");
+_EXPORTS = "inventory, perform, prepare, readBackTarget, look, explore, answer, storedAtStart"
+# A tab opens on about:blank, so the first document of a rollout is the second of its history.
+FIRST_HISTORY_LENGTH = 2
+_USAGE = """const usage = async () => ((await navigator.storage?.estimate())?.usage ?? 0);"""
+# Run at the end of a rollout; true where no data base, cache or file is left that only a new context would be rid of.
+LEAVE = f"""async () => {{
+  {_USAGE}
+  for (let id = setTimeout(() => {{}}); id > 0; id--) clearTimeout(id);
+  for (let id = requestAnimationFrame(() => {{}}); id > 0; id--) cancelAnimationFrame(id);
   localStorage.clear();
   sessionStorage.clear();
-  for (const { name } of await indexedDB.databases()) indexedDB.deleteDatabase(name);
-  for (const name of (await globalThis.caches?.keys()) ?? []) await caches.delete(name);
-}"""
-CANARY_GONE = """() => !("dllm_canary" in localStorage) && !("dllm_canary" in sessionStorage) &&
-  !document.cookie.includes("dllm_canary")"""
+  window.name = "";
+  history.replaceState(null, "", "/__dllm_left");
+  return (await usage()) === 0;
+}}"""
+# For a page of which nothing may have been stored.
+IS_UNTOUCHED = f"""async () => {{
+  {_USAGE}
+  return localStorage.length === 0 && sessionStorage.length === 0 && document.cookie === "" && (await usage()) === 0;
+}}"""
 
 
 @cache
@@ -25,6 +33,9 @@ def init_script() -> str:
     """The whole script; it leaves one name behind, `__dllm`, and captures the native setters before a page can."""
     folder = files(__name__)
     determinism = (folder / "determinism.js").read_text()
+    frame = (folder / "frame.js").read_text()
+    stored = (folder / "stored.js").read_text()
     body = "\n".join((folder / part).read_text() for part in _PARTS)
     exported = f"Object.defineProperty(window, '__dllm', {{ value: {{ {_EXPORTS} }} }});"
-    return f"(() => {{\n{determinism}\n}})();\n(() => {{\n{body}\n{exported}\n}})();"
+    constants = f"const FIRST_HISTORY_LENGTH = {FIRST_HISTORY_LENGTH};"
+    return f"(() => {{\n{determinism}\n}})();\n(() => {{\n{constants}\n{frame}\n{stored}\n{body}\n{exported}\n}})();"

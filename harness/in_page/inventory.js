@@ -1,7 +1,7 @@
 // The controls of a document in reading order, named as the browser's accessibility tree names them.
 const INPUT_KINDS = {
   text: "text", search: "text", password: "text", url: "text", email: "email", tel: "tel", number: "number",
-  date: "date", radio: "radio", checkbox: "checkbox", submit: "button", button: "button", reset: "button",
+  date: "date", time: "date", month: "date", radio: "radio", checkbox: "checkbox", submit: "button", button: "button", reset: "button",
 };
 const CONTROLS = "input, textarea, select, button, a[href]";
 const KINDS_KNOWN_BY_NAME = new Set(["radio", "checkbox", "button", "link"]);

@@ -8,13 +8,9 @@ each walk under an id of its own, since a site remembers what was answered under
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import socket
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import FormData
 from starlette.requests import Request
@@ -22,15 +18,11 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from dllm_rl.errors import ConfigError
+from harness.loopback import LoopbackServer
 from harness.sites.answers import is_visible, page_errors, site_defaults
 from harness.sites.factory import make_site
 from harness.sites.render import render_done, render_form_page
 from harness.sites.schema import TICKED, Answers, Site, SiteField
-
-# The ports above 1023 that Chromium refuses to open (ERR_UNSAFE_PORT).
-RESTRICTED_PORTS = frozenset(
-    {1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080}
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,50 +50,17 @@ class _Visit:
     submissions: list[Submission] = field(default_factory=list)
 
 
-class SiteServer:
-    """Serves every site key to every rollout id; start it in the event loop that also drives the browser."""
+class SiteServer(LoopbackServer):
+    """Serves every site key to every rollout id. routes: further ones beside the sites."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, port: int = 0, routes: Sequence[Route] = ()) -> None:
         self._visits: dict[str, _Visit] = {}
-        self._server: uvicorn.Server | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._port = 0
-        self.app = Starlette(
-            routes=[
-                Route("/r/{rollout_id}/{site_key}/", self._first, methods=["GET", "POST"]),
-                Route("/r/{rollout_id}/{site_key}/done", self._done),
-                Route("/r/{rollout_id}/{site_key}/{number:int}", self._numbered, methods=["GET", "POST"]),
-            ]
-        )
-
-    async def start(self) -> None:
-        """Listen on a free port of loopback that Chromium will open."""
-        listener = _listen()
-        self._port = listener.getsockname()[1]
-        config = uvicorn.Config(
-            self.app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1
-        )
-        self._server = _QuietServer(config)
-        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
-        while not self._server.started:
-            if self._task.done():
-                await self._task
-            await asyncio.sleep(0.005)
-
-    async def stop(self) -> None:
-        """Stop listening; what was received stays readable."""
-        if self._server is None or self._task is None:
-            return
-        self._server.should_exit = True
-        await self._task
-        self._server = self._task = None
-
-    @property
-    def base_url(self) -> str:
-        """Origin of all sites, without a slash at the end."""
-        if not self._port:
-            raise ConfigError("the site server has no address yet. Call `await server.start()` first.")
-        return f"http://127.0.0.1:{self._port}"
+        pages = [
+            Route("/r/{rollout_id}/{site_key}/", self._first, methods=["GET", "POST"]),
+            Route("/r/{rollout_id}/{site_key}/done", self._done),
+            Route("/r/{rollout_id}/{site_key}/{number:int}", self._numbered, methods=["GET", "POST"]),
+        ]
+        super().__init__(Starlette(routes=[*pages, *routes]), port=port)
 
     def start_url(self, site_key: str, rollout_id: str) -> str:
         """Address of page 1 for one rollout; the id may hold letters, digits, `.`, `_`, `-` and `~`."""
@@ -182,23 +141,6 @@ class SiteServer:
             self._visits[rollout_id] = _Visit(site=site, answers=site_defaults(site))
         visit = self._visits[rollout_id]
         return visit if visit.site.key == key else None
-
-
-class _QuietServer(uvicorn.Server):
-    """Leaves the signals of the process alone: the caller decides what Ctrl-C means."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-
-def _listen() -> socket.socket:
-    while True:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listener.bind(("127.0.0.1", 0))
-        if listener.getsockname()[1] not in RESTRICTED_PORTS:
-            return listener
-        listener.close()
 
 
 def _html(text: str, status_code: int = 200) -> HTMLResponse:

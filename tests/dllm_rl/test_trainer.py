@@ -31,7 +31,7 @@ class CountingEnvironment:
     """Text only: the reward is the share of the letter e among the characters; a fault wherever `lost` says so."""
 
     def __init__(self, lost=lambda call, row: False):
-        self.lost, self.calls, self.seen = lost, 0, []
+        self.lost, self.calls, self.seen, self.scored = lost, 0, [], []
 
     def observe_many(self, tasks):
         return [PAGE for _ in tasks]
@@ -46,6 +46,11 @@ class CountingEnvironment:
         share = sum(plan.count(letter) for letter in "e1.") / max(1, len(plan))
         return Outcome(task_id=task.id, fault=fault, fault_reason=str(share))
 
+    def score_many(self, pairs):
+        assert len(set(pairs)) == len(pairs), "a plan is scored twice"
+        self.scored.extend(plan for _, plan in pairs)
+        return [plan.count("e") / max(1, len(plan)) for _, plan in pairs]
+
 
 def share_of_e(outcome):
     value = float(outcome.fault_reason)
@@ -58,14 +63,14 @@ def flat(outcome):
     return SimpleNamespace(**{**vars(share_of_e(outcome)), "value": 0.5})
 
 
-def make(family, objective, run_dir, *, environment=None, reward=share_of_e, **settings):
+def make(family, objective, run_dir, *, environment=None, reward=share_of_e, options=None, **settings):
     config = {"steps": 2, "prompts_per_step": 2, "group_size": 4, "inner_steps": 2, "learning_rate": 1e-3} | settings
     sampler = registry.get("sampler", DEFAULT_SAMPLERS[family])()
     environment = environment or CountingEnvironment()
     return Trainer(
         policy=make_tiny_policy(family, sharpness=4.0),
         sampler=sampler,
-        objective=build_objective(objective, {}),
+        objective=build_objective(objective, options or {}),
         environment=environment,
         reward=reward,
         tasks=TASKS,
@@ -146,7 +151,7 @@ def test_a_kill_between_the_two_renames_of_a_checkpoint_loses_nothing(tmp_path):
 
 
 def test_groups_without_variance_are_filtered_and_leave_the_weights_alone(tmp_path):
-    trainer = make("masked", "grpo", tmp_path, reward=flat)
+    trainer = make("masked", "grpo", tmp_path, reward=flat, options={"beta": 0.0})
     before = weights(trainer)
     trainer.train()
     assert same(before, weights(trainer))
@@ -154,11 +159,100 @@ def test_groups_without_variance_are_filtered_and_leave_the_weights_alone(tmp_pa
     assert (row["rows_updated"], row["rows_filtered"], row["frac_reward_zero_std"]) == (0.0, 8.0, 1.0)
 
 
+@pytest.mark.parametrize(("objective", "options"), [("grpo", {"beta": 0.5}), ("gdsd", {})])
+def test_groups_without_variance_stay_where_they_have_a_gradient(tmp_path, objective, options):
+    """Groups of even tasks are flat: the penalty, or the regression, still sees their rows."""
+
+    def half_flat(outcome):
+        return flat(outcome) if outcome.task_id.endswith("0") else share_of_e(outcome)
+
+    make("masked", objective, tmp_path, reward=half_flat, options=options, prompts_per_step=3).train()
+    row = read_rows(tmp_path / "metrics.jsonl")[0]
+    assert row["frac_reward_zero_std"] >= 1 / 3
+    assert (row["rows_updated"], row["rows_filtered"]) == (12.0, 0.0)
+
+
+@pytest.mark.parametrize("family", ["masked", "slot", "flow"])
+def test_intermediate_answers_are_scored_where_required_and_only_there(tmp_path, family):
+    environment, other = CountingEnvironment(lambda call, row: row == 1), CountingEnvironment()
+    trainer = make(family, "mdpo", tmp_path / "a", environment=environment, steps=1, inner_steps=1)
+    before = weights(trainer)
+    trainer.train()
+    make(family, "cj_grpo", tmp_path / "b", environment=other, steps=1).train()
+    row, plain = (read_rows(tmp_path / name / "metrics.jsonl")[0] for name in "ab")
+    assert row["ratio_dev_u0"] == 0.0
+    assert not same(before, weights(trainer))
+    assert row["answers/scored"] == len(environment.scored) > 0
+    assert row["answers/forwards"] > 0 and row["seconds/answers"] > 0
+    assert not other.scored and not any(name.startswith("answers/") for name in plain)
+
+
+def test_an_answer_keeps_what_the_step_wrote_and_ends_in_the_completion(tmp_path):
+    """Of each step: tokens that it committed stand in its answer, and the last answer is the completion itself."""
+    from dllm_rl.answers import last_step, with_step_rewards
+
+    trainer = make("masked", "mdpo", tmp_path)
+    batch = collect(
+        policy=trainer.policy,
+        sampler=trainer.sampler,
+        environment=trainer.environment,
+        reward=share_of_e,
+        tasks=TASKS,
+        group_size=2,
+        first_row=0,
+        seed=1,
+        temperature=1.0,
+    )
+    answered = with_step_rewards(
+        trainer.policy, batch.rollouts, batch.tasks, trainer.environment.score_many, torch.Generator().manual_seed(0)
+    )
+    rollouts, answers = answered.rollouts, answered.rollouts.answers
+    recorded, last = rollouts.trajectory, last_step(rollouts.trajectory)
+    row = torch.arange(rollouts.num_rows)
+    assert torch.equal(answers.ids[row, last], rollouts.completion_ids)
+    first = (recorded.commit_step == 0) & rollouts.completion_mask
+    assert torch.equal(
+        answers.ids[:, 0][first & answers.score[:, 0]], rollouts.completion_ids[first & answers.score[:, 0]]
+    )
+    assert bool((answers.confidence[answers.score] > 0).all())
+    assert bool((recorded.canvases[:, :-1][answers.score] == trainer.policy.mask_id).all())
+    assert torch.equal(rollouts.step_rewards[:, -1], rollouts.rewards)
+    text = trainer.policy.canvas.decode(answers.ids[0, 0])
+    assert float(rollouts.step_rewards[0, 0]) == pytest.approx(text.count("e") / max(1, len(text)))
+
+
 def test_learning_rate_zero_changes_nothing(tmp_path):
     trainer = make("flow", "espo", tmp_path, learning_rate=0.0)
     before = weights(trainer)
     trainer.train()
     assert same(before, weights(trainer))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"lr_scheduler_type": "linear"}, [1.0, 0.75, 0.5, 0.25]),
+        ({"lr_scheduler_type": "linear", "warmup_steps": 2}, [0.5, 1.0, 1.0, 0.5]),
+        ({"warmup_steps": 2}, [0.5, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_learning_rate_follows_its_schedule(tmp_path, settings, expected):
+    trainer = make("flow", "grpo", tmp_path, steps=4, learning_rate=1e-3, **settings)
+    trainer.train()
+    rates = [row["learning_rate"] for row in read_rows(tmp_path / "metrics.jsonl")]
+    assert rates == pytest.approx([1e-3 * share for share in expected])
+
+
+def test_adam_epsilon_holds_back_what_has_almost_no_gradient(tmp_path):
+    """With the usual epsilon AdamW moves every weight by the rate; with one above the gradients it hardly moves any."""
+    moved = []
+    for epsilon in (1e-8, 100.0):
+        trainer = make("masked", "grpo", tmp_path / str(epsilon), steps=1, adam_epsilon=epsilon)
+        before = weights(trainer)
+        trainer.train()
+        moved.append(max(float((value - before[name]).abs().max()) for name, value in weights(trainer).items()))
+    assert moved[0] > 5e-4
+    assert 0 < moved[1] < 0.1 * moved[0]
 
 
 def test_lost_rollouts_have_no_influence(tmp_path):
@@ -186,6 +280,17 @@ def test_micro_batches_add_up_to_the_full_batch(tmp_path):
     split.train()
     norms = [read_rows(tmp_path / name / "metrics.jsonl")[0]["grad_norm"] for name in "ab"]
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["espo", "stable_drl", "bgpo"])
+def test_a_second_pass_gives_the_gradient_of_one(tmp_path, objective):
+    """Coupled rows, or views of one row that do not fit together, are scored twice: same gradient, same ratio of 1."""
+    settings = {"steps": 1, "inner_steps": 1}
+    make("masked", objective, tmp_path / "a", micro_batch_rows=1000, **settings).train()
+    make("masked", objective, tmp_path / "b", micro_batch_rows=3, **settings).train()
+    rows = [read_rows(tmp_path / name / "metrics.jsonl")[0] for name in "ab"]
+    assert rows[0]["grad_norm"] == pytest.approx(rows[1]["grad_norm"], rel=1e-4)
+    assert rows[1]["ratio_dev_u0"] == 0.0
 
 
 def test_every_cell_sees_the_same_tasks_and_first_rollouts(tmp_path):

@@ -41,6 +41,7 @@ def metrics_of(kind: str, num_steps: int = 100, *, seed: int = 0) -> list[dict[s
         "spread": np.full(num_steps, 0.2),
         "clip_ratio/region_mean": np.full(num_steps, 0.05),
         "ratio/ess": np.full(num_steps, 0.95),
+        "ratio/far_share": np.zeros(num_steps),
         "grad_norm": np.full(num_steps, 1.0),
         "parse_valid": np.full(num_steps, 0.97),
         "completion_length": np.full(num_steps, 60.0),
@@ -86,6 +87,19 @@ def metrics_of(kind: str, num_steps: int = 100, *, seed: int = 0) -> list[dict[s
         row |= {"seconds/sampling": 1.1, "seconds/browser": 2.4, "seconds/update": 1.6}
         if kind == "numerical" and row["step"] >= 0.7 * num_steps:
             row["grad_norm"] = float("nan")
+    return rows
+
+
+def commits_of(policy: str, num_steps: int) -> list[dict[str, Any]]:
+    """Commit orders at three steps: left to right for the autoregressive policy, else from anywhere to sharper."""
+    size = 12
+    position, step = np.mgrid[:size, :size]
+    rows = []
+    for index, at in enumerate((0, (num_steps - 1) // 2, num_steps - 1)):
+        counts = 40 * np.exp(-np.abs(position - step) / (1.5 + 3 * (2 - index)))
+        if policy == "autoregressive":
+            counts = 40 * (position == step)
+        rows.append({"step": at, "num_positions": 96, "num_steps": 32, "counts": counts.round().astype(int).tolist()})
     return rows
 
 
@@ -176,6 +190,7 @@ def write_run(
             kind = (kinds or {}).get(cell, "estimator_noise" if role == "negative" else "healthy")
             place.mkdir(parents=True)
             append_rows(place / "metrics.jsonl", metrics_of(kind, num_steps, seed=seed))
+            append_rows(place / "commit_order.jsonl", commits_of(policy, num_steps))
             effect = (effects or {}).get(cell, 0.0)
             rows = evaluation_rows(rates=rates[policy], effect=effect, num_samples=num_samples, draw=draw, lost=0.004)
             if role == "null":

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dllm_rl.errors import ConfigError
+from experiments.config import load_preset, preset_names
 from experiments.grid import build_cells
 from experiments.units import GridPlan
 from tests.experiments.grids import Tasks, plan, preset
@@ -42,6 +43,34 @@ def test_an_undefined_combination_is_refused_with_the_reason(tmp_path) -> None:
         build_cells(preset(tmp_path, "objectives.espo.name=espo_unshared"))
     with pytest.raises(ConfigError, match="sampler 'ar' is not defined for the family 'masked'"):
         build_cells(preset(tmp_path, "policies.masked.sampler={name: ar}"))
+
+
+def test_the_two_by_eight_design_differs_in_the_method_and_its_mu_alone() -> None:
+    cells = build_cells(load_preset("study16"))
+    assert [sum(cell.role == role for cell in cells) for role in ("cell", "null", "negative")] == [16, 1, 1]
+    sixteen = [cell for cell in cells if cell.role == "cell"]
+    assert {cell.family for cell in sixteen} == {"masked", "flow"}
+    mu = {cell.objective_level: cell.train["inner_steps"] for cell in sixteen}
+    assert mu.pop("cj_grpo") == 2 and mu.pop("espo_mu8") == 8
+    assert set(mu.values()) == {1} and len(mu) == 6
+    assert {cell.objective.options["advantage"] for cell in sixteen} == {"centred"}
+    assert {cell.objective.options["beta"] for cell in sixteen} == {0.0}
+
+
+@pytest.mark.parametrize("objective", ["mdpo", "spg"])
+def test_an_undefined_cell_of_the_study_is_refused_when_it_loads(objective: str) -> None:
+    family = {"mdpo": "autoregressive", "spg": "flow"}[objective]
+    changed = (
+        [f"policies.flow={{checkpoint: 'builtin:{family}', sampler: {{name: ar}}}}"] if objective == "mdpo" else []
+    )
+    preset = load_preset("study16", [*changed, f"objectives.mdpo={{name: {objective}, options: {{beta: 0.0}}}}"])
+    with pytest.raises(ConfigError, match=f"cell flow-mdpo: objective '{objective}' is not defined for the family"):
+        build_cells(preset)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_that_ships_is_a_controlled_comparison(name: str) -> None:
+    assert build_cells(load_preset(name))
 
 
 def test_a_new_evaluation_never_retrains(tmp_path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.tasks import ActionResult, Fault, FieldResult, Outcome
-from harness.reward import SCHEMES, shaped, success
+from harness.reward import SCHEMES, shaped, success, tree
 
 
 def field(is_correct: bool, *, is_default: bool = False) -> FieldResult:
@@ -39,7 +39,7 @@ def test_rewards_stay_between_nought_and_one(outcome: Outcome) -> None:
 @given(outcomes)
 def test_nothing_changed_is_nothing_earned(outcome: Outcome) -> None:
     if not any(result.is_correct and not result.is_default for result in outcome.fields):
-        assert shaped(outcome).value == success(outcome).value == 0.0
+        assert [scheme(outcome).value for scheme in SCHEMES.values()] == [0.0] * len(SCHEMES)
 
 
 def test_the_oracle_is_exactly_one_with_any_weights() -> None:
@@ -69,6 +69,19 @@ def test_every_further_submission_costs() -> None:
     assert shaped(Outcome(**whole, num_submissions=3)).value == pytest.approx(0.8)
     assert shaped(Outcome(**whole, num_submissions=1, actions=(again,))).value == pytest.approx(0.9)
     assert shaped(Outcome(**whole, num_submissions=40)).value == 0.0
+
+
+def test_the_tree_pays_for_pages_fields_and_errors_put_right() -> None:
+    half = {"task_id": "t", "fields": (field(True), field(False)), "num_pages": 3}
+    assert tree(Outcome(**half)).value == pytest.approx(0.9 * (1 / 2) / 3)
+    assert tree(Outcome(**half, pages_reached=2)).value == pytest.approx(0.9 * (1 / 3 + 1 / 2) / 3)
+    for errors, word in (((2,), 0.0), ((2, 2), 0.0), ((2, 1), 0.5)):
+        outcome = Outcome(**half, num_rejected=len(errors), errors_by_rejection=errors)
+        assert tree(outcome).value == pytest.approx(0.9 * (1 / 2 + word) / 3)
+    assert tree(Outcome(**half, is_submitted=True, num_submissions=1)).value == pytest.approx(0.9 * 2.5 / 3)
+    right = {"task_id": "t", "is_submitted": True, "fields": (field(True),), "num_submissions": 1}
+    assert tree(Outcome(**right)).value == 1.0
+    assert tree(Outcome(**right, is_clean=False)).value == pytest.approx(0.9)
 
 
 def test_a_lost_rollout_has_an_empty_record() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from dllm_rl import registry
 from dllm_rl.testing import ToyPolicy, toy_rollouts
 from dllm_rl.testing.toys import EOS, FILL, LETTERS, MASK, NUM_STEPS, PAD, SLOT_SIZE
-from dllm_rl.types import Rollouts, Trajectory, Views
+from dllm_rl.types import Answers, Rollouts, Trajectory, Views
 
 CASES = [(name, family) for name, cls in registry.items("objective") for family in cls.families]
 LETTER, LENGTH, STEPS, MARGIN = LETTERS[0], 6, 30, 0.3
@@ -29,13 +29,14 @@ def sample(policy: ToyPolicy, generator: torch.Generator, num_groups: int = 4, g
     is_tail = is_eos.cumsum(-1) - is_eos.long() > 0
     mask = ~is_tail & (ids != FILL)
     zeros = torch.zeros(ids.shape)
+    rewards = ((ids == LETTER) & mask).float().mean(-1)
     has_states = policy.family != "autoregressive"
     valid = torch.ones(len(ids), dtype=torch.bool)
     return replace(
         base,
         completion_ids=torch.where(is_tail, PAD, ids),
         completion_mask=mask,
-        rewards=((ids == LETTER) & mask).float().mean(-1),
+        rewards=rewards,
         valid=valid,
         trajectory=Trajectory(
             canvases=canvases if has_states else None,
@@ -46,7 +47,31 @@ def sample(policy: ToyPolicy, generator: torch.Generator, num_groups: int = 4, g
             order=orders,
         ),
         totals=Rollouts.count_totals(valid, base.group_ids, mask),
+        **intermediate(policy, base, canvases, orders, time, rewards, generator),
     )
+
+
+def intermediate(policy, base, canvases, orders, time, rewards, generator) -> dict[str, Any]:
+    """Answers of every step and their rewards, as the trainer records them for objectives that require them."""
+    if policy.family == "autoregressive":
+        return {}
+    ids, score, confidence = [], [], []
+    for step in range(canvases.shape[1] - 1):
+        before, after = canvases[:, step], canvases[:, step + 1]
+        facts = {} if orders is None else {"order": orders[None, :, step]}
+        facts |= {} if time is None else {"time": time[step].expand(1, base.num_rows)}
+        with torch.no_grad():
+            tokens = draw(policy, base, before, generator, **facts)
+        if policy.family != "flow":
+            tokens = torch.where((before == MASK) & (after == MASK), tokens, after)
+        is_tail = (tokens == EOS).cumsum(-1) - (tokens == EOS).long() > 0
+        ids.append(tokens)
+        score.append((before != tokens) & ~is_tail & (tokens != FILL))
+        confidence.append(score[-1].float())
+    answers = Answers(ids=torch.stack(ids, 1), score=torch.stack(score, 1), confidence=torch.stack(confidence, 1))
+    step_rewards = ((answers.ids == LETTER) & (answers.score | (canvases[:, :-1] == LETTER))).float().mean(-1)
+    step_rewards[:, -1] = rewards
+    return {"answers": answers, "step_rewards": step_rewards}
 
 
 def draw(policy: ToyPolicy, base: Rollouts, canvas: Tensor, generator: torch.Generator, **facts: Any) -> Tensor:

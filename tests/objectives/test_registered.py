@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dllm_rl import registry
+from dllm_rl.answers import draw_answers
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.testing import check_objective, toy
@@ -45,6 +47,8 @@ def real(family: str) -> tuple[BasePolicy, Rollouts]:
         step_rewards=torch.rand(6, steps, generator=generator),
         step_entropy=torch.rand(6, steps, generator=generator),
     )
+    if family != "autoregressive":
+        rollouts = replace(rollouts, answers=draw_answers(policy, rollouts, generator))
     return policy, rollouts
 
 

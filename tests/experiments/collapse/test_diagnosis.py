@@ -56,6 +56,16 @@ def test_six_steps_still_show_errors():
     assert diagnose(metrics_of("environment", 6)).kind == "environment"
 
 
+def test_a_run_that_breaks_in_its_first_steps_has_no_healthy_band_and_is_named_all_the_same():
+    """As seen in a real run at a hundredfold learning rate: one step, then every reward is 0 and nothing is updated."""
+    rows = [{"step": 0, "reward": 0.42, "ratio/far_share": 0.28}]
+    rows += [{"step": step, "reward": 0.0} for step in range(1, 24)]
+    found = diagnose(rows)
+    assert (found.kind, found.first_signal, found.onset) == ("off_policy", "ratio/far_share", 1)
+    assert "28% of the importance ratios" in found.sentence
+    assert diagnose([{**row, "ratio/far_share": 0.0} for row in rows]).kind == "unexplained"
+
+
 def test_an_empty_run_has_nothing_to_say():
     found = diagnose([])
     assert found.kind == "too_short"
@@ -65,7 +75,7 @@ def test_an_empty_run_has_nothing_to_say():
 def test_every_check_is_listed_whatever_came_of_it():
     names = {check.name for check in diagnose(metrics_of("healthy", 60)).checks}
     assert names == {check.name for check in diagnose(metrics_of("off_policy", 60)).checks}
-    assert len(names) == 8
+    assert len(names) == 9
 
 
 def test_metrics_under_trl_and_verl_names_are_read():

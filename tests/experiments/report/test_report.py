@@ -132,11 +132,47 @@ def test_a_folder_that_is_no_run_is_an_error(tmp_path):
         write_report(tmp_path)
 
 
+def test_commit_orders_are_shown_where_the_order_is_the_policys_own(grid):
+    orders = {cell["id"]: cell["commit_order"] for cell in twin(grid)["cells"]}
+    assert orders["autoregressive-grpo"] == []
+    assert [record["step"] for record in orders["masked-grpo"]] == [0, 19, 39]
+    for record in orders["masked-grpo"]:
+        assert all(sum(row) == pytest.approx(1, abs=1e-4) for row in record["shares"])
+    page = (grid / "report.html").read_text()
+    assert page.count('<svg class="heat"') == 3 * 4
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [400, 1280, 2560])
 def test_the_page_in_chromium(grid, quick, width):
     """No console error, no request, every figure drawn, nothing wider than the screen, keyboard reaches sections."""
     asyncio.run(_look([grid, quick], width))
+
+
+_UNREACHABLE = """() => [...document.querySelectorAll("main *")].filter(one =>
+  one.scrollWidth > one.clientWidth + 1 && ["auto", "scroll"].includes(getComputedStyle(one).overflowX) &&
+  one.tabIndex < 0 && !one.querySelector("a, summary, button")).map(one => one.outerHTML.slice(0, 80))"""
+
+# Texts whose contrast with their background is under 4.5 to 1 (WCAG 2.2, 1.4.3).
+_PALE = """() => {
+  const channels = text => (text.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const ground = one => {
+    for (; one; one = one.parentElement) {
+      const color = channels(getComputedStyle(one).backgroundColor);
+      if (color.length < 4 || color[3] === 1) return color;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll("h2, h3, p, td, th, .chip, .verdict, .effect, .soft, .good, .bad, a")]
+    .filter(one => one.checkVisibility() && one.textContent.trim())
+    .map(one => {
+      const [a, b] = [light(channels(getComputedStyle(one).color)), light(ground(one))].sort((x, y) => y - x);
+      return [(a + .05) / (b + .05), one.className + ": " + one.textContent.trim().slice(0, 40)];
+    }).filter(([ratio]) => ratio < 4.5).slice(0, 5);
+}"""
 
 
 async def _look(folders, width):
@@ -159,5 +195,10 @@ async def _look(folders, width):
             assert await page.evaluate("document.documentElement.scrollWidth") <= width
             await page.keyboard.press("Tab")
             assert await page.evaluate("document.activeElement.getAttribute('href')") == "#verdicts"
+            # Whatever scrolls sideways can be reached, and so be scrolled, by keyboard.
+            assert await page.evaluate(_UNREACHABLE) == []
+            for scheme in ("light", "dark"):
+                await page.emulate_media(color_scheme=scheme)
+                assert await page.evaluate(_PALE) == [], scheme
             await page.close()
         await browser.close()

@@ -1,0 +1,140 @@
+"""Intermediate answers of a denoising trajectory, and their rewards (MDPO, 2508.13148).
+
+At each recorded step the policy is asked once more and all that is still open is written at once: tokens that the step
+committed stand as the sampler drew them, the others are drawn from the same law. A cheap scorer of the environment
+rewards the texts; from the last writing step of a row on, its reward is the environment's.
+
+The sampler's law may differ from the policy's at a position that a sampler constrains; answers are drawn from the
+policy's. Legend: b rows, s steps, l canvas.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.tasks import Task
+from dllm_rl.types import Answers, Prompts, Rollouts, Trajectory
+
+Scorer = Callable[[Sequence[tuple[Task, str]]], Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """Rollouts with answers and step rewards. num_forwards: rows x forwards; num_scored: different plans scored."""
+
+    rollouts: Rollouts
+    num_forwards: int
+    num_scored: int
+    seconds: float
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What the intermediate rewards cost, for the metric row."""
+        return {
+            "answers/forwards": float(self.num_forwards),
+            "answers/scored": float(self.num_scored),
+            "seconds/answers": self.seconds,
+        }
+
+
+def with_step_rewards(
+    policy: BasePolicy,
+    rollouts: Rollouts,
+    tasks: Sequence[Task],
+    score_many: Scorer,
+    generator: torch.Generator,
+    *,
+    batch_rows: int = 32,
+) -> Answered:
+    """Add `answers` and `step_rewards` to rollouts whose row b belongs to tasks[b]."""
+    started = time.perf_counter()
+    answers = draw_answers(policy, rollouts, generator, batch_rows=batch_rows)
+    last = last_step(_recorded(rollouts))
+    step_rewards = rollouts.rewards[:, None].repeat(1, answers.ids.shape[1])
+    places = [(row, step) for row, end in enumerate(last.tolist()) for step in range(end) if rollouts.valid[row]]
+    pairs = [(tasks[row], policy.canvas.decode(answers.ids[row, step])) for row, step in places]
+    unique = list(dict.fromkeys((task.id, text) for task, text in pairs))
+    by_id = {task.id: task for task in tasks}
+    values = dict(zip(unique, score_many([(by_id[name], text) for name, text in unique]), strict=True))
+    for (row, step), (task, text) in zip(places, pairs, strict=True):
+        step_rewards[row, step] = values[task.id, text]
+    return Answered(
+        rollouts=replace(rollouts, answers=answers, step_rewards=step_rewards),
+        num_forwards=int((last + 1).sum()),
+        num_scored=len(unique),
+        seconds=time.perf_counter() - started,
+    )
+
+
+@torch.no_grad()
+def draw_answers(
+    policy: BasePolicy, rollouts: Rollouts, generator: torch.Generator, *, batch_rows: int = 32
+) -> Answers:
+    """Complete the canvas before every recorded step, at the rollouts' temperature. Rows past their end: no score."""
+    recorded = _recorded(rollouts)
+    assert recorded.canvases is not None
+    before, after = recorded.canvases[:, :-1], recorded.canvases[:, 1:]
+    ids, is_drawn = after.clone(), torch.zeros_like(after, dtype=torch.bool)
+    confidence = torch.zeros(after.shape)
+    last = last_step(recorded)
+    for step in range(before.shape[1]):
+        for rows in (last >= step).nonzero().squeeze(1).split(batch_rows):
+            drawn, probability = _draw(policy, rollouts, rows, step, generator)
+            is_open = _is_open(policy, before[rows, step])
+            if policy.family != "flow":
+                is_written = is_open & (after[rows, step] != before[rows, step])
+                drawn = torch.where(is_written | ~is_open, after[rows, step], drawn)
+            ids[rows, step] = drawn
+            confidence[rows, step] = probability(drawn)
+            is_drawn[rows, step] = is_open if policy.family != "flow" else drawn != before[rows, step]
+    ids = policy.canvas.close(ids.flatten(0, 1))
+    score = policy.canvas.scored(ids).unflatten(0, after.shape[:2]) & is_drawn
+    return Answers(ids=ids.unflatten(0, after.shape[:2]), score=score, confidence=confidence * score)
+
+
+def last_step(recorded: Trajectory) -> Int[Tensor, " b"]:
+    """The last step at which a row's canvas changed; 0 where none did."""
+    assert recorded.canvases is not None
+    is_changed = (recorded.canvases[:, 1:] != recorded.canvases[:, :-1]).any(-1)
+    return (is_changed * torch.arange(is_changed.shape[1])).amax(-1)
+
+
+def _recorded(rollouts: Rollouts) -> Trajectory:
+    if rollouts.trajectory is None or rollouts.trajectory.canvases is None:
+        raise ConfigError(
+            "intermediate answers need recorded canvases, which these rollouts lack: the autoregressive family has "
+            "no intermediate answer. Use a diffusion policy with a sampler that records its trajectory."
+        )
+    return rollouts.trajectory
+
+
+def _is_open(policy: BasePolicy, canvas: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
+    """Columns that the policy has still to write: masks; for the flow family all."""
+    mask_id = policy.corruption.mask_id
+    return torch.ones_like(canvas, dtype=torch.bool) if mask_id is None else canvas == mask_id
+
+
+def _draw(
+    policy: BasePolicy, rollouts: Rollouts, rows: Int[Tensor, " n"], step: int, generator: torch.Generator
+) -> tuple[Int[Tensor, "n l"], Callable[[Tensor], Float[Tensor, "n l"]]]:
+    """One token a column from the policy at the canvas before the step, and the probability of any token there."""
+    recorded = _recorded(rollouts)
+    assert recorded.canvases is not None
+    prompts = Prompts(ids=rollouts.prompt_ids[rows], mask=rollouts.prompt_mask[rows], row_ids=rows)
+    logits = policy.logits(
+        prompts,
+        recorded.canvases[rows, step],
+        time=None if recorded.time is None else recorded.time[step].expand(len(rows)),
+        order=None if recorded.order is None else recorded.order[rows, step],
+    )
+    law = (logits / rollouts.temperature).softmax(-1)
+    drawn = torch.multinomial(law.flatten(0, 1), 1, generator=generator).view(law.shape[:-1])
+    return drawn, lambda tokens: law.gather(-1, tokens[..., None]).squeeze(-1)

@@ -1,0 +1,42 @@
+"""What plans earn that did not do the task, as a table: `python -m experiments.bench.gaming_audit [tasks]`."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+
+from dllm_rl.tasks import Outcome
+from harness.gaming import gaming_plans
+from harness.reward import SCHEMES
+from harness.session import EnvironmentSession
+from harness.settings import FormSettings
+
+
+def main(num_tasks: int) -> None:
+    found: dict[str, list[Outcome]] = defaultdict(list)
+    with EnvironmentSession(FormSettings(counts={"test": num_tasks})) as session:
+        tasks = session.tasks("test")
+        triples = [
+            (name, task, plan)
+            for task, page in zip(tasks, session.observe_many(tasks), strict=True)
+            for name, plan in gaming_plans(task, page, session.gold_plan(task)).items()
+        ]
+        outcomes = session.run_many([(task, plan) for _, task, plan in triples], isolation="page", executor="fast")
+    for (name, _, _), outcome in zip(triples, outcomes, strict=True):
+        found[name].append(outcome)
+    print(f"{num_tasks} tasks of `test`; mean / highest reward; share above .5 without success\n")
+    print("| plan | " + " | ".join(SCHEMES) + " |\n|---|" + "---|" * len(SCHEMES))
+    for name, ended in found.items():
+        valid = [outcome for outcome in ended if outcome.is_valid]
+        cells = [_cell(valid, scheme) for scheme in SCHEMES]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def _cell(outcomes: list[Outcome], scheme: str) -> str:
+    values = [SCHEMES[scheme](outcome).value for outcome in outcomes]
+    above = sum(value > 0.5 and not outcome.is_success for value, outcome in zip(values, outcomes, strict=True))
+    return f"{sum(values) / len(values):.2f} / {max(values):.2f}; {100 * above / len(values):.0f} %"
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 64)

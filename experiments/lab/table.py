@@ -1,0 +1,126 @@
+"""The table of a grid of short runs: which objectives learn, which collapse, which do neither.
+
+A run *collapsed* where its greedy reward ends below half of the warm start's, *learns* where it ends above the warm
+start by MARGIN, and otherwise does neither. An instrument check on one toy, not a ranking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.tracking import read_rows
+from dllm_rl.trainer import METRICS_FILE
+from experiments.run_folder import replace_file
+
+MARGIN, COLLAPSED_SHARE = 0.03, 0.5
+Fate = Literal["learns", "collapses", "does not learn"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One seed of a cell: greedy reward after training, and of its metrics the extremes and the last entropy."""
+
+    objective: str
+    policy: str
+    reward: float
+    warm_start: float
+    ratio_max: float | None
+    grad_norm_max: float | None
+    entropy: float | None
+
+    @property
+    def fate(self) -> Fate:
+        """What became of it."""
+        if self.reward < COLLAPSED_SHARE * self.warm_start:
+            return "collapses"
+        return "learns" if self.reward >= self.warm_start + MARGIN else "does not learn"
+
+
+def read_runs(root: Path, config: dict[str, Any]) -> list[Run]:
+    """All finished seeds of a run folder."""
+    path = root / "results.parquet"
+    if not path.is_file():
+        raise ConfigError(f"nothing in {root} is finished yet; `dllm-rl status {root}` shows what is owed")
+    greedy = [row for row in pq.read_table(path).to_pylist() if row["mode"] == "greedy"]
+    rewards: dict[tuple[str, int], list[float]] = {}
+    for row in greedy:
+        rewards.setdefault((row["cell"], row["seed"]), []).append(row["reward"])
+    runs = []
+    for cell in config["cells"]:
+        for seed in config["seeds"]:
+            if (cell["id"], seed) in rewards:
+                metrics = read_rows(root / cell["folder"] / f"seed{seed}" / METRICS_FILE)
+                runs.append(
+                    Run(
+                        objective=cell["objective"],
+                        policy=cell["policy"],
+                        reward=mean(rewards[cell["id"], seed]),
+                        warm_start=mean(rewards[f"warmstart:{cell['policy']}", -1]),
+                        ratio_max=_largest(metrics, "ratio/max"),
+                        grad_norm_max=_largest(metrics, "grad_norm"),
+                        entropy=metrics[-1].get("entropy") if metrics else None,
+                    )
+                )
+    return runs
+
+
+def _largest(metrics: Sequence[dict[str, Any]], name: str) -> float | None:
+    values = [row[name] for row in metrics if row.get(name) is not None]
+    return max(values) if values else None
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    """One row an objective; a policy's columns: greedy reward / ratio / gradient norm / entropy, and fates."""
+    policies = list(dict.fromkeys(run.policy for run in runs))
+    lines = [
+        "| objective | " + " | ".join(f"{policy}: reward / ratio / gradient / entropy | fate" for policy in policies)
+    ]
+    lines[0] += " |"
+    lines.append("|---" * (1 + 2 * len(policies)) + "|")
+    for objective in dict.fromkeys(run.objective for run in runs):
+        cells = []
+        for policy in policies:
+            mine = [run for run in runs if (run.objective, run.policy) == (objective, policy)]
+            cells += [_numbers(mine), _fates(mine)]
+        lines.append(f"| {objective} | " + " | ".join(cells) + " |")
+    starts = ", ".join(f"{p} {next(run.warm_start for run in runs if run.policy == p):.2f}" for p in policies)
+    never = [name for name in dict.fromkeys(run.objective for run in runs) if not _ever_learns(runs, name)]
+    lines += [
+        "",
+        f"Greedy reward of the warm start: {starts}. Largest ratios and gradient norms are over all steps and seeds.",
+    ]
+    lines.append(f"Known non-learners here: {', '.join(never) if never else 'none'}.")
+    return "\n".join(lines) + "\n"
+
+
+def _numbers(runs: Sequence[Run]) -> str:
+    if not runs:
+        return "owed"
+    ratios, norms = ([getattr(run, name) for run in runs] for name in ("ratio_max", "grad_norm_max"))
+    entropies = [run.entropy for run in runs if run.entropy is not None]
+    ratio, norm = (f"{max(values):.2g}" if None not in values else "-" for values in (ratios, norms))
+    return f"{mean(run.reward for run in runs):.2f} / {ratio} / {norm} / {mean(entropies):.2f}"
+
+
+def _fates(runs: Sequence[Run]) -> str:
+    fates = [run.fate for run in runs]
+    return ", ".join(f"{fate} {fates.count(fate)}/{len(fates)}" for fate in dict.fromkeys(fates))
+
+
+def _ever_learns(runs: Sequence[Run], objective: str) -> bool:
+    return any(run.fate == "learns" for run in runs if run.objective == objective)
+
+
+def write_table(root: Path, config: dict[str, Any]) -> str:
+    """Write `lab.md` beside the report; returns the table."""
+    text = markdown(read_runs(root, config))
+    with replace_file(root / "lab.md") as temporary:
+        temporary.write_text(text)
+    return text

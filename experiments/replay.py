@@ -1,0 +1,134 @@
+"""`dllm-rl replay`: run one recorded rollout again, in a window or with a trace, and compare it with its record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.evaluation import summarise
+from dllm_rl.tasks import Outcome, Task
+from experiments.commands import run_folder
+from experiments.components import build_reward, form_settings
+from experiments.config import Component
+from harness import chromium
+from harness.browser import BrowserPool
+from harness.environment import FormEnvironment
+from harness.recording import Recorder
+
+DIFFERENT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """One rollout as a file has it. row: its record; executor: what it ran under; reward: the scheme's name."""
+
+    row: dict[str, Any]
+    executor: str
+    environment: Component
+    reward: Component
+
+
+def replay_rollout(run: Path, rollout: str, *, out: Path, is_headless: bool) -> int:
+    """Replay and print; 1 where the outcome is not the recorded one."""
+    recorded = find_rollout(run, rollout)
+    is_shown = chromium.can_show() and not is_headless
+    task, outcome, files = asyncio.run(_run(recorded, out, is_shown=is_shown))
+    console = Console(highlight=False, markup=False)
+    console.print(f"{task.id}\n{task.instruction}\n")
+    for action in outcome.actions:
+        console.print(f"{action.text}\n    {action.note}")
+    differences = compare(recorded, outcome)
+    console.print()
+    for path in files:
+        console.print(f"wrote {path}")
+    if differences:
+        console.print("the outcome is NOT the recorded one:")
+        for name, (before, now) in differences.items():
+            console.print(f"  {name}: was {before}, is {now}")
+        return DIFFERENT
+    console.print(f"the outcome is the recorded one: reward {recorded.row['reward']:g}, {summarise(outcome)}")
+    return 0
+
+
+def compare(recorded: Recorded, outcome: Outcome) -> dict[str, tuple[Any, Any]]:
+    """What is recorded and what is now, for every fact of the record that differs."""
+    record = build_reward(recorded.reward)(outcome)
+    now = {
+        "reward": float(record.value),
+        "success": record.is_success,
+        "submitted": outcome.is_submitted,
+        "near_miss": record.is_near_miss,
+        "fault": outcome.fault.value,
+        "field_accuracy": record.field_accuracy,
+        "notes": summarise(outcome),
+    }
+    return {
+        name: (recorded.row[name], value)
+        for name, value in now.items()
+        if name in recorded.row and recorded.row[name] != value
+    }
+
+
+def find_rollout(run: Path, rollout: str) -> Recorded:
+    """Read the record of one rollout. Raises ConfigError where there is none."""
+    standard = {"environment": Component(name="forms"), "reward": Component(name="shaped")}
+    if run.suffix == ".parquet":
+        return Recorded(row=_table_row(run, rollout), executor="trusted", **standard)
+    if run.suffix == ".jsonl":
+        return Recorded(row=_line(run, rollout), executor="fast", **standard)
+    root = run_folder(run)
+    config = json.loads((root / "config.json").read_text())
+    settings = {name: Component(**config["settings"][name]) for name in ("environment", "reward")}
+    if rollout.isdecimal():
+        row = _table_row(root / "results.parquet", rollout)
+        return Recorded(row=row, executor=config["evaluation"]["executor"], **settings)
+    cell, _, rest = rollout.partition("/")
+    seed, _, number = rest.partition("/")
+    folders = {item["id"]: item["folder"] for item in config["cells"]}
+    if cell not in folders:
+        raise ConfigError(
+            f"'{rollout}' names no rollout. Give a row number, or CELL/seedK/STEP.ROW with CELL one of "
+            f"{', '.join(folders)}"
+        )
+    executor = settings["environment"].options.get("executor", "fast")
+    return Recorded(row=_line(root / folders[cell] / seed / "rollouts.jsonl", number), executor=executor, **settings)
+
+
+def _table_row(path: Path, number: str) -> dict[str, Any]:
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise ConfigError(f"there is no {path}: nothing is finished yet, or the path is wrong")
+    table = pq.read_table(path)
+    if not number.isdecimal() or int(number) >= table.num_rows:
+        raise ConfigError(f"'{number}' is no row of {path}: expected 0 to {table.num_rows - 1}")
+    return table.slice(int(number), 1).to_pylist()[0]
+
+
+def _line(path: Path, number: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"there is no {path}")
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        if f"{row['step']}.{row['row']}" == number:
+            return row
+    raise ConfigError(f"'{number}' is no rollout of {path}: expected STEP.ROW, such as 0.3")
+
+
+async def _run(recorded: Recorded, out: Path, *, is_shown: bool) -> tuple[Task, Outcome, list[Path]]:
+    environment = FormEnvironment(form_settings(recorded.environment))
+    environment.pool = BrowserPool(is_headful=is_shown)
+    environment.recorder = Recorder(folder=out, keep=1, keeps_all=True)
+    task_id = recorded.row["task_id"]
+    task = next((task for task in environment.tasks(task_id.split("/")[0]) if task.id == task_id), None)
+    if task is None:
+        raise ConfigError(f"the task {task_id} is not in this version's sites, or the run used other task settings")
+    async with environment:
+        outcome = await environment.run(task, recorded.row["plan"], executor=recorded.executor)  # type: ignore[arg-type]
+    return task, outcome, [path for pair in environment.recorder.written for path in pair]

@@ -1,0 +1,1 @@
+"""Outside benchmarks and interfaces, each over the same pool, executors and outcome; each needs its own extra."""

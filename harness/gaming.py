@@ -1,0 +1,52 @@
+"""Audit of rewards: plans that were written without reading the task, or without finishing it, and what they earn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dllm_rl.plan import Action, render_plan
+from dllm_rl.tasks import Control, Page, Task
+
+_TYPED = {"text": "a", "email": "a@b.org", "tel": "5551234567", "number": "1", "date": "2026-01-15", "textarea": "a"}
+
+
+def gaming_plans(task: Task, page: Page, gold: str) -> dict[str, str]:
+    """Plans by what they try. gold: the task's own plan, of which some leave out the end."""
+    buttons = [control for control in page.controls if control.kind == "button"]
+    submit = [_press(button) for button in buttons]
+    first = [*_first_answers(page), *submit]
+    lines = gold.split("\n")
+    only_one = [line for line in lines if line.split(" ")[0] in ("next", "submit")]
+    return {
+        "submit only": render_plan(tuple(submit)),
+        "submit five times": render_plan(tuple(submit * 5)),
+        "first option everywhere, submit": render_plan(_in_order(page, first)),
+        "type everything right and leave": "\n".join(line for line in lines if not line.startswith("submit ")),
+        "one field right, submit": "\n".join([lines[0], *only_one]),
+        "everything right, submit twice": f"{gold}\n{lines[-1]}",
+        "everything right but one field": "\n".join(lines[1:]),
+    }
+
+
+def _press(button: Control) -> Action:
+    return Action(verb="click", ref=button.ref)
+
+
+def _first_answers(page: Page) -> Iterator[Action]:
+    """The same answer to every question, whatever was asked for."""
+    seen: set[str] = set()
+    for control in page.controls:
+        if control.kind in _TYPED:
+            yield Action(verb="fill", ref=control.ref, value=_TYPED[control.kind])
+        elif control.kind in ("select", "multiselect") and control.options:
+            yield Action(verb="select", ref=control.ref, value=control.options[0])
+        elif control.kind == "radio" and control.field not in seen:
+            yield Action(verb="choose", ref=control.ref)
+        elif control.kind == "checkbox":
+            yield Action(verb="check", ref=control.ref)
+        seen.add(control.field)
+
+
+def _in_order(page: Page, actions: list[Action]) -> tuple[Action, ...]:
+    order = {control.ref: at for at, control in enumerate(page.controls)}
+    return tuple(sorted(actions, key=lambda action: order[action.ref]))

@@ -1,0 +1,244 @@
+"""Text-only environments: a plan is judged by a few lines of Python, so that an idea is tried in seconds.
+
+`toy_sort`: write the digits of the instruction in rising order. `toy_copy`: write a plan that copies the fields of the
+instruction into the controls of a page, in the plan language. Both keep the real environment's records, so trainer,
+evaluation and statistics do not know the difference; nothing that is learned here says anything about the web.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dllm_rl import seeding
+from dllm_rl.errors import ConfigError
+from dllm_rl.plan import VERBS_BY_KIND, parse_plan
+from dllm_rl.registry import register
+from dllm_rl.tasks import SPLITS, Control, FieldResult, GoldField, Outcome, Page, Task
+from harness.reward import accuracy_of
+
+NUM_TASKS = {"train": 512, "val": 64, "test": 128, "test_layout": 128}
+NAMES = ("Anna", "Karl", "Mia", "Omar", "Rosa", "Yuki", "Ben", "Lena", "Ivo", "Sara", "Tom", "Nora")
+TOWNS = ("Rome", "Oslo", "Lima", "Kyiv", "Bern", "Cairo", "Delhi", "Quito", "Riga", "Sofia", "Tunis", "Hanoi")
+PLANS = ("Basic", "Pro", "Team", "Free")
+LABELS = {"Name": NAMES, "Town": TOWNS, "Plan": PLANS}
+
+
+class TextEnvironment:
+    """Base: tasks by split, and judgement of a text. A subclass makes a task from a random stream, and judges."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, tuple[Task, ...]] = {}
+
+    def make_task(self, split: str, index: int, gold: Any) -> Task:
+        """The task of one gold answer."""
+        raise NotImplementedError
+
+    def draw_gold(self, random: Any) -> Any:
+        """A hashable gold answer from a `random.Random`."""
+        raise NotImplementedError
+
+    def page(self, task: Task) -> Page:
+        """What the policy may read beside the instruction."""
+        raise NotImplementedError
+
+    def gold_plan(self, task: Task) -> str:
+        """The text that does what the task asks for."""
+        raise NotImplementedError
+
+    def judge(self, task: Task, plan: str) -> Outcome:
+        """What becomes of a text."""
+        raise NotImplementedError
+
+    def tasks(self, split: str) -> tuple[Task, ...]:
+        """All tasks of a split; no gold answer is in two splits."""
+        if split not in SPLITS:
+            raise ConfigError(f"no split '{split}'; there are {', '.join(SPLITS)}")
+        if not self._tasks:
+            random, seen = seeding.python_random(0, type(self).__name__), set()
+            for name, count in NUM_TASKS.items():
+                golds: list[Any] = []
+                while len(golds) < count:
+                    gold = self.draw_gold(random)
+                    if gold not in seen:
+                        seen.add(gold)
+                        golds.append(gold)
+                self._tasks[name] = tuple(self.make_task(name, index, gold) for index, gold in enumerate(golds))
+        return self._tasks[split]
+
+    async def open(self) -> None:
+        """Nothing to start."""
+
+    async def close(self) -> None:
+        """Nothing to end."""
+
+    async def observe(self, task: Task) -> Page:
+        """The page of a task."""
+        return self.page(task)
+
+    async def run(self, task: Task, plan: str) -> Outcome:
+        """Judge a text."""
+        return self.judge(task, plan)
+
+    async def score(self, task: Task, plan: str) -> float:
+        """Share of right fields; the gold text scores 1."""
+        return accuracy_of(self.judge(task, plan))
+
+
+@register("environment", "toy_sort")
+class ToySort(TextEnvironment):
+    """Sort five digits: `task: 52913` wants `12359`."""
+
+    num_digits = 5
+
+    def draw_gold(self, random: Any) -> tuple[str, str]:
+        """The digits as given, and sorted."""
+        given = "".join(random.choice("0123456789") for _ in range(self.num_digits))
+        return given, "".join(sorted(given))
+
+    def make_task(self, split: str, index: int, gold: tuple[str, str]) -> Task:
+        """One gold field a place."""
+        given, wanted = gold
+        places = tuple(GoldField(name=str(i + 1), kind="text", wanted=(digit,)) for i, digit in enumerate(wanted))
+        return Task(id=f"{split}/sort-{index}", split=split, site="toy_sort", instruction=given, gold=places)
+
+    def page(self, task: Task) -> Page:
+        """There is nothing to read."""
+        return Page(titles=(), controls=())
+
+    def gold_plan(self, task: Task) -> str:
+        """The sorted digits."""
+        return "".join(place.wanted[0] for place in task.gold)
+
+    def judge(self, task: Task, plan: str) -> Outcome:
+        """A place is right where it holds the digit; handed in is what consists of as many digits as were given."""
+        is_whole = len(plan) == len(task.gold) and plan.isdigit()
+        found = {place.name: ((plan[i],) if i < len(plan) else ()) for i, place in enumerate(task.gold)}
+        return outcome(task, found, is_parsed=plan.isdigit(), is_submitted=is_whole)
+
+
+@register("environment", "toy_copy")
+class ToyCopy(TextEnvironment):
+    """Copy two of three fields of the instruction into a page's controls and submit, in the plan language."""
+
+    def draw_gold(self, random: Any) -> tuple[tuple[str, str], ...]:
+        """Two (label, value) pairs, in the order of the page; the instruction may turn them round."""
+        labels = random.sample(sorted(LABELS), 2)
+        return (*((label, random.choice(LABELS[label])) for label in labels), (random.choice("01"), ""))
+
+    def make_task(self, split: str, index: int, gold: tuple[tuple[str, str], ...]) -> Task:
+        """One gold field a pair."""
+        *pairs, (is_turned, _) = gold
+        shown = pairs[::-1] if is_turned == "1" else pairs
+        return Task(
+            id=f"{split}/copy-{index}",
+            split=split,
+            site="toy_copy",
+            instruction="; ".join(f"{label}: {value}" for label, value in shown),
+            gold=tuple(GoldField(name=label, kind="text", wanted=(value,), label=label) for label, value in pairs),
+        )
+
+    def page(self, task: Task) -> Page:
+        """One text control a field, and a button."""
+        fields = [
+            Control(ref=f"p1.e{i + 1}", kind="text", name=item.label, field=item.name)
+            for i, item in enumerate(task.gold)
+        ]
+        button = Control(ref=f"p1.e{len(fields) + 1}", kind="button", name="Send")
+        return Page(titles=("Form",), controls=(*fields, button))
+
+    def gold_plan(self, task: Task) -> str:
+        """Fill in every control, then submit."""
+        lines = [f'fill p1.e{i + 1} "{item.wanted[0]}"' for i, item in enumerate(task.gold)]
+        return "\n".join([*lines, f"submit p1.e{len(lines) + 1}"])
+
+    def judge(self, task: Task, plan: str) -> Outcome:
+        """Fills write a value, the first press of the button hands the form in, and the rest is not read."""
+        page, parsed = self.page(task), parse_plan(plan)
+        found: dict[str, tuple[str, ...]] = {item.name: () for item in task.gold}
+        is_submitted = False
+        for action in parsed.actions:
+            control = page.control(action.ref)
+            if control is None or action.verb not in VERBS_BY_KIND[control.kind]:
+                continue
+            if control.kind == "button":
+                is_submitted = True
+                break
+            if action.verb == "fill":
+                found[control.field] = (action.value or "",)
+        return outcome(task, found, is_parsed=not parsed.errors, is_submitted=is_submitted)
+
+
+def outcome(task: Task, found: dict[str, tuple[str, ...]], *, is_parsed: bool, is_submitted: bool) -> Outcome:
+    """The record of what a text left in the fields of its task."""
+    return Outcome(
+        task_id=task.id,
+        is_parsed=is_parsed,
+        is_submitted=is_submitted,
+        num_submissions=int(is_submitted),
+        pages_reached=1,
+        fields=tuple(
+            FieldResult(
+                name=item.name,
+                wanted=item.wanted,
+                server=found[item.name] if is_submitted else None,
+                dom=found[item.name],
+                is_correct=found[item.name] == item.wanted,
+                is_default=False,
+            )
+            for item in task.gold
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSession:
+    """The synchronous face of a text environment, as `EnvironmentSession` is that of a browser: nothing to start."""
+
+    environment: TextEnvironment
+
+    def __enter__(self) -> TextSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def quarantined(self) -> dict[str, str]:
+        """No task is ever left out: a gold text that fails is an error of the environment."""
+        return {}
+
+    def tasks(self, split: str) -> tuple[Task, ...]:
+        """All tasks of a split, in a fixed order."""
+        return self.environment.tasks(split)
+
+    def observe_many(self, tasks: Sequence[Task]) -> list[Page]:
+        """Pages of tasks, in order."""
+        return [self.environment.page(task) for task in tasks]
+
+    def run_many(
+        self,
+        pairs: Sequence[tuple[Task, str]],
+        *,
+        isolation: Any = None,
+        executor: Any = None,
+        on_result: Callable[[int, Outcome], None] | None = None,
+    ) -> list[Outcome]:
+        """Outcomes of (task, text) pairs, in order; isolation and executor mean nothing here."""
+        return [self.environment.judge(task, plan) for task, plan in pairs]
+
+    def gold_plan(self, task: Task) -> str:
+        """The text that does what the task asks for."""
+        return self.environment.gold_plan(task)
+
+    def score_many(self, pairs: Sequence[tuple[Task, str]]) -> list[float]:
+        """Shares of right fields."""
+        return [accuracy_of(self.environment.judge(task, plan)) for task, plan in pairs]
+
+    def self_check(self, tasks: Sequence[Task]) -> list[Task]:
+        """The tasks whose gold text succeeds."""
+        return [task for task in tasks if self.environment.judge(task, self.environment.gold_plan(task)).is_success]
+
+    def close(self) -> None:
+        """Nothing to end."""

@@ -1,0 +1,128 @@
+"""MDPO (2508.13148): every denoising step is judged by the answer it would have given, and trained on that answer.
+
+The reward of a step is what its completed answer gains over the step before plus the mean of what follows; the loss is
+over all tokens that were still open, towards the completed answer. Departures: lambda is the canvas length over the
+number of *open* tokens, so that late steps weigh more (over newly written ones it is a constant); the last reward is
+the browser's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm_rl.advantages import ESTIMATORS
+from dllm_rl.errors import ConfigError
+from dllm_rl.registry import register
+from dllm_rl.types import Answers, Corruption, Family, Loss, Rollouts, Views
+from objectives._kl import k2
+from objectives._method import BelowOne, Count, Method, NonNegative
+from objectives._metrics import kl_metrics
+from objectives._surrogate import log_ratio, mean_of_rows
+from objectives._terms import Clip, clipped_terms, weighted
+
+
+@register("objective", "mdpo")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MDPO(Method):
+    """Masked Diffusion Policy Optimization. num_steps: replayed steps, those of the group's largest summed |A|.
+
+    Undefined for the autoregressive family, whose steps give no intermediate answer.
+    """
+
+    name: ClassVar[str] = "mdpo"
+    paper: ClassVar[str] = "2508.13148"
+    level: ClassVar[str] = "step"
+    families: ClassVar[tuple[Family, ...]] = ("masked", "slot", "flow")
+    requires: ClassVar[tuple[str, ...]] = ("trajectory", "step_rewards", "answers")
+
+    beta: NonNegative = 0.02
+    clip_low: BelowOne = 0.2
+    clip_high: NonNegative = 0.2
+    num_steps: Count = 8
+
+    def advantages(self, rollouts: Rollouts) -> Float[Tensor, "b s"]:
+        """Group-relative advantages of y_s = r_s - r_{s-1} + mean_{t>s} r_t, step by step; the last mean is r_S."""
+        estimate = ESTIMATORS[self.advantage]
+        gains = temporal_rewards(rollouts)
+        columns = [estimate(column, rollouts.group_ids, rollouts.valid) for column in gains.unbind(1)]
+        return torch.stack(columns, dim=1)
+
+    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+        """The canvases before the chosen steps; targets are the answers, scored wherever they were still open."""
+        answers, recorded = _answers(rollouts), rollouts.trajectory
+        assert recorded is not None and recorded.canvases is not None
+        row = torch.arange(rollouts.num_rows, device=answers.ids.device)
+        steps = self._steps(rollouts, answers.score.any(-1))
+        score = answers.score[row, steps]
+        num_open = score.sum(-1, keepdim=True).clamp(min=1)
+        num_views = score.any(-1).sum(0)[:, None].clamp(min=1)
+        is_flow = corruption.family == "flow"
+        assert not is_flow or recorded.time is not None
+        return Views(
+            kind="answer",
+            tokens=recorded.canvases[row, steps],
+            targets=answers.ids[row, steps],
+            score=score,
+            weight=score.float(),
+            # lambda / |H| with lambda = max_len / |H|, times the confidence, over the K views of the row.
+            loss_weight=answers.confidence[row, steps] * rollouts.totals.max_len / num_open.square() / num_views,
+            time=recorded.time[steps] if is_flow and recorded.time is not None else None,
+            step=steps,
+            order=None if recorded.order is None else recorded.order[row, steps],
+        )
+
+    def _steps(self, rollouts: Rollouts, is_alive: Bool[Tensor, "b s"]) -> Int[Tensor, "k b"]:
+        """For each row the steps at which its group's advantages are largest, in order of time."""
+        size = self.advantages(rollouts).abs() * is_alive
+        _, group = rollouts.group_ids.unique(return_inverse=True)
+        summed = torch.zeros(int(group.max()) + 1, size.shape[1], device=size.device).index_add(0, group, size)
+        chosen = summed.topk(min(self.num_steps, size.shape[1]), dim=1).indices.sort(1).values
+        return chosen[group].T
+
+    def loss(
+        self,
+        rollouts: Rollouts,
+        views: Views,
+        new: Float[Tensor, "k b l"],
+        old: Float[Tensor, "k b l"],
+        ref: Float[Tensor, "k b l"] | None,
+        advantages: Float[Tensor, "b s"],
+    ) -> Loss:
+        """(1/R) sum_b (1/K) sum_k [(lambda_k/|H_k|) sum_{i in H_k} -conf_ki ppo(exp D_ki, A_b,sk) + beta mean_H k2]."""
+        assert views.step is not None
+        is_scored = views.score & rollouts.valid[:, None]
+        at_step = advantages.gather(1, views.step.T).T[..., None]
+        clip = Clip(low=self.clip_low, high=self.clip_high)
+        terms = clipped_terms(log_ratio(views, new, old), at_step, is_scored, clip, None)
+        entries, metrics = weighted(views, terms.entries).sum((0, 2)), terms.metrics
+        if ref is not None:
+            d = log_ratio(views, new, ref)
+            per_view = k2(d).sum(-1) / views.score.sum(-1).clamp(min=1)
+            entries = entries + self.beta * per_view.sum(0) / views.score.any(-1).sum(0).clamp(min=1)
+            metrics = metrics | kl_metrics(d, k2(d), is_scored)
+        return Loss(value=mean_of_rows(rollouts, entries), metrics=metrics)
+
+
+def temporal_rewards(rollouts: Rollouts) -> Float[Tensor, "b s"]:
+    """y_s = r_s - r_{s-1} + mean_{t>s} r_t, with r_{-1} = 0 and, at the last step, r_S in place of the mean."""
+    rewards = rollouts.step_rewards
+    if rewards is None:
+        raise ConfigError("objective 'mdpo' needs step_rewards, which these rollouts lack; see dllm_rl.answers.")
+    before = torch.nn.functional.pad(rewards, (1, 0))[:, :-1]
+    following = rewards.flip(1).cumsum(1).flip(1) - rewards
+    num_following = torch.arange(rewards.shape[1] - 1, -1, -1, device=rewards.device)
+    mean = torch.where(num_following > 0, following / num_following.clamp(min=1), rewards)
+    return rewards - before + mean
+
+
+def _answers(rollouts: Rollouts) -> Answers:
+    if rollouts.answers is None:
+        raise ConfigError(
+            "objective 'mdpo' needs intermediate answers, which these rollouts lack; see dllm_rl.answers."
+        )
+    return rollouts.answers

@@ -1,0 +1,187 @@
+"""Two processes on one grid, full disks, damaged files, and many failures alike: nothing is lost, nothing is hidden."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from dllm_rl.errors import CheckpointError
+from experiments.commands import show_status
+from experiments.failures import common_failure, reason_of
+from experiments.results import is_equal
+from experiments.run_folder import Status, claim, is_claimed, read_status, write_status
+from experiments.runner import DamagedResultError, owed_units, run_units
+from tests.experiments.grids import FakeWork, Silent, plan
+
+ROOT = Path(__file__).parents[2]
+
+
+def child(script: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(script), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def undisturbed(folder):
+    grid = plan(folder)
+    run_units(grid, FakeWork(), Silent())
+    return grid.root / "results.parquet"
+
+
+_SHARED = """
+    import os, sys, time
+    from pathlib import Path
+    from experiments.runner import run_units
+    from tests.experiments.grids import FakeWork, Silent, plan
+
+    class Slow(FakeWork):
+        def _rows(self, unit):
+            with open(sys.argv[2], "a") as file:
+                file.write(unit.name + "\\n")
+            time.sleep(0.15)
+            return super()._rows(unit)
+
+    statuses = run_units(plan(Path(sys.argv[1])), Slow(), Silent())
+"""
+
+
+def test_two_processes_share_one_grid(tmp_path):
+    """Each unit runs once, in one of them, and the results are those of one process alone."""
+    folder, log = tmp_path / "shared", tmp_path / "log"
+    plan(folder)
+    processes = [child(_SHARED, str(folder), str(log)) for _ in range(2)]
+    for process in processes:
+        _, text = process.communicate(timeout=200)
+        assert process.returncode == 0, text
+    grid = plan(folder)
+    assert sorted(log.read_text().splitlines()) == sorted(unit.name for unit in grid.units)
+    assert owed_units(grid) == []
+    assert is_equal(grid.root / "results.parquet", undisturbed(tmp_path / "alone"))
+
+
+def test_a_look_at_a_state_does_not_make_a_runner_pass_the_unit_over(tmp_path):
+    """Whoever reads a state takes the lock for an instant; a claim outlasts that."""
+    watcher = child(
+        """
+        import sys, time
+        from pathlib import Path
+        from filelock import FileLock
+        lock = FileLock(Path(sys.argv[1]) / ".lock")
+        with lock:
+            (Path(sys.argv[1]) / "held").touch()
+            time.sleep(0.1)
+        """,
+        str(tmp_path),
+    )
+    while not (tmp_path / "held").exists():
+        assert watcher.poll() is None
+    with claim(tmp_path) as is_mine:
+        assert is_mine
+    assert not is_claimed(tmp_path)
+    watcher.communicate()
+
+
+_FULL = """
+    import resource, sys
+    from pathlib import Path
+    from dllm_rl.tracking import append_rows
+    from experiments.runner import run_units
+    from tests.experiments.grids import FakeWork, Silent, plan
+
+    class Filling(FakeWork):
+        def _rows(self, unit):
+            rows = super()._rows(unit)
+            if len(self.calls) == 4:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+                if sys.argv[2] == "metrics":
+                    append_rows(unit.folder / "metrics.jsonl", [{"step": step, "note": "x" * 90} for step in range(20)])
+            return rows
+
+    run_units(plan(Path(sys.argv[1])), Filling(), Silent())
+"""
+
+
+@pytest.mark.parametrize("file", ["metrics", "evaluation"])
+def test_a_full_disk_ends_the_grid_with_one_message_and_costs_nothing_finished(tmp_path, file):
+    """A limit on file sizes stands for the full disk: the write that does not fit fails half way."""
+    process = child(_FULL, str(tmp_path / "full"), file)
+    _, text = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "DiskFullError: no room is left to write" in text
+    grid = plan(tmp_path / "full")
+    states = [read_status(unit.folder).state for unit in grid.units]
+    assert states == ["done"] * 3 + ["owed"] * (len(grid.units) - 3)
+    finished = {unit.name: (unit.folder / "evaluation.parquet").read_bytes() for unit in grid.units[:3]}
+    run_units(grid, FakeWork(), Silent())
+    assert is_equal(grid.root / "results.parquet", undisturbed(tmp_path / "alone"))
+    assert finished == {unit.name: (unit.folder / "evaluation.parquet").read_bytes() for unit in grid.units[:3]}
+
+
+def test_a_damaged_result_is_refused_until_it_is_deleted(tmp_path):
+    grid = plan(tmp_path)
+    run_units(grid, FakeWork(), Silent())
+    part = grid.units[2].folder / "evaluation.parquet"
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(bytes(data))
+    with pytest.raises(DamagedResultError, match="Delete it"):
+        run_units(grid, FakeWork(), Silent())
+    part.unlink()
+    again = FakeWork()
+    run_units(grid, again, Silent())
+    assert again.calls == [grid.units[2].name]
+
+
+def test_a_damaged_checkpoint_is_a_failure_with_its_cause_in_the_status(tmp_path, capsys):
+    grid = plan(tmp_path)
+    name = "masked-grpo seed 0"
+    statuses = run_units(grid, FakeWork({name: CheckpointError("'x' does not match its recorded hash")}), Silent())
+    assert statuses[name].cause == "CheckpointError: 'x' does not match its recorded hash"
+    show_status(grid.root, as_json=True)
+    rows = {(row["cell"], row["seed"]): row for row in json.loads(capsys.readouterr().out)}
+    assert "recorded hash" in rows["masked-grpo", 0]["cause"]
+    assert rows["warm start masked", None]["state"] == "done"
+
+
+def test_a_grid_stops_when_many_cells_fail_alike_and_goes_on_once_that_is_mended(tmp_path):
+    """12 units: the fourth failure for one reason passes 30 %."""
+    grid = plan(tmp_path)
+    trained = [unit.name for unit in grid.units if not unit.is_warm_start]
+    broken = {name: RuntimeError(f"step {i}: /tmp/x{i} is gone") for i, name in enumerate(trained)}
+    work = FakeWork(dict(broken))
+    statuses = run_units(grid, work, Silent())
+    assert len(grid.units) == 12
+    assert len(work.calls) == 2 + 4
+    assert sorted(status.state for status in statuses.values()) == ["done"] * 2 + ["failed"] * 4 + ["owed"] * 6
+    cause, count = common_failure(statuses.values(), len(grid.units)) or ("", 0)
+    assert (cause, count) == ("RuntimeError: step 0: /tmp/x0 is gone", 4)
+    assert {status.state for status in run_units(grid, FakeWork(), Silent()).values()} == {"done"}
+
+
+def test_failures_of_different_kinds_stop_nothing(tmp_path):
+    grid = plan(tmp_path)
+    trained = [unit.name for unit in grid.units if not unit.is_warm_start]
+    words = ("page", "site", "door", "lamp", "tree", "bird", "moon", "star", "rain", "snow")
+    work = FakeWork({name: RuntimeError(f"the {word} burned") for name, word in zip(trained, words, strict=True)})
+    run_units(grid, work, Silent())
+    assert len(work.calls) == len(grid.units)
+
+
+def test_a_cause_without_what_differs_from_cell_to_cell():
+    first, second = (f"TimeoutError: 'runs/a{n}/seed{n}' after {n}.5 s\nmore" for n in (1, 2))
+    assert reason_of(first) == reason_of(second)
+    assert reason_of("ValueError: a") != reason_of("ValueError: b")
+    assert common_failure([Status(state="failed", cause="a")], 1) is None
+
+
+def test_a_unit_that_a_dead_process_left_is_taken_up(tmp_path):
+    grid = plan(tmp_path)
+    write_status(grid.units[4].folder, Status(state="running", pid=999_999))
+    run_units(grid, FakeWork(), Silent())
+    assert owed_units(grid) == []

@@ -1,0 +1,32 @@
+"""Plans that did not do the task cannot earn what doing it earns."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.gaming import gaming_plans
+from harness.reward import SCHEMES, success
+from harness.session import EnvironmentSession
+
+UNREAD = ("submit only", "submit five times")
+
+
+@pytest.mark.browser
+def test_no_reward_is_earned_without_the_task(session: EnvironmentSession) -> None:
+    tasks = session.tasks("val")[:5]
+    plans = [
+        (name, task, plan)
+        for task, page in zip(tasks, session.observe_many(tasks), strict=True)
+        for name, plan in gaming_plans(task, page, session.gold_plan(task)).items()
+    ]
+    outcomes = session.run_many([(task, plan) for _, task, plan in plans])
+    for (name, task, plan), outcome in zip(plans, outcomes, strict=True):
+        rewards = {scheme: SCHEMES[scheme](outcome).value for scheme in SCHEMES}
+        if name in UNREAD:
+            assert set(rewards.values()) == {0.0}, (name, task.id, plan)
+        if name == "everything right, submit twice":
+            assert success(outcome).value == 1.0
+            assert rewards["shaped"] == rewards["tree"] == pytest.approx(0.9)
+        elif name != "everything right but one field":
+            assert success(outcome).value == 0.0, (name, task.id, plan)
+            assert rewards["shaped"] < 1.0

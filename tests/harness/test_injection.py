@@ -1,0 +1,225 @@
+"""Broken networks, servers, browsers, drivers: nothing of it becomes the agent's, no task is lost, nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from dllm_rl.tasks import Fault, Outcome, Task
+from harness import tab
+from harness.environment import FormEnvironment
+from harness.faults import AgentDeadlineError, EnvironmentFaultError
+from harness.quarantine import Quarantine
+from harness.reward import success
+from harness.session import EnvironmentSession
+from harness.settings import FormSettings
+from tests.harness.conftest import Lab
+from tests.harness.injection import FAULTS, Choose, InjectingServer, first, sometimes
+
+T = TypeVar("T")
+Pairs = list[tuple[Task, str]]
+
+
+def descendants(root: int) -> set[int]:
+    """Processes below one, by /proc."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+        except OSError:
+            continue
+        if state != "Z":
+            parents[int(folder.name)] = int(parent)
+    found: set[int] = set()
+    while more := {pid for pid, parent in parents.items() if parent in found | {root}} - found:
+        found |= more
+    return found
+
+
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+async def none_left(before: set[int], seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while descendants(os.getpid()) - before:
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.1)
+    return True
+
+
+def with_server(
+    session: EnvironmentSession,
+    choose: Choose,
+    work: Callable[[FormEnvironment, Pairs], Coroutine[Any, Any, T]],
+    **more: Any,
+) -> T:
+    """Work in an environment whose site server is reached through the injecting proxy; pairs are gold plans."""
+    settings = FormSettings(
+        counts={"train": 15},
+        cache_dir=session.settings.cache_dir,
+        shares_identical=False,
+        **{"isolation": "page", **more},
+    )
+    pairs = [(task, session.gold_plan(task)) for task in session.tasks("train")]
+
+    async def run() -> T:
+        environment = FormEnvironment(settings)
+        environment.server = InjectingServer()
+        async with environment:
+            environment.server.choose = choose
+            return await work(environment, pairs)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("isolation", ["page", "arena"])
+@pytest.mark.parametrize("method", [b"GET", b"POST"], ids=["load", "submission"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_injected_fault_costs_an_attempt_and_nothing_else(
+    session: EnvironmentSession, monkeypatch: pytest.MonkeyPatch, fault: Any, method: bytes, isolation: str
+) -> None:
+    monkeypatch.setattr(tab, "LOAD_SECONDS", 0.4)
+    monkeypatch.setattr("harness.arena.LOAD_SECONDS", 0.4)
+
+    async def work(environment: FormEnvironment, pairs: Pairs) -> Outcome:
+        return await environment.run(*pairs[0])
+
+    outcome = with_server(session, first(1, fault, method=method), work, isolation=isolation)
+    assert (success(outcome).value, outcome.num_attempts) == (1.0, 2)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("victim", ["browser", "renderers", "driver"])
+def test_killed_processes_lose_no_rollout_and_leave_none(session: EnvironmentSession, victim: str) -> None:
+    before = descendants(os.getpid())
+
+    async def work(environment: FormEnvironment, pairs: Pairs) -> list[Outcome]:
+        own = descendants(os.getpid()) - before
+        chosen = {
+            "browser": set(environment.pool.pids),
+            "renderers": {pid for pid in own if b"--type=renderer" in command_line(pid)},
+            "driver": {pid for pid in own if b"playwright/driver" in command_line(pid)},
+        }
+        is_killed = False
+
+        def kill(index: int, outcome: Outcome) -> None:
+            nonlocal is_killed
+            for pid in () if is_killed else chosen[victim]:
+                os.kill(pid, signal.SIGKILL)
+            is_killed = True
+
+        outcomes = await environment.run_many(pairs, on_result=kill)
+        assert is_killed
+        return outcomes
+
+    outcomes = with_server(session, lambda head: None, work)
+    assert [success(outcome).value for outcome in outcomes] == [1.0] * len(outcomes)
+    assert asyncio.run(none_left(before))
+
+
+HOG = "const hoard = []; while (true) hoard.push(new Array(1e6).fill(hoard.length));"
+STORM = "for (let at = 0; at < 300; at++) alert(at);"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("script", [HOG, STORM], ids=["memory hog", "alert storm"])
+def test_a_page_that_goes_wild_leaves_the_pool_alive(lab: Lab, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.show(f"<h1>W</h1><form><button type=button onclick='{script}'>Go</button></form>")
+    monkeypatch.setattr("harness.executor_fast.PAGE_SECONDS", 0.5)
+    step = {"verb": "click", "value": None, "page": 1, "key": {"kind": "button", "field": "", "name": "Go"}}
+    pages = [{"number": 1, "title": "W", "keys": ["button "]}]
+
+    async def visit(seconds: float) -> str:
+        async with lab.pool.tab("page") as opened:
+            await opened.goto(lab.base_url)
+            await opened.call("perform", {"steps": [step], "pages": pages}, seconds=seconds, is_action=True)
+        return "done"
+
+    with contextlib.suppress(EnvironmentFaultError, AgentDeadlineError):
+        assert lab.run(visit(1.0)) == "done"
+    lab.show("<h1>W</h1><form><button type=button>Go</button></form>")
+    assert lab.run(visit(5.0)) == "done"
+
+
+def test_a_site_that_keeps_failing_is_quarantined_unless_all_fail() -> None:
+    quarantine = Quarantine()
+    for _ in range(5):
+        quarantine.lost("bad", "500")
+        quarantine.lost("other", "500")
+    assert quarantine.reasons == {}
+    quarantine.served("good")
+    quarantine.lost("bad", "500")
+    assert list(quarantine.reasons) == ["bad"]
+    assert "500" in quarantine.reasons["bad"]
+    for _ in range(2):
+        quarantine.lost("moody", "reset")
+    quarantine.served("moody")
+    quarantine.lost("moody", "reset")
+    assert list(quarantine.reasons) == ["bad"]
+
+
+@pytest.mark.browser
+def test_a_quarantined_site_costs_no_attempts(session: EnvironmentSession) -> None:
+    async def work(environment: FormEnvironment, pairs: Pairs) -> list[Outcome]:
+        broken = pairs[0][0].site.encode()
+        environment.server.choose = lambda head: "close" if broken in head.split(b"\r\n")[0] else None  # type: ignore
+        results = []
+        for pair in [pairs[0], pairs[1], pairs[0], pairs[0], pairs[0], pairs[1]]:
+            results.append(await environment.run(*pair))
+        return results
+
+    outcomes = with_server(session, lambda head: None, work)
+    assert [outcome.is_valid for outcome in outcomes] == [False, True, False, False, False, True]
+    assert [outcome.num_attempts for outcome in outcomes] == [3, 1, 3, 3, 0, 1]
+    assert "quarantined" in outcomes[4].fault_reason
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(14400)
+@pytest.mark.parametrize("chunk", range(10))
+def test_a_thousand_injected_faults_are_never_the_agents(
+    session: EnvironmentSession, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    """A tenth of all requests breaks, and every 40th rollout its browser, until 1,000 faults were injected."""
+    monkeypatch.setattr(tab, "LOAD_SECONDS", 1.0)
+    before = descendants(os.getpid())
+    rng = random.Random(chunk)
+
+    async def work(environment: FormEnvironment, pairs: Pairs) -> list[Outcome]:
+        results: list[Outcome] = []
+
+        def kill(index: int, outcome: Outcome) -> None:
+            if index % 40 == 39:
+                for pid in environment.pool.pids:
+                    os.kill(pid, signal.SIGKILL)
+
+        # Agent faults beside them: a plan that leaves out its first line.
+        spoilt = [(task, plan.split("\n", 1)[-1] + "\nclick p9.e9") for task, plan in pairs]
+        server = environment.server
+        assert isinstance(server, InjectingServer)
+        while server.num_injected < 1000:
+            results += await environment.run_many([*pairs, *spoilt] * 4, on_result=kill)
+        return results
+
+    outcomes = with_server(session, sometimes(0.1, FAULTS, rng), work, isolation=("page", "arena")[chunk % 2])
+    assert asyncio.run(none_left(before))
+    num_pairs = len(session.tasks("train"))
+    for index, outcome in enumerate(outcomes):
+        if outcome.fault is not Fault.ENVIRONMENT:
+            is_gold = index % (2 * num_pairs) < num_pairs
+            assert outcome.fault is (Fault.NONE if is_gold else Fault.AGENT), outcome
+            assert (success(outcome).value == 1.0) or not is_gold
+    lost = sum(not outcome.is_valid for outcome in outcomes)
+    print(f"{len(outcomes)} rollouts, {lost} lost to the environment after three attempts")
