@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -140,4 +140,5 @@ def prompts_for(
     """Observe the tasks' pages and tokenise the one template."""
     unique = {task.id: task for task in tasks}
     pages = dict(zip(unique, environment.observe_many(list(unique.values())), strict=True))
-    return policy.prompts([render_prompt(task, pages[task.id]) for task in tasks], row_ids)
+    prompts = policy.prompts([render_prompt(task, pages[task.id]) for task in tasks], row_ids)
+    return replace(prompts, pages=tuple(pages[task.id] for task in tasks))

@@ -13,6 +13,9 @@ from typing import Any, Literal
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm_rl.constraint import Constraint
+from dllm_rl.tasks import Page
+
 Family = Literal["autoregressive", "masked", "block", "slot", "flow"]
 FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "block", "slot", "flow")
 
@@ -28,15 +31,20 @@ def _map(record: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompts:
-    """Tokenised prompts, left-padded. row_ids name the rows for the noise, so that no draw depends on the batch."""
+    """Tokenised prompts, left-padded. row_ids name the rows for the noise, so that no draw depends on the batch.
+
+    pages: what each row's plan acts on, for decoding under the grammar.
+    """
 
     ids: Int[Tensor, "b p"]
     mask: Bool[Tensor, "b p"]
     row_ids: Int[Tensor, " b"]
+    pages: tuple[Page, ...] | None = None
 
     def rows(self, index: Tensor) -> Prompts:
         """The rows of this index."""
-        return _map(self, lambda tensor: tensor[index])
+        pages = None if self.pages is None else tuple(self.pages[row] for row in index.tolist())
+        return replace(_map(self, lambda tensor: tensor[index]), pages=pages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +57,7 @@ class Trajectory:
       for the flow family the summed log-probability of the position's transitions.
     entropy: entropy in nats of the distribution that the token was drawn from.
     order: feed order of the canvas columns at each state, for the slot family.
+    constraint: what the draws were constrained by; log_probs are then those of the constrained law.
     """
 
     canvases: Int[Tensor, "b s1 l"] | None
@@ -58,6 +67,7 @@ class Trajectory:
     entropy: Float[Tensor, "b l"]
     order: Int[Tensor, "b s1 l"] | None = None
     is_approximate: bool = False
+    constraint: Constraint | None = None
 
     @property
     def num_steps(self) -> int:
@@ -68,8 +78,9 @@ class Trajectory:
 
     def rows(self, index: Tensor) -> Trajectory:
         """The rows of this index."""
+        constraint = None if self.constraint is None else self.constraint.rows(index)
         kept = _map(self, lambda tensor: tensor[index] if tensor.dim() > 1 else tensor)
-        return kept
+        return replace(kept, constraint=constraint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from dllm_rl.constraint import Constraint, join
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.types import Completions, Prompts, Trajectory
 
@@ -44,6 +45,7 @@ def _merge(parts: Sequence[Completions], place: Tensor) -> Completions:
         log_probs=torch.cat([record.log_probs for record in records])[place],
         entropy=torch.cat([record.entropy for record in records])[place],
         order=_states([record.order for record in records], place),
+        constraint=_constraints([record.constraint for record in records], place),
         is_approximate=any(record.is_approximate for record in records),
     )
     return Completions(
@@ -53,6 +55,11 @@ def _merge(parts: Sequence[Completions], place: Tensor) -> Completions:
         nfe=max(part.nfe for part in parts),
         token_forwards=sum(part.token_forwards for part in parts),
     )
+
+
+def _constraints(records: Sequence[Constraint | None], place: Tensor) -> Constraint | None:
+    constraints = [record for record in records if record is not None]
+    return join(constraints).rows(place) if constraints else None
 
 
 def _states(records: Sequence[Tensor | None], place: Tensor) -> Tensor | None:

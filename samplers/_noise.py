@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-TOKEN, JUMP, SOURCE, ORDER = 0, 1, 2, 3
+TOKEN, JUMP, SOURCE, ORDER, REMASK, WITHIN = range(6)
 
 _M1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _M2 = 0x94D049BB133111EB - (1 << 64)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm_rl.constraint import Constraint
 from dllm_rl.protocols import Policy
 from dllm_rl.types import Completions, Trajectory
 
@@ -41,13 +42,27 @@ class Recorder:
         self.log_probs[row, column] = log_probs
         self.entropy[row, column] = entropy
 
+    def take_back(self, row: Int[Tensor, " n"], column: Int[Tensor, " n"]) -> None:
+        """The positions at these rows and columns are masked again: only a later draw counts."""
+        self.commit_step[row, column] = -1
+        self.log_probs[row, column] = 0.0
+        self.entropy[row, column] = 0.0
+
     def state(self, canvas: Int[Tensor, "b l"], order: Int[Tensor, "b l"] | None = None) -> None:
         """The canvas after a step; `order` is the feed order that the step before it used."""
         self.states.append(canvas.clone())
         if order is not None:
             self.orders.append(order.clone())
 
-    def finish(self, policy: Policy, canvas: Int[Tensor, "b l"], *, time: Tensor | None = None) -> Completions:
+    def finish(
+        self,
+        policy: Policy,
+        canvas: Int[Tensor, "b l"],
+        *,
+        time: Tensor | None = None,
+        constraint: Constraint | None = None,
+        is_approximate: bool = False,
+    ) -> Completions:
         """Close the canvas at its first EOS and freeze the record."""
         ids = policy.canvas.close(canvas)
         mask = policy.canvas.scored(ids)
@@ -63,6 +78,8 @@ class Recorder:
             log_probs=torch.where(drawn, self.log_probs, 0.0),
             entropy=torch.where(drawn, self.entropy, 0.0),
             order=order,
+            constraint=constraint,
+            is_approximate=is_approximate,
         )
         return Completions(ids=ids, mask=mask, trajectory=trajectory, nfe=self.nfe, token_forwards=self.token_forwards)
 

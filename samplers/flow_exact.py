@@ -13,24 +13,28 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dllm_rl.constraint import Constraint
 from dllm_rl.policies.flow import FlowPolicy, transition_log_prob
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
 from samplers._chunks import in_chunks
 from samplers._noise import JUMP, SOURCE, TOKEN, uniform, uniform_at
+from samplers._projection import project
 from samplers._record import Recorder
 from samplers._statistics import entropy, pick
+from samplers.grammar import constraint_of
 
 
 @register("sampler", "flow_exact")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowExactSampler:
-    """num_steps: forwards, on an even time grid from 0 to 1."""
+    """num_steps: forwards, on an even time grid from 0 to 1. grammar: the last step draws from accepted plans only."""
 
     name: ClassVar[str] = "flow_exact"
     families: ClassVar[tuple[Family, ...]] = ("flow",)
     temperature: float = 1.0
     num_steps: int = 16
+    grammar: bool = False
 
     @torch.no_grad()
     def generate(self, policy: FlowPolicy, prompts: Prompts, *, seed: int) -> Completions:
@@ -41,15 +45,19 @@ class FlowExactSampler:
         num_rows, length = len(prompts.ids), policy.facts.canvas_length
         canvas = self._source(policy, prompts, torch.arange(length), seed)
         record = Recorder(canvas, keeps_states=True)
+        constraint = constraint_of(policy, prompts) if self.grammar else None
         grid = torch.linspace(0, 1, self.num_steps + 1)
         for step in range(self.num_steps):
             now, after = grid[step].expand(num_rows), grid[step + 1].expand(num_rows)
             logits = policy.logits(prompts, canvas, time=now)
             record.count(num_rows, prompts.ids.shape[1] + length)
             jump = policy.jump_probability(now, after)[:, None]
-            canvas = self._step(prompts, canvas, logits, jump, record, step, seed)
+            if constraint is not None and step + 1 == self.num_steps:
+                canvas = self._last_step(prompts, canvas, logits, constraint, record, seed)
+            else:
+                canvas = self._step(prompts, canvas, logits, jump, record, step, seed)
             record.state(canvas)
-        return record.finish(policy, canvas, time=grid)
+        return record.finish(policy, canvas, time=grid, constraint=constraint)
 
     def _step(
         self, prompts: Prompts, canvas: Tensor, logits: Tensor, jump: Tensor, record: Recorder, step: int, seed: int
@@ -69,6 +77,19 @@ class FlowExactSampler:
         record.entropy[row, column] = entropy(laws)
         record.commit_step[:] = step
         return new
+
+    def _last_step(
+        self, prompts: Prompts, canvas: Tensor, logits: Tensor, constraint: Constraint, record: Recorder, seed: int
+    ) -> Tensor:
+        """Every position is redrawn: all from one accepted canvas. The steps before stay unconstrained."""
+        everywhere = torch.ones_like(canvas, dtype=torch.bool)
+        columns = torch.arange(canvas.shape[1]).expand_as(canvas)
+        projection = project(constraint, logits, columns, canvas, everywhere, self.temperature)
+        draw = projection.draw(everywhere, seed, prompts.row_ids, self.num_steps - 1)
+        record.log_probs += draw.log_probs.reshape(canvas.shape)
+        record.entropy[:] = entropy(projection.laws)
+        record.commit_step[:] = self.num_steps - 1
+        return draw.tokens.reshape(canvas.shape)
 
     def _source(self, policy: FlowPolicy, prompts: Prompts, columns: Tensor, seed: int) -> Tensor:
         allowed = torch.tensor(sorted(set(range(policy.vocab_size)) - set(policy.banned_ids)))

@@ -24,9 +24,10 @@ from dllm_rl.policies.slot import feed_order
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
 from samplers._chunks import in_chunks
-from samplers._noise import TOKEN, uniform_at
+from samplers._projection import project
 from samplers._record import Recorder, columns_of, is_finished
-from samplers._statistics import entropy, log_odds, pick
+from samplers._statistics import entropy, log_odds
+from samplers.grammar import constraint_of
 
 
 @register("sampler", "slots")
@@ -39,6 +40,7 @@ class SlotSampler:
     temperature: float = 1.0
     slot_threshold: float = 0.6
     token_threshold: float = 0.3
+    grammar: bool = False
 
     @torch.no_grad()
     def generate(self, policy: BasePolicy, prompts: Prompts, *, seed: int) -> Completions:
@@ -56,6 +58,7 @@ class SlotSampler:
         num_slots = length // size
         rank = torch.full((len(canvas), num_slots), num_slots + length, dtype=torch.long)
         is_open = torch.zeros_like(rank, dtype=torch.bool)
+        constraint = constraint_of(policy, prompts) if self.grammar else None
         rows, cache = torch.arange(len(canvas)), policy.read_prompts(prompts)
         record.count(*prompts.ids.shape)
         step = 0
@@ -64,23 +67,25 @@ class SlotSampler:
                 cache.batch_select_indices(alive[rows].nonzero().squeeze(1).to(policy.device))
             rows = alive.nonzero().squeeze(1)
             order = feed_order(rank, size, length)
-            columns, is_here = columns_of(self._wanted(is_masked[rows], is_open[rows], size))
+            wanted = self._wanted(is_masked[rows], is_open[rows], size)
+            columns, is_asked = columns_of(wanted if constraint is None else is_masked[rows])
             logits = policy.logits(prompts.rows(rows), canvas[rows], columns=columns, order=order[rows], cache=cache)
             record.count(len(rows), length)
-            odds = torch.where(is_here, log_odds(logits).sigmoid(), -1.0)
+            own = None if constraint is None else constraint.rows(rows)
+            projection = project(own, logits, columns, canvas[rows], is_masked[rows], self.temperature)
+            odds = torch.where(is_asked, log_odds(projection.laws).sigmoid(), -1.0)
             confidence = torch.full((len(rows), length), -1.0).scatter(1, columns, odds)
             is_open[rows] = self._plan(confidence, is_masked[rows], is_open[rows], size)
-            chosen = self._accept(confidence, is_masked[rows], is_open[rows], size).gather(1, columns) & is_here
-            row, column, laws = rows[chosen.nonzero()[:, 0]], columns[chosen], logits[chosen]
-            noise = uniform_at(seed, prompts.row_ids[row], column, step, TOKEN)
-            tokens, log_probs = pick(laws, self.temperature, noise)
-            canvas[row, column] = tokens
-            is_masked[row, column] = False
-            record.commit_at(row, column, step, log_probs, entropy(laws))
+            chosen = self._accept(confidence, is_masked[rows], is_open[rows], size).gather(1, columns) & is_asked
+            draw = projection.draw(chosen, seed, prompts.row_ids[rows], step)
+            row = rows[draw.row]
+            canvas[row, draw.column] = draw.tokens
+            is_masked[row, draw.column] = False
+            record.commit_at(row, draw.column, step, draw.log_probs, entropy(projection.laws[chosen]))
             _append_finished(rank, is_open, is_masked, size, step)
             record.state(canvas, order)
             step += 1
-        return record.finish(policy, canvas)
+        return record.finish(policy, canvas, constraint=constraint)
 
     def _wanted(self, is_masked: Bool[Tensor, "b l"], is_open: Bool[Tensor, "b j"], size: int) -> Bool[Tensor, "b l"]:
         """Where a law is needed: the masked positions of open slots; of all slots in rows that must open some."""

@@ -1,54 +1,6 @@
-"""Random-weight policies of the real classes, small enough for any test; nothing is downloaded."""
+"""The random-weight policies of `dllm_rl.testing`, by the names that tests use."""
 
-from __future__ import annotations
+from dllm_rl.testing.policies import PAGES, PLANS, PROMPTS, random_policy, tokenizer
 
-import functools
-
-import torch
-
-from dllm_rl import registry
-from dllm_rl.policies.base import BasePolicy, PolicyFacts
-from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
-from dllm_rl.tokenizer import train_tokenizer
-
-PROMPTS = (
-    "task: Name: Anna; Plan: Pro\npage 1: Join\n"
-    "p1.e1 text Name *\np1.e2 select Plan : Basic | Pro\np1.e3 button Send\nplan:\n",
-    "task: Town: Rome\npage 1: Go\np1.e1 text Town\np1.e2 button Send\nplan:\n",
-    "task: Name: Karl\npage 1: Join now please\np1.e1 text Name *\np1.e2 checkbox News\np1.e3 button Done\nplan:\n",
-)
-PLANS = (
-    'fill p1.e1 "Anna"\nselect p1.e2 "Pro"\nsubmit p1.e3',
-    'fill p1.e1 "Rome"\nsubmit p1.e2',
-    'fill p1.e1 "Karl"\nsubmit p1.e3',
-)
-
-
-@functools.cache
-def tokenizer():
-    return train_tokenizer(PROMPTS + PLANS, 330)
-
-
-def make_tiny_policy(family: str, *, seed: int = 0, sharpness: float = 12.0) -> BasePolicy:
-    """A policy with random weights. sharpness scales the embeddings, so that distributions are far from uniform."""
-    torch.manual_seed(seed)
-    words = tokenizer()
-    config = TinyConfig(
-        vocab_size=len(words) + 3,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_columns=36,
-        has_time=family == "flow",
-    )
-    model = TinyForPlans(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(3.0)
-        model.embed.weight.mul_(sharpness / 3.0)
-        if model.time is not None:
-            model.time[-1].weight.normal_(std=0.2)
-    facts = PolicyFacts(family=family, max_prompt=96, canvas_length=36, line_width=8, slot_size=4)
-    return registry.get("policy", family)(model.eval(), words, facts)
+make_tiny_policy = random_policy
+__all__ = ["PAGES", "PLANS", "PROMPTS", "make_tiny_policy", "tokenizer"]

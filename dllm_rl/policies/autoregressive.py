@@ -10,9 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
+from dllm_rl.constraint import Constraint
 from dllm_rl.policies.base import Attention, BasePolicy
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Prompts
+from dllm_rl.types import Family, Prompts, Rollouts, Views
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +43,12 @@ class AutoregressivePolicy(BasePolicy):
     def score(self, *args: Any, is_shifted: bool | None = None, **kwargs: Any) -> Float[Tensor, "b c v"]:
         """As `BasePolicy.score`; always shifted, whatever reading a view asks for: here they are all the same."""
         return super().score(*args, is_shifted=True, **kwargs)
+
+    def constrained_terms(
+        self, logits: Float[Tensor, "b l v"], rollouts: Rollouts, views: Views, index: int, constraint: Constraint
+    ) -> Float[Tensor, "b l"]:
+        """Each token among those that the grammar allows after the tokens before it."""
+        return constraint.next_token_log_probs(logits, views.tokens[index])
 
     def start(self, prompts: Prompts) -> DecodingState:
         """Read the prompts once; the state holds the logits of column 0."""

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.canvas import Canvas, CanvasConfig
+from dllm_rl.constraint import Constraint
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.types import Corruption, Family, Prompts, Rollouts, Views
 
@@ -214,6 +215,8 @@ class BasePolicy:
         return torch.stack([self._one_view(rollouts, views, index) for index in range(views.num_views)])
 
     def _one_view(self, rollouts: Rollouts, views: Views, index: int) -> Float[Tensor, "b l"]:
+        if rollouts.trajectory is not None and rollouts.trajectory.constraint is not None:
+            return self._constrained_view(rollouts, views, index, rollouts.trajectory.constraint)
         score = views.score[index]
         targets = rollouts.completion_ids if views.targets is None else views.targets[index]
         columns = score.any(dim=0).nonzero().squeeze(1)
@@ -238,6 +241,49 @@ class BasePolicy:
         terms = torch.where(score[:, columns], terms, 0.0)
         return torch.zeros(score.shape, dtype=torch.float32, device=terms.device).index_copy(1, columns, terms)
 
+    def _constrained_view(
+        self, rollouts: Rollouts, views: Views, index: int, constraint: Constraint
+    ) -> Float[Tensor, "b l"]:
+        """Replay of draws under a grammar: the law of accepted canvases, not the model's. Other kinds are refused."""
+        if views.kind not in ("exact", "trajectory"):
+            raise ConfigError(
+                f"these rollouts were drawn under the grammar, and a '{views.kind}' view does not score its law: "
+                "training would follow other probabilities than those of the draws. Use an objective that replays "
+                "trajectories (such as cj_grpo) or the autoregressive family, or set decoding.grammar to evaluation."
+            )
+        tokens = views.tokens[index]
+        logits = self.score(
+            rollouts.prompt_ids,
+            rollouts.prompt_mask,
+            tokens,
+            time=None if views.time is None else views.time[index],
+            order=None if views.order is None else views.order[index],
+        )
+        terms = self.constrained_terms(logits / rollouts.temperature, rollouts, views, index, constraint)
+        return torch.where(views.score[index], terms.float(), 0.0)
+
+    def constrained_terms(
+        self,
+        logits: Float[Tensor, "b l v"],
+        rollouts: Rollouts,
+        views: Views,
+        index: int,
+        constraint: Constraint,
+    ) -> Float[Tensor, "b l"]:
+        """Log-probability of the tokens that a step wrote, each given those left of it, among accepted canvases."""
+        trajectory = rollouts.trajectory
+        assert trajectory is not None and views.step is not None
+        if trajectory.is_approximate:
+            raise ConfigError(
+                "a rule that masks tokens again keeps only each position's last draw, and under a grammar a draw "
+                "depends on all others of its step, so its probability cannot be replayed. Train with another rule."
+            )
+        tokens = views.tokens[index]
+        chosen = (trajectory.commit_step == views.step[index][:, None]) | views.score[index]
+        # The canvas after the last step, since what stands behind EOS has been padded in the completion.
+        targets = trajectory.canvases[:, -1] if trajectory.canvases is not None else rollouts.completion_ids
+        return joint_terms(constraint, logits, tokens, tokens == self.mask_id, chosen, targets)
+
     def terms(
         self,
         logits: Float[Tensor, "b c v"],
@@ -254,6 +300,23 @@ def target_log_probs(logits: Float[Tensor, "b c v"], targets: Int[Tensor, "b c"]
     """Log softmax at the targets, on the targets' device: only what is scored leaves the model's."""
     index = targets.to(logits.device)[..., None]
     return (logits.gather(-1, index).squeeze(-1) - logits.logsumexp(dim=-1)).to(targets.device)
+
+
+def joint_terms(
+    constraint: Constraint,
+    logits: Float[Tensor, "b l v"],
+    canvas: Int[Tensor, "b l"],
+    is_masked: Bool[Tensor, "b l"],
+    chosen: Bool[Tensor, "b l"],
+    targets: Int[Tensor, "b l"],
+) -> Float[Tensor, "b l"]:
+    """Log-probabilities of the chosen positions' targets under the constrained law of one state; 0 elsewhere."""
+    columns = torch.arange(canvas.shape[1]).expand_as(canvas)
+    scores = constraint.scores(constraint.open_scores(logits), columns, canvas, is_masked)
+    beta = constraint.backward(scores)
+    weight = logits.gather(-1, targets[..., None]).squeeze(-1)
+    chosen = chosen & is_masked
+    return constraint.set_log_probs(scores, beta, chosen, constraint.labels_of(targets), weight)
 
 
 def attention_mask(visible: Bool[Tensor, "b t"], attention: Attention) -> Bool[Tensor, "b 1 t t"]:

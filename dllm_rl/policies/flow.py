@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dllm_rl.policies.base import Attention, BasePolicy, target_log_probs
+from dllm_rl.constraint import Constraint
+from dllm_rl.policies.base import Attention, BasePolicy, joint_terms, target_log_probs
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Views
+from dllm_rl.types import Family, Rollouts, Views
 
 KAPPA_MAX = 0.999
 
@@ -49,6 +50,20 @@ class FlowPolicy(BasePolicy):
             p_seen = target_log_probs(logits, seen).exp()
             return torch.where(same, p_seen - 1.0, log_p + p_seen)
         return log_p
+
+    def constrained_terms(
+        self, logits: Float[Tensor, "b l v"], rollouts: Rollouts, views: Views, index: int, constraint: Constraint
+    ) -> Float[Tensor, "b l"]:
+        """Plain transitions, but for the last step, which draws the whole canvas from the accepted ones."""
+        assert views.time_next is not None and views.targets is not None
+        targets = views.targets[index]
+        plain = self.terms(logits, targets, views, index, torch.arange(targets.shape[1]))
+        is_last = views.time_next[index] >= 1.0
+        if not is_last.any():
+            return plain
+        everywhere = torch.ones_like(targets, dtype=torch.bool)
+        joint = joint_terms(constraint, logits, targets, everywhere, everywhere, targets)
+        return torch.where(is_last[:, None], joint.float(), plain)
 
     def jump_probability(self, time: Float[Tensor, " b"], time_next: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Probability that a position is redrawn between two times; exactly 1 for the last step."""

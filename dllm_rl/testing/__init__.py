@@ -1,6 +1,17 @@
 """Checks that a plug-in keeps the promises of its protocol; third parties run the same ones as we do."""
 
 from dllm_rl.testing.objective import PROPERTIES, PropertyError, check_objective
+from dllm_rl.testing.sampler import SAMPLER_PROPERTIES, check_sampler
 from dllm_rl.testing.toys import ToyFamily, ToyPolicy, toy, toy_rollouts
 
-__all__ = ["PROPERTIES", "PropertyError", "ToyFamily", "ToyPolicy", "check_objective", "toy", "toy_rollouts"]
+__all__ = [
+    "PROPERTIES",
+    "SAMPLER_PROPERTIES",
+    "PropertyError",
+    "ToyFamily",
+    "ToyPolicy",
+    "check_objective",
+    "check_sampler",
+    "toy",
+    "toy_rollouts",
+]

@@ -9,12 +9,11 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.policies.flow import transition_log_prob
+from dllm_rl.testing import SAMPLER_PROPERTIES, PropertyError, check_sampler
 from samplers import DEFAULT_SAMPLERS
 from samplers._noise import TOKEN, uniform
 from samplers._statistics import entropy, log_odds, pick
 from tests.tiny_policies import PROMPTS
-
-CASES = [(name, family) for name, cls in registry.items("sampler") for family in cls.families]
 
 
 def draw(policy, name, *, temperature=1.0, seed=3, rows=(0, 1, 2), **options):
@@ -23,54 +22,25 @@ def draw(policy, name, *, temperature=1.0, seed=3, rows=(0, 1, 2), **options):
     return sampler.generate(policy, prompts, seed=seed)
 
 
-@pytest.mark.parametrize(("name", "family"), CASES)
-def test_nothing_is_masked_and_prompt_length_is_free(tiny_policies, name, family):
-    policy = tiny_policies[family]
-    out = draw(policy, name)
-    assert out.ids.shape == (3, 36)
-    assert not torch.isin(out.ids, torch.tensor([i for i in policy.banned_ids if i != policy.canvas.pad_id])).any()
-    after_eos = (out.ids == policy.canvas.eos_id).long().cumsum(1) - (out.ids == policy.canvas.eos_id).long() > 0
-    assert (out.ids[after_eos] == policy.canvas.pad_id).all()
-    assert not out.mask[after_eos].any()
+@pytest.mark.parametrize("name", [name for name, _ in registry.items("sampler")])
+def test_the_public_suite(tiny_policies, name):
+    cls = registry.get("sampler", name)
+    checked = check_sampler(cls, policies=tiny_policies)
+    assert len(checked) == len(SAMPLER_PROPERTIES) * len(cls.families)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize(("name", "family"), CASES)
-def test_a_row_does_not_depend_on_its_batch(tiny_policies, name, family, temperature):
-    policy = tiny_policies[family]
-    together = draw(policy, name, temperature=temperature, rows=(0, 1, 2, 4))
-    swapped = draw(policy, name, temperature=temperature, rows=(4, 2, 1, 0))
-    assert torch.equal(together.ids, swapped.ids.flip(0))
-    alone = draw(policy, name, temperature=temperature, rows=(2,))
-    assert torch.equal(alone.ids[0], together.ids[2])
+class Careless(registry.get("sampler", "random")):
+    """Ranks by noise that depends on the batch."""
+
+    name = "careless"
+
+    def choose(self, view):
+        return view.best(torch.rand(view.odds.shape), view.quota)
 
 
-@pytest.mark.parametrize(("name", "family"), CASES)
-def test_seeds_decide_and_global_random_state_is_untouched(tiny_policies, name, family):
-    policy = tiny_policies[family]
-    before = torch.get_rng_state()
-    first, again, other = draw(policy, name), draw(policy, name), draw(policy, name, seed=4)
-    assert torch.equal(before, torch.get_rng_state())
-    assert torch.equal(first.ids, again.ids)
-    assert not torch.equal(first.ids, other.ids)
-
-
-@pytest.mark.parametrize(("name", "family"), [case for case in CASES if case[1] in ("masked", "slot")])
-def test_recorded_log_probs_equal_a_replay(tiny_policies, name, family):
-    """Each token's recorded probability is the model's at the recorded state: ratio 1 at the same weights."""
-    policy = tiny_policies[family]
-    prompts = policy.prompts(PROMPTS, (0, 1, 2))
-    out = draw(policy, name)
-    trajectory = out.trajectory
-    for step in range(trajectory.num_steps):
-        here = trajectory.commit_step == step
-        order = None if trajectory.order is None else trajectory.order[:, step]
-        logits = policy.logits(prompts, trajectory.canvases[:, step], order=order)
-        state = trajectory.canvases[:, step]
-        assert (state[here] == policy.mask_id).all()
-        replay = logits.log_softmax(-1).gather(-1, trajectory.canvases[:, -1][..., None])[..., 0]
-        torch.testing.assert_close(replay[here], trajectory.log_probs[here], atol=2e-5, rtol=1e-4)
-    assert (trajectory.commit_step[out.mask] >= 0).all()
+def test_the_public_suite_finds_ambient_noise(tiny_policies):
+    with pytest.raises(PropertyError, match=r"rows_are_independent|seeds_decide"):
+        check_sampler(Careless, policies=tiny_policies)
 
 
 def test_autoregressive_record_equals_a_full_forward(tiny_policies):

@@ -1,0 +1,255 @@
+"""The one denoise loop of the masked family: rules differ in what they commit and what they mask again.
+
+A step: forced tokens are written; the model is asked at the masked positions of the active block; the rule chooses
+positions by a statistic of their laws; only then are tokens drawn there (choose-then-sample, 2510.04525), so that the
+recorded log-probability is exactly that of the draw. Ranking by the probability of the *drawn* token, as LLaDA does,
+would hide a lower temperature.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm_rl.constraint import TEXT, Constraint
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.types import Completions, Family, Prompts
+from samplers._chunks import in_chunks
+from samplers._noise import REMASK, uniform_at
+from samplers._projection import project
+from samplers._record import Recorder, columns_of, is_finished
+from samplers._statistics import entropy, log_odds
+from samplers.grammar import constraint_of
+
+
+class View:
+    """What a rule sees of one step, for the rows that still have masks. Statistics are computed once, when asked for.
+
+    laws: log marginals of the open positions, unnormalised. columns, is_open: which columns they are (rows with fewer
+    open positions are filled up). quota: positions that a plain schedule commits now. step of num_steps: in this block.
+    memory: the rule's own, kept for this batch. rows: which rows of the batch these are.
+    """
+
+    def __init__(
+        self,
+        *,
+        laws: Float[Tensor, "b n v"],
+        columns: Int[Tensor, "b n"],
+        is_open: Bool[Tensor, "b n"],
+        quota: int,
+        step: int,
+        num_steps: int,
+        rows: Int[Tensor, " b"],
+        noise: Any,
+        memory: dict[str, Tensor],
+    ) -> None:
+        self.laws, self.columns, self.is_open, self.quota = laws, columns, is_open, quota
+        self.step, self.num_steps, self.rows, self.memory = step, num_steps, rows, memory
+        self._noise = noise
+
+    @property
+    def progress(self) -> tuple[float, float]:
+        """Share of the block's steps done before this one, and after it."""
+        return self.step / self.num_steps, (self.step + 1) / self.num_steps
+
+    def noise(self, stream: int) -> Float[Tensor, "b n"]:
+        """Keyed uniforms at the open positions."""
+        return self._noise(self.rows, self.columns, stream)
+
+    @functools.cached_property
+    def odds(self) -> Float[Tensor, "b n"]:
+        """Log-odds of the most likely token."""
+        return log_odds(self.laws)
+
+    @functools.cached_property
+    def entropy(self) -> Float[Tensor, "b n"]:
+        """Entropy in nats."""
+        return entropy(self.laws)
+
+    @functools.cached_property
+    def second(self) -> Float[Tensor, "b n"]:
+        """Probability of the second most likely token."""
+        best = self.laws.topk(2, dim=-1).values[..., 1]
+        return (best - self.laws.logsumexp(dim=-1)).exp()
+
+    def best(self, score: Float[Tensor, "b n"], count: int) -> Bool[Tensor, "b n"]:
+        """The `count` open positions of highest score in each row; ties go to the lowest position."""
+        return self.rank(score) < count
+
+    def rank(self, score: Float[Tensor, "b n"]) -> Int[Tensor, "b n"]:
+        """Place of each open position when sorted by falling score, from 0; others come behind all columns."""
+        order = score.masked_fill(~self.is_open, -torch.inf).argsort(dim=1, descending=True, stable=True)
+        return order.argsort(dim=1).masked_fill(~self.is_open, self.laws.shape[-1] + self.columns.shape[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """The block's columns after a step's commits, from which a rule may mask again.
+
+    was_visible: had a token before the step. log_probs: of each token when it was drawn (0 where it was forced).
+    view: of the step; its rows are the rows here.
+    """
+
+    view: View
+    was_visible: Bool[Tensor, "b l"]
+    log_probs: Float[Tensor, "b l"]
+    in_block: Bool[Tensor, " l"]
+    noise: Float[Tensor, "b l"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmaskingRule:
+    """Base of the rules; a rule is one file with `choose`, and `remask` where it takes tokens back.
+
+    num_steps: most denoising steps over the whole canvas. block_length: semi-autoregressive blocks of so many columns;
+    None = one block. grammar: only plans that parse and act on the page's controls can be written.
+    """
+
+    families: ClassVar[tuple[Family, ...]] = ("masked",)
+    temperature: float = 1.0
+    num_steps: int = 32
+    block_length: int | None = None
+    grammar: bool = False
+
+    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+        """Which open positions are written now. Where a row has none, the loop writes its most confident one."""
+        raise NotImplementedError
+
+    def remask(self, written: Written) -> Bool[Tensor, "b l"] | None:
+        """Which written positions are masked again; never called in the last eighth of a block's steps."""
+        return None
+
+    @property
+    def remasks(self) -> bool:
+        """True for rules that mask tokens again."""
+        return type(self).remask is not UnmaskingRule.remask
+
+    @torch.no_grad()
+    def generate(self, policy: BasePolicy, prompts: Prompts, *, seed: int) -> Completions:
+        """Sample one completion a row; rows leave the batch when nothing before their EOS is masked."""
+        return in_chunks(policy, prompts, lambda part: _Denoising(self, policy, part, seed).run())
+
+
+class _Denoising:
+    """One batch of canvases under one rule."""
+
+    def __init__(self, rule: UnmaskingRule, policy: BasePolicy, prompts: Prompts, seed: int) -> None:
+        self.rule, self.policy, self.prompts, self.seed = rule, policy, prompts, seed
+        self.canvas = policy.empty_canvas(len(prompts.ids))
+        self.is_masked = torch.ones_like(self.canvas, dtype=torch.bool)
+        self.constraint = constraint_of(policy, prompts) if rule.grammar else None
+        self.memory: dict[str, Tensor] = {}
+        self.step = 0
+        self._force(torch.arange(len(self.canvas)))
+        self.record = Recorder(self.canvas, keeps_states=True)
+
+    def run(self) -> Completions:
+        length = self.canvas.shape[1]
+        block = self.rule.block_length or length
+        starts = range(0, length, block)
+        for start, num_steps in zip(starts, spread(self.rule.num_steps, len(starts)), strict=True):
+            self._block(start, min(start + block, length), max(1, num_steps))
+        return self.record.finish(
+            self.policy, self.canvas, constraint=self.constraint, is_approximate=self.rule.remasks
+        )
+
+    def _block(self, start: int, end: int, num_steps: int) -> None:
+        if not self.rule.remasks:
+            num_steps = min(num_steps, end - start)
+        in_block = torch.zeros(self.canvas.shape[1], dtype=torch.bool)
+        in_block[start:end] = True
+        for index, quota in enumerate(spread(end - start, num_steps)):
+            is_done = is_finished(self.canvas, self.is_masked, self.policy.canvas.eos_id)
+            is_open = self.is_masked & in_block & ~is_done[:, None]
+            rows = is_open.any(dim=1).nonzero().squeeze(1)
+            if not len(rows):
+                break
+            self._one_step(rows, is_open, in_block, quota, index, num_steps)
+            self.record.state(self.canvas)
+            self.step += 1
+
+    def _one_step(
+        self, rows: Tensor, is_open: Tensor, in_block: Tensor, quota: int, index: int, num_steps: int
+    ) -> None:
+        """Ask the model, let the rule choose, draw, write, mask again."""
+        rule, prompts = self.rule, self.prompts.rows(rows)
+        # What may stand at a position under a grammar depends on the laws of all masked ones.
+        columns, is_asked = columns_of(is_open[rows] if self.constraint is None else self.is_masked[rows])
+        logits = self.policy.logits(prompts, self.canvas[rows], columns=columns)
+        self.record.count(len(rows), prompts.ids.shape[1] + self.canvas.shape[1])
+        constraint = None if self.constraint is None else self.constraint.rows(rows)
+        projection = project(constraint, logits, columns, self.canvas[rows], self.is_masked[rows], rule.temperature)
+        view = View(
+            laws=projection.laws,
+            columns=columns,
+            is_open=is_asked & in_block[columns],
+            quota=quota,
+            step=index,
+            num_steps=num_steps,
+            rows=rows,
+            noise=self._noise,
+            memory=self.memory,
+        )
+        chosen = self._chosen(view)
+        draw = projection.draw(chosen, self.seed, prompts.row_ids, self.step)
+        was_visible = ~self.is_masked[rows]
+        row = rows[draw.row]
+        self.canvas[row, draw.column] = draw.tokens
+        self.is_masked[row, draw.column] = False
+        spread_out = entropy(projection.laws[chosen])
+        self.record.commit_at(row, draw.column, self.step, draw.log_probs, spread_out)
+        if rule.remasks and index < num_steps - max(1, num_steps // 8):
+            self._remask(rows, view, was_visible, in_block)
+        self._force(rows)
+
+    def _chosen(self, view: View) -> Tensor:
+        """What the rule chose; everything at the last permitted step, at least one where it never remasks."""
+        if view.step + 1 == view.num_steps:
+            return view.is_open
+        chosen = self.rule.choose(view) & view.is_open
+        has_none = ~chosen.any(dim=1)
+        if self.rule.remasks or not has_none.any():
+            return chosen
+        return chosen | (has_none[:, None] & view.best(view.odds, 1))
+
+    def _remask(self, rows: Tensor, view: View, was_visible: Tensor, in_block: Tensor) -> None:
+        columns = torch.arange(self.canvas.shape[1])
+        written = Written(
+            view=view,
+            was_visible=was_visible & in_block,
+            log_probs=self.record.log_probs[rows],
+            in_block=in_block,
+            noise=self._noise(rows, columns.expand(len(rows), -1), REMASK),
+        )
+        again = self.rule.remask(written)
+        assert again is not None
+        row, column = (again & in_block & ~self.is_masked[rows]).nonzero(as_tuple=True)
+        self.canvas[rows[row], column] = self.policy.corruption.mask_id or 0
+        self.is_masked[rows[row], column] = True
+        self.record.take_back(rows[row], column)
+
+    def _force(self, rows: Int[Tensor, " n"]) -> None:
+        """Write the tokens that every accepted canvas has at a masked position: no draw, no forward, probability 1."""
+        if self.constraint is None:
+            return
+        constraint: Constraint = self.constraint.rows(rows)
+        labels = constraint.reachable(self.canvas[rows], self.is_masked[rows])
+        is_forced = self.is_masked[rows] & (labels.sum(dim=-1) == 1) & ~labels[..., TEXT]
+        row, column = is_forced.nonzero(as_tuple=True)
+        self.canvas[rows[row], column] = constraint.token[row, labels[row, column].long().argmax(dim=-1)]
+        self.is_masked[rows[row], column] = False
+
+    def _noise(self, rows: Tensor, columns: Tensor, stream: int) -> Float[Tensor, "b n"]:
+        row_ids = self.prompts.row_ids[rows][:, None].expand_as(columns)
+        flat = uniform_at(self.seed, row_ids.flatten(), columns.flatten(), self.step, stream)
+        return flat.reshape(columns.shape)
+
+
+def spread(total: int, parts: int) -> list[int]:
+    """Equal shares of a count; the first ones take the remainder."""
+    return [total // parts + (index < total % parts) for index in range(parts)]

@@ -1,0 +1,174 @@
+"""The page-grounded grammar: whatever the weights, rule, order and batch, every plan parses and acts on the page."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dllm_rl import registry
+from dllm_rl.errors import ConfigError
+from dllm_rl.plan import parse_plan
+from dllm_rl.policies.base import PolicyFacts
+from dllm_rl.testing.policies import PAGES, PLANS, prompts_of, random_policy
+from dllm_rl.testing.sampler import is_grounded
+from dllm_rl.types import Rollouts
+from dllm_rl.views import elbo, exact, one_step, trajectory
+from samplers.grammar import batch, compile_page
+
+CASES = [(name, family) for name, cls in registry.items("sampler") for family in cls.families]
+
+
+def generate(policy, name, rows, *, seed=3, temperature=1.0, **options):
+    sampler = registry.get("sampler", name)(temperature=temperature, grammar=True, **options)
+    return sampler.generate(policy, prompts_of(policy, rows), seed=seed)
+
+
+def rollouts_of(policy, name, rows, temperature=1.0, **options):
+    prompts, out = prompts_of(policy, rows), generate(policy, name, rows, temperature=temperature, **options)
+    groups, valid = torch.zeros(len(rows), dtype=torch.long), torch.ones(len(rows), dtype=torch.bool)
+    return Rollouts(
+        prompt_ids=prompts.ids,
+        prompt_mask=prompts.mask,
+        completion_ids=out.ids,
+        completion_mask=out.mask,
+        rewards=torch.zeros(len(rows)),
+        group_ids=groups,
+        valid=valid,
+        trajectory=out.trajectory,
+        behaviour_log_probs=out.trajectory.log_probs,
+        totals=Rollouts.count_totals(valid, groups, out.mask),
+        temperature=temperature,
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("num_rows", [1, 9])
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_every_plan_parses_and_grounds_from_random_weights(tiny_policies, name, family, num_rows, temperature):
+    policy = tiny_policies[family]
+    out = generate(policy, name, range(num_rows), temperature=temperature)
+    for row in range(num_rows):
+        plan = policy.canvas.decode(out.ids[row])
+        assert is_grounded(PAGES[row % 3], plan), plan
+    assert not torch.isin(out.ids, torch.tensor(policy.banned_ids[:1])).any()
+
+
+def test_blocks_and_sharp_weights_keep_the_guarantee():
+    policy = random_policy("masked", seed=7, sharpness=200.0)
+    out = generate(policy, "low_confidence", range(6), num_steps=9, block_length=10)
+    assert all(is_grounded(PAGES[row % 3], policy.canvas.decode(out.ids[row])) for row in range(6))
+
+
+@pytest.mark.parametrize("page", range(3))
+def test_demonstrations_are_accepted(tiny_policies, page):
+    policy = tiny_policies["masked"]
+    constraint = batch([compile_page(PAGES[page], policy.canvas)], policy)
+    canvas = torch.tensor([policy.canvas.encode(PLANS[page])])
+    constraint.reachable(canvas, torch.zeros_like(canvas, dtype=torch.bool))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        'fill p1.e1 "Anna"',
+        'fill p1.e4 "Anna"\nsubmit p1.e3',
+        'fill p1.e2 "Pro"\nsubmit p1.e3',
+        'select p1.e2 "Anna"\nsubmit p1.e3',
+        'submit p1.e3\nfill p1.e1 "Anna"',
+        "submit p1.e1",
+        "Anna",
+    ],
+)
+def test_what_does_not_ground_is_refused(tiny_policies, plan):
+    policy = tiny_policies["masked"]
+    constraint = batch([compile_page(PAGES[0], policy.canvas)], policy)
+    canvas = torch.tensor([policy.canvas.encode(plan)])
+    with pytest.raises(ConfigError, match="accepts no canvas"):
+        constraint.reachable(canvas, torch.zeros_like(canvas, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize(
+    ("name", "family"), [("low_confidence", "masked"), ("entropy_bound", "masked"), ("slots", "slot")]
+)
+def test_the_policy_replays_the_recorded_probabilities(tiny_policies, name, family, temperature):
+    policy = tiny_policies[family]
+    rollouts = rollouts_of(policy, name, range(6), temperature)
+    views = trajectory(rollouts, policy.corruption, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        terms = policy.view_log_probs(rollouts, views).sum(0)
+    drawn = rollouts.completion_mask & (rollouts.trajectory.commit_step >= 0)
+    torch.testing.assert_close(terms[drawn], rollouts.trajectory.log_probs[drawn], atol=2e-5, rtol=1e-5)
+    assert drawn.any()
+
+
+def test_autoregressive_replay(tiny_policies):
+    policy = tiny_policies["autoregressive"]
+    rollouts = rollouts_of(policy, "ar", range(6))
+    with torch.no_grad():
+        terms = policy.view_log_probs(rollouts, exact(rollouts))[0]
+    mask = rollouts.completion_mask
+    torch.testing.assert_close(terms[mask], rollouts.trajectory.log_probs[mask], atol=5e-5, rtol=1e-5)
+
+
+def test_flow_replay_sums_to_the_record(tiny_policies):
+    policy = tiny_policies["flow"]
+    rollouts = rollouts_of(policy, "flow_exact", range(6), num_steps=4)
+    views = trajectory(rollouts, policy.corruption, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        terms = policy.view_log_probs(rollouts, views).sum(0)
+    mask = rollouts.completion_mask
+    torch.testing.assert_close(terms[mask], rollouts.trajectory.log_probs[mask], atol=1e-4, rtol=1e-4)
+
+
+def test_the_replay_has_a_gradient(tiny_policies):
+    policy = random_policy("masked", seed=2)
+    rollouts = rollouts_of(policy, "low_confidence", range(3), num_steps=4)
+    views = trajectory(rollouts, policy.corruption, torch.Generator().manual_seed(0))
+    policy.view_log_probs(rollouts, views).sum().backward()
+    gradient = policy.model.embed.weight.grad
+    assert gradient is not None and gradient.isfinite().all() and gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("make", [one_step, elbo])
+def test_views_of_another_law_are_refused(tiny_policies, make):
+    policy = tiny_policies["masked"]
+    rollouts = rollouts_of(policy, "low_confidence", range(3))
+    views = make(rollouts, policy.corruption, torch.Generator().manual_seed(0))
+    with pytest.raises(ConfigError, match="does not score its law"):
+        policy.view_log_probs(rollouts, views)
+
+
+def test_rules_that_mask_again_are_refused_in_training(tiny_policies):
+    policy = tiny_policies["masked"]
+    rollouts = rollouts_of(policy, "rcr", range(3))
+    views = trajectory(rollouts, policy.corruption, torch.Generator().manual_seed(0))
+    with pytest.raises(ConfigError, match="masks tokens again"):
+        policy.view_log_probs(rollouts, views)
+
+
+def test_forced_tokens_cost_no_forward(tiny_policies):
+    policy = tiny_policies["masked"]
+    prompts = prompts_of(policy, range(3))
+    rule = registry.get("sampler", "low_confidence")
+    free = rule(num_steps=36, temperature=0.0).generate(policy, prompts, seed=0)
+    bound = rule(num_steps=36, temperature=0.0, grammar=True).generate(policy, prompts, seed=0)
+    assert bound.nfe < free.nfe == 36
+    assert (bound.trajectory.commit_step[bound.mask] == -1).any()
+
+
+def test_pages_are_needed(tiny_policies):
+    policy = tiny_policies["masked"]
+    prompts = policy.prompts(["task"], [0])
+    with pytest.raises(ConfigError, match="pages"):
+        registry.get("sampler", "random")(grammar=True).generate(policy, prompts, seed=0)
+
+
+def test_a_free_running_canvas_works_too(tiny_policies):
+    tight = tiny_policies["masked"]
+    facts = PolicyFacts(**{**tight.facts.to_dict(), "line_width": None})
+    policy = type(tight)(tight.model, tight.tokenizer, facts)
+    out = generate(policy, "entropy", range(6))
+    plans = [policy.canvas.decode(row) for row in out.ids]
+    assert all(is_grounded(PAGES[row % 3], plan) for row, plan in enumerate(plans))
+    assert parse_plan(plans[0]).is_parsed

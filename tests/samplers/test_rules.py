@@ -1,0 +1,178 @@
+"""Each unmasking rule against its definition, written out row by row."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from dllm_rl import registry
+from dllm_rl.errors import ConfigError
+from dllm_rl.testing.policies import prompts_of
+from samplers._noise import uniform_at
+from samplers.loop import View, spread
+
+
+def view(seed=0, *, quota=3, step=0, num_steps=4, scale=4.0, rows=5, columns=7):
+    generator = torch.Generator().manual_seed(seed)
+    laws = torch.randn(rows, columns, 6, generator=generator) * scale
+    is_open = torch.rand(rows, columns, generator=generator) < 0.8
+    is_open[:, 0] = True
+
+    def noise(row, column, stream):
+        ids = row[:, None].expand_as(column)
+        return uniform_at(seed, ids.flatten(), column.flatten(), step, stream).reshape(column.shape)
+
+    return View(
+        laws=laws,
+        columns=torch.arange(columns).expand(rows, -1),
+        is_open=is_open,
+        quota=quota,
+        step=step,
+        num_steps=num_steps,
+        rows=torch.arange(rows),
+        noise=noise,
+        memory={},
+    )
+
+
+def choose(name, here, **options):
+    return registry.get("sampler", name)(**options).choose(here) & here.is_open
+
+
+def probabilities(here):
+    return here.laws.double().softmax(-1)
+
+
+def top(score, is_open, count):
+    expected = torch.zeros_like(is_open)
+    for row in range(len(score)):
+        places = sorted(is_open[row].nonzero().flatten().tolist(), key=lambda place: -score[row, place].item())
+        expected[row, places[:count]] = True
+    return expected
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_quota_rules_take_the_best_of_their_score(seed):
+    here = view(seed)
+    p = probabilities(here)
+    best = p.sort(-1, descending=True).values
+    entropy = -(p * p.log()).sum(-1)
+    for name, score in (
+        ("low_confidence", best[..., 0]),
+        ("margin", best[..., 0] - best[..., 1]),
+        ("entropy", -entropy),
+    ):
+        assert torch.equal(choose(name, here), top(score, here.is_open, 3)), name
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_threshold_takes_all_that_pass_and_the_best(seed):
+    here = view(seed)
+    p1 = probabilities(here).amax(-1)
+    expected = ((p1 >= 0.8) & here.is_open) | top(p1, here.is_open, 1)
+    assert torch.equal(choose("threshold", here, threshold=0.8), expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_factor_stops_before_the_first_failure(seed):
+    here = view(seed, scale=6.0)
+    p1 = probabilities(here).amax(-1)
+    chosen = choose("factor", here, factor=0.5)
+    for row in range(5):
+        ranked = sorted((p1[row, i].item() for i in range(7) if here.is_open[row, i]), reverse=True)
+        count = 1
+        while count < len(ranked) and (count + 2) * (1 - ranked[count]) < 0.5:
+            count += 1
+        if count > 1 and 2 * (1 - ranked[0]) >= 0.5:
+            count = 1
+        assert chosen[row].sum() == count
+        assert torch.equal(chosen[row], top(p1, here.is_open, count)[row])
+
+
+def test_factor_excludes_the_first_failing_token():
+    """Confidences .9 and .1: one token, not two (a bug of public implementations)."""
+    here = view()
+    here.laws = torch.log(torch.tensor([[[0.9, 0.1], [0.1, 0.9]]]))
+    here.laws[0, 1] = torch.log(torch.tensor([0.55, 0.45]))
+    here.is_open, here.columns = torch.ones(1, 2, dtype=torch.bool), torch.arange(2)[None]
+    assert choose("factor", here, factor=1.0).sum() == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_entropy_bound_is_a_prefix_per_row(seed):
+    here = view(seed, scale=3.0)
+    p = probabilities(here)
+    entropy = -(p * p.log()).sum(-1)
+    chosen = choose("entropy_bound", here, gamma=0.3)
+    for row in range(5):
+        ranked = sorted(entropy[row, i].item() for i in range(7) if here.is_open[row, i])
+        count = max(j for j in range(1, len(ranked) + 1) if sum(ranked[:j]) - max(ranked[:j]) <= 0.3)
+        assert torch.equal(chosen[row], top(-entropy, here.is_open, count)[row])
+
+
+def test_annealed_order_is_random_first_and_greedy_last():
+    greedy = choose("low_confidence", view(1, step=3))
+    assert torch.equal(choose("annealed", view(1, step=3), order_temperature=50.0), greedy)
+    assert not torch.equal(choose("annealed", view(1, step=0), order_temperature=50.0), greedy)
+
+
+def test_random_order_is_uniform():
+    counts = sum(choose("random", view(0, step=step, quota=1)).long() for step in range(600))
+    here = view(0)
+    for row in range(5):
+        expected = 600 / here.is_open[row].sum().item()
+        assert (counts[row][here.is_open[row]] - expected).abs().max() < 5 * math.sqrt(expected)
+
+
+def test_klass_waits_for_laws_that_stopped_moving():
+    rule = registry.get("sampler", "klass")(confidence=0.5, max_kl=0.01, history=2, num_steps=6)
+    memory = {}
+    for step in range(3):
+        here = view(3, step=step, num_steps=6, quota=1)
+        here.memory = memory
+        chosen = rule.choose(here) & here.is_open
+        sure = here.is_open & (here.odds.sigmoid() > 0.5)
+        expected = sure if step == 2 else here.best(here.odds, 1)
+        rows = sure.any(dim=1)
+        assert torch.equal(chosen[rows], expected[rows]), step
+
+
+@pytest.mark.parametrize("schedule", ["cap", "rescale", "confidence"])
+def test_remdm_masks_again_and_still_ends_complete(tiny_policies, schedule):
+    policy = tiny_policies["masked"]
+    rule = registry.get("sampler", "remdm")(num_steps=16, eta=0.3, schedule=schedule)
+    out = rule.generate(policy, prompts_of(policy, range(4)), seed=1)
+    states = out.trajectory.canvases
+    mask = policy.mask_id
+    assert ((states[:, :-1] != mask) & (states[:, 1:] == mask)).any()
+    assert out.trajectory.is_approximate
+    assert (out.ids != mask).all()
+
+
+def test_remdm_without_remasking_writes_its_share_in_the_mean(tiny_policies):
+    policy = tiny_policies["masked"]
+    rule = registry.get("sampler", "remdm")(num_steps=4, eta=0.0)
+    out = rule.generate(policy, prompts_of(policy, range(40)), seed=1)
+    written = (out.trajectory.canvases[:, 1] != policy.mask_id).float().mean()
+    assert abs(written - 0.25) < 0.05
+
+
+def test_rcr_keeps_the_surest(tiny_policies):
+    policy = tiny_policies["masked"]
+    out = registry.get("sampler", "rcr")(num_steps=6).generate(policy, prompts_of(policy, range(3)), seed=1)
+    visible = (out.trajectory.canvases[0] != policy.mask_id).sum(-1).tolist()
+    assert visible[1:4] == [6, 12, 18]
+
+
+def test_shares_of_a_count_sum_to_it():
+    for total in range(0, 40, 7):
+        for parts in range(1, 9):
+            shares = spread(total, parts)
+            assert sum(shares) == total and max(shares) - min(shares) <= 1
+
+
+def test_a_threshold_is_a_probability():
+    with pytest.raises(ConfigError, match="no probability"):
+        registry.get("sampler", "threshold")(threshold=1.5)
