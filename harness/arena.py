@@ -95,6 +95,7 @@ class ArenaTab(Tab):
         self.arena, self.slot = arena, slot
         self.num_rollouts = 1
         self.dialogs: list[str] = []
+        self.foreign = host.foreign
         self._after = 0
         self._is_expecting = False
 

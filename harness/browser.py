@@ -167,7 +167,8 @@ class BrowserPool:
                 self._all.append(running)
                 return running
             except Exception as error:
-                if is_last or "Connection closed" not in str(error):
+                is_driver_gone = any(text in str(error) for text in ("Connection closed", "has been closed"))
+                if is_last or not is_driver_gone:
                     raise
                 self._playwright = None
         raise AssertionError("unreachable")

@@ -134,7 +134,8 @@ async def recovery_ms(environment: FormEnvironment, pair: tuple[Task, str]) -> f
     started = time.perf_counter()
     while True:
         try:
-            async with environment.pool.tab("page"):
+            async with environment.pool.tab("page") as tab:
+                await tab.page.evaluate("1")
                 return 1000 * (time.perf_counter() - started)
         except Exception:
             continue

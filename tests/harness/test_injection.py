@@ -128,6 +128,7 @@ def test_killed_processes_lose_no_rollout_and_leave_none(session: EnvironmentSes
         return outcomes
 
     outcomes = with_server(session, lambda head: None, work)
+    assert [outcome.fault_reason for outcome in outcomes] == [""] * len(outcomes)
     assert [success(outcome).value for outcome in outcomes] == [1.0] * len(outcomes)
     assert asyncio.run(none_left(before))
 
