@@ -2,7 +2,8 @@
 
 config.json  results.parquet  report.html  report.json
 warmstart/<policy>-<digest>/        evaluation.parquet  status.json  cell.json
-cells/<cell>-<digest>/seed<k>/      the same, and metrics.jsonl  rollouts.jsonl  checkpoint/
+cells/<cell>-<digest>/seed<k>/      the same, and metrics.jsonl  rollouts.jsonl  commit_order.jsonl  alarms.json
+                                    checkpoint/
 """
 
 from __future__ import annotations

@@ -49,6 +49,8 @@ def test_list_speaks_json(kind: str) -> None:
         (("grid", "--nope"), "No such option"),
         (("list", "objctives"), "Did you mean 'objectives'"),
         (("status", "nowhere"), "is no run folder"),
+        (("watch", "nowhere"), "is no run folder"),
+        (("diagnose", "nowhere"), "no file or folder 'nowhere'"),
         (("new", "objective", "Not-A-Name"), "use snake_case"),
     ],
 )
