@@ -337,5 +337,35 @@ def new_objective(
     print(f"wrote {write_objective(name, folder)}. It is registered already: dllm-rl list objectives")
 
 
+@new_app.command("sampler")
+def new_sampler(
+    name: Annotated[str, typer.Argument(help="Name in snake_case; also the file's.")],
+    folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path("samplers"),
+) -> None:
+    """Write a working unmasking rule of about 25 lines to start from."""
+    from experiments.templates import write_sampler
+
+    if not name.isidentifier() or name != name.lower():
+        raise ConfigError(f"'{name}' is no name for a sampler: use snake_case, such as my_order")
+    print(f"wrote {write_sampler(name, folder)}. It is registered already: dllm-rl list samplers")
+
+
+@app.command()
+def film(
+    checkpoint: Annotated[str, typer.Argument(help="builtin:<family>, or a checkpoint's or a cell's seed folder.")],
+    split: Annotated[str, typer.Option(help="Split that the task is from.")] = "val",
+    task: Annotated[int, typer.Option(min=0, help="Number of the task in its split.")] = 0,
+    sampler: Annotated[str | None, typer.Option(help="As in `eval`; default: the family's usual one.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write a page with a slider to this file.")] = None,
+) -> None:
+    """Show how a plan is written, step by step: in the terminal, or as one self-contained HTML page."""
+    from experiments.film import show_film
+
+    code = show_film(checkpoint, split=split, number=task, sampler=sampler, temperature=temperature, seed=seed, out=out)
+    raise typer.Exit(code)
+
+
 if __name__ == "__main__":
     main()

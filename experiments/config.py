@@ -121,6 +121,14 @@ class Evaluation(Strict):
     executor: str = "trusted"
 
 
+class Decoding(Strict):
+    """grammar: whether only plans that parse and act on the page's controls can be written: never, only in evaluation,
+    or always. In training it needs objectives that replay the draws; others are refused.
+    """
+
+    grammar: Literal["never", "evaluation", "always"] = "never"
+
+
 class Preset(Strict):
     """A whole grid, as written in YAML.
 
@@ -142,6 +150,7 @@ class Preset(Strict):
     training_tasks: TrainingTasks = TrainingTasks()
     train: dict[str, Any] = Field(default_factory=dict)
     evaluation: Evaluation = Evaluation()
+    decoding: Decoding = Decoding()
     on_alarm: OnAlarm = "log"
     threads: int | None = Field(default=None, ge=1)
 

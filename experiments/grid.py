@@ -71,6 +71,9 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
     objective_level = {**preset.objectives, **preset.control_objectives}[objective]
     name = f"{policy}-{objective}" if role == "cell" else f"{role}-{policy}-{objective}"
     refuse_undefined(name, policy_level, objective_level)
+    sampler, evaluation_sampler = decoders(policy_level, preset.decoding.grammar)
+    if preset.decoding.grammar == "always":
+        refuse_unreplayable(name, policy_level.family, objective_level)
     return Cell(
         id=name,
         role=role,
@@ -79,8 +82,8 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
         checkpoint=policy_level.checkpoint,
         family=policy_level.family,
         facts=policy_level.facts,
-        sampler=policy_level.sampler,
-        evaluation_sampler=policy_level.evaluation_sampler,
+        sampler=sampler,
+        evaluation_sampler=evaluation_sampler,
         objective=Component(name=objective_level.name, options=objective_level.options),
         train=_train_settings(name, preset.train, policy_level.train, objective_level.train, train or {}),
         environment=preset.environment,
@@ -117,6 +120,37 @@ def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) 
                 f"cell {name}: {kind} '{component.name}' is not defined for the family '{policy.family}' "
                 f"(it is for {', '.join(component.families)}). Take the cell out of the preset."
             )
+
+
+def decoders(policy: PolicyLevel, grammar: str) -> tuple[Component, Component | None]:
+    """The samplers of training and of evaluation (None: the same), with the grammar where the preset wants it."""
+    if grammar == "never":
+        return policy.sampler, policy.evaluation_sampler
+    evaluation = _under_grammar(policy.evaluation_sampler or policy.sampler)
+    return (policy.sampler if grammar == "evaluation" else _under_grammar(policy.sampler)), evaluation
+
+
+def _under_grammar(sampler: Component) -> Component:
+    bound = Component(name=sampler.name, options={**sampler.options, "grammar": True})
+    build_sampler(bound)
+    return bound
+
+
+def refuse_unreplayable(name: str, family: str, objective: ObjectiveLevel) -> None:
+    """Raise where an objective scores another law than the constrained one that the tokens are drawn from."""
+    import torch
+
+    from dllm_rl.testing.toys import toy
+
+    known = toy(family)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(0)
+    kind = build_objective(objective).views(known.rollouts, known.policy.corruption, generator, 0).kind
+    if kind not in ("exact", "trajectory"):
+        raise ConfigError(
+            f"cell {name}: with decoding.grammar=always tokens are drawn from a constrained law, and objective "
+            f"'{objective.name}' scores '{kind}' views of the unconstrained one. Set decoding.grammar=evaluation, "
+            "or take an objective that replays the draws, such as cj_grpo."
+        )
 
 
 def refuse_uncontrolled(cells: list[Cell], factors: Factors) -> None:

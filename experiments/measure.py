@@ -22,15 +22,15 @@ from harness.reward import RewardRecord
 from harness.session import EnvironmentSession
 
 # The built-in world and reward, as the study preset has them.
-_REFERENCE_PRESET = "grid16"
+REFERENCE_PRESET = "grid16"
 
 
 def measure_oracle(splits: list[str] | None, *, max_tasks: int | None, as_json: bool) -> int:
     """Run the gold plan of every task; 1 where one does not score exactly 1."""
-    preset = load_preset(_REFERENCE_PRESET)
+    preset = load_preset(REFERENCE_PRESET)
     rows: list[dict[str, Any]] = []
     with build_session(preset.environment) as session:
-        for split in _checked(splits or list(SPLITS)):
+        for split in checked_splits(splits or list(SPLITS)):
             rows += _oracle_rows(session, split, max_tasks, build_reward(preset.reward))
     _print(rows, as_json=as_json)
     wrong = [row for row in rows if not row["success"]]
@@ -81,12 +81,12 @@ def measure(
     from dllm_rl.evaluation import evaluate
     from experiments import policies
 
-    preset = load_preset(_REFERENCE_PRESET)
+    preset = load_preset(REFERENCE_PRESET)
     policy = policies.load(checkpoint)
-    chosen = _sampler(sampler, policy.family, preset.policies)
+    chosen = usual_sampler(sampler, policy.family, preset.policies)
     rows: list[dict[str, Any]] = []
     with build_session(preset.environment) as session:
-        for split in _checked(splits):
+        for split in checked_splits(splits):
             rows += evaluate(
                 policy=policy,
                 sampler=build_sampler(chosen, temperature=temperature),
@@ -115,14 +115,16 @@ def measure(
     return 0
 
 
-def _checked(splits: list[str]) -> list[str]:
+def checked_splits(splits: list[str]) -> list[str]:
+    """The splits, or an error with the nearest known name."""
     for split in splits:
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
     return splits
 
 
-def _sampler(text: str | None, family: str, levels: dict[str, PolicyLevel]) -> Component:
+def usual_sampler(text: str | None, family: str, levels: dict[str, PolicyLevel]) -> Component:
+    """The sampler that the text names, or for None that of the family in these levels."""
     if text is not None:
         return validate(Component, yaml.safe_load(text), source="--sampler")
     for level in levels.values():

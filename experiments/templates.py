@@ -1,4 +1,4 @@
-"""The starting point that `dllm-rl new objective` writes: a working method, to be changed into another."""
+"""The starting points that `dllm-rl new` writes: a working objective or unmasking rule, to be changed into another."""
 
 from __future__ import annotations
 
@@ -59,13 +59,55 @@ class {title}(Method):
 '''
 
 
+_SAMPLER = '''\
+"""{title} (paper id): one sentence on which positions are written first, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from dllm_rl.registry import register
+from samplers.loop import UnmaskingRule, View
+
+
+@register("sampler", "{name}")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class {title}(UnmaskingRule):
+    """What a class of this name promises. Its fields are the options that a preset may set.
+
+    sharpness: how much log-odds count against entropy.
+    """
+
+    name: ClassVar[str] = "{name}"
+    paper: ClassVar[str] = ""
+    sharpness: float = 1.0
+
+    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+        """Which open positions are written in this step; tokens are drawn there afterwards."""
+        return view.best(self.sharpness * view.odds - view.entropy, view.quota)
+'''
+
+
 def write_objective(name: str, folder: Path) -> Path:
     """Write `folder/<name>.py`. Raises where the file exists or the folder does not."""
+    return _write(_OBJECTIVE, name, folder)
+
+
+def write_sampler(name: str, folder: Path) -> Path:
+    """Write `folder/<name>.py`. Raises where the file exists or the folder does not."""
+    return _write(_SAMPLER, name, folder)
+
+
+def _write(template: str, name: str, folder: Path) -> Path:
     path = folder / f"{name}.py"
     if not folder.is_dir():
         raise ConfigError(f"no folder '{folder}': run this in a checkout of dllm_rl, or give --folder")
     if path.exists():
         raise ConfigError(f"{path} exists already; choose another name")
     title = "".join(part.capitalize() for part in name.split("_"))
-    path.write_text(_OBJECTIVE.format(name=name, title=title))
+    path.write_text(template.format(name=name, title=title))
     return path

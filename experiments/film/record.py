@@ -1,0 +1,80 @@
+"""One completion as plain data that a terminal or a page can show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dllm_rl.plan import parse_plan
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.trajectory import confidence, frames
+from dllm_rl.types import Completions
+
+MASK, HIDDEN = "\u2591", "\u00b7"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Film:
+    """What is shown. words: token of each column in each frame (equal lengths); MASK where nothing stands yet.
+
+    step: that wrote each column's last token, -1 where it was not drawn. confidence: probability of that draw.
+    kind: of each column in the end: drawn, forced, fill or padding. break_after: columns after which a line ends.
+    """
+
+    title: str
+    instruction: str
+    sampler: str
+    nfe: int
+    plan: str
+    is_parsed: bool
+    words: list[list[str]]
+    step: list[int]
+    confidence: list[float]
+    kind: list[str]
+    break_after: list[int]
+
+
+def record_film(policy: BasePolicy, completions: Completions, *, title: str, instruction: str, sampler: str) -> Film:
+    """The film of the first row."""
+    mask_id = {"masked": policy.mask_id, "slot": policy.mask_id, "flow": None}.get(policy.family, policy.canvas.pad_id)
+    shown = frames(completions, policy.canvas.pad_id)[0]
+    ids, step = completions.ids[0].tolist(), completions.trajectory.commit_step[0].tolist()
+    words = [[_word(policy, token, mask_id) for token in frame] for frame in shown.tolist()]
+    closed = [_word(policy, token, None) for token in ids]
+    if words[-1] != closed:
+        words.append(closed)
+    plan = policy.canvas.decode(ids)
+    newline = policy.canvas.newline_ids[0]
+    width = policy.canvas.config.line_width
+    breaks = [i for i, token in enumerate(ids) if token == newline]
+    return Film(
+        title=title,
+        instruction=instruction,
+        sampler=sampler,
+        nfe=completions.nfe,
+        plan=plan,
+        is_parsed=parse_plan(plan).is_parsed and bool(plan),
+        words=words,
+        step=step,
+        confidence=[round(value, 4) for value in confidence(completions)[0].tolist()],
+        kind=[_kind(policy, token, when) for token, when in zip(ids, step, strict=True)],
+        break_after=breaks if width is None else list(range(width - 1, len(ids), width)),
+    )
+
+
+def _kind(policy: BasePolicy, token: int, step: int) -> str:
+    if token == policy.canvas.pad_id:
+        return "padding"
+    if token == policy.canvas.fill_id:
+        return "fill"
+    return "drawn" if step >= 0 else "forced"
+
+
+def _word(policy: BasePolicy, token: int, mask_id: int | None) -> str:
+    if token == mask_id:
+        return MASK
+    if token in (policy.canvas.pad_id, policy.canvas.fill_id):
+        return HIDDEN
+    if token == policy.canvas.eos_id:
+        return "\u25a0"
+    text = policy.tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text.replace("\n", "\u21b5") or HIDDEN

@@ -1,0 +1,48 @@
+"""`decoding.grammar`, and the template of a new rule."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import pytest
+
+from dllm_rl import registry
+from dllm_rl.errors import ConfigError
+from dllm_rl.testing import check_sampler
+from experiments.config import load_preset
+from experiments.grid import build_cells
+from experiments.templates import write_sampler
+
+
+def cells(*overrides):
+    return {cell.id: cell for cell in build_cells(load_preset("quick", ["controls=[]", *overrides]))}
+
+
+def test_grammar_in_evaluation_leaves_training_as_it_was():
+    before, after = cells(), cells("decoding.grammar=evaluation")
+    for name, cell in after.items():
+        assert cell.sampler == before[name].sampler
+        assert cell.evaluation_sampler is not None and cell.evaluation_sampler.options["grammar"] is True
+
+
+def test_grammar_in_training_is_for_objectives_that_replay():
+    chosen = cells("decoding.grammar=always", "policies=[masked]", "objectives=[cj_grpo]")
+    assert all(cell.sampler.options["grammar"] is True for cell in chosen.values())
+    with pytest.raises(ConfigError, match=r"scores '(one_step|elbo)' views"):
+        cells("decoding.grammar=always", "policies=[masked]", "objectives=[espo]")
+    assert cells("decoding.grammar=always", "policies=[autoregressive]")
+
+
+def test_the_template_of_a_rule_passes_the_public_suite(tmp_path):
+    path = write_sampler("my_order", tmp_path)
+    spec = importlib.util.spec_from_file_location("my_order_plugin", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    try:
+        check_sampler(registry.get("sampler", "my_order"))
+    finally:
+        registry._REGISTRY["sampler"].pop("my_order")
+    with pytest.raises(ConfigError, match="exists already"):
+        write_sampler("my_order", tmp_path)
