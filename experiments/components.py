@@ -54,16 +54,17 @@ def build_reward(component: Component) -> Callable[[Outcome], RewardRecord]:
 
 def build_session(component: Component) -> EnvironmentSession | TextSession:
     """The environment of a grid; nothing is started before the first rollout."""
+    cls = registry.get("environment", component.name)
+    if issubclass(cls, TextEnvironment):
+        if component.options:
+            raise ConfigError(f"environment '{component.name}' has no options; given: {', '.join(component.options)}")
+        return TextSession(environment=cls())
     return EnvironmentSession(form_settings(component))
 
 
 def form_settings(component: Component) -> FormSettings:
     """Settings of the form environment, its options checked."""
     cls = registry.get("environment", component.name)
-    if issubclass(cls, TextEnvironment):
-        if component.options:
-            raise ConfigError(f"environment '{component.name}' has no options; given: {', '.join(component.options)}")
-        return TextSession(environment=cls())
     if cls is not FormEnvironment:
         raise ConfigError(f"environment '{component.name}' has no session yet; presets run on 'forms' or a text toy")
     known = {field.name for field in dataclasses.fields(FormSettings)}
