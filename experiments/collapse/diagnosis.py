@@ -32,6 +32,8 @@ _EVIDENCE: dict[Kind, tuple[str, ...]] = {
     "concentration": ("entropy", "unique_completions"),
     "drift": ("parse_valid", "completion_length", "eos_share", "masks_left"),
 }
+# Ratios are measured while a batch is learned, its effects on the next one: of what moves together these are the cause.
+_RATIOS = ("ratio_spread", "clip_ratio/region_mean", "ess")
 USUAL_CAUSE: dict[Kind, str] = {
     "healthy": "nothing found",
     "too_short": "a run this short shows no trend",
@@ -88,7 +90,7 @@ def diagnose(metrics: Sequence[Mapping[str, Any]]) -> Diagnosis:
     kind, onset = _classify(rows, alarms, moved, window)
     has_fallen = any(alarm.detector == "drawdown" for alarm in alarms)
     is_collapsed = kind in _OWN_DOING or (kind == "estimator_noise" and has_fallen)
-    first = _first_signal(kind, alarms, moved)
+    first = _first_signal(kind, alarms, moved, window)
     return Diagnosis(
         kind=kind,
         is_collapsed=is_collapsed,
@@ -146,7 +148,8 @@ def _classify(
 def _cause(moved: tuple[Departure, ...], far: Alarm | None, fall: int, window: int) -> Kind:
     """The cause whose evidence moved first, of what moved no later than a window after the fall began.
 
-    far: ratios far from 1 before the fall, which count from where they began.
+    A departure is dated to within half a window; ratios that left their band no later than that after the first sign
+    are the cause of the rest. far: ratios far from 1 before the fall, which count from where they began.
     """
     steps = {item.signal: item.step for item in moved if item.step <= fall + window}
     if far is not None and far.onset <= fall:
@@ -156,10 +159,20 @@ def _cause(moved: tuple[Departure, ...], far: Alarm | None, fall: int, window: i
         seen = [steps[name] for name in signals if name in steps]
         if seen:
             candidates.append((min(seen), -len(seen), kind))
-    return min(candidates)[2] if candidates else "unexplained"
+    if not candidates:
+        return "unexplained"
+    earliest, _, kind = min(candidates)
+    is_off_policy = any(steps[name] <= earliest + _resolution(window) for name in _RATIOS if name in steps)
+    return "off_policy" if is_off_policy else kind
 
 
-def _first_signal(kind: Kind, alarms: tuple[Alarm, ...], moved: tuple[Departure, ...]) -> str | None:
+def _resolution(window: int) -> int:
+    """Steps within which departures cannot be told apart: they are dated by a mean over as many."""
+    return max(3, window // 2)
+
+
+def _first_signal(kind: Kind, alarms: tuple[Alarm, ...], moved: tuple[Departure, ...], window: int) -> str | None:
+    """The first to leave its band; of those too close to tell apart, one that is evidence of the kind."""
     decisive = {
         "numerical": "non_finite",
         "environment": "faults",
@@ -173,6 +186,9 @@ def _first_signal(kind: Kind, alarms: tuple[Alarm, ...], moved: tuple[Departure,
         return None
     # KL leaves its starting value of 0 in every run that learns.
     first = next((item for item in moved if item.signal != "kl"), None)
+    if first is not None:
+        close = [item for item in moved if item.step <= first.step + _resolution(window)]
+        first = next((item for item in close if item.signal in _EVIDENCE.get(kind, ())), first)
     far = next((alarm for alarm in alarms if alarm.detector == "far_off_policy"), None)
     if kind == "off_policy" and far is not None and (first is None or far.onset <= first.step):
         return far.signal
