@@ -83,9 +83,19 @@ class EnumerablePolicy(MaskedPolicy):
         )
 
     def score(
-        self, prompt_ids, prompt_mask, canvas, *, columns=None, time=None, order=None, attention=None, is_shifted=None
+        self,
+        prompt_ids,
+        prompt_mask,
+        canvas,
+        *,
+        columns=None,
+        time=None,
+        order=None,
+        attention=None,
+        is_shifted=None,
+        cache=None,
     ):
-        """Look up; the prompt is always the same one."""
+        """Look up; the prompt is always the same one. columns: the same for all rows, or one index tensor a row."""
         key = (attention, is_shifted)
         if key not in self._tables:
             self._tables[key] = self._table(attention, is_shifted)
@@ -93,7 +103,9 @@ class EnumerablePolicy(MaskedPolicy):
         digits = torch.where(canvas == self.mask_id, self.num_letters, canvas)
         index = (digits * base ** torch.arange(self.length - 1, -1, -1)).sum(-1)
         logits = self._tables[key][index]
-        return logits if columns is None else logits[:, columns]
+        if columns is None or columns.ndim == 1:
+            return logits if columns is None else logits[:, columns]
+        return logits.gather(1, columns[..., None].expand(-1, -1, logits.shape[-1]))
 
     @torch.no_grad()
     def _table(self, attention: Any, is_shifted: Any) -> Float[Tensor, "n l v"]:

@@ -98,12 +98,13 @@ def uniform_order_elbo() -> torch.Tensor:
 
 def test_the_change_of_a_path_is_that_of_its_recorded_canvases() -> None:
     """With a fixed order it is the true change; where the moved policy would choose another order it is not."""
-    other = moved(policy(), size=0.05, seed=0)
+    errors = {}
+    other = moved(policy(), size=0.5, seed=0)
     for rule in ("left to right", "confidence"):
         truth, after = law(policy(), RULES[rule], other=other), law(other, RULES[rule])
-        error = (truth.path_change - (after.log_prob - truth.log_prob)).abs()
-        assert float(error.median()) < 1e-6
-        assert (float(error.max()) < 1e-6) == (rule == "left to right")
+        errors[rule] = float((truth.path_change - (after.log_prob - truth.log_prob)).abs().max())
+    assert errors["left to right"] < 1e-6
+    assert errors["confidence"] > 1e-3
 
 
 def test_the_exact_surrogate_is_found_exact_and_a_wrong_one_is_not() -> None:
