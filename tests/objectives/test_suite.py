@@ -125,4 +125,4 @@ def test_an_overflowing_penalty_is_found() -> None:
             ratio = (views.weight * (new - old)).sum((0, 2)).exp()
             return Loss(value=-(ratio * advantages).sum() / rollouts.totals.rows, metrics={})
 
-    assert "'numerics'" in found(Overflows(), "masked")
+    assert "'numerics'" in found(Overflows(beta=0.0), "masked")
