@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from dllm_rl.errors import ConfigError, DllmRlError
+from experiments.threads import wait_politely
 
 app = typer.Typer(
     name="dllm-rl",
@@ -37,6 +38,7 @@ UsageError: Any = typer.BadParameter.__base__
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2; Ctrl-C is one message and exit code 130."""
     signal.signal(signal.SIGTERM, _interrupt)
+    wait_politely()
     try:
         code = app(standalone_mode=False)
     except UsageError as error:
