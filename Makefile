@@ -21,8 +21,8 @@ setup: $(STAMPS)/chromium  ## Virtual environment, PyTorch, the project and a Ch
 grid: setup  ## Run a grid (PRESET=quick, OVERRIDES="train.steps=4") and write its report
 	$(BIN)/dllm-rl grid $(PRESET) $(OVERRIDES)
 
-test: setup  ## All tests, those with a real browser included
-	$(BIN)/python -m pytest
+test: setup  ## All tests, those with a real browser included, on all cores (at most 4)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 soak: setup  ## The ten-thousands: faults, hostile plans, clean rollouts, training broken on purpose (hours)
 	$(BIN)/python -m pytest -m soak -o addopts="-q --strict-markers -s" tests
