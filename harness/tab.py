@@ -19,6 +19,8 @@ from harness.pace import Pace
 
 LOAD_SECONDS = 5.0
 PROBE_SECONDS = 0.5
+# How soon a wait for a document asks whether there still is a browser.
+NOTICE_SECONDS = 0.3
 MAX_ROUNDS = 3
 CONTEXT_OPTIONS: dict[str, Any] = {
     "accept_downloads": False,
@@ -136,7 +138,8 @@ class Tab:
         """Wait for the document that an action leads to. Raises EnvironmentFaultError for a 5xx or a failed load."""
         started = time.perf_counter()
         try:
-            await asyncio.wait_for(self._has_loaded.wait(), self.pace.seconds(LOAD_SECONDS))
+            async with asyncio.timeout(self.pace.seconds(LOAD_SECONDS)):
+                await self._wait_for_document()
         except TimeoutError:
             raise EnvironmentFaultError("navigation: deadline passed while the page was loading") from None
         self.pace.saw_load(time.perf_counter() - started)
@@ -144,6 +147,16 @@ class Tab:
             raise EnvironmentFaultError(f"navigation: the site answered {self._last_status}")
         if self.page.url.startswith("chrome-error:"):
             raise EnvironmentFaultError("navigation: the connection was refused or reset")
+
+    async def _wait_for_document(self) -> None:
+        """Wait without a deadline. A browser or driver that is gone meanwhile does not say so here, and is asked."""
+        while True:
+            try:
+                await asyncio.wait_for(self._has_loaded.wait(), NOTICE_SECONDS)
+                return
+            except TimeoutError:
+                with attribute("navigation"):
+                    await self.context.cookies()
 
     async def reset(self) -> None:
         """Make the tab fit for another rollout. Raises EnvironmentFaultError where the tab must be thrown away.

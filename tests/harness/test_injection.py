@@ -45,6 +45,12 @@ def descendants(root: int) -> set[int]:
     return found
 
 
+def running_with(session: EnvironmentSession) -> set[int]:
+    """Our processes once the shared session has started its own."""
+    session.observe_many(session.tasks("train"))
+    return descendants(os.getpid())
+
+
 def command_line(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
@@ -106,7 +112,7 @@ def test_an_injected_fault_costs_an_attempt_and_nothing_else(
 @pytest.mark.browser
 @pytest.mark.parametrize("victim", ["browser", "renderers", "driver"])
 def test_killed_processes_lose_no_rollout_and_leave_none(session: EnvironmentSession, victim: str) -> None:
-    before = descendants(os.getpid())
+    before = running_with(session)
 
     async def work(environment: FormEnvironment, pairs: Pairs) -> list[Outcome]:
         own = descendants(os.getpid()) - before
@@ -130,6 +136,34 @@ def test_killed_processes_lose_no_rollout_and_leave_none(session: EnvironmentSes
     outcomes = with_server(session, lambda head: None, work)
     assert [outcome.fault_reason for outcome in outcomes] == [""] * len(outcomes)
     assert [success(outcome).value for outcome in outcomes] == [1.0] * len(outcomes)
+    assert asyncio.run(none_left(before))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("victim", ["browser", "driver"])
+def test_a_wait_for_a_document_ends_with_its_browser_and_not_at_the_deadline(
+    session: EnvironmentSession, monkeypatch: pytest.MonkeyPatch, victim: str
+) -> None:
+    monkeypatch.setattr(tab, "LOAD_SECONDS", 600.0)
+    before = running_with(session)
+
+    async def wait_and_kill(environment: FormEnvironment) -> None:
+        async with environment.pool.tab("page") as opened:
+            opened.expect_load()
+            wait = asyncio.ensure_future(opened.loaded())
+            await asyncio.sleep(0)
+            own = descendants(os.getpid()) - before
+            drivers = {pid for pid in own if b"playwright/driver" in command_line(pid)}
+            for pid in environment.pool.pids if victim == "browser" else drivers:
+                os.kill(pid, signal.SIGKILL)
+            await wait
+
+    async def work(environment: FormEnvironment, pairs: Pairs) -> str:
+        with pytest.raises(EnvironmentFaultError) as caught:
+            await wait_and_kill(environment)
+        return str(caught.value)
+
+    assert "closed" in with_server(session, lambda head: None, work).lower()
     assert asyncio.run(none_left(before))
 
 
