@@ -15,9 +15,6 @@ from torch import Tensor
 
 from dllm_rl.types import Views
 
-# exp(20) = 4.9e8: a term that far away passes any target, and the sum stays finite.
-MAX_LOG_RATIO = 20.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
@@ -53,11 +50,10 @@ class Travelled:
 
     @torch.no_grad()
     def add(self, views: Views, new: Float[Tensor, "k b l"], old: Float[Tensor, "k b l"]) -> None:
-        """Count the scored terms of a micro-batch."""
+        """Count the scored terms of a micro-batch. What overflows is infinite, and so beyond every target."""
         score = views.score.to(new.device)
         d = (new - old)[score].double()
-        near = d.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-        sums = torch.stack([d.abs().sum(), (near.expm1() - near).sum(), d.new_tensor(float(d.numel()))])
+        sums = torch.stack([d.abs().sum(), (d.expm1() - d).sum(), d.new_tensor(float(d.numel()))])
         self.total += sums.cpu()
 
     def distance(self, total: Float[Tensor, " 3"] | None = None) -> Distance:

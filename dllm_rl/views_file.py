@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,8 +25,9 @@ _LABELS = ("kind", "read")
 
 def save_views(path: Path, views: Sequence[Views]) -> None:
     """Write the views of the inner steps of one batch, in order."""
+    # Clones, since views share memory with one another and safetensors stores none twice.
     tensors = {
-        f"{inner}/{item.name}": value.detach().cpu().contiguous()
+        f"{inner}/{item.name}": value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for inner, drawn in enumerate(views)
         for item in fields(Views)
         if isinstance(value := getattr(drawn, item.name), Tensor)
