@@ -21,7 +21,7 @@ from dllm_rl.types import Answers, Rollouts, Trajectory, Views
 
 NUM_LETTERS, LENGTH = 4, 6
 NUM_PLACES = NUM_LETTERS + 1
-WARM_STEPS = {"autoregressive": 60, "masked": 60, "slot": 60, "flow": 60}
+WARM_STEPS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class Sorting:
         policy = ToyPolicy(self.family, length=LENGTH, seed=self.seed, sharpness=0.5)  # type: ignore[arg-type]
         generator = torch.Generator().manual_seed(1000 + self.seed)
         optimiser = torch.optim.Adam(policy.model.parameters(), lr=0.02)
-        for _ in range(WARM_STEPS[self.family]):
+        for _ in range(WARM_STEPS):
             shown = demonstrations(policy, generator)
             views = replace(v.elbo(shown, policy.corruption, generator, num_draws=1), weight=torch.ones(()))
             if self.family == "flow":
@@ -140,7 +140,8 @@ def draw(policy: ToyPolicy, rollouts: Rollouts, canvas: Tensor, generator: torch
     """One token for every column, from the distribution at this canvas."""
     score = torch.ones(1, *canvas.shape, dtype=torch.bool)
     view = Views(kind="one_step", tokens=canvas[None], score=score, weight=score.float(), **facts)
-    probabilities = policy.distribution(rollouts, view)[0].exp()
+    # A family that also reads a clean copy of earlier columns must read what is written, not the answer.
+    probabilities = policy.distribution(replace(rollouts, completion_ids=canvas), view)[0].exp()
     return torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).view(canvas.shape)
 
 
@@ -152,10 +153,11 @@ def write_left_to_right(policy: ToyPolicy, blank: Rollouts, generator: torch.Gen
 
 
 def write_by_unit(policy: ToyPolicy, blank: Rollouts, generator: torch.Generator):
-    """Masked: one column a step in random order. Slot: one slot a step, committed slots fed first."""
+    """One column a step in random order; block by block, or (slot) one slot a step, committed slots fed first."""
     size = SLOT_SIZE if policy.family == "slot" else 1
-    rank = torch.rand(blank.num_rows, LENGTH // size, generator=generator).argsort(-1)
-    commit = rank.repeat_interleave(size, -1)
+    block = torch.arange(LENGTH // size) // (policy.corruption.block_size or LENGTH)
+    key = block + torch.rand(blank.num_rows, LENGTH // size, generator=generator)
+    commit = key.argsort(-1).argsort(-1).repeat_interleave(size, -1)
     canvas = torch.full((blank.num_rows, LENGTH), MASK)
     canvases, orders = [canvas], []
     for step in range(LENGTH // size + 1):
@@ -185,6 +187,7 @@ def write_by_flow(policy: ToyPolicy, blank: Rollouts, generator: torch.Generator
 WRITERS = {
     "autoregressive": write_left_to_right,
     "masked": write_by_unit,
+    "block": write_by_unit,
     "slot": write_by_unit,
     "flow": write_by_flow,
 }
