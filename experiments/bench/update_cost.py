@@ -99,8 +99,29 @@ def random_policy(sizes: dict[str, int], *, num_letters: int, canvas: int, promp
     return registry.get("policy", "masked")(model.eval(), letters, facts)
 
 
+def random_rollouts(policy: BasePolicy, *, rows: int, groups: int) -> Rollouts:
+    """Random completions of full length with random rewards; nothing is sampled."""
+    generator = torch.Generator().manual_seed(0)
+    prompts = policy.prompts(["a" * policy.facts.max_prompt] * rows, list(range(rows)))
+    ids = torch.randint(policy.vocab_size - 3, (rows, policy.facts.canvas_length), generator=generator)
+    valid, mask = torch.ones(rows, dtype=torch.bool), torch.ones_like(ids, dtype=torch.bool)
+    group_ids = torch.arange(groups).repeat_interleave(rows // groups)
+    return Rollouts(
+        prompt_ids=prompts.ids,
+        prompt_mask=prompts.mask,
+        completion_ids=ids,
+        completion_mask=mask,
+        rewards=torch.rand(rows, generator=generator),
+        group_ids=group_ids,
+        valid=valid,
+        trajectory=None,
+        behaviour_log_probs=None,
+        totals=Rollouts.count_totals(valid, group_ids, mask),
+    )
+
+
 def make_rollouts(policy: BasePolicy, *, rows: int, groups: int, steps: int) -> Rollouts:
-    """Sampled completions with random rewards and intermediate answers."""
+    """Sampled completions with their trajectory, random rewards and intermediate answers."""
     generator = torch.Generator().manual_seed(0)
     prompts = policy.prompts(["a" * policy.facts.max_prompt] * rows, list(range(rows)))
     drawn = LowConfidenceSampler(num_steps=steps).generate(policy, prompts, seed=0)
@@ -152,8 +173,11 @@ def measure(trainer: Trainer, rollouts: Rollouts) -> tuple[float, int]:
 def measure_here(part: Part, name: str) -> dict[str, Any]:
     """All figures of one objective, in this process. Memory is of the first update, time the median of the rest."""
     policy = random_policy(part.sizes, num_letters=part.num_letters, canvas=part.canvas, prompt=part.prompt)
-    rollouts = make_rollouts(policy, rows=part.rows, groups=part.groups, steps=STEPS)
     trainer = trainer_of(policy, name, part.options.get(name, {}), micro_batch_rows=part.rows)
+    if trainer.objective.requires:
+        rollouts = make_rollouts(policy, rows=part.rows, groups=part.groups, steps=STEPS)
+    else:
+        rollouts = random_rollouts(policy, rows=part.rows, groups=part.groups)
     before = resident("VmRSS")
     forget_peak()
     wall, processor = time.perf_counter(), time.process_time()
