@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,33 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dllm_rl.errors import CheckpointError
+from dllm_rl.types import Views
+from dllm_rl.views_file import VIEWS_FILE, save_views
 
 _FOLDER = "checkpoint"
 
 
-def save_state(run_dir: Path, *, step: int, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Write the state after `step` steps. The previous state stays until the new one is complete."""
+def save_state(
+    run_dir: Path,
+    *,
+    step: int,
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    views: Sequence[Views] = (),
+) -> None:
+    """Write the state after `step` steps. The previous state stays until the new one is complete.
+
+    views: of the last step, kept beside the weights that they trained.
+    """
     temporary, final, previous = (run_dir / name for name in (_FOLDER + ".part", _FOLDER, _FOLDER + ".old"))
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     weights = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, temporary / "model.safetensors")
     torch.save(optimiser.state_dict(), temporary / "optimiser.pt")
-    record = {"step": step, "files": {name: _hash(temporary / name) for name in ("model.safetensors", "optimiser.pt")}}
+    if views:
+        save_views(temporary / VIEWS_FILE, views)
+    record = {"step": step, "files": {path.name: _hash(path) for path in sorted(temporary.iterdir())}}
     (temporary / "state.json").write_text(json.dumps(record))
     shutil.rmtree(previous, ignore_errors=True)
     if final.exists():

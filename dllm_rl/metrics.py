@@ -10,6 +10,15 @@ from torch import Tensor
 from dllm_rl.rollout import Collected
 from dllm_rl.types import Rollouts, Views
 
+# What a loss may report; docs/metrics.md says what each means and how to read it.
+LOSS_METRICS = frozenset(
+    f"{group}/{name}"
+    for group, names in {
+        "ratio": "mean q05 q50 q95 min max positive/max negative/max ess far_share",
+        "clip_ratio": "low_mean high_mean region_mean trapdoor",
+    }.items()
+    for name in names.split()
+) | {"ratio_dev", "kl", "kl_k1", "kl_k2", "kl_k3", "kl_clamped_share"}
 _MAXIMA = ("ratio_dev", "ratio_dev_u0", "ratio/max", "grad_norm", "nonfinite_log_probs", "nonfinite_gradients")
 _MINIMA = ("ratio/min",)
 

@@ -7,7 +7,6 @@ first forward itself, detached, so that the ratio there is exactly 1 (spec/objec
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,11 +22,14 @@ from dllm_rl import seeding
 from dllm_rl.answers import with_step_rewards
 from dllm_rl.checkpoint import load_state, save_state
 from dllm_rl.commit_order import commit_order, marked_steps
+from dllm_rl.early_stop import Targets, Travelled
 from dllm_rl.errors import ConfigError
 from dllm_rl.generators import generator
 from dllm_rl.metrics import combine, describe, inner_metrics
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Objective, Sampler
+from dllm_rl.reference import Reference, reference_of
+from dllm_rl.resampling import Resampled, resample
 from dllm_rl.rollout import Collected, EnvironmentLike, RewardFunction, collect
 from dllm_rl.tasks import Task
 from dllm_rl.tracking import (
@@ -55,6 +57,10 @@ class TrainConfig(BaseModel):
     lr_scheduler_type (transformers' name): `linear` falls to zero over the run, and with it the last weights' noise.
     tracker: metrics go there too, beside metrics.jsonl; it changes no number.
     micro_batch_rows: rows x views whose activations are held at a time; decides memory, not the result.
+    target_log_ratio, target_kl: end the inner updates on a batch where the mean abs(log new/old) a scored term, or the
+    estimated KL(old, new), passes it (dllm_rl.early_stop). resample_rounds: times that groups without variance are
+    replaced by groups of other tasks (dllm_rl.resampling); it spends rollouts that other methods do not.
+    save_views: keep the views of a checkpoint's last step beside it (dllm_rl.views_file).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,6 +80,15 @@ class TrainConfig(BaseModel):
     warmup_steps: int = Field(0, ge=0)
     lr_scheduler_type: Literal["constant", "linear"] = "constant"
     tracker: Tracker | None = None
+    target_log_ratio: float | None = Field(None, gt=0)
+    target_kl: float | None = Field(None, gt=0)
+    resample_rounds: int = Field(0, ge=0, le=16)
+    save_views: bool = False
+
+    @property
+    def targets(self) -> Targets:
+        """Where the inner updates end early."""
+        return Targets(log_ratio=self.target_log_ratio, kl=self.target_kl)
 
 
 class Trainer:
@@ -103,9 +118,9 @@ class Trainer:
         self.accelerator = Accelerator(
             cpu=policy.device.type == "cpu", log_with=config.tracker, project_dir=str(run_dir)
         )
-        self.reference = _frozen(policy) if objective.needs_ref else None
+        self.reference = reference_of(policy) if objective.needs_ref else None
         optimiser = torch.optim.AdamW(
-            policy.model.parameters(),
+            [weight for weight in policy.model.parameters() if weight.requires_grad],
             lr=config.learning_rate,
             betas=(0.9, 0.99),
             eps=config.adam_epsilon,
@@ -113,6 +128,7 @@ class Trainer:
         )
         self.model, self.optimiser = self.accelerator.prepare(policy.model, optimiser)
         policy.model.eval()
+        self._last_views: list[Views] = []
 
     def train(self, *, until: int | None = None) -> None:
         """Run the steps that are still owed; writes metrics, rollouts and checkpoints as it goes.
@@ -140,45 +156,70 @@ class Trainer:
                 return
 
     def _save(self, num_steps: int) -> None:
-        save_state(self.run_dir, step=num_steps, model=self.policy.model, optimiser=self.optimiser)
+        views = self._last_views if self.config.save_views else ()
+        save_state(self.run_dir, step=num_steps, model=self.policy.model, optimiser=self.optimiser, views=views)
 
     def _one_step(self, step: int) -> dict[str, Any]:
         config = self.config
-        collected = collect(
-            policy=self.policy,
-            sampler=self.sampler,
-            environment=self.environment,
-            reward=self.reward,
-            tasks=self._tasks_of(step),
-            group_size=config.group_size,
+        collected = self._collect(
+            self._tasks_of(step),
             first_row=step * config.prompts_per_step * config.group_size,
             seed=seeding.derive(config.seed, "sampling"),
-            temperature=config.temperature,
         )
-        append_rows(self.run_dir / ROLLOUTS_FILE, _log_rows(step, collected))
+        batch = self._resampled(step, collected)
+        drawn = (collected, *batch.extra)
+        append_rows(self.run_dir / ROLLOUTS_FILE, _log_rows(step, drawn))
         if step in marked_steps(config.steps):
             append_rows(self.run_dir / COMMITS_FILE, [{"step": step, **commit_order(collected.rollouts)}])
         started = time.perf_counter()
-        rollouts, metrics = self._answered(step, collected)
+        rollouts, metrics = self._answered(step, batch)
         metrics |= self._update(step, rollouts)
         return {
             "step": step,
             **describe(collected),
             **metrics,
+            **batch.metrics,
             "learning_rate": self._rate(step),
-            "seconds/sampling": collected.seconds_sampling,
-            "seconds/browser": collected.seconds_browser,
+            "seconds/sampling": sum(part.seconds_sampling for part in drawn),
+            "seconds/browser": sum(part.seconds_browser for part in drawn),
             "seconds/update": time.perf_counter() - started,
         }
 
-    def _answered(self, step: int, collected: Collected) -> tuple[Rollouts, dict[str, float]]:
+    def _collect(self, tasks: Sequence[Task], *, first_row: int, seed: int) -> Collected:
+        return collect(
+            policy=self.policy,
+            sampler=self.sampler,
+            environment=self.environment,
+            reward=self.reward,
+            tasks=tasks,
+            group_size=self.config.group_size,
+            first_row=first_row,
+            seed=seed,
+            temperature=self.config.temperature,
+        )
+
+    def _resampled(self, step: int, first: Collected) -> Resampled:
+        """The batch to train on: the first draw, or with groups of other tasks in place of those without variance."""
+        if not self.config.resample_rounds:
+            return Resampled(rollouts=first.rollouts, tasks=first.tasks, extra=(), metrics={})
+        order = list(self.tasks)
+        seeding.python_random(self.config.seed, "resampled-tasks", step).shuffle(order)
+
+        def draw(number: int, tasks: Sequence[Task]) -> Collected:
+            seed = seeding.derive(self.config.seed, "resampling", step, number)
+            return self._collect(tasks, first_row=0, seed=seed)
+
+        pad_id = self.policy.canvas.pad_id
+        return resample(first, draw, order, num_rounds=self.config.resample_rounds, pad_id=pad_id)
+
+    def _answered(self, step: int, batch: Resampled) -> tuple[Rollouts, dict[str, float]]:
         """The rollouts with rewards of intermediate answers, where the objective requires them, and their cost."""
         if "step_rewards" not in self.objective.requires:
-            return collected.rollouts, {}
+            return batch.rollouts, {}
         answered = with_step_rewards(
             self.policy,
-            collected.rollouts,
-            collected.tasks,
+            batch.rollouts,
+            batch.tasks,
             self.environment.score_many,
             generator(self.config.seed, "answers", step),
             batch_rows=self.config.micro_batch_rows,
@@ -210,6 +251,7 @@ class Trainer:
         advantages = self.objective.advantages(rollouts)
         kept = _rows_with_gradient(rollouts, advantages, keeps_flat_groups=self.objective.needs_flat_groups)
         counted = {"rows_updated": float(kept.numel()), "rows_filtered": float(rollouts.num_rows - kept.numel())}
+        self._last_views = []
         if kept.numel() == 0:
             return counted
         advantages, rollouts = advantages[kept], _restrict(rollouts, kept)
@@ -222,16 +264,21 @@ class Trainer:
             )
             for inner in range(self.config.inner_steps)
         ]
+        self._last_views = views
         olds = [None] + [self._score(self.policy, rollouts, view) for view in views[1:]]
         refs = [self._score(self.reference, rollouts, view) if self.reference else None for view in views]
         rows = []
-        for inner, (view, old, ref) in enumerate(zip(views, olds, refs, strict=True)):
-            rows.append(self._inner_step(inner, rollouts, view, old, ref, advantages))
+        for view, old, ref in zip(views, olds, refs, strict=True):
+            rows.append(self._inner_step(rollouts, view, old, ref, advantages))
+            if rows[-1].get("inner/stopped"):
+                break
+        if self.config.targets.is_set:
+            is_stopped = rows[-1]["inner/stopped"]
+            counted |= {**_distance_of(rows), "inner/steps": len(rows) - is_stopped, "inner/stopped": is_stopped}
         return {**combine(rows), **counted}
 
     def _inner_step(
         self,
-        inner: int,
         rollouts: Rollouts,
         views: Views,
         old: Tensor | None,
@@ -239,7 +286,7 @@ class Trainer:
         advantages: Tensor,
     ) -> dict[str, float]:
         self.optimiser.zero_grad(set_to_none=True)
-        total = 0.0
+        total, travelled = 0.0, Travelled()
         parts: list[tuple[int, dict[str, float]]] = []
         for index in self._loss_batches(rollouts, views):
             rows, seen = rollouts.rows(index), views.rows(index)
@@ -263,18 +310,34 @@ class Trainer:
             measured = dict(loss.metrics)
             if old is None:
                 measured |= inner_metrics(rows, seen, new.detach())
+            else:
+                travelled.add(seen, new.detach(), old[:, index])
             parts.append((len(index), measured))
+        summary = combine([values for _, values in parts], weights=[count for count, _ in parts])
+        summary |= self._stopping(travelled)
+        if summary.get("inner/stopped"):
+            self.optimiser.zero_grad(set_to_none=True)
+            return {**summary, "loss": total}
         norm = self.accelerator.clip_grad_norm_(self.policy.model.parameters(), self.config.max_grad_norm)
         is_finite = bool(torch.isfinite(torch.as_tensor(norm)))
         if is_finite:
             self.optimiser.step()
-        summary = combine([values for _, values in parts], weights=[count for count, _ in parts])
         if old is None and "ratio_dev" in summary:
             summary["ratio_dev_u0"] = summary["ratio_dev"]
         return {**summary, "loss": total, "grad_norm": float(norm or 0.0), "nonfinite_gradients": float(not is_finite)}
 
+    def _stopping(self, travelled: Travelled) -> dict[str, float]:
+        """How far the policy is from the one that sampled, and whether that ends the inner steps, on all ranks."""
+        targets = self.config.targets
+        if not targets.is_set:
+            return {}
+        summed: Any = self.accelerator.reduce(travelled.total.to(self.accelerator.device), "sum")
+        distance = travelled.distance(summed.cpu())
+        is_passed = float(targets.is_passed(distance))
+        return {"inner/log_ratio": distance.log_ratio, "inner/kl": distance.kl, "inner/stopped": is_passed}
+
     @torch.no_grad()
-    def _score(self, policy: BasePolicy, rollouts: Rollouts, views: Views) -> Tensor:
+    def _score(self, policy: BasePolicy | Reference, rollouts: Rollouts, views: Views) -> Tensor:
         index = torch.arange(rollouts.num_rows).split(self.config.micro_batch_rows)
         return torch.cat([policy.view_log_probs(rollouts.rows(i), views.rows(i)) for i in index], dim=1)
 
@@ -317,14 +380,19 @@ def _check_combination(policy: BasePolicy, sampler: Sampler, objective: Objectiv
         raise ConfigError(
             f"objective '{objective.name}' allows at most {limit} inner steps; given inner_steps={config.inner_steps}."
         )
+    if config.resample_rounds and objective.needs_flat_groups:
+        raise ConfigError(
+            f"resample_rounds={config.resample_rounds} replaces groups whose rewards are all equal, but with "
+            f"objective '{objective.name}' as it is set they have a gradient (a KL penalty, or a regression). "
+            "Set beta=0 where there is one, or resample_rounds=0."
+        )
     if any(isinstance(m, torch.nn.Dropout) and m.p > 0 and m.training for m in policy.model.modules()):
         raise ConfigError("the policy scores with live dropout, so ratios would not be 1 on policy. Call model.eval().")
 
 
-def _frozen(policy: BasePolicy) -> BasePolicy:
-    reference = copy.copy(policy)
-    reference.model = copy.deepcopy(policy.model).eval().requires_grad_(False)
-    return reference
+def _distance_of(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The distance at the last inner step, not the mean over them."""
+    return {name: rows[-1][name] for name in ("inner/log_ratio", "inner/kl")}
 
 
 def _rows_with_gradient(rollouts: Rollouts, advantages: Tensor, *, keeps_flat_groups: bool) -> Tensor:
@@ -341,8 +409,8 @@ def _restrict(rollouts: Rollouts, kept: Tensor) -> Rollouts:
     return replace(part, totals=Rollouts.count_totals(part.valid, part.group_ids, part.completion_mask))
 
 
-def _log_rows(step: int, collected: Collected) -> list[dict[str, Any]]:
-    rows = zip(collected.tasks, collected.plans, collected.outcomes, collected.rewards, strict=True)
+def _log_rows(step: int, drawn: Sequence[Collected]) -> list[dict[str, Any]]:
+    rows = [row for part in drawn for row in zip(part.tasks, part.plans, part.outcomes, part.rewards, strict=True)]
     return [
         {
             "step": step,

@@ -14,6 +14,10 @@ from experiments.grid import Cell
 
 # The checkpoint stands for itself by its own digest, wherever its folder lies.
 _TRAINING = ("facts", "sampler", "objective", "train", "environment", "reward", "threads")
+# Settings that came later and are off: runs without them keep the key that they had.
+_OFF = {"target_log_ratio": None, "target_kl": None, "resample_rounds": 0}
+# Settings that change no number of a run.
+_SILENT = ("tracker", "save_views")
 _WARM_START = ("facts", "sampler", "environment", "reward", "evaluation", "threads")
 
 
@@ -31,7 +35,9 @@ def task_digest(tasks: Sequence[Task]) -> str:
 def training_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
     """Key of a trained cell. checkpoint, tasks: digests of the warm start and of the training tasks."""
     settings = cell.model_dump(mode="json", include=set(_TRAINING))
-    settings["train"].pop("tracker", None)
+    train = settings["train"].items()
+    kept = {k: value for k, value in train if k not in _SILENT and (k not in _OFF or value != _OFF[k])}
+    settings["train"] = kept
     # Logging and raising change no number of a run that ends.
     if cell.on_alarm == "stop":
         settings["on_alarm"] = "stop"

@@ -53,6 +53,7 @@ def build_cells(preset: Preset) -> list[Cell]:
         for objective in preset.objectives
     ]
     refuse_uncontrolled(cells, preset.factors)
+    refuse_unequal_rollouts(cells, preset.factors)
     controls = [_control(preset, role, control) for role, control in preset.controls.by_role()]
     return cells + controls
 
@@ -169,6 +170,19 @@ def refuse_uncontrolled(cells: list[Cell], factors: Factors) -> None:
                     f"({flat[other].get(field)!r} and {flat[index].get(field)!r}), which no factor declares. "
                     f"Set it for all cells, or declare it under factors."
                 )
+
+
+def refuse_unequal_rollouts(cells: list[Cell], factors: Factors) -> None:
+    """Raise where cells that are compared may draw other numbers of rollouts, unless a factor declares it."""
+    field = "train.resample_rounds"
+    is_declared = _is_covered(field, factors.policy) or _is_covered(field, factors.objective)
+    resampling = [cell.id for cell in cells if cell.train["resample_rounds"]]
+    if len(cells) > 1 and resampling and not is_declared:
+        raise ConfigError(
+            f"cell {resampling[0]} draws groups without variance anew (train.resample_rounds), so its number of "
+            "rollouts depends on how it learns, and the cells would not be compared at equal cost. Set it to 0, or "
+            "declare it: factors: {objective: [objective, train.resample_rounds]}."
+        )
 
 
 def _level(cell: Cell, field: str, factors: Factors) -> tuple[str, ...]:

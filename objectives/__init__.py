@@ -9,6 +9,8 @@ from objectives._kl import TOKEN_KL, KLName, k1, k2, k3
 from objectives._method import BelowOne, Count, Method, NonNegative, NoPenalty, Positive
 from objectives._metrics import clip_metrics, kl_metrics, ratio_metrics
 from objectives._surrogate import (
+    CLIPS,
+    ClipName,
     Surrogate,
     dual,
     lengths,
@@ -28,9 +30,11 @@ from objectives._surrogate import (
 from objectives._terms import Clip, Penalty, Terms, clipped_terms, sequence_terms, step_terms, token_terms
 
 __all__ = [
+    "CLIPS",
     "TOKEN_KL",
     "BelowOne",
     "Clip",
+    "ClipName",
     "Count",
     "KLName",
     "Method",

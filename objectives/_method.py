@@ -32,6 +32,7 @@ class Method:
     separable: the loss is a sum over views. group_coupled: the loss needs whole groups in one call.
     max_inner_steps: most updates on one batch of rollouts for which the method is defined, None = any.
     exceptions: properties of `dllm_rl.testing.check_objective` that the method breaks on purpose, with the reason.
+    own_metrics: what its loss reports beyond docs/metrics.md, as name: meaning.
     beta: weight of the KL penalty. advantage: estimator of the advantage.
     """
 
@@ -45,6 +46,7 @@ class Method:
     group_coupled: ClassVar[bool] = False
     max_inner_steps: ClassVar[int | None] = None
     exceptions: ClassVar[dict[str, str]] = {}
+    own_metrics: ClassVar[dict[str, str]] = {}
 
     beta: NonNegative = 0.0
     advantage: AdvantageName = "normalised"
@@ -53,6 +55,11 @@ class Method:
     def needs_ref(self) -> bool:
         """Whether the loss reads the reference policy's scores."""
         return self.beta > 0
+
+    @property
+    def estimates_elbo(self) -> bool:
+        """Whether the weighted terms of its views are an unbiased estimate of the ELBO; the suite tests the claim."""
+        return False
 
     @property
     def needs_flat_groups(self) -> bool:

@@ -7,7 +7,10 @@ Reductions divide by `rollouts.totals`, the sizes of the whole optimiser step, s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -94,6 +97,15 @@ def dual(
     is_beyond = (advantages < 0) & (log_ratio > math.log(ceiling))
     gain = torch.where(is_beyond, ceiling * advantages, inner.gain)
     return Surrogate(gain=gain, is_low=inner.is_low, is_high=inner.is_high | is_beyond)
+
+
+ClipName = Literal["ppo", "dual", "unconditional"]
+# The ceiling is that of the dual clip's paper.
+CLIPS: dict[str, Callable[[Tensor, Tensor, float, float], Surrogate]] = {
+    "ppo": ppo,
+    "dual": partial(dual, ceiling=3.0),
+    "unconditional": unconditional,
+}
 
 
 def _clipped(

@@ -1,6 +1,6 @@
 """Clipped loss terms with a KL penalty, by what one ratio spans: a token, an event of a denoising step, or a sequence.
 
-Each returns minus the PPO gain plus beta x KL, one entry per ratio, and leaves the reduction to the method.
+Each returns minus the clipped gain plus beta x KL, one entry per ratio, and leaves the reduction to the method.
 Legend: b rows, l canvas, k views; D = new - old, d = new - ref, both summed over views with their weights.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from dllm_rl.types import Rollouts, Views
 from objectives._kl import k2
 from objectives._metrics import clip_metrics, kl_metrics, ratio_metrics
-from objectives._surrogate import lengths, log_ratio, ppo, sequence_sum, token_sum
+from objectives._surrogate import CLIPS, ClipName, lengths, log_ratio, sequence_sum, token_sum
 
 Estimator = Callable[[Tensor], Tensor]
 
@@ -31,10 +31,11 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """The PPO band [1 - low, 1 + high] of the ratio."""
+    """The band [1 - low, 1 + high] of the ratio, and the rule by which it cuts gradients."""
 
     low: float
     high: float
+    rule: ClipName = "ppo"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +54,9 @@ def clipped_terms(
     clip: Clip,
     penalty: Penalty | None,
 ) -> Terms:
-    """-ppo(ratio, advantages) + beta x KL, entry by entry. advantages broadcast to the shape of log_ratio."""
+    """-clip(ratio, advantages) + beta x KL, entry by entry. advantages broadcast to the shape of log_ratio."""
     advantages = advantages.expand_as(log_ratio)
-    surrogate = ppo(log_ratio, advantages, clip.low, clip.high)
+    surrogate = CLIPS[clip.rule](log_ratio, advantages, clip.low, clip.high)
     entries = -surrogate.gain
     metrics = ratio_metrics(log_ratio, advantages, is_scored)
     metrics |= clip_metrics(surrogate, advantages, log_ratio, is_scored)

@@ -33,6 +33,11 @@ class AdvantageWeightedDenoising(Method):
 
     beta: NonNegative = 0.04
 
+    @property
+    def estimates_elbo(self) -> bool:
+        """Yes, with one view."""
+        return True
+
     def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
         """One ELBO view at a uniform level; the exact one for the autoregressive family."""
         return elbo(rollouts, corruption, generator, num_draws=1, antithetic=False)

@@ -37,6 +37,11 @@ class BGPO(Method):
     ceiling: NonNegative = 3.0
     num_draws: Count = 16
 
+    @property
+    def estimates_elbo(self) -> bool:
+        """Yes: the mean over its views."""
+        return True
+
     def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
         """Plain ELBO views, each an estimate of its own; loss_weight 1 / k makes the loss their mean."""
         drawn = elbo(rollouts, corruption, generator, num_draws=self.num_draws, antithetic=False)

@@ -18,7 +18,7 @@ from dllm_rl.types import Corruption, Loss, Rollouts, Views
 from dllm_rl.views import trajectory
 from objectives._kl import TOKEN_KL, KLName
 from objectives._method import BelowOne, Count, Method, NonNegative
-from objectives._surrogate import mean_of_sequences
+from objectives._surrogate import ClipName, mean_of_sequences
 from objectives._terms import Clip, step_terms
 
 
@@ -36,6 +36,7 @@ class CJGRPO(Method):
     beta: NonNegative = 0.04
     clip_low: BelowOne = 0.2
     clip_high: NonNegative = 0.2
+    clip_rule: ClipName = "ppo"
     kl: KLName = "k2"
     num_steps: Count | None = 8
 
@@ -53,6 +54,6 @@ class CJGRPO(Method):
         advantages: Float[Tensor, " b"],
     ) -> Loss:
         """(1/R) sum_b (1/N_b) sum_k v_k sum_{i in E_k} [-ppo(exp D_ki, A_b) + beta k2(d_ki)]."""
-        clip = Clip(low=self.clip_low, high=self.clip_high)
+        clip = Clip(low=self.clip_low, high=self.clip_high, rule=self.clip_rule)
         terms = step_terms(rollouts, views, new, old, ref, advantages, clip=clip, beta=self.beta, kl=TOKEN_KL[self.kl])
         return Loss(value=mean_of_sequences(rollouts, terms.entries.sum(0)), metrics=terms.metrics)

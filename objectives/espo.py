@@ -7,7 +7,7 @@ and the same views score the new, old and reference policy.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,16 +16,20 @@ from torch import Tensor
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.registry import register
 from dllm_rl.types import Corruption, Loss, Rollouts, Views
-from dllm_rl.views import elbo
+from dllm_rl.views import elbo, quadrature
 from objectives._method import BelowOne, Count, Method, NonNegative
-from objectives._surrogate import mean_of_rows
+from objectives._surrogate import ClipName, mean_of_rows
 from objectives._terms import Clip, sequence_terms
 
 
 @register("objective", "espo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ESPO(Method):
-    """ELBO-based Sequence-level Policy Optimization. num_draws: noise levels; antithetic: two views each, not one."""
+    """ELBO-based Sequence-level Policy Optimization. num_draws: noise levels; antithetic: two views each, not one.
+
+    levels: drawn at random, or the num_draws x 2 nodes of a quadrature (GDPO, 2510.08554), which are always antithetic.
+    clip_rule: ppo, or one that bounds A < 0 too (dual, unconditional).
+    """
 
     name: ClassVar[str] = "espo"
     paper: ClassVar[str] = "2512.03759"
@@ -35,11 +39,20 @@ class ESPO(Method):
     advantage: AdvantageName = "leave_one_out"
     clip_low: BelowOne = 0.2
     clip_high: NonNegative = 0.2
+    clip_rule: ClipName = "ppo"
     num_draws: Count = 2
     antithetic: bool = True
+    levels: Literal["random", "quadrature"] = "random"
+
+    @property
+    def estimates_elbo(self) -> bool:
+        """Yes with random levels; quadrature has a small bias."""
+        return self.levels == "random"
 
     def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
         """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
+        if self.levels == "quadrature":
+            return quadrature(rollouts, corruption, generator, num_nodes=2 * self.num_draws)
         return elbo(rollouts, corruption, generator, num_draws=self.num_draws, antithetic=self.antithetic)
 
     def loss(
@@ -52,6 +65,6 @@ class ESPO(Method):
         advantages: Float[Tensor, " b"],
     ) -> Loss:
         """(1/R) sum_b [-ppo(exp(DB / N_b), A_b) + beta dB^2 / (2 N_b)]."""
-        clip = Clip(low=self.clip_low, high=self.clip_high)
+        clip = Clip(low=self.clip_low, high=self.clip_high, rule=self.clip_rule)
         terms = sequence_terms(rollouts, views, new, old, ref, advantages, clip=clip, beta=self.beta)
         return Loss(value=mean_of_rows(rollouts, terms.entries), metrics=terms.metrics)

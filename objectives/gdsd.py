@@ -46,6 +46,11 @@ class GDSD(Method):
         """Yes: off policy, rows without advantage are pulled back to the old weights."""
         return True
 
+    @property
+    def estimates_elbo(self) -> bool:
+        """Yes."""
+        return True
+
     def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
         """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
         return elbo(rollouts, corruption, generator, num_draws=self.num_draws)

@@ -18,14 +18,16 @@ from dllm_rl.types import Corruption, Loss, Rollouts, Views
 from dllm_rl.views import one_step
 from objectives._kl import TOKEN_KL, KLName
 from objectives._method import BelowOne, Method, NonNegative
-from objectives._surrogate import mean_of_sequences
+from objectives._surrogate import ClipName, mean_of_sequences
 from objectives._terms import Clip, token_terms
 
 
 @register("objective", "grpo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GRPO(Method):
-    """Group Relative Policy Optimization. prompt_mask_share: of d1 (.15 there), for families with a mask token."""
+    """Group Relative Policy Optimization. clip_rule: ppo, or one that bounds A < 0 too (dual,
+    unconditional). prompt_mask_share: of d1 (.15 there), for families with a mask token.
+    """
 
     name: ClassVar[str] = "grpo"
     paper: ClassVar[str] = "2402.03300"
@@ -34,6 +36,7 @@ class GRPO(Method):
     beta: NonNegative = 0.04
     clip_low: BelowOne = 0.2
     clip_high: NonNegative = 0.2
+    clip_rule: ClipName = "ppo"
     kl: KLName = "k3"
     prompt_mask_share: BelowOne = 0.0
 
@@ -51,7 +54,7 @@ class GRPO(Method):
         advantages: Float[Tensor, " b"],
     ) -> Loss:
         """(1/R) sum_b (1/N_b) sum_i [-ppo(exp D_i, A_b) + beta k3(d_i)]."""
-        clip = Clip(low=self.clip_low, high=self.clip_high)
+        clip = Clip(low=self.clip_low, high=self.clip_high, rule=self.clip_rule)
         terms = token_terms(rollouts, views, new, old, ref, advantages, clip=clip, beta=self.beta, kl=TOKEN_KL[self.kl])
         return Loss(value=self.reduce(rollouts, views, terms.entries), metrics=terms.metrics)
 

@@ -13,7 +13,7 @@ from dllm_rl.registry import register
 from dllm_rl.types import Corruption, Loss, Rollouts, Views
 from dllm_rl.views import one_step
 from objectives._method import BelowOne, Method, NonNegative
-from objectives._surrogate import mean_of_rows
+from objectives._surrogate import ClipName, mean_of_rows
 from objectives._terms import Clip, sequence_terms
 
 
@@ -28,6 +28,7 @@ class GSPO(Method):
 
     clip_low: BelowOne = 3e-4
     clip_high: NonNegative = 4e-4
+    clip_rule: ClipName = "ppo"
 
     def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
         """One fully hidden view; the exact one for the autoregressive family."""
@@ -43,6 +44,6 @@ class GSPO(Method):
         advantages: Float[Tensor, " b"],
     ) -> Loss:
         """(1/R) sum_b [-ppo(exp(sum_i D_i / N_b), A_b)]."""
-        clip = Clip(low=self.clip_low, high=self.clip_high)
+        clip = Clip(low=self.clip_low, high=self.clip_high, rule=self.clip_rule)
         terms = sequence_terms(rollouts, views, new, old, ref, advantages, clip=clip, beta=self.beta)
         return Loss(value=mean_of_rows(rollouts, terms.entries), metrics=terms.metrics)

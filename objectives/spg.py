@@ -2,22 +2,23 @@
 
 E, the mean log-probability of hidden tokens, is the lower one; U, a power mean over levels t of p [hidden] / t, the
 upper one. U is an upper bound of E, not of the likelihood.
-Departure: random levels over the whole canvas instead of block by block.
+Departure: random levels over the whole canvas unless `block_size` is set. The paper samples block by block, and its
+views hide a random part of one block, with the earlier ones clean and the later ones hidden.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.registry import register
 from dllm_rl.types import Corruption, Family, Loss, Rollouts, Views
-from dllm_rl.views import hide_units, random_units, stratified
+from dllm_rl.views import hide_units, random_units, stratified, units
 from objectives._method import BelowOne, Count, Method, NoPenalty, Positive
 from objectives._surrogate import lengths, scored, sum_of_rows
 
@@ -28,7 +29,10 @@ LOWEST_LEVEL = 0.05
 @register("objective", "spg")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SPG(Method):
-    """Sandwiched Policy Gradient. num_levels: views. power: of the mean in U. mix: share of U for bad completions."""
+    """Sandwiched Policy Gradient. num_levels: views. power: of the mean in U. mix: share of U for bad completions.
+
+    block_size: columns (slot family: slots) of the one block that all levels of a row look at; None = the whole canvas.
+    """
 
     name: ClassVar[str] = "spg"
     paper: ClassVar[str] = "2510.09541"
@@ -41,13 +45,19 @@ class SPG(Method):
     num_levels: Count = 2
     power: Positive = 1.5
     mix: BelowOne = 0.5
+    block_size: Count | None = None
 
     def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
         """Views at levels t spread evenly; `weight` is 1 / t."""
         level = stratified(rollouts.num_rows, self.num_levels, generator).to(rollouts.completion_ids.device)
         level = LOWEST_LEVEL + (1 - LOWEST_LEVEL) * level
         hidden = random_units(rollouts, corruption, level, generator)
-        return hide_units(rollouts, corruption, hidden, 1 / level, generator)
+        if self.block_size is None:
+            return hide_units(rollouts, corruption, hidden, 1 / level, generator)
+        inside, later = one_block(units(rollouts, corruption), self.block_size, generator)
+        drawn = hide_units(rollouts, corruption, hidden & inside | later, 1 / level, generator)
+        seen = hide_units(rollouts, corruption, inside[None], torch.ones_like(level[:1]), generator).score
+        return replace(drawn, score=drawn.score & seen, weight=drawn.weight * seen)
 
     def loss(
         self,
@@ -64,6 +74,17 @@ class SPG(Method):
         bound = torch.where(advantages >= 0, lower, self.mix * upper + (1 - self.mix) * lower)
         total = sum_of_rows(rollouts, -advantages * lengths(rollouts) * bound)
         return Loss(value=total / max(rollouts.totals.tokens, 1), metrics={})
+
+
+def one_block(
+    member: Bool[Tensor, "b n"], size: int, generator: torch.Generator
+) -> tuple[Bool[Tensor, "b n"], Bool[Tensor, "b n"]]:
+    """The members of a block drawn uniformly from those of each row that have any, and the members after it."""
+    block = torch.arange(member.shape[1], device=member.device) // size
+    num_blocks = torch.where(member, block + 1, 0).amax(-1, keepdim=True).clamp(min=1)
+    level = torch.rand(len(member), 1, generator=generator, device=generator.device).to(member.device)
+    chosen = (level * num_blocks).floor().clamp(max=num_blocks - 1)
+    return member & (block == chosen), member & (block > chosen)
 
 
 def lower_bound(views: Views, log_p: Float[Tensor, "k b l"]) -> Float[Tensor, " b"]:

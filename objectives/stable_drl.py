@@ -35,6 +35,11 @@ class StableDRL(Method):
     clip_high: NonNegative = 0.2
     num_draws: Count = 2
 
+    @property
+    def estimates_elbo(self) -> bool:
+        """Yes."""
+        return True
+
     def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
         """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
         return elbo(rollouts, corruption, generator, num_draws=self.num_draws)

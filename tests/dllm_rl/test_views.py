@@ -338,3 +338,19 @@ def test_views_of_rows_are_rows_of_views() -> None:
     part = drawn.rows(index)
     assert torch.equal(part.tokens, drawn.tokens[:, index])
     assert torch.equal(part.weight, drawn.weight[:, index])
+
+
+def test_hidden_prompt_tokens_do_not_depend_on_the_padding_of_the_batch() -> None:
+    item = toy("masked")
+    pad = torch.nn.functional.pad
+    wider = replace(
+        item.rollouts,
+        prompt_ids=pad(item.rollouts.prompt_ids, (4, 0), value=PAD),
+        prompt_mask=pad(item.rollouts.prompt_mask, (4, 0)),
+    )
+    drawn = [
+        v.one_step(rollouts, item.policy.corruption, generator(), prompt_mask_share=0.5).prompt_tokens
+        for rollouts in (item.rollouts, wider)
+    ]
+    assert drawn[0] is not None and drawn[1] is not None
+    assert torch.equal(drawn[0], drawn[1][..., 4:])

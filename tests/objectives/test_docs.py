@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dllm_rl import registry
+from dllm_rl.metrics import LOSS_METRICS
 from dllm_rl.testing import check_objective, toy
 from objectives import build_objective
 
@@ -59,3 +60,9 @@ def test_the_example_registers_and_passes_the_suite(monkeypatch: pytest.MonkeyPa
     importlib.import_module("smooth_espo")
     objective = build_objective("smooth_espo", {"width": 0.1}, family="flow")
     assert len({family for family, _ in check_objective(objective)}) == 4
+
+
+def test_the_public_list_of_loss_metrics_is_that_of_the_page() -> None:
+    section = (DOCS / "metrics.md").read_text().split("## From the loss")[1]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`([\w/]+)`", " ".join(rows))) >= LOSS_METRICS

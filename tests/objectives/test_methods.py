@@ -278,3 +278,50 @@ def test_tokens_of_fill_and_of_the_tail_have_no_weight_in_any_objective() -> Non
         _, views, new = draw(objective, "masked", rollouts)
         given = gradient(objective, rollouts, views, new, new)
         assert bool((given[:, ~mask] == 0).all())
+
+
+@pytest.mark.parametrize("family", ["masked", "slot"])
+def test_spg_block_by_block_keeps_what_is_before_and_hides_what_is_behind(family: str) -> None:
+    """Six columns in blocks of two: scored are hidden tokens of one block, the same for all levels of a row."""
+    item = toy(family)
+    ids = torch.tensor([[4, 5, 6, 7, 4, 5]]).repeat(3000, 1)
+    row = item.rollouts.rows(torch.zeros(3000, dtype=torch.long))
+    rollouts = replace(row, completion_ids=ids, completion_mask=torch.ones_like(ids, dtype=torch.bool))
+    size = 2 if family == "masked" else 1
+    objective = make("spg", block_size=size, num_levels=3)
+    views = objective.views(rollouts, item.policy.corruption, torch.Generator().manual_seed(0), 0)
+    block = torch.arange(6) // 2
+    hidden = views.tokens == 2
+    touched = views.score.any(0).unflatten(-1, (3, 2)).any(-1)
+    assert int(touched.sum(-1).max()) == 1, "one block a row"
+    seen = touched.any(-1)
+    chosen = touched.long().argmax(-1)[seen]
+    inside = block == chosen[:, None]
+    after, before = block > chosen[:, None], block < chosen[:, None]
+    assert bool((hidden[:, seen] | ~after).all()) and not bool((hidden[:, seen] & before).any())
+    assert not bool((views.score[:, seen] & ~(hidden[:, seen] & inside)).any())
+    shares = torch.bincount(chosen, minlength=3) / len(chosen)
+    assert bool(((shares - 1 / 3).abs() < 0.05).all())
+    assert bool((views.weight[~views.score] == 0).all())
+
+
+def test_espo_at_the_nodes_of_a_quadrature_has_as_many_views_and_a_ratio_of_one() -> None:
+    objective = make("espo", levels="quadrature", num_draws=2, beta=0.0)
+    rollouts, views, new = draw(objective, "masked")
+    assert (
+        views.num_views == make("espo").views(rollouts, toy("masked").policy.corruption, torch.Generator(), 0).num_views
+    )
+    metrics = objective.loss(rollouts, views, new, new, None, objective.advantages(rollouts)).metrics
+    assert metrics["ratio_dev"] == 0 and not objective.estimates_elbo
+
+
+@pytest.mark.parametrize("name", ["grpo", "gspo", "espo", "cj_grpo"])
+def test_the_clip_rule_of_a_preset_decides_what_a_bad_and_likelier_completion_does(name: str) -> None:
+    """Ratios of e^2 at A < 0: PPO lets them through, the other two rules do not."""
+    norms = {}
+    for rule in ("ppo", "dual", "unconditional"):
+        objective = make(name, beta=0.0, advantage="centred", clip_rule=rule)
+        rollouts, views, new = draw(objective, "autoregressive")
+        given = gradient(objective, rollouts, views, new, new - 2.0 * views.score)
+        norms[rule] = float(given[:, objective.advantages(rollouts) < 0].abs().sum())
+    assert norms["ppo"] > 0 and norms["dual"] == norms["unconditional"] == 0

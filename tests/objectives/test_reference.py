@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -55,6 +56,35 @@ def test_loss_and_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", reference.METHODS)
 def test_fixtures_are_what_the_reference_gives(name: str) -> None:
     formula, num_views, hides_all = reference.METHODS[name]
-    inputs = reference.make_inputs(num_views, list(reference.METHODS).index(name), hides_all=hides_all)
+    seed, spread = list(reference.METHODS).index(name), reference.SPREAD.get(name, 0.3)
+    inputs = reference.make_inputs(num_views, seed, hides_all=hides_all, spread=spread)
     assert inputs.new == CASES[name]["new"]
     assert formula(inputs, inputs.new, inputs.new) == pytest.approx(CASES[name]["loss"], abs=1e-12)
+
+
+# Method: (what one ratio spans, band). Ratios of the fixture lie inside it, above it, and (but for the cap) below it.
+BANDS = {
+    "grpo": ("token", 0.8, 1.2),
+    "dr_grpo": ("token", 0.8, 1.2),
+    "dapo": ("token", 0.8, 1.28),
+    "coupled_grpo": ("token", 0.5, 1.5),
+    "cispo": ("token", 0.0, 5.0),
+    "rloo": ("sequence", 0.8, 1.2),
+    "espo": ("mean", 0.8, 1.2),
+}
+
+
+@pytest.mark.parametrize("name", BANDS)
+def test_fixtures_reach_both_sides_of_the_clip(name: str) -> None:
+    x = reference.Inputs(**{key: CASES[name][key] for key in ("new", "old", "ref", "score", "weight", "rewards")})
+    level, low, high = BANDS[name]
+    rows = reference.rows()
+    if level == "token":
+        places = [(b, i) for b in rows for i in range(reference.LENGTHS[b])]
+        logs = [reference.change(x, x.new, x.old, b, i) for b, i in places]
+    else:
+        logs = [reference.total_change(x, x.new, x.old, b) for b in rows]
+        logs = [d / reference.LENGTHS[b] if level == "mean" else d for d, b in zip(logs, rows, strict=True)]
+    ratios = [math.exp(d) for d in logs]
+    assert any(ratio > high for ratio in ratios) and any(low < ratio < high for ratio in ratios)
+    assert any(ratio < low for ratio in ratios) or low == 0

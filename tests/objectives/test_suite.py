@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dllm_rl import views
-from dllm_rl.testing import PropertyError, check_objective, toy
+from dllm_rl.testing import PropertyError, ToyPolicy, check_objective, toy
 from dllm_rl.types import Loss
 from objectives.cj_grpo import CJGRPO
 from objectives.espo import ESPO
@@ -126,3 +126,67 @@ def test_an_overflowing_penalty_is_found() -> None:
             return Loss(value=-(ratio * advantages).sum() / rollouts.totals.rows, metrics={})
 
     assert "'numerics'" in found(Overflows(beta=0.0), "masked")
+
+
+def test_a_penalty_that_pushes_away_is_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Repelled(GRPO):
+        def loss(self, rollouts, views, new, old, ref, advantages):
+            mirrored = None if ref is None else 2 * new.detach() - ref
+            return GRPO.loss(self, rollouts, views, new, old, mirrored, advantages)
+
+    assert "'penalty'" in found(Repelled(beta=0.1), "masked")
+
+
+@pytest.mark.parametrize("family", ["masked", "flow", "autoregressive"])
+def test_a_false_claim_to_estimate_the_elbo_is_found(family: str) -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Scaled(ESPO):
+        def views(self, rollouts, corruption, generator, inner_step):
+            drawn = views.elbo(rollouts, corruption, generator)
+            return replace(drawn, weight=1.2 * drawn.weight)
+
+    assert "'elbo_views': the expected weight of a scored position is not" in found(Scaled(), family)
+
+
+def test_weights_that_are_right_on_average_over_wrong_masks_are_found() -> None:
+    """Bernoulli masks of one level with weight 1 / t: every position has weight 1, and the sum is not the ELBO."""
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class OneLevel(ESPO):
+        def views(self, rollouts, corruption, generator, inner_step):
+            level = torch.full((1, rollouts.num_rows), 0.9)
+            hidden = views.random_units(rollouts, corruption, level, generator)
+            return views.hide_units(rollouts, corruption, hidden, 1 / level, generator)
+
+    item = toy("masked")
+    policy = ToyPolicy("masked", sharpness=4.0)
+    with pytest.raises(PropertyError, match="the mean of the estimates is not the ELBO"):
+        check_objective(OneLevel(beta=0.0), policies=[(policy, item.rollouts)])
+
+
+def test_an_undocumented_metric_is_found_and_a_declared_one_is_not() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Chatty(GRPO):
+        def loss(self, rollouts, views, new, old, ref, advantages):
+            loss = GRPO.loss(self, rollouts, views, new, old, ref, advantages)
+            return Loss(value=loss.value, metrics={**loss.metrics, "my/size": 1.0})
+
+    assert "'metric_names'" in found(Chatty(), "masked") and "my/size" in found(Chatty(), "masked")
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Declared(Chatty):
+        own_metrics = {"my/size": "always 1"}  # noqa: RUF012
+
+    item = toy("masked")
+    assert check_objective(Declared(), policies=[(item.policy, item.rollouts)])
+
+
+def test_views_that_depend_on_the_width_of_the_prompts_are_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Wide(ESPO):
+        def views(self, rollouts, corruption, generator, inner_step):
+            torch.rand(rollouts.prompt_ids.shape, generator=generator)
+            return views.elbo(rollouts, corruption, generator)
+
+    assert "'left_padding': views drawn" in found(Wide(), "masked")

@@ -1,0 +1,93 @@
+"""Soundness of an objective: true flags, a pure loss, documented metrics, finite numbers, lost rows without influence.
+
+Legend: b rows, l canvas, k views.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+
+import torch
+
+from dllm_rl.errors import DllmRlError
+from dllm_rl.metrics import LOSS_METRICS
+from dllm_rl.testing._case import Case, close, off_policy, random_state
+from dllm_rl.types import Rollouts
+
+
+def flags(case: Case) -> None:
+    """The class says what it is, in terms that the trainer knows, and the fields it requires exist."""
+    objective = case.objective
+    assert objective.level in ("token", "step", "sequence"), f"level is {objective.level!r}"
+    assert isinstance(objective.paper, str), "paper is no text"
+    known = {item.name for item in fields(Rollouts)}
+    unknown = set(objective.requires) - known
+    assert not unknown, f"requires names no field of Rollouts: {sorted(unknown)}"
+    assert objective.needs_old in (True, False)
+    assert objective.max_inner_steps is None or objective.max_inner_steps >= 1
+
+
+def purity(case: Case) -> None:
+    """The loss reads no randomness, changes none of its arguments, and its metrics are finite Python floats."""
+    new, old = off_policy(case)
+    before, copies = random_state(), (new.clone(), old.clone(), case.advantages.clone())
+    first = case.loss(case.rollouts, case.views, new, old, case.advantages)
+    second = case.loss(case.rollouts, case.views, new, old, case.advantages)
+    assert torch.equal(first.value, second.value), "two calls with the same arguments differ"
+    assert before == random_state(), "loss() moves a global random state"
+    for name, copy, given in zip(("new", "old", "advantages"), copies, (new, old, case.advantages), strict=True):
+        assert torch.equal(copy, given), f"loss() changes `{name}` in place"
+    for name, value in first.metrics.items():
+        assert type(value) is float, f"metric {name} is a {type(value).__name__}, not a float"
+        assert math.isfinite(value), f"metric {name} is {value}"
+
+
+def metric_names(case: Case) -> None:
+    """Every metric has a meaning: one of docs/metrics.md, or one that the class gives in `own_metrics`."""
+    new, old = off_policy(case)
+    given = set(case.loss(case.rollouts, case.views, new, old, case.advantages).metrics)
+    unknown = sorted(given - LOSS_METRICS - set(getattr(case.objective, "own_metrics", {})))
+    assert not unknown, (
+        f"metrics without a documented meaning: {', '.join(unknown)}. Use the names of docs/metrics.md, or say what "
+        "they mean in the class attribute own_metrics (name: meaning)"
+    )
+
+
+def numerics(case: Case) -> None:
+    """Far off policy the loss and its gradient stay finite; a log-probability of -inf gives that or a named error."""
+    new = case.score(case.rollouts, case.views)
+    for shift in (-60.0, 60.0):
+        gradient = case.gradient(new + shift * case.views.score, new, case.advantages)
+        assert bool(gradient.isfinite().all()), f"the gradient is not finite at log-ratios of {shift:+.0f} per token"
+    broken = new.clone()
+    broken[tuple(case.views.score.nonzero()[0])] = -torch.inf
+    try:
+        value = case.loss(case.rollouts, case.views, broken, new, case.advantages).value
+    except DllmRlError:
+        return
+    assert bool(value.isfinite()), "a log-probability of -inf makes the loss non-finite; raise NonFiniteError instead"
+
+
+def invalid_rows(case: Case) -> None:
+    """A row lost to the environment has no gradient, and its reward moves no baseline."""
+    valid = case.rollouts.valid.clone()
+    lost = int(valid.nonzero()[0])
+    valid[lost] = False
+    step_rewards = case.rollouts.step_rewards
+    other = replace(case.rollouts, valid=valid)
+    rewards = case.rollouts.rewards.clone()
+    rewards[lost] = torch.nan
+    if step_rewards is not None:
+        step_rewards = step_rewards.clone()
+        step_rewards[lost] = 99.0
+    garbled = replace(other, rewards=rewards, step_rewards=step_rewards)
+    advantages = case.objective.advantages(garbled)
+    close(advantages, case.objective.advantages(other), "advantages with a lost row of another reward")
+    assert bool((advantages[lost] == 0).all()), "a lost row has an advantage"
+    new = case.score(case.rollouts, case.views)
+    leaf = new.clone().requires_grad_()
+    ref = new - 0.2 if case.objective.needs_ref else None
+    case.objective.loss(garbled, case.views, leaf, new - 0.1, ref, advantages).value.backward()
+    assert leaf.grad is not None
+    assert bool((leaf.grad[:, lost] == 0).all()), "a lost row has a gradient"
