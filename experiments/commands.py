@@ -19,6 +19,7 @@ from experiments.runner import owed_units, refresh, run_units
 from experiments.units import GridPlan, TaskSource, Unit, plan_grid
 
 if TYPE_CHECKING:
+    from experiments.cluster.run import Cluster
     from harness.session import EnvironmentSession
     from harness.text import TextSession
 
@@ -26,8 +27,13 @@ FAILED = 1
 STATES = ("done", "stopped", "running", "failed", "owed")
 
 
-def run_grid(preset_name: str, overrides: list[str], *, out: Path | None, is_dry_run: bool) -> int:
-    """Run what a preset still owes and write its report; returns the exit code (1 where a cell failed)."""
+def run_grid(
+    preset_name: str, overrides: list[str], *, out: Path | None, is_dry_run: bool, cluster: Cluster | None = None
+) -> int:
+    """Run what a preset still owes and write its report; returns the exit code (1 where a cell failed).
+
+    cluster: where units run; None is one after another in this process.
+    """
     preset = load_preset(preset_name, overrides)
     console = Console()
     console.print(f"{preset.name}: {preset.description}", markup=False, highlight=False, soft_wrap=True)
@@ -48,7 +54,7 @@ def run_grid(preset_name: str, overrides: list[str], *, out: Path | None, is_dry
         plan = plan_grid(preset, source, root)
         is_unchanged = _digest_in(root) == plan.config["digest"]
         owed = owed_units(plan)
-        statuses = _run_owed(plan, owed, session, source, console)
+        statuses = _run_owed(plan, owed, session, source, console, cluster)
     if owed or not is_unchanged or not (root / "report.json").is_file():
         write_report(root)
     print_verdicts(root, console)
@@ -88,7 +94,12 @@ def train_cell(words: list[str], *, preset_name: str, seed: int, out: Path | Non
 
 
 def _run_owed(
-    plan: GridPlan, owed: list[Unit], session: EnvironmentSession | TextSession, source: TaskSource, console: Console
+    plan: GridPlan,
+    owed: list[Unit],
+    session: EnvironmentSession | TextSession,
+    source: TaskSource,
+    console: Console,
+    cluster: Cluster | None,
 ) -> dict[str, Status]:
     ahead = f", the rest takes about {duration(sum(unit.cost.seconds for unit in owed))} on two cores" if owed else ""
     finished = f"{len(plan.units) - len(owed)} are finished already{ahead}."
@@ -96,6 +107,13 @@ def _run_owed(
     console.print(line, highlight=False, soft_wrap=True)
     if not owed:
         return refresh(plan)
+    if cluster is not None:
+        from experiments.cluster.run import run_units_on_ray
+
+        # This process only hands out units; its browsers would take memory from the workers'.
+        session.close()
+        with ConsoleProgress(owed, console) as progress:
+            return run_units_on_ray(plan, cluster, progress)
     from experiments.cell import LocalExecutor
 
     with ConsoleProgress(owed, console) as progress:

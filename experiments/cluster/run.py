@@ -1,0 +1,134 @@
+"""The units of a grid on a cluster: handed to free workers in order, handed out again where a worker died."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from experiments.cluster.connection import connected
+from experiments.cluster.fleet import MAX_DEATHS, Fleet
+from experiments.cluster.worker import TOKEN_PREFIX, Job
+from experiments.failures import common_failure
+from experiments.run_folder import Status, claim, read_status, write_json, write_status
+from experiments.runner import Progress, collect, is_done
+from experiments.units import GridPlan, Unit
+
+TICK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Where to run. address: of a running cluster (`auto`, HOST:PORT); None starts one on this machine.
+
+    workers_per_node: units at a time on each node, each with browsers of its own.
+    """
+
+    address: str | None = None
+    workers_per_node: int = 1
+
+
+def run_units_on_ray(plan: GridPlan, cluster: Cluster, progress: Progress) -> dict[str, Status]:
+    """Run what is owed on a Ray cluster and return the status of every unit by name, as `runner.run_units` does.
+
+    Results are those of a local run. A unit whose worker dies is owed again; after MAX_DEATHS deaths it counts as
+    failed. Ctrl-C leaves what runs owed, ends every worker, and goes through.
+    """
+    root = plan.root.resolve()
+    write_json(plan.root / "config.json", plan.config)
+    token = TOKEN_PREFIX + secrets.token_hex(8)
+    (root / token).touch()
+    job = Job(
+        preset=plan.preset,
+        root=root,
+        cwd=Path.cwd(),
+        token=token,
+        digest=plan.config["digest"],
+        versions=plan.config["versions"],
+    )
+    try:
+        with connected(cluster.address) as ray:
+            statuses = _Dispatch(plan, progress).run(ray, job, cluster.workers_per_node)
+    finally:
+        (root / token).unlink(missing_ok=True)
+    collect(plan)
+    return statuses
+
+
+class _Dispatch:
+    """Which units wait, which run, and what became of the others."""
+
+    def __init__(self, plan: GridPlan, progress: Progress) -> None:
+        self._plan, self._progress = plan, progress
+        self._units = {unit.name: unit for unit in plan.units}
+        self._waiting: deque[Unit] = deque()
+        self._running: set[str] = set()
+        self._deaths: Counter[str] = Counter()
+        self._statuses: dict[str, Status] = {}
+
+    def run(self, ray: object, job: Job, workers_per_node: int) -> dict[str, Status]:
+        """Until nothing waits or runs; units that another process held are looked at once more at the end."""
+        for unit in self._plan.units:
+            if is_done(unit):
+                self._end(unit, read_status(unit.folder))
+            else:
+                self._waiting.append(unit)
+        if not self._waiting:
+            return self._statuses
+        fleet = Fleet(ray, job, workers_per_node=workers_per_node)
+        try:
+            self._drain(fleet)
+            if not self._is_given_up():
+                held = [name for name, status in self._statuses.items() if status.state == "running"]
+                self._waiting.extend(self._units[name] for name in held)
+                self._drain(fleet)
+        finally:
+            fleet.stop()
+        return self._statuses
+
+    def _drain(self, fleet: Fleet) -> None:
+        while self._waiting or self._running:
+            for seat in fleet.idle()[: len(self._waiting)]:
+                unit = self._waiting.popleft()
+                self._running.add(unit.name)
+                self._progress.start(unit)
+                fleet.start(seat, unit.name)
+            for name, status in fleet.wait(TICK_SECONDS):
+                self._running.discard(name)
+                self._ended(self._units[name], status)
+            for name, event in fleet.events():
+                self._progress.event(self._units[name], event)
+
+    def _ended(self, unit: Unit, status: Status | None) -> None:
+        if status is not None:
+            if status != self._statuses.get(unit.name):
+                self._end(unit, status)
+        elif is_done(unit):
+            # It died after its last write.
+            self._end(unit, read_status(unit.folder))
+        else:
+            self._mourn(unit)
+
+    def _mourn(self, unit: Unit) -> None:
+        self._deaths[unit.name] += 1
+        if self._deaths[unit.name] < MAX_DEATHS:
+            self._waiting.appendleft(unit)
+            return
+        cause = f"the process that ran it died {MAX_DEATHS} times: out of memory, or killed"
+        with claim(unit.folder) as is_mine:
+            status = replace(read_status(unit.folder), state="failed", cause=cause, digest="", pid=0)
+            if is_mine:
+                write_status(unit.folder, status)
+        self._end(unit, status)
+
+    def _end(self, unit: Unit, status: Status) -> None:
+        self._statuses[unit.name] = status
+        self._progress.finish(unit, status)
+        if self._is_given_up():
+            for left in self._waiting:
+                self._statuses.setdefault(left.name, read_status(left.folder))
+            self._waiting.clear()
+
+    def _is_given_up(self) -> bool:
+        return common_failure(self._statuses.values(), len(self._plan.units)) is not None
