@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from dllm_rl.errors import BrowserMissingError, DllmRlError
 from experiments.collapse.online import read_alarms
-from experiments.failures import DiskFullError, common_failure, is_disk_full
+from experiments.failures import DiskFullError, ProcessesBrokenError, common_failure, is_disk_full
 from experiments.results import merge, write_rows
 from experiments.run_folder import Status, claim, hash_of, read_status, write_json, write_status
 from experiments.units import GridPlan, Unit
@@ -154,7 +154,7 @@ def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
     except KeyboardInterrupt:
         write_status(unit.folder, Status(state="owed", cause="interrupted", seconds=spent()))
         raise
-    except BrowserMissingError as error:
+    except (BrowserMissingError, ProcessesBrokenError) as error:
         write_status(unit.folder, Status(state="owed", cause=str(error), seconds=spent()))
         raise
     except Exception as error:
