@@ -37,6 +37,10 @@ def run_units_on_ray(plan: GridPlan, cluster: Cluster, progress: Progress) -> di
     """
     root = plan.root.resolve()
     write_json(plan.root / "config.json", plan.config)
+    dispatch = _Dispatch(plan, progress)
+    if not dispatch.is_owed:
+        collect(plan)
+        return dispatch.statuses
     token = TOKEN_PREFIX + secrets.token_hex(8)
     (root / token).touch()
     job = Job(
@@ -49,15 +53,15 @@ def run_units_on_ray(plan: GridPlan, cluster: Cluster, progress: Progress) -> di
     )
     try:
         with connected(cluster.address) as ray:
-            statuses = _Dispatch(plan, progress).run(ray, job, cluster.workers_per_node)
+            dispatch.run(Fleet(ray, job, workers_per_node=cluster.workers_per_node))
     finally:
         (root / token).unlink(missing_ok=True)
     collect(plan)
-    return statuses
+    return dispatch.statuses
 
 
 class _Dispatch:
-    """Which units wait, which run, and what became of the others."""
+    """Which units wait, which run, and what became of the others (statuses, by name)."""
 
     def __init__(self, plan: GridPlan, progress: Progress) -> None:
         self._plan, self._progress = plan, progress
@@ -65,27 +69,28 @@ class _Dispatch:
         self._waiting: deque[Unit] = deque()
         self._running: set[str] = set()
         self._deaths: Counter[str] = Counter()
-        self._statuses: dict[str, Status] = {}
-
-    def run(self, ray: object, job: Job, workers_per_node: int) -> dict[str, Status]:
-        """Until nothing waits or runs; units that another process held are looked at once more at the end."""
-        for unit in self._plan.units:
+        self.statuses: dict[str, Status] = {}
+        for unit in plan.units:
             if is_done(unit):
                 self._end(unit, read_status(unit.folder))
             else:
                 self._waiting.append(unit)
-        if not self._waiting:
-            return self._statuses
-        fleet = Fleet(ray, job, workers_per_node=workers_per_node)
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether any unit still has to run."""
+        return bool(self._waiting)
+
+    def run(self, fleet: Fleet) -> None:
+        """Until nothing waits or runs; units that another process held are looked at once more at the end."""
         try:
             self._drain(fleet)
             if not self._is_given_up():
-                held = [name for name, status in self._statuses.items() if status.state == "running"]
+                held = [name for name, status in self.statuses.items() if status.state == "running"]
                 self._waiting.extend(self._units[name] for name in held)
                 self._drain(fleet)
         finally:
             fleet.stop()
-        return self._statuses
 
     def _drain(self, fleet: Fleet) -> None:
         while self._waiting or self._running:
@@ -102,7 +107,7 @@ class _Dispatch:
 
     def _ended(self, unit: Unit, status: Status | None) -> None:
         if status is not None:
-            if status != self._statuses.get(unit.name):
+            if status != self.statuses.get(unit.name):
                 self._end(unit, status)
         elif is_done(unit):
             # It died after its last write.
@@ -123,12 +128,12 @@ class _Dispatch:
         self._end(unit, status)
 
     def _end(self, unit: Unit, status: Status) -> None:
-        self._statuses[unit.name] = status
+        self.statuses[unit.name] = status
         self._progress.finish(unit, status)
         if self._is_given_up():
             for left in self._waiting:
-                self._statuses.setdefault(left.name, read_status(left.folder))
+                self.statuses.setdefault(left.name, read_status(left.folder))
             self._waiting.clear()
 
     def _is_given_up(self) -> bool:
-        return common_failure(self._statuses.values(), len(self._plan.units)) is not None
+        return common_failure(self.statuses.values(), len(self._plan.units)) is not None
