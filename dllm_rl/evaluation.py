@@ -8,6 +8,7 @@ from typing import Any
 
 from dllm_rl import seeding
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.ranks import ALONE, Ranks
 from dllm_rl.rollout import EnvironmentLike, RewardFunction, prompts_for
 from dllm_rl.tasks import Outcome, Task
 
@@ -28,11 +29,12 @@ def evaluate(
     executor: str | None = None,
     batch_rows: int = 96,
     on_result: Callable[[int, int], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[dict[str, Any]]:
     """Rows of the results table for one policy, ordered by task, then greedy before sampled.
 
     temperature: of the sampled passes. seed: names the noise; equal seeds give equal noise in every cell.
-    on_result gets (rollouts done, rollouts in all).
+    on_result gets (rollouts done, rollouts in all). ranks: processes that share the rollouts; all return all rows.
     """
     jobs = [("greedy", 0, task) for task in tasks]
     jobs += [("sampled", sample, task) for sample in range(num_samples) for task in tasks]
@@ -41,6 +43,7 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     for mode in ("greedy", "sampled"):
         of_mode = [job for job in jobs if job[0] == mode]
+        of_mode = of_mode[ranks.share(len(of_mode))]
         drawer = replace(sampler, temperature=0.0 if mode == "greedy" else temperature)
         for start in range(0, len(of_mode), batch_rows):
             part = of_mode[start : start + batch_rows]
@@ -55,7 +58,8 @@ def evaluate(
             for (_, sample, task), plan, outcome, length in zip(part, plans, outcomes, lengths, strict=True):
                 rows.append(_row(task, mode, sample, plan, outcome, reward, length))
             if on_result is not None:
-                on_result(len(rows), len(jobs))
+                on_result(len(rows) * ranks.count, len(jobs))
+    rows = [row for part in ranks.gather(rows) for row in part]
     return sorted(rows, key=lambda row: (number[row["task_id"]], row["mode"], row["sample"]))
 
 

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 
 import torch
 
+from dllm_rl.joining import join_completions
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Sampler
+from dllm_rl.ranks import ALONE, Ranks
 from dllm_rl.tasks import Outcome, Page, Task
 from dllm_rl.template import render_prompt
 from dllm_rl.types import Completions, Prompts, Rollouts
@@ -92,19 +94,28 @@ def collect(
     first_row: int,
     seed: int,
     temperature: float,
+    ranks: Ranks = ALONE,
 ) -> Collected:
     """Sample `group_size` plans a task, run them all, and reward them. Rows of one task share a group id.
 
-    first_row: row id of the first rollout, by which the noise is keyed.
+    first_row: row id of the first rollout, by which the noise is keyed. ranks: processes that share the work; each
+    samples and runs its part of the rows, and all return the whole.
     """
     started = time.perf_counter()
     repeated = [task for task in tasks for _ in range(group_size)]
     prompts = prompts_for(policy, environment, repeated, range(first_row, first_row + len(repeated)))
-    completions = sampler.generate(policy, prompts, seed=seed)
+    share = ranks.share(len(repeated))
+    mine = prompts if ranks.is_alone else prompts.rows(torch.arange(len(repeated))[share])
+    completions = sampler.generate(policy, mine, seed=seed)
     plans = [policy.canvas.decode(row) for row in completions.ids]
     sampled = time.perf_counter()
-    outcomes = environment.run_many(list(zip(repeated, plans, strict=True)))
+    outcomes = environment.run_many(list(zip(repeated[share], plans, strict=True)))
     finished = time.perf_counter()
+    if not ranks.is_alone:
+        parts = ranks.gather((completions, plans, list(outcomes)))
+        completions = join_completions([part[0] for part in parts])
+        plans = [plan for part in parts for plan in part[1]]
+        outcomes = [outcome for part in parts for outcome in part[2]]
     rewards = [reward(outcome) for outcome in outcomes]
     valid = torch.tensor([outcome.is_valid for outcome in outcomes])
     group_ids = torch.arange(len(tasks)).repeat_interleave(group_size)

@@ -3,6 +3,8 @@
 Legend: u inner step of mu; R, T valid rows and scored tokens of the whole step. The trainer owns all noise: views come
 from the stream ("masks", step, u), tasks from "tasks", completions from (seed, row id). Old scores at u = 0 are the
 first forward itself, detached, so that the ratio there is exactly 1 (spec/objectives section 1).
+Under `accelerate launch` the processes share a step's rows (`dllm_rl.ranks`); views are drawn of all rows everywhere, so
+that the noise of a row does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from dllm_rl.generators import generator
 from dllm_rl.metrics import combine, describe, inner_metrics
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Objective, Sampler
+from dllm_rl.ranks import Ranks
 from dllm_rl.reference import Reference, reference_of
 from dllm_rl.resampling import Resampled, resample
 from dllm_rl.rollout import Collected, EnvironmentLike, RewardFunction, collect
@@ -118,6 +121,8 @@ class Trainer:
         self.accelerator = Accelerator(
             cpu=policy.device.type == "cpu", log_with=config.tracker, project_dir=str(run_dir)
         )
+        self.ranks = Ranks.of(self.accelerator.state)
+        _check_share(self.ranks, config)
         self.reference = reference_of(policy) if objective.needs_ref else None
         optimiser = torch.optim.AdamW(
             [weight for weight in policy.model.parameters() if weight.requires_grad],
@@ -126,7 +131,9 @@ class Trainer:
             eps=config.adam_epsilon,
             weight_decay=config.weight_decay,
         )
-        self.model, self.optimiser = self.accelerator.prepare(policy.model, optimiser)
+        # Prepared as for evaluation, so without a wrapper that averages gradients: `Ranks` adds them up.
+        self.accelerator.prepare_model(policy.model, evaluation_mode=True)
+        self.optimiser = self.accelerator.prepare_optimizer(optimiser)
         policy.model.eval()
         self._last_views: list[Views] = []
 
@@ -141,23 +148,35 @@ class Trainer:
 
     def _train(self, num_steps: int) -> None:
         first = load_state(self.run_dir, model=self.policy.model, optimiser=self.optimiser)
-        for name in (METRICS_FILE, ROLLOUTS_FILE, COMMITS_FILE):
-            truncate_rows(self.run_dir / name, before_step=first)
+        if self.ranks.is_first:
+            for name in (METRICS_FILE, ROLLOUTS_FILE, COMMITS_FILE):
+                truncate_rows(self.run_dir / name, before_step=first)
         for step in range(first, num_steps):
             row = self._one_step(step)
-            append_rows(self.run_dir / METRICS_FILE, [row])
+            self._write(METRICS_FILE, [row])
             self.accelerator.log(trackable(row), step=step)
             is_saved = (step + 1) % self.config.checkpoint_every == 0 or step + 1 == num_steps
             if is_saved:
                 self._save(step + 1)
-            if self.on_step is not None and self.on_step(row):
+            if self._is_stopped_by(row):
                 if not is_saved:
                     self._save(step + 1)
                 return
 
+    def _is_stopped_by(self, row: dict[str, Any]) -> bool:
+        """Whether on_step, which the first process alone calls, ends the run here."""
+        is_stopped = self.on_step is not None and self.ranks.is_first and bool(self.on_step(row))
+        return self.ranks.from_first(is_stopped)
+
+    def _write(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
+        if self.ranks.is_first:
+            append_rows(self.run_dir / name, rows)
+
     def _save(self, num_steps: int) -> None:
         views = self._last_views if self.config.save_views else ()
-        save_state(self.run_dir, step=num_steps, model=self.policy.model, optimiser=self.optimiser, views=views)
+        if self.ranks.is_first:
+            save_state(self.run_dir, step=num_steps, model=self.policy.model, optimiser=self.optimiser, views=views)
+        self.accelerator.wait_for_everyone()
 
     def _one_step(self, step: int) -> dict[str, Any]:
         config = self.config
@@ -168,9 +187,9 @@ class Trainer:
         )
         batch = self._resampled(step, collected)
         drawn = (collected, *batch.extra)
-        append_rows(self.run_dir / ROLLOUTS_FILE, _log_rows(step, drawn))
+        self._write(ROLLOUTS_FILE, _log_rows(step, drawn))
         if step in marked_steps(config.steps):
-            append_rows(self.run_dir / COMMITS_FILE, [{"step": step, **commit_order(collected.rollouts)}])
+            self._write(COMMITS_FILE, [{"step": step, **commit_order(collected.rollouts)}])
         started = time.perf_counter()
         rollouts, metrics = self._answered(step, batch)
         metrics |= self._update(step, rollouts)
@@ -196,6 +215,7 @@ class Trainer:
             first_row=first_row,
             seed=seed,
             temperature=self.config.temperature,
+            ranks=self.ranks,
         )
 
     def _resampled(self, step: int, first: Collected) -> Resampled:
@@ -259,12 +279,15 @@ class Trainer:
             self.objective.views(
                 rollouts,
                 self.policy.corruption,
-                generator(self.config.seed, "masks", step, inner, self.accelerator.process_index),
+                generator(self.config.seed, "masks", step, inner, 0),
                 inner,
             )
             for inner in range(self.config.inner_steps)
         ]
         self._last_views = views
+        if not self.ranks.is_alone:
+            mine = _rows_of(self.ranks, rollouts)
+            advantages, rollouts, views = advantages[mine], rollouts.rows(mine), [view.rows(mine) for view in views]
         olds = [None] + [self._score(self.policy, rollouts, view) for view in views[1:]]
         refs = [self._score(self.reference, rollouts, view) if self.reference else None for view in views]
         rows = []
@@ -313,11 +336,14 @@ class Trainer:
             else:
                 travelled.add(seen, new.detach(), old[:, index])
             parts.append((len(index), measured))
+        total = sum(self.ranks.gather(total))
+        parts = [part for of_rank in self.ranks.gather(parts) for part in of_rank]
         summary = combine([values for _, values in parts], weights=[count for count, _ in parts])
         summary |= self._stopping(travelled)
         if summary.get("inner/stopped"):
             self.optimiser.zero_grad(set_to_none=True)
             return {**summary, "loss": total}
+        self.ranks.sum_gradients(self.policy.model.parameters())
         norm = self.accelerator.clip_grad_norm_(self.policy.model.parameters(), self.config.max_grad_norm)
         is_finite = bool(torch.isfinite(torch.as_tensor(norm)))
         if is_finite:
@@ -338,11 +364,18 @@ class Trainer:
 
     @torch.no_grad()
     def _score(self, policy: BasePolicy | Reference, rollouts: Rollouts, views: Views) -> Tensor:
+        if rollouts.num_rows == 0:
+            return torch.zeros(views.score.shape)
         index = torch.arange(rollouts.num_rows).split(self.config.micro_batch_rows)
         return torch.cat([policy.view_log_probs(rollouts.rows(i), views.rows(i)) for i in index], dim=1)
 
     def _loss_batches(self, rollouts: Rollouts, views: Views) -> Sequence[Tensor]:
-        """Rows of one call of the loss: all where rows of a group are coupled, else what fits with all its views."""
+        """Rows of one call of the loss: all where rows of a group are coupled, else what fits with all its views.
+
+        None where other processes have all groups of the step.
+        """
+        if rollouts.num_rows == 0:
+            return []
         index = torch.arange(rollouts.num_rows)
         fitting = max(1, self.config.micro_batch_rows // views.num_views)
         return [index] if self.objective.group_coupled else index.split(fitting)
@@ -393,6 +426,20 @@ def _check_combination(policy: BasePolicy, sampler: Sampler, objective: Objectiv
 def _distance_of(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     """The distance at the last inner step, not the mean over them."""
     return {name: rows[-1][name] for name in ("inner/log_ratio", "inner/kl")}
+
+
+def _check_share(ranks: Ranks, config: TrainConfig) -> None:
+    if config.prompts_per_step * config.group_size < ranks.count:
+        raise ConfigError(
+            f"a step has {config.prompts_per_step} prompts x {config.group_size} rollouts, too few for {ranks.count} "
+            "processes. Launch fewer, or raise train.prompts_per_step."
+        )
+
+
+def _rows_of(ranks: Ranks, rollouts: Rollouts) -> Tensor:
+    """The rows that this process goes backward from: whole groups, since a loss may couple the rows of one."""
+    groups = rollouts.group_ids.unique()
+    return torch.isin(rollouts.group_ids, groups[ranks.share(len(groups))]).nonzero().squeeze(1)
 
 
 def _rows_with_gradient(rollouts: Rollouts, advantages: Tensor, *, keeps_flat_groups: bool) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dllm_rl.evaluation import evaluate
+from dllm_rl.ranks import ALONE, Ranks
 from dllm_rl.tracking import METRICS_FILE, read_rows
 from dllm_rl.trainer import TrainConfig, Trainer
 from experiments import policies
@@ -21,12 +22,23 @@ from harness.text import TextSession
 
 
 class LocalExecutor:
-    """Runs units in this process. All share one environment session, and with it the site server and the browsers."""
+    """Runs units in this process. All share one environment session, and with it the site server and the browsers.
 
-    def __init__(self, session: EnvironmentSession | TextSession, source: TaskSource, *, device: str = "cpu") -> None:
+    ranks: processes that work on each unit together, this one among them.
+    """
+
+    def __init__(
+        self,
+        session: EnvironmentSession | TextSession,
+        source: TaskSource,
+        *,
+        device: str = "cpu",
+        ranks: Ranks = ALONE,
+    ) -> None:
         self._session = session
         self._source = source
         self._device = device
+        self._ranks = ranks
 
     def warm_start(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
         """Evaluate the policy as it was before training."""
@@ -41,7 +53,8 @@ class LocalExecutor:
         cell = unit.cell
         self._set_threads(cell)
         alarms = OnlineDiagnosis(on_alarm=cell.on_alarm, folder=unit.folder)
-        stopped_at = alarms.replay(read_rows(unit.folder / METRICS_FILE))
+        is_first = self._ranks.is_first
+        stopped_at = self._ranks.from_first(alarms.replay(read_rows(unit.folder / METRICS_FILE)) if is_first else None)
         policy = self._load(cell)
         config = TrainConfig(**cell.train, seed=unit.seed)
 
@@ -79,6 +92,7 @@ class LocalExecutor:
             isolation=settings.isolation,
             executor=settings.executor,
             on_result=lambda done, total: on_event({"evaluated": done, "of": total}),
+            ranks=self._ranks,
         )
 
     @staticmethod

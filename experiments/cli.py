@@ -79,11 +79,36 @@ def grid(
     overrides: Overrides = None,
     out: OutOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and run nothing.")] = False,
+    executor: Annotated[
+        str, typer.Option(help="`local`: one cell after another, here. `ray`: on the nodes of a cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster that runs: auto, or HOST:PORT. Default: one starts here.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Cells at a time on each node of the cluster.")] = 1,
 ) -> None:
     """Run a grid of cells: train and evaluate each, judge them, write the report. Finished cells are skipped."""
     from experiments.commands import run_grid
 
-    raise typer.Exit(run_grid(preset, overrides or [], out=out, is_dry_run=dry_run))
+    cluster = _cluster(executor, address, workers)
+    raise typer.Exit(run_grid(preset, overrides or [], out=out, is_dry_run=dry_run, cluster=cluster))
+
+
+def _cluster(executor: str, address: str | None, workers: int) -> Any:
+    """Where the cells run: None for this process."""
+    from dllm_rl.errors import unknown_name
+
+    if executor not in ("local", "ray"):
+        raise unknown_name("executor", executor, ("local", "ray"))
+    if executor == "local":
+        if address is not None or workers != 1:
+            raise ConfigError("--address and --workers belong to a cluster: add --executor ray")
+        return None
+    from experiments.cluster.connection import require_ray
+    from experiments.cluster.run import Cluster
+
+    require_ray()
+    return Cluster(address=address, workers_per_node=workers)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from dllm_rl.errors import ConfigError
-from experiments.config import load_preset, preset_names
+from experiments.config import Preset, load_preset, preset_names
 from experiments.failures import common_failure
 from experiments.progress import ConsoleProgress, duration
 from experiments.run_folder import Status, read_status
-from experiments.runner import owed_units, refresh, run_units
+from experiments.runner import Executor, owed_units, refresh, run_units
 from experiments.units import GridPlan, TaskSource, Unit, plan_grid
 
 if TYPE_CHECKING:
+    from dllm_rl.ranks import Ranks
+    from experiments.cluster.run import Cluster
     from harness.session import EnvironmentSession
     from harness.text import TextSession
 
@@ -26,16 +29,23 @@ FAILED = 1
 STATES = ("done", "stopped", "running", "failed", "owed")
 
 
-def run_grid(preset_name: str, overrides: list[str], *, out: Path | None, is_dry_run: bool) -> int:
-    """Run what a preset still owes and write its report; returns the exit code (1 where a cell failed)."""
+def run_grid(
+    preset_name: str, overrides: list[str], *, out: Path | None, is_dry_run: bool, cluster: Cluster | None = None
+) -> int:
+    """Run what a preset still owes and write its report; returns the exit code (1 where a cell failed).
+
+    cluster: where units run; None is one after another in this process.
+    """
     preset = load_preset(preset_name, overrides)
-    console = Console()
+    # Of several processes that a launcher started, one speaks.
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
     console.print(f"{preset.name}: {preset.description}", markup=False, highlight=False, soft_wrap=True)
     # From here on PyTorch and Playwright are needed.
     from experiments.components import build_session
     from experiments.dry_run import print_dry_run
     from experiments.self_check import checked_tasks, known_tasks
 
+    ranks = _launched(cluster)
     root = out or Path("runs") / preset.name
     with build_session(preset.environment) as session:
         if is_dry_run:
@@ -44,11 +54,14 @@ def run_grid(preset_name: str, overrides: list[str], *, out: Path | None, is_dry
             return 0
         # What cannot be run is refused before a browser starts.
         plan_grid(preset, session, root)
+        if not ranks.is_first:
+            _follow(preset, session, root, ranks)
+            return 0
         source = checked_tasks(preset, session, root, console)
         plan = plan_grid(preset, source, root)
         is_unchanged = _digest_in(root) == plan.config["digest"]
         owed = owed_units(plan)
-        statuses = _run_owed(plan, owed, session, source, console)
+        statuses = _run_owed(plan, owed, session, source, console, cluster, ranks)
     if owed or not is_unchanged or not (root / "report.json").is_file():
         write_report(root)
     print_verdicts(root, console)
@@ -88,18 +101,62 @@ def train_cell(words: list[str], *, preset_name: str, seed: int, out: Path | Non
 
 
 def _run_owed(
-    plan: GridPlan, owed: list[Unit], session: EnvironmentSession | TextSession, source: TaskSource, console: Console
+    plan: GridPlan,
+    owed: list[Unit],
+    session: EnvironmentSession | TextSession,
+    source: TaskSource,
+    console: Console,
+    cluster: Cluster | None,
+    ranks: Ranks,
 ) -> dict[str, Status]:
     ahead = f", the rest takes about {duration(sum(unit.cost.seconds for unit in owed))} on two cores" if owed else ""
     finished = f"{len(plan.units) - len(owed)} are finished already{ahead}."
     line = f"{len(plan.cells)} cells, {len(plan.units)} units of work; {finished}"
     console.print(line, highlight=False, soft_wrap=True)
+    # Processes that follow have waited for the self-check, and now learn whether there is anything to do.
+    ranks.from_first(bool(owed))
     if not owed:
         return refresh(plan)
+    if cluster is not None:
+        from experiments.cluster.run import run_units_on_ray
+
+        # This process only hands out units; its browsers would take memory from the workers'.
+        session.close()
+        with ConsoleProgress(owed, console) as progress:
+            return run_units_on_ray(plan, cluster, progress)
     from experiments.cell import LocalExecutor
 
+    work: Executor = LocalExecutor(session, source, ranks=ranks)
     with ConsoleProgress(owed, console) as progress:
-        return run_units(plan, LocalExecutor(session, source), progress)
+        if ranks.is_alone:
+            return run_units(plan, work, progress)
+        from experiments.launched import Leader
+
+        leader = Leader(work, ranks)
+        statuses = run_units(plan, leader, progress)
+        leader.release()
+        return statuses
+
+
+def _launched(cluster: Cluster | None) -> Ranks:
+    """The processes that `accelerate launch` started, this one among them."""
+    from experiments.launched import launched_ranks
+
+    ranks = launched_ranks()
+    if cluster is not None and not ranks.is_alone:
+        raise ConfigError("--executor ray starts its own processes: run it without `accelerate launch`.")
+    return ranks
+
+
+def _follow(preset: Preset, session: EnvironmentSession | TextSession, root: Path, ranks: Ranks) -> None:
+    """What the processes other than the first do: wait for the self-check, then work on the units they are told."""
+    from experiments.cell import LocalExecutor
+    from experiments.launched import follow
+    from experiments.self_check import known_tasks
+
+    if ranks.from_first(None):
+        source = known_tasks(preset, session, root)
+        follow(plan_grid(preset, source, root), LocalExecutor(session, source, ranks=ranks), ranks)
 
 
 def _conclude(statuses: dict[str, Status], console: Console) -> int:

@@ -19,6 +19,10 @@ class DiskFullError(DllmRlError):
     """No room is left to write to."""
 
 
+class ProcessesBrokenError(DllmRlError):
+    """One of the processes that train a unit together failed, and with it all of them."""
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error, or what it was raised from, says that a disk, a quota or a size limit is full."""
     found: BaseException | None = error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -39,9 +39,9 @@ class Clock:
         """Seconds since the start."""
         return time.monotonic() - self._started
 
-    def seconds_left(self, share_of_current: float = 0.0, current: Unit | None = None) -> float:
-        """Estimate of the seconds left; share_of_current: how much of the current unit is behind us."""
-        under_way = self._left.get(current.name, 0.0) * share_of_current if current else 0.0
+    def seconds_left(self, shares: Mapping[str, float] | None = None) -> float:
+        """Estimate of the seconds left; shares: how much of each unit under way, by name, is behind us."""
+        under_way = sum(self._left.get(name, 0.0) * share for name, share in (shares or {}).items())
         behind = self._spent_as_planned + under_way
         ahead = sum(self._left.values()) - under_way
         # One minute of plan is weighed in, so that the first seconds do not decide the estimate.
@@ -59,13 +59,18 @@ def duration(seconds: float) -> str:
 
 
 class ConsoleProgress:
-    """Prints one line per unit, and between them the step that is under way (rewritten in place on a terminal)."""
+    """Prints one line per unit, and between them what is under way (rewritten in place on a terminal).
+
+    One unit at a time on this machine, several on a cluster.
+    """
 
     def __init__(self, owed: Sequence[Unit], console: Console | None = None) -> None:
         self.clock = Clock(owed)
         self.console = console or Console()
         self._last_note = 0.0
         self._live: Any = None
+        self._notes: dict[str, str] = {}
+        self._shares: dict[str, float] = {}
 
     def __enter__(self) -> ConsoleProgress:
         if self.console.is_terminal:
@@ -97,6 +102,8 @@ class ConsoleProgress:
         """A unit ended, or was found ended."""
         is_new = self.clock.is_owed(unit)
         self.clock.finish(unit)
+        self._notes.pop(unit.name, None)
+        self._shares.pop(unit.name, None)
         if is_new or status.state != "done":
             number = f"[{self.clock.num_finished}/{self.clock.num_units}]"
             ending = {
@@ -105,15 +112,17 @@ class ConsoleProgress:
                 "failed": f"FAILED: {status.cause}",
             }
             text = ending.get(status.label, status.cause or status.state)
-            self._line(f"{number} {unit.name}: {text} · {self._left(unit, 0.0)}")
+            self._line(f"{number} {unit.name}: {text} · {self._left()}")
 
-    def _left(self, unit: Unit, share: float) -> str:
-        left = self.clock.seconds_left(share, unit)
+    def _left(self) -> str:
+        left = self.clock.seconds_left(self._shares)
         return f"{duration(self.clock.elapsed)} so far, about {duration(left)} left"
 
     def _note(self, unit: Unit, text: str, share: float) -> None:
+        self._notes[unit.name], self._shares[unit.name] = text, share
         number = f"[{min(self.clock.num_finished + 1, self.clock.num_units)}/{self.clock.num_units}]"
-        line = f"{number} {unit.name}: {text} · {self._left(unit, share)}"
+        under_way = " · ".join(f"{name}: {note}" for name, note in self._notes.items())
+        line = f"{number} {under_way} · {self._left()}"
         if self._live is not None:
             self._live.update(Text(line))
         elif text == "starting" or time.monotonic() - self._last_note > 15:

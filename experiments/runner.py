@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from dllm_rl.errors import BrowserMissingError, DllmRlError
 from experiments.collapse.online import read_alarms
-from experiments.failures import DiskFullError, common_failure, is_disk_full
+from experiments.failures import DiskFullError, ProcessesBrokenError, common_failure, is_disk_full
 from experiments.results import merge, write_rows
 from experiments.run_folder import Status, claim, hash_of, read_status, write_json, write_status
 from experiments.units import GridPlan, Unit
@@ -84,7 +84,7 @@ def run_units(plan: GridPlan, executor: Executor, progress: Progress) -> dict[st
             if common_failure(statuses.values(), len(plan.units)) is not None:
                 statuses.setdefault(unit.name, read_status(unit.folder))
                 continue
-            status = _claimed_run(plan, unit, executor, progress)
+            status = run_claimed(plan, unit, executor, progress)
             if is_second_look and status == statuses[unit.name]:
                 continue
             statuses[unit.name] = status
@@ -94,7 +94,8 @@ def run_units(plan: GridPlan, executor: Executor, progress: Progress) -> dict[st
     return statuses
 
 
-def _claimed_run(plan: GridPlan, unit: Unit, executor: Executor, progress: Progress) -> Status:
+def run_claimed(plan: GridPlan, unit: Unit, executor: Executor, progress: Progress) -> Status:
+    """Run one unit unless it is done or another process holds it, bring results.parquet up to date; its status."""
     with claim(unit.folder) as is_mine:
         if not is_mine:
             return Status(state="running", cause="another process works on it")
@@ -153,7 +154,7 @@ def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
     except KeyboardInterrupt:
         write_status(unit.folder, Status(state="owed", cause="interrupted", seconds=spent()))
         raise
-    except BrowserMissingError as error:
+    except (BrowserMissingError, ProcessesBrokenError) as error:
         write_status(unit.folder, Status(state="owed", cause=str(error), seconds=spent()))
         raise
     except Exception as error:

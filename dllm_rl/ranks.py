@@ -1,0 +1,87 @@
+"""The processes of one training run under `accelerate launch`: which rows each does, and how that comes together.
+
+Every process holds all weights. It samples and runs its share of a step's rollouts, receives those of the others, and
+goes backward from its share of the loss. Losses divide by the sizes of the whole step (`Totals`), so the *sum* of the
+processes' gradients is the gradient of the step: no mean over processes, which would weigh tokens by where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+
+from dllm_rl.errors import ConfigError
+
+_WHOLE_WEIGHTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+T = TypeVar("T")
+
+
+class Ranks:
+    """All processes of a run, as one of them sees them. One process alone is the same with nothing to send."""
+
+    def __init__(self, *, number: int = 0, count: int = 1) -> None:
+        self.number, self.count = number, count
+
+    @classmethod
+    def of(cls, state: PartialState) -> Ranks:
+        """Those of accelerate's state. Raises ConfigError where weights are spread over processes (FSDP, DeepSpeed)."""
+        if state.distributed_type not in _WHOLE_WEIGHTS:
+            raise ConfigError(
+                f"this trainer keeps all weights in every process; accelerate was set to {state.distributed_type.value}. "
+                "Launch with --multi_gpu, or with --cpu."
+            )
+        return cls(number=state.process_index, count=state.num_processes)
+
+    @property
+    def is_first(self) -> bool:
+        """True in the process that writes files."""
+        return self.number == 0
+
+    @property
+    def is_alone(self) -> bool:
+        """True where there is nobody to share with."""
+        return self.count == 1
+
+    def share(self, size: int) -> slice:
+        """This process's part of `size` things in a row; parts differ by one at most."""
+        return slice(self.number * size // self.count, (self.number + 1) * size // self.count)
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every process, in their order, in every process."""
+        if self.is_alone:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
+
+    def from_first(self, value: T) -> T:
+        """What the first process holds."""
+        if self.is_alone:
+            return value
+        values: list[Any] = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Add up the gradients of all processes in place; one that no process has stays None."""
+        if self.is_alone:
+            return
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        device = trained[0].device
+        has_gradient = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.int32)
+        has_gradient = has_gradient.to(device)
+        dist.all_reduce(has_gradient, dist.ReduceOp.MAX)
+        for parameter, is_there in zip(trained, has_gradient.tolist(), strict=True):
+            if not is_there:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+
+
+ALONE = Ranks()

@@ -1,0 +1,116 @@
+"""`accelerate launch`: two processes give the losses, weights and rollouts of one; work is shared, nothing twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.ranks import ALONE, Ranks
+from dllm_rl.tracking import read_rows
+from tests.dllm_rl.test_trainer import make
+
+ROOT = Path(__file__).parents[2]
+# Exact views, drawn views of a coupled loss (whole groups), drawn views with a reference policy, replayed steps.
+RUNS = {
+    "autoregressive": ("grpo", {"beta": 0.1}),
+    "masked": ("stable_drl", {}),
+    "flow": ("espo", {"beta": 0.1}),
+    "slot": ("cj_grpo", {}),
+}
+SETTINGS = {"steps": 2, "prompts_per_step": 3, "group_size": 4, "inner_steps": 2, "checkpoint_every": 2}
+SCRIPT = """
+    import sys
+    from pathlib import Path
+    import torch
+    from tests.dllm_rl.test_ranks import RUNS, SETTINGS
+    from tests.dllm_rl.test_trainer import CountingEnvironment, make
+
+    torch.set_num_threads(1)
+    for family, (objective, options) in RUNS.items():
+        environment = CountingEnvironment(lambda call, row: False)
+        folder = Path(sys.argv[1]) / family
+        trainer = make(family, objective, folder, environment=environment, options=options, **SETTINGS)
+        trainer.train()
+        done = [len(plans) for plans in environment.seen]
+        (folder / f"plans{trainer.ranks.number}").write_text(" ".join(map(str, done)))
+"""
+
+
+def launch(*arguments: str, num_processes: int = 2) -> str:
+    """Run a script (or -m MODULE) under `accelerate launch` on this machine's processors, over loopback; its output."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
+    command += ["--num_processes", str(num_processes), "--main_process_ip", "127.0.0.1", "--main_process_port", port]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=280)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Folder of the runs by two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    script = folder / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    launch(str(script), str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("family", RUNS)
+def test_two_processes_give_the_losses_of_one(two, tmp_path, family):
+    objective, options = RUNS[family]
+    make(family, objective, tmp_path, options=options, **SETTINGS).train()
+    one, both = (read_rows(folder / "metrics.jsonl") for folder in (tmp_path, two / family))
+    assert [row["step"] for row in both] == [0, 1]
+    for alone, shared in zip(one, both, strict=True):
+        for name in ("loss", "grad_norm", "reward", "entropy", "ratio_dev_u0", "rows_updated", "num_rollouts"):
+            assert shared[name] == pytest.approx(alone[name], rel=1e-4, abs=1e-6), name
+    assert any(row["loss"] != 0 for row in one)
+    assert [row["plan"] for row in read_rows(two / family / "rollouts.jsonl")] == [
+        row["plan"] for row in read_rows(tmp_path / "rollouts.jsonl")
+    ]
+    weights = [load_file(folder / "checkpoint" / "model.safetensors") for folder in (tmp_path, two / family)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", RUNS)
+def test_each_process_ran_its_half_of_the_plans(two, family):
+    """Two steps of 3 x 4 rollouts: six a step in each process, and none twice."""
+    assert [(two / family / f"plans{rank}").read_text() for rank in (0, 1)] == ["6 6", "6 6"]
+
+
+def test_shares_are_whole_and_even():
+    for count in (1, 2, 3, 7):
+        parts = [range(20)[Ranks(number=number, count=count).share(20)] for number in range(count)]
+        assert [item for part in parts for item in part] == list(range(20))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_a_process_without_groups_does_nothing_and_a_step_of_too_few_rollouts_is_refused(tmp_path, monkeypatch):
+    assert ALONE.gather(3) == [3] and ALONE.from_first("x") == "x"
+    monkeypatch.setattr(Ranks, "of", classmethod(lambda cls, state: Ranks(number=0, count=9)))
+    with pytest.raises(ConfigError, match="too few for 9 processes"):
+        make("masked", "grpo", tmp_path, prompts_per_step=2, group_size=4)
