@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
@@ -130,8 +130,11 @@ def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin, content], dim=-1)
 
 
-class TinyForPlans(PreTrainedModel):
-    """Language-model head over the blocks. Positions are given, never assumed, so that any feed order is possible."""
+class TinyForPlans(PreTrainedModel, GenerationMixin):
+    """Language-model head over the blocks. Positions are given, never assumed, so that any feed order is possible.
+
+    `generate` is there for `custom_generate=samplers.hf.diffusion_generate`.
+    """
 
     config_class = TinyConfig
     base_model_prefix = "tiny"
