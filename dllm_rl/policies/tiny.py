@@ -116,7 +116,8 @@ def _take(x: Tensor, index: Tensor, dim: int) -> Tensor:
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Attention. In bfloat16 on a CPU the fused kernel's backward pass costs twice that of plain products."""
     if q.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        # Angles are float32: in a half-precision model they leave queries and keys so.
+        return F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, attn_mask=mask)
     with torch.autocast("cpu", enabled=False):
         q, k, v = q.bfloat16() * q.shape[-1] ** -0.5, k.bfloat16(), v.bfloat16()
         scores = torch.matmul(q, k.transpose(-1, -2)).masked_fill(~mask, -1e4)
