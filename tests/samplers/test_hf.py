@@ -336,6 +336,23 @@ def test_any_end_token_ends(model):
     assert (out.sequences[0, 5 + first + 1 :] == PAD).all() and out.finish_reason == ("eos",)
 
 
+def test_tokens_a_forward_count_what_is_kept(model):
+    """Kept tokens of all rows over forwards and rows: not a mean of ratios, and nothing behind the end counts."""
+    text = generate(model, IDS, attention_mask=PADDED, sampler="margin", max_denoising_steps=6)[:, 5:]
+    end = int(text[0, 2])
+    out = generate(
+        model,
+        IDS,
+        attention_mask=PADDED,
+        sampler="margin",
+        max_denoising_steps=6,
+        eos_token_id=[49, end],
+        return_dict_in_generate=True,
+    )
+    kept = sum(row.index(end) + 1 if end in row else 12 for row in text.tolist())
+    assert out.tokens_per_forward == pytest.approx(kept / 2 / out.nfe) and kept < 24
+
+
 def test_names_and_options_are_checked(model):
     with pytest.raises(ConfigError, match="Did you mean 'entropy_bound'"):
         generate(model, sampler="entropy_bond")
