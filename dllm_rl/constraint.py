@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,6 +36,7 @@ class Constraint:
     source, target, label: of each edge; unused edges run from the last state, which nothing reaches, to itself.
     token: id of each label, -1 for TEXT and unused ones. is_text: ids that may stand in values.
     is_legal: which of (any content, EOS, PAD, line break, FILL) may stand at a column.
+    width, cuts: between two lines of `width` columns only the states `cuts` are possible; None where lines run freely.
     """
 
     source: Int[Tensor, "b e"]
@@ -44,6 +46,8 @@ class Constraint:
     is_text: Bool[Tensor, " v"]
     is_legal: Bool[Tensor, "l 5"]
     num_states: int
+    width: int | None = None
+    cuts: tuple[int, ...] = ()
 
     def rows(self, index: Tensor) -> Constraint:
         """The automata of these rows."""
@@ -84,9 +88,10 @@ class Constraint:
         written = torch.where(labels[..., None] == every, 0.0, NEVER).double()
         index = columns[..., None].expand(-1, -1, len(every))
         scores = torch.where(is_masked[..., None], written.scatter(1, index, open_scores), written)
-        return scores.masked_fill(~self._legal(), NEVER)
+        return scores.masked_fill(~self.legal(), NEVER)
 
-    def _legal(self) -> Bool[Tensor, "l c"]:
+    def legal(self) -> Bool[Tensor, "l c"]:
+        """Which labels may stand at each column, whatever stands elsewhere."""
         content = self.is_legal[:, :1].expand(-1, self.token.shape[1] - NUM_FIXED_LABELS)
         return torch.cat([self.is_legal, content], dim=1)
 
@@ -133,10 +138,14 @@ class Constraint:
         """Raise ConfigError where no accepted canvas agrees with what is written."""
         bad = (beta[:, 0, START] < NEVER / 2).nonzero().flatten().tolist()
         if bad:
-            raise ConfigError(
-                f"the grammar accepts no canvas in rows {bad}: the page has no button to submit, a line of its plan "
-                "does not fit the canvas, or a written token contradicts it. Use a larger canvas, or no grammar."
-            )
+            self.refuse(bad)
+
+    def refuse(self, rows: Sequence[int]) -> NoReturn:
+        """Raise ConfigError: no accepted canvas agrees with what is written in these rows."""
+        raise ConfigError(
+            f"the grammar accepts no canvas in rows {list(rows)}: the page has no button to submit, a line of its plan "
+            "does not fit the canvas, or a written token contradicts it. Use a larger canvas, or no grammar."
+        )
 
     def reachable(self, canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"]) -> Bool[Tensor, "b l c"]:
         """Which labels an accepted canvas can have at each column, given what is written."""
@@ -177,7 +186,7 @@ class Constraint:
         """
         every = torch.arange(scores.shape[2])
         fixed = torch.where(labels[..., None] == every, weight[..., None].double(), NEVER)
-        clamped = torch.where(chosen[..., None], fixed, scores).masked_fill(~self._legal(), NEVER)
+        clamped = torch.where(chosen[..., None], fixed, scores).masked_fill(~self.legal(), NEVER)
         of_edges = clamped.gather(2, self.label[:, None].expand(-1, scores.shape[1], -1))
         alpha, before = self._start(len(scores)), beta[:, 0, START]
         terms = []
@@ -207,7 +216,7 @@ class Constraint:
 
     def allowed(self, state: Int[Tensor, " b"], column: int, beta: Float[Tensor, "b l1 q"]) -> Bool[Tensor, "b v"]:
         """Which ids may come next; beta: what `backward` gives for an unwritten canvas (`unwritten`)."""
-        legal = self._legal()[column][self.label]
+        legal = self.legal()[column][self.label]
         open_edge = (self.source == state[:, None]) & legal & (beta[:, column + 1].gather(1, self.target) > NEVER / 2)
         labels = _any_by(open_edge, self.label, self.token.shape[1])
         ids = self.rest() & labels[:, TEXT, None]
@@ -217,8 +226,8 @@ class Constraint:
 
     def unwritten(self) -> Float[Tensor, "b l1 q"]:
         """Which states can still lead to acceptance before each column (0, or NEVER) while nothing is written."""
-        shape = (len(self.token), *self._legal().shape)
-        scores = torch.zeros(shape, dtype=torch.float64).masked_fill(~self._legal(), NEVER)
+        shape = (len(self.token), *self.legal().shape)
+        scores = torch.zeros(shape, dtype=torch.float64).masked_fill(~self.legal(), NEVER)
         beta = self.backward(scores, is_max=True)
         self.check(beta)
         return beta

@@ -17,6 +17,7 @@ from dllm_rl.constraint import Constraint
 from dllm_rl.policies.flow import FlowPolicy, transition_log_prob
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
+from samplers._automaton import Automata
 from samplers._chunks import in_chunks
 from samplers._noise import JUMP, SOURCE, TOKEN, uniform, uniform_at
 from samplers._projection import project
@@ -84,10 +85,10 @@ class FlowExactSampler:
         """Every position is redrawn: all from one accepted canvas. The steps before stay unconstrained."""
         everywhere = torch.ones_like(canvas, dtype=torch.bool)
         columns = torch.arange(canvas.shape[1]).expand_as(canvas)
-        projection = project(constraint, logits, columns, canvas, everywhere, self.temperature)
+        projection = project(Automata(constraint), logits, columns, canvas, everywhere, self.temperature)
         draw = projection.draw(everywhere, seed, prompts.row_ids, self.num_steps - 1)
         record.log_probs += draw.log_probs.reshape(canvas.shape)
-        record.entropy[:] = entropy(projection.laws)
+        record.entropy[:] = projection.entropy(everywhere).reshape(canvas.shape)
         record.commit_step[:] = self.num_steps - 1
         return draw.tokens.reshape(canvas.shape)
 

@@ -16,29 +16,32 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.constraint import TEXT, Constraint
+from dllm_rl.constraint import TEXT
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.types import Completions, Family, Prompts
+from samplers._automaton import Automata
 from samplers._chunks import in_chunks
 from samplers._noise import REMASK, uniform_at
-from samplers._projection import project
+from samplers._projection import Projection, project
 from samplers._record import Recorder, columns_of, is_finished
-from samplers._statistics import entropy, log_odds
+from samplers._watcher import Watcher
 from samplers.grammar import constraint_of
+
+_LAST = 1 << 40
 
 
 class View:
     """What a rule sees of one step, for the rows that still have masks. Statistics are computed once, when asked for.
 
-    laws: log marginals of the open positions, unnormalised. columns, is_open: which columns they are (rows with fewer
-    open positions are filled up). quota: positions that a plain schedule commits now. step of num_steps: in this block.
-    memory: the rule's own, kept for this batch. rows: which rows of the batch these are.
+    projection: the laws of the open positions. columns, is_open: which columns they are (rows with fewer open positions
+    are filled up). quota: positions that a plain schedule commits now. step of num_steps: in this block. memory: the
+    rule's own, kept for this batch. rows: which rows of the batch these are.
     """
 
     def __init__(
         self,
         *,
-        laws: Float[Tensor, "b n v"],
+        projection: Projection,
         columns: Int[Tensor, "b n"],
         is_open: Bool[Tensor, "b n"],
         quota: int,
@@ -48,7 +51,7 @@ class View:
         noise: Any,
         memory: dict[str, Tensor],
     ) -> None:
-        self.laws, self.columns, self.is_open, self.quota = laws, columns, is_open, quota
+        self.projection, self.columns, self.is_open, self.quota = projection, columns, is_open, quota
         self.step, self.num_steps, self.rows, self.memory = step, num_steps, rows, memory
         self._noise = noise
 
@@ -61,15 +64,21 @@ class View:
         """Keyed uniforms at the open positions."""
         return self._noise(self.rows, self.columns, stream)
 
-    @functools.cached_property
+    @property
+    def laws(self) -> Float[Tensor, "b n v"]:
+        """Log marginals of the tokens, unnormalised."""
+        return self.projection.laws
+
+    @property
     def odds(self) -> Float[Tensor, "b n"]:
         """Log-odds of the most likely token."""
-        return log_odds(self.laws)
+        return self.projection.odds
 
     @functools.cached_property
     def entropy(self) -> Float[Tensor, "b n"]:
         """Entropy in nats."""
-        return entropy(self.laws)
+        everywhere = torch.ones_like(self.is_open)
+        return self.projection.entropy(everywhere).reshape(self.is_open.shape)
 
     @functools.cached_property
     def second(self) -> Float[Tensor, "b n"]:
@@ -84,7 +93,7 @@ class View:
     def rank(self, score: Float[Tensor, "b n"]) -> Int[Tensor, "b n"]:
         """Place of each open position when sorted by falling score, from 0; others come behind all columns."""
         order = score.masked_fill(~self.is_open, -torch.inf).argsort(dim=1, descending=True, stable=True)
-        return order.argsort(dim=1).masked_fill(~self.is_open, self.laws.shape[-1] + self.columns.shape[1])
+        return order.argsort(dim=1).masked_fill(~self.is_open, _LAST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,19 +139,24 @@ class UnmaskingRule:
         return type(self).remask is not UnmaskingRule.remask
 
     @torch.no_grad()
-    def generate(self, policy: BasePolicy, prompts: Prompts, *, seed: int) -> Completions:
+    def generate(
+        self, policy: BasePolicy, prompts: Prompts, *, seed: int, watcher: Watcher | None = None
+    ) -> Completions:
         """Sample one completion a row; rows leave the batch when nothing before their EOS is masked."""
-        return in_chunks(policy, prompts, lambda part: _Denoising(self, policy, part, seed).run())
+        if watcher is not None:
+            return _Denoising(self, policy, prompts, seed, watcher).run()
+        return in_chunks(policy, prompts, lambda part: _Denoising(self, policy, part, seed, Watcher()).run())
 
 
 class _Denoising:
     """One batch of canvases under one rule."""
 
-    def __init__(self, rule: UnmaskingRule, policy: BasePolicy, prompts: Prompts, seed: int) -> None:
-        self.rule, self.policy, self.prompts, self.seed = rule, policy, prompts, seed
+    def __init__(self, rule: UnmaskingRule, policy: BasePolicy, prompts: Prompts, seed: int, watcher: Watcher) -> None:
+        self.rule, self.policy, self.prompts, self.seed, self.watcher = rule, policy, prompts, seed, watcher
         self.canvas = policy.empty_canvas(len(prompts.ids))
         self.is_masked = torch.ones_like(self.canvas, dtype=torch.bool)
         self.constraint = constraint_of(policy, prompts) if rule.grammar else None
+        self._last: tuple[Tensor, Automata] | None = None
         self.memory: dict[str, Tensor] = {}
         self.step = 0
         self._force(torch.arange(len(self.canvas)))
@@ -153,7 +167,9 @@ class _Denoising:
         block = self.rule.block_length or length
         starts = range(0, length, block)
         for start, num_steps in zip(starts, spread(self.rule.num_steps, len(starts)), strict=True):
-            self._block(start, min(start + block, length), max(1, num_steps))
+            end = min(start + block, length)
+            self._block(start, end, max(1, num_steps))
+            self._stop(self.watcher.block_done(self.canvas, start, end))
         return self.record.finish(
             self.policy, self.canvas, constraint=self.constraint, is_approximate=self.rule.remasks
         )
@@ -171,7 +187,14 @@ class _Denoising:
                 break
             self._one_step(rows, is_open, in_block, quota, index, num_steps)
             self.record.state(self.canvas)
+            self.watcher.wrote(self.canvas, self.step)
             self.step += 1
+
+    def _stop(self, rows: Tensor) -> None:
+        """What these rows have not written stays empty."""
+        unwritten = rows[:, None] & self.is_masked
+        self.canvas[unwritten] = self.policy.canvas.pad_id
+        self.is_masked &= ~unwritten
 
     def _one_step(
         self, rows: Tensor, is_open: Tensor, in_block: Tensor, quota: int, index: int, num_steps: int
@@ -182,10 +205,18 @@ class _Denoising:
         columns, is_asked = columns_of(is_open[rows] if self.constraint is None else self.is_masked[rows])
         logits = self.policy.logits(prompts, self.canvas[rows], columns=columns)
         self.record.count(len(rows), prompts.ids.shape[1] + self.canvas.shape[1])
-        constraint = None if self.constraint is None else self.constraint.rows(rows)
-        projection = project(constraint, logits, columns, self.canvas[rows], self.is_masked[rows], rule.temperature)
+        logits = self.watcher.logits(prompts, self.canvas[rows], columns, logits)
+        projection = project(
+            self._automata(rows),
+            logits,
+            columns,
+            self.canvas[rows],
+            self.is_masked[rows],
+            rule.temperature,
+            self.watcher.truncate,
+        )
         view = View(
-            laws=projection.laws,
+            projection=projection,
             columns=columns,
             is_open=is_asked & in_block[columns],
             quota=quota,
@@ -201,8 +232,7 @@ class _Denoising:
         row = rows[draw.row]
         self.canvas[row, draw.column] = draw.tokens
         self.is_masked[row, draw.column] = False
-        spread_out = entropy(projection.laws[chosen])
-        self.record.commit_at(row, draw.column, self.step, draw.log_probs, spread_out)
+        self.record.commit_at(row, draw.column, self.step, draw.log_probs, projection.entropy(chosen))
         if rule.remasks and index < num_steps - max(1, num_steps // 8):
             self._remask(rows, view, was_visible, in_block)
         self._force(rows)
@@ -235,14 +265,22 @@ class _Denoising:
 
     def _force(self, rows: Int[Tensor, " n"]) -> None:
         """Write the tokens that every accepted canvas has at a masked position: no draw, no forward, probability 1."""
-        if self.constraint is None:
+        automata = self._automata(rows)
+        if automata is None:
             return
-        constraint: Constraint = self.constraint.rows(rows)
-        labels = constraint.reachable(self.canvas[rows], self.is_masked[rows])
+        labels = automata.reachable(self.canvas[rows], self.is_masked[rows])
         is_forced = self.is_masked[rows] & (labels.sum(dim=-1) == 1) & ~labels[..., TEXT]
         row, column = is_forced.nonzero(as_tuple=True)
-        self.canvas[rows[row], column] = constraint.token[row, labels[row, column].long().argmax(dim=-1)]
+        self.canvas[rows[row], column] = automata.constraint.token[row, labels[row, column].long().argmax(dim=-1)]
         self.is_masked[rows[row], column] = False
+
+    def _automata(self, rows: Int[Tensor, " n"]) -> Automata | None:
+        """The automata of these rows; the last ones are kept, as rows seldom leave."""
+        if self.constraint is None:
+            return None
+        if self._last is None or not torch.equal(self._last[0], rows):
+            self._last = rows, Automata(self.constraint.rows(rows))
+        return self._last[1]
 
     def _noise(self, rows: Tensor, columns: Tensor, stream: int) -> Float[Tensor, "b n"]:
         row_ids = self.prompts.row_ids[rows][:, None].expand_as(columns)

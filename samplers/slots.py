@@ -23,10 +23,10 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.slot import feed_order
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
+from samplers._automaton import Automata
 from samplers._chunks import in_chunks
 from samplers._projection import project
 from samplers._record import Recorder, columns_of, is_finished
-from samplers._statistics import entropy, log_odds
 from samplers.grammar import constraint_of
 
 
@@ -71,9 +71,9 @@ class SlotSampler:
             columns, is_asked = columns_of(wanted if constraint is None else is_masked[rows])
             logits = policy.logits(prompts.rows(rows), canvas[rows], columns=columns, order=order[rows], cache=cache)
             record.count(len(rows), length)
-            own = None if constraint is None else constraint.rows(rows)
+            own = None if constraint is None else Automata(constraint.rows(rows))
             projection = project(own, logits, columns, canvas[rows], is_masked[rows], self.temperature)
-            odds = torch.where(is_asked, log_odds(projection.laws).sigmoid(), -1.0)
+            odds = torch.where(is_asked, projection.odds.sigmoid(), -1.0)
             confidence = torch.full((len(rows), length), -1.0).scatter(1, columns, odds)
             is_open[rows] = self._plan(confidence, is_masked[rows], is_open[rows], size)
             chosen = self._accept(confidence, is_masked[rows], is_open[rows], size).gather(1, columns) & is_asked
@@ -81,7 +81,7 @@ class SlotSampler:
             row = rows[draw.row]
             canvas[row, draw.column] = draw.tokens
             is_masked[row, draw.column] = False
-            record.commit_at(row, draw.column, step, draw.log_probs, entropy(projection.laws[chosen]))
+            record.commit_at(row, draw.column, step, draw.log_probs, projection.entropy(chosen))
             _append_finished(rank, is_open, is_masked, size, step)
             record.state(canvas, order)
             step += 1

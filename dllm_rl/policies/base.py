@@ -5,6 +5,7 @@ Legend: b rows, p prompt, l canvas, c chosen columns, v vocabulary, k views.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
@@ -66,6 +67,8 @@ class BasePolicy:
         if self.mask_id is None and self.family in ("masked", "block", "slot"):
             raise ConfigError(f"the {self.family} family needs a mask token; this tokenizer has none. Set mask_id.")
         self.vocab_size = int(model.config.vocab_size)  # type: ignore[union-attr]
+        # Stock encoders (masked language models) give every position's logits.
+        self._slices = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._banned = torch.zeros(self.vocab_size, dtype=torch.bool)
         self._banned[list(self.banned_ids)] = True
 
@@ -191,8 +194,11 @@ class BasePolicy:
         """Float32 logits of the model at positions (n,) or (b, n); stock decoders compute the union of all rows'."""
         by_row = keep.dim() == 2 and not getattr(self.model.config, "keeps_by_row", False)
         wanted = keep.unique() if by_row else keep
-        moved = {name: value.to(self.device) for name, value in {**inputs, "logits_to_keep": wanted}.items()}
-        output = self.model(**moved, **cached).logits.float()
+        moved = {name: value.to(self.device) for name, value in inputs.items()}
+        if self._slices:
+            output = self.model(**moved, logits_to_keep=wanted.to(self.device), **cached).logits.float()
+        else:
+            output = self.model(**moved, **cached).logits.index_select(1, wanted.to(self.device)).float()
         if not by_row:
             return output
         place = torch.searchsorted(wanted, keep).to(output.device)

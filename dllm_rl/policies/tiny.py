@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
@@ -116,7 +116,8 @@ def _take(x: Tensor, index: Tensor, dim: int) -> Tensor:
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Attention. In bfloat16 on a CPU the fused kernel's backward pass costs twice that of plain products."""
     if q.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        # Angles are float32: in a half-precision model they leave queries and keys so.
+        return F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v, attn_mask=mask)
     with torch.autocast("cpu", enabled=False):
         q, k, v = q.bfloat16() * q.shape[-1] ** -0.5, k.bfloat16(), v.bfloat16()
         scores = torch.matmul(q, k.transpose(-1, -2)).masked_fill(~mask, -1e4)
@@ -130,8 +131,11 @@ def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin, content], dim=-1)
 
 
-class TinyForPlans(PreTrainedModel):
-    """Language-model head over the blocks. Positions are given, never assumed, so that any feed order is possible."""
+class TinyForPlans(PreTrainedModel, GenerationMixin):
+    """Language-model head over the blocks. Positions are given, never assumed, so that any feed order is possible.
+
+    `generate` is there for `custom_generate=samplers.hf.diffusion_generate`.
+    """
 
     config_class = TinyConfig
     base_model_prefix = "tiny"

@@ -69,7 +69,7 @@ def tokenizer() -> Any:
     return train_tokenizer(PROMPTS + PLANS, 330)
 
 
-def random_policy(family: str, *, seed: int = 0, sharpness: float = 12.0) -> BasePolicy:
+def random_policy(family: str, *, seed: int = 0, sharpness: float = 12.0, canvas_length: int = 36) -> BasePolicy:
     """A policy with random weights. sharpness scales the embeddings, so that distributions are far from uniform."""
     torch.manual_seed(seed)
     words = tokenizer()
@@ -79,7 +79,7 @@ def random_policy(family: str, *, seed: int = 0, sharpness: float = 12.0) -> Bas
         intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=2,
-        num_columns=36,
+        num_columns=canvas_length,
         has_time=family == "flow",
     )
     model = TinyForPlans(config)
@@ -90,5 +90,5 @@ def random_policy(family: str, *, seed: int = 0, sharpness: float = 12.0) -> Bas
         model.embed.weight.mul_(sharpness / 3.0)
         if model.time is not None:
             model.time[-1].weight.normal_(std=0.2)
-    facts = PolicyFacts(family=family, max_prompt=96, canvas_length=36, line_width=8, slot_size=4)
+    facts = PolicyFacts(family=family, max_prompt=96, canvas_length=canvas_length, line_width=8, slot_size=4)
     return registry.get("policy", family)(model.eval(), words, facts)

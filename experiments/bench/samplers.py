@@ -1,211 +1,236 @@
-"""Samplers against two plainly written baselines: `python -m experiments.bench.samplers [--tasks N] [--repeats N] ...`.
+"""Samplers against two plainly written baselines: `python -m experiments.bench.samplers [--section NAME] [--report]`.
 
-Baselines: the textbook loop (every position of the full canvas, float64 softmax, a fixed number of steps, no early end)
-and the autoregressive policy with its key-value cache. Arms take turns in one process on one thread, in processor time;
-medians over the repeats. `right` is the share of plans that score 1 without a browser (`Environment.score`), `grounds`
-the share that parse and act on the page. `random` rows are models of about 20 million parameters with random weights:
-their text means nothing, their times do. Figures for a report need an idle machine.
+Sections: `trained` (the shipped policies on real tasks) and `V=512`, `V=8192`, `V=32768` (20 million random parameters,
+64 columns behind random prompts of 24, 128 and 256 tokens; EOS banned, so that all arms write equally much). Arms take
+turns on one thread; seconds are processor time, medians. Every measurement is kept at once: a section that was cut off
+goes on where it stopped. `--report` writes the table and the plot. Run it on an idle machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
-from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
-from dllm_rl.policies.loading import load_policy
-from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
-from dllm_rl.rollout import prompts_for
-from dllm_rl.tasks import Page
-from dllm_rl.testing.sampler import is_grounded
+from dllm_rl.policies.loading import CHECKPOINTS, load_policy
 from dllm_rl.types import Prompts
-from experiments.components import build_session
-from experiments.config import load_preset
+from experiments.bench.arms import Arm, Ledger, Written, median_of, random_policy, sampler_arm, take_turns, textbook_arm
+from experiments.bench.plans import Sheet, decode, sheet
 
-RULES: dict[str, dict[str, Any]] = {
-    "low_confidence": {},
-    "low_confidence, 32 steps": {"num_steps": 32},
-    "threshold": {},
-    "factor": {},
-    "entropy_bound": {},
-    "klass": {},
+RULES: dict[str, tuple[str, dict[str, Any]]] = {
+    "low_confidence": ("low_confidence", {}),
+    "low_confidence, 32 steps": ("low_confidence", {"num_steps": 32}),
+    "threshold .9": ("threshold", {}),
+    "threshold .97": ("threshold", {"threshold": 0.97}),
+    "factor": ("factor", {}),
+    "entropy_bound": ("entropy_bound", {}),
+    "klass": ("klass", {}),
 }
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "slot": ("slots", {"slot_threshold": 0.95, "token_threshold": 0.98}),
+    "flow": ("flow_exact", {"num_steps": 16}),
+    "block": ("block", {}),
+}
+RANDOM_RULES = {
+    "low_confidence": ("low_confidence", {"num_steps": 64}),
+    "low_confidence, 8 steps": ("low_confidence", {"num_steps": 8}),
+    "threshold .9": ("threshold", {}),
+}
+PROMPTS = {512: 24, 8192: 128, 32768: 256}
+COLUMNS = 64
+COLUMN_NAMES = (
+    "arm", "right", "parses", "acts on the page", "NFE", "token-forwards a plan", "tokens/s", "ms a plan", "x textbook"
+)  # fmt: skip
+HEAD = """# Samplers measured
+
+By `python -m experiments.bench.samplers`: one thread, arms in turns, processor time, medians. `right` is the share of
+plans equal to the gold plan, `NFE` the model calls a batch, `x textbook` the speed against the textbook loop; arms that
+wrote its very tokens say so. Random rows have no text worth judging.
+
+![plans equal to gold against time a plan](images/samplers_pareto.png)
+"""
 
 
-@dataclass(slots=True, kw_only=True)
-class Arm:
-    """One way to write plans, and what was seen of it."""
-
-    name: str
-    policy: BasePolicy
-    write: Callable[[Prompts, int], tuple[Tensor, int, int]]
-    seconds: list[float] = field(default_factory=list)
-    nfe: int = 0
-    token_forwards: int = 0
-    ids: Tensor | None = None
-
-
-@torch.no_grad()
-def textbook(policy: BasePolicy, prompts: Prompts, num_steps: int) -> tuple[Tensor, int, int]:
-    """Greedy low-confidence decoding as papers print it: no slicing, no early end, float64 over the vocabulary."""
-    canvas = policy.empty_canvas(len(prompts.ids))
-    length = canvas.shape[1]
-    for step in range(num_steps):
-        quota = length // num_steps + (step < length % num_steps)
-        probability, token = policy.logits(prompts, canvas).double().softmax(dim=-1).max(dim=-1)
-        confidence = probability.masked_fill(canvas != policy.mask_id, -1.0)
-        chosen = confidence.topk(quota, dim=1).indices
-        canvas.scatter_(1, chosen, token.gather(1, chosen))
-    return policy.canvas.close(canvas), num_steps, num_steps * prompts.ids.numel() + num_steps * canvas.numel()
-
-
-def sampler_arm(name: str, sampler: str, policy: BasePolicy, **options: Any) -> Arm:
-    """An arm of a registered sampler, greedy."""
-    instance = registry.get("sampler", sampler)(temperature=0.0, **options)
-
-    def write(prompts: Prompts, seed: int) -> tuple[Tensor, int, int]:
-        out = instance.generate(policy, prompts, seed=seed)
-        return out.ids, out.nfe, out.token_forwards
-
-    return Arm(name=name, policy=policy, write=write)
-
-
-def random_model(vocabulary: int, tokenizer: Any, facts: PolicyFacts, family: str) -> BasePolicy:
-    """About 20 million parameters in the blocks, whatever the vocabulary."""
-    torch.manual_seed(0)
-    config = TinyConfig(
-        vocab_size=max(vocabulary, len(tokenizer)),
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=11,
-        num_attention_heads=6,
-        num_columns=facts.canvas_length,
-    )
-    model = TinyForPlans(config).eval()
-    return registry.get("policy", family)(model, tokenizer, replace(facts, family=family))  # type: ignore[arg-type]
-
-
-def arms_of(masked: BasePolicy, autoregressive: BasePolicy, *, has_grammar: bool) -> list[Arm]:
-    """Both baselines and all rules, each rule also under the grammar."""
-    length = masked.facts.canvas_length
+def trained_arms(tasks: Sheet) -> list[Arm]:
+    """The shipped policies: both baselines, every rule with and without the grammar, and the other families."""
+    masked, ar = load_policy("builtin:masked"), load_policy("builtin:autoregressive")
+    prompts, length = tasks.prompts(masked), masked.facts.canvas_length
     arms = [
-        Arm(name="textbook loop", policy=masked, write=lambda prompts, _: textbook(masked, prompts, length)),
-        sampler_arm("ar with cache", "ar", autoregressive),
+        textbook_arm(masked, prompts),
+        sampler_arm("ar with cache", ar, prompts, "ar"),
+        sampler_arm("ar with cache + grammar", ar, prompts, "ar", grammar=True),
     ]
-    for name, options in RULES.items():
+    for name, (rule, options) in RULES.items():
         settings = {"num_steps": length, **options}
-        rule = name.split(",")[0]
-        arms.append(sampler_arm(name, rule, masked, **settings))
-        if has_grammar:
-            arms.append(sampler_arm(f"{name} + grammar", rule, masked, grammar=True, **settings))
+        arms.append(sampler_arm(name, masked, prompts, rule, **settings))
+        arms.append(sampler_arm(f"{name} + grammar", masked, prompts, rule, grammar=True, **settings))
+    for family, (sampler, options) in OTHERS.items():
+        if (CHECKPOINTS / family).is_dir():
+            arms.append(
+                sampler_arm(f"{family}: {sampler}", load_policy(f"builtin:{family}"), prompts, sampler, **options)
+            )
     return arms
 
 
-def measure(arms: list[Arm], prompts: Callable[[BasePolicy], Prompts], repeats: int) -> None:
-    """Arms take turns; the first round warms up and is not counted."""
-    for turn in range(repeats + 1):
-        for arm in arms:
-            inputs = prompts(arm.policy)
-            started = time.process_time()
-            arm.ids, arm.nfe, arm.token_forwards = arm.write(inputs, 0)
-            if turn:
-                arm.seconds.append(time.process_time() - started)
+def random_arms(vocabulary: int, batch: int) -> list[Arm]:
+    """Random weights: their text means nothing, their times do."""
+    words = PreTrainedTokenizerFast.from_pretrained(CHECKPOINTS / "masked")
+    facts = PolicyFacts(family="masked", max_prompt=512, canvas_length=COLUMNS, mask_id=min(2, vocabulary - 1))
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, PROMPTS[vocabulary])
+    ids = torch.randint(10, vocabulary, shape, generator=generator)
+    prompts = Prompts(ids=ids, mask=torch.ones_like(ids, dtype=torch.bool), row_ids=torch.arange(batch))
+    masked, ar = (
+        random_policy(family, words, facts, vocabulary, has_end=False) for family in ("masked", "autoregressive")
+    )
+    arms = [textbook_arm(masked, prompts), sampler_arm("ar with cache", ar, prompts, "ar")]
+    return arms + [
+        sampler_arm(name, masked, prompts, rule, **options) for name, (rule, options) in RANDOM_RULES.items()
+    ]
 
 
-def rows_of(
-    arms: list[Arm], label: str, batch: int, pages: list[Page], right: Callable[[list[str]], float]
-) -> list[Any]:
-    """One record an arm; the ratio is to the textbook loop."""
-    base = statistics.median(arms[0].seconds)
-    rows = []
-    for arm in arms:
-        assert arm.ids is not None
-        plans = [arm.policy.canvas.decode(ids) for ids in arm.ids]
-        tokens = int(arm.policy.canvas.scored(arm.ids).sum())
-        seconds = statistics.median(arm.seconds)
-        rows.append(
-            {
-                "model": label,
-                "batch": batch,
-                "arm": arm.name,
-                "nfe": arm.nfe,
-                "token_forwards": arm.token_forwards,
-                "ms_a_plan": round(1000 * seconds / batch, 1),
-                "tokens_a_second": round(tokens / seconds, 1),
-                "times_textbook": round(base / seconds, 2),
-                "grounds": sum(map(is_grounded, pages, plans)) / batch,
-                "right": right(plans),
-            }
+def note_of(batch: int, tasks: Sheet | None, policy: BasePolicy, out: Written) -> dict[str, Any]:
+    """What an arm wrote; `right` is equality with the gold plan."""
+    note: dict[str, Any] = {
+        "batch": batch,
+        "nfe": out.nfe,
+        "token_forwards": out.token_forwards,
+        "tokens": int(policy.canvas.scored(out.ids).sum()),
+        "ids": hash(tuple(out.ids.flatten().tolist())),
+    }
+    if tasks is not None:
+        plans = decode(policy, out.ids)
+        note |= {"right": sum(tasks.equal(plans)), "parsed": sum(tasks.parsed(plans)), "of": len(plans)}
+        note |= {"grounded": sum(tasks.grounded(plans))}
+    return note
+
+
+def run_section(section: str, batch: int, given: argparse.Namespace) -> None:
+    """Measure one section at one batch size."""
+    ledger = Ledger(given.out / "samplers.json")
+    if section != "trained":
+        arms = random_arms(int(section.removeprefix("V=")), batch)
+        take_turns(
+            arms, ledger, f"{section} | {batch}", given.repeats, lambda arm, out: note_of(batch, None, arm.policy, out)
         )
-        print("  ".join(f"{value}" for value in rows[-1].values()), flush=True)
-    same = torch.equal(arms[0].ids, arms[2].ids) if arms[0].ids is not None and arms[2].ids is not None else False
-    print(f"{label}, batch {batch}: low_confidence writes the textbook loop's tokens: {same}")
-    return rows
+        return
+    tasks = sheet(given.tasks)
+    for start in range(0, given.tasks, batch):
+        part = tasks.part(start, min(start + batch, given.tasks))
+        take_turns(
+            trained_arms(part),
+            ledger,
+            f"trained | {batch} | {start}",
+            given.repeats,
+            lambda arm, out, part=part: note_of(len(part), part, arm.policy, out),
+        )
 
 
-def plot(rows: list[Any], path: Path) -> None:
-    """Share of right plans against time a plan, for the trained policies."""
+def rows_of(ledger: Ledger) -> list[dict[str, Any]]:
+    """One row a section, batch size and arm: sums of medians over the tasks' parts."""
+    rows: dict[tuple[str, int, str], dict[str, Any]] = {}
+    for key, entry in ledger.load().items():
+        section, batch, *_, arm = key.split(" | ")
+        row = rows.setdefault((section, int(batch), arm), {"runs": 0, "seconds": 0.0, "plans": 0})
+        row["seconds"] += median_of(entry)
+        row["runs"] += 1
+        row["plans"] += entry["batch"]
+        row["repeats"] = min(row.get("repeats", 1 << 30), len(entry["seconds"]))
+        for name in ("nfe", "token_forwards", "tokens", "right", "parsed", "grounded", "of"):
+            row[name] = row.get(name, 0) + entry.get(name, 0)
+        row["ids"] = (*row.get("ids", ()), entry["ids"])
+    return [{"section": key[0], "batch": key[1], "arm": key[2], **row} for key, row in rows.items()]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown, a part a section and batch size."""
+    lines: list[str] = []
+    for section, batch in dict.fromkeys((row["section"], row["batch"]) for row in rows):
+        mine = [row for row in rows if (row["section"], row["batch"]) == (section, batch)]
+        base = {row["arm"]: row for row in mine}.get("textbook loop")
+        first = mine[0]
+        lines += [f"\n### {section}, batch {batch}: {first['plans']} plans, medians of {first['repeats']}\n"]
+        lines += [f"| {' | '.join(COLUMN_NAMES)} |", "|---" * len(COLUMN_NAMES) + "|"]
+        for row in mine:
+            share = [
+                f"{100 * row[name] / row['of']:.1f} %" if row["of"] else "" for name in ("right", "parsed", "grounded")
+            ]
+            speed = base["seconds"] / base["plans"] / (row["seconds"] / row["plans"]) if base else float("nan")
+            same = " (same tokens)" if base and row is not base and row["ids"] == base["ids"] else ""
+            cells = [
+                row["arm"] + same,
+                *share,
+                f"{row['nfe'] / row['runs']:.1f}",
+                f"{row['token_forwards'] / row['plans']:.0f}",
+                f"{row['tokens'] / row['seconds']:.0f}",
+                f"{1000 * row['seconds'] / row['plans']:.1f}",
+                f"{speed:.2f}",
+            ]
+            lines += ["| " + " | ".join(cells) + " |"]
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Share of right plans against time a plan, for the trained policies; the line joins what nothing beats."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for row in rows:
-        if row["model"] == "builtin":
-            axis.plot(row["ms_a_plan"], 100 * row["right"], "o" if row["batch"] == 1 else "s", color="#3b6ea5")
-            axis.annotate(f"{row['arm']} ({row['batch']})", (row["ms_a_plan"], 100 * row["right"]), fontsize=7)
-    axis.set(xlabel="processor time a plan (ms, one thread)", ylabel="plans that score 1 (%)", xscale="log")
-    figure.savefig(path, dpi=150)
+    batches = sorted({row["batch"] for row in rows if row["section"] == "trained"})
+    figure, axes = pyplot.subplots(1, len(batches) or 1, figsize=(6.5 * (len(batches) or 1), 4.5), squeeze=False)
+    for axis, batch in zip(axes[0], batches, strict=False):
+        points = [
+            (1000 * row["seconds"] / row["plans"], 100 * row["right"] / row["of"], row["arm"])
+            for row in rows
+            if row["section"] == "trained" and row["batch"] == batch
+        ]
+        front = [point for point in points if not any(p[0] < point[0] and p[1] >= point[1] for p in points)]
+        axis.plot([p[0] for p in sorted(front)], [p[1] for p in sorted(front)], color="#b0b0b0", zorder=0)
+        for ms, right, name in points:
+            axis.plot(ms, right, "s" if "grammar" in name else "o", color="#b5482a" if "grammar" in name else "#3b6ea5")
+            axis.annotate(name, (ms, right), fontsize=6, xytext=(3, 3), textcoords="offset points")
+        axis.set(
+            xlabel="processor time a plan (ms, one thread)",
+            ylabel="plans equal to gold (%)",
+            xscale="log",
+            title=f"batch {batch}",
+        )
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=140)
+
+
+def report(given: argparse.Namespace) -> None:
+    """Table and plot of what has been measured."""
+    rows = rows_of(Ledger(given.out / "samplers.json"))
+    given.docs.mkdir(parents=True, exist_ok=True)
+    (given.docs / "bench_samplers.md").write_text(HEAD + table(rows))
+    plot(rows, given.docs / "images" / "samplers_pareto.png")
+    print(f"wrote {given.docs}/bench_samplers.md and images/samplers_pareto.png")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sections = ["trained", *(f"V={size}" for size in PROMPTS)]
+    parser.add_argument("--section", choices=sections, action="append", help="default: all")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--vocabularies", type=int, nargs="*", default=[512, 8192, 32768])
+    parser.add_argument("--tasks", type=int, default=48, help="tasks of the trained section")
     parser.add_argument("--out", type=Path, default=Path("runs/bench_samplers"))
+    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--report", action="store_true", help="only write the table and the plot of what is measured")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    given.out.mkdir(parents=True, exist_ok=True)
-    rows: list[Any] = []
-    with build_session(load_preset("grid16").environment) as session:
-        for batch in given.batches:
-            tasks = list(session.tasks("val"))[:batch]
-            pages = list(session.observe_many(tasks))
-
-            def prompts(policy: BasePolicy, tasks: list[Any] = tasks) -> Prompts:
-                return prompts_for(policy, session, tasks, range(len(tasks)))
-
-            def right(plans: list[str], tasks: list[Any] = tasks) -> float:
-                return sum(score == 1.0 for score in session.score_many(list(zip(tasks, plans, strict=True)))) / len(
-                    plans
-                )
-
-            masked, autoregressive = load_policy("builtin:masked"), load_policy("builtin:autoregressive")
-            models = [("builtin", masked, autoregressive)]
-            for size in given.vocabularies:
-                pair = [
-                    random_model(size, masked.tokenizer, masked.facts, name) for name in ("masked", "autoregressive")
-                ]
-                models.append((f"random V={pair[0].vocab_size}", pair[0], pair[1]))
-            for label, diffusion, twin in models:
-                arms = arms_of(diffusion, twin, has_grammar=True)
-                measure(arms, prompts, given.repeats)
-                rows += rows_of(arms, label, batch, pages, right)
-    (given.out / "samplers.json").write_text(json.dumps(rows, indent=1))
-    plot(rows, given.out / "samplers.png")
-    print(f"wrote {given.out}/samplers.json and samplers.png")
+    if not given.report:
+        for section in given.section or sections:
+            for batch in given.batches:
+                run_section(section, batch, given)
+    report(given)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,13 @@ def test_every_plan_parses_and_grounds_from_random_weights(tiny_policies, name, 
     assert not torch.isin(out.ids, torch.tensor(policy.banned_ids[:1])).any()
 
 
+@pytest.mark.parametrize(("length", "name", "family"), [(64, "threshold", "masked"), (128, "slots", "slot")])
+def test_longer_canvases_and_larger_batches(length, name, family):
+    policy = random_policy(family, seed=5, sharpness=60.0, canvas_length=length)
+    out = generate(policy, name, range(32))
+    assert all(is_grounded(PAGES[row % 3], policy.canvas.decode(out.ids[row])) for row in range(32))
+
+
 def test_blocks_and_sharp_weights_keep_the_guarantee():
     policy = random_policy("masked", seed=7, sharpness=200.0)
     out = generate(policy, "low_confidence", range(6), num_steps=9, block_length=10)

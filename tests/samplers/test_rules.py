@@ -11,6 +11,7 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.testing.policies import prompts_of
 from samplers._noise import uniform_at
+from samplers._projection import Free
 from samplers.loop import View, spread
 
 
@@ -25,7 +26,7 @@ def view(seed=0, *, quota=3, step=0, num_steps=4, scale=4.0, rows=5, columns=7):
         return uniform_at(seed, ids.flatten(), column.flatten(), step, stream).reshape(column.shape)
 
     return View(
-        laws=laws,
+        projection=Free(laws, torch.arange(columns).expand(rows, -1), 1.0),
         columns=torch.arange(columns).expand(rows, -1),
         is_open=is_open,
         quota=quota,
@@ -94,9 +95,8 @@ def test_factor_stops_before_the_first_failure(seed):
 def test_factor_excludes_the_first_failing_token():
     """Confidences .9 and .1: one token, not two (a bug of public implementations)."""
     here = view()
-    here.laws = torch.log(torch.tensor([[[0.9, 0.1], [0.1, 0.9]]]))
-    here.laws[0, 1] = torch.log(torch.tensor([0.55, 0.45]))
     here.is_open, here.columns = torch.ones(1, 2, dtype=torch.bool), torch.arange(2)[None]
+    here.projection = Free(torch.log(torch.tensor([[[0.9, 0.1], [0.55, 0.45]]])), here.columns, 1.0)
     assert choose("factor", here, factor=1.0).sum() == 1
 
 

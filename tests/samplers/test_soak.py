@@ -1,4 +1,4 @@
-"""Ten thousand and more random-weight completions under the grammar, over all samplers and several sets of weights."""
+"""Ten thousand and more random-weight completions under the grammar: all samplers, batches, lengths, weights."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from dllm_rl.testing.sampler import is_grounded
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(14400)]
 
-ROWS, WEIGHTS = 32, 16
+LENGTHS, BATCHES, WEIGHTS = (36, 64, 128), (1, 8, 32), 4
+CASES = [(name, family) for name, cls in registry.items("sampler") for family in cls.families]
 
 
-def test_every_completion_parses_and_grounds():
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_every_completion_parses_and_grounds(name, family):
     started, total, wrong = time.process_time(), 0, []
-    for name, cls in registry.items("sampler"):
-        for family in cls.families:
-            for seed in range(WEIGHTS):
-                policy = random_policy(family, seed=seed, sharpness=(0.5, 12.0, 200.0)[seed % 3])
+    for length in LENGTHS:
+        for seed in range(WEIGHTS):
+            policy = random_policy(
+                family, seed=seed, sharpness=(0.5, 12.0, 60.0, 200.0)[seed % 4], canvas_length=length
+            )
+            for rows in BATCHES:
                 for temperature in (0.0, 1.0):
-                    sampler = cls(temperature=temperature, grammar=True)
-                    out = sampler.generate(policy, prompts_of(policy, range(ROWS)), seed=seed)
+                    sampler = registry.get("sampler", name)(temperature=temperature, grammar=True)
+                    out = sampler.generate(policy, prompts_of(policy, range(rows)), seed=seed)
                     plans = [policy.canvas.decode(ids) for ids in out.ids]
-                    wrong += [
-                        (name, seed, temperature, plan)
-                        for row, plan in enumerate(plans)
-                        if not is_grounded(PAGES[row % 3], plan)
-                    ]
+                    wrong += [plan for row, plan in enumerate(plans) if not is_grounded(PAGES[row % 3], plan)]
                     total += len(plans)
-    print(f"{total} completions, {len(wrong)} wrong, {time.process_time() - started:.0f} s of processor time")
-    assert total >= 10_000
+    seconds = time.process_time() - started
+    print(f"{name} on {family}: {total} completions, {len(wrong)} wrong, {seconds:.0f} s of processor time", flush=True)
+    assert total * len(CASES) >= 10_000
     assert not wrong

@@ -1,0 +1,115 @@
+"""Which of transformers' logits processors and stopping criteria mean anything on a canvas, and how they are applied.
+
+Left to right, a processor sees the tokens before one position. On a canvas there is no such prefix: what is stateless
+is applied at every asked position, what truncates a law is applied where a token is drawn (ranks stay those of the
+whole law), the temperature goes to the sampler, and what counts or remembers is refused by name.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import (
+    EosTokenCriteria,
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    InfNanRemoveLogitsProcessor,
+    LogitNormalization,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    MinPLogitsWarper,
+    StoppingCriteriaList,
+    SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
+from transformers.generation.logits_process import TopHLogitsWarper
+
+from dllm_rl.errors import ConfigError
+
+_AT_THE_DRAW = (
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TopHLogitsWarper,
+    MinPLogitsWarper,
+    TypicalLogitsWarper,
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+)
+_EVERYWHERE = (SuppressTokensLogitsProcessor, InfNanRemoveLogitsProcessor)
+_OF_THE_LOOP = (MaxLengthCriteria, EosTokenCriteria)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processors:
+    """everywhere: on the logits of every asked position. at_draw: on the tempered law of a position that is written."""
+
+    temperature: float
+    everywhere: tuple[Any, ...]
+    at_draw: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, prepared: LogitsProcessorList, *, do_sample: bool) -> Processors:
+        """Sort what `generate` has prepared. Raises ConfigError for processors that need a prefix.
+
+        Classes of other packages are taken as stateless: they are called once a step, one row of scores a position.
+        """
+        temperatures = [item.temperature for item in prepared if isinstance(item, TemperatureLogitsWarper)]
+        everywhere, at_draw = [], []
+        for item in prepared:
+            if isinstance(item, _AT_THE_DRAW):
+                at_draw.append(item)
+            elif isinstance(item, (TemperatureLogitsWarper, LogitNormalization)):
+                continue
+            elif isinstance(item, _EVERYWHERE) or not type(item).__module__.startswith("transformers."):
+                everywhere.append(item)
+            else:
+                raise ConfigError(
+                    f"{type(item).__name__} follows the tokens left of a position, and on a canvas tokens are written "
+                    "in any order. Take it away, or pass a processor of your own that is stateless."
+                )
+        return cls(
+            temperature=float(math.prod(temperatures)) if do_sample else 0.0,
+            everywhere=tuple(everywhere),
+            at_draw=tuple(at_draw),
+        )
+
+    def refuse_under_grammar(self) -> None:
+        """Raise ConfigError if there are any: a banned token could be the only one that the grammar has left."""
+        given = [type(item).__name__ for item in (*self.everywhere, *self.at_draw)]
+        if given:
+            raise ConfigError(
+                f"under the grammar no token may be banned, and {', '.join(given)} may do so. Without them (top_k=0, "
+                "top_p=1.0), or without grammar=True."
+            )
+
+    def process(self, prefix: Int[Tensor, "b t"], logits: Float[Tensor, "b n v"]) -> Float[Tensor, "b n v"]:
+        """Apply what applies everywhere; each position is a row of its own, with the whole canvas as its prefix."""
+        if not self.everywhere:
+            return logits
+        scores = logits.flatten(0, 1)
+        prefix = prefix.repeat_interleave(logits.shape[1], dim=0)
+        for item in self.everywhere:
+            scores = item(prefix, scores)
+        return scores.unflatten(0, logits.shape[:2])
+
+    def truncate(self, laws: Float[Tensor, "m v"]) -> Float[Tensor, "m v"]:
+        """Apply what shortens a law, in the order given."""
+        none = torch.empty(len(laws), 0, dtype=torch.long)
+        for item in self.at_draw:
+            laws = item(none, laws)
+        return laws
+
+
+def own_criteria(prepared: StoppingCriteriaList) -> StoppingCriteriaList:
+    """Without those that the loop already is: a canvas has its full length from the start, and its last column says
+    nothing of whether a row has ended.
+    """
+    return StoppingCriteriaList([item for item in prepared if not isinstance(item, _OF_THE_LOOP)])

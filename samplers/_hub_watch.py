@@ -1,0 +1,72 @@
+"""What one call of `generate` brought along, at work inside the loop: processors, criteria, a streamer, a callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from transformers import StoppingCriteriaList
+
+from dllm_rl.types import Prompts
+from samplers._hub_processors import Processors
+from samplers._watcher import Watcher
+
+
+class Watch(Watcher):
+    """Processors, criteria, streamer and callback of one call."""
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: Prompts,
+        processors: Processors,
+        criteria: StoppingCriteriaList,
+        streamer: Any,
+    ) -> None:
+        self.model, self.prompts, self.processors = model, prompts, processors
+        self.criteria, self.streamer = criteria, streamer
+        self.callback: Callable[[Any, int, Tensor], None] | None = None
+        self.stopped = torch.zeros(len(prompts.ids), dtype=torch.bool)
+        self.law: Tensor | None = None
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything of it acts inside the loop."""
+        acts = self.processors.everywhere or self.processors.at_draw or self.criteria or self.callback
+        return bool(acts) or self.streamer is not None
+
+    def logits(self, prompts: Prompts, canvas: Tensor, columns: Tensor, logits: Tensor) -> Tensor:
+        """Processors, with prompt and canvas as their prefix."""
+        processed = self.processors.process(torch.cat([prompts.ids, canvas], dim=1), logits)
+        if getattr(self.streamer, "_takes_logits", False):
+            self._keep_law(canvas, columns, processed)
+        return processed
+
+    def _keep_law(self, canvas: Tensor, columns: Tensor, logits: Tensor) -> None:
+        """Logits of the whole canvas for a streamer that wants them: certain where a token stands."""
+        full = torch.full((*canvas.shape, logits.shape[-1]), -torch.inf).scatter(2, canvas[..., None], 0.0)
+        self.law = full.scatter(1, columns[..., None].expand_as(logits), logits)
+
+    def truncate(self, laws: Tensor) -> Tensor:
+        """Top-k, top-p and their kind."""
+        return self.processors.truncate(laws)
+
+    def wrote(self, canvas: Tensor, step: int) -> None:
+        """Show the draft."""
+        if hasattr(self.streamer, "put_draft"):
+            is_law = getattr(self.streamer, "_takes_logits", False)
+            self.streamer.put_draft(**({"logits": self.law} if is_law else {"value": canvas.clone()}))
+        if self.callback is not None:
+            self.callback(self.model, step, canvas.clone())
+
+    def block_done(self, canvas: Tensor, start: int, end: int) -> Bool[Tensor, " b"]:
+        """Stream the block, and ask the criteria about the prefix that is final now."""
+        if self.streamer is not None:
+            self.streamer.put(canvas[:, start:end].clone())
+        if self.criteria and end < canvas.shape[1]:
+            prefix = torch.cat([self.prompts.ids, canvas[:, :end]], dim=1)
+            self.stopped |= self.criteria(prefix, None).cpu()  # type: ignore[arg-type]
+        return self.stopped

@@ -1,0 +1,383 @@
+"""transformers' own `generate` runs our loop, and each trap of its conventions is handled or refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    GenerationMixin,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextDiffusionStreamer,
+)
+
+from dllm_rl import registry
+from dllm_rl.errors import ConfigError
+from dllm_rl.policies.base import PolicyFacts
+from dllm_rl.policies.loading import load_policy
+from dllm_rl.testing.policies import PAGES, prompts_of
+from dllm_rl.testing.sampler import is_grounded
+from samplers.hf import diffusion_generate
+
+MASK, EOS, PAD = 3, 2, 0
+
+
+def decoder(**settings):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=50, eos_token_id=EOS, pad_token_id=PAD, bos_token_id=1, **sizes, **settings)
+    config.is_causal = False
+    config.mask_token_id = MASK
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(40)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return decoder()
+
+
+IDS = torch.tensor([[0, 0, 5, 6, 7], [8, 9, 10, 11, 12]])
+PADDED = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
+
+
+def generate(model, ids=IDS[1:], **options):
+    settings = {"max_new_tokens": 12, "sampler": "entropy_bound", **options}
+    return model.generate(ids, custom_generate=diffusion_generate, **settings)
+
+
+class Drafts:
+    """A streamer that keeps what it is given."""
+
+    def __init__(self, takes_logits=False):
+        self.puts, self.drafts, self.ended, self._takes_logits = [], [], False, takes_logits
+
+    def put(self, value):
+        self.puts.append(value)
+
+    def put_draft(self, value=None, logits=None):
+        self.drafts.append(value if logits is None else logits)
+
+    def end(self):
+        self.ended = True
+
+
+def test_a_built_in_policy_writes_what_its_sampler_writes():
+    policy = load_policy("builtin:masked")
+    rule = registry.get("sampler", "entropy_bound")(temperature=0.0, block_length=32)
+    prompts = policy.prompts(["task: Name: Anna\npage 1: Join\np1.e1 Name : text\n", "task: Town: Rome\n"], range(2))
+    expected = rule.generate(policy, prompts, seed=0)
+    out = policy.model.generate(
+        prompts.ids,
+        attention_mask=prompts.mask.long(),
+        custom_generate=diffusion_generate,
+        sampler="entropy_bound",
+        block_length=32,
+        return_dict_in_generate=True,
+    )
+    assert torch.equal(out.sequences, torch.cat([prompts.ids, expected.ids], dim=1))
+    assert out.nfe <= expected.nfe * 2 and out.finish_reason == ("eos", "eos")
+
+
+@pytest.mark.parametrize("family", ["masked", "slot", "flow", "autoregressive"])
+def test_every_family_writes_under_the_grammar(tiny_policies, family):
+    policy = tiny_policies[family]
+    prompts = prompts_of(policy, range(3))
+    sequences = policy.model.generate(
+        prompts.ids,
+        attention_mask=prompts.mask.long(),
+        custom_generate=diffusion_generate,
+        policy=policy,
+        grammar=True,
+        pages=PAGES,
+    )
+    plans = [policy.canvas.decode(row) for row in sequences[:, prompts.ids.shape[1] :]]
+    assert all(is_grounded(page, plan) for page, plan in zip(PAGES, plans, strict=True)), plans
+
+
+def test_the_hook_equals_the_direct_call(model):
+    kwargs = {"seed": 4, "sampler_config": {"gamma": 0.3}, "block_length": 5}
+    through = generate(model, IDS, attention_mask=PADDED, do_sample=True, temperature=0.7, top_k=0, **kwargs)
+    config = model.generation_config.__class__(
+        do_sample=True, temperature=0.7, max_new_tokens=12, eos_token_id=EOS, pad_token_id=PAD
+    )
+    from transformers import TemperatureLogitsWarper
+
+    processors, none = LogitsProcessorList([TemperatureLogitsWarper(0.7)]), StoppingCriteriaList()
+    direct = diffusion_generate(
+        model, IDS, processors, none, config, sampler="entropy_bound", attention_mask=PADDED, **kwargs
+    )
+    assert torch.equal(through, direct)
+    assert through.shape == (2, 5 + 12) and not (through[:, 5:] == MASK).any()
+    assert torch.equal(through[:, :5], IDS)
+
+
+def test_padding_on_the_left_changes_nothing(model):
+    alone = generate(model, IDS[:1, 2:])
+    padded = generate(model, IDS, attention_mask=PADDED)
+    assert torch.equal(alone[0, 3:], padded[0, 5:])
+
+
+def test_padding_on_the_right_is_refused(model):
+    with pytest.raises(ConfigError, match="on the left"):
+        generate(model, IDS, attention_mask=PADDED.flip(1))
+
+
+def test_a_mask_in_the_prompt_is_left_alone(model):
+    ids = torch.tensor([[8, MASK, 10, MASK]])
+    out = generate(model, ids)
+    assert torch.equal(out[:, :4], ids) and not (out[:, 4:] == MASK).any()
+
+
+def test_an_encoder_writes_directly_and_through_generate():
+    class BertForDiffusion(BertForMaskedLM, GenerationMixin):
+        pass
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        pad_token_id=PAD,
+    )
+    model = BertForDiffusion(config).eval()
+    out = generate(model, eos_token_id=EOS, mask_token_id=MASK)
+    given = model.generation_config.__class__(max_new_tokens=12, eos_token_id=EOS, pad_token_id=PAD)
+    rest = LogitsProcessorList(), StoppingCriteriaList(), given
+    direct = diffusion_generate(model, IDS[1:], *rest, sampler="entropy_bound", mask_token_id=MASK)
+    assert torch.equal(out, direct) and out.shape == (1, 17) and not (out == MASK).any()
+
+
+def test_lengths(model):
+    assert generate(model, max_new_tokens=7).shape[1] == 5 + 7
+    assert generate(model, max_new_tokens=None, max_length=25 - 8).shape[1] == 17
+    with pytest.warns(UserWarning, match="model-agnostic default"):
+        assert generate(model, max_new_tokens=None, block_length=64, threshold=None).shape[1] == 5 + 128
+
+
+def test_a_canvas_longer_than_the_model_knows_is_refused(tiny_policies):
+    policy = tiny_policies["masked"]
+    policy.model.config.policy = policy.facts.to_dict()
+    with pytest.raises(ConfigError, match="has 36 columns"):
+        policy.model.generate(
+            IDS[1:], custom_generate=diffusion_generate, max_new_tokens=40, mask_token_id=2, eos_token_id=1
+        )
+
+
+def test_the_temperature_acts_once(model):
+    """As a field, as a processor of the caller's, and as both halves of it: the same text."""
+    from transformers import TemperatureLogitsWarper
+
+    def text(temperature, *processors):
+        given = LogitsProcessorList([TemperatureLogitsWarper(value) for value in processors])
+        return generate(
+            model, do_sample=True, temperature=temperature, top_k=0, logits_processor=given, sampler="random"
+        )
+
+    assert torch.equal(text(0.25), text(1.0, 0.25)) and torch.equal(text(0.25), text(0.5, 0.5))
+    assert not torch.equal(text(0.25), text(2.5))
+
+
+def test_greedy_ignores_the_temperature(model):
+    assert torch.equal(generate(model), generate(model, do_sample=False, sampler_config={"gamma": 0.1}))
+
+
+def test_top_k_acts_at_the_draw_and_leaves_the_ranks(model):
+    """top_k=1 draws each position's best token, in the order of the whole laws: the greedy text."""
+    sampled = generate(model, do_sample=True, top_k=1, sampler="low_confidence", max_denoising_steps=12)
+    assert torch.equal(sampled, generate(model, sampler="low_confidence", max_denoising_steps=12))
+
+
+def test_min_p_and_suppressed_tokens(model):
+    narrow = generate(model, do_sample=True, top_k=0, min_p=1.0, sampler="margin", max_denoising_steps=12)
+    greedy = generate(model, sampler="margin", max_denoising_steps=12)
+    assert torch.equal(narrow, greedy)
+    banned = greedy[0, 5:].unique().tolist()
+    without = generate(model, suppress_tokens=banned, sampler="margin")
+    assert not torch.isin(without[0, 5:], torch.tensor([token for token in banned if token != PAD])).any()
+
+
+class Shift(LogitsProcessor):
+    """Stateless, and of the caller's own: one token is made certain."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def __call__(self, input_ids, scores):
+        self.shapes.append((tuple(input_ids.shape), tuple(scores.shape)))
+        scores = scores.clone()
+        scores[:, 17] += 1e4
+        return scores
+
+
+def test_a_processor_of_the_callers_sees_one_row_a_position(model):
+    shift = Shift()
+    out = generate(model, IDS, attention_mask=PADDED, logits_processor=LogitsProcessorList([shift]))
+    assert (out[:, 5:] == 17).all()
+    assert shift.shapes[0] == ((2 * 12, 5 + 12), (2 * 12, 50))
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ({"repetition_penalty": 1.2}, "RepetitionPenalty"),
+        ({"no_repeat_ngram_size": 2}, "NoRepeatNGram"),
+        ({"sequence_bias": [[[7], -2.0]]}, "SequenceBias"),
+        ({"min_new_tokens": 3}, "Min.*Length"),
+        ({"forced_eos_token_id": EOS}, "ForcedEOS"),
+        ({"prefix_allowed_tokens_fn": lambda batch, ids: [5]}, "PrefixConstrained"),
+        ({"bad_words_ids": [[7, 8]]}, "BadWords|SequenceBias"),
+    ],
+)
+def test_processors_that_need_a_prefix_are_refused(model, option, name):
+    with pytest.raises(ConfigError, match=name):
+        generate(model, **option)
+
+
+def test_beams_and_caches_of_the_callers_are_refused(model):
+    with pytest.raises(ConfigError, match="no beams"):
+        generate(model, num_beams=2)
+    cache = model(IDS[1:], use_cache=True).past_key_values
+    with pytest.raises(ConfigError, match="past_key_values"):
+        generate(model, torch.cat([IDS[1:], IDS[1:]], dim=1), past_key_values=cache)
+
+
+def test_return_sequences_are_drawn_apart(model):
+    out = generate(model, do_sample=True, top_k=0, num_return_sequences=3, sampler="random", temperature=3.0)
+    assert out.shape == (3, 17) and len({tuple(row) for row in out.tolist()}) == 3
+
+
+def test_torch_keeps_its_random_state(model):
+    before = torch.get_rng_state()
+    generate(model, do_sample=True)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_drafts_are_streamed(model):
+    streamer = Drafts()
+    out = generate(model, draft_streamer=streamer, block_length=4, return_dict_in_generate=True)
+    assert torch.equal(streamer.puts[0], IDS[1:])
+    assert torch.equal(torch.cat(streamer.puts, dim=1), out.sequences) or out.finish_reason == ("eos",)
+    assert len(streamer.drafts) == out.nfe and streamer.ended
+    masks = [int((draft == MASK).sum()) for draft in streamer.drafts]
+    assert masks == sorted(masks, reverse=True) and masks[0] > masks[-1]
+
+
+def test_a_streamer_may_take_logits(model):
+    streamer = Drafts(takes_logits=True)
+    generate(model, draft_streamer=streamer)
+    assert streamer.drafts[0].shape == (1, 12, 50)
+    assert torch.isfinite(streamer.drafts[0][..., 5]).all()
+
+
+def test_transformers_own_diffusion_streamer(tiny_policies, capsys):
+    policy = tiny_policies["masked"]
+    prompts = prompts_of(policy, [0])
+    streamer = TextDiffusionStreamer(policy.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    policy.model.generate(
+        prompts.ids,
+        custom_generate=diffusion_generate,
+        policy=policy,
+        draft_streamer=streamer,
+        grammar=True,
+        pages=PAGES[:1],
+    )
+    shown = capsys.readouterr().out
+    assert "submit" in shown and "\033[33m" in shown
+
+
+class AfterColumns(StoppingCriteria):
+    """Stops the second row as soon as its text has so many columns."""
+
+    def __init__(self, columns):
+        self.columns, self.lengths = columns, []
+
+    def __call__(self, input_ids, scores, **kwargs):
+        self.lengths.append(input_ids.shape[1])
+        assert not (input_ids == MASK).any()
+        stop = torch.zeros(len(input_ids), dtype=torch.bool)
+        stop[1:] = input_ids.shape[1] >= self.columns
+        return stop
+
+
+def test_criteria_see_finished_prefixes_and_stop_rows():
+    model = decoder()
+    model.generation_config.eos_token_id = 49
+    criterion = AfterColumns(5 + 8)
+    options = {"block_length": 4, "stopping_criteria": StoppingCriteriaList([criterion]), "suppress_tokens": [49]}
+    out = generate(model, IDS, attention_mask=PADDED, return_dict_in_generate=True, **options)
+    assert criterion.lengths == [9, 13]
+    assert out.finish_reason == ("length", "criteria")
+    free = generate(model, IDS, attention_mask=PADDED, block_length=4, suppress_tokens=[49])
+    assert torch.equal(out.sequences[0], free[0]) and torch.equal(out.sequences[1, :13], free[1, :13])
+    assert (out.sequences[1, 13:] == PAD).all()
+
+
+def test_criteria_without_blocks_are_refused(model):
+    with pytest.raises(ConfigError, match="block_length"):
+        generate(model, stopping_criteria=StoppingCriteriaList([AfterColumns(3)]))
+
+
+def test_any_end_token_ends(model):
+    text = generate(model, sampler="margin")[0, 5:].tolist()
+    ends = [49, text[3]]
+    out = generate(model, sampler="margin", eos_token_id=ends, return_dict_in_generate=True)
+    first = out.sequences[0, 5:].tolist().index(text[3])
+    assert (out.sequences[0, 5 + first + 1 :] == PAD).all() and out.finish_reason == ("eos",)
+
+
+def test_tokens_a_forward_count_what_is_kept(model):
+    """Kept tokens of all rows over forwards and rows: not a mean of ratios, and nothing behind the end counts."""
+    text = generate(model, IDS, attention_mask=PADDED, sampler="margin", max_denoising_steps=6)[:, 5:]
+    end = int(text[0, 2])
+    out = generate(
+        model,
+        IDS,
+        attention_mask=PADDED,
+        sampler="margin",
+        max_denoising_steps=6,
+        eos_token_id=[49, end],
+        return_dict_in_generate=True,
+    )
+    kept = sum(row.index(end) + 1 if end in row else 12 for row in text.tolist())
+    assert out.tokens_per_forward == pytest.approx(kept / 2 / out.nfe) and kept < 24
+
+
+def test_names_and_options_are_checked(model):
+    with pytest.raises(ConfigError, match="Did you mean 'entropy_bound'"):
+        generate(model, sampler="entropy_bond")
+    with pytest.raises(ConfigError, match="Did you mean 'gamma'"):
+        generate(model, sampler_config={"gama": 1.0})
+    with pytest.raises(ConfigError, match="does not write with the masked family"):
+        generate(model, sampler="slots")
+    with pytest.raises(ValueError, match="not used by the model"):
+        generate(model, block_lenght=4)
+
+
+def test_under_the_grammar_nothing_may_be_banned(tiny_policies):
+    policy = tiny_policies["masked"]
+    prompts = prompts_of(policy, [0])
+    settings = {"custom_generate": diffusion_generate, "policy": policy, "grammar": True, "pages": PAGES[:1]}
+    with pytest.raises(ConfigError, match="TopKLogitsWarper may"):
+        policy.model.generate(prompts.ids, do_sample=True, **settings)
+    policy.model.generate(prompts.ids, do_sample=True, top_k=0, **settings)
+
+
+def test_a_policy_may_be_given_another_length(tiny_policies):
+    policy = tiny_policies["masked"]
+    facts = PolicyFacts(**{**policy.facts.to_dict(), "canvas_length": 20, "line_width": None})
+    short = type(policy)(policy.model, policy.tokenizer, facts)
+    out = policy.model.generate(
+        prompts_of(policy, [0]).ids, custom_generate=diffusion_generate, policy=short, max_new_tokens=16
+    )
+    assert out.shape[1] == prompts_of(policy, [0]).ids.shape[1] + 16

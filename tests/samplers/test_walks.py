@@ -1,0 +1,120 @@
+"""The fast walks give what the plain sums of `dllm_rl.constraint` give, line by line or in one piece."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dllm_rl.constraint import TEXT
+from dllm_rl.errors import ConfigError
+from dllm_rl.policies.base import PolicyFacts
+from dllm_rl.testing.policies import PAGES, PLANS
+from samplers._automaton import Automata
+from samplers._projection import Constrained
+from samplers._statistics import entropy, log_odds
+from samplers._walks import Walk
+from samplers.grammar import batch, compile_page
+
+ROWS = (0, 1, 2, 0)
+CANVASES = {"aligned": {}, "last line cut short": {"canvas_length": 38}, "free-running": {"line_width": None}}
+
+
+class State:
+    """A canvas half written with accepted tokens, random laws at its masks, and everything plainly computed."""
+
+    def __init__(self, policy, seed, sharpness):
+        generator = torch.Generator().manual_seed(seed)
+        self.constraint = batch([compile_page(PAGES[row], policy.canvas) for row in ROWS], policy)
+        self.canvas = torch.tensor([policy.canvas.encode(PLANS[row]) for row in ROWS])
+        self.is_masked = torch.rand(self.canvas.shape, generator=generator) < 0.7
+        length = self.canvas.shape[1]
+        self.columns = torch.arange(length).expand(len(ROWS), -1)
+        logits = torch.randn(*self.canvas.shape, policy.vocab_size, generator=generator) * sharpness
+        self.logits = logits.masked_fill(policy._banned, -torch.inf)
+        of_open = self.constraint.open_scores(self.logits)
+        self.scores = self.constraint.scores(of_open, self.columns, self.canvas, self.is_masked)
+        self.beta = self.constraint.backward(self.scores)
+        alpha = self.constraint.forward(self.scores)
+        self.marginals = self.constraint.marginals(self.scores, alpha, self.beta)
+        self.laws = self.constraint.token_laws(self.logits, of_open, self.marginals)
+        self.automata = Automata(self.constraint)
+
+    def projection(self, temperature=1.0):
+        return Constrained(self.automata, self.logits, self.columns, self.canvas, self.is_masked, temperature)
+
+
+@pytest.fixture(params=CANVASES)
+def state(request, tiny_policies):
+    policy = tiny_policies["masked"]
+    facts = PolicyFacts(**{**policy.facts.to_dict(), **CANVASES[request.param]})
+    return State(type(policy)(policy.model, policy.tokenizer, facts), seed=5, sharpness=3.0)
+
+
+def likely(values):
+    return values.masked_fill(values < -200, -200.0)
+
+
+def test_reachable_labels_and_marginals(state):
+    plain = state.constraint.reachable(state.canvas, state.is_masked)
+    assert torch.equal(state.automata.reachable(state.canvas, state.is_masked), plain)
+    fast = state.projection().marginals
+    torch.testing.assert_close(likely(fast), likely(state.marginals), atol=1e-5, rtol=0)
+
+
+def test_statistics_of_the_projected_laws(state):
+    fast, open_ = state.projection(), state.is_masked
+    odds = log_odds(state.laws)[open_].clamp(-200, 200)
+    torch.testing.assert_close(fast.odds[open_].clamp(-200, 200), odds, atol=1e-3, rtol=1e-4)
+    assert (odds < 200).any()
+    torch.testing.assert_close(fast.entropy(open_), entropy(state.laws)[open_], atol=1e-4, rtol=0)
+    torch.testing.assert_close(likely(fast.laws), likely(state.laws), atol=1e-3, rtol=0)
+
+
+def test_paths(state):
+    noise = torch.rand(state.canvas.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    walk = Walk(state.automata, state.scores)
+    assert torch.equal(walk.drawn_path(walk.beta(), noise), state.constraint.path(state.scores, state.beta, noise))
+    of_open = state.constraint.open_scores(state.logits, is_max=True)
+    scores = state.constraint.scores(of_open, state.columns, state.canvas, state.is_masked)
+    best = state.constraint.path(scores, state.constraint.backward(scores, is_max=True), None)
+    assert torch.equal(Walk(state.automata, scores, is_max=True).best_path(), best)
+
+
+def test_log_probability_of_a_set(state):
+    walk = Walk(state.automata, state.scores)
+    noise = torch.full(state.canvas.shape, 0.4, dtype=torch.float64)
+    labels = walk.drawn_path(walk.beta(), noise)
+    chosen = state.is_masked & (torch.arange(labels.shape[1]) % 3 > 0)
+    weight = state.constraint.open_scores(state.logits).gather(2, labels[..., None]).squeeze(-1)
+    plain = state.constraint.set_log_probs(state.scores, state.beta, chosen, labels, weight)
+    row, column = chosen.nonzero(as_tuple=True)
+    places = (part.numpy() for part in (row, column, labels[row, column], weight[row, column]))
+    fast = torch.from_numpy(walk.set_log_probs(walk.beta(), *places))
+    torch.testing.assert_close(fast, plain[row, column], atol=1e-6, rtol=0)
+    assert (labels[row, column] == TEXT).any()
+
+
+def test_a_contradiction_is_an_error(state):
+    wrong = replace_first_line_with_its_end(state.canvas)
+    with pytest.raises(ConfigError, match=r"accepts no canvas in rows \[1\]"):
+        state.automata.reachable(wrong, torch.zeros_like(wrong, dtype=torch.bool))
+
+
+def replace_first_line_with_its_end(canvas):
+    wrong = canvas.clone()
+    wrong[1, 0] = wrong[1, 1]
+    return wrong
+
+
+def test_sharp_laws_do_not_underflow(tiny_policies):
+    sharp = State(tiny_policies["masked"], seed=2, sharpness=400.0)
+    fast = Walk(sharp.automata, sharp.scores)
+    plain = sharp.constraint.backward(sharp.scores)[:, 0, 0]
+    torch.testing.assert_close(torch.from_numpy(fast.log_total), plain, atol=1e-6, rtol=1e-9)
+
+
+def test_rows_of_a_batch_do_not_meet(state):
+    alone = Automata(state.constraint.rows(torch.tensor([2])))
+    row = slice(2, 3)
+    one = Constrained(alone, state.logits[row], state.columns[row], state.canvas[row], state.is_masked[row], 1.0)
+    torch.testing.assert_close(likely(one.marginals[0]), likely(state.projection().marginals[2]), atol=1e-9, rtol=0)
