@@ -310,7 +310,7 @@ class Trainer:
             measured = dict(loss.metrics)
             if old is None:
                 measured |= inner_metrics(rows, seen, new.detach())
-            else:
+            elif self.config.targets.is_set:
                 travelled.add(seen, new.detach(), old[:, index])
             parts.append((len(index), measured))
         summary = combine([values for _, values in parts], weights=[count for count, _ in parts])
