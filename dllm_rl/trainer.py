@@ -333,7 +333,7 @@ class Trainer:
             measured = dict(loss.metrics)
             if old is None:
                 measured |= inner_metrics(rows, seen, new.detach())
-            else:
+            elif self.config.targets.is_set:
                 travelled.add(seen, new.detach(), old[:, index])
             parts.append((len(index), measured))
         total = sum(self.ranks.gather(total))

@@ -95,21 +95,24 @@ def _insert(tree: dict[int, Any], canvas: Canvas, control: Control, verb: str) -
             _grow(tree, _line(canvas, verb, control.ref, value), LINE)
 
 
-def _quotes(canvas: Canvas, verb: Any, ref: str) -> list[int]:
+@functools.lru_cache(maxsize=1 << 12)
+def _quotes(canvas: Canvas, verb: Any, ref: str) -> tuple[int, ...]:
     """Tokens of a line with a value, without the value: up to the opening quote, and the closing one."""
     ids = _line(canvas, verb, ref, "a")
     places = [place for place, word in enumerate(canvas.tokenizer.convert_ids_to_tokens(ids)) if word.endswith('"')]
     if len(places) != 2:
         raise ConfigError("the grammar needs a tokenizer that writes the quotes around a value as tokens of their own")
-    return [*ids[: places[0] + 1], ids[places[1]]]
+    return (*ids[: places[0] + 1], ids[places[1]])
 
 
-def _line(canvas: Canvas, verb: Any, ref: str, value: str | None) -> list[int]:
+def _line(canvas: Canvas, verb: Any, ref: str, value: str | None) -> tuple[int, ...]:
     return _ids(canvas, render_action(Action(verb=verb, ref=ref, value=value)))
 
 
-def _ids(canvas: Canvas, text: str) -> list[int]:
-    return canvas.tokenizer.encode(text, add_special_tokens=False)
+@functools.lru_cache(maxsize=1 << 16)
+def _ids(canvas: Canvas, text: str) -> tuple[int, ...]:
+    """Most lines are those of other pages too: refs and verbs repeat, only options are a page's own."""
+    return tuple(canvas.tokenizer.encode(text, add_special_tokens=False))
 
 
 def _grow(tree: dict[int, Any], tokens: Sequence[int], leaf: int) -> None:

@@ -67,8 +67,9 @@ class BasePolicy:
         if self.mask_id is None and self.family in ("masked", "block", "slot"):
             raise ConfigError(f"the {self.family} family needs a mask token; this tokenizer has none. Set mask_id.")
         self.vocab_size = int(model.config.vocab_size)  # type: ignore[union-attr]
-        # Stock encoders (masked language models) give every position's logits.
-        self._slices = "logits_to_keep" in inspect.signature(model.forward).parameters
+        # Stock encoders (masked language models) give every position's logits; adapters hide what a decoder takes.
+        inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+        self._slices = "logits_to_keep" in inspect.signature(inner.forward).parameters
         self._banned = torch.zeros(self.vocab_size, dtype=torch.bool)
         self._banned[list(self.banned_ids)] = True
 

@@ -1,7 +1,7 @@
 """A text-only toy for learning tests: sort four letters, on a policy of one layer, in a fraction of a second.
 
 The answer to `d b a b` is `a b b d EOS`. Every family has the sampler that its trajectories belong to. Reward: share of
-the five places that are right. A policy is warm-started until rather more than half of its places are right.
+the five places that are right. A policy is warm-started until about half of its places are right.
 Legend: b rows, l canvas, s steps.
 """
 

@@ -47,7 +47,7 @@ def is_learning(found: list[float]) -> bool:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_warm_start_is_right_in_part(family: str) -> None:
-    assert all(0.4 < sorting.mean_reward(warm_policy(family, seed)) < 0.75 for seed in range(2))
+    assert all(0.3 < sorting.mean_reward(warm_policy(family, seed)) < 0.75 for seed in range(2))
 
 
 @pytest.mark.parametrize("name", METHODS)

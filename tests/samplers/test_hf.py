@@ -338,18 +338,12 @@ def test_any_end_token_ends(model):
 
 def test_tokens_a_forward_count_what_is_kept(model):
     """Kept tokens of all rows over forwards and rows: not a mean of ratios, and nothing behind the end counts."""
-    text = generate(model, IDS, attention_mask=PADDED, sampler="margin", max_denoising_steps=6)[:, 5:]
-    end = int(text[0, 2])
-    out = generate(
-        model,
-        IDS,
-        attention_mask=PADDED,
-        sampler="margin",
-        max_denoising_steps=6,
-        eos_token_id=[49, end],
-        return_dict_in_generate=True,
-    )
-    kept = sum(row.index(end) + 1 if end in row else 12 for row in text.tolist())
+    options = {"attention_mask": PADDED, "sampler": "margin", "max_denoising_steps": 6}
+    rows = generate(model, IDS, eos_token_id=49, **options)[:, 5:].tolist()
+    end = rows[0][2]
+    out = generate(model, IDS, eos_token_id=[49, end], return_dict_in_generate=True, **options)
+    until = [row[: row.index(end) + 1] if end in row else row for row in rows]
+    kept = sum(token != PAD for row in until for token in row)
     assert out.tokens_per_forward == pytest.approx(kept / 2 / out.nfe) and kept < 24
 
 
