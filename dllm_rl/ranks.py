@@ -32,8 +32,8 @@ class Ranks:
         """Those of accelerate's state. Raises ConfigError where weights are spread over processes (FSDP, DeepSpeed)."""
         if state.distributed_type not in _WHOLE_WEIGHTS:
             raise ConfigError(
-                f"this trainer keeps all weights in every process; accelerate was set to {state.distributed_type.value}. "
-                "Launch with --multi_gpu, or with --cpu."
+                "this trainer keeps all weights in every process, and accelerate was set to "
+                f"{state.distributed_type.value}. Launch with --multi_gpu."
             )
         return cls(number=state.process_index, count=state.num_processes)
 

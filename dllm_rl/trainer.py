@@ -3,8 +3,8 @@
 Legend: u inner step of mu; R, T valid rows and scored tokens of the whole step. The trainer owns all noise: views come
 from the stream ("masks", step, u), tasks from "tasks", completions from (seed, row id). Old scores at u = 0 are the
 first forward itself, detached, so that the ratio there is exactly 1 (spec/objectives section 1).
-Under `accelerate launch` the processes share a step's rows (`dllm_rl.ranks`); views are drawn of all rows everywhere, so
-that the noise of a row does not depend on the number of processes.
+Under `accelerate launch` the processes share a step's rows (`dllm_rl.ranks`). Each draws the views of all rows, so that
+the noise of a row does not depend on the number of processes.
 """
 
 from __future__ import annotations

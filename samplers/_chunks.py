@@ -25,7 +25,8 @@ def in_chunks(policy: BasePolicy, prompts: Prompts, write: Callable[[Prompts], C
     size = max(1, TOKENS_ON_CPU // width) if policy.device.type == "cpu" else len(lengths)
     index = lengths.argsort(stable=True)
     parts = [write(_trimmed(prompts.rows(rows))) for rows in index.split(size)]
-    return parts[0] if len(parts) == 1 and torch.equal(index, index.sort().values) else join_completions(parts, index.argsort())
+    is_in_order = len(parts) == 1 and torch.equal(index, index.sort().values)
+    return parts[0] if is_in_order else join_completions(parts, index.argsort())
 
 
 def _trimmed(prompts: Prompts) -> Prompts:

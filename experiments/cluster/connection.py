@@ -47,7 +47,8 @@ def connected(address: str | None) -> Iterator[Any]:
         place = "this machine" if address is None else f"'{address}'"
         raise ClusterError(
             f"no Ray cluster could be reached on {place}: {str(error).strip().splitlines()[0]}. "
-            "Start one with `ray start --head` and give --address HOST:PORT, or give none and one starts here."
+            "Start one with `ray start --head` and give --address HOST:PORT, or give none and one starts here; on a "
+            "machine that is busy with other work, try again."
         ) from None
     finally:
         # Ray takes over SIGTERM when it is imported; ours ends a grid as Ctrl-C does.

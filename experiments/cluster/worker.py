@@ -1,7 +1,7 @@
 """What runs on a node of a cluster: units of a grid, one at a time, with a browser fleet of this process's own.
 
-A plain class that Ray makes an actor of. Units are claimed, run and written down as the local runner does it, in the run
-folder that all nodes share; nothing but their status travels back.
+A plain class that Ray makes an actor of. Units are claimed, run and written down as the local runner does it, in the
+run folder that all nodes share; nothing but their status travels back.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Worker:
         self._is_stopped = threading.Event()
 
     def open(self) -> str:
-        """Resolve the grid here and compare it with the driver's; returns this machine's name. No browser starts yet."""
+        """Resolve the grid here and compare it with the driver's; returns this machine's name. Starts no browser."""
         try:
             self._open()
         except DllmRlError as error:

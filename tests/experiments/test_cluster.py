@@ -1,4 +1,4 @@
-"""Grids on a Ray cluster of two nodes on loopback: local results, killed workers, Ctrl-C; and what is said without Ray."""
+"""Grids on a Ray cluster of two nodes on loopback: local results, killed workers, Ctrl-C; what is said without Ray."""
 
 from __future__ import annotations
 
@@ -72,10 +72,18 @@ def cluster():
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster as LocalCluster
 
-    nodes = LocalCluster()
+    for attempt in range(3):
+        nodes = LocalCluster()
+        try:
+            for _ in range(2):
+                nodes.add_node(num_cpus=1, include_dashboard=False, node_ip_address="127.0.0.1")
+            break
+        except Exception:
+            # A node has 30 seconds to come up, which is too little on a machine with much else to do.
+            nodes.shutdown()
+            if attempt == 2:
+                raise
     try:
-        for _ in range(2):
-            nodes.add_node(num_cpus=1, include_dashboard=False, node_ip_address="127.0.0.1")
         yield nodes.address
     finally:
         nodes.shutdown()
