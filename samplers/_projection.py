@@ -52,8 +52,9 @@ class Free:
 class Constrained:
     """All tokens of a step come from one accepted canvas: drawn from the posterior, or the best one at temperature 0.
 
-    At temperature 0 log-probabilities and marginals are those of the untempered law. Every masked position must be
-    among the open ones, since what may stand there depends on all of them.
+    At temperature 0 log-probabilities and marginals are those of the untempered law. Every masked position before `end`
+    must be among the open ones, since what may stand there depends on all of them; behind it, that the grammar has a way
+    on is all that counts.
     """
 
     def __init__(
@@ -64,13 +65,15 @@ class Constrained:
         canvas: Int[Tensor, "b l"],
         is_masked: Bool[Tensor, "b l"],
         temperature: float,
+        end: int | None,
     ) -> None:
         self.constraint, self.columns, self.temperature = constraint, columns, temperature
         self.canvas, self.is_masked = canvas, is_masked
+        self.end = None if end is None else torch.full((len(canvas),), end)
         self.logits = logits if temperature in (0.0, 1.0) else logits / temperature
         of_open = constraint.open_scores(self.logits)
-        self.scores = constraint.scores(of_open, columns, canvas, is_masked)
-        self.beta = constraint.backward(self.scores)
+        self.scores = constraint.scores(of_open, columns, canvas, is_masked, self.end)
+        self.beta = constraint.backward(self.scores, end=self.end)
         constraint.check(self.beta)
         marginals = constraint.marginals(self.scores, constraint.forward(self.scores), self.beta)
         index = columns[..., None].expand(-1, -1, marginals.shape[-1])
@@ -100,7 +103,7 @@ class Constrained:
             noise = uniform(seed, row_ids, torch.arange(self.canvas.shape[1]), step, TOKEN)
             return self.constraint.path(self.scores, self.beta, noise)
         best = self.constraint.open_scores(self.logits, is_max=True)
-        scores = self.constraint.scores(best, self.columns, self.canvas, self.is_masked)
+        scores = self.constraint.scores(best, self.columns, self.canvas, self.is_masked, self.end)
         return self.constraint.path(scores, self.constraint.backward(scores, is_max=True), None)
 
 
@@ -111,8 +114,9 @@ def project(
     canvas: Int[Tensor, "b l"],
     is_masked: Bool[Tensor, "b l"],
     temperature: float,
+    end: int | None = None,
 ) -> Projection:
-    """The laws to rank by and draw from; constraint None: the model's."""
+    """The laws to rank by and draw from; constraint None: the model's. end: columns from there on have no law yet."""
     if constraint is None:
         return Free(logits, columns, temperature)
-    return Constrained(constraint, logits, columns, canvas, is_masked, temperature)
+    return Constrained(constraint, logits, columns, canvas, is_masked, temperature, end)

@@ -1,6 +1,6 @@
 """Toy policies, one a family, small enough to enumerate, and rollouts that look like those of a real sampler.
 
-Eight ids: PAD, EOS, MASK, FILL and four letters. A toy reads prompt, canvas, time and feed order, so that a wrong view
+The block toy has two blocks, of four and of two columns. Eight ids: PAD, EOS, MASK, FILL and four letters. A toy reads prompt, canvas, time and feed order, so that a wrong view
 changes its scores. Legend: b rows, p prompt, l canvas, k views, s steps, v vocabulary, d width.
 """
 
@@ -18,6 +18,7 @@ PAD, EOS, MASK, FILL = range(4)
 LETTERS = (4, 5, 6, 7)
 VOCABULARY = 8
 SLOT_SIZE = 2
+BLOCK_SIZE = 4
 NUM_STEPS = 4
 
 
@@ -44,11 +45,17 @@ class ToyModel(nn.Module):
         canvas: Int[Tensor, "n l"],
         may_read: Bool[Tensor, "n l l"],
         time: Float[Tensor, " n"],
+        clean: tuple[Int[Tensor, "n l"], Bool[Tensor, "l l"]] | None = None,
     ) -> Float[Tensor, "n l v"]:
-        """Logits of the distribution of each column; may_read[n, i, j] where column i sees what stands in column j."""
+        """Logits of the distribution of each column; may_read[n, i, j] where column i sees what stands in column j.
+
+        clean: another canvas, and which of its columns each column sees (block family).
+        """
         prompt = self.embed[prompt_ids] * prompt_mask[..., None]
         prompt = prompt.sum(1, keepdim=True) / prompt_mask.sum(1).clamp(min=1)[:, None, None]
         context = (self.mix * may_read) @ self.embed[canvas]
+        if clean is not None:
+            context = context + (self.mix * clean[1]) @ self.embed[clean[0]]
         hidden = torch.tanh(self.position + context + prompt + time[:, None, None] * self.time)
         return self.dropout(hidden) @ self.out
 
@@ -62,7 +69,7 @@ class ToyPolicy:
         self.tokenizer = None
         generator = torch.Generator().manual_seed(seed)
         self.model = ToyModel(length, generator, sharpness=sharpness)
-        has_mask = family in ("masked", "slot")
+        has_mask = family in ("masked", "block", "slot")
         self.corruption = Corruption(
             family=family,
             mask_id=MASK if has_mask else None,
@@ -70,6 +77,7 @@ class ToyPolicy:
             eos_id=EOS,
             vocab_size=VOCABULARY,
             slot_size=SLOT_SIZE,
+            block_size=BLOCK_SIZE if family == "block" else None,
             num_steps=NUM_STEPS,
             banned_ids=(PAD, MASK),
         )
@@ -85,10 +93,19 @@ class ToyPolicy:
             views.tokens.flatten(0, 1),
             self._may_read(views).flatten(0, 1),
             time.flatten(),
+            self._clean(rollouts, views),
         )
         banned = torch.zeros(VOCABULARY, dtype=torch.bool)
         banned[list(self.corruption.banned_ids)] = True
         return logits.masked_fill(banned, -torch.inf).log_softmax(-1).unflatten(0, (num_views, num_rows))
+
+    def _clean(self, rollouts: Rollouts, views: Views) -> tuple[Tensor, Tensor] | None:
+        """Block family, native reading: the completion, of which each column sees the blocks before its own."""
+        if self.family != "block" or views.read != "native":
+            return None
+        block = torch.arange(self.length) // BLOCK_SIZE
+        canvas = rollouts.completion_ids.expand_as(views.tokens).flatten(0, 1)
+        return canvas, block[None, :] < block[:, None]
 
     def view_log_probs(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
         """Unweighted likelihood terms, 0 where not scored."""
@@ -120,6 +137,9 @@ class ToyPolicy:
             return lower.tril(-1).expand(shape)
         if views.read == "causal":
             return lower.expand(shape)
+        if self.family == "block":
+            block = torch.arange(length) // BLOCK_SIZE
+            return (block[None, :] == block[:, None]).expand(shape)
         if self.family == "slot" and views.order is not None:
             rank = views.order.argsort(-1)
             return rank[..., None, :] <= rank[..., :, None]
@@ -183,6 +203,10 @@ def _trajectory(policy: ToyPolicy, ids: Tensor, mask: Tensor, generator: torch.G
         slot_step = torch.rand(num_rows, num_slots, generator=generator).argsort(-1)
         commit = slot_step.repeat_interleave(SLOT_SIZE, -1)[:, :length]
         num_steps = num_slots
+    elif policy.family == "block":
+        block = torch.arange(length) // BLOCK_SIZE
+        commit = NUM_STEPS // 2 * block + torch.randint(NUM_STEPS // 2, (num_rows, length), generator=generator)
+        num_steps = NUM_STEPS
     else:
         commit = torch.randint(NUM_STEPS, (num_rows, length), generator=generator)
         num_steps = NUM_STEPS
