@@ -20,6 +20,8 @@ from experiments.validation import Strict, validate
 Role = Literal["cell", "null", "negative", "positive"]
 OnAlarm = Literal["log", "stop", "raise"]
 BUILTIN = "builtin:"
+# A preset's levels that its grid does not have, and that `policies=[...]`, a base's heir or `train` may ask for by name.
+SPARE = "spare_"
 
 
 class Component(Strict):
@@ -181,6 +183,7 @@ def load_preset(name_or_path: str, overrides: list[str] | None = None) -> Preset
     data = _read(name_or_path)
     for override in overrides or []:
         data = apply_override(data, override)
+    data = {key: value for key, value in data.items() if not key.startswith(SPARE)}
     return validate(Preset, data, source=f"preset '{name_or_path}'")
 
 
@@ -210,11 +213,14 @@ def merge(base: dict[str, Any], changes: dict[str, Any], *, source: str) -> dict
     """Lay changes over settings, mapping by mapping.
 
     A list of names given for a mapping keeps those entries of it. A component that gets another name loses the options
-    of the old one.
+    of the old one. Entries of `spare_<key>` are not part of `key`, but come in where the changes name them.
     """
     merged = dict(base)
     for key, value in changes.items():
         current = merged.get(key)
+        if isinstance(current, dict) and isinstance(value, (dict, list)):
+            spare = merged.get(SPARE + key, {})
+            current = {**current, **{name: spare[name] for name in value if name in spare and name not in current}}
         if not isinstance(current, dict):
             merged[key] = value
         elif isinstance(value, dict):
