@@ -29,8 +29,8 @@ class Projection(Protocol):
 
     laws: Float[Tensor, "b n v"]
 
-    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int) -> Draw:
-        """Draw the tokens of the chosen open positions."""
+    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int | Tensor) -> Draw:
+        """Draw the tokens of the chosen open positions. step: a number, or each row's own."""
         ...
 
 
@@ -40,11 +40,11 @@ class Free:
     def __init__(self, logits: Float[Tensor, "b n v"], columns: Int[Tensor, "b n"], temperature: float) -> None:
         self.laws, self.columns, self.temperature = logits, columns, temperature
 
-    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int) -> Draw:
+    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int | Tensor) -> Draw:
         """Each position on its own."""
         row, place = chosen.nonzero(as_tuple=True)
         column = self.columns[row, place]
-        noise = uniform_at(seed, row_ids[row], column, step, TOKEN)
+        noise = uniform_at(seed, row_ids[row], column, _of_rows(step, row), TOKEN)
         tokens, log_probs = pick(self.laws[row, place], self.temperature, noise)
         return Draw(row=row, column=column, tokens=tokens, log_probs=log_probs)
 
@@ -79,7 +79,7 @@ class Constrained:
         index = columns[..., None].expand(-1, -1, marginals.shape[-1])
         self.laws = constraint.token_laws(self.logits, of_open, marginals.gather(1, index))
 
-    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int) -> Draw:
+    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int | Tensor) -> Draw:
         """Labels along one path, then tokens within them."""
         labels = self._path(seed, row_ids, step)
         row, place = chosen.nonzero(as_tuple=True)
@@ -89,7 +89,8 @@ class Constrained:
         is_text = label == TEXT
         tokens = self.constraint.token[row, label]
         if is_text.any():
-            noise = uniform_at(seed, row_ids[row[is_text]], column[is_text], step, WITHIN)
+            drawn = row[is_text]
+            noise = uniform_at(seed, row_ids[drawn], column[is_text], _of_rows(step, drawn), WITHIN)
             tokens[is_text] = pick(within[is_text], 0.0 if self.temperature == 0 else 1.0, noise)[0]
         where = torch.zeros_like(self.is_masked)
         weight = torch.zeros(self.canvas.shape)
@@ -98,13 +99,17 @@ class Constrained:
         log_probs = self.constraint.set_log_probs(self.scores, self.beta, where, labels, weight)
         return Draw(row=row, column=column, tokens=tokens, log_probs=log_probs[row, column].float())
 
-    def _path(self, seed: int, row_ids: Tensor, step: int) -> Tensor:
+    def _path(self, seed: int, row_ids: Tensor, step: int | Tensor) -> Tensor:
         if self.temperature > 0:
             noise = uniform(seed, row_ids, torch.arange(self.canvas.shape[1]), step, TOKEN)
             return self.constraint.path(self.scores, self.beta, noise)
         best = self.constraint.open_scores(self.logits, is_max=True)
         scores = self.constraint.scores(best, self.columns, self.canvas, self.is_masked, self.end)
         return self.constraint.path(scores, self.constraint.backward(scores, is_max=True), None)
+
+
+def _of_rows(step: int | Tensor, row: Int[Tensor, " m"]) -> int | Tensor:
+    return step[row] if isinstance(step, Tensor) else step
 
 
 def project(

@@ -151,7 +151,8 @@ class _Denoising:
         self.constraint = constraint_of(policy, prompts) if rule.grammar else None
         self.reader = reader_of(policy, prompts, cache=rule.cache)
         self.memory: dict[str, Tensor] = {}
-        self.step = 0
+        # Noise is keyed by a row's own steps: how long others take in a block must not reach its draws.
+        self.step, self.taken = 0, torch.zeros(len(prompts.ids), dtype=torch.long)
         self._force(torch.arange(len(self.canvas)))
         self.record = Recorder(self.canvas, keeps_states=True)
 
@@ -226,7 +227,7 @@ class _Denoising:
             memory=self.memory,
         )
         chosen = self._chosen(view)
-        draw = projection.draw(chosen, self.seed, prompts.row_ids, self.step)
+        draw = projection.draw(chosen, self.seed, prompts.row_ids, self.taken[rows])
         was_visible = ~self.is_masked[rows]
         row = rows[draw.row]
         self.canvas[row, draw.column] = draw.tokens
@@ -235,6 +236,7 @@ class _Denoising:
         self.record.commit_at(row, draw.column, self.step, draw.log_probs, spread_out)
         if rule.remasks and index < num_steps - max(1, num_steps // 8):
             self._remask(rows, view, was_visible, in_block)
+        self.taken[rows] += 1
         self._force(rows)
 
     def _chosen(self, view: View) -> Tensor:
@@ -276,7 +278,8 @@ class _Denoising:
 
     def _noise(self, rows: Tensor, columns: Tensor, stream: int) -> Float[Tensor, "b n"]:
         row_ids = self.prompts.row_ids[rows][:, None].expand_as(columns)
-        flat = uniform_at(self.seed, row_ids.flatten(), columns.flatten(), self.step, stream)
+        steps = self.taken[rows][:, None].expand_as(columns)
+        flat = uniform_at(self.seed, row_ids.flatten(), columns.flatten(), steps.flatten(), stream)
         return flat.reshape(columns.shape)
 
 

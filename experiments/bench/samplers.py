@@ -111,6 +111,15 @@ def arms_of(masked: BasePolicy, autoregressive: BasePolicy, *, has_grammar: bool
     return arms
 
 
+def block_arms(block: BasePolicy) -> list[Arm]:
+    """Block diffusion with exact keys and values: two steps a block (9 forwards for 64 tokens at 16 columns), or surer."""
+    steps = 2 * -(-block.facts.canvas_length // block.facts.block_size)
+    return [
+        sampler_arm(f"block of {block.facts.block_size}, 2 steps each", "low_confidence", block, num_steps=steps),
+        sampler_arm("block, threshold", "threshold", block),
+    ]
+
+
 def measure(arms: list[Arm], prompts: Callable[[BasePolicy], Prompts], repeats: int) -> None:
     """Arms take turns; the first round warms up and is not counted."""
     for turn in range(repeats + 1):
@@ -193,14 +202,15 @@ def main() -> None:
                 )
 
             masked, autoregressive = load_policy("builtin:masked"), load_policy("builtin:autoregressive")
-            models = [("builtin", masked, autoregressive)]
+            models = [("builtin", masked, autoregressive, load_policy("builtin:block"))]
             for size in given.vocabularies:
-                pair = [
-                    random_model(size, masked.tokenizer, masked.facts, name) for name in ("masked", "autoregressive")
+                facts = replace(masked.facts, block_size=16)
+                three = [
+                    random_model(size, masked.tokenizer, facts, name) for name in ("masked", "autoregressive", "block")
                 ]
-                models.append((f"random V={pair[0].vocab_size}", pair[0], pair[1]))
-            for label, diffusion, twin in models:
-                arms = arms_of(diffusion, twin, has_grammar=True)
+                models.append((f"random V={three[0].vocab_size}", *three))
+            for label, diffusion, twin, block in models:
+                arms = arms_of(diffusion, twin, has_grammar=True) + block_arms(block)
                 measure(arms, prompts, given.repeats)
                 rows += rows_of(arms, label, batch, pages, right)
     (given.out / "samplers.json").write_text(json.dumps(rows, indent=1))

@@ -38,8 +38,8 @@ def test_a_column_reads_its_block_and_those_before_it(tiny_policies):
     before, after = policy.logits(prompts, clean), policy.logits(prompts, changed)
     torch.testing.assert_close(after[:, :10], before[:, :10], **CLOSE)
     moved = (after - before).nan_to_num(0).abs().amax(-1)
-    assert (moved[:, 10:20] > 5e-5).all(), "the block of size 10 that column 15 lies in"
-    assert (moved[:, 20:] > 5e-5).all(), "later blocks"
+    assert (moved[:, 10:15] > 1e-3).any(dim=1).all(), "columns before it in its block of 10"
+    assert (moved[:, 20:] > 1e-3).any(dim=1).all(), "later blocks"
 
 
 @pytest.mark.parametrize("is_causal", [False, True])
