@@ -8,8 +8,9 @@ Which positions: columns up to and including the first EOS are *editable*: they 
 of the count form, FILL tokens included, since the model sees them hidden like any other. Of these, the positions of
 `completion_mask` are *scored*. So each scored position has E[sum over views of weight x score] = 1, whatever the share
 of FILL. The block family counts, and draws its noise level, within each block: log p is the sum over blocks of
-log p(block | earlier blocks), and each has its ELBO (BD3-LM, 2503.09573). Its policy reads the earlier blocks clean. Columns after the first EOS are never scored and always hidden (noise for the flow family), so what they hold
-has no influence.
+log p(block | earlier blocks), and each has its ELBO (BD3-LM, 2503.09573). Its policy reads the earlier blocks clean.
+Columns after the first EOS are never scored and always hidden (noise for the flow family), so what they hold has no
+influence.
 
 Randomness comes from `generator` alone and is drawn on its device.
 Legend: b rows, p prompt length, l canvas, k views, s steps.
@@ -76,8 +77,8 @@ def elbo(
 
     num_draws: noise levels per row, stratified over [0, 1). antithetic: each draw gives two views, a subset and its
     complement (the flow family: kappa and MAX_KAPPA - kappa), so that a pair scores each masked position once.
-    Autoregressive: the exact view. Slot: whole slots are hidden; clean slots are fed first, in random order. Block: each
-    block has levels of its own, and a view hides a part of every block.
+    Autoregressive: the exact view. Slot: whole slots are hidden; clean slots are fed first, in random order.
+    Block: each block has levels of its own, and a view hides a part of every block.
     """
     if corruption.family == "autoregressive":
         return exact(rollouts)
@@ -109,7 +110,8 @@ def hide_units(
 ) -> Views:
     """Views of a family with a mask token that hide the given units (see `units`) and score what they hide.
 
-    weight: of every scored term of a view, or of each unit. Slot family: clean slots are fed first, in random order, then the others.
+    weight: of every scored term of a view, or of each unit. Slot family: clean slots are fed first, in random
+    order, then the others.
     """
     size = _unit_size(corruption)
     length = rollouts.completion_ids.shape[1]

@@ -3,8 +3,9 @@
 Losses. Autoregressive: next token. Masked: cross-entropy at hidden positions, each row hiding n ~ U{1..l} positions
 (the ELBO of 2502.09992 without its l/n weight, which would favour nearly finished canvases). Slot: the same over whole
 slots in feed order, part of the hidden slots with a revealed prefix, plus the next-token law inside clean slots
-(2512.13586). Block: masked within each block up to that of EOS, the earlier blocks clean (2503.09573). Flow: cross-entropy of the clean token at every position, noised at time t ~ U(0, 1) (2407.15595).
-FILL, EOS and the padding after it are learned here and nowhere else.
+(2512.13586). Block: masked within each block up to that of EOS, the earlier blocks clean (2503.09573). Flow:
+cross-entropy of the clean token at every position, noised at time t ~ U(0, 1) (2407.15595). FILL, EOS and the padding
+after it are learned here and nowhere else.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ def slot_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> F
 def block_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
     """Cross-entropy at n ~ U{1..size} hidden positions of each block, given the clean blocks before it.
 
-    The size is one of `facts.block_sizes`, drawn for the batch. Blocks behind that of EOS are never sampled, and are not learned.
+    The size is one of `facts.block_sizes`, drawn for the batch. Blocks behind that of EOS are never sampled, and not
+    learned.
     """
     assert isinstance(policy, BlockPolicy)
     rows, length = batch.canvas.shape
@@ -161,7 +163,8 @@ def warm_start(
     """Train the policy's model in place. on_step gets (step, number of steps, loss).
 
     state_dir: where the state is kept every STEPS_PER_STATE steps; a run that was cut off goes on there, step for step
-    as if it had not been. It is removed at the end. Raises ConfigError where any prompt or plan would be cut (the length check of the data set).
+    as if it had not been. It is removed at the end.
+    Raises ConfigError where any prompt or plan would be cut (the length check of the data set).
     """
     prompts, canvases = encode(policy, demonstrations)
     model = policy.model.train()
@@ -203,9 +206,7 @@ def _keep(
             path.unlink()
 
 
-def _resume(
-    folder: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, stream: torch.Generator
-) -> int:
+def _resume(folder: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, stream: torch.Generator) -> int:
     """Restore a kept state in place; the number of steps done, 0 where there is none."""
     step = load_state(folder, model=model, optimiser=optimiser)
     if step:

@@ -20,7 +20,7 @@ from experiments.validation import Strict, validate
 Role = Literal["cell", "null", "negative", "positive"]
 OnAlarm = Literal["log", "stop", "raise"]
 BUILTIN = "builtin:"
-# A preset's levels that its grid does not have, and that `policies=[...]`, a base's heir or `train` may ask for by name.
+# Levels that a preset's grid does not have, and that `policies=[...]`, an heir or `train` may ask for by name.
 SPARE = "spare_"
 
 

@@ -93,4 +93,3 @@ def reader_of(policy: BasePolicy, prompts: Prompts, *, cache: bool) -> Reader:
     if cache and isinstance(policy, BlockPolicy):
         return BlockByBlock(policy, prompts)
     return WholeCanvas(policy, prompts)
-

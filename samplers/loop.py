@@ -214,7 +214,9 @@ class _Denoising:
         wanted = torch.where(is_asked, columns, columns[:, :1])
         logits = self.reader.logits(rows, alive, self.canvas, wanted, self.record)
         constraint = None if self.constraint is None else self.constraint.rows(rows)
-        projection = project(constraint, logits, columns, self.canvas[rows], self.is_masked[rows], rule.temperature, end)
+        projection = project(
+            constraint, logits, columns, self.canvas[rows], self.is_masked[rows], rule.temperature, end
+        )
         view = View(
             laws=projection.laws,
             columns=columns,

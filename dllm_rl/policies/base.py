@@ -28,7 +28,7 @@ class PolicyFacts:
 
     max_prompt: longest prompt in tokens; longer ones are refused, never cut. canvas_length, line_width: the canvas.
     slot_size: tokens of a slot (slot family). schedule_power: kappa_t = t ** power, as trained (flow family).
-    block_size: tokens of a block (block family). block_sizes: those that a warm start draws from, where it knows several.
+    block_size: tokens of a block (block family). block_sizes: those that a warm start draws from, if it knows several.
     is_prompt_causal: within the prompt each token reads those before it, else all of them (block family).
     is_shifted: logits at position i are of token i + 1 in a bidirectional model (Dream).
     """
@@ -309,7 +309,7 @@ class BasePolicy:
         return joint_terms(constraint, logits, tokens, tokens == self.mask_id, chosen, targets, end=end)
 
     def horizon(self, chosen: Bool[Tensor, "b l"]) -> Int[Tensor, " b"] | None:
-        """The column from which on the step that wrote these positions asked for no law; None where it asked for all."""
+        """The column from which on the step that wrote these positions asked for no law; None: it asked for all."""
         return None
 
     def terms(

@@ -1,4 +1,4 @@
-"""The block family (BD3-LM 2503.09573, SDAR 2510.06303, LLaDA2.0 2512.15745): blocks left to right, MASK to token inside.
+"""The block family (BD3-LM 2503.09573, SDAR 2510.06303, LLaDA2.0 2512.15745): block by block, MASK to token inside.
 
 A column reads the prompt, all earlier blocks and its own block. So what is known of a finished block never changes, and
 its keys and values are computed once (`BlockCache`), without approximation.
@@ -91,7 +91,7 @@ class BlockPolicy(BasePolicy):
         size, total = self.facts.block_size, inputs["input_ids"].shape[1]
         start = width + int((keep.min() - width) // size) * size
         end, first = min(start + size, total), cache.length
-        assert first <= start and int(keep.max()) < end, "with a cache, blocks are read one at a time, from left to right"
+        assert first <= start and int(keep.max()) < end, "with a cache, blocks are read one by one, left to right"
         fed = {name: value[:, first:end] for name, value in inputs.items() if name not in ("attention_mask", "time")}
         fed["attention_mask"] = inputs["attention_mask"][:, :, first:end, :end]
         smeared = getattr(self.model.config, "num_smeared", 0)
@@ -169,9 +169,7 @@ class BlockPolicy(BasePolicy):
             return torch.zeros(score.shape, dtype=torch.float32)
         targets = rollouts.completion_ids if views.targets is None else views.targets[index]
         prompt = rollouts.prompt_ids if views.prompt_tokens is None else views.prompt_tokens[index]
-        logits = self.score_blocks(
-            prompt, rollouts.prompt_mask, rollouts.completion_ids, views.tokens[index], columns
-        )
+        logits = self.score_blocks(prompt, rollouts.prompt_mask, rollouts.completion_ids, views.tokens[index], columns)
         return self.spread_terms(logits, targets, rollouts, views, index, columns)
 
 

@@ -1,7 +1,7 @@
 """Toy policies, one a family, small enough to enumerate, and rollouts that look like those of a real sampler.
 
-The block toy has two blocks, of four and of two columns. Eight ids: PAD, EOS, MASK, FILL and four letters. A toy reads prompt, canvas, time and feed order, so that a wrong view
-changes its scores. Legend: b rows, p prompt, l canvas, k views, s steps, v vocabulary, d width.
+Eight ids: PAD, EOS, MASK, FILL and four letters. A toy reads prompt, canvas, time and feed order, so that a wrong view
+changes its scores. The block toy has two blocks, of four and of two columns. Legend: b rows, p prompt, l canvas, k views, s steps, v vocabulary, d width.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def arms_of(masked: BasePolicy, autoregressive: BasePolicy, *, has_grammar: bool
 
 
 def block_arms(block: BasePolicy) -> list[Arm]:
-    """Block diffusion with exact keys and values: two steps a block (9 forwards for 64 tokens at 16 columns), or surer."""
+    """Exact keys and values: two steps a block (9 forwards for 64 tokens at 16 columns), and by threshold."""
     steps = 2 * -(-block.facts.canvas_length // block.facts.block_size)
     return [
         sampler_arm(f"block of {block.facts.block_size}, 2 steps each", "low_confidence", block, num_steps=steps),
