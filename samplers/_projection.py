@@ -53,8 +53,8 @@ class Constrained:
     """All tokens of a step come from one accepted canvas: drawn from the posterior, or the best one at temperature 0.
 
     At temperature 0 log-probabilities and marginals are those of the untempered law. Every masked position before `end`
-    must be among the open ones, since what may stand there depends on all of them; behind it counts only that the grammar
-    has a way on.
+    must be among the open ones, since what may stand there depends on all of them; behind it counts only that the
+    grammar has a way on.
     """
 
     def __init__(

@@ -3,8 +3,8 @@
 A step: forced tokens are written; the model is asked at the masked positions of the active block; the rule chooses
 positions by a statistic of their laws; only then are tokens drawn there (choose-then-sample, 2510.04525), so that the
 recorded log-probability is exactly that of the draw. Ranking by the probability of the *drawn* token, as LLaDA does,
-would hide a lower temperature. The block family writes its own blocks in order, with exact keys and values of those that
-are finished (`samplers._readers`).
+would hide a lower temperature. The block family writes its own blocks in order, with exact keys and values of those
+that are finished (`samplers._readers`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Toy policies, one a family, small enough to enumerate, and rollouts that look like those of a real sampler.
 
 Eight ids: PAD, EOS, MASK, FILL and four letters. A toy reads prompt, canvas, time and feed order, so that a wrong view
-changes its scores. The block toy has two blocks, of four and of two columns. Legend: b rows, p prompt, l canvas, k views, s steps, v vocabulary, d width.
+changes its scores. The block toy has two blocks, of four and of two columns.
+
+Legend: b rows, p prompt, l canvas, k views, s steps, v vocabulary, d width.
 """
 
 from __future__ import annotations
