@@ -179,7 +179,7 @@ def toy_rollouts(
         totals=Rollouts.count_totals(valid, group_ids, mask),
         step_rewards=torch.rand(num_rows, trajectory.num_steps, generator=generator),
         step_entropy=torch.rand(num_rows, trajectory.num_steps, generator=generator),
-        answers=_answers(trajectory, generator),
+        answers=_answers(policy, ids, trajectory, generator),
     )
 
 
@@ -227,12 +227,21 @@ def _trajectory(policy: ToyPolicy, ids: Tensor, mask: Tensor, generator: torch.G
     return replace(_record(ids, commit, canvases=canvases), time=time, order=order)
 
 
-def _answers(trajectory: Trajectory, generator: torch.Generator) -> Answers | None:
-    """Letters for all that was still open before each step (flow: everywhere), with random confidence."""
+def _answers(policy: ToyPolicy, ids: Tensor, trajectory: Trajectory, generator: torch.Generator) -> Answers | None:
+    """Letters for all that was still open before each step (flow: everywhere), with random confidence.
+
+    Block family: in the first block with anything open, unless the completion ended before it.
+    """
     if trajectory.canvases is None:
         return None
     before = trajectory.canvases[:, :-1]
     is_open = before == MASK if trajectory.time is None else torch.ones_like(before, dtype=torch.bool)
+    if policy.family == "block":
+        block = torch.arange(before.shape[2]) // BLOCK_SIZE
+        active = is_open.long().argmax(dim=2, keepdim=True) // BLOCK_SIZE
+        is_eos = ids == EOS
+        last = torch.where(is_eos.any(1), is_eos.long().argmax(1), ids.shape[1])[:, None, None] // BLOCK_SIZE
+        is_open = is_open & (block == active) & (block <= last)
     letters = torch.tensor(LETTERS)[torch.randint(4, before.shape, generator=generator)]
     confidence = 0.1 + 0.8 * torch.rand(before.shape, generator=generator)
     return Answers(ids=torch.where(is_open, letters, before), score=is_open, confidence=confidence * is_open)
