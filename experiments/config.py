@@ -218,16 +218,17 @@ def merge(base: dict[str, Any], changes: dict[str, Any], *, source: str) -> dict
     merged = dict(base)
     for key, value in changes.items():
         current = merged.get(key)
-        if isinstance(current, dict) and isinstance(value, (dict, list)):
-            spare = merged.get(SPARE + key, {})
-            current = {**current, **{name: spare[name] for name in value if name in spare and name not in current}}
         if not isinstance(current, dict):
             merged[key] = value
-        elif isinstance(value, dict):
+            continue
+        spare = {name: item for name, item in merged.get(SPARE + key, {}).items() if name not in current}
+        if isinstance(value, dict):
+            current = current | {name: item for name, item in spare.items() if name in value}
             is_other = "name" in value and "name" in current and value["name"] != current["name"]
             kept = {name: item for name, item in current.items() if not (is_other and name == "options")}
             merged[key] = merge(kept, value, source=source)
         elif isinstance(value, list):
+            current = current | spare
             merged[key] = {name: current[name] for name in _known(value, current, f"entry of {key} in {source}")}
         else:
             merged[key] = value
