@@ -3,6 +3,7 @@
 At each recorded step the policy is asked once more and all that is still open is written at once: tokens that the step
 committed stand as the sampler drew them, the others are drawn from the same law. A cheap scorer of the environment
 rewards the texts; from the last writing step of a row on, its reward is the environment's.
+The block family's answer ends with the active block: of later ones it has no law yet.
 
 The sampler's law may differ from the policy's at a position that a sampler constrains; answers are drawn from the
 policy's. Legend: b rows, s steps, l canvas.
@@ -88,11 +89,11 @@ def draw_answers(
     for step in range(before.shape[1]):
         for rows in (last >= step).nonzero().squeeze(1).split(batch_rows):
             drawn, probability = _draw(policy, rollouts, rows, step, generator)
-            is_open = _is_open(policy, before[rows, step])
+            is_open, is_later = _is_open(policy, before[rows, step])
             if policy.family != "flow":
                 is_written = is_open & (after[rows, step] != before[rows, step])
                 drawn = torch.where(is_written | ~is_open, after[rows, step], drawn)
-            ids[rows, step] = drawn
+            ids[rows, step] = drawn.masked_fill(is_later, policy.canvas.eos_id)
             confidence[rows, step] = probability(drawn)
             is_drawn[rows, step] = is_open if policy.family != "flow" else drawn != before[rows, step]
     ids = policy.canvas.close(ids.flatten(0, 1))
@@ -116,10 +117,19 @@ def _recorded(rollouts: Rollouts) -> Trajectory:
     return rollouts.trajectory
 
 
-def _is_open(policy: BasePolicy, canvas: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
-    """Columns that the policy has still to write: masks; for the flow family all."""
-    mask_id = policy.corruption.mask_id
-    return torch.ones_like(canvas, dtype=torch.bool) if mask_id is None else canvas == mask_id
+def _is_open(policy: BasePolicy, canvas: Int[Tensor, "b l"]) -> tuple[Bool[Tensor, "b l"], Bool[Tensor, "b l"]]:
+    """Columns that the answer writes (masks; for the flow family all), and those behind it (block family)."""
+    corruption = policy.corruption
+    if corruption.mask_id is None:
+        everywhere = torch.ones_like(canvas, dtype=torch.bool)
+        return everywhere, ~everywhere
+    is_open = canvas == corruption.mask_id
+    if corruption.block_size is None:
+        return is_open, torch.zeros_like(is_open)
+    first = is_open.long().argmax(dim=1, keepdim=True) // corruption.block_size
+    block = torch.arange(canvas.shape[1], device=canvas.device) // corruption.block_size
+    is_later = (block > first) & is_open.any(dim=1, keepdim=True)
+    return is_open & ~is_later, is_later
 
 
 def _draw(

@@ -81,13 +81,20 @@ class Constraint:
         columns: Int[Tensor, "b n"],
         canvas: Int[Tensor, "b l"],
         is_masked: Bool[Tensor, "b l"],
+        end: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b l c"]:
-        """Log weight of each label at each column: the model's where masked, 0 on the written token elsewhere."""
+        """Log weight of each label at each column: the model's where masked, 0 on the written token elsewhere.
+
+        end: masked columns from there on have no law yet; every label weighs 0 (`backward` says what that means).
+        """
         labels = self.labels_of(canvas)
         every = torch.arange(self.token.shape[1])
         written = torch.where(labels[..., None] == every, 0.0, NEVER).double()
         index = columns[..., None].expand(-1, -1, len(every))
         scores = torch.where(is_masked[..., None], written.scatter(1, index, open_scores), written)
+        if end is not None:
+            is_later = is_masked & (torch.arange(canvas.shape[1]) >= end[:, None])
+            scores = scores.masked_fill(is_later[..., None], 0.0)
         return scores.masked_fill(~self.legal(), NEVER)
 
     def legal(self) -> Bool[Tensor, "l c"]:
@@ -95,8 +102,14 @@ class Constraint:
         content = self.is_legal[:, :1].expand(-1, self.token.shape[1] - NUM_FIXED_LABELS)
         return torch.cat([self.is_legal, content], dim=1)
 
-    def backward(self, scores: Float[Tensor, "b l c"], *, is_max: bool = False) -> Float[Tensor, "b l1 q"]:
-        """Log weight of all ways (or of the best way) to go on from each state to acceptance, before each column."""
+    def backward(
+        self, scores: Float[Tensor, "b l c"], *, is_max: bool = False, end: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b l1 q"]:
+        """Log weight of all ways (or of the best way) to go on from each state to acceptance, before each column.
+
+        end: from this column on only whether there is a way counts (0, else NEVER): blocks that the model is not asked
+        about yet must be possible, and say nothing more.
+        """
         reduce = _largest if is_max else _log_sum
         last = torch.full((len(scores), self.num_states), NEVER, dtype=torch.float64)
         last[:, ACCEPT] = 0.0
@@ -104,7 +117,11 @@ class Constraint:
         of_edges = scores.gather(2, self.label[:, None].expand(-1, scores.shape[1], -1))
         for column in reversed(range(scores.shape[1])):
             values = of_edges[:, column] + betas[-1].gather(1, self.target)
-            betas.append(reduce(values, self.source, self.num_states))
+            beta = reduce(values, self.source, self.num_states)
+            if end is not None and not is_max:
+                best = _largest(values.detach(), self.source, self.num_states)
+                beta = torch.where((column >= end)[:, None], best, beta)
+            betas.append(beta)
         return torch.stack(betas[::-1], dim=1)
 
     def forward(self, scores: Float[Tensor, "b l c"], *, is_max: bool = False) -> Float[Tensor, "b l1 q"]:

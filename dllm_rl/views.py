@@ -8,8 +8,10 @@ particular to one method lives in that method's file.
 Which positions: columns up to and including the first EOS are *editable*: they can be hidden, and count in the number N
 of the count form, FILL tokens included, since the model sees them hidden like any other. Of these, the positions of
 `completion_mask` are *scored*. So each scored position has E[sum over views of weight x score] = 1, whatever the share
-of FILL. Columns after the first EOS are never scored and always hidden (noise for the flow family), so what they hold
-has no influence.
+of FILL. The block family counts, and draws its noise level, within each block: log p is the sum over blocks of
+log p(block | earlier blocks), and each has its ELBO (BD3-LM, 2503.09573). Its policy reads the earlier blocks clean.
+Columns after the first EOS are never scored and always hidden (noise for the flow family), so what they hold has no
+influence.
 
 Randomness comes from `generator` alone and is drawn on its device.
 Legend: b rows, p prompt length, l canvas, k views, s steps.
@@ -78,20 +80,26 @@ def elbo(
     num_draws: noise levels per row, stratified over [0, 1). antithetic: each draw gives two views, a subset and its
     complement (the flow family: kappa and MAX_KAPPA - kappa), so that a pair scores each masked position once.
     Autoregressive: the exact view. Slot: whole slots are hidden; clean slots are fed first, in random order.
+    Block: each block has levels of its own, and a view hides a part of every block.
     """
     if corruption.family == "autoregressive":
         return exact(rollouts)
     if corruption.family == "flow":
         return _flow_elbo(rollouts, corruption, generator, num_draws, antithetic)
-    member = units(rollouts, corruption)
+    member = _in_blocks(units(rollouts, corruption), corruption)
     total = member.sum(-1)
-    level = stratified(rollouts.num_rows, num_draws, generator).to(member.device)
+    level = stratified(len(member), num_draws, generator).to(member.device)
     count = (level * (total + 1)).floor().clamp(max=total)
     hidden = _random_subset(member, count, generator)
     if antithetic:
         hidden = torch.stack([hidden, member & ~hidden], dim=1).flatten(0, 1)
         count = torch.stack([count, total - count], dim=1).flatten(0, 1)
     weight = (total + 1) / count.clamp(min=1) / hidden.shape[0]
+    num_units = units(rollouts, corruption).shape[1]
+    hidden, weight = (
+        part.unflatten(1, (rollouts.num_rows, -1)).flatten(2)[..., :num_units]
+        for part in (hidden, weight[..., None].expand_as(hidden))
+    )
     return hide_units(rollouts, corruption, hidden, weight, generator)
 
 
@@ -138,22 +146,25 @@ def hide_units(
     rollouts: Rollouts,
     corruption: Corruption,
     hidden: Bool[Tensor, "k b n"],
-    weight: Float[Tensor, "k b"],
+    weight: Float[Tensor, "k b"] | Float[Tensor, "k b n"],
     generator: torch.Generator,
 ) -> Views:
     """Views of a family with a mask token that hide the given units (see `units`) and score what they hide.
 
-    weight: of every scored term of a view. Slot family: clean slots are fed first, in random order, then the others.
+    weight: of every scored term of a view, or of each unit. Slot family: clean slots are fed first, in random
+    order, then the others.
     """
     size = _unit_size(corruption)
-    columns = hidden.repeat_interleave(size, dim=-1)[..., : rollouts.completion_ids.shape[1]]
+    length = rollouts.completion_ids.shape[1]
+    columns = hidden.repeat_interleave(size, dim=-1)[..., :length]
     score = columns & rollouts.completion_mask
+    of_columns = weight[..., None] if weight.dim() == 2 else weight.repeat_interleave(size, dim=-1)[..., :length]
     is_last = hidden | ~units(rollouts, corruption)
     return Views(
         kind="elbo",
         tokens=hide(rollouts, corruption, columns, generator),
         score=score,
-        weight=score * weight[..., None],
+        weight=score * of_columns,
         order=_clean_first(is_last, columns, size, generator) if corruption.family == "slot" else None,
     )
 
@@ -353,6 +364,15 @@ def _hide_prompt(
 
 def _unit_size(corruption: Corruption) -> int:
     return corruption.slot_size if corruption.family == "slot" else 1
+
+
+def _in_blocks(member: Bool[Tensor, "b n"], corruption: Corruption) -> Bool[Tensor, "bj m"]:
+    """The units block by block, for all rows; families without blocks have one block."""
+    if corruption.family != "block":
+        return member
+    assert corruption.block_size is not None
+    size = corruption.block_size
+    return torch.nn.functional.pad(member, (0, -member.shape[1] % size)).unflatten(1, (-1, size)).flatten(0, 1)
 
 
 def _random_subset(

@@ -3,15 +3,19 @@
 Losses. Autoregressive: next token. Masked: cross-entropy at hidden positions, each row hiding n ~ U{1..l} positions
 (the ELBO of 2502.09992 without its l/n weight, which would favour nearly finished canvases). Slot: the same over whole
 slots in feed order, part of the hidden slots with a revealed prefix, plus the next-token law inside clean slots
-(2512.13586). Flow: cross-entropy of the clean token at every position, noised at time t ~ U(0, 1) (2407.15595).
-FILL, EOS and the padding after it are learned here and nowhere else.
+(2512.13586). Block: masked within each block up to that of EOS, the earlier blocks clean (2503.09573). Flow:
+cross-entropy of the clean token at every position, noised at time t ~ U(0, 1) (2407.15595). FILL, EOS and the padding
+after it are learned here and nowhere else.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +24,14 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from dllm_rl import seeding
+from dllm_rl.checkpoint import load_state, save_state
 from dllm_rl.generators import generator
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.block import BlockPolicy
 from dllm_rl.policies.slot import feed_order
 from dllm_rl.types import Prompts
+
+STEPS_PER_STATE = 100
 
 
 class WarmStartConfig(BaseModel):
@@ -100,6 +108,30 @@ def slot_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> F
     return draft + 0.1 * F.cross_entropy(logits[inside], following[inside])
 
 
+def block_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+    """Cross-entropy at n ~ U{1..size} hidden positions of each block, given the clean blocks before it.
+
+    The size is one of `facts.block_sizes`, drawn for the batch. Blocks behind that of EOS are never sampled, and not
+    learned.
+    """
+    assert isinstance(policy, BlockPolicy)
+    rows, length = batch.canvas.shape
+    sizes = policy.facts.block_sizes or (policy.facts.block_size,)
+    size = sizes[int(torch.randint(len(sizes), (), generator=generator))]
+    num_blocks = -(-length // size)
+    quota = 1 + (_stratified(rows * num_blocks, generator).view(rows, num_blocks) * size).long().clamp(max=size - 1)
+    rank = torch.rand(rows, num_blocks, size, generator=generator).argsort(dim=2).argsort(dim=2)
+    ends = (batch.canvas == policy.canvas.eos_id).long().argmax(dim=1) // size
+    is_learned = torch.arange(num_blocks) <= ends[:, None]
+    hidden = ((rank < quota[..., None]) & is_learned[..., None]).flatten(1)[:, :length]
+    columns = hidden.any(dim=0).nonzero().squeeze(1)
+    noisy = batch.canvas.masked_fill(hidden, policy.corruption.mask_id or 0)
+    prompts = batch.prompts
+    logits = policy.score_blocks(prompts.ids, prompts.mask, batch.canvas, noisy, columns, block_size=size)
+    where = hidden[:, columns]
+    return F.cross_entropy(logits[where], batch.canvas[:, columns][where])
+
+
 def flow_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
     """Cross-entropy of the clean canvas at a noised one."""
     rows, length = batch.canvas.shape
@@ -115,6 +147,7 @@ LOSSES: dict[str, Callable[[BasePolicy, Batch, torch.Generator], Tensor]] = {
     "autoregressive": autoregressive_loss,
     "masked": masked_loss,
     "slot": slot_loss,
+    "block": block_loss,
     "flow": flow_loss,
 }
 
@@ -125,9 +158,12 @@ def warm_start(
     config: WarmStartConfig,
     *,
     on_step: Callable[[int, int, float], None] | None = None,
+    state_dir: Path | None = None,
 ) -> None:
     """Train the policy's model in place. on_step gets (step, number of steps, loss).
 
+    state_dir: where the state is kept every STEPS_PER_STATE steps; a run that was cut off goes on there, step for step
+    as if it had not been. It is removed at the end.
     Raises ConfigError where any prompt or plan would be cut (the length check of the data set).
     """
     prompts, canvases = encode(policy, demonstrations)
@@ -137,8 +173,9 @@ def warm_start(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
     )
     stream = generator(config.seed, "warmstart", policy.family)
-    batches = _batches(prompts, config, num_steps)
-    for step, index in enumerate(batches):
+    done = 0 if state_dir is None else _resume(state_dir, model, optimiser, stream)
+    batches = itertools.islice(_batches(prompts, config, num_steps), done, None)
+    for step, index in enumerate(batches, start=done):
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _schedule(step, num_steps, config)
         batch = collate(policy, [prompts[i] for i in index], canvases[index])
@@ -150,7 +187,31 @@ def warm_start(
         optimiser.zero_grad(set_to_none=True)
         if on_step is not None:
             on_step(step + 1, num_steps, float(loss.detach()))
+        if state_dir is not None and (step + 1) % STEPS_PER_STATE == 0:
+            _keep(state_dir, step + 1, model, optimiser, stream)
+    if state_dir is not None:
+        shutil.rmtree(state_dir, ignore_errors=True)
     model.eval()
+
+
+def _keep(
+    folder: Path, step: int, model: torch.nn.Module, optimiser: torch.optim.Optimizer, stream: torch.Generator
+) -> None:
+    """Write the state; the noise's own file is named by its step, so that it always fits the weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(stream.get_state(), folder / f"noise-{step}.pt")
+    save_state(folder, step=step, model=model, optimiser=optimiser)
+    for path in folder.glob("noise-*.pt"):
+        if path.name != f"noise-{step}.pt":
+            path.unlink()
+
+
+def _resume(folder: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, stream: torch.Generator) -> int:
+    """Restore a kept state in place; the number of steps done, 0 where there is none."""
+    step = load_state(folder, model=model, optimiser=optimiser)
+    if step:
+        stream.set_state(torch.load(folder / f"noise-{step}.pt", weights_only=True))
+    return step
 
 
 def encode(policy: BasePolicy, demonstrations: Sequence[Demonstration]) -> tuple[list[list[int]], Int[Tensor, "n l"]]:

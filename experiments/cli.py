@@ -175,7 +175,7 @@ def evaluate(
 
 @app.command()
 def warmstart(
-    families: Annotated[list[str] | None, typer.Argument(help="Families to train; default: all four.")] = None,
+    families: Annotated[list[str] | None, typer.Argument(help="Families to train; default: all.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe.")
     ] = None,

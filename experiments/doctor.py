@@ -17,7 +17,7 @@ from rich.console import Console
 import dllm_rl
 
 PACKAGES = ("dllm_rl", "objectives", "samplers", "harness", "experiments")
-FAMILIES = ("autoregressive", "masked", "slot", "flow")
+FAMILIES = ("autoregressive", "masked", "block", "slot", "flow")
 _MARKS = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
 
 

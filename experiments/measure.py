@@ -124,10 +124,10 @@ def checked_splits(splits: list[str]) -> list[str]:
 
 
 def usual_sampler(text: str | None, family: str, levels: dict[str, PolicyLevel]) -> Component:
-    """The sampler that the text names, or for None that of the family in these levels."""
+    """The sampler that the text names, or for None that of the family in these levels or in the preset `block`."""
     if text is not None:
         return validate(Component, yaml.safe_load(text), source="--sampler")
-    for level in levels.values():
+    for level in (*levels.values(), *load_preset("block").policies.values()):
         if level.family == family:
             return level.sampler
     raise ConfigError(f"no usual sampler is known for the family '{family}'. Give one: --sampler NAME")

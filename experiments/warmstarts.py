@@ -1,7 +1,7 @@
 """`dllm-rl warmstart`: recreate the built-in checkpoints: demonstrations, tokenizer, then one policy a family.
 
-Families that wait for no other train side by side, each in a process with one thread. What is finished is kept: the
-same command goes on with the rest.
+Families that wait for no other train side by side, each in a process with one thread. What is finished is kept, and of
+a stage that was cut off the last state: the same command goes on there.
 """
 
 from __future__ import annotations
@@ -213,14 +213,16 @@ def train_stage(stage: str, out: Path) -> None:
         # The flow family's time embedding has no counterpart, and starts at zero.
         model.load_state_dict(load_policy(str(out / own.init)).model.state_dict(), strict=False)
     policy = registry.get("policy", family)(model, words, PolicyFacts.from_dict({"family": family, **recipe.facts}))
-    started = time.monotonic()
+    started, first = time.monotonic(), 0
 
     def show(step: int, num_steps: int, loss: float) -> None:
+        nonlocal first
+        first = first or step
         if step % 100 == 0 or step == num_steps:
-            left = (time.monotonic() - started) / step * (num_steps - step)
+            left = (time.monotonic() - started) / (step - first + 1) * (num_steps - step)
             print(f"step {step}/{num_steps}, loss {loss:.4f}, about {left / 60:.0f} min left", flush=True)
 
-    warm_start(policy, demonstrations(recipe), config, on_step=show)
+    warm_start(policy, demonstrations(recipe), config, on_step=show, state_dir=out / f"{stage}.state")
     save_policy(policy, out / stage, half=True)
 
 

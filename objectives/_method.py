@@ -13,7 +13,7 @@ from dllm_rl import advantages
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.types import Family, Rollouts
 
-BUILT_IN_FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "slot", "flow")
+BUILT_IN_FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "block", "slot", "flow")
 
 # Ranges that a preset is checked against.
 NonNegative = Annotated[float, Field(ge=0)]

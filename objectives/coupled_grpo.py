@@ -31,7 +31,7 @@ class CoupledGRPO(GRPO):
 
     name: ClassVar[str] = "coupled_grpo"
     paper: ClassVar[str] = "2506.20639"
-    families: ClassVar[tuple[Family, ...]] = ("masked", "slot")
+    families: ClassVar[tuple[Family, ...]] = ("masked", "block", "slot")
 
     beta: NonNegative = 0.01
     advantage: AdvantageName = "leave_one_out"

@@ -28,7 +28,7 @@ class ESPOUnshared(Method):
     name: ClassVar[str] = "espo_unshared"
     paper: ClassVar[str] = "2512.03759"
     level: ClassVar[str] = "sequence"
-    families: ClassVar[tuple[Family, ...]] = ("masked", "slot", "flow")
+    families: ClassVar[tuple[Family, ...]] = ("masked", "block", "slot", "flow")
     exceptions: ClassVar[dict[str, str]] = {
         "on_policy": "new and old read different masks, so the ratio is not 1: that is what the control is for"
     }

@@ -27,7 +27,7 @@ class JustGRPO(CJGRPO):
     name: ClassVar[str] = "just_grpo"
     paper: ClassVar[str] = "2601.15165"
     level: ClassVar[str] = "token"
-    families: ClassVar[tuple[Family, ...]] = ("autoregressive", "masked")
+    families: ClassVar[tuple[Family, ...]] = ("autoregressive", "masked", "block")
     requires: ClassVar[tuple[str, ...]] = ()
 
     beta: NonNegative = 0.0

@@ -37,7 +37,7 @@ class MDPO(Method):
     name: ClassVar[str] = "mdpo"
     paper: ClassVar[str] = "2508.13148"
     level: ClassVar[str] = "step"
-    families: ClassVar[tuple[Family, ...]] = ("masked", "slot", "flow")
+    families: ClassVar[tuple[Family, ...]] = ("masked", "block", "slot", "flow")
     requires: ClassVar[tuple[str, ...]] = ("trajectory", "step_rewards", "answers")
 
     beta: NonNegative = 0.02

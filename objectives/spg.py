@@ -37,7 +37,7 @@ class SPG(Method):
     name: ClassVar[str] = "spg"
     paper: ClassVar[str] = "2510.09541"
     level: ClassVar[str] = "sequence"
-    families: ClassVar[tuple[Family, ...]] = ("masked", "slot")
+    families: ClassVar[tuple[Family, ...]] = ("masked", "block", "slot")
     needs_old: ClassVar[bool] = False
 
     beta: NoPenalty = 0.0

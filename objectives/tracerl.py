@@ -25,7 +25,7 @@ class TraceRL(CJGRPO):
 
     name: ClassVar[str] = "tracerl"
     paper: ClassVar[str] = "2509.06949"
-    families: ClassVar[tuple[Family, ...]] = ("autoregressive", "masked", "slot")
+    families: ClassVar[tuple[Family, ...]] = ("autoregressive", "masked", "block", "slot")
 
     beta: NonNegative = 0.01
     kl: KLName = "k3"

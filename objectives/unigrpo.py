@@ -27,7 +27,7 @@ class UniGRPO(GRPO):
 
     name: ClassVar[str] = "unigrpo"
     paper: ClassVar[str] = "2505.15809"
-    families: ClassVar[tuple[Family, ...]] = ("masked", "slot")
+    families: ClassVar[tuple[Family, ...]] = ("masked", "block", "slot")
 
     beta: NonNegative = 0.01
 

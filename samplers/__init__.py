@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
-DEFAULT_SAMPLERS = {"autoregressive": "ar", "masked": "low_confidence", "slot": "slots", "flow": "flow_exact"}
+DEFAULT_SAMPLERS = {
+    "autoregressive": "ar",
+    "masked": "low_confidence",
+    "block": "threshold",
+    "slot": "slots",
+    "flow": "flow_exact",
+}

@@ -35,10 +35,11 @@ def uniform(
 
 
 def uniform_at(
-    seed: int, row_ids: Int[Tensor, " n"], positions: Int[Tensor, " n"], step: int, stream: int
+    seed: int, row_ids: Int[Tensor, " n"], positions: Int[Tensor, " n"], step: int | Tensor, stream: int
 ) -> Float[Tensor, " n"]:
-    """The same uniforms at chosen places only: one per pair of row id and position."""
-    return _keyed(seed, row_ids, positions, torch.tensor([step]), torch.tensor([stream]))
+    """The same uniforms at chosen places only: one per pair of row id and position; step is one or one per pair."""
+    steps = torch.as_tensor(step, dtype=torch.long).reshape(-1)
+    return _keyed(seed, row_ids, positions, steps, torch.tensor([stream]))
 
 
 def _keyed(seed: int, *parts: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.constraint import NEVER, TEXT
+from dllm_rl.constraint import NEVER, TEXT, Constraint
 from samplers._automaton import Automata
 from samplers._noise import TOKEN, WITHIN, uniform, uniform_at
 from samplers._statistics import entropy, log_odds, pick
@@ -44,8 +44,8 @@ class Projection(Protocol):
         """Entropy at the chosen open positions, row by row."""
         ...
 
-    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int) -> Draw:
-        """Draw the tokens of the chosen open positions."""
+    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int | Tensor) -> Draw:
+        """Draw the tokens of the chosen open positions. step: a number, or each row's own."""
         ...
 
 
@@ -70,11 +70,11 @@ class Free:
         """Entropy in nats."""
         return entropy(self.laws[chosen])
 
-    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int) -> Draw:
+    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int | Tensor) -> Draw:
         """Each position on its own."""
         row, place = chosen.nonzero(as_tuple=True)
         column = self.columns[row, place]
-        noise = uniform_at(seed, row_ids[row], column, step, TOKEN)
+        noise = uniform_at(seed, row_ids[row], column, _of_rows(step, row), TOKEN)
         laws, temperature = self.laws[row, place], self.temperature
         if self.truncate is not None and temperature > 0:
             laws, temperature = self.truncate(laws / temperature), 1.0
@@ -149,7 +149,7 @@ class Constrained:
         of_text = -(within.exp() * within.clamp(min=-1e4)).sum(dim=-1).nan_to_num()
         return (of_labels + labels[..., TEXT].exp() * of_text).float()
 
-    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int) -> Draw:
+    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int | Tensor) -> Draw:
         """Labels along one path, then tokens within them."""
         labels = self._path(seed, row_ids, step)
         row, place = chosen.nonzero(as_tuple=True)
@@ -158,8 +158,9 @@ class Constrained:
         is_text = label == TEXT
         tokens = self.constraint.token[row, label]
         if is_text.any():
-            noise = uniform_at(seed, row_ids[row[is_text]], column[is_text], step, WITHIN)
-            within = self.text[row[is_text], place[is_text]]
+            drawn = row[is_text]
+            noise = uniform_at(seed, row_ids[drawn], column[is_text], _of_rows(step, drawn), WITHIN)
+            within = self.text[drawn, place[is_text]]
             tokens[is_text] = pick(within, 0.0 if self.temperature == 0 else 1.0, noise)[0]
         weight = self.logits[row, place].gather(1, tokens[:, None]).squeeze(1)
         order = (row * self.canvas.shape[1] + column).argsort()
@@ -171,13 +172,83 @@ class Constrained:
             log_probs[order] = torch.from_numpy(terms).float()
         return Draw(row=row, column=column, tokens=tokens, log_probs=log_probs)
 
-    def _path(self, seed: int, row_ids: Tensor, step: int) -> Tensor:
+    def _path(self, seed: int, row_ids: Tensor, step: int | Tensor) -> Tensor:
         if self.temperature > 0:
             noise = uniform(seed, row_ids, torch.arange(self.canvas.shape[1]), step, TOKEN)
             return self.walk.drawn_path(self.beta, noise)
         best = self._of_open(self.best_text)
         scores = self.constraint.scores(best, self.columns, self.canvas, self.is_masked)
         return Walk(self.automata, scores, is_max=True).best_path()
+
+
+class ConstrainedBefore:
+    """As `Constrained` for a policy that can only be asked up to column `end` (block family), by the definitions.
+
+    Every masked position before `end` must be among the open ones; behind it counts only that the grammar has a way on.
+    """
+
+    def __init__(
+        self,
+        constraint: Constraint,
+        logits: Float[Tensor, "b n v"],
+        columns: Int[Tensor, "b n"],
+        canvas: Int[Tensor, "b l"],
+        is_masked: Bool[Tensor, "b l"],
+        temperature: float,
+        end: int,
+    ) -> None:
+        self.constraint, self.columns, self.temperature = constraint, columns, temperature
+        self.canvas, self.is_masked = canvas, is_masked
+        self.end = torch.full((len(canvas),), end)
+        self.logits = logits if temperature in (0.0, 1.0) else logits / temperature
+        of_open = constraint.open_scores(self.logits)
+        self.scores = constraint.scores(of_open, columns, canvas, is_masked, self.end)
+        self.beta = constraint.backward(self.scores, end=self.end)
+        constraint.check(self.beta)
+        marginals = constraint.marginals(self.scores, constraint.forward(self.scores), self.beta)
+        index = columns[..., None].expand(-1, -1, marginals.shape[-1])
+        self.laws = constraint.token_laws(self.logits, of_open, marginals.gather(1, index))
+
+    @functools.cached_property
+    def odds(self) -> Float[Tensor, "b n"]:
+        """Log-odds of the most likely token."""
+        return log_odds(self.laws)
+
+    def entropy(self, chosen: Bool[Tensor, "b n"]) -> Float[Tensor, " m"]:
+        """Entropy in nats."""
+        return entropy(self.laws[chosen])
+
+    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int | Tensor) -> Draw:
+        """Labels along one path, then tokens within them."""
+        labels = self._path(seed, row_ids, step)
+        row, place = chosen.nonzero(as_tuple=True)
+        column = self.columns[row, place]
+        label, laws = labels[row, column], self.logits[row, place]
+        within = laws.masked_fill(~self.constraint.rest()[row], -torch.inf)
+        is_text = label == TEXT
+        tokens = self.constraint.token[row, label]
+        if is_text.any():
+            drawn = row[is_text]
+            noise = uniform_at(seed, row_ids[drawn], column[is_text], _of_rows(step, drawn), WITHIN)
+            tokens[is_text] = pick(within[is_text], 0.0 if self.temperature == 0 else 1.0, noise)[0]
+        where = torch.zeros_like(self.is_masked)
+        weight = torch.zeros(self.canvas.shape)
+        where[row, column] = True
+        weight[row, column] = laws.gather(1, tokens[:, None]).squeeze(1)
+        log_probs = self.constraint.set_log_probs(self.scores, self.beta, where, labels, weight)
+        return Draw(row=row, column=column, tokens=tokens, log_probs=log_probs[row, column].float())
+
+    def _path(self, seed: int, row_ids: Tensor, step: int | Tensor) -> Tensor:
+        if self.temperature > 0:
+            noise = uniform(seed, row_ids, torch.arange(self.canvas.shape[1]), step, TOKEN)
+            return self.constraint.path(self.scores, self.beta, noise)
+        best = self.constraint.open_scores(self.logits, is_max=True)
+        scores = self.constraint.scores(best, self.columns, self.canvas, self.is_masked, self.end)
+        return self.constraint.path(scores, self.constraint.backward(scores, is_max=True), None)
+
+
+def _of_rows(step: int | Tensor, row: Int[Tensor, " m"]) -> int | Tensor:
+    return step[row] if isinstance(step, Tensor) else step
 
 
 def project(
@@ -188,8 +259,14 @@ def project(
     is_masked: Bool[Tensor, "b l"],
     temperature: float,
     truncate: Callable[[Tensor], Tensor] | None = None,
+    end: int | None = None,
 ) -> Projection:
-    """The laws to rank by and draw from; automata None: the model's, whose tempered laws `truncate` may shorten."""
+    """The laws to rank by and draw from; automata None: the model's, whose tempered laws `truncate` may shorten.
+
+    end: columns from there on have no law yet.
+    """
     if automata is None:
         return Free(logits, columns, temperature, truncate)
+    if end is not None and end < canvas.shape[1]:
+        return ConstrainedBefore(automata.constraint, logits, columns, canvas, is_masked, temperature, end)
     return Constrained(automata, logits, columns, canvas, is_masked, temperature)

@@ -1,9 +1,10 @@
-"""The one denoise loop of the masked family: rules differ in what they commit and what they mask again.
+"""The one denoise loop of the masked and the block family: rules differ in what they commit and what they mask again.
 
 A step: forced tokens are written; the model is asked at the masked positions of the active block; the rule chooses
 positions by a statistic of their laws; only then are tokens drawn there (choose-then-sample, 2510.04525), so that the
 recorded log-probability is exactly that of the draw. Ranking by the probability of the *drawn* token, as LLaDA does,
-would hide a lower temperature.
+would hide a lower temperature. The block family writes its own blocks in order, with exact keys and values of those
+that are finished (`samplers._readers`).
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.constraint import TEXT
+from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.types import Completions, Family, Prompts
 from samplers._automaton import Automata
 from samplers._chunks import in_chunks
 from samplers._noise import REMASK, uniform_at
 from samplers._projection import Projection, project
+from samplers._readers import reader_of
 from samplers._record import Recorder, columns_of, is_finished
 from samplers._watcher import Watcher
 from samplers.grammar import constraint_of
@@ -116,14 +119,17 @@ class UnmaskingRule:
     """Base of the rules; a rule is one file with `choose`, and `remask` where it takes tokens back.
 
     num_steps: most denoising steps over the whole canvas. block_length: semi-autoregressive blocks of so many columns;
-    None = one block. grammar: only plans that parse and act on the page's controls can be written.
+    None = one block, or the blocks of the block family (of which others must be parts). grammar: only plans that parse
+    and act on the page's controls can be written. cache: keep keys and values where that is exact (block family); False
+    asks for the same with a full forward in every step.
     """
 
-    families: ClassVar[tuple[Family, ...]] = ("masked",)
+    families: ClassVar[tuple[Family, ...]] = ("masked", "block")
     temperature: float = 1.0
     num_steps: int = 32
     block_length: int | None = None
     grammar: bool = False
+    cache: bool = True
 
     def choose(self, view: View) -> Bool[Tensor, "b n"]:
         """Which open positions are written now. Where a row has none, the loop writes its most confident one."""
@@ -157,14 +163,16 @@ class _Denoising:
         self.is_masked = torch.ones_like(self.canvas, dtype=torch.bool)
         self.constraint = constraint_of(policy, prompts) if rule.grammar else None
         self._last: tuple[Tensor, Automata] | None = None
+        self.reader = reader_of(policy, prompts, cache=rule.cache)
         self.memory: dict[str, Tensor] = {}
-        self.step = 0
+        # Noise is keyed by a row's own steps: how long others take in a block must not reach its draws.
+        self.step, self.taken = 0, torch.zeros(len(prompts.ids), dtype=torch.long)
         self._force(torch.arange(len(self.canvas)))
         self.record = Recorder(self.canvas, keeps_states=True)
 
     def run(self) -> Completions:
         length = self.canvas.shape[1]
-        block = self.rule.block_length or length
+        block = self._block_length()
         starts = range(0, length, block)
         for start, num_steps in zip(starts, spread(self.rule.num_steps, len(starts)), strict=True):
             end = min(start + block, length)
@@ -173,6 +181,26 @@ class _Denoising:
         return self.record.finish(
             self.policy, self.canvas, constraint=self.constraint, is_approximate=self.rule.remasks
         )
+
+    def _block_length(self) -> int:
+        """Columns that are written before any later one."""
+        wanted, length = self.rule.block_length, self.canvas.shape[1]
+        if self.policy.family != "block":
+            return wanted or length
+        size = self.policy.facts.block_size
+        if wanted is not None and size % wanted:
+            raise ConfigError(
+                f"block_length={wanted} does not divide the policy's blocks of {size} columns. Leave it out, give a "
+                f"divisor of {size}, or set the policy's facts.block_size."
+            )
+        return wanted or size
+
+    def _horizon(self, start: int) -> int | None:
+        """The column from which on the policy cannot be asked yet: the end of the block family's active block."""
+        if self.policy.family != "block":
+            return None
+        size = self.policy.facts.block_size
+        return min((start // size + 1) * size, self.canvas.shape[1])
 
     def _block(self, start: int, end: int, num_steps: int) -> None:
         if not self.rule.remasks:
@@ -185,7 +213,8 @@ class _Denoising:
             rows = is_open.any(dim=1).nonzero().squeeze(1)
             if not len(rows):
                 break
-            self._one_step(rows, is_open, in_block, quota, index, num_steps)
+            alive = (~is_done).nonzero().squeeze(1)
+            self._one_step(rows, alive, is_open, in_block, quota, index, num_steps)
             self.record.state(self.canvas)
             self.watcher.wrote(self.canvas, self.step)
             self.step += 1
@@ -197,14 +226,16 @@ class _Denoising:
         self.is_masked &= ~unwritten
 
     def _one_step(
-        self, rows: Tensor, is_open: Tensor, in_block: Tensor, quota: int, index: int, num_steps: int
+        self, rows: Tensor, alive: Tensor, is_open: Tensor, in_block: Tensor, quota: int, index: int, num_steps: int
     ) -> None:
         """Ask the model, let the rule choose, draw, write, mask again."""
         rule, prompts = self.rule, self.prompts.rows(rows)
         # What may stand at a position under a grammar depends on the laws of all masked ones.
-        columns, is_asked = columns_of(is_open[rows] if self.constraint is None else self.is_masked[rows])
-        logits = self.policy.logits(prompts, self.canvas[rows], columns=columns)
-        self.record.count(len(rows), prompts.ids.shape[1] + self.canvas.shape[1])
+        end = self._horizon(int(in_block.long().argmax()))
+        columns, is_asked = columns_of(is_open[rows] if self.constraint is None else self.is_masked[rows, :end])
+        # Rows with fewer open positions ask for their first one again.
+        wanted = torch.where(is_asked, columns, columns[:, :1])
+        logits = self.reader.logits(rows, alive, self.canvas, wanted, self.record)
         logits = self.watcher.logits(prompts, self.canvas[rows], columns, logits)
         projection = project(
             self._automata(rows),
@@ -214,6 +245,7 @@ class _Denoising:
             self.is_masked[rows],
             rule.temperature,
             self.watcher.truncate,
+            end,
         )
         view = View(
             projection=projection,
@@ -227,7 +259,7 @@ class _Denoising:
             memory=self.memory,
         )
         chosen = self._chosen(view)
-        draw = projection.draw(chosen, self.seed, prompts.row_ids, self.step)
+        draw = projection.draw(chosen, self.seed, prompts.row_ids, self.taken[rows])
         was_visible = ~self.is_masked[rows]
         row = rows[draw.row]
         self.canvas[row, draw.column] = draw.tokens
@@ -235,6 +267,7 @@ class _Denoising:
         self.record.commit_at(row, draw.column, self.step, draw.log_probs, projection.entropy(chosen))
         if rule.remasks and index < num_steps - max(1, num_steps // 8):
             self._remask(rows, view, was_visible, in_block)
+        self.taken[rows] += 1
         self._force(rows)
 
     def _chosen(self, view: View) -> Tensor:
@@ -284,7 +317,8 @@ class _Denoising:
 
     def _noise(self, rows: Tensor, columns: Tensor, stream: int) -> Float[Tensor, "b n"]:
         row_ids = self.prompts.row_ids[rows][:, None].expand_as(columns)
-        flat = uniform_at(self.seed, row_ids.flatten(), columns.flatten(), self.step, stream)
+        steps = self.taken[rows][:, None].expand_as(columns)
+        flat = uniform_at(self.seed, row_ids.flatten(), columns.flatten(), steps.flatten(), stream)
         return flat.reshape(columns.shape)
 
 

@@ -16,4 +16,4 @@ def _one_thread() -> None:
 def tiny_policies():
     from tests.tiny_policies import make_tiny_policy
 
-    return {family: make_tiny_policy(family) for family in ("autoregressive", "masked", "slot", "flow")}
+    return {family: make_tiny_policy(family) for family in ("autoregressive", "masked", "block", "slot", "flow")}

@@ -19,7 +19,8 @@ from dllm_rl.constraint import Constraint
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.types import Corruption, Family, Prompts, Rollouts, Views
 
-Attention = Literal["causal", "full"]
+Attention = Literal["causal", "full", "block_causal"]
+MASKED_FAMILIES: tuple[Family, ...] = ("masked", "block", "slot")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,8 @@ class PolicyFacts:
 
     max_prompt: longest prompt in tokens; longer ones are refused, never cut. canvas_length, line_width: the canvas.
     slot_size: tokens of a slot (slot family). schedule_power: kappa_t = t ** power, as trained (flow family).
+    block_size: tokens of a block (block family). block_sizes: those that a warm start draws from, if it knows several.
+    is_prompt_causal: within the prompt each token reads those before it, else all of them (block family).
     is_shifted: logits at position i are of token i + 1 in a bidirectional model (Dream).
     """
 
@@ -36,6 +39,9 @@ class PolicyFacts:
     canvas_length: int = 128
     line_width: int | None = None
     slot_size: int = 4
+    block_size: int = 32
+    block_sizes: tuple[int, ...] = ()
+    is_prompt_causal: bool = False
     schedule_power: float = 1.0
     is_shifted: bool = False
     mask_id: int | None = None
@@ -64,7 +70,7 @@ class BasePolicy:
         self.model, self.tokenizer, self.facts = model, tokenizer, facts
         self.canvas = Canvas(CanvasConfig(length=facts.canvas_length, line_width=facts.line_width), tokenizer)
         self.mask_id: int | None = facts.mask_id if facts.mask_id is not None else tokenizer.mask_token_id
-        if self.mask_id is None and self.family in ("masked", "block", "slot"):
+        if self.mask_id is None and self.family in MASKED_FAMILIES:
             raise ConfigError(f"the {self.family} family needs a mask token; this tokenizer has none. Set mask_id.")
         self.vocab_size = int(model.config.vocab_size)  # type: ignore[union-attr]
         # Stock encoders (masked language models) give every position's logits; adapters hide what a decoder takes.
@@ -89,7 +95,7 @@ class BasePolicy:
         """The facts that views are drawn from."""
         return Corruption(
             family=self.family,
-            mask_id=self.mask_id if self.family in ("masked", "block", "slot") else None,
+            mask_id=self.mask_id if self.family in MASKED_FAMILIES else None,
             pad_id=self.canvas.pad_id,
             eos_id=self.canvas.eos_id,
             vocab_size=self.vocab_size,
@@ -184,12 +190,16 @@ class BasePolicy:
             keep = width + (place[:, wanted] if wanted.dim() == 1 else place.gather(1, wanted))
         inputs = {
             "input_ids": tokens,
-            "attention_mask": attention_mask(visible, attention or self.attention),
+            "attention_mask": self.reads(visible, width, attention or self.attention),
             "position_ids": positions,
             **extra,
         }
         output = self._at(inputs, keep) if cache is None else self._after_prompt(inputs, keep, width, cache)
         return output.masked_fill(self._banned.to(output.device), -torch.inf)
+
+    def reads(self, visible: Bool[Tensor, "b t"], width: int, attention: Attention) -> Bool[Tensor, "b 1 t t"]:
+        """Which of [prompt, canvas] each position reads; the canvas starts at `width`."""
+        return attention_mask(visible, attention)
 
     def _at(self, inputs: dict[str, Tensor], keep: Tensor, **cached: Any) -> Float[Tensor, "b n v"]:
         """Float32 logits of the model at positions (n,) or (b, n); stock decoders compute the union of all rows'."""
@@ -242,6 +252,19 @@ class BasePolicy:
             attention=attention,
             is_shifted=shifted,
         )
+        return self.spread_terms(logits, targets, rollouts, views, index, columns)
+
+    def spread_terms(
+        self,
+        logits: Float[Tensor, "b c v"],
+        targets: Int[Tensor, "b l"],
+        rollouts: Rollouts,
+        views: Views,
+        index: int,
+        columns: Int[Tensor, " c"],
+    ) -> Float[Tensor, "b l"]:
+        """Likelihood terms of one view's scored positions, from the logits of the columns that any row scores."""
+        score = views.score[index]
         if views.kind in ("exact", "trajectory", "answer"):
             logits = logits / rollouts.temperature
         terms = self.terms(logits, targets[:, columns], views, index, columns)
@@ -289,7 +312,12 @@ class BasePolicy:
         chosen = (trajectory.commit_step == views.step[index][:, None]) | views.score[index]
         # The canvas after the last step, since what stands behind EOS has been padded in the completion.
         targets = trajectory.canvases[:, -1] if trajectory.canvases is not None else rollouts.completion_ids
-        return joint_terms(constraint, logits, tokens, tokens == self.mask_id, chosen, targets)
+        end = self.horizon(chosen)
+        return joint_terms(constraint, logits, tokens, tokens == self.mask_id, chosen, targets, end=end)
+
+    def horizon(self, chosen: Bool[Tensor, "b l"]) -> Int[Tensor, " b"] | None:
+        """The column from which on the step that wrote these positions asked for no law; None: it asked for all."""
+        return None
 
     def terms(
         self,
@@ -316,11 +344,13 @@ def joint_terms(
     is_masked: Bool[Tensor, "b l"],
     chosen: Bool[Tensor, "b l"],
     targets: Int[Tensor, "b l"],
+    *,
+    end: Int[Tensor, " b"] | None = None,
 ) -> Float[Tensor, "b l"]:
     """Log-probabilities of the chosen positions' targets under the constrained law of one state; 0 elsewhere."""
     columns = torch.arange(canvas.shape[1]).expand_as(canvas)
-    scores = constraint.scores(constraint.open_scores(logits), columns, canvas, is_masked)
-    beta = constraint.backward(scores)
+    scores = constraint.scores(constraint.open_scores(logits), columns, canvas, is_masked, end)
+    beta = constraint.backward(scores, end=end)
     weight = logits.gather(-1, targets[..., None]).squeeze(-1)
     chosen = chosen & is_masked
     return constraint.set_log_probs(scores, beta, chosen, constraint.labels_of(targets), weight)

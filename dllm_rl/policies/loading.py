@@ -67,7 +67,7 @@ def _load_foreign(path: str, facts: dict[str, Any]) -> tuple[Any, Any, dict[str,
         config = AutoConfig.from_pretrained(path)
         stored = dict(getattr(config, "policy", None) or {})
         family = {**stored, **facts}.get("family")
-        if family in ("masked", "flow", "slot"):
+        if family in ("masked", "block", "flow", "slot"):
             config.is_causal = False
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(path, config=config)

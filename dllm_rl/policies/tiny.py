@@ -204,7 +204,8 @@ class TinyForPlans(PreTrainedModel, GenerationMixin):
         logits_to_keep: positions (n,), or (b, n) for each row its own, whose logits are wanted, None = all;
         time (b,) in [0, 1];
         column_ids (b, t): 1 + canvas column of a token, 0 in the prompt; previous_ids (b, num_smeared): the last tokens
-        that went into past_key_values. Returns logits (b, n, v).
+        that went into past_key_values, or (b, t, num_smeared): those before each token, the nearest first, where the
+        feed does not say it. Returns logits (b, n, v).
         """
         x = self.embed(input_ids)
         if self.smear is not None:
@@ -229,6 +230,8 @@ class TinyForPlans(PreTrainedModel, GenerationMixin):
         """What the tokens fed just before each token add to it; padding adds nothing."""
         assert self.smear is not None
         count, pad = self.config.num_smeared, self.config.pad_token_id
+        if previous_ids is not None and previous_ids.dim() == 3:
+            return self.smear((self.embed(previous_ids) * (previous_ids != pad)[..., None]).flatten(2))
         before = F.pad(ids, (count, 0), value=pad) if previous_ids is None else torch.cat([previous_ids, ids], dim=1)
         known = self.embed(before) * (before != pad)[..., None]
         length = ids.shape[1]

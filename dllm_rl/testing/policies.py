@@ -90,5 +90,7 @@ def random_policy(family: str, *, seed: int = 0, sharpness: float = 12.0, canvas
         model.embed.weight.mul_(sharpness / 3.0)
         if model.time is not None:
             model.time[-1].weight.normal_(std=0.2)
-    facts = PolicyFacts(family=family, max_prompt=96, canvas_length=canvas_length, line_width=8, slot_size=4)
+    facts = PolicyFacts(
+        family=family, max_prompt=96, canvas_length=canvas_length, line_width=8, slot_size=4, block_size=10
+    )
     return registry.get("policy", family)(model.eval(), words, facts)

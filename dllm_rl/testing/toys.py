@@ -1,7 +1,9 @@
 """Toy policies, one a family, small enough to enumerate, and rollouts that look like those of a real sampler.
 
 Eight ids: PAD, EOS, MASK, FILL and four letters. A toy reads prompt, canvas, time and feed order, so that a wrong view
-changes its scores. Legend: b rows, p prompt, l canvas, k views, s steps, v vocabulary, d width.
+changes its scores. The block toy has two blocks, of four and of two columns.
+
+Legend: b rows, p prompt, l canvas, k views, s steps, v vocabulary, d width.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ PAD, EOS, MASK, FILL = range(4)
 LETTERS = (4, 5, 6, 7)
 VOCABULARY = 8
 SLOT_SIZE = 2
+BLOCK_SIZE = 4
 NUM_STEPS = 4
 
 
@@ -44,11 +47,17 @@ class ToyModel(nn.Module):
         canvas: Int[Tensor, "n l"],
         may_read: Bool[Tensor, "n l l"],
         time: Float[Tensor, " n"],
+        clean: tuple[Int[Tensor, "n l"], Bool[Tensor, "l l"]] | None = None,
     ) -> Float[Tensor, "n l v"]:
-        """Logits of the distribution of each column; may_read[n, i, j] where column i sees what stands in column j."""
+        """Logits of the distribution of each column; may_read[n, i, j] where column i sees what stands in column j.
+
+        clean: another canvas, and which of its columns each column sees (block family).
+        """
         prompt = self.embed[prompt_ids] * prompt_mask[..., None]
         prompt = prompt.sum(1, keepdim=True) / prompt_mask.sum(1).clamp(min=1)[:, None, None]
         context = (self.mix * may_read) @ self.embed[canvas]
+        if clean is not None:
+            context = context + (self.mix * clean[1]) @ self.embed[clean[0]]
         hidden = torch.tanh(self.position + context + prompt + time[:, None, None] * self.time)
         return self.dropout(hidden) @ self.out
 
@@ -62,7 +71,7 @@ class ToyPolicy:
         self.tokenizer = None
         generator = torch.Generator().manual_seed(seed)
         self.model = ToyModel(length, generator, sharpness=sharpness)
-        has_mask = family in ("masked", "slot")
+        has_mask = family in ("masked", "block", "slot")
         self.corruption = Corruption(
             family=family,
             mask_id=MASK if has_mask else None,
@@ -70,6 +79,7 @@ class ToyPolicy:
             eos_id=EOS,
             vocab_size=VOCABULARY,
             slot_size=SLOT_SIZE,
+            block_size=BLOCK_SIZE if family == "block" else None,
             num_steps=NUM_STEPS,
             banned_ids=(PAD, MASK),
         )
@@ -85,10 +95,19 @@ class ToyPolicy:
             views.tokens.flatten(0, 1),
             self._may_read(views).flatten(0, 1),
             time.flatten(),
+            self._clean(rollouts, views),
         )
         banned = torch.zeros(VOCABULARY, dtype=torch.bool)
         banned[list(self.corruption.banned_ids)] = True
         return logits.masked_fill(banned, -torch.inf).log_softmax(-1).unflatten(0, (num_views, num_rows))
+
+    def _clean(self, rollouts: Rollouts, views: Views) -> tuple[Tensor, Tensor] | None:
+        """Block family, native reading: the completion, of which each column sees the blocks before its own."""
+        if self.family != "block" or views.read != "native":
+            return None
+        block = torch.arange(self.length) // BLOCK_SIZE
+        canvas = rollouts.completion_ids.expand_as(views.tokens).flatten(0, 1)
+        return canvas, block[None, :] < block[:, None]
 
     def view_log_probs(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
         """Unweighted likelihood terms, 0 where not scored."""
@@ -120,6 +139,9 @@ class ToyPolicy:
             return lower.tril(-1).expand(shape)
         if views.read == "causal":
             return lower.expand(shape)
+        if self.family == "block":
+            block = torch.arange(length) // BLOCK_SIZE
+            return (block[None, :] == block[:, None]).expand(shape)
         if self.family == "slot" and views.order is not None:
             rank = views.order.argsort(-1)
             return rank[..., None, :] <= rank[..., :, None]
@@ -157,7 +179,7 @@ def toy_rollouts(
         totals=Rollouts.count_totals(valid, group_ids, mask),
         step_rewards=torch.rand(num_rows, trajectory.num_steps, generator=generator),
         step_entropy=torch.rand(num_rows, trajectory.num_steps, generator=generator),
-        answers=_answers(trajectory, generator),
+        answers=_answers(policy, ids, trajectory, generator),
     )
 
 
@@ -183,6 +205,10 @@ def _trajectory(policy: ToyPolicy, ids: Tensor, mask: Tensor, generator: torch.G
         slot_step = torch.rand(num_rows, num_slots, generator=generator).argsort(-1)
         commit = slot_step.repeat_interleave(SLOT_SIZE, -1)[:, :length]
         num_steps = num_slots
+    elif policy.family == "block":
+        block = torch.arange(length) // BLOCK_SIZE
+        commit = NUM_STEPS // 2 * block + torch.randint(NUM_STEPS // 2, (num_rows, length), generator=generator)
+        num_steps = NUM_STEPS
     else:
         commit = torch.randint(NUM_STEPS, (num_rows, length), generator=generator)
         num_steps = NUM_STEPS
@@ -201,12 +227,21 @@ def _trajectory(policy: ToyPolicy, ids: Tensor, mask: Tensor, generator: torch.G
     return replace(_record(ids, commit, canvases=canvases), time=time, order=order)
 
 
-def _answers(trajectory: Trajectory, generator: torch.Generator) -> Answers | None:
-    """Letters for all that was still open before each step (flow: everywhere), with random confidence."""
+def _answers(policy: ToyPolicy, ids: Tensor, trajectory: Trajectory, generator: torch.Generator) -> Answers | None:
+    """Letters for all that was still open before each step (flow: everywhere), with random confidence.
+
+    Block family: in the first block with anything open, unless the completion ended before it.
+    """
     if trajectory.canvases is None:
         return None
     before = trajectory.canvases[:, :-1]
     is_open = before == MASK if trajectory.time is None else torch.ones_like(before, dtype=torch.bool)
+    if policy.family == "block":
+        block = torch.arange(before.shape[2]) // BLOCK_SIZE
+        active = is_open.long().argmax(dim=2, keepdim=True) // BLOCK_SIZE
+        is_eos = ids == EOS
+        last = torch.where(is_eos.any(1), is_eos.long().argmax(1), ids.shape[1])[:, None, None] // BLOCK_SIZE
+        is_open = is_open & (block == active) & (block <= last)
     letters = torch.tensor(LETTERS)[torch.randint(4, before.shape, generator=generator)]
     confidence = 0.1 + 0.8 * torch.rand(before.shape, generator=generator)
     return Answers(ids=torch.where(is_open, letters, before), score=is_open, confidence=confidence * is_open)

@@ -33,7 +33,7 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "slot": ("slots", {"slot_threshold": 0.95, "token_threshold": 0.98}),
     "flow": ("flow_exact", {"num_steps": 16}),
-    "block": ("block", {}),
+    "block": ("threshold", {"threshold": 0.97}),
 }
 RANDOM_RULES = {
     "low_confidence": ("low_confidence", {"num_steps": 64}),
@@ -79,15 +79,22 @@ def trained_arms(tasks: Sheet) -> list[Arm]:
 def random_arms(vocabulary: int, batch: int) -> list[Arm]:
     """Random weights: their text means nothing, their times do."""
     words = PreTrainedTokenizerFast.from_pretrained(CHECKPOINTS / "masked")
-    facts = PolicyFacts(family="masked", max_prompt=512, canvas_length=COLUMNS, mask_id=min(2, vocabulary - 1))
+    facts = PolicyFacts(
+        family="masked", max_prompt=512, canvas_length=COLUMNS, block_size=16, mask_id=min(2, vocabulary - 1)
+    )
     generator = torch.Generator().manual_seed(0)
     shape = (batch, PROMPTS[vocabulary])
     ids = torch.randint(10, vocabulary, shape, generator=generator)
     prompts = Prompts(ids=ids, mask=torch.ones_like(ids, dtype=torch.bool), row_ids=torch.arange(batch))
-    masked, ar = (
-        random_policy(family, words, facts, vocabulary, has_end=False) for family in ("masked", "autoregressive")
+    masked, ar, block = (
+        random_policy(family, words, facts, vocabulary, has_end=False)
+        for family in ("masked", "autoregressive", "block")
     )
     arms = [textbook_arm(masked, prompts), sampler_arm("ar with cache", ar, prompts, "ar")]
+    arms += [
+        sampler_arm(f"block of 16, {steps} steps", block, prompts, "low_confidence", num_steps=steps)
+        for steps in (8, 64)
+    ]
     return arms + [
         sampler_arm(name, masked, prompts, rule, **options) for name, (rule, options) in RANDOM_RULES.items()
     ]

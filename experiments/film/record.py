@@ -35,7 +35,8 @@ class Film:
 
 def record_film(policy: BasePolicy, completions: Completions, *, title: str, instruction: str, sampler: str) -> Film:
     """The film of the first row."""
-    mask_id = {"masked": policy.mask_id, "slot": policy.mask_id, "flow": None}.get(policy.family, policy.canvas.pad_id)
+    mask_ids = {"masked": policy.mask_id, "block": policy.mask_id, "slot": policy.mask_id, "flow": None}
+    mask_id = mask_ids.get(policy.family, policy.canvas.pad_id)
     shown = frames(completions, policy.canvas.pad_id)[0]
     ids, step = completions.ids[0].tolist(), completions.trajectory.commit_step[0].tolist()
     words = [[_word(policy, token, mask_id) for token in frame] for frame in shown.tolist()]

@@ -14,7 +14,7 @@ from dllm_rl.policies.slot import feed_order
 from dllm_rl.types import Prompts
 from tests.tiny_policies import PLANS, PROMPTS, make_tiny_policy, tokenizer
 
-FAMILIES = ("autoregressive", "masked", "slot", "flow")
+FAMILIES = ("autoregressive", "masked", "block", "slot", "flow")
 
 
 def canvases(policy):

@@ -18,7 +18,7 @@ from objectives import build_objective
 from samplers import DEFAULT_SAMPLERS
 from tests.tiny_policies import make_tiny_policy
 
-FAMILIES = ("autoregressive", "masked", "slot", "flow")
+FAMILIES = ("autoregressive", "masked", "block", "slot", "flow")
 OBJECTIVES = ("grpo", "cj_grpo", "gspo", "espo")
 PAGE = Page(titles=("Join",), controls=(Control(ref="p1.e1", kind="text", name="Name"),))
 TASKS = [
@@ -172,7 +172,7 @@ def test_groups_without_variance_stay_where_they_have_a_gradient(tmp_path, objec
     assert (row["rows_updated"], row["rows_filtered"]) == (12.0, 0.0)
 
 
-@pytest.mark.parametrize("family", ["masked", "slot", "flow"])
+@pytest.mark.parametrize("family", ["masked", "block", "slot", "flow"])
 def test_intermediate_answers_are_scored_where_required_and_only_there(tmp_path, family):
     environment, other = CountingEnvironment(lambda call, row: row == 1), CountingEnvironment()
     trainer = make(family, "mdpo", tmp_path / "a", environment=environment, steps=1, inner_steps=1)

@@ -73,6 +73,35 @@ def test_masked_elbo_is_unbiased_for_one_row(num_draws: int, antithetic: bool) -
     assert abs(error) < 4 * float(given.std()) / math.sqrt(DRAWS)
 
 
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_block_elbo_is_the_sum_over_blocks_and_unbiased(antithetic: bool) -> None:
+    """Each block on its own, the others as the completion has them: hidden or not, they do not matter to its terms."""
+    policy = ToyPolicy("block", sharpness=3.0)
+    row = one_row(policy, ids=(4, FILL, 6, 7, 5, EOS))
+    wanted = 0.0
+    for members in ([0, 1, 2, 3], [4, 5]):
+        for size in range(1, len(members) + 1):
+            subsets = list(itertools.combinations(members, size))
+            for subset in subsets:
+                hidden = torch.zeros_like(row.completion_mask)
+                hidden[0, list(subset)] = True
+                wanted += float(hidden_view(policy, row, hidden)) / size / len(subsets)
+    rollouts = one_row(policy, DRAWS, ids=(4, FILL, 6, 7, 5, EOS))
+    drawn = v.elbo(rollouts, policy.corruption, generator(), num_draws=1, antithetic=antithetic)
+    given = estimates(policy, rollouts, drawn)
+    assert abs(float(given.mean()) - wanted) < 4 * float(given.std()) / math.sqrt(DRAWS)
+
+
+def test_noise_levels_of_blocks_are_independent() -> None:
+    policy = ToyPolicy("block")
+    rollouts = one_row(policy, DRAWS, ids=(4, 5, 6, 7, 5, EOS))
+    drawn = v.elbo(rollouts, policy.corruption, generator(), num_draws=1, antithetic=False)
+    hidden = drawn.score[0]
+    first, second = hidden[:, :4].sum(-1), hidden[:, 4:].sum(-1)
+    counts = torch.bincount(first * 3 + second, minlength=15)
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-3, "each pair of counts is equally likely"
+
+
 def test_masked_elbo_is_the_mean_over_all_orders_and_below_the_log_likelihood() -> None:
     ids = (4, 5, 6, 7, 4, EOS)
     policy = ToyPolicy("masked", sharpness=4.0)
@@ -112,7 +141,7 @@ def test_the_number_of_hidden_units_is_uniform(family: str) -> None:
 
 
 @pytest.mark.parametrize("antithetic", [False, True])
-@pytest.mark.parametrize("family", ["masked", "slot"])
+@pytest.mark.parametrize("family", ["masked", "block", "slot"])
 def test_weights_sum_to_one_per_scored_position(family: str, antithetic: bool) -> None:
     policy = ToyPolicy(family)
     rollouts = one_row(policy, DRAWS)
@@ -134,7 +163,7 @@ def test_a_pair_scores_each_position_once_and_two_stratified_pairs_beat_four_pla
     assert estimates(policy, rollouts, pairs).var() < of_four_plain
 
 
-@pytest.mark.parametrize("family", ["masked", "slot", "flow"])
+@pytest.mark.parametrize("family", ["masked", "block", "slot", "flow"])
 def test_tail_is_hidden_and_nothing_but_the_completion_mask_is_scored(family: str) -> None:
     item = toy(family)
     rollouts, corruption = item.rollouts, item.policy.corruption
@@ -269,7 +298,7 @@ def test_autoregressive_views_are_all_exact() -> None:
         assert torch.equal(drawn.score[0], rollouts.completion_mask)
 
 
-@pytest.mark.parametrize("family", ["masked", "slot", "flow"])
+@pytest.mark.parametrize("family", ["masked", "block", "slot", "flow"])
 def test_all_steps_score_every_event_once(family: str) -> None:
     item = toy(family)
     rollouts, corruption = item.rollouts, item.policy.corruption
@@ -281,7 +310,7 @@ def test_all_steps_score_every_event_once(family: str) -> None:
     assert torch.equal(drawn.loss_weight, drawn.score.float())
 
 
-@pytest.mark.parametrize("family", ["masked", "slot", "flow"])
+@pytest.mark.parametrize("family", ["masked", "block", "slot", "flow"])
 def test_sampled_steps_are_weighted_to_all_steps_on_average(family: str) -> None:
     item = toy(family)
     rollouts, corruption = item.rollouts, item.policy.corruption

@@ -34,7 +34,7 @@ def test_list_speaks_json(kind: str) -> None:
         "objectives": {"grpo", "cj_grpo", "gspo", "espo"},
         "samplers": {"ar", "low_confidence", "slots", "flow_exact"},
         "environments": {"forms"},
-        "policies": {"autoregressive", "masked", "slot", "flow"},
+        "policies": {"autoregressive", "masked", "block", "slot", "flow"},
         "presets": {"quick", "ci", "grid16", "positive_control"},
     }
     assert wanted[kind] <= {entry["name"] for entry in found}

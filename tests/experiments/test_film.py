@@ -32,6 +32,7 @@ def film_of(policy, name, **options):
     [
         ("masked", "low_confidence"),
         ("masked", "remdm"),
+        ("block", "threshold"),
         ("slot", "slots"),
         ("flow", "flow_exact"),
         ("autoregressive", "ar"),
@@ -43,7 +44,7 @@ def test_the_last_frame_is_the_plan(tiny_policies, family, name):
     assert len({len(words) for words in film.words}) == 1
     assert MASK not in film.words[-1]
     assert len(film.words) >= film.nfe
-    if family in ("masked", "slot", "autoregressive"):
+    if family in ("masked", "block", "slot", "autoregressive"):
         assert set(film.words[0]) == {MASK}
 
 

@@ -55,7 +55,7 @@ def test_the_page_gives_these_commands() -> None:
 
 SHOWN = {
     "dllm-rl list objectives": ("gmpo", "2507.20673"),
-    "python check.py": ("properties hold on autoregressive, flow, masked, slot",),
+    "python check.py": ("properties hold on autoregressive, block, flow, masked, slot",),
     "dllm-rl train toy_sort objective=gmpo train.steps=2 evaluation.max_tasks=4": ("masked-gmpo seed 0: done",),
     "dllm-rl grid mine.yaml --dry-run": ("masked-gmpo seed 0", "flow-gmpo seed 0"),
     "dllm-rl cite masked-gmpo": ("objective gmpo", "eprint = {2507.20673}"),

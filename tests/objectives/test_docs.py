@@ -20,7 +20,7 @@ ROWS = {
     cells[0].strip("` "): [cell.strip() for cell in cells[1:]]
     for cells in (line.strip("|").split("|") for line in PAGE.splitlines() if line.startswith("| `"))
 }
-ORDER = ("autoregressive", "masked", "slot", "flow")
+ORDER = ("autoregressive", "masked", "block", "slot", "flow")
 
 
 @pytest.mark.parametrize(("name", "cls"), registry.items("objective"))
@@ -59,7 +59,7 @@ def test_the_example_registers_and_passes_the_suite(monkeypatch: pytest.MonkeyPa
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module("smooth_espo")
     objective = build_objective("smooth_espo", {"width": 0.1}, family="flow")
-    assert len({family for family, _ in check_objective(objective)}) == 4
+    assert len({family for family, _ in check_objective(objective)}) == 5
 
 
 def test_the_public_list_of_loss_metrics_is_that_of_the_page() -> None:

@@ -71,7 +71,7 @@ def test_on_autoregressive_and_on_policy_ratio_levels_do_not_differ() -> None:
     same(make("advantage_weighted_denoising", beta=0.0, advantage="centred"), grpo, "autoregressive", on_policy=True)
 
 
-@pytest.mark.parametrize("family", ["autoregressive", "masked", "slot", "flow"])
+@pytest.mark.parametrize("family", ["autoregressive", "masked", "block", "slot", "flow"])
 def test_on_policy_cj_grpo_is_flow_grpo_and_gspo_is_grpo(family: str) -> None:
     plain = {"beta": 0.0, "advantage": "centred"}
     same(make("cj_grpo", **plain), make("flow_grpo", **plain), family, on_policy=True)
@@ -79,7 +79,7 @@ def test_on_policy_cj_grpo_is_flow_grpo_and_gspo_is_grpo(family: str) -> None:
     same(make("cispo", advantage="normalised"), make("dapo"), family, on_policy=True)
 
 
-@pytest.mark.parametrize("family", ["autoregressive", "masked", "slot", "flow"])
+@pytest.mark.parametrize("family", ["autoregressive", "masked", "block", "slot", "flow"])
 def test_with_one_token_the_ratio_levels_coincide(family: str) -> None:
     item = toy(family)
     mask = torch.zeros_like(item.rollouts.completion_mask)
@@ -107,7 +107,7 @@ def test_dr_grpo_is_grpo_times_a_constant_at_equal_lengths() -> None:
     )
 
 
-@pytest.mark.parametrize("family", ["masked", "slot"])
+@pytest.mark.parametrize("family", ["masked", "block", "slot"])
 def test_tracerl_without_merging_is_cj_grpo_on_all_steps(family: str) -> None:
     one = make("cj_grpo", num_steps=None, **FLAT)
     two = make("tracerl", shrink=1, **FLAT)
@@ -147,7 +147,7 @@ def value_of(objective: Any, policy: Any, rollouts: Rollouts, seed: int) -> floa
     return float(objective.loss(rollouts, views, new, old, None, objective.advantages(rollouts)).value)
 
 
-@pytest.mark.parametrize("family", ["masked", "slot"])
+@pytest.mark.parametrize("family", ["masked", "block", "slot"])
 @pytest.mark.parametrize("exact_scale", [True, False])
 def test_coupled_weights_sum_to_one_and_upstreams_to_one_and_a_half(family: str, exact_scale: bool) -> None:
     item = toy(family)
@@ -246,7 +246,7 @@ def test_gdsd_pulls_with_twice_the_advantage_at_the_old_weights() -> None:
     torch.testing.assert_close(given, pull[:, None] * views.weight)
 
 
-@pytest.mark.parametrize("family", ["masked", "slot", "flow"])
+@pytest.mark.parametrize("family", ["masked", "block", "slot", "flow"])
 def test_shared_views_leave_no_noise_in_the_ratio_and_unshared_ones_do(family: str) -> None:
     """Standard deviation of the ratio at the weights that sampled: 0, against more than a tenth."""
     shared, unshared = make("espo", num_draws=1, beta=0.0), make("espo_unshared", num_draws=1)

@@ -20,7 +20,13 @@ from objectives import build_objective
 from tests.tiny_policies import PROMPTS, make_tiny_policy
 
 CASES = [(name, family) for name, cls in registry.items("objective") for family in cls.families]
-SAMPLERS = {"autoregressive": "ar", "masked": "low_confidence", "slot": "slots", "flow": "flow_exact"}
+SAMPLERS = {
+    "autoregressive": "ar",
+    "masked": "low_confidence",
+    "block": "low_confidence",
+    "slot": "slots",
+    "flow": "flow_exact",
+}
 
 
 @functools.cache

@@ -30,7 +30,7 @@ def test_independent_views_are_found() -> None:
     class Unshared(ESPOUnshared):
         exceptions = {}  # noqa: RUF012
 
-    for family in ("masked", "slot", "flow"):
+    for family in ("masked", "block", "slot", "flow"):
         assert "'on_policy': ratio_dev" in found(Unshared(), family)
 
 
