@@ -42,12 +42,17 @@ def _constraints(records: Sequence[Constraint | None], rows: Tensor) -> Constrai
     return join(constraints).rows(rows) if constraints else None
 
 
-def _states(records: Sequence[Tensor | None], rows: Tensor) -> Tensor | None:
+def join_states(records: Sequence[Tensor | None]) -> Tensor | None:
+    """States (b, s + 1, l) of several records below one another, the last one repeated up to the longest record."""
     tensors = [record for record in records if record is not None]
     if not tensors:
         return None
     longest = max(tensor.shape[1] for tensor in tensors)
-    padded = [
-        torch.cat([tensor, tensor[:, -1:].expand(-1, longest - tensor.shape[1], -1)], dim=1) for tensor in tensors
-    ]
-    return torch.cat(padded)[rows]
+    return torch.cat(
+        [torch.cat([tensor, tensor[:, -1:].expand(-1, longest - tensor.shape[1], -1)], dim=1) for tensor in tensors]
+    )
+
+
+def _states(records: Sequence[Tensor | None], rows: Tensor) -> Tensor | None:
+    joined = join_states(records)
+    return None if joined is None else joined[rows]

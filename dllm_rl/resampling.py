@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dllm_rl.advantages import EQUAL_REWARDS, groups
 from dllm_rl.errors import ConfigError
+from dllm_rl.joining import join_states
 from dllm_rl.rollout import Collected
 from dllm_rl.tasks import Task
 from dllm_rl.types import Rollouts, Trajectory
@@ -136,16 +137,7 @@ def _stack_trajectories(parts: Sequence[Trajectory]) -> Trajectory:
     return replace(
         parts[0],
         **merged,
-        canvases=_stack_states([part.canvases for part in parts], longest),
-        order=_stack_states([part.order for part in parts], longest),
+        canvases=join_states([part.canvases for part in parts]),
+        order=join_states([part.order for part in parts]),
         is_approximate=any(part.is_approximate for part in parts),
     )
-
-
-def _stack_states(parts: Sequence[Tensor | None], num_steps: int) -> Tensor | None:
-    """States (b, s1, l), the last one repeated up to num_steps + 1 states."""
-    states = [part for part in parts if part is not None]
-    if not states:
-        return None
-    padded = [torch.cat([s, s[:, -1:].expand(-1, num_steps + 1 - s.shape[1], -1)], dim=1) for s in states]
-    return torch.cat(padded)
