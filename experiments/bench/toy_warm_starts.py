@@ -2,7 +2,7 @@
 
     python -m experiments.bench.toy_warm_starts toy_copy masked 350 700 1000
 
-A toy should begin with 20 to 60 % of sampled answers right: below, groups teach nothing; above, there is nothing to gain.
+A toy should begin with 20 to 60 % of sampled answers right: below, groups teach nothing; above, little is left to gain.
 The chosen number goes into `WARM_STEPS` of experiments/lab/policies.py. Seconds are processor time of one thread.
 """
 
