@@ -54,7 +54,7 @@ def is_fresh_adapter(model: nn.Module) -> bool:
     # A peft model cannot exist before peft was imported, and importing it takes seconds.
     if "peft" not in sys.modules:
         return False
-    from peft import PeftModel
+    from peft import PeftModel  # pyright: ignore[reportMissingImports]
 
     if not isinstance(model, PeftModel):
         return False

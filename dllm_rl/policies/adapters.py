@@ -26,7 +26,7 @@ def add_lora(
     """
     if find_spec("peft") is None:
         raise ConfigError("an adapter needs peft, which is not installed. `pip install dllm-rl[peft]`.")
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model  # pyright: ignore[reportMissingImports]
 
     wanted: Any = "all-linear" if targets is None else list(targets)
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=wanted)  # type: ignore[arg-type]
