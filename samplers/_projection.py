@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,28 +27,32 @@ class Draw:
     log_probs: Float[Tensor, " m"]
 
 
-class Projection(Protocol):
+class Projection:
     """What a rule ranks by, and the draw. Statistics are of the open positions and are computed when asked for.
 
     laws: log marginals, unnormalised. odds, entropy: see `samplers._statistics`.
     """
 
-    @property
-    def laws(self) -> Float[Tensor, "b n v"]: ...
+    @functools.cached_property
+    def laws(self) -> Float[Tensor, "b n v"]:
+        """Log marginal probability of each token."""
+        raise NotImplementedError
 
-    @property
-    def odds(self) -> Float[Tensor, "b n"]: ...
+    @functools.cached_property
+    def odds(self) -> Float[Tensor, "b n"]:
+        """Log-odds of the most likely token."""
+        raise NotImplementedError
 
     def entropy(self, chosen: Bool[Tensor, "b n"]) -> Float[Tensor, " m"]:
-        """Entropy at the chosen open positions, row by row."""
-        ...
+        """Entropy in nats at the chosen open positions, row by row."""
+        raise NotImplementedError
 
     def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int) -> Draw:
         """Draw the tokens of the chosen open positions."""
-        ...
+        raise NotImplementedError
 
 
-class Free:
+class Free(Projection):
     """No constraint: positions are independent given the canvas."""
 
     def __init__(
@@ -82,7 +85,7 @@ class Free:
         return Draw(row=row, column=column, tokens=tokens, log_probs=log_probs)
 
 
-class Constrained:
+class Constrained(Projection):
     """All tokens of a step come from one accepted canvas: drawn from the posterior, or the best one at temperature 0.
 
     At temperature 0 log-probabilities and marginals are those of the untempered law. Every masked position must be
