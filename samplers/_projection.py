@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,28 +27,32 @@ class Draw:
     log_probs: Float[Tensor, " m"]
 
 
-class Projection(Protocol):
+class Projection:
     """What a rule ranks by, and the draw. Statistics are of the open positions and are computed when asked for.
 
     laws: log marginals, unnormalised. odds, entropy: see `samplers._statistics`.
     """
 
-    @property
-    def laws(self) -> Float[Tensor, "b n v"]: ...
+    @functools.cached_property
+    def laws(self) -> Float[Tensor, "b n v"]:
+        """Log marginal probability of each token."""
+        raise NotImplementedError
 
-    @property
-    def odds(self) -> Float[Tensor, "b n"]: ...
+    @functools.cached_property
+    def odds(self) -> Float[Tensor, "b n"]:
+        """Log-odds of the most likely token."""
+        return log_odds(self.laws)
 
     def entropy(self, chosen: Bool[Tensor, "b n"]) -> Float[Tensor, " m"]:
-        """Entropy at the chosen open positions, row by row."""
-        ...
+        """Entropy in nats at the chosen open positions, row by row."""
+        return entropy(self.laws[chosen])
 
     def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int | Tensor) -> Draw:
         """Draw the tokens of the chosen open positions. step: a number, or each row's own."""
-        ...
+        raise NotImplementedError
 
 
-class Free:
+class Free(Projection):
     """No constraint: positions are independent given the canvas."""
 
     def __init__(
@@ -60,15 +63,6 @@ class Free:
         truncate: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.laws, self.columns, self.temperature, self.truncate = logits, columns, temperature, truncate
-
-    @functools.cached_property
-    def odds(self) -> Float[Tensor, "b n"]:
-        """Log-odds of the most likely token."""
-        return log_odds(self.laws)
-
-    def entropy(self, chosen: Bool[Tensor, "b n"]) -> Float[Tensor, " m"]:
-        """Entropy in nats."""
-        return entropy(self.laws[chosen])
 
     def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int | Tensor) -> Draw:
         """Each position on its own."""
@@ -82,7 +76,7 @@ class Free:
         return Draw(row=row, column=column, tokens=tokens, log_probs=log_probs)
 
 
-class Constrained:
+class Constrained(Projection):
     """All tokens of a step come from one accepted canvas: drawn from the posterior, or the best one at temperature 0.
 
     At temperature 0 log-probabilities and marginals are those of the untempered law. Every masked position must be
@@ -181,7 +175,7 @@ class Constrained:
         return Walk(self.automata, scores, is_max=True).best_path()
 
 
-class ConstrainedBefore:
+class ConstrainedBefore(Projection):
     """As `Constrained` for a policy that can only be asked up to column `end` (block family), by the definitions.
 
     Every masked position before `end` must be among the open ones; behind it counts only that the grammar has a way on.
@@ -208,15 +202,6 @@ class ConstrainedBefore:
         marginals = constraint.marginals(self.scores, constraint.forward(self.scores), self.beta)
         index = columns[..., None].expand(-1, -1, marginals.shape[-1])
         self.laws = constraint.token_laws(self.logits, of_open, marginals.gather(1, index))
-
-    @functools.cached_property
-    def odds(self) -> Float[Tensor, "b n"]:
-        """Log-odds of the most likely token."""
-        return log_odds(self.laws)
-
-    def entropy(self, chosen: Bool[Tensor, "b n"]) -> Float[Tensor, " m"]:
-        """Entropy in nats."""
-        return entropy(self.laws[chosen])
 
     def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int | Tensor) -> Draw:
         """Labels along one path, then tokens within them."""
