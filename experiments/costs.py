@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from experiments.grid import Cell
 
 # Seconds a rollout, from processor time of one thread; another machine scales all of them alike.
-SAMPLE_SECONDS = {"autoregressive": 0.015, "masked": 0.11, "block": 0.03, "slot": 0.02, "flow": 0.11}
-UPDATE_SECONDS_PER_VIEW = {"autoregressive": 0.008, "masked": 0.013, "block": 0.015, "slot": 0.016, "flow": 0.017}
+SAMPLE_SECONDS = {"autoregressive": 0.015, "masked": 0.11, "slot": 0.02, "flow": 0.11}
+UPDATE_SECONDS_PER_VIEW = {"autoregressive": 0.008, "masked": 0.013, "slot": 0.016, "flow": 0.017}
 UNKNOWN_SAMPLE_SECONDS, UNKNOWN_UPDATE_SECONDS = 0.1, 0.015
 TRAIN_BROWSER_SECONDS = 0.09
 EVALUATION_BROWSER_SECONDS = 0.28
