@@ -20,6 +20,7 @@ from experiments.units import select_tasks
 from experiments.validation import validate
 from harness.reward import RewardRecord
 from harness.session import EnvironmentSession
+from harness.text import TextSession
 
 # The built-in world and reward, as the study preset has them.
 REFERENCE_PRESET = "grid16"
@@ -42,7 +43,7 @@ def measure_oracle(splits: list[str] | None, *, max_tasks: int | None, as_json: 
 
 
 def _oracle_rows(
-    session: EnvironmentSession, split: str, max_tasks: int | None, reward: Callable[[Outcome], RewardRecord]
+    session: EnvironmentSession | TextSession, split: str, max_tasks: int | None, reward: Callable[[Outcome], RewardRecord]
 ) -> list[dict[str, Any]]:
     tasks = select_tasks(session, split, max_tasks)
     pairs = [(task, session.gold_plan(task)) for task in tasks]

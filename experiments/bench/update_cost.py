@@ -77,7 +77,7 @@ def held_tensors() -> Iterator[Held]:
         yield held
 
 
-def random_policy(sizes: dict[str, int], *, num_letters: int, canvas: int) -> BasePolicy:
+def random_policy(sizes: dict[str, Any], *, num_letters: int, canvas: int) -> BasePolicy:
     """A masked policy with random weights over letters and three special ids."""
     torch.manual_seed(0)
     letters = Letters(num_letters=num_letters)
@@ -123,7 +123,7 @@ def trainer_of(policy: BasePolicy, name: str, options: dict[str, Any], *, micro_
         environment=unused,
         reward=unused,
         tasks=(),
-        config=TrainConfig(learning_rate=0.0, micro_batch_rows=micro_batch_rows),
+        config=TrainConfig(learning_rate=0.0, micro_batch_rows=micro_batch_rows),  # type: ignore[call-arg]
         run_dir=Path(tempfile.gettempdir()),
     )
 
