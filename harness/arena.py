@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
@@ -137,7 +137,7 @@ class ArenaTab(Tab):
         """Forget earlier loads: what counts comes after the next call."""
         self._is_expecting = True
 
-    async def loaded(self) -> None:
+    async def loaded(self, *, is_injected: Callable[[], bool] = lambda: False) -> None:
         """Wait for the document that an action leads to."""
         started = time.perf_counter()
         with attribute("navigation"):
@@ -145,7 +145,7 @@ class ArenaTab(Tab):
         self.pace.saw_load(time.perf_counter() - started)
         if document["isError"]:
             raise EnvironmentFaultError("navigation: the connection was refused or reset")
-        if document["status"] >= 500:
+        if document["status"] >= 500 and not is_injected():
             raise EnvironmentFaultError(f"navigation: the site answered {document['status']}")
 
     async def _within_load(self, function: str, arguments: list[Any]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ walk settles what is still open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from dllm_rl.errors import HarnessError
 from dllm_rl.tasks import Condition, Page
@@ -37,9 +38,14 @@ class Answer:
         return self.value in values
 
 
-async def scout(tab: Tab, new_start_url: Callable[[], str], answers: Answers) -> Page:
-    """Observe a site. `new_start_url` opens the site as nobody has used it; `answers` get past every page."""
-    return await _Scout(tab=tab, new_start_url=new_start_url, answers=answers).page()
+async def scout(
+    tab: Tab,
+    new_start_url: Callable[[], str],
+    answers: Answers,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+) -> Page:
+    """Observe a site. `new_start_url` opens the site as nobody has used it; `answers` and `files` get past every page."""
+    return await _Scout(tab=tab, new_start_url=new_start_url, answers=answers, files=files).page()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,10 +53,11 @@ class _Scout:
     tab: Tab
     new_start_url: Callable[[], str]
     answers: Answers
+    files: Mapping[str, bytes]
     walks: list[Walk] = field(default_factory=list)
 
     async def page(self) -> Page:
-        base = await walk(self.tab, self.new_start_url(), self.answers)
+        base = await walk(self.tab, self.new_start_url(), self.answers, files=self.files)
         if not base:
             raise HarnessError("the scout found no control on the first page of the site.")
         self.walks.append(base)
@@ -60,7 +67,8 @@ class _Scout:
         return _number(pages, [visit.title for visit in base])
 
     async def _walk(self, changes: Answers, num_pages: int) -> Walk:
-        visits = await walk(self.tab, self.new_start_url(), {**self.answers, **changes}, num_pages=num_pages)
+        answers = {**self.answers, **changes}
+        visits = await walk(self.tab, self.new_start_url(), answers, num_pages=num_pages, files=self.files)
         self.walks.append(visits)
         return visits
 

@@ -54,5 +54,5 @@ def _draw(site: Site, rng: Random) -> dict[str, tuple[str, ...]]:
         if item.options:
             answers[item.name] = (rng.choice(item.texts),)
         elif item.spec.draw is not None:
-            answers[item.name] = (item.spec.draw(rng, persona, "small"),)
+            answers[item.name] = (item.written(item.spec.draw(rng, persona, "small")),)
     return answers
