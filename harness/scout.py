@@ -44,7 +44,7 @@ async def scout(
     answers: Answers,
     files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Page:
-    """Observe a site. `new_start_url` opens the site as nobody has used it; `answers` and `files` get past every page."""
+    """Observe a site. `new_start_url` opens it as nobody has used it; `answers` and `files` get past every page."""
     return await _Scout(tab=tab, new_start_url=new_start_url, answers=answers, files=files).page()
 
 

@@ -19,8 +19,8 @@ from harness.sites.schema import TICKED, Answers, Persona, Site, SiteField, Size
 from harness.sites.values import draw_persona
 
 MAX_ATTEMPTS = 200
-_SEED_BASE = {"train": 0, "val": 100_000, "test": 200_000, "test_layout": 300_000}
-_SITES_PER_KIND = {"train": 24, "val": 6, "test": 12, "test_layout": 12}
+SEED_BASE = {"train": 0, "val": 100_000, "test": 200_000, "test_layout": 300_000}
+SITES_PER_KIND = {"train": 24, "val": 6, "test": 12, "test_layout": 12}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +95,10 @@ def site_keys(split: str, kind: str, *, size: Size = "small", count: int | None 
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     layouts = HELD_OUT_LAYOUTS if split == "test_layout" else TRAIN_LAYOUTS
-    base = _SEED_BASE[split]
+    base = SEED_BASE[split]
     if count is not None and not 0 < count <= 100_000:
         raise ConfigError(f"sites_per_kind is {count}; expected 1 to 100000.")
-    seeds = range(base, base + (count or _SITES_PER_KIND[split]))
+    seeds = range(base, base + (count or SITES_PER_KIND[split]))
     return tuple(f"{kind}.{size}.{layouts[seed % len(layouts)]}.s{seed}" for seed in seeds)
 
 
@@ -109,7 +109,7 @@ def split_digest(tasks: Iterable[Task]) -> str:
 
 
 def make_task(index: int, split: str, site: Site, dial: int, rng: Random) -> Task:
-    """Draw one task. The id ends with a digest of what is asked, so that tasks of other seeds and settings have other ids."""
+    """Draw one task. Its id ends with a digest of what is asked, so that other seeds and settings give other ids."""
     wishes = draw_wishes(site, rng)
     gold = tuple(
         GoldField(name=wish.field.name, kind=_gold_kind(wish.field), wanted=wish.wanted, label=wish.field.label)

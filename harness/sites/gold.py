@@ -20,8 +20,8 @@ def empty_plan() -> str:
 def gold_plan(task: Task, page: Page) -> str:
     """Write the gold values in reading order; each page's button is `next`, the last one `submit`.
 
-    What covers the page is closed first, parts that hold a gold field are opened, and where the site refuses a number of
-    times (`Behaviour.num_refusals`), the form is sent again as often.
+    What covers the page is closed first, parts that hold a gold field are opened, and where the site refuses a number
+    of times (`Behaviour.num_refusals`), the form is sent again as often.
     """
     gold = {item.name: item for item in task.gold}
     needed = _openers(page, gold)

@@ -150,8 +150,8 @@ class SiteField:
 
     name, html_id: HTML attributes. default: what an untouched page sends, () for nothing or an empty text.
     placeholder: caption of the empty first option of a select, "" where there is none.
-    widget: "combobox" (an option typed into a text field), "picker" (a date typed as `date_format` says, or picked from a
-    calendar), "slider" (a number, in steps). date_format: of strptime, "" for ISO.
+    widget: "combobox" (an option typed into a text field), "picker" (a date typed as `date_format` says, or picked from
+    a calendar), "slider" (a number, in steps). date_format: of strptime, "" for ISO.
     """
 
     spec: FieldSpec
@@ -209,8 +209,8 @@ class Behaviour:
     """What a site does beside showing its pages. Everything here belongs to the task and is never the environment's.
 
     difficulty: 0 for the basic world. obstacles: names of what covers the first page until it is closed ("cookies",
-    "notice"). num_refusals: how often the last page is answered 503 before it is taken. seconds: of waiting before every
-    answer. look: the visual theme, "" for the basic world.
+    "notice"). num_refusals: how often the last page is answered 503 before it is taken. seconds: of waiting
+    before every answer. look: the visual theme, "" for the basic world.
     """
 
     difficulty: int = 0

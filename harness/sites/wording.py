@@ -19,6 +19,8 @@ WRONG = Wording(
 )
 # Captions of the buttons of what covers a page; any of them closes it.
 OBSTACLE_CAPTIONS = {
-    "cookies": Wording(train=("Accept all cookies", "Only necessary ones"), held_out=("Allow cookies", "Refuse cookies")),
+    "cookies": Wording(
+        train=("Accept all cookies", "Only necessary ones"), held_out=("Allow cookies", "Refuse cookies")
+    ),
     "notice": Wording(train=("Close this notice",), held_out=("Go to the form",)),
 }

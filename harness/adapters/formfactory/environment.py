@@ -56,8 +56,9 @@ class _Received:
 class FormFactoryEnvironment:
     """Tasks from a user's own checkout. All coroutines belong to one event loop.
 
-    fixtures: folder of files that plans may upload. vendored: folder of external assets, as `<host>/<path>`; what is not
-    there is refused, as everything outside of loopback is. python: the interpreter that has the application's packages.
+    fixtures: folder of files that plans may upload. vendored: folder of external assets, as `<host>/<path>`; what is
+    not there is refused, as everything outside of loopback is. python: the interpreter that has the application's
+    packages.
     """
 
     def __init__(
