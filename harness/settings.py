@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -67,3 +67,10 @@ class FormSettings:
             raise ConfigError(f"concurrency is {self.concurrency}; expected at least 1.")
         if self.audit_every < 1:
             raise ConfigError(f"audit_every is {self.audit_every}; expected at least 1.")
+
+
+def world_settings(world: str, difficulties: Sequence[int], *, counts: Mapping[str, int]) -> FormSettings:
+    """Settings that name a world. Raises ConfigError for difficulties of a world that has none."""
+    if difficulties and world != "rich":
+        raise ConfigError(f"the world '{world}' has no difficulties. Say --world rich, or leave --difficulty away.")
+    return FormSettings(world=world, difficulties=tuple(difficulties) or (1, 2, 3), counts=counts)

@@ -35,7 +35,7 @@ from harness.sites.rich.kinds.parts import password_of
 OWN = tuple(kind for kind in rich_forms() if kind not in forms())
 # Of 48 tasks of every split of the basic world: what is asked, what a policy reads, and every page as served. The
 # policies that ship were trained on them.
-BASIC_WORLD = "BASIC_DIGEST"
+BASIC_WORLD = "bc0f4b93072da9a260801a7e52bb30ef1d36ff80c5d427d7a1d84df41d37ae9e"
 
 
 def page_of(task: Task) -> Page:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import groupby
 from random import Random
 
 from dllm_rl.errors import ConfigError
@@ -40,7 +41,7 @@ def make_rich_site(key: str) -> Site:
     form = _stepped(rich_form(match["kind"]), difficulty, rng)
     site = assemble(key, form, layout, "small" if difficulty == 1 else "full", seed, rng)
     rich = _Richer(site, difficulty, rng)
-    pages = tuple(replace(page, fields=tuple(map(rich, page.fields))) for page in site.pages)
+    pages = tuple(replace(page, fields=_in_option_order(tuple(map(rich, page.fields)))) for page in site.pages)
     return replace(site, pages=pages, behaviour=_behaviour(pages, difficulty, rng))
 
 
@@ -52,6 +53,22 @@ def _stepped(form: FormSpec, difficulty: int, rng: Random) -> FormSpec:
     if difficulty >= 2 and not form.has_review and rng.random() < 0.35:
         form = replace(form, has_review=True)
     return form
+
+
+def _in_option_order(fields: tuple[SiteField, ...]) -> tuple[SiteField, ...]:
+    """Neighbours of which one answer shows one each, in the order of the answers, as an observation lists them."""
+    options = {item.id: item.texts for item in fields}
+    ordered: list[SiteField] = []
+    for decider, run in groupby(fields, key=lambda item: item.spec.when.field if item.spec.when else ""):
+        order = options.get(decider, ())
+        neighbours = list(run)
+        ordered += sorted(neighbours, key=lambda item: _place(item, order)) if order else neighbours
+    return tuple(ordered)
+
+
+def _place(field: SiteField, order: tuple[str, ...]) -> int:
+    assert field.spec.when is not None
+    return order.index(field.spec.when.answer)
 
 
 def _behaviour(pages: tuple[SitePage, ...], difficulty: int, rng: Random) -> Behaviour:

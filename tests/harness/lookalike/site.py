@@ -9,7 +9,8 @@ from urllib.parse import parse_qsl
 
 HEAD = (
     '<!doctype html><html lang="en"><title>{title}</title>'
-    '<link rel="stylesheet" href="https://cdn.example.com/kit.css"><script src="https://cdn.example.com/kit.js"></script>'
+    '<link rel="stylesheet" href="https://cdn.example.com/kit.css">'
+    '<script src="https://cdn.example.com/kit.js"></script>'
     "<h1>{title}</h1>"
 )
 CLUB = """<form method="post" action="/club/join">
@@ -17,8 +18,8 @@ CLUB = """<form method="post" action="/club/join">
 <label for="m">E-mail</label><input type="email" id="m" name="mail" required>
 <label for="d">Date of Birth</label><input type="date" id="d" name="dob" required>
 <label for="f">Yearly Fee ($)</label><input type="number" id="f" name="fee" step="0.01">
-<label for="p">Plan</label><select id="p" name="plan"><option value="">Choose</option><option value="b">Basic plan</option>
-<option value="g">Gold plan</option></select>
+<label for="p">Plan</label><select id="p" name="plan"><option value="">Choose</option>
+<option value="b">Basic plan</option><option value="g">Gold plan</option></select>
 <fieldset><legend>Contact by</legend>
 <input type="radio" id="c1" name="contact" value="1"><label for="c1">Phone</label>
 <input type="radio" id="c2" name="contact" value="2"><label for="c2">Letter</label></fieldset>
@@ -48,7 +49,8 @@ document.getElementById("note").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (!window.kitIsHere) return;
   const fields = Object.fromEntries(new FormData(event.target));
-  const answer = await fetch("/note", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(fields) });
+  const headers = { "Content-Type": "application/json" };
+  const answer = await fetch("/note", { method: "POST", headers, body: JSON.stringify(fields) });
   alert((await answer.json()).message);
 });
 </script>"""
