@@ -249,13 +249,16 @@ class FormEnvironment:
             ids.append(f"s{next(self._ids)}")
             return self.server.start_url(site_key, ids[-1])
 
+        def is_injected() -> bool:
+            return bool(self.server.injected(ids[-1]))
+
         site = make_site(site_key)
         answers, files, reason = scout_answers(site), offered_files(site), ""
         async with self._place():
             for attempt in range(NUM_ATTEMPTS):
                 try:
                     async with self.pool.tab("page", is_fresh=attempt > 0) as tab:
-                        return await scout(tab, new_start_url, answers, files)
+                        return await scout(tab, new_start_url, answers, files, is_injected)
                 except EnvironmentFaultError as fault:
                     reason = str(fault)
                 finally:

@@ -8,7 +8,8 @@ walk settles what is still open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -43,21 +44,25 @@ async def scout(
     new_start_url: Callable[[], str],
     answers: Answers,
     files: Mapping[str, bytes] = MappingProxyType({}),
+    is_injected: Callable[[], bool] = lambda: False,
 ) -> Page:
-    """Observe a site. `new_start_url` opens it as nobody has used it; `answers` and `files` get past every page."""
-    return await _Scout(tab=tab, new_start_url=new_start_url, answers=answers, files=files).page()
+    """Observe a site. `new_start_url` opens it as nobody has used it; `answers` and `files` get past every page.
+
+    is_injected: as for `Tab.loaded`.
+    """
+    walk_with = functools.partial(walk, tab, files=files, is_injected=is_injected)
+    return await _Scout(walk_with=walk_with, new_start_url=new_start_url, answers=answers).page()
 
 
 @dataclass(slots=True, kw_only=True)
 class _Scout:
-    tab: Tab
+    walk_with: Callable[..., Awaitable[Walk]]
     new_start_url: Callable[[], str]
     answers: Answers
-    files: Mapping[str, bytes]
     walks: list[Walk] = field(default_factory=list)
 
     async def page(self) -> Page:
-        base = await walk(self.tab, self.new_start_url(), self.answers, files=self.files)
+        base = await self.walk_with(self.new_start_url(), self.answers)
         if not base:
             raise HarnessError("the scout found no control on the first page of the site.")
         self.walks.append(base)
@@ -68,7 +73,7 @@ class _Scout:
 
     async def _walk(self, changes: Answers, num_pages: int) -> Walk:
         answers = {**self.answers, **changes}
-        visits = await walk(self.tab, self.new_start_url(), answers, num_pages=num_pages, files=self.files)
+        visits = await self.walk_with(self.new_start_url(), answers, num_pages=num_pages)
         self.walks.append(visits)
         return visits
 

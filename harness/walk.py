@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -55,10 +55,11 @@ async def walk(
     *,
     num_pages: int = MAX_PAGES,
     files: Mapping[str, bytes] = MappingProxyType({}),
+    is_injected: Callable[[], bool] = lambda: False,
 ) -> tuple[Visit, ...]:
     """Walk until a page cannot be left, holds no control, or is number `num_pages`; that last one is not handed in.
 
-    files: by name, what file fields may be given.
+    files: by name, what file fields may be given. is_injected: as for `Tab.loaded`.
     """
     await tab.goto(start_url)
     visits: list[Visit] = []
@@ -77,7 +78,7 @@ async def walk(
         visits.append(Visit(title=seen["title"], sights=sights, answers=given))
         if not left["isLeaving"]:
             break
-        await tab.loaded()
+        await tab.loaded(is_injected=is_injected)
         if await _was_refused(tab, visits[-1]):
             break
     return tuple(visits)

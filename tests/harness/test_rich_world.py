@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from harness.reward import shaped, success
 from harness.session import EnvironmentSession
 from harness.settings import FormSettings
 from harness.sites import (
+    Site,
     all_errors,
     expected_page,
     gold_plan,
@@ -31,6 +33,8 @@ from harness.sites.forms import forms
 from harness.sites.render import render_form_page
 from harness.sites.rich import make_rich_tasks, rich_forms
 from harness.sites.rich.kinds.parts import password_of
+from harness.sites.schema import SiteField
+from tests.harness.corruption import corrupted
 
 OWN = tuple(kind for kind in rich_forms() if kind not in forms())
 # Of 48 tasks of every split of the basic world: what is asked, what a policy reads, and every page as served. The
@@ -76,17 +80,24 @@ def test_there_are_enough_kinds_in_enough_domains_with_every_richer_control() ->
     assert Counter(site.behaviour.difficulty for site in sites) == {1: 112, 2: 112, 3: 112}
 
 
+def holds(site: Site, opener: SiteField, wanted: dict) -> bool:
+    """Whether a field that this button opens, at once or through another button, is wanted."""
+    inside = [item for item in site.fields if item.spec.when and item.spec.when.field == opener.id]
+    return any(item.name in wanted or holds(site, item, wanted) for item in inside)
+
+
 def test_gold_is_accepted_by_the_server_and_its_plan_stands_on_the_page() -> None:
     for task in sample():
         site, page = make_site(task.site), page_of(task)
-        opened = {item.name: ("on",) for item in site.fields if item.spec.kind == "button"}
         wanted = {item.name: item.wanted for item in task.gold}
         defaults = site_defaults(site)
         assert all(set(item.wanted) != set(defaults[item.name]) for item in task.gold)
         shown = {name for name in wanted if name in {control.field for control in page.controls}}
         assert shown == set(wanted)
-        closed = all_errors(site, {**defaults, **wanted})
-        assert closed == () or all_errors(site, {**defaults, **wanted, **opened}) is not None
+        opened = {
+            item.name: ("on",) for item in site.fields if item.spec.kind == "button" and holds(site, item, wanted)
+        }
+        assert all_errors(site, {**defaults, **wanted, **opened}) == ()
         plan = parse_plan(gold_plan(task, page))
         assert plan.is_parsed
         for action in plan.actions:
@@ -186,14 +197,13 @@ def test_empty_is_nought_and_one_wrong_value_never_succeeds(rich: EnvironmentSes
     assert [shaped(item).value for item in empty] == [0.0] * 4
 
 
-def task_where(session: EnvironmentSession, is_wanted) -> Task:
-    del session
+def task_where(is_wanted: Callable[[Site], object]) -> Task:
     return next(task for task in sample() if is_wanted(make_site(task.site)))
 
 
 @pytest.mark.browser
 def test_what_covers_the_page_must_be_closed(rich: EnvironmentSession) -> None:
-    task = task_where(rich, lambda site: site.behaviour.obstacles and not site.behaviour.num_refusals)
+    task = task_where(lambda site: site.behaviour.obstacles and not site.behaviour.num_refusals)
     plan = rich.gold_plan(task)
     assert plan.startswith("click p1.e1\n")
     (covered,) = rich.run_many([(task, plan.split("\n", 1)[1])])
@@ -203,7 +213,7 @@ def test_what_covers_the_page_must_be_closed(rich: EnvironmentSession) -> None:
 
 @pytest.mark.browser
 def test_a_busy_site_is_the_tasks_and_takes_the_form_the_second_time(rich: EnvironmentSession) -> None:
-    task = task_where(rich, lambda site: site.behaviour.num_refusals)
+    task = task_where(lambda site: site.behaviour.num_refusals)
     plan = rich.gold_plan(task)
     assert "busy at times" in task.instruction
     once, twice = rich.run_many([(task, plan.rsplit("\n", 1)[0]), (task, plan)])
@@ -211,6 +221,30 @@ def test_a_busy_site_is_the_tasks_and_takes_the_form_the_second_time(rich: Envir
     assert any("busy: The service is busy" in action.note for action in once.actions)
     assert shaped(twice).value == 1.0
     assert twice.num_submissions == 1
+
+
+def same(outcome: Outcome) -> tuple:
+    actions = tuple((item.line, item.status, item.note) for item in outcome.actions)
+    return (outcome.is_submitted, outcome.is_clean, outcome.fields, outcome.fault, outcome.pages_reached, actions)
+
+
+def disagreements(session: EnvironmentSession, split: str, num_each: int, seed: int) -> list[str]:
+    """Corrupted plans of which the executors make something different."""
+    rng, pairs = random.Random(seed), []
+    for task, plan in gold_of(session, split):
+        (page,) = session.observe_many([task])
+        pairs += [(task, corrupted(plan, page, rng)) for _ in range(num_each)]
+    fast, trusted = (session.run_many(pairs, executor=name) for name in ("fast", "trusted"))
+    return [
+        f"{task.site}\n{plan}\n{same(one)}\n{same(other)}"
+        for (task, plan), one, other in zip(pairs, fast, trusted, strict=True)
+        if same(one) != same(other)
+    ]
+
+
+@pytest.mark.browser
+def test_both_executors_make_the_same_of_corrupted_plans(rich: EnvironmentSession) -> None:
+    assert disagreements(rich, "train", 1, seed=5) == []
 
 
 @pytest.mark.soak
@@ -230,3 +264,4 @@ def test_every_kind_at_every_difficulty_proves_itself(tmp_path) -> None:
                 wrong = [(task, with_one_wrong(task, page, at) or "") for task, page in zip(tasks, pages, strict=True)]
                 assert [item.task_id for item in session.run_many(wrong) if item.is_success] == []
             assert [item for item in session.run_many([(task, "") for task in tasks]) if shaped(item).value] == []
+            assert disagreements(session, split, 3, seed=1) == []
