@@ -51,7 +51,9 @@
       options.forEach((option, at) => { option.hidden = !texts[at].toLowerCase().includes(wanted); });
       open(!judge() && options.some((option) => !option.hidden));
     });
-    input.addEventListener("change", () => { judge(); open(false); });
+    input.addEventListener("change", judge);
+    // Not at once when the field is left: what stands below would move away under the mouse that is just pressed.
+    document.addEventListener("click", (event) => { if (!combobox.contains(event.target)) open(false); });
     input.addEventListener("keydown", (event) => {
       const shown = options.map((_, at) => at).filter((at) => !options[at].hidden);
       const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -62,7 +64,7 @@
       } else if (event.key === "Enter" && active >= 0) {
         event.preventDefault();
         take(active);
-      } else if (event.key === "Escape") open(false);
+      } else if (event.key === "Escape" || event.key === "Tab") open(false);
     });
     options.forEach((option, at) => option.addEventListener("mousedown", (event) => { event.preventDefault(); take(at); }));
     judge();
