@@ -33,6 +33,7 @@ VERBS_BY_KIND: dict[str, tuple[str, ...]] = {
     "multiselect": ("select",),
     "radio": ("choose", "click"),
     "checkbox": ("check", "uncheck", "click"),
+    "file": ("upload",),
     "button": ("click", "next", "submit", "press"),
     "link": ("click", "press"),
 }

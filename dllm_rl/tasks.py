@@ -11,7 +11,19 @@ from enum import StrEnum
 from typing import Literal
 
 ControlKind = Literal[
-    "text", "email", "tel", "number", "date", "textarea", "select", "multiselect", "radio", "checkbox", "button", "link"
+    "text",
+    "email",
+    "tel",
+    "number",
+    "date",
+    "textarea",
+    "select",
+    "multiselect",
+    "radio",
+    "checkbox",
+    "file",
+    "button",
+    "link",
 ]
 SPLITS = ("train", "val", "test", "test_layout")
 
@@ -21,7 +33,8 @@ class Condition:
     """A control that exists only after an answer: shown in the observation as `appears when p1.e4 = "Yes"`.
 
     ref: the deciding control (for radios, the ref of the option to choose).
-    value: option of a select; "checked" or "unchecked" for a checkbox; the option's name for a radio.
+    value: option of a select; "checked" or "unchecked" for a checkbox; the option's name for a radio; "open" for a
+    button that opens a part of the page.
     """
 
     ref: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,27 @@ from experiments.units import select_tasks
 from experiments.validation import validate
 from harness.reward import RewardRecord
 from harness.session import EnvironmentSession
+from harness.settings import world_settings
+from harness.text import TextSession
 
 # The built-in world and reward, as the study preset has them.
 REFERENCE_PRESET = "grid16"
 
 
-def measure_oracle(splits: list[str] | None, *, max_tasks: int | None, as_json: bool) -> int:
-    """Run the gold plan of every task; 1 where one does not score exactly 1."""
+def measure_oracle(
+    splits: list[str] | None,
+    *,
+    max_tasks: int | None,
+    as_json: bool,
+    world: str = "basic",
+    difficulties: Sequence[int] = (),
+) -> int:
+    """Run the gold plan of every task; 1 where one does not score exactly 1. world: see `FormSettings`."""
     preset = load_preset(REFERENCE_PRESET)
+    chosen = checked_splits(splits or list(SPLITS))
     rows: list[dict[str, Any]] = []
-    with build_session(preset.environment) as session:
-        for split in checked_splits(splits or list(SPLITS)):
+    with _oracle_session(preset.environment, chosen, max_tasks, world, difficulties) as session:
+        for split in chosen:
             rows += _oracle_rows(session, split, max_tasks, build_reward(preset.reward))
     _print(rows, as_json=as_json)
     wrong = [row for row in rows if not row["success"]]
@@ -41,8 +51,20 @@ def measure_oracle(splits: list[str] | None, *, max_tasks: int | None, as_json: 
     return 1 if wrong else 0
 
 
+def _oracle_session(
+    component: Component, splits: list[str], max_tasks: int | None, world: str, difficulties: Sequence[int]
+) -> EnvironmentSession | TextSession:
+    """The basic world is that of the study preset."""
+    counts = dict.fromkeys(splits, max_tasks) if max_tasks else {}
+    settings = world_settings(world, difficulties, counts=counts)
+    return build_session(component) if world == "basic" else EnvironmentSession(settings)
+
+
 def _oracle_rows(
-    session: EnvironmentSession, split: str, max_tasks: int | None, reward: Callable[[Outcome], RewardRecord]
+    session: EnvironmentSession | TextSession,
+    split: str,
+    max_tasks: int | None,
+    reward: Callable[[Outcome], RewardRecord],
 ) -> list[dict[str, Any]]:
     tasks = select_tasks(session, split, max_tasks)
     pairs = [(task, session.gold_plan(task)) for task in tasks]

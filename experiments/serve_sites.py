@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
+from harness.environment import tasks_for
 from harness.public_sites import PublicSites
-from harness.sites import make_tasks
+from harness.settings import world_settings
 
 
-def serve(*, port: int, split: str, count: int) -> int:
+def serve(*, port: int, split: str, count: int, world: str = "basic", difficulties: Sequence[int] = ()) -> int:
     """Serve the tasks of a split."""
-    asyncio.run(_serve(PublicSites(make_tasks(split, count=count), port=port)))
+    settings = world_settings(world, difficulties, counts={split: count})
+    asyncio.run(_serve(PublicSites(tasks_for(settings, split), port=port)))
     return 0
 
 

@@ -32,7 +32,9 @@ from harness.scoring import score_plan
 from harness.scout import scout
 from harness.scout_cache import ScoutCache, default_cache_dir, sites_digest
 from harness.settings import FormSettings
-from harness.sites import gold_plan, make_site, make_tasks, scout_answers, site_defaults
+from harness.sites import Site, gold_plan, make_site, make_tasks, scout_answers, site_defaults
+from harness.sites.files import offered_files
+from harness.sites.rich import make_rich_tasks
 from harness.sites.server import SiteServer
 
 EXECUTORS: dict[ExecutorName, Executor] = {"fast": FastExecutor(), "trusted": TrustedExecutor()}
@@ -95,22 +97,15 @@ class FormEnvironment:
         """All tasks of a split in a fixed order, without quarantined ones. Needs no browser."""
         if split not in self._tasks:
             settings = self.settings
-            self._tasks[split] = make_tasks(
-                split,
-                count=settings.count(split),
-                seed=settings.seed,
-                size=settings.size,  # type: ignore[arg-type]
-                dials=settings.dials,
-                kinds=settings.kinds,
-                sites_per_kind=settings.sites_per_kind,
-            )
+            self._tasks[split] = tasks_for(settings, split)
         return tuple(task for task in self._tasks[split] if task.id not in self.quarantined)
 
     async def observe(self, task: Task) -> Page:
         """The scouted page of the task's site, from memory, disk or, the first time, from the browser."""
-        page = self._cache.get(task.site)
-        if page is not None:
-            return page
+        page = self._cache.get(task.site) or await self._scouted(task)
+        return with_files(page, make_site(task.site))
+
+    async def _scouted(self, task: Task) -> Page:
         async with self._scouting.setdefault(task.site, asyncio.Lock()):
             page = self._cache.get(task.site) or await self._scout(task.site)
             self._cache.put(task.site, page)
@@ -211,7 +206,9 @@ class FormEnvironment:
         server = ServerView(
             is_accepted=lambda: any(item.accepted for item in self.server.submissions(rollout_id)),
             rejections=lambda: [item.errors for item in self.server.submissions(rollout_id) if not item.accepted],
+            injected=lambda: self.server.injected(rollout_id),
         )
+        files = offered_files(make_site(task.site))
         try:
             async with asyncio.timeout(self.pool.pace.seconds(ROLLOUT_SECONDS)):
                 async with self.pool.tab(isolation, is_fresh=is_fresh) as tab:
@@ -221,7 +218,7 @@ class FormEnvironment:
                     await tab.goto(self.server.start_url(task.site, rollout_id))
                     loaded = time.perf_counter() - started
                     with attribute("execute"):
-                        execution = await execute(tab, executor, plan, page, server)
+                        execution = await execute(tab, executor, plan, page, server, files)
                     execution.seconds["load"] = loaded
                     result = self._judge(task, page, plan, execution, rollout_id)
                     if self.recorder:
@@ -252,18 +249,57 @@ class FormEnvironment:
             ids.append(f"s{next(self._ids)}")
             return self.server.start_url(site_key, ids[-1])
 
-        answers, reason = scout_answers(make_site(site_key)), ""
+        def is_injected() -> bool:
+            return bool(self.server.injected(ids[-1]))
+
+        site = make_site(site_key)
+        answers, files, reason = scout_answers(site), offered_files(site), ""
         async with self._place():
             for attempt in range(NUM_ATTEMPTS):
                 try:
                     async with self.pool.tab("page", is_fresh=attempt > 0) as tab:
-                        return await scout(tab, new_start_url, answers)
+                        return await scout(tab, new_start_url, answers, files, is_injected)
                 except EnvironmentFaultError as fault:
                     reason = str(fault)
                 finally:
                     for rollout_id in ids:
                         self.server.forget(rollout_id)
         raise HarnessError(f"site {site_key} could not be scouted in {NUM_ATTEMPTS} attempts: {reason}")
+
+
+def tasks_for(settings: FormSettings, split: str) -> tuple[Task, ...]:
+    """The tasks of a split as the settings say; needs no browser."""
+    if settings.world == "rich":
+        return make_rich_tasks(
+            split,
+            count=settings.count(split),
+            seed=settings.seed,
+            dials=settings.dials,
+            kinds=settings.kinds,
+            sites_per_kind=settings.sites_per_kind,
+            difficulties=settings.difficulties,
+        )
+    return make_tasks(
+        split,
+        count=settings.count(split),
+        seed=settings.seed,
+        size=settings.size,  # type: ignore[arg-type]
+        dials=settings.dials,
+        kinds=settings.kinds,
+        sites_per_kind=settings.sites_per_kind,
+    )
+
+
+def with_files(page: Page, site: Site) -> Page:
+    """A page with the files at hand named where they may be given, which no page can know."""
+    offered = {item.name: item.texts for item in site.fields if item.spec.kind == "file"}
+    if not offered:
+        return page
+    controls = (
+        replace(control, options=offered[control.field]) if control.kind == "file" else control
+        for control in page.controls
+    )
+    return replace(page, controls=tuple(controls))
 
 
 async def _all_or_none(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -26,6 +26,11 @@ def _no_option(action: Action, result: dict[str, Any]) -> str:
     return f"no option {quote(action.value or '')} in {action.ref}; {len(options)} options: {shown}"
 
 
+def _no_file(action: Action, result: dict[str, Any]) -> str:
+    names = ", ".join(map(quote, result["names"][:MAX_OPTIONS_SHOWN]))
+    return f"no file {quote(action.value or '')}; {len(result['names'])} at hand: {names}"
+
+
 def _validation(action: Action, result: dict[str, Any]) -> str:
     return "validation: " + "; ".join(f"{item['name']} - {item['message']}" for item in result["messages"][:2])
 
@@ -46,9 +51,11 @@ _SENTENCES = {
     "covered": lambda action, result: f"obscured: {action.ref} is covered by {quote(result['by'])}",
     "value_differs": _value_differs,
     "no_option": _no_option,
+    "no_file": _no_file,
     "validation": _validation,
     "page": lambda action, result: f"page: now {result['here']} {quote(result['title'])}",
     "rejected": lambda action, result: "rejected: " + "; ".join(result["messages"][:2]),
+    "busy": lambda action, result: f"busy: {result['message']}",
     "submitted": lambda action, result: "submitted",
     "deadline": lambda action, result: f"deadline passed: {action.ref}",
     "skipped": lambda action, result: f"skipped (plan stopped at line {result['line']})",

@@ -1,14 +1,15 @@
 """The built-in sites for agents of other people: tasks as JSON, pages as HTML, the verdict from what was received.
 
-`GET /tasks` lists id and instruction. `POST /episodes` with `{"task": id}` answers an episode's id and the address that
-it starts at. `GET /episodes/<id>` says what the server received so far, and what that is worth. In between an agent
-drives whatever browser it likes.
+`GET /tasks` lists id and instruction, and addresses of files that a task offers for upload. `POST /episodes` with
+`{"task": id}` answers an episode's id and the address that it starts at. `GET /episodes/<id>` says what the server
+received so far, and what that is worth. In between an agent drives whatever browser it likes.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import mimetypes
 from collections.abc import Sequence
 
 from starlette.requests import Request
@@ -21,6 +22,7 @@ from harness.outcome import Evidence, judge
 from harness.reward import SCHEMES
 from harness.rollout import Execution
 from harness.sites import SiteServer, make_site, site_defaults
+from harness.sites.files import content_of, offered_files
 
 
 class PublicSites:
@@ -34,12 +36,25 @@ class PublicSites:
             Route("/tasks", self._list),
             Route("/episodes", self._begin, methods=["POST"]),
             Route("/episodes/{episode}", self._judge),
+            Route("/files/{name}", self._file),
         ]
         self.server = SiteServer(port=port, routes=routes)
 
     async def _list(self, request: Request) -> Response:
-        tasks = [{"id": task.id, "instruction": task.instruction, "dial": task.dial} for task in self.tasks.values()]
+        tasks = []
+        for task in self.tasks.values():
+            files = [f"/files/{name}" for name in offered_files(make_site(task.site))]
+            record = {"id": task.id, "instruction": task.instruction, "dial": task.dial}
+            tasks.append({**record, "files": files} if files else record)
         return JSONResponse(tasks)
+
+    async def _file(self, request: Request) -> Response:
+        """A file that a task offers for upload."""
+        name = request.path_params["name"]
+        if not any(name in offered_files(make_site(task.site)) for task in self.tasks.values()):
+            return JSONResponse({"error": f"no task offers '{name}'"}, status_code=404)
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        return Response(content_of(name), media_type=kind)
 
     async def _begin(self, request: Request) -> Response:
         try:

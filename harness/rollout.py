@@ -16,8 +16,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from dllm_rl.errors import HarnessError
@@ -32,10 +33,14 @@ from harness.tab import Tab
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerView:
-    """What the server says of this rollout so far, asked after every load."""
+    """What the server says of this rollout so far, asked after every load.
+
+    injected: the message of its last answer where that was a difficulty of the task's own, else "".
+    """
 
     is_accepted: Callable[[], bool]
     rejections: Callable[[], Sequence[tuple[str, ...]]]
+    injected: Callable[[], str] = lambda: ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,10 +54,20 @@ class Execution:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-async def execute(tab: Tab, executor: Executor, plan: Plan, page: Page, server: ServerView) -> Execution:
-    """Run the plan on the tab's loaded start page. Raises EnvironmentFaultError or HarnessError, not for the plan."""
+async def execute(
+    tab: Tab,
+    executor: Executor,
+    plan: Plan,
+    page: Page,
+    server: ServerView,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+) -> Execution:
+    """Run the plan on the tab's loaded start page. Raises EnvironmentFaultError or HarnessError, not for the plan.
+
+    files: by name, what `upload` may hand over.
+    """
     run = _Run(tab=tab, executor=executor, pages=page_keys(page), server=server)
-    steps = make_steps(plan, page)
+    steps = make_steps(plan, page, files)
     await run.all([step for step in steps if step.refusal is None])
     return run.execution(plan, steps)
 
@@ -107,12 +122,14 @@ class _Run:
 
     async def _arrive(self, line: int) -> None:
         started = time.perf_counter()
-        await self.tab.loaded()
+        await self.tab.loaded(is_injected=lambda: bool(self.server.injected()))
         self.seconds["navigate"] += time.perf_counter() - started
         rejections = self.server.rejections()
         if self.server.is_accepted():
             self.results[line] = {"status": "ok", "note": "submitted"}
             self.stopped_at = line
+        elif self.server.injected():
+            self.results[line] = {"status": "ok", "note": "busy", "message": self.server.injected()}
         elif len(rejections) > self.num_rejections:
             self.num_rejections = len(rejections)
             self.results[line] = {"status": "ok", "note": "rejected", "messages": list(rejections[-1])}

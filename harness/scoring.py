@@ -21,7 +21,9 @@ def score_plan(task: Task, page: Page, defaults: Mapping[str, Values], plan: str
     """
     values = {name: list(given) for name, given in defaults.items()}
     controls = {control.ref: control for control in page.controls}
-    submit_refs = {item.ref for item in page.controls if item.kind == "button" and item.page_number == len(page.titles)}
+    # Buttons with a name open or close a part of the page; that of the form has none.
+    buttons = [item for item in page.controls if item.kind == "button" and not item.field]
+    submit_refs = {item.ref for item in buttons if item.page_number == len(page.titles)}
     is_submitted = False
     for action in parse_plan(plan).actions:
         control = controls.get(action.ref)
@@ -60,6 +62,8 @@ def _apply(action: Action, control: Control, values: dict[str, list[str]]) -> No
         if value in control.options:
             before = values.get(control.field, []) if control.kind == "multiselect" else []
             values[control.field] = [*before, *([value] if value not in before else [])]
+    elif action.verb == "upload":
+        values[control.field] = [value]
     elif action.verb in ("choose", "check", "uncheck", "click"):
         _tick(action, control, values)
 

@@ -8,8 +8,10 @@ walk settles what is still open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from dllm_rl.errors import HarnessError
 from dllm_rl.tasks import Condition, Page
@@ -37,20 +39,30 @@ class Answer:
         return self.value in values
 
 
-async def scout(tab: Tab, new_start_url: Callable[[], str], answers: Answers) -> Page:
-    """Observe a site. `new_start_url` opens the site as nobody has used it; `answers` get past every page."""
-    return await _Scout(tab=tab, new_start_url=new_start_url, answers=answers).page()
+async def scout(
+    tab: Tab,
+    new_start_url: Callable[[], str],
+    answers: Answers,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+    is_injected: Callable[[], bool] = lambda: False,
+) -> Page:
+    """Observe a site. `new_start_url` opens it as nobody has used it; `answers` and `files` get past every page.
+
+    is_injected: as for `Tab.loaded`.
+    """
+    walk_with = functools.partial(walk, tab, files=files, is_injected=is_injected)
+    return await _Scout(walk_with=walk_with, new_start_url=new_start_url, answers=answers).page()
 
 
 @dataclass(slots=True, kw_only=True)
 class _Scout:
-    tab: Tab
+    walk_with: Callable[..., Awaitable[Walk]]
     new_start_url: Callable[[], str]
     answers: Answers
     walks: list[Walk] = field(default_factory=list)
 
     async def page(self) -> Page:
-        base = await walk(self.tab, self.new_start_url(), self.answers)
+        base = await self.walk_with(self.new_start_url(), self.answers)
         if not base:
             raise HarnessError("the scout found no control on the first page of the site.")
         self.walks.append(base)
@@ -60,7 +72,8 @@ class _Scout:
         return _number(pages, [visit.title for visit in base])
 
     async def _walk(self, changes: Answers, num_pages: int) -> Walk:
-        visits = await walk(self.tab, self.new_start_url(), {**self.answers, **changes}, num_pages=num_pages)
+        answers = {**self.answers, **changes}
+        visits = await self.walk_with(self.new_start_url(), answers, num_pages=num_pages)
         self.walks.append(visits)
         return visits
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -12,6 +12,7 @@ from dllm_rl.tasks import SPLITS
 from harness.browser import Isolation
 from harness.executor import ExecutorName
 
+WORLDS = ("basic", "rich")
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120, "test_layout": 60}
 
 
@@ -23,6 +24,8 @@ class FormSettings:
     isolation, executor: what `run` uses where a call does not say otherwise. concurrency: rollouts at a time.
     shares_identical: equal (task, plan) pairs of one call are run once. caches_outcomes: so are those of all calls.
     audit_every: one in so many of the outcomes that were not run for this reason is run after all, and must be equal.
+    world: "basic", or "rich" for further kinds, richer controls and what stands in the way; it has no `size`, but
+    difficulties.
     cache_dir: where scouted sites are kept; None for the user's cache folder.
     trace_dir: where traces and screenshots of the last 20 failed rollouts are kept; None for nowhere. Every rollout
     then runs in a context of its own.
@@ -40,6 +43,8 @@ class FormSettings:
     shares_identical: bool = True
     caches_outcomes: bool = False
     audit_every: int = 100
+    world: str = "basic"
+    difficulties: tuple[int, ...] = (1, 2, 3)
     cache_dir: Path | str | None = None
     trace_dir: Path | str | None = None
 
@@ -52,6 +57,8 @@ class FormSettings:
     def __post_init__(self) -> None:
         for split in self.counts:
             self.count(split)
+        if self.world not in WORLDS:
+            raise unknown_name("world", self.world, WORLDS)
         if self.isolation not in get_args(Isolation):
             raise unknown_name("isolation", self.isolation, get_args(Isolation))
         if self.executor not in get_args(ExecutorName):
@@ -60,3 +67,10 @@ class FormSettings:
             raise ConfigError(f"concurrency is {self.concurrency}; expected at least 1.")
         if self.audit_every < 1:
             raise ConfigError(f"audit_every is {self.audit_every}; expected at least 1.")
+
+
+def world_settings(world: str, difficulties: Sequence[int], *, counts: Mapping[str, int]) -> FormSettings:
+    """Settings that name a world. Raises ConfigError for difficulties of a world that has none."""
+    if difficulties and world != "rich":
+        raise ConfigError(f"the world '{world}' has no difficulties. Say --world rich, or leave --difficulty away.")
+    return FormSettings(world=world, difficulties=tuple(difficulties) or (1, 2, 3), counts=counts)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -134,8 +134,11 @@ class Tab:
         """Forget earlier loads; to be called before an action that may navigate."""
         self._has_loaded.clear()
 
-    async def loaded(self) -> None:
-        """Wait for the document that an action leads to. Raises EnvironmentFaultError for a 5xx or a failed load."""
+    async def loaded(self, *, is_injected: Callable[[], bool] = lambda: False) -> None:
+        """Wait for the document that an action leads to. Raises EnvironmentFaultError for a 5xx or a failed load.
+
+        is_injected: whether the server says that its answer was a difficulty of the task's own.
+        """
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self.pace.seconds(LOAD_SECONDS)):
@@ -143,7 +146,7 @@ class Tab:
         except TimeoutError:
             raise EnvironmentFaultError("navigation: deadline passed while the page was loading") from None
         self.pace.saw_load(time.perf_counter() - started)
-        if self._last_status >= 500:
+        if self._last_status >= 500 and not is_injected():
             raise EnvironmentFaultError(f"navigation: the site answered {self._last_status}")
         if self.page.url.startswith("chrome-error:"):
             raise EnvironmentFaultError("navigation: the connection was refused or reset")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from harness.observation import Key, Seen, key_of
+from harness.steps import payloads
 from harness.tab import Tab
 
 Answers = Mapping[str, tuple[str, ...]]
@@ -46,8 +48,19 @@ class Visit:
         return self.sights[0].controls
 
 
-async def walk(tab: Tab, start_url: str, answers: Answers, *, num_pages: int = MAX_PAGES) -> tuple[Visit, ...]:
-    """Walk until a page cannot be left, holds no control, or is number `num_pages`; that last one is not handed in."""
+async def walk(
+    tab: Tab,
+    start_url: str,
+    answers: Answers,
+    *,
+    num_pages: int = MAX_PAGES,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+    is_injected: Callable[[], bool] = lambda: False,
+) -> tuple[Visit, ...]:
+    """Walk until a page cannot be left, holds no control, or is number `num_pages`; that last one is not handed in.
+
+    files: by name, what file fields may be given. is_injected: as for `Tab.loaded`.
+    """
     await tab.goto(start_url)
     visits: list[Visit] = []
     while len(visits) < num_pages:
@@ -59,12 +72,13 @@ async def walk(tab: Tab, start_url: str, answers: Answers, *, num_pages: int = M
             visits.append(Visit(title=seen["title"], sights=sights, answers={}))
             break
         tab.expect_load()
-        left = await tab.call("answer", {name: list(values) for name, values in answers.items()}, seconds=5.0)
+        request = {"answers": {name: list(values) for name, values in answers.items()}, "files": payloads(files)}
+        left = await tab.call("answer", request, seconds=5.0)
         given = {name: tuple(values) for name, values in left["values"].items()}
         visits.append(Visit(title=seen["title"], sights=sights, answers=given))
         if not left["isLeaving"]:
             break
-        await tab.loaded()
+        await tab.loaded(is_injected=is_injected)
         if await _was_refused(tab, visits[-1]):
             break
     return tuple(visits)

@@ -218,8 +218,9 @@ class BasePolicy:
     def _after_prompt(self, inputs: dict[str, Tensor], keep: Tensor, width: int, cache: Any) -> Float[Tensor, "b n v"]:
         rest = {name: value[:, width:] for name, value in inputs.items() if name not in ("attention_mask", "time")}
         rest["attention_mask"] = inputs["attention_mask"][:, :, width:]
-        if getattr(self.model.config, "num_smeared", 0):
-            rest["previous_ids"] = inputs["input_ids"][:, width - self.model.config.num_smeared : width]
+        num_smeared: int = getattr(self.model.config, "num_smeared", 0)
+        if num_smeared:
+            rest["previous_ids"] = inputs["input_ids"][:, width - num_smeared : width]
         output = self._at(rest, keep - width, past_key_values=cache, use_cache=True)
         cache.crop(width - inputs["input_ids"].shape[1])
         return output

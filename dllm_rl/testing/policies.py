@@ -89,8 +89,8 @@ def random_policy(family: str, *, seed: int = 0, sharpness: float = 12.0, canvas
                 parameter.mul_(3.0)
         model.embed.weight.mul_(sharpness / 3.0)
         if model.time is not None:
-            model.time[-1].weight.normal_(std=0.2)
-    facts = PolicyFacts(
-        family=family, max_prompt=96, canvas_length=canvas_length, line_width=8, slot_size=4, block_size=10
-    )
+            last: Any = model.time[-1]
+            last.weight.normal_(std=0.2)
+    sizes = {"max_prompt": 96, "canvas_length": canvas_length, "line_width": 8, "slot_size": 4, "block_size": 10}
+    facts = PolicyFacts(family=family, **sizes)  # type: ignore[arg-type]
     return registry.get("policy", family)(model.eval(), words, facts)

@@ -90,7 +90,7 @@ PAGE = Path("docs/update_cost.md")
 BUSY = 0.8
 
 
-def random_policy(sizes: dict[str, int], *, num_letters: int, canvas: int, prompt: int = 200) -> BasePolicy:
+def random_policy(sizes: dict[str, Any], *, num_letters: int, canvas: int, prompt: int = 200) -> BasePolicy:
     """A masked policy with random weights over letters and three special ids."""
     torch.manual_seed(0)
     letters = Letters(num_letters=num_letters)
@@ -157,7 +157,7 @@ def trainer_of(policy: BasePolicy, name: str, options: dict[str, Any], *, micro_
         environment=unused,
         reward=unused,
         tasks=(),
-        config=TrainConfig(learning_rate=0.0, micro_batch_rows=micro_batch_rows),
+        config=TrainConfig(learning_rate=0.0, micro_batch_rows=micro_batch_rows),  # type: ignore[call-arg]
         run_dir=Path(tempfile.gettempdir()),
     )
 

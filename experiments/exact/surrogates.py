@@ -107,7 +107,8 @@ def compare(surrogate: Surrogate, drawn: Estimates, truth: Law, moved: Law, *, s
     variance = drawn.value.var(0) if len(drawn.value) > 1 else torch.zeros_like(error)
     generator = torch.Generator().manual_seed(seed)
     index = torch.multinomial(weight, BATCH, replacement=True, generator=generator)
-    ranks = [float(spearmanr(each[index], truth.log_prob[index]).statistic) for each in drawn.value]
+    correlations: list[Any] = [spearmanr(each[index], truth.log_prob[index]) for each in drawn.value]
+    ranks = [float(each.statistic) for each in correlations]
     change = moved.log_prob - truth.log_prob
     return Row(
         label=surrogate.label,

@@ -63,7 +63,8 @@ def _demonstration(environment: TextEnvironment, task: Any) -> Demonstration:
 
 
 def _untrained(family: str, words: PreTrainedTokenizerFast, name: str) -> BasePolicy:
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4}
     sizes |= {"vocab_size": len(words), "pad_token_id": words.pad_token_id, "num_columns": NUM_COLUMNS[name]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -66,7 +66,8 @@ class MiniWobEnvironment:
     """Observe and run MiniWoB++ tasks. All coroutines belong to one event loop."""
 
     def __init__(self, *, isolation: Isolation = "page", executor: ExecutorName = "fast") -> None:
-        self.isolation, self.executor = isolation, executor
+        self.isolation: Isolation = isolation
+        self.executor: ExecutorName = executor
         self.pool = BrowserPool()
         self.server = LoopbackServer(Starlette())
         self.server.app.mount("/", StaticFiles(directory=_html_folder()))

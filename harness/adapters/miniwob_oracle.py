@@ -16,10 +16,12 @@ def _of(page: Page, *kinds: str) -> list[Control]:
     return [control for control in page.controls if control.kind in kinds]
 
 
-def _plan(*steps: tuple[Verb, Control] | tuple[Verb, Control, str]) -> str:
-    return render_plan(
-        tuple(Action(verb=step[0], ref=step[1].ref, value=step[2] if len(step) == 3 else None) for step in steps)
-    )
+def _step(verb: Verb, control: Control, value: str | None = None) -> Action:
+    return Action(verb=verb, ref=control.ref, value=value)
+
+
+def _plan(*steps: Action) -> str:
+    return render_plan(steps)
 
 
 def _quoted(query: str) -> list[str]:
@@ -39,7 +41,7 @@ def _fill_all(values: Callable[[str], list[str]]) -> Oracle:
     def oracle(query: str, page: Page) -> str:
         fields, wanted = _of(page, "text", "date"), values(query)
         fills = zip(fields, wanted if len(wanted) == len(fields) else wanted * len(fields), strict=True)
-        return _plan(*(("fill", field, value) for field, value in fills), ("submit", _of(page, "button")[-1]))
+        return _plan(*(_step("fill", field, value) for field, value in fills), _step("submit", _of(page, "button")[-1]))
 
     return oracle
 
@@ -61,26 +63,26 @@ def _time(query: str) -> list[str]:
 
 def _choose_list(query: str, page: Page) -> str:
     wanted = query.removeprefix("Select ").removesuffix(" from the list and click Submit.")
-    return _plan(("select", _of(page, "select")[0], wanted), ("submit", _of(page, "button")[-1]))
+    return _plan(_step("select", _of(page, "select")[0], wanted), _step("submit", _of(page, "button")[-1]))
 
 
 def _check_listed(query: str, page: Page) -> str:
     boxes = _named(page, *_listed(query))
-    return _plan(*(("check", box) for box in boxes), ("submit", _of(page, "button")[-1]))
+    return _plan(*(_step("check", box) for box in boxes), _step("submit", _of(page, "button")[-1]))
 
 
 def _choose_listed(query: str, page: Page) -> str:
     (option,) = _named(page, *_listed(query))
-    return _plan(("choose", option), ("submit", _of(page, "button")[-1]))
+    return _plan(_step("choose", option), _step("submit", _of(page, "button")[-1]))
 
 
 def _click_buttons(*names: str) -> Oracle:
-    return lambda query, page: _plan(*(("click", button) for button in _named(page, *names)))
+    return lambda query, page: _plan(*(_step("click", button) for button in _named(page, *names)))
 
 
 def _click_quoted(query: str, page: Page) -> str:
     names = ["Close" if name == "x" else name for name in _quoted(query)]
-    return _plan(*(("click", button) for button in _named(page, *names)))
+    return _plan(*(_step("click", button) for button in _named(page, *names)))
 
 
 def _ordinals(query: str) -> list[int]:
@@ -88,21 +90,21 @@ def _ordinals(query: str) -> list[int]:
 
 
 def _focus(query: str, page: Page) -> str:
-    return _plan(("click", _of(page, "text")[_ordinals(query)[0]]))
+    return _plan(_step("click", _of(page, "text")[_ordinals(query)[0]]))
 
 
 def _choose_and_enter(query: str, page: Page) -> str:
     radio, box = _ordinals(query)
     return _plan(
-        ("choose", _of(page, "radio")[radio]),
-        ("fill", _of(page, "text", "number")[box], _quoted(query)[0]),
-        ("submit", _of(page, "button")[-1]),
+        _step("choose", _of(page, "radio")[radio]),
+        _step("fill", _of(page, "text", "number")[box], _quoted(query)[0]),
+        _step("submit", _of(page, "button")[-1]),
     )
 
 
 def _spin(query: str, page: Page) -> str:
     (number,) = re.findall(r"Select (-?\d+)", query)
-    return _plan(("fill", _of(page, "text")[0], number), ("submit", _of(page, "button")[-1]))
+    return _plan(_step("fill", _of(page, "text")[0], number), _step("submit", _of(page, "button")[-1]))
 
 
 ORACLES: dict[str, Oracle] = {

@@ -69,6 +69,18 @@ function select(element, text) {
   return option.selected ? OK : difference(text, valuesOf(element).join(", "));
 }
 
+// A chooser of files is a window of its own, so what it would hand over is put into the field.
+function upload(element, wanted, file) {
+  const bytes = Uint8Array.from(atob(file.base64), (letter) => letter.charCodeAt(0));
+  const given = new DataTransfer();
+  given.items.add(new File([bytes], wanted, { type: file.type }));
+  element.files = given.files;
+  emit(element, "input");
+  emit(element, "change");
+  const got = valuesOf(element).join(", ");
+  return got === wanted ? OK : difference(wanted, got);
+}
+
 function pointer(element, types) {
   for (const type of types) {
     const Kind = type.startsWith("pointer") ? PointerEvent : MouseEvent;
@@ -76,7 +88,15 @@ function pointer(element, types) {
   }
 }
 
+// A mouse in the middle of a slider takes the handle there.
+function slideToMiddle(element) {
+  const middle = (Number(element.min || 0) + Number(element.max || 100)) / 2;
+  if (element.value !== String(middle)) fill(element, String(middle));
+  return OK;
+}
+
 function click(element) {
+  if (element.type === "range") return slideToMiddle(element);
   pointer(element, ["pointerdown", "mousedown"]);
   element.focus({ preventScroll: true });
   pointer(element, ["pointerup", "mouseup"]);
@@ -106,6 +126,7 @@ const VERBS = {
   fill: (element, value) => fill(element, value),
   clear: (element) => fill(element, ""),
   select: (element, value) => select(element, value),
+  upload: (element, value, file) => upload(element, value, file),
   check: (element) => setTicked(element, true),
   uncheck: (element) => setTicked(element, false),
   choose: (element) => setTicked(element, true),
@@ -126,7 +147,7 @@ async function perform({ steps, pages }) {
     }
     if (step.verb === "press") break;
     const found = await locate(step.key);
-    results.push(found.element ? await VERBS[step.verb](found.element, step.value) : { status: "failed", ...found });
+    results.push(found.element ? await VERBS[step.verb](found.element, step.value, step.file) : { status: "failed", ...found });
     if (isLeaving()) break;
   }
   return { results, ...look(pages, here) };

@@ -1,10 +1,15 @@
 // Tries every option of every choice control and reports which controls stand there then; leaves the page as it was.
 const CHOICES = new Set(["select", "multiselect", "radio", "checkbox"]);
+const isOpener = (element) => element.localName === "button" && element.type === "button" &&
+  element.hasAttribute("aria-expanded") && !element.hasAttribute("aria-haspopup");
+const isOpen = (element) => element.getAttribute("aria-expanded") === "true";
+const canVary = (element) => (CHOICES.has(kindOf(element)) || isOpener(element)) && !element.disabled;
 const pause = () => new Promise((done) => setTimeout(done, 0));
 const keyOf = (element) => ({ kind: kindOf(element), field: element.name ?? "", name: accessibleName(element) });
 
 function choose(element, value) {
-  if (element.localName === "select") {
+  if (isOpener(element)) element.click();
+  else if (element.localName === "select") {
     for (const option of element.options) option.selected = optionText(option) === value;
     emit(element, "input");
     emit(element, "change");
@@ -14,6 +19,7 @@ function choose(element, value) {
 }
 
 function alternatives(element) {
+  if (isOpener(element)) return isOpen(element) ? [] : ["open"];
   if (element.localName === "select") {
     const current = valuesOf(element);
     return realOptions(element).map(optionText).filter((text) => !current.includes(text));
@@ -24,6 +30,7 @@ function alternatives(element) {
 
 // How to put a choice control back, radios with their whole group.
 function memory(element) {
+  if (isOpener(element)) return () => { if (isOpen(element)) element.click(); };
   const peers = kindOf(element) === "radio" ? controls().filter((peer) => peer.type === "radio" && peer.name === element.name) : [element];
   const before = peers.map((peer) => peer.localName === "select" ? Array.from(peer.options, (option) => option.selected) : peer.checked);
   return () => peers.forEach((peer, index) => {
@@ -38,7 +45,7 @@ async function explore(depth = 0, isKnown = () => false) {
   const before = visibleControls();
   const known = new Set(before);
   const states = depth ? [] : [{ decider: null, value: null, controls: before.map(describe) }];
-  for (const element of before.filter((item) => CHOICES.has(kindOf(item)) && !item.disabled && !isKnown(item))) {
+  for (const element of before.filter((item) => canVary(item) && !isKnown(item))) {
     for (const value of alternatives(element)) {
       const restore = memory(element);
       choose(element, value);
@@ -46,7 +53,7 @@ async function explore(depth = 0, isKnown = () => false) {
       const after = visibleControls();
       if (after.length !== before.length || after.some((item) => !known.has(item))) {
         states.push({ decider: keyOf(element), value, controls: after.map(describe) });
-        const isNew = after.some((item) => !known.has(item) && CHOICES.has(kindOf(item)));
+        const isNew = after.some((item) => !known.has(item) && canVary(item));
         if (isNew && depth < 3) states.push(...(await explore(depth + 1, (item) => known.has(item))));
       }
       restore();
@@ -56,8 +63,9 @@ async function explore(depth = 0, isKnown = () => false) {
   return states;
 }
 
-// Gives the answers of one page, those of revealed controls included; answers by field name, in visible text.
-async function answer(answers) {
+// Gives the answers of one page, those of revealed controls included; answers by field name, in visible text. files: by
+// name, what file fields may be given.
+async function answer({ answers, files }) {
   const done = new Set();
   for (let round = 0; round < 4; round++) {
     const open = visibleControls().filter((element) => element.name in answers && !done.has(element) && !element.disabled);
@@ -69,6 +77,7 @@ async function answer(answers) {
       if (kind === "select" || kind === "multiselect") wanted.forEach((text) => select(element, text));
       else if (kind === "radio") { if (wanted.includes(accessibleName(element))) setTicked(element, true); }
       else if (kind === "checkbox") setTicked(element, wanted.includes(groupName(element) ? accessibleName(element) : "on"));
+      else if (kind === "file") wanted.forEach((name) => upload(element, name, files[name]));
       else if (kind !== "button") fill(element, wanted[0] ?? "");
     }
     await pause();

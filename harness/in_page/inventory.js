@@ -1,7 +1,8 @@
 // The controls of a document in reading order, named as the browser's accessibility tree names them.
 const INPUT_KINDS = {
   text: "text", search: "text", password: "text", url: "text", email: "email", tel: "tel", number: "number",
-  date: "date", time: "date", month: "date", radio: "radio", checkbox: "checkbox", submit: "button", button: "button", reset: "button",
+  date: "date", time: "date", month: "date", radio: "radio", checkbox: "checkbox",
+  range: "number", file: "file", submit: "button", button: "button", reset: "button",
 };
 const CONTROLS = "input, textarea, select, button, a[href]";
 const KINDS_KNOWN_BY_NAME = new Set(["radio", "checkbox", "button", "link"]);
@@ -75,15 +76,31 @@ function sameName(element) {
 const realOptions = (select) => Array.from(select.options).filter((option) => option.value !== "");
 const optionText = (option) => squeeze(option.label);
 
+// A box among several is told by its name.
+const tickedText = (box) => (sameName(box).length > 1 ? accessibleName(box) : "on");
+
 // Values as a reader sees them: option texts, names of ticked boxes, typed text; empty where nothing is given.
 function valuesOf(element) {
   switch (kindOf(element)) {
     case "select":
     case "multiselect": return realOptions(element).filter((option) => option.selected).map(optionText);
     case "radio": return element.checked ? [accessibleName(element)] : [];
-    case "checkbox": return element.checked ? [groupName(element) ? accessibleName(element) : "on"] : [];
+    case "checkbox": return element.checked ? [tickedText(element)] : [];
+    case "file": return Array.from(element.files, (file) => file.name);
     default: return element.value === "" ? [] : [element.value];
   }
+}
+
+// Options of a list that opens below a field which is typed into.
+function listed(element) {
+  if (element.getAttribute("role") !== "combobox") return [];
+  const list = document.getElementById(element.getAttribute("aria-controls") ?? "");
+  return list ? Array.from(list.querySelectorAll("[role=option]"), (option) => squeeze(option.textContent)) : [];
+}
+
+function optionsOf(element) {
+  const isSelect = element.localName === "select";
+  return isSelect ? realOptions(element).map(optionText) : listed(element);
 }
 
 function describe(element) {
@@ -94,7 +111,7 @@ function describe(element) {
     kind,
     name: accessibleName(element),
     group: groupName(element),
-    options: kind === "select" || kind === "multiselect" ? realOptions(element).map(optionText) : [],
+    options: optionsOf(element),
     required: Boolean(element.required),
     disabled: element.matches(":disabled"),
     value: isCommand ? "" : isTicked ? (element.checked ? "checked" : "") : valuesOf(element).join(", "),
@@ -121,6 +138,18 @@ function snapshot() {
     }
   }
   return values;
+}
+
+// By field, what a server receives for each thing that can be chosen, and how a reader sees it.
+function choices() {
+  const found = {};
+  for (const element of visibleControls()) {
+    const texts = (found[element.name] ??= {});
+    if (element.localName === "select") for (const option of realOptions(element)) texts[option.value] = optionText(option);
+    else if (kindOf(element) === "radio") texts[element.value] = accessibleName(element);
+    else if (kindOf(element) === "checkbox") texts[element.value] = tickedText(element);
+  }
+  return found;
 }
 
 function alerts() {

@@ -7,16 +7,18 @@ async function prepare({ step, pages, token }) {
   if (!found.element) return done({ status: "failed", ...found });
   watch.target = found.element;
   watch.token = token;
-  const prepared = PREPARATIONS[step.verb]?.(found.element, step.value);
+  const prepared = PREPARATIONS[step.verb]?.(found.element, step.value, step.file);
   return { ...done(prepared?.result), point: found.point };
 }
 
-// A chooser of options or dates is a window of its own that no page reaches, so these two are set from inside the page,
-// as Playwright does. A text is selected here and typed over by the real keyboard.
+// A chooser of options, dates or files is a window of its own that no page reaches, and a slider has no text, so these
+// are set from inside the page, as Playwright does. A text is selected here and typed over by the real keyboard.
+const isSetInside = (element) => kindOf(element) === "date" || element.type === "range";
 const PREPARATIONS = {
-  fill: (element, value) => (kindOf(element) === "date" ? { result: fill(element, value) } : selectText(element, value)),
-  clear: (element) => (kindOf(element) === "date" ? { result: fill(element, "") } : selectText(element, "")),
+  fill: (element, value) => (isSetInside(element) ? { result: fill(element, value) } : selectText(element, value)),
+  clear: (element) => (isSetInside(element) ? { result: fill(element, "") } : selectText(element, "")),
   select: (element, value) => ({ result: select(element, value) }),
+  upload: (element, value, file) => ({ result: upload(element, value, file) }),
   check: (element) => ({ result: element.checked ? OK : undefined }),
   uncheck: (element) => ({ result: element.checked ? undefined : OK }),
   choose: (element) => ({ result: element.checked ? OK : undefined }),

@@ -49,12 +49,17 @@ def _rule_errors(site: Site, page_number: int, answers: Answers) -> Iterable[str
     """A rule is checked on the page where the last of its fields stands."""
     page_of = {item.id: number for number, page in enumerate(site.pages, start=1) for item in page.fields}
     labels = {item.id: item.label for item in site.fields}
-    by_id = {item.id: answers.get(item.name, ()) for item in site.fields}
+    by_id = {item.id: _comparable(item, answers.get(item.name, ())) for item in site.fields}
     for rule in site.form.rules:
         if all(name in page_of for name in rule.fields) and max(page_of[name] for name in rule.fields) == page_number:
             message = rule.error(by_id, labels)
             if message:
                 yield message
+
+
+def _comparable(field: SiteField, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Dates in ISO, whatever the site's way to write them."""
+    return tuple(map(field.iso, values)) if field.spec.kind == "date" else values
 
 
 def _field_errors(field: SiteField, values: tuple[str, ...]) -> Iterable[str]:
@@ -80,7 +85,7 @@ def _typed_error(field: SiteField, value: str) -> str | None:
     if spec.kind == "number":
         return _number_error(value, spec.minimum, spec.maximum)
     if spec.kind == "date":
-        return _date_error(value, spec.minimum, spec.maximum)
+        return _date_error(field.iso(value), spec.minimum, spec.maximum)
     if spec.pattern and not re.fullmatch(spec.pattern, value):
         return f"write it as {spec.format_hint}"
     if spec.max_length and len(value) > spec.max_length:

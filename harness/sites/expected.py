@@ -17,8 +17,11 @@ Conventions, which the in-page inventory shares:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from dllm_rl.tasks import Condition, Control, Page
-from harness.sites.schema import TICKED, Site, SiteField
+from harness.sites.schema import DISMISS, OPEN, TICKED, Site, SiteField
+from harness.sites.wording import OBSTACLE_CAPTIONS
 
 
 def expected_page(site: Site) -> Page:
@@ -26,12 +29,22 @@ def expected_page(site: Site) -> Page:
     controls: list[Control] = []
     for number, page in enumerate(site.pages, start=1):
         at = 0
+        for name, caption in obstacle_buttons(site) if number == 1 else ():
+            at += 1
+            controls.append(Control(ref=f"p1.e{at}", kind="button", name=caption, field=name))
         for field in page.fields:
             for control in _controls(site, field, controls, number, at):
                 controls.append(control)
                 at += 1
         controls.append(Control(ref=f"p{number}.e{at + 1}", kind="button", name=page.button))
     return Page(titles=tuple(page.title for page in site.pages), controls=tuple(controls))
+
+
+def obstacle_buttons(site: Site) -> Iterator[tuple[str, str]]:
+    """HTML name and caption of each button of what covers the first page, in reading order."""
+    for obstacle in site.behaviour.obstacles:
+        for caption in OBSTACLE_CAPTIONS[obstacle].pool(site.is_held_out):
+            yield f"{DISMISS}{obstacle}", caption
 
 
 def _controls(site: Site, field: SiteField, before: list[Control], page: int, at: int) -> list[Control]:
@@ -52,17 +65,22 @@ def _controls(site: Site, field: SiteField, before: list[Control], page: int, at
             for offset, option in enumerate(field.options, start=1)
         ]
     value = field.default[0] if field.default else ""
+    control = Control(
+        ref=f"p{page}.e{at + 1}",
+        kind=field.control_kind,
+        name=field.label,
+        options=() if kind == "file" else field.texts,
+        required=field.spec.required and kind != "button" and field.widget != "slider",
+        value="checked" if kind == "checkbox" and value == TICKED else value,
+        condition=condition,
+        field=field.name,
+    )
+    if field.widget != "picker":
+        return [control]
+    name, caption = f"{field.name}-calendar", f"Calendar: {field.label}"
     return [
-        Control(
-            ref=f"p{page}.e{at + 1}",
-            kind=kind,
-            name=field.label,
-            options=field.texts,
-            required=field.spec.required,
-            value="checked" if kind == "checkbox" and value == TICKED else value,
-            condition=condition,
-            field=field.name,
-        )
+        control,
+        Control(ref=f"p{page}.e{at + 2}", kind="button", name=caption, condition=condition, field=name),
     ]
 
 
@@ -75,5 +93,5 @@ def _condition(site: Site, field: SiteField, before: list[Control]) -> Condition
     controls = [control for control in before if control.field == deciding.name]
     if deciding.options and deciding.spec.kind in ("radio", "checkbox"):
         controls = [control for control in controls if control.name == when.answer]
-    is_box = deciding.spec.kind == "checkbox"
-    return Condition(ref=controls[0].ref, value="checked" if is_box else when.answer)
+    words = {"checkbox": "checked", "button": OPEN}
+    return Condition(ref=controls[0].ref, value=words.get(deciding.spec.kind, when.answer))

@@ -20,6 +20,7 @@ from harness.sites.schema import FieldSpec, FormSpec, Option, Site, SiteField, S
 
 MAX_SMALL_CONTROLS = 9
 MAX_SMALL_OPTIONS = {"select": 4, "multiselect": 4, "radio": 3, "checkbox": 3}
+RICH_PREFIX = "rich."
 THEMES = ("plain", "ink", "forest", "rose", "sand", "night")
 _KEY = re.compile(r"(?P<kind>[a-z_]+)\.(?P<size>small|full)\.(?P<layout>L\d+)\.s(?P<seed>\d+)")
 
@@ -27,23 +28,32 @@ _KEY = re.compile(r"(?P<kind>[a-z_]+)\.(?P<size>small|full)\.(?P<layout>L\d+)\.s
 @lru_cache(maxsize=16_384)
 def make_site(key: str) -> Site:
     """Build the site of a key; equal keys give equal sites on every machine. Raises ConfigError for a malformed key."""
+    if key.startswith(RICH_PREFIX):
+        from harness.sites.rich.factory import make_rich_site
+
+        return make_rich_site(key)
     match = _KEY.fullmatch(key)
     if match is None or match["layout"] not in LAYOUTS:
         raise ConfigError(
             f"no site key: '{key}'. Expected such as 'contact.small.L3.s17', layouts {', '.join(LAYOUTS)}."
         )
-    spec, layout, size = form(match["kind"]), LAYOUTS[match["layout"]], match["size"]
+    layout, size = LAYOUTS[match["layout"]], match["size"]
     rng = python_random(int(match["seed"]), "site", match["kind"], size, layout.name)
+    return assemble(key, form(match["kind"]), layout, size, int(match["seed"]), rng)  # type: ignore[arg-type]
+
+
+def assemble(key: str, spec: FormSpec, layout: Layout, size: Size, seed: int, rng: Random) -> Site:
+    """Draw everything about a site of this form."""
     held_out = layout.is_held_out
-    chosen = _choose_fields(spec, size, rng)  # type: ignore[arg-type]
-    decorate = _Decorator(size=size, is_held_out=held_out, rng=rng, chosen=chosen)  # type: ignore[arg-type]
+    chosen = _choose_fields(spec, size, rng)
+    decorate = _Decorator(size=size, is_held_out=held_out, rng=rng, chosen=chosen)
     pages = _pages(spec, layout, chosen, decorate, rng)
     return Site(
         key=key,
         form=spec,
-        size=size,  # type: ignore[arg-type]
+        size=size,
         layout=layout.name,
-        seed=int(match["seed"]),
+        seed=seed,
         is_held_out=held_out,
         brand=rng.choice(vocabulary.BRANDS),
         theme=rng.choice(THEMES),
@@ -111,7 +121,7 @@ class _Decorator:
     def _options(self, spec: FieldSpec) -> list[str]:
         options = list(spec.options)
         room = MAX_SMALL_OPTIONS.get(spec.kind, 0)
-        if self.size == "small" and len(options) > room:
+        if self.size == "small" and room and len(options) > room:
             needed = [text for text in options if (spec.id, text) in self.answers_needed]
             others = [text for text in options if text not in needed]
             kept = {*needed, *self.rng.sample(others, room - len(needed))}

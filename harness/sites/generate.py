@@ -9,7 +9,7 @@ from random import Random
 
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.seeding import python_random
-from dllm_rl.tasks import SPLITS, GoldField, Task
+from dllm_rl.tasks import SPLITS, ControlKind, GoldField, Task
 from harness.sites.answers import all_errors, is_visible, site_defaults
 from harness.sites.factory import make_site
 from harness.sites.forms import forms
@@ -19,8 +19,8 @@ from harness.sites.schema import TICKED, Answers, Persona, Site, SiteField, Size
 from harness.sites.values import draw_persona
 
 MAX_ATTEMPTS = 200
-_SEED_BASE = {"train": 0, "val": 100_000, "test": 200_000, "test_layout": 300_000}
-_SITES_PER_KIND = {"train": 24, "val": 6, "test": 12, "test_layout": 12}
+SEED_BASE = {"train": 0, "val": 100_000, "test": 200_000, "test_layout": 300_000}
+SITES_PER_KIND = {"train": 24, "val": 6, "test": 12, "test_layout": 12}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,9 @@ BOUNDS: dict[str, Bounds] = {
     "small": Bounds(min_gold=3, max_gold=6, max_lines=8, max_value=24),
     "full": Bounds(min_gold=4, max_gold=18, max_lines=40, max_value=400),
 }
+
+
+RICH_BOUNDS = Bounds(min_gold=2, max_gold=24, max_lines=48, max_value=400)
 
 
 def make_tasks(
@@ -83,7 +86,7 @@ def tasks_of(spec: TaskSpec) -> tuple[Task, ...]:
         kind, dial = kinds[index % len(kinds)], spec.dials[index // len(kinds) % len(spec.dials)]
         rng = python_random(spec.seed, "task", spec.split, spec.size, index)
         site = make_site(rng.choice(pools[kind]))
-        tasks.append(_make_task(index, spec.split, site, dial, rng))
+        tasks.append(make_task(index, spec.split, site, dial, rng))
     return tuple(tasks)
 
 
@@ -92,10 +95,10 @@ def site_keys(split: str, kind: str, *, size: Size = "small", count: int | None 
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     layouts = HELD_OUT_LAYOUTS if split == "test_layout" else TRAIN_LAYOUTS
-    base = _SEED_BASE[split]
+    base = SEED_BASE[split]
     if count is not None and not 0 < count <= 100_000:
         raise ConfigError(f"sites_per_kind is {count}; expected 1 to 100000.")
-    seeds = range(base, base + (count or _SITES_PER_KIND[split]))
+    seeds = range(base, base + (count or SITES_PER_KIND[split]))
     return tuple(f"{kind}.{size}.{layouts[seed % len(layouts)]}.s{seed}" for seed in seeds)
 
 
@@ -105,11 +108,11 @@ def split_digest(tasks: Iterable[Task]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _make_task(index: int, split: str, site: Site, dial: int, rng: Random) -> Task:
-    """The id ends with a digest of what is asked, so that tasks of other seeds and settings have other ids."""
+def make_task(index: int, split: str, site: Site, dial: int, rng: Random) -> Task:
+    """Draw one task. Its id ends with a digest of what is asked, so that other seeds and settings give other ids."""
     wishes = draw_wishes(site, rng)
     gold = tuple(
-        GoldField(name=wish.field.name, kind=wish.field.spec.kind, wanted=wish.wanted, label=wish.field.label)
+        GoldField(name=wish.field.name, kind=_gold_kind(wish.field), wanted=wish.wanted, label=wish.field.label)
         for wish in wishes
     )
     instruction = write_instruction(wishes, dial=dial, is_held_out=site.is_held_out, rng=rng)
@@ -118,15 +121,32 @@ def _make_task(index: int, split: str, site: Site, dial: int, rng: Random) -> Ta
     return Task(id=task_id, split=split, site=site.key, instruction=instruction, gold=gold, dial=dial)
 
 
+def _gold_kind(field: SiteField) -> ControlKind:
+    """A date that is typed in a way of the site's own is compared as it is written."""
+    return "text" if field.widget == "picker" else field.spec.kind
+
+
 def draw_wishes(site: Site, rng: Random) -> list[Wish]:
     """Draw values until the server would accept them and the plan has the right length."""
-    bounds = BOUNDS[site.size]
+    bounds = RICH_BOUNDS if site.behaviour.difficulty else BOUNDS[site.size]
     for _ in range(MAX_ATTEMPTS):
         wishes = _draw_once(site, rng)
-        answers = {**site_defaults(site), **{wish.field.name: wish.wanted for wish in wishes}}
+        answers = {**site_defaults(site), **{wish.field.name: wish.wanted for wish in wishes}, **_opened(site, wishes)}
         if _fits(wishes, site, bounds) and not all_errors(site, answers):
             return wishes
     raise ConfigError(f"no valid task for site {site.key} in {MAX_ATTEMPTS} attempts. Check the rules of its form.")
+
+
+def _opened(site: Site, wishes: list[Wish]) -> dict[str, tuple[str, ...]]:
+    """The parts of pages that these wishes need open."""
+    opened: dict[str, tuple[str, ...]] = {}
+    for wish in wishes:
+        field: SiteField | None = wish.field
+        while field is not None and field.spec.when is not None:
+            field = site.field(field.spec.when.field)
+            if field is not None and field.spec.kind == "button":
+                opened[field.name] = (TICKED,)
+    return opened
 
 
 def _fits(wishes: list[Wish], site: Site, bounds: Bounds) -> bool:
@@ -144,6 +164,9 @@ def _draw_once(site: Site, rng: Random) -> list[Wish]:
     wishes = []
     for field in site.fields:
         if not is_visible(site, field, answers):
+            continue
+        if field.spec.kind == "button":
+            answers[field.name] = (TICKED,) if rng.random() < 0.5 else ()
             continue
         is_needed = field.spec.required and not field.default
         if is_needed or rng.random() < 0.5:
@@ -168,5 +191,5 @@ def _draw_value(
     if spec.kind == "checkbox":
         return () if field.default else (TICKED,)
     assert spec.draw is not None, f"field {spec.id} of {site.key} has neither options nor a draw"
-    wanted = (spec.draw(rng, persona, site.size),)
+    wanted = (field.written(spec.draw(rng, persona, site.size)),)
     return None if wanted == field.default else wanted

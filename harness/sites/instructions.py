@@ -114,7 +114,7 @@ def _converted(wish: Wish, value: str) -> str:
     """The same value in words that must be worked out; only superlatives whose answer the site's options decide."""
     spec = wish.field.spec
     if spec.kind == "date":
-        day = date.fromisoformat(value)
+        day = date.fromisoformat(wish.field.iso(value))
         return f"{day.day} {day:%B} {day.year}"
     if spec.kind == "number":
         return number_in_words(int(value))

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader
 from markupsafe import Markup
 
 from dllm_rl.seeding import python_random
 from harness.sites import wording
 from harness.sites.answers import is_visible
+from harness.sites.expected import obstacle_buttons
 from harness.sites.layouts import LAYOUTS
 from harness.sites.schema import TICKED, Answers, Option, Site, SiteField
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_RICH_TEMPLATES = Path(__file__).parent / "rich" / "templates"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,9 @@ class FieldView:
     is_open: bool
     when_name: str
     when_value: str
+    widget: str = "native"
+    date_format: str = ""
+    step: int = 0
 
     @property
     def value(self) -> str:
@@ -56,13 +61,25 @@ class FieldView:
         return TICKED
 
 
-def render_form_page(site: Site, number: int, answers: Answers, errors: tuple[str, ...], action: str) -> str:
-    """Page `number` (from 1) with these answers in its fields; errors stand on top."""
+def render_form_page(
+    site: Site,
+    number: int,
+    answers: Answers,
+    errors: tuple[str, ...],
+    action: str,
+    *,
+    notice: str = "",
+    is_new: bool = False,
+) -> str:
+    """Page `number` (from 1) with these answers in its fields; errors stand on top, and so does a notice.
+
+    is_new: the page is looked at for the first time, so that what covers it does.
+    """
     page = site.pages[number - 1]
     fields = [_view(site, item, number, answers) for item in page.fields if _is_on_page(site, item, number, answers)]
     template = "review.html" if page.is_review else LAYOUTS[site.layout].template
     return (
-        _templates()
+        _templates(is_rich=bool(site.behaviour.look))
         .get_template(template)
         .render(
             **_frame(site, page.title),
@@ -76,6 +93,11 @@ def render_form_page(site: Site, number: int, answers: Answers, errors: tuple[st
             has_reveal=any(item.when_name for item in fields),
             script=Markup(_text("reveal.js")),
             summary=_summary(site, answers) if page.is_review else (),
+            has_files=any(item.kind == "file" for item in fields),
+            notice=notice,
+            obstacles=site.behaviour.obstacles if number == 1 and is_new else (),
+            captions=tuple(obstacle_buttons(site)),
+            widgets=Markup(_text("widgets.js", is_rich=True)),
         )
     )
 
@@ -83,12 +105,14 @@ def render_form_page(site: Site, number: int, answers: Answers, errors: tuple[st
 def render_done(site: Site) -> str:
     """The page after acceptance. The reference follows from the site alone."""
     reference = hashlib.blake2b(site.key.encode(), digest_size=3).hexdigest().upper()
-    return _templates().get_template("done.html").render(**_frame(site, site.done), reference=reference)
+    templates = _templates(is_rich=bool(site.behaviour.look))
+    return templates.get_template("done.html").render(**_frame(site, site.done), reference=reference)
 
 
 def _frame(site: Site, title: str) -> dict[str, object]:
     layout = LAYOUTS[site.layout].template.removesuffix(".html")
-    return {"site": site, "title": title, "layout": layout, "css": Markup(_text("site.css"))}
+    css = _text("rich.css", is_rich=True) if site.behaviour.look else _text("site.css")
+    return {"site": site, "title": title, "layout": layout, "css": Markup(css)}
 
 
 def _is_on_page(site: Site, field: SiteField, number: int, answers: Answers) -> bool:
@@ -123,25 +147,33 @@ def _view(site: Site, field: SiteField, number: int, answers: Answers) -> FieldV
         is_open=is_visible(site, field, answers),
         when_name=opener.name if opener else "",
         when_value=when_value,
+        widget=field.widget,
+        date_format=field.date_format,
+        step=field.step,
     )
 
 
 def _summary(site: Site, answers: Answers) -> list[tuple[str, str]]:
-    shown = [item for item in site.fields if is_visible(site, item, answers)]
+    shown = [item for item in site.fields if is_visible(site, item, answers) and item.spec.kind != "button"]
     return [(item.label, _readable(item, answers.get(item.name, ()))) for item in shown]
 
 
 def _readable(field: SiteField, values: tuple[str, ...]) -> str:
     if field.spec.kind == "checkbox" and not field.options:
         return "yes" if values else "no"
+    if field.widget == "password":
+        return "\u2022" * 8
     return ", ".join(values) or "-"
 
 
 @cache
-def _templates() -> Environment:
-    return Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+def _templates(*, is_rich: bool) -> Environment:
+    """Templates of the rich world stand before those of the basic one, which it names `basic/...`."""
+    basic = FileSystemLoader(_TEMPLATES)
+    loader = ChoiceLoader([FileSystemLoader(_RICH_TEMPLATES), basic, PrefixLoader({"basic": basic})])
+    return Environment(loader=loader if is_rich else basic, autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
 @cache
-def _text(name: str) -> str:
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
+def _text(name: str, *, is_rich: bool = False) -> str:
+    return ((_RICH_TEMPLATES if is_rich else _TEMPLATES) / name).read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, datetime
 from random import Random
 from typing import Literal, Protocol
 
@@ -16,6 +17,10 @@ from dllm_rl.tasks import ControlKind
 Size = Literal["small", "full"]
 Answers = Mapping[str, tuple[str, ...]]
 TICKED = "on"
+OPEN = "open"
+# Buttons with a name of this kind close something that covers the page.
+DISMISS = "dismiss-"
+Widget = Literal["native", "password", "combobox", "picker", "slider"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +69,9 @@ class When:
 class FieldSpec:
     """One field of a form kind.
 
-    kind: "checkbox" with options is a group of boxes that share one name; without options it is one box.
+    kind: "checkbox" with options is a group of boxes that share one name; without options it is one box. "button" opens
+    further fields (those whose `when` names it); it is no answer itself. "file" has the names of files as options.
+    widget: how it is shown where that is not the browser's own control of its kind; see `SiteField.widget`.
     draw: where typed values come from; None where options are chosen.
     rank: 0 on every site, 1 on small sites by seed, 2 on full sites only.
     page: page of the wizard, from 1. prefill: values that an untouched page may hold, by seed ("on" for a box).
@@ -89,6 +96,7 @@ class FieldSpec:
     pattern: str = ""
     format_hint: str = ""
     superlatives: tuple[tuple[str, str], ...] = ()
+    widget: Widget = "native"
 
     @property
     def is_multiple(self) -> bool:
@@ -142,6 +150,8 @@ class SiteField:
 
     name, html_id: HTML attributes. default: what an untouched page sends, () for nothing or an empty text.
     placeholder: caption of the empty first option of a select, "" where there is none.
+    widget: "combobox" (an option typed into a text field), "picker" (a date typed as `date_format` says, or picked from
+    a calendar), "slider" (a number, in steps). date_format: of strptime, "" for ISO.
     """
 
     spec: FieldSpec
@@ -151,11 +161,32 @@ class SiteField:
     options: tuple[Option, ...] = ()
     default: tuple[str, ...] = ()
     placeholder: str = ""
+    widget: Widget = "native"
+    date_format: str = ""
+    step: int = 0
 
     @property
     def id(self) -> str:
         """Name of the field in its form kind."""
         return self.spec.id
+
+    @property
+    def control_kind(self) -> ControlKind:
+        """What the control is to a reader of the page."""
+        return "text" if self.widget in ("combobox", "picker") else self.spec.kind
+
+    def iso(self, text: str) -> str:
+        """A date as it is written on this site, in ISO; "" where it is none."""
+        if not self.date_format:
+            return text
+        try:
+            return datetime.strptime(text, self.date_format).strftime("%Y-%m-%d")
+        except ValueError:
+            return ""
+
+    def written(self, value: str) -> str:
+        """A value as it is written on this site."""
+        return date.fromisoformat(value).strftime(self.date_format) if self.date_format else value
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -171,6 +202,22 @@ class SitePage:
     fields: tuple[SiteField, ...]
     button: str
     is_review: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """What a site does beside showing its pages. Everything here belongs to the task and is never the environment's.
+
+    difficulty: 0 for the basic world. obstacles: names of what covers the first page until it is closed ("cookies",
+    "notice"). num_refusals: how often the last page is answered 503 before it is taken. seconds: of waiting
+    before every answer. look: the visual theme, "" for the basic world.
+    """
+
+    difficulty: int = 0
+    obstacles: tuple[str, ...] = ()
+    num_refusals: int = 0
+    seconds: float = 0.0
+    look: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +239,7 @@ class Site:
     has_native_validation: bool
     done: str
     pages: tuple[SitePage, ...]
+    behaviour: Behaviour = Behaviour()
 
     @property
     def fields(self) -> tuple[SiteField, ...]:

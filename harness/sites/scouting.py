@@ -47,12 +47,14 @@ def _answers_of(key: str) -> Answers:
 
 
 def _draw(site: Site, rng: Random) -> dict[str, tuple[str, ...]]:
-    """Draw every field; boxes stay as they are."""
+    """Draw every field; boxes stay as they are, unless they are required."""
     persona = draw_persona(rng, "small")
     answers = site_defaults(site)
     for item in site.fields:
         if item.options:
             answers[item.name] = (rng.choice(item.texts),)
+        elif item.spec.kind == "checkbox" and item.spec.required:
+            answers[item.name] = (TICKED,)
         elif item.spec.draw is not None:
-            answers[item.name] = (item.spec.draw(rng, persona, "small"),)
+            answers[item.name] = (item.written(item.spec.draw(rng, persona, "small")),)
     return answers

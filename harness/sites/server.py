@@ -8,11 +8,12 @@ each walk under an id of its own, since a site remembers what was answered under
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -21,8 +22,11 @@ from dllm_rl.errors import ConfigError
 from harness.loopback import LoopbackServer
 from harness.sites.answers import is_visible, page_errors, site_defaults
 from harness.sites.factory import make_site
+from harness.sites.files import content_of
 from harness.sites.render import render_done, render_form_page
 from harness.sites.schema import TICKED, Answers, Site, SiteField
+
+BUSY = "The service is busy and nothing was saved. Please send the form again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +44,18 @@ class Submission:
 
 @dataclass(slots=True, kw_only=True)
 class _Visit:
-    """What the server knows of one rollout. num_done: how many pages in a row were answered without error."""
+    """What the server knows of one rollout. num_done: how many pages in a row were answered without error.
+
+    injections: difficulties that were added for the task. message: of the last answer, where it was one.
+    """
 
     site: Site
     answers: dict[str, tuple[str, ...]]
     num_done: int = 0
     pages_reached: int = 0
     is_accepted: bool = False
+    injections: list[str] = field(default_factory=list)
+    message: str = ""
     submissions: list[Submission] = field(default_factory=list)
 
 
@@ -81,8 +90,14 @@ class SiteServer(LoopbackServer):
         return visit.pages_reached if visit else 0
 
     def injections(self, rollout_id: str) -> tuple[str, ...]:
-        """Difficulties that the server added for this rollout on behalf of its task. The built-in sites add none."""
-        return ()
+        """Difficulties that the server added for this rollout on behalf of its task; the basic world adds none."""
+        visit = self._visits.get(rollout_id)
+        return tuple(visit.injections) if visit else ()
+
+    def injected(self, rollout_id: str) -> str:
+        """The message of the last answer where that was a difficulty of the task's own, else ""."""
+        visit = self._visits.get(rollout_id)
+        return visit.message if visit else ""
 
     def forget(self, rollout_id: str) -> None:
         """Drop everything about a rollout."""
@@ -98,18 +113,36 @@ class SiteServer(LoopbackServer):
         visit = self._visit(request)
         if visit is None or not 1 <= number <= len(visit.site.pages):
             return PlainTextResponse("no such page", status_code=404)
+        await self._wait(visit)
         if number > visit.num_done + 1:
             return RedirectResponse(_address(request, visit.num_done + 1), status_code=303)
+        visit.message = ""
         if request.method == "GET":
-            visit.pages_reached = max(visit.pages_reached, number)
-            return _html(render_form_page(visit.site, number, visit.answers, (), request.url.path))
+            is_new, visit.pages_reached = not visit.pages_reached, max(visit.pages_reached, number)
+            return _html(render_form_page(visit.site, number, visit.answers, (), request.url.path, is_new=is_new))
         async with request.form() as form:
             return self._receive(request, visit, number, form)
+
+    async def _wait(self, visit: _Visit) -> None:
+        """A slow site takes its time before every answer."""
+        if visit.site.behaviour.seconds:
+            visit.injections.append("slow")
+            await asyncio.sleep(visit.site.behaviour.seconds)
+
+    def _refuses(self, visit: _Visit, number: int) -> bool:
+        """Whether a busy site answers 503 to its last page once more."""
+        is_last = number == len(visit.site.pages)
+        return is_last and visit.injections.count("busy") < visit.site.behaviour.num_refusals
 
     def _receive(self, request: Request, visit: _Visit, number: int, form: FormData) -> Response:
         """Take the answers of one page: refuse them, go on to the next page, or accept the whole form."""
         site, page = visit.site, visit.site.pages[number - 1]
         visit.answers.update({item.name: _read_field(item, form) for item in page.fields})
+        if self._refuses(visit, number):
+            visit.injections.append("busy")
+            visit.message = BUSY
+            html = render_form_page(site, number, visit.answers, (), request.url.path, notice=BUSY)
+            return _html(html, status_code=503)
         errors = page_errors(site, number, visit.answers)
         is_last = number == len(site.pages)
         if errors or is_last:
@@ -154,8 +187,12 @@ def _address(request: Request, page: int | str) -> str:
 
 def _read_field(item: SiteField, form: FormData) -> tuple[str, ...]:
     """What was sent for a field, as visible texts; an HTML value that no option has stays as it is, to be refused."""
+    if item.spec.kind == "file":
+        return tuple(
+            _read_file(value) for value in form.getlist(item.name) if not isinstance(value, str) and value.filename
+        )
     sent = [str(value) for value in form.getlist(item.name) if str(value).strip()]
-    if item.spec.kind == "checkbox" and not item.options:
+    if (item.spec.kind == "checkbox" or item.spec.kind == "button") and not item.options:
         return (TICKED,) if sent else ()
     if item.options:
         texts = {option.value: option.text for option in item.options}
@@ -164,6 +201,13 @@ def _read_field(item: SiteField, form: FormData) -> tuple[str, ...]:
     return tuple(value.replace("\r\n", "\n") for value in sent[:1])
 
 
+def _read_file(file: UploadFile) -> str:
+    """The name of a file that arrived whole; another content under its name is another file."""
+    name = file.filename or ""
+    return name if file.file.read() == content_of(name) else f"{name} (damaged)"
+
+
 def _received(site: Site, answers: Answers) -> dict[str, tuple[str, ...]]:
     """Every field of the site; one that these answers do not open counts as not sent."""
-    return {item.name: answers.get(item.name, ()) if is_visible(site, item, answers) else () for item in site.fields}
+    fields = [item for item in site.fields if item.spec.kind != "button"]
+    return {item.name: answers.get(item.name, ()) if is_visible(site, item, answers) else () for item in fields}

@@ -17,3 +17,10 @@ WRONG = Wording(
     train=("Please check these answers", "Something is missing or wrong", "Please correct"),
     held_out=("This cannot be taken yet", "Look at these again"),
 )
+# Captions of the buttons of what covers a page; any of them closes it.
+OBSTACLE_CAPTIONS = {
+    "cookies": Wording(
+        train=("Accept all cookies", "Only necessary ones"), held_out=("Allow cookies", "Refuse cookies")
+    ),
+    "notice": Wording(train=("Close this notice",), held_out=("Go to the form",)),
+}

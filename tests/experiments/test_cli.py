@@ -52,6 +52,9 @@ def test_list_speaks_json(kind: str) -> None:
         (("watch", "nowhere"), "is no run folder"),
         (("diagnose", "nowhere"), "no file or folder 'nowhere'"),
         (("new", "objective", "Not-A-Name"), "use snake_case"),
+        (("sites", "formfactory", "nowhere"), "no app.py in 'nowhere'"),
+        (("sites", "serve", "--world", "ritch"), "Did you mean 'rich'"),
+        (("sites", "serve", "--difficulty", "2"), "has no difficulties"),
     ],
 )
 def test_a_mistake_is_one_message(arguments: tuple[str, ...], message: str) -> None:

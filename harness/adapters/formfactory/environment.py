@@ -1,0 +1,238 @@
+"""Observe and run the forms of a checkout in real Chromium; the payload that its application received is the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import itertools
+import mimetypes
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from weakref import WeakSet
+
+from playwright.async_api import Route
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.plan import parse_plan
+from dllm_rl.tasks import Outcome, Page, Task
+from harness import outcome as outcomes
+from harness.adapters.formfactory.checkout import MAX_PAGES, Checkout, FormRecords, PageLinks
+from harness.adapters.formfactory.process import ApplicationProcess
+from harness.adapters.formfactory.proxy import RecordingProxy, Sent
+from harness.adapters.formfactory.tasks import Catalogue, make_catalogue
+from harness.browser import BrowserPool, Isolation
+from harness.environment import EXECUTORS, NUM_ATTEMPTS
+from harness.executor import ExecutorName
+from harness.faults import EnvironmentFaultError, attribute
+from harness.observation import Seen
+from harness.outcome import Evidence
+from harness.rollout import ServerView, execute
+from harness.tab import FOREIGN, Tab
+
+Choices = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Observed:
+    """A form as it loads. choices: by field, HTML value to visible text. defaults: what the untouched form shows."""
+
+    page: Page
+    choices: Choices
+    defaults: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Received:
+    """One form as the judge reads it."""
+
+    accepted: bool
+    fields: Mapping[str, tuple[str, ...]]
+    errors: tuple[str, ...] = ()
+
+
+class FormFactoryEnvironment:
+    """Tasks from a user's own checkout. All coroutines belong to one event loop.
+
+    fixtures: folder of files that plans may upload. vendored: folder of external assets, as `<host>/<path>`; what is
+    not there is refused, as everything outside of loopback is. python: the interpreter that has the application's
+    packages.
+    """
+
+    def __init__(
+        self,
+        checkout: Checkout,
+        *,
+        fixtures: Path | None = None,
+        vendored: Path | None = None,
+        python: str = sys.executable,
+        isolation: Isolation = "context",
+        executor: ExecutorName = "trusted",
+    ) -> None:
+        if isolation == "arena":
+            raise ConfigError("forms of a checkout run in a tab of their own: isolation context, origin or page.")
+        self.checkout, self.vendored = checkout, vendored
+        self.isolation: Isolation = isolation
+        self.executor: ExecutorName = executor
+        self.files = {path.name: path.read_bytes() for path in sorted(fixtures.iterdir())} if fixtures else {}
+        self.pool = BrowserPool()
+        self.application = ApplicationProcess(checkout.folder, checkout.application, python=python)
+        self.proxy = RecordingProxy()
+        self.forms: tuple[FormRecords, ...] = ()
+        self._seen: dict[str, _Observed] = {}
+        self._numbers = itertools.count(1)
+        self._routed: WeakSet[Tab] = WeakSet()
+
+    async def __aenter__(self) -> FormFactoryEnvironment:
+        try:
+            await self.application.start()
+            self.proxy.upstream = self.application.port
+            await self.proxy.start()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.pool.close()
+        await self.proxy.stop()
+        await self.application.stop()
+
+    async def catalogue(self) -> Catalogue:
+        """Look at every form once, give it its gold records, and say which of them can be satisfied."""
+        paths = list(self.checkout.forms or await asyncio.to_thread(self._linked_forms))
+        for path in paths:
+            await self._observed(path)
+        pages = {path: self._seen[path].page for path in paths}
+        self.forms = self.checkout.assign(pages)
+        defaults = {path: self._seen[path].defaults for path in paths}
+        return make_catalogue(self.forms, pages, defaults, self.files)
+
+    async def observe(self, task: Task) -> Page:
+        """The controls of the task's form."""
+        return (await self._observed(task.site)).page
+
+    async def run(self, task: Task, plan: str) -> Outcome:
+        """Run a plan once and judge it by what the application received and answered."""
+        seen, reason = await self._observed(task.site), ""
+        for attempt in range(NUM_ATTEMPTS):
+            rollout_id = f"f{next(self._numbers)}"
+            try:
+                async with self.pool.tab(self.isolation, is_fresh=attempt > 0) as tab:
+                    return await self._attempt(tab, task, plan, seen, rollout_id)
+            except EnvironmentFaultError as fault:
+                reason = str(fault)
+            finally:
+                self.proxy.forget(rollout_id)
+        return outcomes.lost(task, seen.page, reason, NUM_ATTEMPTS)
+
+    async def _attempt(self, tab: Tab, task: Task, plan: str, seen: _Observed, rollout_id: str) -> Outcome:
+        await self._open(tab, task.site, rollout_id)
+        server = ServerView(
+            is_accepted=lambda: any(item.is_accepted for item in self.proxy.sent(rollout_id)),
+            rejections=lambda: [_complaint(item) for item in self.proxy.sent(rollout_id) if not item.is_accepted],
+        )
+        parsed = parse_plan(plan)
+        with attribute("execute"):
+            execution = await execute(tab, EXECUTORS[self.executor], parsed, seen.page, server, self.files)
+        await self.proxy.settled(rollout_id)
+        return outcomes.judge(
+            Evidence(
+                task=task,
+                page=seen.page,
+                plan=parsed,
+                execution=execution,
+                submissions=[_received(item, seen) for item in self.proxy.sent(rollout_id)],
+                pages_reached=1,
+                defaults=seen.defaults,
+            )
+        )
+
+    async def _observed(self, path: str) -> _Observed:
+        for attempt in range(NUM_ATTEMPTS):
+            if path in self._seen:
+                break
+            rollout_id = f"f{next(self._numbers)}"
+            try:
+                async with self.pool.tab(self.isolation, is_fresh=attempt > 0) as tab:
+                    await self._open(tab, path, rollout_id)
+                    self._seen[path] = await _observe(tab)
+            except EnvironmentFaultError:
+                if attempt == NUM_ATTEMPTS - 1:
+                    raise
+            finally:
+                self.proxy.forget(rollout_id)
+        return self._seen[path]
+
+    async def _open(self, tab: Tab, path: str, rollout_id: str) -> None:
+        if self.vendored is not None and tab not in self._routed:
+            await tab.context.route(FOREIGN, self._give_vendored)
+            self._routed.add(tab)
+        await tab.goto(self.proxy.url(rollout_id, path))
+
+    async def _give_vendored(self, route: Route) -> None:
+        """A file that the user keeps, or nothing: no request leaves."""
+        assert self.vendored is not None
+        parts = urlsplit(route.request.url)
+        path = (self.vendored / parts.netloc / parts.path.lstrip("/")).resolve()
+        if not path.is_relative_to(self.vendored.resolve()) or not path.is_file():
+            await route.abort("addressunreachable")
+            return
+        headers = {"Access-Control-Allow-Origin": "*"}
+        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        await route.fulfill(body=path.read_bytes(), content_type=kind, headers=headers)
+
+    def _linked_forms(self) -> list[str]:
+        """Paths of pages with a form, found by following links from the first page."""
+        paths, found = ["/"], []
+        for path in paths:
+            page = PageLinks(path)
+            page.feed(_get(self.application.port, path))
+            if page.has_form:
+                found.append(path)
+            paths += [link for link in dict.fromkeys(page.links) if link not in paths][: MAX_PAGES - len(paths)]
+        return found
+
+
+async def _observe(tab: Tab) -> _Observed:
+    seen = await tab.call("inventory", seconds=2.0)
+    choices = await tab.call("choices", seconds=2.0)
+    shown = (await tab.call("look", [], seconds=2.0))["values"]
+    records = enumerate(seen["controls"], start=1)
+    controls = tuple(Seen.read(record).control(f"p1.e{at}", None) for at, record in records)
+    defaults = {name: tuple(values) for name, values in shown.items()}
+    return _Observed(page=Page(titles=(seen["title"],), controls=controls), choices=choices, defaults=defaults)
+
+
+def _received(sent: Sent, seen: _Observed) -> _Received:
+    """The payload in visible texts; what no control of the form stands for (tokens, script state) is left out."""
+    fields = {}
+    for name in {control.field for control in seen.page.controls if control.field and control.kind != "button"}:
+        texts = seen.choices.get(name, {})
+        fields[name] = tuple(texts.get(value, value) for value in sent.fields.get(name, ()))
+    return _Received(accepted=sent.is_accepted, fields=fields, errors=() if sent.is_accepted else _complaint(sent))
+
+
+def _complaint(sent: Sent) -> tuple[str, ...]:
+    return (f"the application answered {sent.status}",)
+
+
+def _get(port: int, path: str) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        is_page = response.status == 200 and "html" in response.getheader("content-type", "")
+        return response.read().decode("utf-8", errors="replace") if is_page else ""
+    finally:
+        connection.close()
+
+
+def sample(tasks: Sequence[Task], max_records: int | None) -> list[Task]:
+    """The first records of each form."""
+    kept: dict[str, list[Task]] = {}
+    for task in tasks:
+        kept.setdefault(task.site, []).append(task)
+    return [task for form in kept.values() for task in form[:max_records]]
