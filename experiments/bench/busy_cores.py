@@ -32,11 +32,12 @@ UPDATES = 5
 
 def measure() -> None:
     """In a process of its own: print the median seconds of an update, the first left out."""
-    from experiments.bench.update_cost import BUILT_IN, CANVAS, ROWS, make_rollouts, random_policy, trainer_of
+    from experiments.bench.update_cost import PARTS, random_policy, random_rollouts, trainer_of
 
-    policy = random_policy(BUILT_IN, num_letters=2500, canvas=CANVAS)
-    trainer = trainer_of(policy, "espo", {})
-    rollouts = make_rollouts(policy, rows=ROWS, groups=2, steps=16)
+    part = PARTS["built_in"]
+    policy = random_policy(part.sizes, num_letters=part.num_letters, canvas=part.canvas, prompt=part.prompt)
+    trainer = trainer_of(policy, "espo", {}, micro_batch_rows=part.rows)
+    rollouts = random_rollouts(policy, rows=part.rows, groups=part.groups)
     seconds = []
     for _ in range(UPDATES + 1):
         started = time.perf_counter()
