@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 from dllm_rl.errors import ConfigError
@@ -28,8 +27,8 @@ class Ranks:
         self.number, self.count = number, count
 
     @classmethod
-    def of(cls, state: PartialState) -> Ranks:
-        """Those of accelerate's state. Raises ConfigError where weights are spread over processes (FSDP, DeepSpeed)."""
+    def of(cls, state: Any) -> Ranks:
+        """Those of accelerate's state (`PartialState` or one that shares its facts). Raises ConfigError where weights are spread over processes (FSDP, DeepSpeed)."""
         if state.distributed_type not in _WHOLE_WEIGHTS:
             raise ConfigError(
                 "this trainer keeps all weights in every process, and accelerate was set to "

@@ -59,6 +59,9 @@ class Leader:
 def follow(plan: GridPlan, work: Executor, ranks: Ranks) -> None:
     """Work on each unit that the first process names, until it releases this one."""
     units = {unit.name: unit for unit in plan.units}
-    while (order := ranks.from_first(None)) is not None:
+    while True:
+        order: Any = ranks.from_first(None)
+        if order is None:
+            return
         what, name = order
         getattr(work, what)(units[name], lambda event: None)
