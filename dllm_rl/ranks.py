@@ -28,7 +28,10 @@ class Ranks:
 
     @classmethod
     def of(cls, state: Any) -> Ranks:
-        """Those of accelerate's state (`PartialState` or one that shares its facts). Raises ConfigError where weights are spread over processes (FSDP, DeepSpeed)."""
+        """Those of accelerate's state, a `PartialState` or one that shares its facts.
+
+        Raises ConfigError where weights are spread over processes (FSDP, DeepSpeed).
+        """
         if state.distributed_type not in _WHOLE_WEIGHTS:
             raise ConfigError(
                 "this trainer keeps all weights in every process, and accelerate was set to "
