@@ -22,7 +22,7 @@ grid: setup  ## Run a grid (PRESET=quick, OVERRIDES="train.steps=4") and write i
 	$(BIN)/dllm-rl grid $(PRESET) $(OVERRIDES)
 
 test: setup  ## All tests, those with a real browser included, on all cores (at most 4)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 soak: setup  ## The ten-thousands: faults, hostile plans, clean rollouts, training broken on purpose (hours)
 	$(BIN)/python -m pytest -m soak -o addopts="-q --strict-markers -s" tests

@@ -53,7 +53,7 @@ class PolicyFacts:
         for key in values:
             if key not in known:
                 raise unknown_name("policy fact", key, known)
-        return cls(**values)
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as plain data."""

@@ -17,7 +17,7 @@ from tests.experiments.grids import FakeWork, Silent, plan
 from tests.experiments.test_cluster import grid, overrides
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_processes_end_in_the_results_of_one(tmp_path):
     preset, alone = grid(tmp_path, "alone")
     with build_session(preset.environment) as session:
