@@ -53,7 +53,9 @@ class PolicyFacts:
         for key in values:
             if key not in known:
                 raise unknown_name("policy fact", key, known)
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        # A file has lists where facts are tuples.
+        given: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in values.items()}
+        return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as plain data."""
