@@ -153,14 +153,14 @@ def test_a_grid_stops_when_many_cells_fail_alike_and_goes_on_once_that_is_mended
     """12 units: the fourth failure for one reason passes 30 %."""
     grid = plan(tmp_path)
     trained = [unit.name for unit in grid.units if not unit.is_warm_start]
-    broken = {name: RuntimeError(f"step {i}: /tmp/x{i} is gone") for i, name in enumerate(trained)}
+    broken = {name: RuntimeError(f"step {i}: data/x{i} is gone") for i, name in enumerate(trained)}
     work = FakeWork(dict(broken))
     statuses = run_units(grid, work, Silent())
     assert len(grid.units) == 12
     assert len(work.calls) == 2 + 4
     assert sorted(status.state for status in statuses.values()) == ["done"] * 2 + ["failed"] * 4 + ["owed"] * 6
     cause, count = common_failure(statuses.values(), len(grid.units)) or ("", 0)
-    assert (cause, count) == ("RuntimeError: step 0: /tmp/x0 is gone", 4)
+    assert (cause, count) == ("RuntimeError: step 0: data/x0 is gone", 4)
     assert {status.state for status in run_units(grid, FakeWork(), Silent()).values()} == {"done"}
 
 
