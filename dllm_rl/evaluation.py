@@ -56,16 +56,17 @@ def evaluate(
             )
             lengths = completions.mask.sum(dim=1).tolist()
             for (_, sample, task), plan, outcome, length in zip(part, plans, outcomes, lengths, strict=True):
-                rows.append(_row(task, mode, sample, plan, outcome, reward, length))
+                rows.append(result_row(task, mode, sample, plan, outcome, reward, length))
             if on_result is not None:
                 on_result(len(rows) * ranks.count, len(jobs))
     rows = [row for part in ranks.gather(rows) for row in part]
     return sorted(rows, key=lambda row: (number[row["task_id"]], row["mode"], row["sample"]))
 
 
-def _row(
+def result_row(
     task: Task, mode: str, sample: int, plan: str, outcome: Outcome, reward: RewardFunction, num_tokens: int
 ) -> dict[str, Any]:
+    """One executed plan as a row of the results table."""
     record = reward(outcome)
     return {
         "split": task.split,

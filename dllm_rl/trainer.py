@@ -1,8 +1,7 @@
-"""The reinforcement-learning loop on accelerate: collect, draw views once, score all policies on the same views.
+"""The reinforcement-learning loop on accelerate: collect, then update the policy on what was collected.
 
-Legend: u inner step of mu; R, T valid rows and scored tokens of the whole step. The trainer owns all noise: views come
-from the stream ("masks", step, u), tasks from "tasks", completions from (seed, row id). Old scores at u = 0 are the
-first forward itself, detached, so that the ratio there is exactly 1 (spec/objectives section 1).
+The trainer owns all noise: tasks come from the stream "tasks", completions from (seed, row id), views from "masks"
+(`dllm_rl.update`).
 Under `accelerate launch` the processes share a step's rows (`dllm_rl.ranks`). Each draws the views of all rows, so that
 the noise of a row does not depend on the number of processes.
 """
@@ -11,27 +10,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from dllm_rl import seeding
 from dllm_rl.answers import with_step_rewards
 from dllm_rl.checkpoint import load_state, save_state
 from dllm_rl.commit_order import commit_order, marked_steps
-from dllm_rl.early_stop import Targets, Travelled
+from dllm_rl.early_stop import Targets
 from dllm_rl.errors import ConfigError
 from dllm_rl.generators import generator
-from dllm_rl.metrics import combine, describe, inner_metrics
+from dllm_rl.metrics import describe
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Objective, Sampler
 from dllm_rl.ranks import Ranks
-from dllm_rl.reference import Reference, reference_of
+from dllm_rl.reference import reference_of
 from dllm_rl.resampling import Resampled, resample
 from dllm_rl.rollout import Collected, EnvironmentLike, RewardFunction, collect
 from dllm_rl.tasks import Task
@@ -46,7 +43,8 @@ from dllm_rl.tracking import (
     tracked,
     truncate_rows,
 )
-from dllm_rl.types import Rollouts, Views
+from dllm_rl.types import Rollouts
+from dllm_rl.update import Updater
 
 _ALWAYS = ("trajectory", "behaviour_log_probs", "temperature")
 _ON_REQUEST = ("step_rewards", "answers")
@@ -97,7 +95,7 @@ class TrainConfig(BaseModel):
 class Trainer:
     """Trains one policy with one objective. `train` continues from `run_dir` if a checkpoint is there.
 
-    on_step gets each row of metrics; where it returns True the state is saved and training ends there.
+    on_step gets each row of metrics, before the checkpoint of its step; where it returns True training ends there.
     """
 
     def __init__(
@@ -123,7 +121,6 @@ class Trainer:
         )
         self.ranks = Ranks.of(self.accelerator.state)
         _check_share(self.ranks, config)
-        self.reference = reference_of(policy) if objective.needs_ref else None
         optimiser = torch.optim.AdamW(
             [weight for weight in policy.model.parameters() if weight.requires_grad],
             lr=config.learning_rate,
@@ -135,7 +132,19 @@ class Trainer:
         self.accelerator.prepare_model(policy.model, evaluation_mode=True)
         self.optimiser = self.accelerator.prepare_optimizer(optimiser)
         policy.model.eval()
-        self._last_views: list[Views] = []
+        self.updater = Updater(
+            policy=policy,
+            objective=objective,
+            reference=reference_of(policy) if objective.needs_ref else None,
+            optimiser=self.optimiser,
+            accelerator=self.accelerator,
+            ranks=self.ranks,
+            seed=config.seed,
+            inner_steps=config.inner_steps,
+            batch_rows=config.micro_batch_rows,
+            max_grad_norm=config.max_grad_norm,
+            targets=config.targets,
+        )
 
     def train(self, *, until: int | None = None) -> None:
         """Run the steps that are still owed; writes metrics, rollouts and checkpoints as it goes.
@@ -155,12 +164,11 @@ class Trainer:
             row = self._one_step(step)
             self._write(METRICS_FILE, [row])
             self.accelerator.log(trackable(row), step=step)
-            is_saved = (step + 1) % self.config.checkpoint_every == 0 or step + 1 == num_steps
-            if is_saved:
+            # Before the checkpoint: who is killed in between sees the same step again, and no step is missed.
+            is_last = self._is_stopped_by(row) or step + 1 == num_steps
+            if is_last or (step + 1) % self.config.checkpoint_every == 0:
                 self._save(step + 1)
-            if self._is_stopped_by(row):
-                if not is_saved:
-                    self._save(step + 1)
+            if is_last:
                 return
 
     def _is_stopped_by(self, row: dict[str, Any]) -> bool:
@@ -173,7 +181,7 @@ class Trainer:
             append_rows(self.run_dir / name, rows)
 
     def _save(self, num_steps: int) -> None:
-        views = self._last_views if self.config.save_views else ()
+        views = self.updater.last_views if self.config.save_views else ()
         if self.ranks.is_first:
             save_state(self.run_dir, step=num_steps, model=self.policy.model, optimiser=self.optimiser, views=views)
         self.accelerator.wait_for_everyone()
@@ -192,13 +200,14 @@ class Trainer:
             self._write(COMMITS_FILE, [{"step": step, **commit_order(collected.rollouts)}])
         started = time.perf_counter()
         rollouts, metrics = self._answered(step, batch)
-        metrics |= self._update(step, rollouts)
+        rate = self._rate(step)
+        metrics |= self.updater.update(step, rollouts, rate=rate)
         return {
             "step": step,
             **describe(collected),
             **metrics,
             **batch.metrics,
-            "learning_rate": self._rate(step),
+            "learning_rate": rate,
             "seconds/sampling": sum(part.seconds_sampling for part in drawn),
             "seconds/browser": sum(part.seconds_browser for part in drawn),
             "seconds/update": time.perf_counter() - started,
@@ -264,137 +273,6 @@ class Trainer:
         falling = (steps - step) / (steps - warmup) if is_falling else 1.0
         return self.config.learning_rate * min(1.0, rising, falling)
 
-    def _update(self, step: int, rollouts: Rollouts) -> dict[str, float]:
-        """mu optimiser steps on one batch, without the rows that have no gradient."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._rate(step)
-        advantages = self.objective.advantages(rollouts)
-        kept = _rows_with_gradient(rollouts, advantages, keeps_flat_groups=self.objective.needs_flat_groups)
-        counted = {"rows_updated": float(kept.numel()), "rows_filtered": float(rollouts.num_rows - kept.numel())}
-        self._last_views = []
-        if kept.numel() == 0:
-            return counted
-        advantages, rollouts = advantages[kept], _restrict(rollouts, kept)
-        views = [
-            self.objective.views(
-                rollouts,
-                self.policy.corruption,
-                generator(self.config.seed, "masks", step, inner, 0),
-                inner,
-            )
-            for inner in range(self.config.inner_steps)
-        ]
-        self._last_views = views
-        if not self.ranks.is_alone:
-            mine = _rows_of(self.ranks, rollouts)
-            advantages, rollouts, views = advantages[mine], rollouts.rows(mine), [view.rows(mine) for view in views]
-        olds = [None] + [self._score(self.policy, rollouts, view) for view in views[1:]]
-        refs = [self._score(self.reference, rollouts, view) if self.reference else None for view in views]
-        rows = []
-        for view, old, ref in zip(views, olds, refs, strict=True):
-            rows.append(self._inner_step(rollouts, view, old, ref, advantages))
-            if rows[-1].get("inner/stopped"):
-                break
-        if self.config.targets.is_set:
-            is_stopped = rows[-1]["inner/stopped"]
-            counted |= {**_distance_of(rows), "inner/steps": len(rows) - is_stopped, "inner/stopped": is_stopped}
-        return {**combine(rows), **counted}
-
-    def _inner_step(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        old: Tensor | None,
-        ref: Tensor | None,
-        advantages: Tensor,
-    ) -> dict[str, float]:
-        self.optimiser.zero_grad(set_to_none=True)
-        total, travelled = 0.0, Travelled()
-        parts: list[tuple[int, dict[str, float]]] = []
-        for index in self._loss_batches(rollouts, views):
-            rows, seen = rollouts.rows(index), views.rows(index)
-            new = self._leaf(rows, seen)
-            if not torch.isfinite(new).all():
-                parts.append((len(index), {"nonfinite_log_probs": float((~torch.isfinite(new)).sum())}))
-            loss = self.objective.loss(
-                rows,
-                seen,
-                new,
-                new.detach() if old is None else old[:, index],
-                None if ref is None else ref[:, index],
-                advantages[index],
-            )
-            # Views may hide nothing of these rows; then there is nothing to go backward from.
-            if new.requires_grad:
-                self.accelerator.backward(loss.value)
-                if new.is_leaf:
-                    self._second_pass(rows, seen, new)
-            total += float(loss.value.detach())
-            measured = dict(loss.metrics)
-            if old is None:
-                measured |= inner_metrics(rows, seen, new.detach())
-            elif self.config.targets.is_set:
-                travelled.add(seen, new.detach(), old[:, index])
-            parts.append((len(index), measured))
-        total = sum(self.ranks.gather(total))
-        parts = [part for of_rank in self.ranks.gather(parts) for part in of_rank]
-        summary = combine([values for _, values in parts], weights=[count for count, _ in parts])
-        summary |= self._stopping(travelled)
-        if summary.get("inner/stopped"):
-            self.optimiser.zero_grad(set_to_none=True)
-            return {**summary, "loss": total}
-        self.ranks.sum_gradients(self.policy.model.parameters())
-        norm = self.accelerator.clip_grad_norm_(self.policy.model.parameters(), self.config.max_grad_norm)
-        is_finite = bool(torch.isfinite(torch.as_tensor(norm)))
-        if is_finite:
-            self.optimiser.step()
-        if old is None and "ratio_dev" in summary:
-            summary["ratio_dev_u0"] = summary["ratio_dev"]
-        return {**summary, "loss": total, "grad_norm": float(norm or 0.0), "nonfinite_gradients": float(not is_finite)}
-
-    def _stopping(self, travelled: Travelled) -> dict[str, float]:
-        """How far the policy is from the one that sampled, and whether that ends the inner steps, on all ranks."""
-        targets = self.config.targets
-        if not targets.is_set:
-            return {}
-        summed: Any = self.accelerator.reduce(travelled.total.to(self.accelerator.device), "sum")
-        distance = travelled.distance(summed.cpu())
-        is_passed = float(targets.is_passed(distance))
-        return {"inner/log_ratio": distance.log_ratio, "inner/kl": distance.kl, "inner/stopped": is_passed}
-
-    @torch.no_grad()
-    def _score(self, policy: BasePolicy | Reference, rollouts: Rollouts, views: Views) -> Tensor:
-        if rollouts.num_rows == 0:
-            return torch.zeros(views.score.shape)
-        index = torch.arange(rollouts.num_rows).split(self.config.micro_batch_rows)
-        return torch.cat([policy.view_log_probs(rollouts.rows(i), views.rows(i)) for i in index], dim=1)
-
-    def _loss_batches(self, rollouts: Rollouts, views: Views) -> Sequence[Tensor]:
-        """Rows of one call of the loss: all where rows of a group are coupled, else what fits with all its views.
-
-        None where other processes have all groups of the step.
-        """
-        if rollouts.num_rows == 0:
-            return []
-        index = torch.arange(rollouts.num_rows)
-        fitting = max(1, self.config.micro_batch_rows // views.num_views)
-        return [index] if self.objective.group_coupled else index.split(fitting)
-
-    def _leaf(self, rows: Rollouts, views: Views) -> Tensor:
-        """Scores to go backward from; where their activations would not fit, a leaf for `_second_pass`."""
-        if rows.num_rows * views.num_views > self.config.micro_batch_rows:
-            return self._score(self.policy, rows, views).requires_grad_()
-        return self.policy.view_log_probs(rows, views)
-
-    def _second_pass(self, rollouts: Rollouts, views: Views, leaf: Tensor) -> None:
-        """Score again piece by piece and go backward with the leaf's gradient: exact, for one more forward."""
-        assert leaf.grad is not None
-        for index in torch.arange(rollouts.num_rows).split(self.config.micro_batch_rows):
-            for view in torch.arange(views.num_views):
-                part = self.policy.view_log_probs(rollouts.rows(index), views.rows(index).views(view[None]))
-                if part.requires_grad:
-                    self.accelerator.backward((part * leaf.grad[view, index]).sum())
-
 
 def _check_combination(policy: BasePolicy, sampler: Sampler, objective: Objective, config: TrainConfig) -> None:
     if policy.family not in objective.families:
@@ -423,37 +301,12 @@ def _check_combination(policy: BasePolicy, sampler: Sampler, objective: Objectiv
         raise ConfigError("the policy scores with live dropout, so ratios would not be 1 on policy. Call model.eval().")
 
 
-def _distance_of(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The distance at the last inner step, not the mean over them."""
-    return {name: rows[-1][name] for name in ("inner/log_ratio", "inner/kl")}
-
-
 def _check_share(ranks: Ranks, config: TrainConfig) -> None:
     if config.prompts_per_step * config.group_size < ranks.count:
         raise ConfigError(
             f"a step has {config.prompts_per_step} prompts x {config.group_size} rollouts, too few for {ranks.count} "
             "processes. Launch fewer, or raise train.prompts_per_step."
         )
-
-
-def _rows_of(ranks: Ranks, rollouts: Rollouts) -> Tensor:
-    """The rows that this process goes backward from: whole groups, since a loss may couple the rows of one."""
-    groups = rollouts.group_ids.unique()
-    return torch.isin(rollouts.group_ids, groups[ranks.share(len(groups))]).nonzero().squeeze(1)
-
-
-def _rows_with_gradient(rollouts: Rollouts, advantages: Tensor, *, keeps_flat_groups: bool) -> Tensor:
-    """Valid rows, of groups in which any advantage is not zero unless flat groups count too."""
-    if keeps_flat_groups:
-        return rollouts.valid.nonzero().squeeze(1)
-    is_live = (advantages.reshape(rollouts.num_rows, -1) != 0).any(dim=1) & rollouts.valid
-    groups = rollouts.group_ids[is_live].unique()
-    return (torch.isin(rollouts.group_ids, groups) & rollouts.valid).nonzero().squeeze(1)
-
-
-def _restrict(rollouts: Rollouts, kept: Tensor) -> Rollouts:
-    part = rollouts.rows(kept)
-    return replace(part, totals=Rollouts.count_totals(part.valid, part.group_ids, part.completion_mask))
 
 
 def _log_rows(step: int, drawn: Sequence[Collected]) -> list[dict[str, Any]]:

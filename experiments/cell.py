@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dllm_rl.evaluation import evaluate
+from dllm_rl.policies.base import BasePolicy
 from dllm_rl.ranks import ALONE, Ranks
 from dllm_rl.tracking import METRICS_FILE, read_rows
 from dllm_rl.trainer import TrainConfig, Trainer
@@ -17,6 +18,7 @@ from experiments.components import build_objective, build_reward, build_sampler
 from experiments.grid import Cell
 from experiments.runner import OnEvent
 from experiments.units import TaskSource, Unit, select_tasks
+from experiments.waypoints import is_waypoint, shown_tasks, take_waypoint
 from harness.session import EnvironmentSession
 from harness.text import TextSession
 
@@ -43,7 +45,9 @@ class LocalExecutor:
     def warm_start(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
         """Evaluate the policy as it was before training."""
         self._set_threads(unit.cell)
-        return self._evaluate(self._load(unit.cell), unit.cell, on_event)
+        policy = self._load(unit.cell)
+        self._take_waypoint(unit, 0, policy)
+        return self._evaluate(policy, unit.cell, on_event)
 
     def cell(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
         """Train (or resume) in the unit's folder, then evaluate the last checkpoint: nothing is selected.
@@ -60,7 +64,10 @@ class LocalExecutor:
 
         def on_step(row: dict[str, Any]) -> bool:
             on_event(row)
-            return alarms.observe(row)
+            is_stopped, step = alarms.observe(row), row["step"] + 1
+            if is_stopped or is_waypoint(step, config.steps):
+                self._take_waypoint(unit, step, policy)
+            return is_stopped
 
         Trainer(
             policy=policy,
@@ -77,6 +84,22 @@ class LocalExecutor:
 
     def _load(self, cell: Cell) -> Any:
         return policies.load(cell.checkpoint, facts=cell.facts, device=self._device)
+
+    def _take_waypoint(self, unit: Unit, step: int, policy: BasePolicy) -> None:
+        """By the first process alone, which has browsers of its own."""
+        if not self._ranks.is_first:
+            return
+        cell, settings = unit.cell, unit.cell.evaluation
+        take_waypoint(
+            unit.folder,
+            step,
+            policy=policy,
+            sampler=build_sampler(cell.evaluation_sampler or cell.sampler, temperature=settings.temperature),
+            environment=self._session,
+            reward=build_reward(cell.reward),
+            tasks=shown_tasks(select_tasks(self._source, settings.split, settings.max_tasks)),
+            seed=settings.seed,
+        )
 
     def _evaluate(self, policy: Any, cell: Cell, on_event: OnEvent) -> list[dict[str, Any]]:
         settings = cell.evaluation

@@ -1,7 +1,7 @@
 """The folder of a run: where things lie, states of its units, and files that are whole or absent.
 
 config.json  results.parquet  report.html  report.json
-warmstart/<policy>-<digest>/        evaluation.parquet  status.json  cell.json
+warmstart/<policy>-<digest>/        evaluation.parquet  status.json  cell.json  waypoints/
 cells/<cell>-<digest>/seed<k>/      the same, and metrics.jsonl  rollouts.jsonl  commit_order.jsonl  alarms.json
                                     checkpoint/
 """
@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+WAYPOINTS_FOLDER = "waypoints"
 _CLAIM_SECONDS = 0.3
 State = Literal["done", "running", "failed", "owed"]
 

@@ -1,6 +1,6 @@
 """What every policy family shares: a Hugging Face model, its facts, and the way tokens, positions and masks are fed.
 
-Legend: b rows, p prompt, l canvas, c chosen columns, v vocabulary, k views.
+Legend: b rows, p prompt, l canvas, c chosen columns, n scored positions of all rows, v vocabulary, k views.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 from dllm_rl.canvas import Canvas, CanvasConfig
 from dllm_rl.constraint import Constraint
 from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.policies.head import scored_only, without_adapter
 from dllm_rl.types import Corruption, Family, Prompts, Rollouts, Views
 
 Attention = Literal["causal", "full", "block_causal"]
@@ -76,8 +77,7 @@ class BasePolicy:
             raise ConfigError(f"the {self.family} family needs a mask token; this tokenizer has none. Set mask_id.")
         self.vocab_size = int(model.config.vocab_size)  # type: ignore[union-attr]
         # Stock encoders (masked language models) give every position's logits; adapters hide what a decoder takes.
-        inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-        self._slices = "logits_to_keep" in inspect.signature(inner.forward).parameters
+        self._slices = "logits_to_keep" in inspect.signature(without_adapter(model).forward).parameters
         self._banned = torch.zeros(self.vocab_size, dtype=torch.bool)
         self._banned[list(self.banned_ids)] = True
 
@@ -163,13 +163,16 @@ class BasePolicy:
         attention: Attention | None = None,
         is_shifted: bool | None = None,
         cache: Any = None,
-    ) -> Float[Tensor, "b c v"]:
+        scored: Bool[Tensor, "b c"] | None = None,
+    ) -> Float[Tensor, "b c v"] | Float[Tensor, "1 n v"]:
         """One forward over [prompt, canvas], on the model's device; records live on the CPU, whatever that is.
 
         Positions count real tokens, so that padding changes nothing.
 
         order: feed order of the canvas columns; each token keeps its true position. is_shifted: read column i at i - 1.
         cache: keys and values of the prompt, which then is not fed again; left as it came.
+        scored: which of the columns are wanted in each row; their logits come row after row, as one row, and no others
+        are computed. Not with a cache.
         """
         width, length = prompt_ids.shape[1], canvas.shape[1]
         shifted = self.facts.is_shifted if is_shifted is None else is_shifted
@@ -196,22 +199,30 @@ class BasePolicy:
             "position_ids": positions,
             **extra,
         }
-        output = self._at(inputs, keep) if cache is None else self._after_prompt(inputs, keep, width, cache)
+        output = self._at(inputs, keep, scored) if cache is None else self._after_prompt(inputs, keep, width, cache)
         return output.masked_fill(self._banned.to(output.device), -torch.inf)
 
     def reads(self, visible: Bool[Tensor, "b t"], width: int, attention: Attention) -> Bool[Tensor, "b 1 t t"]:
         """Which of [prompt, canvas] each position reads; the canvas starts at `width`."""
         return attention_mask(visible, attention)
 
-    def _at(self, inputs: dict[str, Tensor], keep: Tensor, **cached: Any) -> Float[Tensor, "b n v"]:
-        """Float32 logits of the model at positions (n,) or (b, n); stock decoders compute the union of all rows'."""
+    def _at(
+        self, inputs: dict[str, Tensor], keep: Tensor, scored: Bool[Tensor, "b c"] | None = None, **cached: Any
+    ) -> Float[Tensor, "b c v"] | Float[Tensor, "1 n v"]:
+        """Float32 logits of the model at positions (c,) or (b, c); stock decoders compute the union of all rows'."""
         by_row = keep.dim() == 2 and not getattr(self.model.config, "keeps_by_row", False)
         wanted = keep.unique() if by_row else keep
-        moved = {name: value.to(self.device) for name, value in inputs.items()}
+        moved = {name: value.to(self.device) for name, value in inputs.items()} | cached
         if self._slices:
-            output = self.model(**moved, logits_to_keep=wanted.to(self.device), **cached).logits.float()
-        else:
-            output = self.model(**moved, **cached).logits.index_select(1, wanted.to(self.device)).float()
+            moved["logits_to_keep"] = wanted.to(self.device)
+        if scored is not None:
+            row, column = scored.nonzero(as_tuple=True)
+            at = keep[column] if keep.dim() == 1 else keep[row, column]
+            place = at if not self._slices else torch.searchsorted(wanted, at) if by_row else column
+            with scored_only(self.model, row, place) as narrowed:
+                return narrowed(self.model(**moved).logits).float()
+        output = self.model(**moved).logits
+        output = (output if self._slices else output.index_select(1, wanted.to(self.device))).float()
         if not by_row:
             return output
         place = torch.searchsorted(wanted, keep).to(output.device)
@@ -254,25 +265,25 @@ class BasePolicy:
             order=None if views.order is None else views.order[index],
             attention=attention,
             is_shifted=shifted,
+            scored=score[:, columns],
         )
-        return self.spread_terms(logits, targets, rollouts, views, index, columns)
+        return self.spread_terms(logits[0], targets, rollouts, views, index)
 
     def spread_terms(
         self,
-        logits: Float[Tensor, "b c v"],
+        logits: Float[Tensor, "n v"],
         targets: Int[Tensor, "b l"],
         rollouts: Rollouts,
         views: Views,
         index: int,
-        columns: Int[Tensor, " c"],
     ) -> Float[Tensor, "b l"]:
-        """Likelihood terms of one view's scored positions, from the logits of the columns that any row scores."""
+        """Likelihood terms of one view on its canvas, from the logits of its scored positions, row after row."""
         score = views.score[index]
         if views.kind in ("exact", "trajectory", "answer"):
             logits = logits / rollouts.temperature
-        terms = self.terms(logits, targets[:, columns], views, index, columns)
-        terms = torch.where(score[:, columns], terms, 0.0)
-        return torch.zeros(score.shape, dtype=torch.float32, device=terms.device).index_copy(1, columns, terms)
+        place = score.nonzero(as_tuple=True)
+        terms = self.terms(logits, targets[place], views, index, place)
+        return torch.zeros(score.shape, dtype=torch.float32, device=terms.device).index_put(place, terms)
 
     def _constrained_view(
         self, rollouts: Rollouts, views: Views, index: int, constraint: Constraint
@@ -324,17 +335,20 @@ class BasePolicy:
 
     def terms(
         self,
-        logits: Float[Tensor, "b c v"],
-        targets: Int[Tensor, "b c"],
+        logits: Float[Tensor, "n v"],
+        targets: Int[Tensor, " n"],
         views: Views,
         index: int,
-        columns: Int[Tensor, " c"],
-    ) -> Float[Tensor, "b c"]:
-        """Likelihood term of each target under these logits; families with another forward process override it."""
+        place: tuple[Int[Tensor, " n"], ...],
+    ) -> Float[Tensor, " n"]:
+        """Likelihood term of each target under these logits; families with another forward process override it.
+
+        place: row and column of each on the canvas of view `index`.
+        """
         return target_log_probs(logits, targets)
 
 
-def target_log_probs(logits: Float[Tensor, "b c v"], targets: Int[Tensor, "b c"]) -> Float[Tensor, "b c"]:
+def target_log_probs(logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Log softmax at the targets, on the targets' device: only what is scored leaves the model's."""
     index = targets.to(logits.device)[..., None]
     return (logits.gather(-1, index).squeeze(-1) - logits.logsumexp(dim=-1)).to(targets.device)

@@ -111,11 +111,12 @@ class BlockPolicy(BasePolicy):
         columns: Int[Tensor, " c"],
         *,
         block_size: int | None = None,
-    ) -> Float[Tensor, "b c v"]:
+        scored: Bool[Tensor, "b c"] | None = None,
+    ) -> Float[Tensor, "b c v"] | Float[Tensor, "1 n v"]:
         """Float32 logits of noisy columns (sorted), each given its noisy block and the clean blocks before it.
 
         Only the blocks of these columns, and the clean ones before the last of them, are fed. block_size: default the
-        policy's.
+        policy's. scored: as in `score`.
         """
         size, width, length = block_size or self.facts.block_size, prompt_ids.shape[1], clean.shape[1]
         every = torch.arange(length, device=columns.device)
@@ -143,7 +144,7 @@ class BlockPolicy(BasePolicy):
             of_noisy = torch.where(same_block, inside[:, width + hidden], before[:, width + hidden])
             inputs["previous_ids"] = torch.cat([before[:, : width + len(known)], of_noisy], dim=1)
         keep = width + len(known) + torch.searchsorted(hidden, columns)
-        output = self._at(inputs, keep)
+        output = self._at(inputs, keep, scored)
         return output.masked_fill(self._banned.to(output.device), -torch.inf)
 
     def horizon(self, chosen: Bool[Tensor, "b l"]) -> Int[Tensor, " b"]:
@@ -169,8 +170,15 @@ class BlockPolicy(BasePolicy):
             return torch.zeros(score.shape, dtype=torch.float32)
         targets = rollouts.completion_ids if views.targets is None else views.targets[index]
         prompt = rollouts.prompt_ids if views.prompt_tokens is None else views.prompt_tokens[index]
-        logits = self.score_blocks(prompt, rollouts.prompt_mask, rollouts.completion_ids, views.tokens[index], columns)
-        return self.spread_terms(logits, targets, rollouts, views, index, columns)
+        logits = self.score_blocks(
+            prompt,
+            rollouts.prompt_mask,
+            rollouts.completion_ids,
+            views.tokens[index],
+            columns,
+            scored=score[:, columns],
+        )
+        return self.spread_terms(logits[0], targets, rollouts, views, index)
 
 
 def _readable(visible: Bool[Tensor, "b t"], allowed: Bool[Tensor, "t t"]) -> Bool[Tensor, "b 1 t t"]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.constraint import Constraint
@@ -28,22 +28,22 @@ class FlowPolicy(BasePolicy):
 
     def terms(
         self,
-        logits: Float[Tensor, "b c v"],
-        targets: Int[Tensor, "b c"],
+        logits: Float[Tensor, "n v"],
+        targets: Int[Tensor, " n"],
         views: Views,
         index: int,
-        columns: Int[Tensor, " c"],
-    ) -> Float[Tensor, "b c"]:
+        place: tuple[Int[Tensor, " n"], ...],
+    ) -> Float[Tensor, " n"]:
         """Transition log-probabilities for trajectories, generalised-KL terms for the ELBO, else log p(target).
 
         ELBO (uniform source): (1 - e) log p(x_1) + p(x_t) - e with e = [x_t = x_1], never positive.
         Transition x to y: log((1 - q) [y = x] + q p(y)), q = 1 - (1 - kappa') / (1 - kappa).
         """
         log_p = target_log_probs(logits, targets)
-        seen = views.tokens[index][:, columns]
+        seen = views.tokens[index][place]
         if views.kind == "trajectory":
             assert views.time is not None and views.time_next is not None
-            jump = self.jump_probability(views.time[index], views.time_next[index])[:, None]
+            jump = self.jump_probability(views.time[index], views.time_next[index])[place[0]]
             return transition_log_prob(log_p, seen == targets, jump)
         if views.kind == "elbo":
             same = seen == targets
@@ -57,11 +57,12 @@ class FlowPolicy(BasePolicy):
         """Plain transitions, but for the last step, which draws the whole canvas from the accepted ones."""
         assert views.time_next is not None and views.targets is not None
         targets = views.targets[index]
-        plain = self.terms(logits, targets, views, index, torch.arange(targets.shape[1]))
+        everywhere = torch.ones_like(targets, dtype=torch.bool)
+        place = everywhere.nonzero(as_tuple=True)
+        plain = self.terms(logits.flatten(0, 1), targets.flatten(), views, index, place).view_as(targets)
         is_last = views.time_next[index] >= 1.0
         if not is_last.any():
             return plain
-        everywhere = torch.ones_like(targets, dtype=torch.bool)
         joint = joint_terms(constraint, logits, targets, everywhere, everywhere, targets)
         return torch.where(is_last[:, None], joint.float(), plain)
 
@@ -73,9 +74,9 @@ class FlowPolicy(BasePolicy):
 
 
 def transition_log_prob(
-    log_p: Float[Tensor, "b c"], is_same: Tensor, jump: Float[Tensor, "b 1"]
-) -> Float[Tensor, "b c"]:
-    """log((1 - q) [y = x] + q p(y)), stable where q is 1 and where y differs from x."""
+    log_p: Float[Tensor, "..."], is_same: Bool[Tensor, "..."], jump: Float[Tensor, "..."]
+) -> Float[Tensor, "..."]:
+    """log((1 - q) [y = x] + q p(y)), stable where q is 1 and where y differs from x. Shapes broadcast to log_p's."""
     moved = jump.log() + log_p
     stay = torch.log1p(-jump.clamp(max=1.0)).expand_as(moved)
     both = torch.logaddexp(stay.clamp(min=-1e4), moved)

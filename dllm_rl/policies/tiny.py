@@ -103,6 +103,17 @@ class _Block(nn.Module):
         self.out.weight.copy_(0.5 * value.T)
 
 
+class _Head(nn.Module):
+    """Logits by the embedding's weights, which stay the embedding's: this module owns none."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self._embedding = (embedding,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self._embedding[0].weight)
+
+
 def _take(x: Tensor, index: Tensor, dim: int) -> Tensor:
     """Entries of one dimension: the same for all rows, index (n,), or each row its own, (b, n)."""
     if index.dim() == 1:
@@ -150,6 +161,7 @@ class TinyForPlans(PreTrainedModel, GenerationMixin):
         self.smear = nn.Linear(smeared * width, width, bias=False) if smeared else None
         self.blocks = nn.ModuleList([_Block(config, index) for index in range(config.num_hidden_layers)])
         self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.head = _Head(self.embed)
         self.time = (
             nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, 4 * width)) if config.has_time else None
         )
@@ -160,6 +172,10 @@ class TinyForPlans(PreTrainedModel, GenerationMixin):
     def get_input_embeddings(self) -> nn.Module:
         """The embedding, which is the output head too."""
         return self.embed
+
+    def get_output_embeddings(self) -> nn.Module:
+        """What turns hidden states into logits; it has no weights of its own."""
+        return self.head
 
     @torch.no_grad()
     def _start_as_copier(self) -> None:
@@ -223,7 +239,7 @@ class TinyForPlans(PreTrainedModel, GenerationMixin):
         for block in lower:
             x = block(x, attention_mask, rotary, shift, past_key_values)
         x = last(x, attention_mask, rotary, shift, past_key_values, logits_to_keep)
-        logits = F.linear(self.norm(x), self.embed.weight)
+        logits = self.head(self.norm(x))
         return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
 
     def _smeared(self, ids: Tensor, previous_ids: Tensor | None) -> Tensor:

@@ -41,7 +41,7 @@ def measure() -> None:
     seconds = []
     for _ in range(UPDATES + 1):
         started = time.perf_counter()
-        trainer._update(0, rollouts)
+        trainer.updater.update(0, rollouts, rate=trainer.config.learning_rate)
         seconds.append(time.perf_counter() - started)
     print(median(seconds[1:]))
 

@@ -166,7 +166,7 @@ def measure(trainer: Trainer, rollouts: Rollouts) -> tuple[float, int]:
     """Processor seconds of one update, and the most bytes that autograd held."""
     started = time.process_time()
     with held_tensors() as held:
-        trainer._update(0, rollouts)
+        trainer.updater.update(0, rollouts, rate=trainer.config.learning_rate)
     return time.process_time() - started, held.peak
 
 

@@ -94,6 +94,7 @@ class EnumerablePolicy(MaskedPolicy):
         attention=None,
         is_shifted=None,
         cache=None,
+        scored=None,
     ):
         """Look up; the prompt is always the same one. columns: the same for all rows, or one index tensor a row."""
         key = (attention, is_shifted)
@@ -103,9 +104,11 @@ class EnumerablePolicy(MaskedPolicy):
         digits = torch.where(canvas == self.mask_id, self.num_letters, canvas)
         index = (digits * base ** torch.arange(self.length - 1, -1, -1)).sum(-1)
         logits = self._tables[key][index]
-        if columns is None or columns.ndim == 1:
-            return logits if columns is None else logits[:, columns]
-        return logits.gather(1, columns[..., None].expand(-1, -1, logits.shape[-1]))
+        if columns is not None and columns.ndim == 1:
+            logits = logits[:, columns]
+        elif columns is not None:
+            logits = logits.gather(1, columns[..., None].expand(-1, -1, logits.shape[-1]))
+        return logits if scored is None else logits[scored][None]
 
     @torch.no_grad()
     def _table(self, attention: Any, is_shifted: Any) -> Float[Tensor, "n l v"]:

@@ -33,12 +33,14 @@ class Film:
     break_after: list[int]
 
 
-def record_film(policy: BasePolicy, completions: Completions, *, title: str, instruction: str, sampler: str) -> Film:
-    """The film of the first row."""
+def record_film(
+    policy: BasePolicy, completions: Completions, *, title: str, instruction: str, sampler: str, row: int = 0
+) -> Film:
+    """The film of one row. Its number of forwards is that of the batch, which ends with its slowest row."""
     mask_ids = {"masked": policy.mask_id, "block": policy.mask_id, "slot": policy.mask_id, "flow": None}
     mask_id = mask_ids.get(policy.family, policy.canvas.pad_id)
-    shown = frames(completions, policy.canvas.pad_id)[0]
-    ids, step = completions.ids[0].tolist(), completions.trajectory.commit_step[0].tolist()
+    shown = frames(completions, policy.canvas.pad_id)[row]
+    ids, step = completions.ids[row].tolist(), completions.trajectory.commit_step[row].tolist()
     words = [[_word(policy, token, mask_id) for token in frame] for frame in shown.tolist()]
     closed = [_word(policy, token, None) for token in ids]
     if words[-1] != closed:
@@ -56,7 +58,7 @@ def record_film(policy: BasePolicy, completions: Completions, *, title: str, ins
         is_parsed=parse_plan(plan).is_parsed and bool(plan),
         words=words,
         step=step,
-        confidence=[round(value, 4) for value in confidence(completions)[0].tolist()],
+        confidence=[round(value, 4) for value in confidence(completions)[row].tolist()],
         kind=[_kind(policy, token, when) for token, when in zip(ids, step, strict=True)],
         break_after=breaks if width is None else list(range(width - 1, len(ids), width)),
     )

@@ -15,6 +15,7 @@ from experiments.report.headline import control_states, headline
 from experiments.report.load import CellRun, load_run
 from experiments.report.survival import survival_of
 from experiments.report.timing import timing_of
+from experiments.report.waypoints import waypoints_of
 from experiments.stats import CellVerdict, judge_grid
 
 FORMAT = 1
@@ -30,7 +31,7 @@ def build_report(folder: Path) -> dict[str, Any]:
     verdicts = judge_grid(run.results, infos, margin=evaluation["margin"], digest=run.config["digest"])
     examples = examples_of(run)
     records = [
-        _cell(cell, verdict, diagnoses[cell.id], examples[cell.id])
+        _cell(cell, verdict, diagnoses[cell.id], {"examples": examples[cell.id], "waypoints": waypoints_of(run, cell)})
         for cell, verdict in zip(run.cells, verdicts, strict=True)
     ]
     cells = [record for record in records if record["role"] in ("cell", "positive")]
@@ -70,9 +71,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _cell(
-    cell: CellRun, verdict: CellVerdict, diagnoses: list[Diagnosis], examples: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _cell(cell: CellRun, verdict: CellVerdict, diagnoses: list[Diagnosis], plans: dict[str, Any]) -> dict[str, Any]:
     comparison = verdict.comparison
     test = comparison.test if comparison else None
     return {
@@ -121,7 +120,7 @@ def _cell(
         ],
         "curves": curves_of(cell),
         "commit_order": commits_of(cell),
-        "examples": examples,
+        **plans,
     }
 
 

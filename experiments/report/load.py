@@ -13,18 +13,19 @@ import pyarrow.parquet as pq
 from dllm_rl.errors import ConfigError
 from dllm_rl.tracking import COMMITS_FILE, METRICS_FILE, read_rows
 from experiments.results import SCHEMA
-from experiments.run_folder import Status, read_status
+from experiments.run_folder import WAYPOINTS_FOLDER, Status, read_status
 from experiments.stats import CellInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedRun:
-    """One seed of a cell: rows of its metrics, the commit orders it kept, and its state."""
+    """One seed of a cell: rows of its metrics, the commit orders and waypoints it kept, and its state."""
 
     seed: int
     metrics: list[dict[str, Any]]
     commits: list[dict[str, Any]]
     status: Status
+    waypoints: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +52,13 @@ class CellRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A whole run folder. warm_start_seconds: wall time of all warm-start evaluations."""
+    """A whole run folder. warm_start_seconds: wall time of all warm-start evaluations. warm_waypoints: by policy."""
 
     config: dict[str, Any]
     results: pa.Table
     cells: tuple[CellRun, ...]
     warm_start_seconds: float
+    warm_waypoints: dict[str, list[dict[str, Any]]]
 
 
 def load_run(folder: Path) -> Run:
@@ -71,6 +73,9 @@ def load_run(folder: Path) -> Run:
         results=pq.read_table(results, schema=SCHEMA) if results.is_file() else SCHEMA.empty_table(),
         cells=tuple(_load_cell(folder, cell, config["seeds"]) for cell in config["cells"]),
         warm_start_seconds=sum(read_status(path.parent).seconds for path in folder.glob("warmstart/*/status.json")),
+        warm_waypoints={
+            policy: _load_waypoints(folder, place) for policy, place in config.get("warm_starts", {}).items()
+        },
     )
 
 
@@ -79,7 +84,25 @@ def _load_cell(folder: Path, cell: dict[str, Any], seeds: list[int]) -> CellRun:
     for seed in seeds:
         place = folder / cell["folder"] / f"seed{seed}"
         metrics, commits = read_rows(place / METRICS_FILE), read_rows(place / COMMITS_FILE)
-        runs.append(SeedRun(seed=seed, metrics=metrics, commits=commits, status=read_status(place)))
+        runs.append(
+            SeedRun(
+                seed=seed,
+                metrics=metrics,
+                commits=commits,
+                status=read_status(place),
+                waypoints=_load_waypoints(folder, f"{cell['folder']}/seed{seed}"),
+            )
+        )
     return CellRun(
         id=cell["id"], policy=cell["policy"], objective=cell["objective"], role=cell["role"], seeds=tuple(runs)
     )
+
+
+def _load_waypoints(root: Path, place: str) -> list[dict[str, Any]]:
+    """Waypoints of one unit by step, with the paths of their films from the run folder, where the page lies."""
+    found = [json.loads(path.read_text()) for path in (root / place / WAYPOINTS_FOLDER).glob("step*.json")]
+    found.sort(key=lambda item: item["step"])
+    for item in found:
+        for row in item["rows"]:
+            row["film"] = f"{place}/{row['film']}"
+    return found

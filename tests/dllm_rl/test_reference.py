@@ -37,8 +37,8 @@ def scores(policy, trainer):
 
 def test_without_an_adapter_it_is_a_copy_that_training_does_not_move(tmp_path) -> None:
     trainer = make("masked", "grpo", tmp_path, steps=1, learning_rate=1e-2)
-    assert trainer.reference is not None
-    before, own, again = scores(trainer.reference, trainer)
+    assert trainer.updater.reference is not None
+    before, own, again = scores(trainer.updater.reference, trainer)
     assert torch.equal(before, own)
     trainer.train()
     after, moved = again()
@@ -46,7 +46,7 @@ def test_without_an_adapter_it_is_a_copy_that_training_does_not_move(tmp_path) -
 
 
 def test_objectives_without_a_penalty_hold_no_reference(tmp_path) -> None:
-    assert make("masked", "grpo", tmp_path, options={"beta": 0.0}).reference is None
+    assert make("masked", "grpo", tmp_path, options={"beta": 0.0}).updater.reference is None
 
 
 def test_a_fresh_adapter_is_switched_off_and_alone_is_trained(tmp_path, monkeypatch) -> None:
@@ -57,8 +57,8 @@ def test_a_fresh_adapter_is_switched_off_and_alone_is_trained(tmp_path, monkeypa
     assert is_fresh_adapter(policy.model)
     monkeypatch.setattr("tests.dllm_rl.test_trainer.make_tiny_policy", lambda *_, **__: policy)
     trainer = make("masked", "grpo", tmp_path, steps=1, learning_rate=1e-1)
-    assert isinstance(trainer.reference, AdapterOff)
-    before, own, again = scores(trainer.reference, trainer)
+    assert isinstance(trainer.updater.reference, AdapterOff)
+    before, own, again = scores(trainer.updater.reference, trainer)
     assert torch.equal(before, own), "a fresh adapter changes nothing"
     trainer.train()
     after, moved = again()

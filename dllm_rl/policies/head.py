@@ -1,0 +1,52 @@
+"""Logits where they are scored and nowhere else: a language model's widest tensor, b x t x v, never exists whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@contextmanager
+def scored_only(
+    model: nn.Module, row: Int[Tensor, " n"], place: Int[Tensor, " n"]
+) -> Iterator[Callable[[Float[Tensor, "b t v"]], Float[Tensor, "1 n v"]]]:
+    """While it is open, the head of `model` reads these places of its input alone, as one row, and so writes one.
+
+    Yields what takes the same places from the logits of a model whose head is not found, or is not called as a module;
+    it leaves logits that are already narrowed as they are.
+    """
+    is_narrowed = False
+
+    def narrow(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        nonlocal is_narrowed
+        if not inputs:
+            return None
+        is_narrowed = True
+        return (_taken(inputs[0], row, place), *inputs[1:])
+
+    head = _output_head(model)
+    hook = None if head is None else head.register_forward_pre_hook(narrow)
+    try:
+        yield lambda logits: logits if is_narrowed else _taken(logits, row, place)
+    finally:
+        if hook is not None:
+            hook.remove()
+
+
+def without_adapter(model: nn.Module) -> Any:
+    """The model itself, which an adapter may wrap."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+
+
+def _output_head(model: nn.Module) -> nn.Module | None:
+    inner = without_adapter(model)
+    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    return head if isinstance(head, nn.Module) else None
+
+
+def _taken(x: Float[Tensor, "b t d"], row: Int[Tensor, " n"], place: Int[Tensor, " n"]) -> Float[Tensor, "1 n d"]:
+    return x[row.to(x.device), place.to(x.device)][None]

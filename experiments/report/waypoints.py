@@ -1,0 +1,49 @@
+"""The same three tasks at the start, at the best and at the last waypoint of a cell's first seed, with their films."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+from experiments.report.load import CellRun, Run
+
+_FIELDS = ("plan", "success", "submitted", "reward", "field_accuracy", "near_miss", "notes", "film")
+
+
+def waypoints_of(run: Run, cell: CellRun) -> dict[str, Any] | None:
+    """What the page shows of one cell; None where its first seed took no waypoint or its warm start none.
+
+    Best is the waypoint before which the mean training reward, since the waypoint before it, was highest: nothing
+    that is evaluated. Tasks that a waypoint lacks (the evaluation was changed in between) are left out.
+    """
+    start, first = run.warm_waypoints.get(cell.policy, []), next((seed for seed in cell.seeds if seed.waypoints), None)
+    if not start or first is None:
+        return None
+    taken = first.waypoints
+    steps = [0, *(item["step"] for item in taken)]
+    means = [_mean_reward(first.metrics, low, high) for low, high in itertools.pairwise(steps)]
+    best = taken[max(range(len(taken)), key=lambda index: means[index])]
+    last = taken[-1]
+    shown = [("start", start[0]), ("best", best), ("last", last)]
+    if best is last:
+        shown = [("start", start[0]), ("best and last", last)]
+    return {"seed": first.seed, "tasks": _by_task(shown)}
+
+
+def _by_task(shown: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for when, item in shown:
+        for row in item["rows"]:
+            task = {"task": row["task_id"], "instruction": row["instruction"], "plans": []}
+            found.setdefault(row["task_id"], task)["plans"].append(
+                {"when": when, "step": item["step"], **{name: row[name] for name in _FIELDS}}
+            )
+    return [task for task in found.values() if len(task["plans"]) == len(shown)]
+
+
+def _mean_reward(metrics: list[dict[str, Any]], low: int, high: int) -> float:
+    """Mean training reward of steps low..high - 1; -inf where none is finite."""
+    values = [row["reward"] for row in metrics if low <= row["step"] < high and "reward" in row]
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else -math.inf

@@ -1,0 +1,72 @@
+"""The same three tasks along a training run: the policy's greedy plans, what they did in the browser, and their films.
+
+A waypoint is taken at the start (by the warm start's own unit) and after each quarter of the steps. Nothing is selected
+by it and no number depends on it; the report shows start, best and last. Taken before the checkpoint of its step is
+saved, it is taken again, and is the same, where a run is killed in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dllm_rl import seeding
+from dllm_rl.evaluation import result_row
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.rollout import EnvironmentLike, RewardFunction, prompts_for
+from dllm_rl.tasks import Task
+from experiments.film.page import render_film
+from experiments.film.record import record_film
+from experiments.run_folder import WAYPOINTS_FOLDER, replace_file, write_json
+
+NUM_TASKS = 3
+NUM_PARTS = 4
+
+
+def is_waypoint(step: int, num_steps: int) -> bool:
+    """Whether one is taken after `step` of `num_steps` steps."""
+    return step in {-(-num_steps * part // NUM_PARTS) for part in range(1, NUM_PARTS + 1)}
+
+
+def shown_tasks(tasks: Sequence[Task]) -> list[Task]:
+    """Three tasks spread over the evaluated ones; they do not depend on any result."""
+    count = min(NUM_TASKS, len(tasks))
+    return [tasks[len(tasks) * (2 * index + 1) // (2 * count)] for index in range(count)]
+
+
+def take_waypoint(
+    folder: Path,
+    step: int,
+    *,
+    policy: BasePolicy,
+    sampler: Any,
+    environment: EnvironmentLike,
+    reward: RewardFunction,
+    tasks: Sequence[Task],
+    seed: int,
+) -> None:
+    """Write greedy plans with their outcomes to <folder>/waypoints/step<n>.json, and a film of each beside it."""
+    drawer = replace(sampler, temperature=0.0)
+    prompts = prompts_for(policy, environment, tasks, list(range(len(tasks))))
+    completions = drawer.generate(policy, prompts, seed=seeding.derive(seed, "waypoints"))
+    plans = [policy.canvas.decode(ids) for ids in completions.ids]
+    outcomes = environment.run_many(list(zip(tasks, plans, strict=True)), isolation="context", executor="trusted")
+    lengths = completions.mask.sum(dim=1).tolist()
+    place, rows = folder / WAYPOINTS_FOLDER, []
+    for index, (task, plan, outcome, length) in enumerate(zip(tasks, plans, outcomes, lengths, strict=True)):
+        film = record_film(
+            policy,
+            completions,
+            row=index,
+            title=f"{task.id} after {step} steps",
+            instruction=task.instruction,
+            sampler=sampler.name,
+        )
+        name = f"step{step}-{index}.html"
+        with replace_file(place / name) as temporary:
+            temporary.write_text(render_film(film), encoding="utf-8")
+        row = result_row(task, "greedy", 0, plan, outcome, reward, length)
+        rows.append({"instruction": task.instruction, "film": f"{WAYPOINTS_FOLDER}/{name}", **row})
+    write_json(place / f"step{step}.json", {"step": step, "rows": rows})
