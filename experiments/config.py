@@ -180,7 +180,9 @@ def preset_names() -> list[str]:
 
 def load_preset(name_or_path: str, overrides: list[str] | None = None) -> Preset:
     """Read a preset by name or by path, apply `dotted.key=value` overrides, and validate the whole."""
-    data = _read(name_or_path)
+    # Components with a default stand there, so that an override of one option keeps their name.
+    defaults = {key: {"name": Preset.model_fields[key].default.name} for key in ("environment", "reward")}
+    data = defaults | _read(name_or_path)
     for override in overrides or []:
         data = apply_override(data, override)
     data = {key: value for key, value in data.items() if not key.startswith(SPARE)}
@@ -213,11 +215,14 @@ def merge(base: dict[str, Any], changes: dict[str, Any], *, source: str) -> dict
     """Lay changes over settings, mapping by mapping.
 
     A list of names given for a mapping keeps those entries of it. A component that gets another name loses the options
-    of the old one. Entries of `spare_<key>` are not part of `key`, but come in where the changes name them.
+    of the old one, and may stand there as its name alone. Entries of `spare_<key>` are not part of `key`, but come in
+    where the changes name them.
     """
     merged = dict(base)
     for key, value in changes.items():
         current = merged.get(key)
+        if isinstance(current, str) and isinstance(value, dict) and value.keys() <= {"name", "options"}:
+            current = {"name": current}
         if not isinstance(current, dict):
             merged[key] = value
             continue
