@@ -39,7 +39,7 @@ def evaluate(
     jobs = [("greedy", 0, task) for task in tasks]
     jobs += [("sampled", sample, task) for sample in range(num_samples) for task in tasks]
     number = {task.id: index for index, task in enumerate(tasks)}
-    noise_seed = seeding.derive(seed, "evaluation")
+    noise = noise_seed(seed)
     rows: list[dict[str, Any]] = []
     for mode in ("greedy", "sampled"):
         of_mode = [job for job in jobs if job[0] == mode]
@@ -49,7 +49,7 @@ def evaluate(
             part = of_mode[start : start + batch_rows]
             chosen = [task for _, _, task in part]
             row_ids = [sample * _SAMPLE_STRIDE + number[task.id] for _, sample, task in part]
-            completions = drawer.generate(policy, prompts_for(policy, environment, chosen, row_ids), seed=noise_seed)
+            completions = drawer.generate(policy, prompts_for(policy, environment, chosen, row_ids), seed=noise)
             plans = [policy.canvas.decode(ids) for ids in completions.ids]
             outcomes = environment.run_many(
                 list(zip(chosen, plans, strict=True)), isolation=isolation, executor=executor
@@ -61,6 +61,11 @@ def evaluate(
                 on_result(len(rows) * ranks.count, len(jobs))
     rows = [row for part in ranks.gather(rows) for row in part]
     return sorted(rows, key=lambda row: (number[row["task_id"]], row["mode"], row["sample"]))
+
+
+def noise_seed(seed: int) -> int:
+    """Seed of the samplers at an evaluation of this seed; the greedy row of a task is named by the task's number."""
+    return seeding.derive(seed, "evaluation")
 
 
 def result_row(

@@ -95,7 +95,7 @@ class TrainConfig(BaseModel):
 class Trainer:
     """Trains one policy with one objective. `train` continues from `run_dir` if a checkpoint is there.
 
-    on_step gets each row of metrics, before the checkpoint of its step; where it returns True training ends there.
+    on_step gets each row of metrics; where it returns True the state is saved and training ends there.
     """
 
     def __init__(
@@ -164,11 +164,12 @@ class Trainer:
             row = self._one_step(step)
             self._write(METRICS_FILE, [row])
             self.accelerator.log(trackable(row), step=step)
-            # Before the checkpoint: who is killed in between sees the same step again, and no step is missed.
-            is_last = self._is_stopped_by(row) or step + 1 == num_steps
-            if is_last or (step + 1) % self.config.checkpoint_every == 0:
+            is_saved = (step + 1) % self.config.checkpoint_every == 0 or step + 1 == num_steps
+            if is_saved:
                 self._save(step + 1)
-            if is_last:
+            if self._is_stopped_by(row):
+                if not is_saved:
+                    self._save(step + 1)
                 return
 
     def _is_stopped_by(self, row: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -18,9 +19,11 @@ from experiments.components import build_objective, build_reward, build_sampler
 from experiments.grid import Cell
 from experiments.runner import OnEvent
 from experiments.units import TaskSource, Unit, select_tasks
-from experiments.waypoints import is_waypoint, shown_tasks, take_waypoint
+from experiments.waypoints import has_waypoint, is_waypoint, take_waypoint
 from harness.session import EnvironmentSession
 from harness.text import TextSession
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class LocalExecutor:
@@ -46,7 +49,7 @@ class LocalExecutor:
         """Evaluate the policy as it was before training."""
         self._set_threads(unit.cell)
         policy = self._load(unit.cell)
-        self._take_waypoint(unit, 0, policy)
+        self._take_waypoint(unit, policy, 0)
         return self._evaluate(policy, unit.cell, on_event)
 
     def cell(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
@@ -64,10 +67,9 @@ class LocalExecutor:
 
         def on_step(row: dict[str, Any]) -> bool:
             on_event(row)
-            is_stopped, step = alarms.observe(row), row["step"] + 1
-            if is_stopped or is_waypoint(step, config.steps):
-                self._take_waypoint(unit, step, policy)
-            return is_stopped
+            if is_waypoint(row["step"] + 1, config.steps):
+                self._take_waypoint(unit, policy, row["step"] + 1)
+            return alarms.observe(row)
 
         Trainer(
             policy=policy,
@@ -80,26 +82,32 @@ class LocalExecutor:
             run_dir=unit.folder,
             on_step=on_step,
         ).train(until=None if stopped_at is None else stopped_at + 1)
+        # The last one, where an alarm ended the run between two, or a kill fell on it.
+        if is_first and (done := read_rows(unit.folder / METRICS_FILE)):
+            self._take_waypoint(unit, policy, done[-1]["step"] + 1)
         return self._evaluate(policy, cell, on_event)
 
     def _load(self, cell: Cell) -> Any:
         return policies.load(cell.checkpoint, facts=cell.facts, device=self._device)
 
-    def _take_waypoint(self, unit: Unit, step: int, policy: BasePolicy) -> None:
-        """By the first process alone, which has browsers of its own."""
-        if not self._ranks.is_first:
+    def _take_waypoint(self, unit: Unit, policy: BasePolicy, step: int) -> None:
+        """By the first process alone, which has browsers of its own. What goes wrong here costs a run nothing."""
+        if not self._ranks.is_first or not unit.has_waypoints or has_waypoint(unit.folder, step):
             return
         cell, settings = unit.cell, unit.cell.evaluation
-        take_waypoint(
-            unit.folder,
-            step,
-            policy=policy,
-            sampler=build_sampler(cell.evaluation_sampler or cell.sampler, temperature=settings.temperature),
-            environment=self._session,
-            reward=build_reward(cell.reward),
-            tasks=shown_tasks(select_tasks(self._source, settings.split, settings.max_tasks)),
-            seed=settings.seed,
-        )
+        try:
+            take_waypoint(
+                unit.folder,
+                step,
+                policy=policy,
+                sampler=build_sampler(cell.evaluation_sampler or cell.sampler, temperature=settings.temperature),
+                environment=self._session,
+                reward=build_reward(cell.reward),
+                tasks=select_tasks(self._source, settings.split, settings.max_tasks),
+                evaluation=settings,
+            )
+        except Exception:
+            _LOGGER.warning("the waypoint of %s after %d steps is left out", unit.name, step, exc_info=True)
 
     def _evaluate(self, policy: Any, cell: Cell, on_event: OnEvent) -> list[dict[str, Any]]:
         settings = cell.evaluation

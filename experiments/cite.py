@@ -15,7 +15,7 @@ from experiments.config import Preset
 
 def bibliography(run: Path) -> str:
     """BibTeX of the papers that the run's objectives and samplers name, each once, with what cites it as a comment."""
-    settings = Preset.model_validate(json.loads((run / "config.json").read_text())["settings"])
+    settings = Preset.model_validate(json.loads((run / "config.json").read_text(encoding="utf-8"))["settings"])
     controls = [control.objective for _, control in settings.controls.by_role()]
     levels = {**settings.control_objectives, **settings.objectives}
     used = [("objective", levels[name].name) for name in dict.fromkeys([*settings.objectives, *controls])]

@@ -291,7 +291,7 @@ def lab(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a p
     from experiments.lab.table import write_table
 
     root = run_folder(run)
-    print(write_table(root, json.loads((root / "config.json").read_text())), end="")
+    print(write_table(root, json.loads((root / "config.json").read_text(encoding="utf-8"))), end="")
 
 
 @app.command()

@@ -175,7 +175,7 @@ def _conclude(statuses: dict[str, Status], console: Console) -> int:
 
 def _digest_in(root: Path) -> str:
     path = root / "config.json"
-    return json.loads(path.read_text()).get("digest", "") if path.is_file() else ""
+    return json.loads(path.read_text(encoding="utf-8")).get("digest", "") if path.is_file() else ""
 
 
 def write_report(root: Path) -> None:
@@ -189,7 +189,7 @@ def print_verdicts(root: Path, console: Console) -> None:
     """Print the verdict table of a report, and where the report is."""
     from experiments import report
 
-    console.print(report.verdict_table(json.loads((root / "report.json").read_text())))
+    console.print(report.verdict_table(json.loads((root / "report.json").read_text(encoding="utf-8"))))
     console.print(f"report: {root / 'report.html'}", highlight=False)
 
 
@@ -229,7 +229,7 @@ def _state(name: str, role: str, seed: int | None, folder: Path) -> dict[str, An
 def show_status(run: Path, *, as_json: bool) -> int:
     """Print the state of every cell and seed of a run."""
     root = run_folder(run)
-    config = json.loads((root / "config.json").read_text())
+    config = json.loads((root / "config.json").read_text(encoding="utf-8"))
     warm_starts = config.get("warm_starts", {}).items()
     rows = [_state(f"warm start {policy}", "warm start", None, root / folder) for policy, folder in warm_starts]
     for cell in config["cells"]:

@@ -58,7 +58,7 @@ class PolicyLevel(Strict):
         if self.checkpoint.startswith(BUILTIN):
             return self.checkpoint.removeprefix(BUILTIN)
         config = Path(self.checkpoint) / "config.json"
-        stored = json.loads(config.read_text()).get("policy", {}) if config.is_file() else {}
+        stored = json.loads(config.read_text(encoding="utf-8")).get("policy", {}) if config.is_file() else {}
         if "family" not in stored:
             raise ConfigError(f"checkpoint '{self.checkpoint}' does not say its family. Add facts: {{family: masked}}")
         return str(stored["family"])
@@ -182,7 +182,7 @@ def load_preset(name_or_path: str, overrides: list[str] | None = None) -> Preset
     """Read a preset by name or by path, apply `dotted.key=value` overrides, and validate the whole."""
     # Components with a default stand there, so that an override of one option keeps their name.
     defaults = {key: {"name": Preset.model_fields[key].default.name} for key in ("environment", "reward")}
-    data = defaults | _read(name_or_path)
+    data = merge(defaults, _read(name_or_path), source=f"preset '{name_or_path}'")
     for override in overrides or []:
         data = apply_override(data, override)
     data = {key: value for key, value in data.items() if not key.startswith(SPARE)}
@@ -221,7 +221,7 @@ def merge(base: dict[str, Any], changes: dict[str, Any], *, source: str) -> dict
     merged = dict(base)
     for key, value in changes.items():
         current = merged.get(key)
-        if isinstance(current, str) and isinstance(value, dict) and value.keys() <= {"name", "options"}:
+        if isinstance(current, str) and isinstance(value, dict) and value.keys() <= {"name", "options", "train"}:
             current = {"name": current}
         if not isinstance(current, dict):
             merged[key] = value

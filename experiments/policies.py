@@ -25,7 +25,7 @@ def load(checkpoint: str, *, facts: dict[str, Any] | None = None, device: str = 
     record = Path(checkpoint) / "cell.json"
     if not record.is_file():
         return load_policy(checkpoint, device=device, facts=facts)
-    cell = json.loads(record.read_text())
+    cell = json.loads(record.read_text(encoding="utf-8"))
     weights = Path(checkpoint) / "checkpoint" / "model.safetensors"
     if not weights.is_file():
         raise CheckpointError(f"'{checkpoint}' has no trained weights yet; `dllm-rl status` shows what is owed")

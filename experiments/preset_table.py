@@ -62,7 +62,7 @@ def _facts(level: PolicyLevel) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         return {}
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     return {**config.get("policy", {}), "vocab_size": config.get("vocab_size"), **level.facts}
 
 

@@ -83,7 +83,7 @@ def find_rollout(run: Path, rollout: str) -> Recorded:
     if run.suffix == ".jsonl":
         return Recorded(row=_line(run, rollout), executor="fast", **standard)
     root = run_folder(run)
-    config = json.loads((root / "config.json").read_text())
+    config = json.loads((root / "config.json").read_text(encoding="utf-8"))
     settings = {name: Component(**config["settings"][name]) for name in ("environment", "reward")}
     if rollout.isdecimal():
         row = _table_row(root / "results.parquet", rollout)

@@ -65,14 +65,14 @@ def replace_file(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically."""
     with replace_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_status(folder: Path) -> Status:
     """Status of a unit; `running` without a living owner is `owed`."""
     path = folder / "status.json"
     try:
-        status = Status(**json.loads(path.read_text()))
+        status = Status(**json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, json.JSONDecodeError, TypeError):
         return Status()
     if status.state == "running" and not is_claimed(folder):

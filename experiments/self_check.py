@@ -61,4 +61,4 @@ def _used(preset: Preset, source: TaskSource) -> list[Task]:
 
 def _known(root: Path) -> dict[str, dict[str, str]]:
     path = root / _FILE
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,7 +1,7 @@
 """`dllm-rl serve RUN`: the report of a running or finished grid on loopback, new whenever the grid has moved on.
 
 The page is rendered in memory: the run folder is only read. It differs from report.html by one script, which asks for
-the version of the page and loads it again when that has changed.
+the version of the page and loads it again when that has changed. Films that the page links to are served as they lie.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from experiments.collapse.online import ALARMS_FILE
 from experiments.commands import run_folder
 from experiments.report.build import build_report
 from experiments.report.page import render
+from experiments.run_folder import WAYPOINTS_FOLDER
 
 # Judging a large grid takes seconds: it may take this share of one core, so that a look slows no training.
 _MAX_SHARE = 0.05
@@ -42,6 +43,12 @@ setInterval(async () => {
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+# A film is a page with a script in it; it may reach nothing, not even this server.
+_FILM_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "img-src data:; frame-ancestors 'none'; sandbox allow-scripts",
     "Cache-Control": "no-store",
 }
 
@@ -78,14 +85,15 @@ def _state_of(root: Path) -> str:
     """Changes whenever a file that a report reads does."""
     names = ("config.json", "results.parquet", "status.json", METRICS_FILE, ALARMS_FILE)
     found = hashlib.blake2b(digest_size=8)
-    for path in sorted(path for name in names for path in root.rglob(name)):
+    patterns = (*names, f"{WAYPOINTS_FOLDER}/step*.json")
+    for path in sorted(path for pattern in patterns for path in root.rglob(pattern)):
         facts = path.stat()
         found.update(f"{path}:{facts.st_mtime_ns}:{facts.st_size};".encode())
     return found.hexdigest()
 
 
 def make_app(root: Path, *, max_share: float = _MAX_SHARE) -> Starlette:
-    """The application: / the page, /report.json its twin, /version and /live.js for the refresh."""
+    """The application: / the page, /report.json its twin, /version and /live.js for the refresh, and the films."""
     live = LiveReport(root, max_share=max_share)
 
     # Plain functions: starlette runs them on a thread, since judging computes.
@@ -104,7 +112,21 @@ def make_app(root: Path, *, max_share: float = _MAX_SHARE) -> Starlette:
     def script(request: Request) -> Response:
         return Response(_SCRIPT % (1000 * _POLL_SECONDS), media_type="text/javascript", headers=_HEADERS)
 
-    routes = [Route("/", page), Route("/report.json", twin), Route("/version", version), Route("/live.js", script)]
+    def film(request: Request) -> Response:
+        """A film of the run folder, and nothing else of it."""
+        path, folder = (root / request.path_params["path"]).resolve(), root.resolve()
+        is_film = path.match(f"{WAYPOINTS_FOLDER}/step*.html") and path.is_relative_to(folder) and path.is_file()
+        if not is_film:
+            return PlainTextResponse("no such film", status_code=404, headers=_HEADERS)
+        return HTMLResponse(path.read_text(encoding="utf-8"), headers=_FILM_HEADERS)
+
+    routes = [
+        Route("/", page),
+        Route("/report.json", twin),
+        Route("/version", version),
+        Route("/live.js", script),
+        Route("/{path:path}", film),
+    ]
     # Another page in the reader's browser must not read the report under a name that it points to this machine.
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
     return Starlette(routes=routes, middleware=[hosts])

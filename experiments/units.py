@@ -48,6 +48,7 @@ class Unit:
     """One thing to run: a warm start's evaluation (seed -1), or the training and evaluation of one seed of a cell.
 
     digest: of the evaluation; the unit is done where its status carries it. settings: what is written to cell.json.
+    has_waypoints: whether its plans are shown on the way (`experiments.waypoints`); no number depends on it.
     """
 
     cell: Cell
@@ -56,6 +57,7 @@ class Unit:
     digest: str
     cost: Cost
     settings: dict[str, Any]
+    has_waypoints: bool = False
 
     @property
     def is_warm_start(self) -> bool:
@@ -138,6 +140,7 @@ def plan_grid(preset: Preset, source: TaskSource, root: Path) -> GridPlan:
                     digest=final_key,
                     cost=training_cost(cell) + evaluation_cost(cell, len(evaluated)),
                     settings={"seed": seed, **settings},
+                    has_waypoints=seed == preset.seeds[0],
                 )
             )
     # Seed by seed, so that an unfinished grid already holds every cell.
@@ -156,6 +159,7 @@ def _warm_start(cell: Cell, root: Path, checkpoint: str, tasks: str, num_tasks: 
         digest=key,
         cost=evaluation_cost(cell, num_tasks),
         settings={"digest": key, "checkpoint": cell.checkpoint, "evaluation": cell.evaluation.model_dump(mode="json")},
+        has_waypoints=True,
     )
 
 

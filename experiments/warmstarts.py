@@ -103,7 +103,7 @@ def _with_origins(families: list[str], recipe: Recipe) -> list[str]:
 
 def _refuse_other_recipe(recipe: Recipe, out: Path) -> None:
     path, wanted = out / _RECIPE_FILE, recipe.model_dump(mode="json")
-    if path.is_file() and json.loads(path.read_text()) != wanted:
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != wanted:
         raise ConfigError(f"{out} holds warm starts of another recipe. Choose another --out, or remove that folder.")
     write_json(path, wanted)
 

@@ -86,7 +86,7 @@ class GridView:
 
 def look(root: Path) -> GridView:
     """Read a run folder."""
-    config = json.loads((root / "config.json").read_text())
+    config = json.loads((root / "config.json").read_text(encoding="utf-8"))
     steps = int(config["settings"].get("train", {}).get("steps", 0))
     views = [
         _seed_view(root / cell["folder"] / f"seed{seed}", cell, seed, steps)
@@ -106,7 +106,7 @@ def _seed_view(folder: Path, cell: dict[str, Any], seed: int, steps: int) -> See
         seed=seed,
         status=read_status(folder),
         num_steps=len(rows),
-        total_steps=int(json.loads(own.read_text())["train"]["steps"]) if own.is_file() else steps,
+        total_steps=int(json.loads(own.read_text(encoding="utf-8"))["train"]["steps"]) if own.is_file() else steps,
         success=fmean(recent) if recent else None,
         seconds_trained=sum(value or 0 for row in rows for name, value in row.items() if name.startswith("seconds/")),
         alarms=tuple(alarm["message"] for alarm in read_alarms(folder)["alarms"]),

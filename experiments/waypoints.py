@@ -1,8 +1,9 @@
 """The same three tasks along a training run: the policy's greedy plans, what they did in the browser, and their films.
 
-A waypoint is taken at the start (by the warm start's own unit) and after each quarter of the steps. Nothing is selected
-by it and no number depends on it; the report shows start, best and last. Taken before the checkpoint of its step is
-saved, it is taken again, and is the same, where a run is killed in between.
+A waypoint is taken at the start (by the warm start's own unit), after each quarter of the steps and at the end, of the
+first seed of each cell. Nothing is selected by it and no number depends on it; the report shows start, best and last.
+The noise, the isolation and the executor are the evaluation's. Where a kill falls on a waypoint in the middle, right
+after the checkpoint of its step, it is missing.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dllm_rl import seeding
-from dllm_rl.evaluation import result_row
+from dllm_rl.evaluation import noise_seed, result_row
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.rollout import EnvironmentLike, RewardFunction, prompts_for
 from dllm_rl.tasks import Task
+from experiments.config import Evaluation
 from experiments.film.page import render_film
 from experiments.film.record import record_film
 from experiments.run_folder import WAYPOINTS_FOLDER, replace_file, write_json
@@ -30,10 +31,15 @@ def is_waypoint(step: int, num_steps: int) -> bool:
     return step in {-(-num_steps * part // NUM_PARTS) for part in range(1, NUM_PARTS + 1)}
 
 
-def shown_tasks(tasks: Sequence[Task]) -> list[Task]:
-    """Three tasks spread over the evaluated ones; they do not depend on any result."""
-    count = min(NUM_TASKS, len(tasks))
-    return [tasks[len(tasks) * (2 * index + 1) // (2 * count)] for index in range(count)]
+def shown_tasks(num_tasks: int) -> list[int]:
+    """Which of the evaluated tasks are shown: three, spread over them; they do not depend on any result."""
+    count = min(NUM_TASKS, num_tasks)
+    return [num_tasks * (2 * index + 1) // (2 * count) for index in range(count)]
+
+
+def has_waypoint(folder: Path, step: int) -> bool:
+    """Whether that of this step has been taken."""
+    return (folder / WAYPOINTS_FOLDER / f"step{step}.json").is_file()
 
 
 def take_waypoint(
@@ -45,17 +51,27 @@ def take_waypoint(
     environment: EnvironmentLike,
     reward: RewardFunction,
     tasks: Sequence[Task],
-    seed: int,
+    evaluation: Evaluation,
 ) -> None:
-    """Write greedy plans with their outcomes to <folder>/waypoints/step<n>.json, and a film of each beside it."""
+    """Write greedy plans with their outcomes to <folder>/waypoints/step<n>.json, and a film of each beside it.
+
+    tasks: all that are evaluated, of which some are shown.
+    """
+    numbers = shown_tasks(len(tasks))
+    shown = [tasks[number] for number in numbers]
     drawer = replace(sampler, temperature=0.0)
-    prompts = prompts_for(policy, environment, tasks, list(range(len(tasks))))
-    completions = drawer.generate(policy, prompts, seed=seeding.derive(seed, "waypoints"))
+    prompts = prompts_for(policy, environment, shown, numbers)
+    completions = drawer.generate(policy, prompts, seed=noise_seed(evaluation.seed))
     plans = [policy.canvas.decode(ids) for ids in completions.ids]
-    outcomes = environment.run_many(list(zip(tasks, plans, strict=True)), isolation="context", executor="trusted")
+    outcomes = environment.run_many(
+        list(zip(shown, plans, strict=True)), isolation=evaluation.isolation, executor=evaluation.executor
+    )
     lengths = completions.mask.sum(dim=1).tolist()
     place, rows = folder / WAYPOINTS_FOLDER, []
-    for index, (task, plan, outcome, length) in enumerate(zip(tasks, plans, outcomes, lengths, strict=True)):
+    place.mkdir(parents=True, exist_ok=True)
+    for torn in place.glob(".*.tmp"):
+        torn.unlink()
+    for index, (task, plan, outcome, length) in enumerate(zip(shown, plans, outcomes, lengths, strict=True)):
         film = record_film(
             policy,
             completions,

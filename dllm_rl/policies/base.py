@@ -219,7 +219,8 @@ class BasePolicy:
             row, column = scored.nonzero(as_tuple=True)
             at = keep[column] if keep.dim() == 1 else keep[row, column]
             place = at if not self._slices else torch.searchsorted(wanted, at) if by_row else column
-            with scored_only(self.model, row, place) as narrowed:
+            read = wanted.shape[-1] if self._slices else inputs["input_ids"].shape[1]
+            with scored_only(self.model, row, place, shape=(len(scored), read)) as narrowed:
                 return narrowed(self.model(**moved).logits).float()
         output = self.model(**moved).logits
         output = (output if self._slices else output.index_select(1, wanted.to(self.device))).float()

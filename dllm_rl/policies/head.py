@@ -9,29 +9,45 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dllm_rl.errors import ConfigError
+
 
 @contextmanager
 def scored_only(
-    model: nn.Module, row: Int[Tensor, " n"], place: Int[Tensor, " n"]
+    model: nn.Module, row: Int[Tensor, " n"], place: Int[Tensor, " n"], *, shape: tuple[int, int]
 ) -> Iterator[Callable[[Float[Tensor, "b t v"]], Float[Tensor, "1 n v"]]]:
     """While it is open, the head of `model` reads these places of its input alone, as one row, and so writes one.
 
-    Yields what takes the same places from the logits of a model whose head is not found, or is not called as a module;
-    it leaves logits that are already narrowed as they are.
+    shape: rows and places of what the head reads, and what the logits would have. Yields what takes the same places
+    from the logits of a model whose head is not found, is not called as a module, or reads something else; it leaves
+    logits that are already narrowed as they are.
     """
     is_narrowed = False
 
     def narrow(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         nonlocal is_narrowed
-        if not inputs:
+        states = inputs[0] if inputs else None
+        # An embedding that is the head too reads ids; some models show the head a part, or another stream.
+        if not isinstance(states, Tensor) or not states.is_floating_point() or states.shape[:-1] != shape:
             return None
         is_narrowed = True
-        return (_taken(inputs[0], row, place), *inputs[1:])
+        return (_taken(states, row, place), *inputs[1:])
+
+    def narrowed(logits: Tensor) -> Tensor:
+        if is_narrowed and logits.shape[:2] == (1, len(row)):
+            return logits
+        if is_narrowed or logits.shape[:2] != shape:
+            raise ConfigError(
+                f"this model's logits have the shape {tuple(logits.shape)}, and {(*shape, 'vocabulary')} were asked "
+                "for, so which positions they belong to is not known. Its forward does more after the output embedding "
+                "than a policy can follow."
+            )
+        return _taken(logits, row, place)
 
     head = _output_head(model)
     hook = None if head is None else head.register_forward_pre_hook(narrow)
     try:
-        yield lambda logits: logits if is_narrowed else _taken(logits, row, place)
+        yield narrowed
     finally:
         if hook is not None:
             hook.remove()

@@ -77,4 +77,4 @@ def read_alarms(folder: Path) -> dict[str, Any]:
     path = folder / ALARMS_FILE
     if not path.is_file():
         return {"stopped_at": None, "because": "", "alarms": []}
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -66,7 +66,7 @@ def load_run(folder: Path) -> Run:
     path = folder / "config.json"
     if not path.is_file():
         raise ConfigError(f"'{folder}' is no run folder: it has no config.json. Start one with `dllm-rl grid`.")
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     results = folder / "results.parquet"
     return Run(
         config=config,
@@ -100,7 +100,9 @@ def _load_cell(folder: Path, cell: dict[str, Any], seeds: list[int]) -> CellRun:
 
 def _load_waypoints(root: Path, place: str) -> list[dict[str, Any]]:
     """Waypoints of one unit by step, with the paths of their films from the run folder, where the page lies."""
-    found = [json.loads(path.read_text()) for path in (root / place / WAYPOINTS_FOLDER).glob("step*.json")]
+    found = [
+        json.loads(path.read_text(encoding="utf-8")) for path in (root / place / WAYPOINTS_FOLDER).glob("step*.json")
+    ]
     found.sort(key=lambda item: item["step"])
     for item in found:
         for row in item["rows"]:

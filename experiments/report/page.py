@@ -1,4 +1,7 @@
-"""The page: report.json's data rendered into one HTML file without a script, a font or a link to anywhere."""
+"""The page: report.json's data rendered into one HTML file without a script or a font.
+
+It links to nothing but the films of the run folder that it lies in.
+"""
 
 from __future__ import annotations
 

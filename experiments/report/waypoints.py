@@ -8,11 +8,11 @@ from typing import Any
 
 from experiments.report.load import CellRun, Run
 
-_FIELDS = ("plan", "success", "submitted", "reward", "field_accuracy", "near_miss", "notes", "film")
+_FIELDS = ("plan", "success", "submitted", "reward", "field_accuracy", "near_miss", "fault", "notes", "film")
 
 
 def waypoints_of(run: Run, cell: CellRun) -> dict[str, Any] | None:
-    """What the page shows of one cell; None where its first seed took no waypoint or its warm start none.
+    """What the page shows of one cell; None where no seed took a waypoint, the warm start none, or none of a task.
 
     Best is the waypoint before which the mean training reward, since the waypoint before it, was highest: nothing
     that is evaluated. Tasks that a waypoint lacks (the evaluation was changed in between) are left out.
@@ -28,7 +28,8 @@ def waypoints_of(run: Run, cell: CellRun) -> dict[str, Any] | None:
     shown = [("start", start[0]), ("best", best), ("last", last)]
     if best is last:
         shown = [("start", start[0]), ("best and last", last)]
-    return {"seed": first.seed, "tasks": _by_task(shown)}
+    tasks = _by_task(shown)
+    return {"seed": first.seed, "tasks": tasks} if tasks else None
 
 
 def _by_task(shown: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -110,7 +110,7 @@ class HeadlessModel(torch.nn.Module):
 def test_a_model_whose_head_is_not_found_gives_the_same():
     model, x = HeadlessModel(), torch.randn(2, 5, 4)
     row, place = torch.tensor([0, 1, 1]), torch.tensor([4, 0, 2])
-    with scored_only(model, row, place) as narrowed:
+    with scored_only(model, row, place, shape=(2, 5)) as narrowed:
         found = narrowed(model(x))
     assert torch.equal(found, model(x)[row, place][None])
 
@@ -118,6 +118,6 @@ def test_a_model_whose_head_is_not_found_gives_the_same():
 def test_the_head_is_left_as_it_was_even_after_an_error():
     policy = stock_policy("llama")
     head = policy.model.get_output_embeddings()
-    with pytest.raises(RuntimeError, match="stop"), scored_only(policy.model, torch.tensor([0]), torch.tensor([0])):
+    with pytest.raises(RuntimeError, match="stop"), scored_only(policy.model, *[torch.tensor([0])] * 2, shape=(1, 1)):
         raise RuntimeError("stop")
     assert head(torch.zeros(2, 3, 32)).shape[:2] == (2, 3)

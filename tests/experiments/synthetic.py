@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from dllm_rl.tracking import append_rows
 from experiments.results import SCHEMA, merge, write_rows
-from experiments.run_folder import Status, write_status
+from experiments.run_folder import Status, write_json, write_status
 
 POLICIES = ("autoregressive", "masked", "slot", "flow")
 OBJECTIVES = ("grpo", "cj_grpo", "gspo", "espo")
@@ -157,6 +157,17 @@ def result_table(parts: list[tuple[list[dict[str, Any]], dict[str, Any]]]) -> pa
     return pa.Table.from_pylist([{**row, **labels} for rows, labels in parts for row in rows], schema=SCHEMA)
 
 
+def write_waypoint(place: Path, step: int, rows: list[dict[str, Any]]) -> None:
+    """Greedy plans of the first tasks after so many steps, each with a film."""
+    shown = []
+    for index, row in enumerate(rows[:3]):
+        film = place / "waypoints" / f"step{step}-{index}.html"
+        film.parent.mkdir(parents=True, exist_ok=True)
+        film.write_text(f"<!doctype html><title>film</title><p>{row['task_id']} after {step} steps</p>")
+        shown.append({"instruction": f"Do {row['task_id']}.", "film": f"waypoints/{film.name}", **row})
+    write_json(place / "waypoints" / f"step{step}.json", {"step": step, "rows": shown})
+
+
 def write_run(
     folder: Path,
     *,
@@ -182,6 +193,7 @@ def write_run(
         warm = folder / "warmstart" / f"{policy}-abc"
         rows = evaluation_rows(rates=rates[policy], effect=0, num_samples=num_samples, draw=draw)
         write_rows(warm / "evaluation.parquet", rows, **labels_of(f"warmstart:{policy}", policy, "", "", -1))
+        write_waypoint(warm, 0, [row for row in rows if row["mode"] == "greedy"])
         write_status(warm, Status(state="done", seconds=21.5, digest="abc"))
         parts.append(warm / "evaluation.parquet")
     for cell, policy, objective, role in cells:
@@ -193,6 +205,8 @@ def write_run(
             append_rows(place / "commit_order.jsonl", commits_of(policy, num_steps))
             effect = (effects or {}).get(cell, 0.0)
             rows = evaluation_rows(rates=rates[policy], effect=effect, num_samples=num_samples, draw=draw, lost=0.004)
+            for step in (num_steps // 2, num_steps) if seed == seeds[0] else ():
+                write_waypoint(place, step, [row for row in rows if row["mode"] == "greedy"])
             if role == "null":
                 rows = _warm_rows(parts[0])
             write_rows(place / "evaluation.parquet", rows, **labels_of(cell, policy, objective, role, seed))
@@ -209,6 +223,7 @@ def write_run(
             {"id": cell, "policy": policy, "objective": objective, "role": role, "folder": f"cells/{cell}-abc"}
             for cell, policy, objective, role in cells
         ],
+        "warm_starts": {policy: f"warmstart/{policy}-abc" for policy in policies},
         "settings": {"train": {"steps": num_steps, "inner_steps": 2}},
         "digests": {"train": "11", "evaluation": "22"},
         "versions": {"dllm_rl": "0.0", "python": "3.11"},

@@ -131,6 +131,19 @@ def test_the_served_twin_follows_the_files_and_nothing_is_written(grid):
         assert [seed["state"] for seed in seeds] == ["failed", "done"]
 
 
+def test_films_are_served_and_no_other_file_of_the_run(grid):
+    with served(grid) as address:
+        cells = json.loads(get(f"{address}/report.json"))["cells"]
+        film = cells[0]["waypoints"]["tasks"][0]["plans"][-1]["film"]
+        assert f'href="{film}"' in get(address)
+        assert get(f"{address}/{film}") == (grid / film).read_text()
+        (grid.parent / "waypoints").mkdir(exist_ok=True)
+        (grid.parent / "waypoints" / "step1.html").write_text("outside")
+        for other in ("config.json", "results.parquet", "%2e%2e/waypoints/step1.html", f"{film}.no", "nothing"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                get(f"{address}/{other}")
+
+
 def test_other_names_of_this_machine_get_nothing(grid):
     with served(grid) as address, pytest.raises(urllib.error.HTTPError, match="400"):
         get(address, Host="evil.example")

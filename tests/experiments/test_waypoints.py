@@ -7,14 +7,14 @@ import json
 
 import pytest
 
-from dllm_rl.tasks import Task
+from dllm_rl.evaluation import evaluate
 from experiments.components import build_reward, build_sampler, build_session
-from experiments.config import Component
+from experiments.config import Component, Evaluation
 from experiments.report.load import CellRun, Run, SeedRun
 from experiments.report.waypoints import waypoints_of
 from experiments.results import SCHEMA
 from experiments.run_folder import Status
-from experiments.waypoints import is_waypoint, shown_tasks, take_waypoint
+from experiments.waypoints import has_waypoint, is_waypoint, shown_tasks, take_waypoint
 from tests.tiny_policies import make_tiny_policy
 
 
@@ -25,18 +25,19 @@ def test_one_after_each_quarter_and_always_one_at_the_end(num_steps, wanted):
     assert [step for step in range(num_steps + 1) if is_waypoint(step, num_steps)] == wanted
 
 
-def test_shown_tasks_are_spread_and_fewer_where_there_are_fewer():
-    tasks = [Task(id=f"t{i}", split="val", site="", instruction="", gold=()) for i in range(9)]
-    assert [task.id for task in shown_tasks(tasks)] == ["t1", "t4", "t7"]
-    assert [task.id for task in shown_tasks(tasks[:2])] == ["t0", "t1"]
-    assert shown_tasks([]) == []
+@pytest.mark.parametrize(("num_tasks", "wanted"), [(9, [1, 4, 7]), (60, [10, 30, 50]), (2, [0, 1]), (0, [])])
+def test_shown_tasks_are_spread_and_fewer_where_there_are_fewer(num_tasks, wanted):
+    assert shown_tasks(num_tasks) == wanted
 
 
 def test_a_waypoint_taken_twice_is_the_same_and_has_a_film_of_each_plan(tmp_path):
     policy = make_tiny_policy("masked")
     sampler = build_sampler(Component(name="low_confidence", options={"num_steps": 4}), temperature=1.0)
+    reward = build_reward(Component(name="outcome"))
+    assert not has_waypoint(tmp_path, 3)
     with build_session(Component(name="toy_copy")) as session:
-        tasks = shown_tasks(session.tasks("val"))
+        every = session.tasks("val")[:9]
+        tasks = [every[index] for index in shown_tasks(len(every))]
         texts = []
         for _ in range(2):
             take_waypoint(
@@ -45,17 +46,31 @@ def test_a_waypoint_taken_twice_is_the_same_and_has_a_film_of_each_plan(tmp_path
                 policy=policy,
                 sampler=sampler,
                 environment=session,
-                reward=build_reward(Component(name="outcome")),
-                tasks=tasks,
-                seed=0,
+                reward=reward,
+                tasks=every,
+                evaluation=Evaluation(),
             )
+            assert has_waypoint(tmp_path, 3)
             texts.append({path.name: path.read_text() for path in (tmp_path / "waypoints").iterdir()})
+            (tmp_path / "waypoints" / ".step3.json.torn.tmp").write_text("left by a kill")
+        final = evaluate(
+            policy=policy,
+            sampler=sampler,
+            environment=session,
+            reward=reward,
+            tasks=every,
+            num_samples=1,
+            temperature=1.0,
+            seed=0,
+        )
     written = texts[0]
     assert sorted(written) == ["step3-0.html", "step3-1.html", "step3-2.html", "step3.json"]
     assert {name: text for name, text in texts[1].items() if name != "step3.json"} == {
         name: text for name, text in written.items() if name != "step3.json"
     }
     rows = [json.loads(text["step3.json"])["rows"] for text in texts]
+    greedy = {row["task_id"]: row["plan"] for row in final if row["mode"] == "greedy"}
+    assert [row["plan"] for row in rows[0]] == [greedy[task.id] for task in tasks]
     assert [row["plan"] for row in rows[0]] == [row["plan"] for row in rows[1]]
     assert [row["task_id"] for row in rows[0]] == [task.id for task in tasks]
     for task, row in zip(tasks, rows[0], strict=True):
@@ -65,7 +80,8 @@ def test_a_waypoint_taken_twice_is_the_same_and_has_a_film_of_each_plan(tmp_path
 
 
 def waypoint(step: int, plan: str, *, place: str, tasks=("a", "b")) -> dict:
-    shown = {"success": False, "submitted": True, "reward": 0.0, "field_accuracy": 0.5, "near_miss": False, "notes": ""}
+    shown = {"success": False, "submitted": True, "reward": 0.0, "field_accuracy": 0.5, "near_miss": False}
+    shown |= {"notes": "", "fault": "none"}
     rows = [
         {"task_id": task, "instruction": f"do {task}", "plan": plan, "film": f"{place}/step{step}.html", **shown}
         for task in tasks
@@ -108,3 +124,4 @@ def test_runs_of_before_and_other_tasks_are_left_out():
     found = waypoints_of(run, dataclasses.replace(cell))
     assert found is not None
     assert [task["task"] for task in found["tasks"]] == ["b"]
+    assert waypoints_of(*run_of([0.1], [waypoint(1, "one", place="c", tasks=("y", "z"))])) is None

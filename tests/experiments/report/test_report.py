@@ -143,6 +143,18 @@ def test_commit_orders_are_shown_where_the_order_is_the_policys_own(grid):
     assert page.count('<svg class="heat"') == 3 * 3
 
 
+def test_plans_along_the_way_are_shown_and_their_films_exist(grid):
+    page = (grid / "report.html").read_text()
+    for cell in twin(grid)["cells"]:
+        shown = cell["waypoints"]["tasks"]
+        assert [task["task"] for task in shown] == ["val-0000", "val-0001", "val-0002"]
+        assert all(plan["step"] in (0, 20, 40) for task in shown for plan in task["plans"])
+        for task in shown:
+            for plan in task["plans"]:
+                assert (grid / plan["film"]).is_file()
+                assert f'href="{plan["film"]}"' in page
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [400, 1280, 2560])
 def test_the_page_in_chromium(grid, quick, width):
