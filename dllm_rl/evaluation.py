@@ -96,7 +96,8 @@ def result_row(
 def summarise(outcome: Outcome, limit: int = 4) -> str:
     """What went wrong, in a line: the fault, the first failed actions, the wrong fields."""
     parts = [f"fault: {outcome.fault_reason}"] if outcome.fault_reason else []
-    parts += [action.note for action in outcome.actions if action.status in ("failed", "malformed") and action.note]
+    notes = [action.note for action in outcome.actions if action.status in ("failed", "malformed") and action.note]
+    parts += [note for note in dict.fromkeys(notes) if note not in (outcome.fault_reason or "")]
     wrong = [result for result in outcome.fields if not result.is_correct]
     for result in wrong:
         shown = result.server if result.server is not None else result.dom
