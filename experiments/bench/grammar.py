@@ -27,6 +27,7 @@ SHIPPED: dict[str, tuple[str, dict[str, Any]]] = {
     "masked": ("threshold", {"threshold": 0.97}),
     "slot": ("slots", {"slot_threshold": 0.95, "token_threshold": 0.98}),
     "flow": ("flow_exact", {"num_steps": 16}),
+    "block": ("threshold", {"threshold": 0.97}),
 }
 SIZES = ("shipped", "512", "4096", "32768")
 PART = 16
