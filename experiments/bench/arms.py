@@ -50,12 +50,17 @@ class Arm:
 
 @torch.no_grad()
 def textbook(policy: BasePolicy, prompts: Prompts, num_steps: int) -> Written:
-    """Greedy low-confidence decoding as papers print it: no slicing, no early end, float64 over the vocabulary."""
+    """Greedy low-confidence decoding as papers print it: every position's logits, those of the prompt too, float64
+    over the vocabulary, no early end.
+    """
     canvas = policy.empty_canvas(len(prompts.ids))
     length = canvas.shape[1]
+    # Columns count from the canvas's first; those of the prompt are below zero.
+    everything = torch.arange(-prompts.ids.shape[1], length)
     for step in range(num_steps):
         quota = length // num_steps + (step < length % num_steps)
-        probability, token = policy.logits(prompts, canvas).double().softmax(dim=-1).max(dim=-1)
+        laws = policy.logits(prompts, canvas, columns=everything).double().softmax(dim=-1)
+        probability, token = (found[:, -length:] for found in laws.max(dim=-1))
         confidence = probability.masked_fill(canvas != policy.mask_id, -1.0)
         chosen = confidence.topk(quota, dim=1).indices
         canvas.scatter_(1, chosen, token.gather(1, chosen))
