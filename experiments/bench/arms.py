@@ -22,6 +22,8 @@ from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.types import Prompts
 
+NUM_PARAMETERS = 20e6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
@@ -91,16 +93,18 @@ def sampler_arm(name: str, policy: BasePolicy, prompts: Prompts, sampler: str, *
 
 
 def random_policy(family: str, tokenizer: Any, facts: PolicyFacts, vocabulary: int, *, has_end: bool) -> BasePolicy:
-    """About 20 million parameters in the blocks, whatever the vocabulary, and random weights.
+    """About 20 million random parameters, those of the vocabulary (which is embedding and head at once) included.
 
     has_end False: EOS is never written, so that all arms write the same number of tokens.
     """
     torch.manual_seed(0)
+    hidden, inner = 384, 1024
+    of_block = 4 * hidden**2 + 3 * hidden * inner
     config = TinyConfig(
         vocab_size=vocabulary,
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=11,
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=round((NUM_PARAMETERS - vocabulary * hidden) / of_block),
         num_attention_heads=6,
         num_columns=facts.canvas_length,
     )

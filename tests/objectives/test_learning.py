@@ -1,6 +1,7 @@
 """Every method learns to sort (tests/objectives/sorting.py) from its warm start, over seeds; a no-op does not.
 
-What the criterion asks: on every seed some gain, and in the mean at least MARGIN, on prompts that are the same for all.
+What the criterion asks: on every seed some gain, and in the mean at least MARGIN, on prompts that are the same for all;
+in the soak, over more seeds, that mean and a t-test of it.
 The laboratory asks the same of the real policies on five digits: `dllm-rl grid collapse_lab` (docs/laboratory.md).
 """
 
@@ -11,6 +12,7 @@ import functools
 from statistics import mean
 
 import pytest
+from scipy.stats import ttest_1samp
 
 from dllm_rl import registry
 from dllm_rl.testing import ToyPolicy
@@ -45,6 +47,10 @@ def is_learning(found: list[float]) -> bool:
     return min(found) > 0 and mean(found) >= MARGIN
 
 
+def is_learning_over_seeds(found: list[float]) -> bool:
+    return mean(found) >= MARGIN and float(ttest_1samp(found, 0.0, alternative="greater").pvalue) < 0.05
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_warm_start_is_right_in_part(family: str) -> None:
     assert all(0.3 < sorting.mean_reward(warm_policy(family, seed)) < 0.75 for seed in range(2))
@@ -59,8 +65,9 @@ def test_it_learns_on_the_masked_family(name: str) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize(("name", "family"), [*((name, "masked") for name in METHODS), *OTHER_FAMILIES])
 def test_it_learns_on_every_family(name: str, family: str) -> None:
-    found = gains(name, family, seeds=range(4))
-    assert is_learning(found), found
+    """One seed of eight may lose by the luck of its draws; the mean gain must stand out of their noise."""
+    found = gains(name, family, seeds=range(8))
+    assert is_learning_over_seeds(found), found
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -75,3 +82,11 @@ def test_steps_in_random_directions_fail_the_criterion(family: str, monkeypatch:
     sample = sorting.sample
     monkeypatch.setattr(sorting, "sample", lambda *args, **options: sorting.shuffled_rewards(sample(*args, **options)))
     assert not is_learning(gains("grpo", family, seeds=range(3)))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("family", FAMILIES)
+def test_steps_in_random_directions_fail_over_seeds(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = sorting.sample
+    monkeypatch.setattr(sorting, "sample", lambda *args, **options: sorting.shuffled_rewards(sample(*args, **options)))
+    assert not is_learning_over_seeds(gains("grpo", family, seeds=range(8)))
