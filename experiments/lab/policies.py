@@ -30,7 +30,7 @@ CANVAS = {"toy_sort": 8, "toy_copy": 32}
 NUM_COLUMNS = {"toy_sort": 0, "toy_copy": 32}
 WARM_STEPS = {
     "toy_sort": {"autoregressive": 75, "masked": 110, "slot": 110, "flow": 180},
-    "toy_copy": {"autoregressive": 250, "masked": 350, "slot": 350, "flow": 500},
+    "toy_copy": {"autoregressive": 300, "masked": 350, "slot": 330, "flow": 500},
 }
 BATCH_SIZE = 64
 

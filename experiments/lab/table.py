@@ -1,7 +1,8 @@
 """The table of a grid of short runs: which objectives learn, which collapse, which do neither.
 
-A run *collapsed* where its greedy reward ends below half of the warm start's, *learns* where it ends above the warm
-start by MARGIN, and otherwise does neither. An instrument check on one toy, not a ranking.
+A run *learns* where its sampled reward, which is what training pays for, ends above the warm start's by MARGIN. It
+*collapses* where it ends below half of it, or where its curves are diagnosed as a collapse (`experiments.collapse`).
+Otherwise it does neither. An instrument check on one toy, not a ranking.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from dllm_rl.errors import ConfigError
 from dllm_rl.tracking import read_rows
 from dllm_rl.trainer import METRICS_FILE
+from experiments.collapse import diagnose
 from experiments.run_folder import replace_file
 
 MARGIN, COLLAPSED_SHARE = 0.03, 0.5
@@ -25,12 +27,15 @@ Fate = Literal["learns", "collapses", "does not learn"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One seed of a cell: greedy reward after training, and of its metrics the extremes and the last entropy."""
+    """One seed of a cell: rewards after training and before, of its metrics the extremes and the last entropy."""
 
     objective: str
     policy: str
     reward: float
+    greedy: float
     warm_start: float
+    warm_greedy: float
+    is_collapsed: bool
     ratio_max: float | None
     grad_norm_max: float | None
     entropy: float | None
@@ -38,7 +43,7 @@ class Run:
     @property
     def fate(self) -> Fate:
         """What became of it."""
-        if self.reward < COLLAPSED_SHARE * self.warm_start:
+        if self.is_collapsed or self.reward < COLLAPSED_SHARE * self.warm_start:
             return "collapses"
         return "learns" if self.reward >= self.warm_start + MARGIN else "does not learn"
 
@@ -48,21 +53,24 @@ def read_runs(root: Path, config: dict[str, Any]) -> list[Run]:
     path = root / "results.parquet"
     if not path.is_file():
         raise ConfigError(f"nothing in {root} is finished yet; `dllm-rl status {root}` shows what is owed")
-    greedy = [row for row in pq.read_table(path).to_pylist() if row["mode"] == "greedy"]
-    rewards: dict[tuple[str, int], list[float]] = {}
-    for row in greedy:
-        rewards.setdefault((row["cell"], row["seed"]), []).append(row["reward"])
+    rewards: dict[tuple[str, int, str], list[float]] = {}
+    for row in pq.read_table(path, columns=["cell", "seed", "mode", "reward"]).to_pylist():
+        rewards.setdefault((row["cell"], row["seed"], row["mode"]), []).append(row["reward"])
     runs = []
     for cell in config["cells"]:
         for seed in config["seeds"]:
-            if (cell["id"], seed) in rewards:
+            warm = f"warmstart:{cell['policy']}"
+            if (cell["id"], seed, "sampled") in rewards:
                 metrics = read_rows(root / cell["folder"] / f"seed{seed}" / METRICS_FILE)
                 runs.append(
                     Run(
                         objective=cell["objective"],
                         policy=cell["policy"],
-                        reward=mean(rewards[cell["id"], seed]),
-                        warm_start=mean(rewards[f"warmstart:{cell['policy']}", -1]),
+                        reward=mean(rewards[cell["id"], seed, "sampled"]),
+                        greedy=mean(rewards[cell["id"], seed, "greedy"]),
+                        warm_start=mean(rewards[warm, -1, "sampled"]),
+                        warm_greedy=mean(rewards[warm, -1, "greedy"]),
+                        is_collapsed=diagnose(metrics).is_collapsed,
                         ratio_max=_largest(metrics, "ratio/max"),
                         grad_norm_max=_largest(metrics, "grad_norm"),
                         entropy=metrics[-1].get("entropy") if metrics else None,
@@ -77,10 +85,11 @@ def _largest(metrics: Sequence[dict[str, Any]], name: str) -> float | None:
 
 
 def markdown(runs: Sequence[Run]) -> str:
-    """One row an objective; a policy's columns: greedy reward / ratio / gradient norm / entropy, and fates."""
+    """One row an objective; a policy's columns: rewards / ratio / gradient norm / entropy, and fates."""
     policies = list(dict.fromkeys(run.policy for run in runs))
     lines = [
-        "| objective | " + " | ".join(f"{policy}: reward / ratio / gradient / entropy | fate" for policy in policies)
+        "| objective | "
+        + " | ".join(f"{policy}: reward (greedy) / ratio / gradient / entropy | fate" for policy in policies)
     ]
     lines[0] += " |"
     lines.append("|---" * (1 + 2 * len(policies)) + "|")
@@ -90,11 +99,13 @@ def markdown(runs: Sequence[Run]) -> str:
             mine = [run for run in runs if (run.objective, run.policy) == (objective, policy)]
             cells += [_numbers(mine), _fates(mine)]
         lines.append(f"| {objective} | " + " | ".join(cells) + " |")
-    starts = ", ".join(f"{p} {next(run.warm_start for run in runs if run.policy == p):.2f}" for p in policies)
+    firsts = {policy: next(run for run in runs if run.policy == policy) for policy in policies}
+    starts = ", ".join(f"{name} {run.warm_start:.2f} ({run.warm_greedy:.2f})" for name, run in firsts.items())
     never = [name for name in dict.fromkeys(run.objective for run in runs) if not _ever_learns(runs, name)]
     lines += [
         "",
-        f"Greedy reward of the warm start: {starts}. Largest ratios and gradient norms are over all steps and seeds.",
+        f"Sampled (greedy) reward of the warm start: {starts}. Rewards are means over seeds, largest ratios and "
+        "gradient norms over all steps and seeds.",
     ]
     lines.append(f"Known non-learners here: {', '.join(never) if never else 'none'}.")
     return "\n".join(lines) + "\n"
@@ -106,7 +117,8 @@ def _numbers(runs: Sequence[Run]) -> str:
     ratios, norms = ([getattr(run, name) for run in runs] for name in ("ratio_max", "grad_norm_max"))
     entropies = [run.entropy for run in runs if run.entropy is not None]
     ratio, norm = (f"{max(values):.2g}" if None not in values else "-" for values in (ratios, norms))
-    return f"{mean(run.reward for run in runs):.2f} / {ratio} / {norm} / {mean(entropies):.2f}"
+    rewards = f"{mean(run.reward for run in runs):.2f} ({mean(run.greedy for run in runs):.2f})"
+    return f"{rewards} / {ratio} / {norm} / {mean(entropies):.2f}"
 
 
 def _fates(runs: Sequence[Run]) -> str:

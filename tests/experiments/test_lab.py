@@ -73,17 +73,20 @@ def test_collapse_lab_holds_every_objective_of_the_masked_family() -> None:
 
 
 def test_the_table_says_what_learned_what_fell_and_what_did_neither() -> None:
-    common = {"policy": "slow", "warm_start": 0.6, "ratio_max": 2.0, "grad_norm_max": 0.5, "entropy": 0.4}
+    common = {"policy": "slow", "warm_start": 0.6, "warm_greedy": 0.9, "greedy": 0.8, "ratio_max": 2.0}
+    common |= {"grad_norm_max": 0.5, "entropy": 0.4, "is_collapsed": False}
     runs = [
         Run(objective="good", reward=0.8, **common),
         Run(objective="good", reward=0.62, **common),
         Run(objective="bad", reward=0.2, **common),
+        Run(objective="fallen", reward=0.65, **{**common, "is_collapsed": True}),
         Run(objective="idle", reward=0.6, **common),
     ]
     text = markdown(runs)
-    assert "| good | 0.71 / 2 / 0.5 / 0.40 | learns 1/2, does not learn 1/2 |" in text
-    assert "collapses 1/1" in text
-    assert "Known non-learners here: bad, idle." in text
+    assert "| good | 0.71 (0.80) / 2 / 0.5 / 0.40 | learns 1/2, does not learn 1/2 |" in text
+    assert [run.fate for run in runs[2:]] == ["collapses", "collapses", "does not learn"]
+    assert "warm start: slow 0.60 (0.90)." in text
+    assert "Known non-learners here: bad, fallen, idle." in text
 
 
 @pytest.mark.slow
