@@ -58,7 +58,8 @@ def measure(given: argparse.Namespace, path: Path) -> dict[str, Any]:
     known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     policy, tasks = load_policy("builtin:masked"), sheet(given.tasks)
     started = time.monotonic()
-    owed = [(start, arm) for start in range(0, len(tasks), PART) for arm in ARMS if f"{arm} | {start}" not in known]
+    arms = [REFERENCE, *given.arms] if given.arms else list(ARMS)
+    owed = [(start, arm) for start in range(0, len(tasks), PART) for arm in arms if f"{arm} | {start}" not in known]
     for done, (start, arm) in enumerate(owed, 1):
         name, options = ARMS[arm]
         part = tasks.part(start, min(start + PART, len(tasks)))
@@ -125,6 +126,12 @@ def _joined(known: dict[str, Any], arm: str, other: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=1000)
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        choices=[arm for arm in ARMS if arm != REFERENCE],
+        help="beside the reference; default: all",
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/bench_samplers"))
     parser.add_argument("--report", action="store_true", help="only print the table of what is there")
     given = parser.parse_args()
