@@ -179,11 +179,24 @@ def preset_names() -> list[str]:
 
 
 def load_preset(name_or_path: str, overrides: list[str] | None = None) -> Preset:
-    """Read a preset by name or by path, apply `dotted.key=value` overrides, and validate the whole."""
+    """Read a preset by name or by path, apply `dotted.key=value` overrides, and validate the whole.
+
+    The override `quick=true` takes the preset's short variant, `<name>_quick`, instead.
+    """
+    overrides = list(overrides or [])
+    if "quick=true" in overrides:
+        overrides.remove("quick=true")
+        if f"{name_or_path}_quick" not in preset_names():
+            with_variant = [name.removesuffix("_quick") for name in preset_names() if name.endswith("_quick")]
+            raise ConfigError(
+                f"preset '{name_or_path}' has no quick variant; {', '.join(with_variant)} have one. For a short run of "
+                "it override its size, such as seeds=[0] train.steps=4 evaluation.max_tasks=12."
+            )
+        name_or_path = f"{name_or_path}_quick"
     # Components with a default stand there, so that an override of one option keeps their name.
     defaults = {key: {"name": Preset.model_fields[key].default.name} for key in ("environment", "reward")}
     data = merge(defaults, _read(name_or_path), source=f"preset '{name_or_path}'")
-    for override in overrides or []:
+    for override in overrides:
         data = apply_override(data, override)
     data = {key: value for key, value in data.items() if not key.startswith(SPARE)}
     return validate(Preset, data, source=f"preset '{name_or_path}'")
