@@ -50,9 +50,8 @@ HEAD = """# Samplers measured
 By `python -m experiments.bench.samplers`: one thread, arms in turns, processor time, medians. `right` is the share of
 plans equal to the gold plan, `NFE` the model calls a batch, `x textbook` the speed against the textbook loop; arms that
 wrote its very tokens say so. Random rows have no text worth judging.
-
-![plans equal to gold against time a plan](images/samplers_pareto.png)
 """
+PICTURE = "\n![plans equal to gold against time a plan](images/samplers_pareto.png)\n"
 
 
 def trained_arms(tasks: Sheet) -> list[Arm]:
@@ -216,9 +215,11 @@ def report(given: argparse.Namespace) -> None:
     """Table and plot of what has been measured."""
     rows = rows_of(Ledger(given.out / "samplers.json"))
     given.docs.mkdir(parents=True, exist_ok=True)
-    (given.docs / "bench_samplers.md").write_text(HEAD + table(rows))
-    plot(rows, given.docs / "images" / "samplers_pareto.png")
-    print(f"wrote {given.docs}/bench_samplers.md and images/samplers_pareto.png")
+    has_plans = any(row["section"] == "trained" for row in rows)
+    (given.docs / "bench_samplers.md").write_text(HEAD + (PICTURE if has_plans else "") + table(rows))
+    if has_plans:
+        plot(rows, given.docs / "images" / "samplers_pareto.png")
+    print(f"wrote {given.docs}/bench_samplers.md{' and images/samplers_pareto.png' if has_plans else ''}")
 
 
 def main() -> None:
