@@ -146,6 +146,28 @@ def far_off_policy(series: Series, *, limit: float = MAX_FAR_SHARE) -> Alarm | N
     return _alarm(series, "far_off_policy", "warning", message, onset=first, raised=first)
 
 
+def surge(series: Series, fall: int, within: int, *, factor: float = 2.0, least: float = 0.05) -> Alarm | None:
+    """Find far ratios that jump right before a fall: over `factor` times all that was before, within so many steps.
+
+    fall: step at which reward began to fall. An update that goes much too far ends a run in one step: what it does to
+    the ratios is seen once, in the step that does it, too briefly for a trend. least: share below which nothing counts.
+    """
+    series = series.finite()
+    early = series.values[series.steps < fall - within]
+    if not len(early):
+        return None
+    is_near = (series.steps >= fall - within) & (series.steps <= fall)
+    bad = np.flatnonzero(is_near & (series.values >= max(least, factor * early.max())))
+    if not len(bad):
+        return None
+    first = int(bad[0])
+    message = (
+        f"{series.values[first]:.0%} of the importance ratios are beyond a factor of e at step {series.steps[first]}, "
+        f"at most {early.max():.0%} in the steps before"
+    )
+    return _alarm(series, "surge", "warning", message, onset=first, raised=first)
+
+
 def faults(series: Series, window: int, *, limit: float = MAX_FAULT_SHARE) -> Alarm | None:
     """Find a share of rollouts lost to the environment over the limit, averaged over a window (or a shorter run)."""
     series = series.finite()

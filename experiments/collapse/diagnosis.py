@@ -114,7 +114,11 @@ def _alarms(rows: Sequence[Mapping[str, Any]], window: int) -> tuple[Alarm, ...]
     found.append(detectors.off_policy_at_start(series("ratio_dev_u0")))
     found.append(detectors.far_off_policy(series("ratio/far_share")))
     found.append(detectors.faults(series("fault_share"), window))
-    found += [detectors.drawdown(series(name), window) for name in ("reward", "success")]
+    falls = [detectors.drawdown(series(name), window) for name in ("reward", "success")]
+    onsets = [alarm.onset for alarm in falls if alarm is not None]
+    if onsets:
+        found.append(detectors.surge(series("ratio/far_share"), min(onsets), _resolution(window)))
+    found += falls
     found += [detectors.cusum(series(name), window) for name in ("reward", "success")]
     found.append(detectors.dead_run(series("reward"), series("frac_reward_zero_std"), window))
     found.append(detectors.saturation(series("all_good"), window))
@@ -135,7 +139,7 @@ def _classify(
     if "off_policy_at_start" in by_name:
         return "estimator_noise", by_name["off_policy_at_start"].onset
     if fall is not None:
-        return _cause(moved, by_name.get("far_off_policy"), fall.onset, window), fall.onset
+        return _cause(moved, _far(alarms), fall.onset, window), fall.onset
     if "saturation" in by_name:
         return "saturated", by_name["saturation"].onset
     if "dead_run" in by_name:
@@ -166,6 +170,12 @@ def _cause(moved: tuple[Departure, ...], far: Alarm | None, fall: int, window: i
     return "off_policy" if is_off_policy else kind
 
 
+def _far(alarms: tuple[Alarm, ...]) -> Alarm | None:
+    """Where ratios first were far from 1: beyond the limit, or in a jump right before the fall."""
+    found = [alarm for alarm in alarms if alarm.detector in ("far_off_policy", "surge")]
+    return min(found, key=lambda alarm: alarm.onset, default=None)
+
+
 def _resolution(window: int) -> int:
     """Steps within which departures cannot be told apart: they are dated by a mean over as many."""
     return max(3, window // 2)
@@ -186,13 +196,15 @@ def _first_signal(kind: Kind, alarms: tuple[Alarm, ...], moved: tuple[Departure,
         return None
     # KL leaves its starting value of 0 in every run that learns.
     first = next((item for item in moved if item.signal != "kl"), None)
-    if first is not None:
-        close = [item for item in moved if item.step <= first.step + _resolution(window)]
-        first = next((item for item in close if item.signal in _EVIDENCE.get(kind, ())), first)
-    far = next((alarm for alarm in alarms if alarm.detector == "far_off_policy"), None)
-    if kind == "off_policy" and far is not None and (first is None or far.onset <= first.step):
+    far = _far(alarms) if kind == "off_policy" else None
+    if first is None:
+        return None if far is None else far.signal
+    close = [item for item in moved if item.step <= first.step + _resolution(window)]
+    evidence = next((item for item in close if item.signal in _EVIDENCE.get(kind, ())), None)
+    until = first.step + _resolution(window) if evidence is None else evidence.step
+    if far is not None and far.onset <= until:
         return far.signal
-    return None if first is None else first.signal
+    return (evidence or first).signal
 
 
 def _checks(rows: Sequence[Mapping[str, Any]], alarms: tuple[Alarm, ...], kind: Kind, window: int) -> tuple[Check, ...]:
@@ -205,6 +217,7 @@ def _checks(rows: Sequence[Mapping[str, Any]], alarms: tuple[Alarm, ...], kind: 
         "non_finite": ("values that are not finite", _FINITE_SIGNALS, False),
         "off_policy_at_start": ("ratio other than 1 before an update", ("ratio_dev_u0",), False),
         "far_off_policy": ("steps that end far off policy", ("ratio/far_share",), False),
+        "surge": ("a jump of the ratios right before a fall", ("ratio/far_share",), False),
         "faults": ("rollouts lost to the environment", ("fault_share",), False),
     }
     known = set().union(*(row.keys() for row in rows)) if rows else set()

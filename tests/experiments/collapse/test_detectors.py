@@ -97,3 +97,26 @@ def test_noise_is_that_of_the_steps_not_of_the_trend():
     trend[200:] -= 3
     assert noise_of(trend) == pytest.approx(0.1, rel=0.2)
     assert noise_of(np.ones(2)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("values", "fall", "wanted"),
+    [
+        ([0.01, 0.02, 0.01, 0.03, 0.02, 0.02, 0.01, 0.02, 0.09, 0.02], 9, 8),
+        ([0.01, 0.02, 0.01, 0.03, 0.02, 0.02, 0.01, 0.02, 0.04, 0.02], 9, None),
+        ([0.01, 0.02, 0.08, 0.03, 0.02, 0.02, 0.01, 0.02, 0.09, 0.02], 9, None),
+        ([0.01, 0.02, 0.01, 0.03, 0.02, 0.02, 0.01, 0.02, 0.01, 0.02, 0.2], 9, None),
+        ([0.2, 0.2, 0.2], 2, None),
+        ([], 5, None),
+    ],
+    ids=["jump", "too little", "as large before", "after the fall", "nothing before", "empty"],
+)
+def test_a_surge_is_a_jump_right_before_the_fall_beyond_all_before(values, fall, wanted):
+    alarm = detectors.surge(series(values, "ratio/far_share"), fall, 3)
+    assert (None if alarm is None else alarm.onset) == wanted
+
+
+def test_noise_before_a_fall_is_seldom_a_surge():
+    draw = np.random.default_rng(3)
+    shares = [draw.gamma(4, 0.01, 40) for _ in range(400)]
+    assert np.mean([detectors.surge(series(item, "ratio/far_share"), 24, 3) is not None for item in shares]) <= 0.03

@@ -16,7 +16,7 @@ from tests.experiments.collapse.text_lab import TextEnvironment, pays_for_length
 
 OFF_POLICY = {"ratio_spread", "ratio/far_share", "clip_ratio/region_mean", "ess", "grad_norm"}
 HEALTHY: dict[str, Any] = {"inner_steps": 2, "steps": 30}
-SITE_BREAKS = 15
+BREAKS = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +29,16 @@ class Broken:
 
 
 BROKEN = {
-    # The rate rises to a hundred times the healthy one: Adam moves every weight by it, whatever the gradient clip.
+    # A healthy run is continued at a hundred times its rate: Adam moves every weight by it, whatever the gradient clip.
     "learning rate": Broken(
         kind="off_policy",
         first=OFF_POLICY,
-        settings={"learning_rate": 0.02, "warmup_steps": 40, "inner_steps": 4, "steps": 32},
+        settings={"steps": 32, "then": (BREAKS, {"learning_rate": 0.02, "inner_steps": 4})},
     ),
     "inner updates without KL": Broken(
         kind="off_policy",
         first=OFF_POLICY,
-        settings={"learning_rate": 8e-3, "warmup_steps": 40, "inner_steps": 12, "steps": 32},
+        settings={"steps": 32, "then": (BREAKS, {"learning_rate": 8e-3, "inner_steps": 12})},
     ),
     # No ramp: the first update breaks everything, and there is never a healthy step to compare with.
     "learning rate from the start": Broken(
@@ -57,7 +57,7 @@ BROKEN = {
     "broken site": Broken(
         kind="environment",
         first={"fault_share"},
-        settings={"environment": lambda: TextEnvironment(lambda batch, row: batch >= SITE_BREAKS and row % 2 == 0)},
+        settings={"environment": lambda: TextEnvironment(lambda batch, row: batch >= BREAKS and row % 2 == 0)},
     ),
 }
 

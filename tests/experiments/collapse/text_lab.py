@@ -157,19 +157,22 @@ def train(
     options: dict[str, Any] | None = None,
     environment: TextEnvironment | None = None,
     reward: Callable[[Outcome], RewardRecord] = honest,
+    then: tuple[int, dict[str, Any]] | None = None,
     **settings: Any,
 ) -> list[dict[str, Any]]:
-    """Train, and return the rows of metrics."""
+    """Train, and return the rows of metrics. then: other settings with which the run is continued from a step on."""
     # Healthy unless told otherwise; three prompts of eight plans a step.
     config = {"steps": 40, "prompts_per_step": 3, "group_size": 8, "learning_rate": 2e-4, "checkpoint_every": 1000}
-    Trainer(
-        policy=warm_policy(family),
-        sampler=registry.get("sampler", DEFAULT_SAMPLERS[family])(),
-        objective=build_objective(objective, {"advantage": "centred", "beta": 0.0} | (options or {})),
-        environment=environment or TextEnvironment(),
-        reward=reward,
-        tasks=TASKS,
-        config=TrainConfig(**(config | settings)),
-        run_dir=folder,
-    ).train()
+    parts = [(None, {})] if then is None else [(then[0], {}), (None, then[1])]
+    for until, changed in parts:
+        Trainer(
+            policy=warm_policy(family),
+            sampler=registry.get("sampler", DEFAULT_SAMPLERS[family])(),
+            objective=build_objective(objective, {"advantage": "centred", "beta": 0.0} | (options or {})),
+            environment=environment or TextEnvironment(),
+            reward=reward,
+            tasks=TASKS,
+            config=TrainConfig(**(config | settings | changed)),
+            run_dir=folder,
+        ).train(until=until)
     return read_rows(folder / "metrics.jsonl")
