@@ -27,8 +27,10 @@ NUM_SLOTS = 8
 ACTION_SECONDS = 2.0
 RECYCLE_ARENA_AFTER = 800
 HOST_PATH = "/__dllm_arena"
+# Frames are laid out and take clicks like any, but nobody looks at them, and what is transparent is not painted.
 _HOST_PAGE = """<!doctype html><title>Arena</title><style>body { margin: 0 }
-iframe { position: absolute; left: 0; top: 0; width: 100vw; height: 100vh; border: 0; background: #fff }</style>"""
+iframe { position: absolute; left: 0; top: 0; width: 100vw; height: 100vh; border: 0; opacity: 0 }</style>"""
+_CLOSE = f"async (slot) => {{ window.__arena.close(slot); return await ({IS_UNTOUCHED})(); }}"
 
 
 class Arena:
@@ -160,8 +162,7 @@ class ArenaTab(Tab):
         """Drop the frame. Raises EnvironmentFaultError where anybody has stored anything in the arena meanwhile."""
         with attribute("reset"):
             async with asyncio.timeout(self.pace.seconds(2.0)):
-                await self.page.evaluate("slot => window.__arena.close(slot)", self.slot)
-                is_untouched = await self.page.evaluate(IS_UNTOUCHED)
+                is_untouched = await self.page.evaluate(_CLOSE, self.slot)
         if not is_untouched or self.arena.is_spoilt:
             raise EnvironmentFaultError("reset: a site that stores something shares it in an arena; it needs a tab")
         self.arena.give_back(self.slot)

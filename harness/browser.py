@@ -41,7 +41,7 @@ class _Running:
 class BrowserPool:
     """Tabs for rollouts. All coroutines belong to one event loop.
 
-    isolation "context": a new context for every rollout, whose requests are intercepted. "page": a tab is used again
+    isolation "context": a new context for every rollout, whose requests can be intercepted. "page": a tab is used again
     after cookies, storage and history were cleared, which is verified at the next load; it is recycled after 200
     rollouts, since its process grows. "origin": the same, under a host name of its own for every rollout. "arena": see
     `harness.arena`. arguments: further launch arguments of Chromium. is_headful: in a window.
@@ -79,8 +79,12 @@ class BrowserPool:
         return tuple(running.pid for running in self._all)
 
     @asynccontextmanager
-    async def tab(self, isolation: Isolation, *, is_fresh: bool = False) -> AsyncIterator[Tab]:
-        """Lend a tab for one rollout. is_fresh: never one that was used before. What fails inside closes the tab."""
+    async def tab(self, isolation: Isolation, *, is_fresh: bool = False, is_guarded: bool = True) -> AsyncIterator[Tab]:
+        """Lend a tab for one rollout. What fails inside closes the tab.
+
+        is_fresh: never one that was used before. is_guarded: in the isolation "context", whether its requests are
+        intercepted too, which costs a fifth of the CPU time and finds nothing that the launch arguments let out.
+        """
         with attribute("browser"):
             running = await self._running()
             running.num_active += 1
@@ -88,7 +92,7 @@ class BrowserPool:
         is_kept = False
         try:
             with attribute("browser"):
-                tab = await self._take(running, isolation, is_fresh)
+                tab = await self._take(running, isolation, is_fresh, is_guarded)
             yield tab
             is_kept = await self._give_back(running, tab, isolation)
         finally:
@@ -105,14 +109,14 @@ class BrowserPool:
             self._current.is_retired = True
             self._current = None
 
-    async def _take(self, running: _Running, isolation: Isolation, is_fresh: bool) -> Tab:
+    async def _take(self, running: _Running, isolation: Isolation, is_fresh: bool, is_guarded: bool) -> Tab:
         running.num_rollouts += 1
         if running.num_rollouts >= RECYCLE_BROWSER_AFTER and running is self._current:
             self.retire()
         if isolation == "arena":
             return await self._take_frame(running)
         idle = running.idle.get(isolation, [])
-        tab = idle.pop() if idle and not is_fresh else await self._open(running, isolation)
+        tab = idle.pop() if idle and not is_fresh else await self._open(running, isolation, is_guarded)
         tab.num_rollouts += 1
         return tab
 
@@ -120,13 +124,15 @@ class BrowserPool:
         async with running.opening:
             arena = next((item for item in running.arenas if item.can_take), None)
             if arena is None:
-                arena = Arena(await self._open(running, "arena"))
+                arena = Arena(await self._open(running, "arena", False))
                 running.arenas.append(arena)
             return arena.take()
 
-    async def _open(self, running: _Running, isolation: Isolation) -> Tab:
+    async def _open(self, running: _Running, isolation: Isolation, is_guarded: bool) -> Tab:
         kind = OriginTab if isolation == "origin" else Tab
-        opening = kind.open(running.browser, self.pace, is_guarded=isolation == "context")
+        is_guarded = is_guarded and isolation == "context"
+        is_used_again = isolation in running.idle
+        opening = kind.open(running.browser, self.pace, is_guarded=is_guarded, is_used_again=is_used_again)
         return await asyncio.wait_for(opening, self.pace.seconds(10))
 
     async def _give_back(self, running: _Running, tab: Tab, isolation: Isolation) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from dllm_rl.errors import HarnessError
 from dllm_rl.plan import Plan, parse_plan
@@ -65,7 +65,7 @@ class FormEnvironment:
         self.audit = Audit(every=self.settings.audit_every)
         self._kept = OutcomeCache(self.audit) if self.settings.caches_outcomes else None
         self._ids = itertools.count(1)
-        self._places = asyncio.Semaphore(self.settings.concurrency)
+        self._places = {mode: asyncio.Semaphore(self.settings.num_places(mode)) for mode in get_args(Isolation)}
         self._active: set[asyncio.Task[Any]] = set()
         self._is_open = False
 
@@ -133,14 +133,14 @@ class FormEnvironment:
         if task.site in self.quarantine.reasons:
             return outcomes.lost(task, page, self.quarantine.reasons[task.site], num_attempts=0)
         reason = ""
-        async with self._place():
+        wanted = isolation or self.settings.isolation
+        async with self._place(wanted):
             for attempt in range(NUM_ATTEMPTS):
                 if attempt == NUM_ATTEMPTS - 1:
                     self.pool.retire()
                 try:
-                    mode = isolation or self.settings.isolation
                     # What an arena loses may be its neighbour's doing, so it is run again in a tab of its own.
-                    mode = "page" if mode == "arena" and attempt else mode
+                    mode = "page" if wanted == "arena" and attempt else wanted
                     # A trace is one context's, so a recorded rollout has one of its own.
                     mode = "context" if self.recorder else mode
                     result = await self._attempt(task, page, parsed, chosen, mode, is_fresh=attempt > 0)
@@ -188,9 +188,9 @@ class FormEnvironment:
         return [task for task in tasks if task.id not in self.quarantined]
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
+    async def _place(self, isolation: Isolation) -> AsyncIterator[None]:
         """One of the places for work in the browser; who holds one is cancelled by `close`."""
-        async with self._places:
+        async with self._places[isolation]:
             current = asyncio.current_task()
             assert current is not None
             self._active.add(current)
@@ -211,7 +211,9 @@ class FormEnvironment:
         files = offered_files(make_site(task.site))
         try:
             async with asyncio.timeout(self.pool.pace.seconds(ROLLOUT_SECONDS)):
-                async with self.pool.tab(isolation, is_fresh=is_fresh) as tab:
+                # Final evaluation is the trusted executor's; training has the launch arguments alone to keep it in.
+                is_guarded = executor.name == "trusted"
+                async with self.pool.tab(isolation, is_fresh=is_fresh, is_guarded=is_guarded) as tab:
                     if self.recorder:
                         await self.recorder.start(tab)
                     started = time.perf_counter()
@@ -254,7 +256,7 @@ class FormEnvironment:
 
         site = make_site(site_key)
         answers, files, reason = scout_answers(site), offered_files(site), ""
-        async with self._place():
+        async with self._place("page"):
             for attempt in range(NUM_ATTEMPTS):
                 try:
                     async with self.pool.tab("page", is_fresh=attempt > 0) as tab:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from harness.executor import ExecutorName
 
 WORLDS = ("basic", "rich")
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120, "test_layout": 60}
+# Where rollouts a second stop growing (`experiments.bench.harness --concurrency 1 2 3 4 6 8 12`).
+PLACES_A_CORE: dict[Isolation, int] = {"context": 2, "origin": 2, "page": 2, "arena": 4}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +24,8 @@ class FormSettings:
     """Settings of the form environment.
 
     counts: tasks a split. size, dials, seed, kinds, sites_per_kind: as `harness.sites.make_tasks` takes them.
-    isolation, executor: what `run` uses where a call does not say otherwise. concurrency: rollouts at a time.
+    isolation, executor: what `run` uses where a call does not say otherwise. concurrency: rollouts at a time;
+    None for what was measured to be best, by isolation mode and cores (`PLACES_A_CORE`).
     shares_identical: equal (task, plan) pairs of one call are run once. caches_outcomes: so are those of all calls.
     audit_every: one in so many of the outcomes that were not run for this reason is run after all, and must be equal.
     world: "basic", or "rich" for further kinds, richer controls and what stands in the way; it has no `size`, but
@@ -39,7 +43,7 @@ class FormSettings:
     sites_per_kind: int | None = None
     isolation: Isolation = "page"
     executor: ExecutorName = "fast"
-    concurrency: int = 3
+    concurrency: int | None = None
     shares_identical: bool = True
     caches_outcomes: bool = False
     audit_every: int = 100
@@ -54,6 +58,10 @@ class FormSettings:
             raise unknown_name("split", split, SPLITS)
         return {**DEFAULT_COUNTS, **self.counts}[split]
 
+    def num_places(self, isolation: Isolation) -> int:
+        """Rollouts at a time in this isolation mode."""
+        return self.concurrency or PLACES_A_CORE[isolation] * (os.cpu_count() or 1)
+
     def __post_init__(self) -> None:
         for split in self.counts:
             self.count(split)
@@ -63,7 +71,7 @@ class FormSettings:
             raise unknown_name("isolation", self.isolation, get_args(Isolation))
         if self.executor not in get_args(ExecutorName):
             raise unknown_name("executor", self.executor, get_args(ExecutorName))
-        if self.concurrency < 1:
+        if self.concurrency is not None and self.concurrency < 1:
             raise ConfigError(f"concurrency is {self.concurrency}; expected at least 1.")
         if self.audit_every < 1:
             raise ConfigError(f"audit_every is {self.audit_every}; expected at least 1.")

@@ -58,10 +58,13 @@ class Tab:
         page.on("dialog", self._answer_dialog)
 
     @classmethod
-    async def open(cls, browser: Any, pace: Pace, *, is_guarded: bool = False) -> Tab:
-        """Open a fresh context with one page. is_guarded: requests are intercepted, and foreign ones refused."""
+    async def open(cls, browser: Any, pace: Pace, *, is_guarded: bool = False, is_used_again: bool = True) -> Tab:
+        """Open a fresh context with one page. is_guarded: requests are intercepted, and foreign ones refused.
+
+        is_used_again: for several rollouts, so that what one leaves behind must be found at the next load.
+        """
         context = await browser.new_context(**CONTEXT_OPTIONS)
-        await context.add_init_script(init_script())
+        await context.add_init_script(init_script(is_used_again=is_used_again))
         tab = cls(context, await context.new_page(), pace)
         context.on("page", tab._close_popup)
         if is_guarded:

@@ -15,6 +15,7 @@ import signal
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -34,6 +35,7 @@ from harness.sites import gold_plan
 TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 Pairs = Sequence[tuple[Task, str]]
+Work = Callable[[FormEnvironment, Pairs], Awaitable[list[float]]]
 
 
 @dataclass(slots=True)
@@ -117,7 +119,7 @@ async def _act(page: BrowserPage, action: Action, control: Control) -> None:
         await page.get_by_role("button", name=control.name, exact=True).click()
 
 
-def ours(isolation: Isolation, executor: ExecutorName) -> Callable[[FormEnvironment, Pairs], Awaitable[list[float]]]:
+def ours(isolation: Isolation, executor: ExecutorName) -> Work:
     async def work(environment: FormEnvironment, pairs: Pairs) -> list[float]:
         outcomes = await environment.run_many(pairs, isolation=isolation, executor=executor)
         assert all(success(outcome).value == 1.0 for outcome in outcomes)
@@ -141,24 +143,33 @@ async def recovery_ms(environment: FormEnvironment, pair: tuple[Task, str]) -> f
             continue
 
 
-async def main(num_tasks: int, num_rounds: int, concurrency: int, names: list[str]) -> None:
-    kinds = ("contact", "newsletter", "event", "support", "course")
-    settings = FormSettings(
-        counts={"test": num_tasks}, kinds=kinds, size="full", concurrency=concurrency, shares_identical=False
-    )
-    variants = {"plain": plain}
+def make_variants(names: Sequence[str], at_a_time: Sequence[int | None]) -> dict[str, tuple[int | None, Work]]:
+    """By name: rollouts at a time, None for the mode's own number, and what is done with the pairs."""
+    variants: dict[str, tuple[int | None, Work]] = {"plain": (None, plain)}
     for executor in get_args(ExecutorName):
-        variants |= {f"{mode} {executor}": ours(mode, executor) for mode in get_args(Isolation)}
-    variants = {name: work for name, work in variants.items() if not names or name in names}
+        for mode in get_args(Isolation):
+            for number in at_a_time:
+                name = f"{mode} {executor}" + (f" @{number}" if number else "")
+                variants[name] = (number, ours(mode, executor))
+    return {name: item for name, item in variants.items() if not names or name.split(" @")[0] in names}
+
+
+async def main(num_tasks: int, num_rounds: int, at_a_time: list[int | None], names: list[str]) -> None:
+    variants = make_variants(names, at_a_time)
     measured = {name: Measured() for name in variants}
-    async with FormEnvironment(settings) as environment:
+    async with AsyncExitStack() as stack:
+        environments = {
+            number: await stack.enter_async_context(FormEnvironment(form_settings(num_tasks, number)))
+            for number in dict.fromkeys(number for number, _ in variants.values())
+        }
+        environment = next(iter(environments.values()))
         tasks = environment.tasks("test")
         pages = await environment.observe_many(tasks)
         pairs = [(task, gold_plan(task, page)) for task, page in zip(tasks, pages, strict=True)]
         for _ in range(num_rounds):
-            for name, work in variants.items():
+            for name, (number, work) in variants.items():
                 cpu, started = cpu_ms(), time.perf_counter()
-                latencies = await work(environment, pairs)
+                latencies = await work(environments[number], pairs)
                 measured[name].seconds.append(time.perf_counter() - started)
                 measured[name].cpu_ms.append(cpu_ms() - cpu)
                 measured[name].latencies += latencies
@@ -171,6 +182,14 @@ async def main(num_tasks: int, num_rounds: int, concurrency: int, names: list[st
         "recovery_ms": round(statistics.median(recovered)), "memory_of_8_slots_mb": round(memory), "variants": rows,
     }  # fmt: skip
     print(json.dumps(report, indent=2))
+
+
+def form_settings(num_tasks: int, concurrency: int | None) -> FormSettings:
+    """Full forms of five kinds, every plan run."""
+    kinds = ("contact", "newsletter", "event", "support", "course")
+    return FormSettings(
+        counts={"test": num_tasks}, kinds=kinds, size="full", concurrency=concurrency, shares_identical=False
+    )
 
 
 async def slots_memory(num_slots: int) -> float:
@@ -196,9 +215,11 @@ async def slots_memory(num_slots: int) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", type=int, default=40)
+    parser.add_argument("--tasks", type=int, default=80)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--concurrency", type=int, default=4)
+    parser.add_argument(
+        "--concurrency", type=int, nargs="+", default=[None], help="rollouts at a time; default each mode's own"
+    )
     parser.add_argument("variants", nargs="*", help="such as 'arena fast' plain; default all")
     given = parser.parse_args()
     asyncio.run(main(given.tasks, given.rounds, given.concurrency, given.variants))

@@ -29,13 +29,16 @@ IS_UNTOUCHED = f"""async () => {{
 
 
 @cache
-def init_script() -> str:
-    """The whole script; it leaves one name behind, `__dllm`, and captures the native setters before a page can."""
+def init_script(*, is_used_again: bool = True) -> str:
+    """The whole script; it leaves one name behind, `__dllm`, and captures the native setters before a page can.
+
+    is_used_again: whether the tab serves several rollouts, so that each document looks for what was left behind.
+    """
     folder = files(__name__)
     determinism = (folder / "determinism.js").read_text()
     frame = (folder / "frame.js").read_text()
     stored = (folder / "stored.js").read_text()
     body = "\n".join((folder / part).read_text() for part in _PARTS)
     exported = f"Object.defineProperty(window, '__dllm', {{ value: {{ {_EXPORTS} }} }});"
-    constants = f"const FIRST_HISTORY_LENGTH = {FIRST_HISTORY_LENGTH};"
+    constants = f"const FIRST_HISTORY_LENGTH = {FIRST_HISTORY_LENGTH}, IS_USED_AGAIN = {str(is_used_again).lower()};"
     return f"(() => {{\n{determinism}\n}})();\n(() => {{\n{constants}\n{frame}\n{stored}\n{body}\n{exported}\n}})();"
