@@ -241,7 +241,8 @@ def test_a_thousand_injected_faults_are_never_the_agents(
         def kill(index: int, outcome: Outcome) -> None:
             if index % 40 == 39:
                 for pid in environment.pool.pids:
-                    os.kill(pid, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
 
         # Agent faults beside them: a plan that leaves out its first line.
         spoilt = [(task, plan.split("\n", 1)[-1] + "\nclick p9.e9") for task, plan in pairs]

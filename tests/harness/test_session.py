@@ -87,6 +87,12 @@ def test_tasks_need_no_browser(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(EnvironmentSession(FormSettings(counts={"val": 7})).tasks("val")) == 7
 
 
+def test_concurrency_follows_cores_and_isolation_unless_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    assert FormSettings().num_places("arena") == 12 == 2 * FormSettings().num_places("page")
+    assert {FormSettings(concurrency=5).num_places(mode) for mode in ("arena", "context")} == {5}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
