@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from dllm_rl.errors import ConfigError
 from dllm_rl.tasks import Outcome
 from harness.adapters.formfactory import Catalogue, Checkout, FormFactoryEnvironment
 from harness.adapters.formfactory.environment import sample
@@ -46,6 +47,11 @@ def check(
 async def _run(environment: FormFactoryEnvironment, max_records: int | None) -> tuple[Catalogue, list[Outcome]]:
     async with environment:
         catalogue = await environment.catalogue()
+        if not (catalogue.tasks or catalogue.unsolvable):
+            raise ConfigError(
+                f"{environment.checkout.folder}: no form that the first page links to has a file of gold records. "
+                "Give the folder that holds both, the application and its data."
+            )
         chosen = sample(catalogue.tasks, max_records)
         return catalogue, [
             await environment.run(task, oracle_plan(task, await environment.observe(task))) for task in chosen

@@ -148,7 +148,12 @@ def checked_splits(splits: list[str]) -> list[str]:
 def usual_sampler(text: str | None, family: str, levels: dict[str, PolicyLevel]) -> Component:
     """The sampler that the text names, or for None that of the family in these levels or in the preset `block`."""
     if text is not None:
-        return validate(Component, yaml.safe_load(text), source="--sampler")
+        try:
+            return validate(Component, yaml.safe_load(text), source="--sampler")
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"--sampler {text}: not YAML. Write {{name: threshold, options: {{threshold: 0.9}}}}."
+            ) from error
     for level in (*levels.values(), *load_preset("block").policies.values()):
         if level.family == family:
             return level.sampler

@@ -77,14 +77,14 @@ def compare(recorded: Recorded, outcome: Outcome) -> dict[str, tuple[Any, Any]]:
 
 def find_rollout(run: Path, rollout: str) -> Recorded:
     """Read the record of one rollout. Raises ConfigError where there is none."""
-    standard = {"environment": Component(name="forms"), "reward": Component(name="shaped")}
-    if run.suffix == ".parquet":
-        return Recorded(row=_table_row(run, rollout), executor="trusted", **standard)
-    if run.suffix == ".jsonl":
-        return Recorded(row=_line(run, rollout), executor="fast", **standard)
+    if run.suffix in (".parquet", ".jsonl"):
+        settings = _settings(_config_above(run))
+        if run.suffix == ".parquet":
+            return Recorded(row=_table_row(run, rollout), executor="trusted", **settings)
+        return Recorded(row=_line(run, rollout), executor=_training_executor(settings), **settings)
     root = run_folder(run)
     config = json.loads((root / "config.json").read_text(encoding="utf-8"))
-    settings = {name: Component(**config["settings"][name]) for name in ("environment", "reward")}
+    settings = _settings(config)
     if rollout.isdecimal():
         row = _table_row(root / "results.parquet", rollout)
         return Recorded(row=row, executor=config["evaluation"]["executor"], **settings)
@@ -96,16 +96,38 @@ def find_rollout(run: Path, rollout: str) -> Recorded:
             f"'{rollout}' names no rollout. Give a row number, or CELL/seedK/STEP.ROW with CELL one of "
             f"{', '.join(folders)}"
         )
-    executor = settings["environment"].options.get("executor", "fast")
-    return Recorded(row=_line(root / folders[cell] / seed / "rollouts.jsonl", number), executor=executor, **settings)
+    row = _line(root / folders[cell] / seed / "rollouts.jsonl", number)
+    return Recorded(row=row, executor=_training_executor(settings), **settings)
+
+
+def _config_above(path: Path) -> dict[str, Any]:
+    """What was resolved for the run that a file lies in; nothing for a file that lies elsewhere."""
+    found = next(
+        (folder / "config.json" for folder in path.resolve().parents if (folder / "config.json").is_file()), None
+    )
+    return json.loads(found.read_text(encoding="utf-8")) if found else {}
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Component]:
+    """Environment and reward of a run; the defaults where nothing says otherwise."""
+    standard = {"environment": {"name": "forms"}, "reward": {"name": "shaped"}}
+    return {name: Component(**config.get("settings", {}).get(name, standard[name])) for name in standard}
+
+
+def _training_executor(settings: dict[str, Component]) -> str:
+    return settings["environment"].options.get("executor", "fast")
 
 
 def _table_row(path: Path, number: str) -> dict[str, Any]:
     import pyarrow.parquet as pq
+    from pyarrow import ArrowInvalid
 
     if not path.is_file():
         raise ConfigError(f"there is no {path}: nothing is finished yet, or the path is wrong")
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (ArrowInvalid, OSError) as error:
+        raise ConfigError(f"{path} cannot be read as a table of results: {error}") from error
     if not number.isdecimal() or int(number) >= table.num_rows:
         raise ConfigError(f"'{number}' is no row of {path}: expected 0 to {table.num_rows - 1}")
     return table.slice(int(number), 1).to_pylist()[0]
@@ -114,9 +136,12 @@ def _table_row(path: Path, number: str) -> dict[str, Any]:
 def _line(path: Path, number: str) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"there is no {path}")
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
-        if f"{row['step']}.{row['row']}" == number:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # The last line of a run that was killed may be torn.
+        if f"{row.get('step')}.{row.get('row')}" == number and "plan" in row:
             return row
     raise ConfigError(f"'{number}' is no rollout of {path}: expected STEP.ROW, such as 0.3")
 
@@ -124,7 +149,7 @@ def _line(path: Path, number: str) -> dict[str, Any]:
 async def _run(recorded: Recorded, out: Path, *, is_shown: bool) -> tuple[Task, Outcome, list[Path]]:
     environment = FormEnvironment(form_settings(recorded.environment))
     environment.pool = BrowserPool(is_headful=is_shown)
-    environment.recorder = Recorder(folder=out, keep=1, keeps_all=True)
+    environment.recorder = Recorder(folder=out, keeps_all=True)
     task_id = recorded.row["task_id"]
     task = next((task for task in environment.tasks(task_id.split("/")[0]) if task.id == task_id), None)
     if task is None:

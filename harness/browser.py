@@ -33,6 +33,7 @@ class _Running:
     idle: dict[Isolation, list[Tab]] = field(default_factory=lambda: {"page": [], "origin": []})
     arenas: list[Arena] = field(default_factory=list)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    generation: int = 0
     num_active: int = 0
     num_rollouts: int = 0
     is_retired: bool = False
@@ -58,6 +59,7 @@ class BrowserPool:
         self._current: _Running | None = None
         self._all: list[_Running] = []
         self._lock = asyncio.Lock()
+        self._num_launched = 0
 
     async def open(self) -> None:
         """Launch the browser. Raises BrowserMissingError where there is none."""
@@ -95,6 +97,9 @@ class BrowserPool:
                 tab = await self._take(running, isolation, is_fresh, is_guarded)
             yield tab
             is_kept = await self._give_back(running, tab, isolation)
+        except EnvironmentFaultError as fault:
+            fault.generation = running.generation
+            raise
         finally:
             running.num_active -= 1
             if tab and not is_kept:
@@ -103,9 +108,12 @@ class BrowserPool:
             if running.is_retired and not running.num_active:
                 await self._end(running)
 
-    def retire(self) -> None:
-        """Let the next rollout have a new browser; the present one ends with the last rollout in it."""
-        if self._current:
+    def retire(self, generation: int | None = None) -> None:
+        """Let the next rollout have a new browser; the present one ends with the last rollout in it.
+
+        generation: of the browser that is meant, as its faults name it; one that was launched since then stays.
+        """
+        if self._current and generation in (None, self._current.generation):
             self._current.is_retired = True
             self._current = None
 
@@ -169,7 +177,8 @@ class BrowserPool:
                 browser = await asyncio.wait_for(
                     chromium.launch(self._playwright, self.arguments, is_headful=self.is_headful), self.pace.seconds(30)
                 )
-                running = _Running(browser=browser, pid=await _browser_pid(browser))
+                self._num_launched += 1
+                running = _Running(browser=browser, pid=await _browser_pid(browser), generation=self._num_launched)
                 self._all.append(running)
                 return running
             except Exception as error:

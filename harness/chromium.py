@@ -27,6 +27,8 @@ _MAC_PATHS = (
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
 WATCHABLE_MS = 200
+# What a launch says where the program can never start here, so that another attempt would not help.
+_CANNOT_START = ("Executable doesn't exist", "shared libraries", "No usable sandbox", "Running as root without")
 _ARGUMENTS = (
     "--disable-gpu",
     "--disable-quic",
@@ -72,17 +74,18 @@ async def launch(playwright: Playwright, extra: Sequence[str] = (), *, is_headfu
         return await playwright.chromium.launch(
             executable_path=full_chromium(), args=given, headless=False, slow_mo=WATCHABLE_MS
         )
-    if not os.environ.get(ENV_OVERRIDE) and _has_own(playwright):
-        return await playwright.chromium.launch(args=given)
-    path = system_chromium()
-    if path is None:
+    has_own = not os.environ.get(ENV_OVERRIDE) and _has_own(playwright)
+    path = None if has_own else system_chromium()
+    if path is None and not has_own:
         raise BrowserMissingError(_how_to_install())
     try:
         return await playwright.chromium.launch(executable_path=path, args=given)
     except PlaywrightError as error:
-        if "Executable doesn't exist" in str(error) or "shared libraries" in str(error):
-            raise BrowserMissingError(f"Chromium at {path} does not start: {error}. {_how_to_install()}") from error
-        raise
+        reason = next((text for text in _CANNOT_START if text in str(error)), None)
+        if reason is None:
+            raise
+        where = f"Chromium at {path}" if path else "Playwright's Chromium"
+        raise BrowserMissingError(f"{where} does not start ({reason}). {_how_to_install()}") from error
 
 
 def full_chromium() -> str | None:

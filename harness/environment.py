@@ -132,12 +132,12 @@ class FormEnvironment:
         chosen = EXECUTORS[executor or self.settings.executor]
         if task.site in self.quarantine.reasons:
             return outcomes.lost(task, page, self.quarantine.reasons[task.site], num_attempts=0)
-        reason = ""
+        reason, generation = "", None
         wanted = isolation or self.settings.isolation
         async with self._place(wanted):
             for attempt in range(NUM_ATTEMPTS):
                 if attempt == NUM_ATTEMPTS - 1:
-                    self.pool.retire()
+                    self.pool.retire(generation)
                 try:
                     # What an arena loses may be its neighbour's doing, so it is run again in a tab of its own.
                     mode = "page" if wanted == "arena" and attempt else wanted
@@ -147,7 +147,7 @@ class FormEnvironment:
                     self.quarantine.served(task.site)
                     return replace(result, num_attempts=attempt + 1)
                 except EnvironmentFaultError as fault:
-                    reason = str(fault)
+                    reason, generation = str(fault), fault.generation
         self.quarantine.lost(task.site, reason)
         return outcomes.lost(task, page, reason, NUM_ATTEMPTS)
 
@@ -178,12 +178,17 @@ class FormEnvironment:
         return Key(site_version=sites_digest(), task=task, plan=parse_plan(plan), executor=name)
 
     async def self_check(self, tasks: Sequence[Task]) -> list[Task]:
-        """Run the gold plan of each task; those that do not succeed are quarantined, the others returned."""
+        """Run the gold plan of each task; those that do not succeed are quarantined, the others returned.
+
+        A gold plan that the environment lost in every attempt proves nothing, so its task is left out too.
+        """
         pages = await self.observe_many(tasks)
         pairs = [(task, gold_plan(task, page)) for task, page in zip(tasks, pages, strict=True)]
         results = await self.run_many(pairs)
         for task, result in zip(tasks, results, strict=True):
-            if result.is_valid and success(result).value != 1.0:
+            if not result.is_valid:
+                self.quarantined[task.id] = f"its gold plan could not be run: {result.fault_reason}"
+            elif success(result).value != 1.0:
                 self.quarantined[task.id] = result.fault_reason or "its gold plan does not score 1"
         return [task for task in tasks if task.id not in self.quarantined]
 

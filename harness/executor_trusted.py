@@ -22,7 +22,7 @@ _tokens = itertools.count(1)
 
 
 class TrustedExecutor:
-    """Takes nearly twice the CPU time of `FastExecutor` on a form of seven fields; its events are trusted by every page."""
+    """Nearly twice the CPU time of `FastExecutor` on a form of seven fields; its events are trusted by every page."""
 
     name: ExecutorName = "trusted"
 

@@ -43,7 +43,12 @@ ENVIRONMENT_MESSAGES = (
 
 
 class EnvironmentFaultError(Exception):
-    """The rollout was lost to the environment; `run` tries again, and masks it when that does not help."""
+    """The rollout was lost to the environment; `run` tries again, and masks it when that does not help.
+
+    generation: the number of the browser it happened in, where there was one.
+    """
+
+    generation: int | None = None
 
 
 class AgentDeadlineError(Exception):

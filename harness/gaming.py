@@ -16,6 +16,7 @@ def gaming_plans(task: Task, page: Page, gold: str) -> dict[str, str]:
     submit = [_press(button) for button in buttons]
     first = [*_first_answers(page), *submit]
     lines = gold.split("\n")
+    unasked = [render_plan((action,)) for action in _first_answers(page) if action.ref not in gold.split()]
     only_one = [line for line in lines if line.split(" ")[0] in ("next", "submit")]
     return {
         "submit only": render_plan(tuple(submit)),
@@ -25,7 +26,16 @@ def gaming_plans(task: Task, page: Page, gold: str) -> dict[str, str]:
         "one field right, submit": "\n".join([lines[0], *only_one]),
         "everything right, submit twice": f"{gold}\n{lines[-1]}",
         "everything right but one field": "\n".join(lines[1:]),
+        "everything right and whatever else there is": "\n".join(_beside(lines, unasked)),
     }
+
+
+def _beside(lines: list[str], more: list[str]) -> list[str]:
+    """Lines of the first page, before it is left."""
+    pages = {line.split(" ")[1].partition(".")[0] for line in lines[:1]}
+    added = [line for line in more if line.split(" ")[1].partition(".")[0] in pages]
+    at = next(at for at, line in enumerate(lines) if line.split(" ")[0] in ("next", "submit"))
+    return [*lines[:at], *added, *lines[at:]]
 
 
 def _press(button: Control) -> Action:

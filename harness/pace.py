@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from harness.cores import usable_cores
+
 USUAL_LOAD_SECONDS = 0.06
 MAX_SCALE = 20.0
 
@@ -17,7 +19,7 @@ class Pace:
     """
 
     recent_load_seconds: float = USUAL_LOAD_SECONDS
-    num_cores: int = field(default_factory=lambda: os.cpu_count() or 1)
+    num_cores: int = field(default_factory=usable_cores)
 
     def saw_load(self, seconds: float) -> None:
         """Take note of how long a page took to load."""

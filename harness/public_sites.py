@@ -2,7 +2,8 @@
 
 `GET /tasks` lists id and instruction, and addresses of files that a task offers for upload. `POST /episodes` with
 `{"task": id}` answers an episode's id and the address that it starts at. `GET /episodes/<id>` says what the server
-received so far, and what that is worth. In between an agent drives whatever browser it likes.
+received so far; once it has accepted the form, also what was wanted and what that is worth. In between an agent drives
+whatever browser it likes.
 """
 
 from __future__ import annotations
@@ -71,8 +72,10 @@ class PublicSites:
         if episode not in self._episodes:
             return JSONResponse({"error": f"no episode '{episode}'. Begin one: POST /episodes"}, status_code=404)
         outcome = self.outcome(episode)
+        # What was wanted is told when nothing can be changed any more: the first accepted form is the one that counts.
+        told = {"wanted", "is_correct"} if outcome.is_submitted else set()
         fields = [
-            {"name": item.name, "wanted": item.wanted, "received": item.server, "is_correct": item.is_correct}
+            {"name": item.name, "received": item.server, **{name: getattr(item, name) for name in sorted(told)}}
             for item in outcome.fields
         ]
         return JSONResponse(

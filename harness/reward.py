@@ -1,7 +1,8 @@
 """Rewards as pure functions of an outcome. In [0, 1]; the oracle plan is exactly 1, the empty plan exactly 0.
 
 S submission: the server accepted. F field accuracy over the gold fields that the untouched page did not hold already; a
-default that the plan has spoilt counts against it. P progress: share of the pages left behind (all when accepted).
+default that the plan has spoilt counts against it, and answers that nobody asked for count as one field more that is
+wrong. P progress: share of the pages left behind (all when accepted).
 S and P count only once at least one gold field has been changed to its right value, so that submit-only is 0.
 The shaped weights are those of the original study of form filling, with P in place of its "executed share".
 """
@@ -33,7 +34,8 @@ class RewardRecord:
 def accuracy_of(outcome: Outcome) -> float:
     """F: right values among the gold fields that had to be changed, and those that the plan spoilt."""
     counted = [result for result in outcome.fields if not result.is_default or not result.is_correct]
-    return sum(result.is_correct for result in counted) / len(counted) if counted else 0.0
+    num_counted = len(counted) + (not outcome.is_clean)
+    return sum(result.is_correct for result in counted) / num_counted if counted else 0.0
 
 
 def has_changed_something(outcome: Outcome) -> bool:
@@ -90,7 +92,7 @@ def tree(outcome: Outcome, *, repeat_penalty: float = 0.1) -> RewardRecord:
     if not has_changed_something(outcome):
         return _record(outcome, 0.0)
     branches = (progress_of(outcome), accuracy_of(outcome), _last_word(outcome))
-    whole = 1.0 if branches == (1.0, 1.0, 1.0) and outcome.is_clean else 0.9 * sum(branches) / 3
+    whole = 1.0 if branches == (1.0, 1.0, 1.0) else 0.9 * sum(branches) / 3
     return _record(outcome, max(0.0, whole - repeat_penalty * num_repeats(outcome)))
 
 

@@ -118,6 +118,10 @@ class _Run:
         for result in self.results.values():
             if result["note"] == "page" and "here" not in result:
                 result |= {"here": report.here, "title": report.title}
+        # Of the page that stands here counts what it shows now, not what it showed before a field was hidden.
+        if report.here:
+            own = {key.partition(" ")[2] for key in self.pages[report.here - 1]["keys"]}
+            self.values = {name: values for name, values in self.values.items() if name not in own}
         self.values |= {name: tuple(values) for name, values in report.values.items()}
 
     async def _arrive(self, line: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +10,15 @@ from typing import get_args
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.tasks import SPLITS
 from harness.browser import Isolation
+from harness.cores import usable_cores
 from harness.executor import ExecutorName
 
 WORLDS = ("basic", "rich")
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120, "test_layout": 60}
 # Where rollouts a second stop growing (`experiments.bench.harness --concurrency 1 2 3 4 6 8 12`).
 PLACES_A_CORE: dict[Isolation, int] = {"context": 2, "origin": 2, "page": 2, "arena": 4}
+# Of one browser, whatever the number of cores: each context takes some 25 MB and the one browser process serves all.
+MAX_PLACES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ class FormSettings:
 
     def num_places(self, isolation: Isolation) -> int:
         """Rollouts at a time in this isolation mode."""
-        return self.concurrency or PLACES_A_CORE[isolation] * (os.cpu_count() or 1)
+        return self.concurrency or min(MAX_PLACES, PLACES_A_CORE[isolation] * usable_cores())
 
     def __post_init__(self) -> None:
         for split in self.counts:

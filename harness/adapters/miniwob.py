@@ -66,6 +66,8 @@ class MiniWobEnvironment:
     """Observe and run MiniWoB++ tasks. All coroutines belong to one event loop."""
 
     def __init__(self, *, isolation: Isolation = "page", executor: ExecutorName = "fast") -> None:
+        if isolation == "arena":
+            raise ConfigError("MiniWoB++ pages run in a tab of their own: isolation context, origin or page.")
         self.isolation: Isolation = isolation
         self.executor: ExecutorName = executor
         self.pool = BrowserPool()
@@ -88,18 +90,21 @@ class MiniWobEnvironment:
 
     async def run(self, task: Task, plan: str) -> Outcome:
         """Run a plan once. Its outcome is a success where the page's own reward is 1."""
-        reason, page = "", Page(titles=("",), controls=())
+        reason, page, generation = "", Page(titles=("",), controls=()), None
         for attempt in range(NUM_ATTEMPTS):
+            if attempt == NUM_ATTEMPTS - 1:
+                self.pool.retire(generation)
             try:
                 async with self.pool.tab(self.isolation, is_fresh=attempt > 0) as tab:
                     _, page = await self._start(tab, task)
                     server = ServerView(is_accepted=lambda: False, rejections=list)
                     with attribute("execute"):
                         execution = await execute(tab, EXECUTORS[self.executor], parse_plan(plan), page, server)
-                        is_done, reward = await tab.page.evaluate(RESULT)
+                        work = tab.page.evaluate(RESULT)
+                        is_done, reward = await tab.within(work, START_SECONDS, is_action=False)
                 return _outcome(task, plan, execution, is_done=is_done, reward=reward, num_attempts=attempt + 1)
             except EnvironmentFaultError as fault:
-                reason = str(fault)
+                reason, generation = str(fault), fault.generation
         return outcomes.lost(task, page, reason, NUM_ATTEMPTS)
 
     async def _start(self, tab: Tab, task: Task) -> tuple[str, Page]:
@@ -109,8 +114,8 @@ class MiniWobEnvironment:
         with attribute("start"):
             ready = "() => typeof core === 'object' && core.cover_div !== null"
             await tab.page.wait_for_function(ready, timeout=self.pool.pace.seconds(START_SECONDS) * 1000)
-            await tab.page.evaluate(START, seed)
-            query = await tab.page.evaluate(QUERY)
+            await tab.within(tab.page.evaluate(START, seed), START_SECONDS, is_action=False)
+            query = await tab.within(tab.page.evaluate(QUERY), START_SECONDS, is_action=False)
         seen = await tab.call("inventory", seconds=2.0)
         controls: list[Control] = [
             Seen.read(record).control(f"p1.e{at}", None) for at, record in enumerate(seen["controls"], start=1)

@@ -14,10 +14,11 @@ UNREAD = ("submit only", "submit five times")
 @pytest.mark.browser
 def test_no_reward_is_earned_without_the_task(session: EnvironmentSession) -> None:
     tasks = session.tasks("val")[:5]
+    gold = {task.id: session.gold_plan(task) for task in tasks}
     plans = [
         (name, task, plan)
         for task, page in zip(tasks, session.observe_many(tasks), strict=True)
-        for name, plan in gaming_plans(task, page, session.gold_plan(task)).items()
+        for name, plan in gaming_plans(task, page, gold[task.id]).items()
     ]
     outcomes = session.run_many([(task, plan) for _, task, plan in plans])
     for (name, task, plan), outcome in zip(plans, outcomes, strict=True):
@@ -27,6 +28,9 @@ def test_no_reward_is_earned_without_the_task(session: EnvironmentSession) -> No
         if name == "everything right, submit twice":
             assert success(outcome).value == 1.0
             assert rewards["shaped"] == rewards["tree"] == pytest.approx(0.9)
+        elif name == "everything right and whatever else there is":
+            # What is added may happen to be what stood there anyway.
+            assert (rewards["shaped"] == 1.0) == (rewards["tree"] == 1.0) == (success(outcome).value == 1.0)
         elif name != "everything right but one field":
             assert success(outcome).value == 0.0, (name, task.id, plan)
             assert rewards["shaped"] < 1.0

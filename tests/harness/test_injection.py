@@ -230,8 +230,9 @@ def test_a_quarantined_site_costs_no_attempts(session: EnvironmentSession) -> No
 def test_a_thousand_injected_faults_are_never_the_agents(
     session: EnvironmentSession, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    """A tenth of all requests breaks, and every 40th rollout its browser, until 1,000 faults were injected."""
+    """A fifth of all requests breaks, and every 40th rollout its browser, until 1,000 faults were injected."""
     monkeypatch.setattr(tab, "LOAD_SECONDS", 1.0)
+    monkeypatch.setattr("harness.arena.LOAD_SECONDS", 1.0)
     before = descendants(os.getpid())
     rng = random.Random(chunk)
 
@@ -252,7 +253,7 @@ def test_a_thousand_injected_faults_are_never_the_agents(
             results += await environment.run_many([*pairs, *spoilt] * 4, on_result=kill)
         return results
 
-    outcomes = with_server(session, sometimes(0.1, FAULTS, rng), work, isolation=("page", "arena")[chunk % 2])
+    outcomes = with_server(session, sometimes(0.2, FAULTS, rng), work, isolation=("page", "arena")[chunk % 2])
     assert asyncio.run(none_left(before))
     num_pairs = len(session.tasks("train"))
     for index, outcome in enumerate(outcomes):

@@ -42,9 +42,11 @@ def test_an_agent_with_any_client_is_judged_by_what_was_received() -> None:
             for item in make_site(task.site).fields
             for text in values[item.name]
         ]
+        assert {name for item in ask(verdict)[1]["fields"] for name in item} == {"name", "received"}
         urllib.request.urlopen(begun["start_url"], data=urllib.parse.urlencode(sent).encode()).read()
         judged = ask(verdict)[1]
         assert (judged["is_success"], judged["rewards"]["outcome"]) == (True, 1.0)
+        assert all(item["wanted"] and item["is_correct"] for item in judged["fields"])
         assert ask(f"{base}/episodes", b"[1]")[0] == 422
         assert ask(f"{base}/episodes/a99")[0] == 404
 

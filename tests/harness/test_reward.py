@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +58,13 @@ def test_a_spoilt_default_costs_and_a_kept_one_earns_nothing() -> None:
     assert shaped(spoilt).field_accuracy == pytest.approx(1 / 3)
 
 
+def test_answers_that_nobody_asked_for_count_as_one_wrong_field() -> None:
+    clean = Outcome(task_id="t", is_submitted=True, fields=(field(True), field(True), field(True)))
+    unclean = replace(clean, is_clean=False)
+    assert shaped(unclean).field_accuracy == pytest.approx(3 / 4)
+    assert [scheme(unclean).value for scheme in (success, shaped, tree)] == pytest.approx([0.0, 0.9, 0.825])
+
+
 def test_near_miss_and_success_exclude_each_other() -> None:
     filled = Outcome(task_id="t", fields=(field(True),))
     assert shaped(filled).is_near_miss
@@ -81,7 +90,7 @@ def test_the_tree_pays_for_pages_fields_and_errors_put_right() -> None:
     assert tree(Outcome(**half, is_submitted=True, num_submissions=1)).value == pytest.approx(0.9 * 2.5 / 3)
     right = {"task_id": "t", "is_submitted": True, "fields": (field(True),), "num_submissions": 1}
     assert tree(Outcome(**right)).value == 1.0
-    assert tree(Outcome(**right, is_clean=False)).value == pytest.approx(0.9)
+    assert tree(Outcome(**right, is_clean=False)).value == pytest.approx(0.9 * 2.5 / 3)
 
 
 def test_a_lost_rollout_has_an_empty_record() -> None:

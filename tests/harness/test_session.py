@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from dllm_rl.errors import ConfigError
+from harness.cores import quota_cores
 from harness.reward import shaped
 from harness.session import EnvironmentSession
-from harness.settings import FormSettings
+from harness.settings import MAX_PLACES, FormSettings
 
 SCRIPT = """
 import sys
@@ -88,9 +89,18 @@ def test_tasks_need_no_browser(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_concurrency_follows_cores_and_isolation_unless_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("harness.settings.usable_cores", lambda: 3)
     assert FormSettings().num_places("arena") == 12 == 2 * FormSettings().num_places("page")
+    monkeypatch.setattr("harness.settings.usable_cores", lambda: 64)
+    assert FormSettings().num_places("page") == MAX_PLACES
     assert {FormSettings(concurrency=5).num_places(mode) for mode in ("arena", "context")} == {5}
+
+
+@pytest.mark.parametrize(("text", "cores"), [("150000 100000\n", 2), ("max 100000\n", None), ("", None)])
+def test_a_quota_is_read_in_cores(tmp_path: Path, text: str, cores: int | None) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    assert quota_cores(tmp_path / "cpu.max") == cores
+    assert quota_cores(tmp_path / "none") is None
 
 
 @pytest.mark.parametrize(

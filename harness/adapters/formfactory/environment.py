@@ -76,7 +76,10 @@ class FormFactoryEnvironment:
         self.checkout, self.vendored = checkout, vendored
         self.isolation: Isolation = isolation
         self.executor: ExecutorName = executor
-        self.files = {path.name: path.read_bytes() for path in sorted(fixtures.iterdir())} if fixtures else {}
+        if fixtures is not None and not fixtures.is_dir():
+            raise ConfigError(f"the folder of fixtures {fixtures} does not exist. Give a folder of files, or none.")
+        paths = sorted(fixtures.iterdir()) if fixtures else []
+        self.files = {path.name: path.read_bytes() for path in paths if path.is_file()}
         self.pool = BrowserPool()
         self.application = ApplicationProcess(checkout.folder, checkout.application, python=python)
         self.proxy = RecordingProxy()
@@ -116,14 +119,16 @@ class FormFactoryEnvironment:
 
     async def run(self, task: Task, plan: str) -> Outcome:
         """Run a plan once and judge it by what the application received and answered."""
-        seen, reason = await self._observed(task.site), ""
+        seen, reason, generation = await self._observed(task.site), "", None
         for attempt in range(NUM_ATTEMPTS):
+            if attempt == NUM_ATTEMPTS - 1:
+                self.pool.retire(generation)
             rollout_id = f"f{next(self._numbers)}"
             try:
                 async with self.pool.tab(self.isolation, is_fresh=attempt > 0) as tab:
                     return await self._attempt(tab, task, plan, seen, rollout_id)
             except EnvironmentFaultError as fault:
-                reason = str(fault)
+                reason, generation = str(fault), fault.generation
             finally:
                 self.proxy.forget(rollout_id)
         return outcomes.lost(task, seen.page, reason, NUM_ATTEMPTS)

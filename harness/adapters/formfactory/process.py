@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import sys
 import tempfile
@@ -22,7 +23,13 @@ class ApplicationProcess:
     """One process, remembered and ended by its id. python: the interpreter that has the application's packages."""
 
     def __init__(self, folder: Path, application: str, *, python: str = sys.executable) -> None:
-        self.folder, self.application, self.python = folder, application, python
+        # Absolute, since the process stands elsewhere; links stay, since a virtual environment's Python is one.
+        found = shutil.which(python)
+        if found is None:
+            raise ConfigError(
+                f"'{python}' is no program. Give the path of the Python that has the application's packages."
+            )
+        self.folder, self.application, self.python = folder, application, os.path.abspath(found)
         self.port = 0
         self._process: asyncio.subprocess.Process | None = None
         self._copy: tempfile.TemporaryDirectory[str] | None = None
