@@ -50,6 +50,8 @@ def describe(collected: Collected) -> dict[str, float]:
         "submitted": sum(outcome.is_submitted for outcome in outcomes) / count,
         "parse_valid": float(parsed.sum()) / count,
         "fault_share": 1.0 - float(valid.float().mean()),
+        "num_rechecked": float(sum(outcome.recheck != "" for outcome in outcomes)),
+        "num_disagreements": float(sum(outcome.recheck == "different" for outcome in outcomes)),
         **_groups(rollouts, success, collected.plans),
         "entropy": float((trajectory.entropy * drawn).sum()) / tokens,
         "path_entropy": float(path.mean()),

@@ -158,7 +158,8 @@ class Outcome:
     is_submitted: the server accepted a submission. is_clean: every field that is not gold was received at its default.
     pages_reached / num_pages: progress through a wizard (1-based count of pages seen, out of those on the gold path).
     num_rejected: submissions that the server answered with an error page. errors_by_rejection: how many errors each of
-    them showed, in order. seconds: wall time by phase.
+    them showed, in order. recheck: whether a second run the way evaluation does it came to the same; "" for no second
+    run. seconds: wall time by phase.
     """
 
     task_id: str
@@ -177,6 +178,7 @@ class Outcome:
     num_rejected: int = 0
     errors_by_rejection: tuple[int, ...] = ()
     num_attempts: int = 1
+    recheck: Literal["", "same", "different"] = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property

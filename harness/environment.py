@@ -165,13 +165,25 @@ class FormEnvironment:
             cache = OutcomeCache(self.audit)
 
         async def one(index: int, task: Task, plan: str) -> Outcome:
-            run = functools.partial(self.run, task, plan, isolation=isolation, executor=executor)
+            run = functools.partial(self._run_and_recheck, task, plan, isolation, executor)
             result = await (cache.get(self._key(task, plan, executor), run) if cache else run())
             if on_result:
                 on_result(index, result)
             return result
 
         return await _all_or_none(one(index, task, plan) for index, (task, plan) in enumerate(pairs))
+
+    async def _run_and_recheck(
+        self, task: Task, plan: str, isolation: Isolation | None, executor: ExecutorName | None
+    ) -> Outcome:
+        """Run a plan; where the settings decide how, a sample is run as evaluation does it, too."""
+        result = await self.run(task, plan, isolation=isolation, executor=executor)
+        if isolation or executor or not result.is_valid or not self.settings.is_rechecked(task.id, plan):
+            return result
+        again = await self.run(task, plan, isolation="context", executor="trusted")
+        if not again.is_valid:
+            return result
+        return replace(result, recheck="same" if verdict(again) == verdict(result) else "different")
 
     def _key(self, task: Task, plan: str, executor: ExecutorName | None) -> Key:
         name = executor or self.settings.executor
@@ -307,6 +319,13 @@ def with_files(page: Page, site: Site) -> Page:
         for control in page.controls
     )
     return replace(page, controls=tuple(controls))
+
+
+def verdict(outcome: Outcome) -> tuple[Any, ...]:
+    """All of an outcome that a reward reads, its feedback and timings left out."""
+    right = tuple(item.is_correct for item in outcome.fields)
+    counts = (outcome.pages_reached, outcome.num_submissions, outcome.errors_by_rejection)
+    return outcome.is_submitted, outcome.is_clean, right, counts
 
 
 async def _all_or_none(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -68,7 +68,7 @@ class OutcomeCache:
 
 
 def _facts(outcome: Outcome) -> Outcome:
-    return replace(outcome, seconds={}, num_attempts=1)
+    return replace(outcome, seconds={}, num_attempts=1, recheck="")
 
 
 def _is_decided_by_plan(outcome: Outcome) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,9 @@ class FormSettings:
     None for what was measured to be best, by isolation mode and cores (`PLACES_A_CORE`).
     shares_identical: equal (task, plan) pairs of one call are run once. caches_outcomes: so are those of all calls.
     audit_every: one in so many of the outcomes that were not run for this reason is run after all, and must be equal.
+    recheck_every: of the plans that `run_many` runs in its own way, about one in so many is run a second time as
+    evaluation does it, in a new context with real input, and `Outcome.recheck` says whether that came to the same;
+    which ones is decided by task and plan alone. 0 for none.
     world: "basic", or "rich" for further kinds, richer controls and what stands in the way; it has no `size`, but
     difficulties.
     cache_dir: where scouted sites are kept; None for the user's cache folder.
@@ -49,6 +53,7 @@ class FormSettings:
     shares_identical: bool = True
     caches_outcomes: bool = False
     audit_every: int = 100
+    recheck_every: int = 100
     world: str = "basic"
     difficulties: tuple[int, ...] = (1, 2, 3)
     cache_dir: Path | str | None = None
@@ -64,6 +69,10 @@ class FormSettings:
         """Rollouts at a time in this isolation mode."""
         return self.concurrency or min(MAX_PLACES, PLACES_A_CORE[isolation] * usable_cores())
 
+    def is_rechecked(self, task_id: str, plan: str) -> bool:
+        """Whether this plan belongs to the sample that is run a second time."""
+        return self.recheck_every > 0 and zlib.crc32(f"{task_id}\n{plan}".encode()) % self.recheck_every == 0
+
     def __post_init__(self) -> None:
         for split in self.counts:
             self.count(split)
@@ -75,6 +84,8 @@ class FormSettings:
             raise unknown_name("executor", self.executor, get_args(ExecutorName))
         if self.concurrency is not None and self.concurrency < 1:
             raise ConfigError(f"concurrency is {self.concurrency}; expected at least 1.")
+        if self.recheck_every < 0:
+            raise ConfigError(f"recheck_every is {self.recheck_every}; expected 0 for never, or a number of rollouts.")
         if self.audit_every < 1:
             raise ConfigError(f"audit_every is {self.audit_every}; expected at least 1.")
 

@@ -98,6 +98,8 @@ def _cell(cell: CellRun, verdict: CellVerdict, diagnoses: list[Diagnosis], plans
         "num_lost_pairs": comparison and comparison.num_lost_pairs,
         "num_dropped_tasks": comparison and comparison.num_dropped_tasks,
         "lost_share": verdict.lost_share,
+        "num_rechecked": _total(cell, "num_rechecked"),
+        "num_disagreements": _total(cell, "num_disagreements"),
         "missing_seeds": verdict.missing_seeds,
         "seed_effects": verdict.seed_effects,
         "reward_effect": verdict.reward and verdict.reward.mean,
@@ -122,6 +124,11 @@ def _cell(cell: CellRun, verdict: CellVerdict, diagnoses: list[Diagnosis], plans
         "commit_order": commits_of(cell),
         **plans,
     }
+
+
+def _total(cell: CellRun, name: str) -> int:
+    """Sum of a count over the training steps of all seeds."""
+    return int(sum(row.get(name) or 0 for run in cell.seeds for row in run.metrics))
 
 
 def _warm_starts(verdicts: list[CellVerdict]) -> list[dict[str, Any]]:
