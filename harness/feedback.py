@@ -7,12 +7,21 @@ from typing import Any
 
 from dllm_rl.plan import Action, quote
 
-MAX_OPTIONS_SHOWN = 3
+MAX_SHOWN = 3
 
 
 def sentence(action: Action, result: dict[str, Any]) -> str:
-    """Say what happened. `result` is a note record: status, note, and what that note needs."""
-    return _SENTENCES[result["note"]](action, result)
+    """Say what happened. `result` is a note record: status, note, what that note needs, and what else changed.
+
+    appeared, gone: labels of fields. dialogs: what they said.
+    """
+    return "; ".join([_SENTENCES[result["note"]](action, result), *_beside(result)])
+
+
+def _beside(result: dict[str, Any]) -> list[str]:
+    """Fields that came and went, and dialogs."""
+    said = {"new fields": result.get("appeared"), "gone": result.get("gone"), "dialog": result.get("dialogs")}
+    return [f"{what}: {', '.join(map(quote, names[:MAX_SHOWN]))}" for what, names in said.items() if names]
 
 
 def _value_differs(action: Action, result: dict[str, Any]) -> str:
@@ -21,13 +30,13 @@ def _value_differs(action: Action, result: dict[str, Any]) -> str:
 
 def _no_option(action: Action, result: dict[str, Any]) -> str:
     options = result["options"]
-    near = difflib.get_close_matches(action.value or "", options, n=MAX_OPTIONS_SHOWN, cutoff=0.3)
-    shown = ", ".join(quote(option) for option in near or options[:MAX_OPTIONS_SHOWN])
+    near = difflib.get_close_matches(action.value or "", options, n=MAX_SHOWN, cutoff=0.3)
+    shown = ", ".join(quote(option) for option in near or options[:MAX_SHOWN])
     return f"no option {quote(action.value or '')} in {action.ref}; {len(options)} options: {shown}"
 
 
 def _no_file(action: Action, result: dict[str, Any]) -> str:
-    names = ", ".join(map(quote, result["names"][:MAX_OPTIONS_SHOWN]))
+    names = ", ".join(map(quote, result["names"][:MAX_SHOWN]))
     return f"no file {quote(action.value or '')}; {len(result['names'])} at hand: {names}"
 
 
@@ -41,6 +50,7 @@ def _here(result: dict[str, Any]) -> str:
 
 _SENTENCES = {
     "ok": lambda action, result: f"ok {action.verb} {action.ref}",
+    "no_change": lambda action, result: f"ok {action.verb} {action.ref}; no visible change",
     "unknown_ref": lambda action, result: f"not found: {action.ref} is no control of this form",
     "not_found": lambda action, result: f"not found: {action.ref}",
     "wrong_verb": lambda action, result: f"cannot {action.verb} a {result['kind']}: {action.ref}",

@@ -71,7 +71,10 @@ class FormSettings:
 
     def is_rechecked(self, task_id: str, plan: str) -> bool:
         """Whether this plan belongs to the sample that is run a second time."""
-        return self.recheck_every > 0 and zlib.crc32(f"{task_id}\n{plan}".encode()) % self.recheck_every == 0
+        return (
+            self.recheck_every > 0
+            and zlib.crc32(f"{task_id}\n{plan}".encode(errors="surrogatepass")) % self.recheck_every == 0
+        )
 
     def __post_init__(self) -> None:
         for split in self.counts:

@@ -3,7 +3,11 @@ const SET_INPUT = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "v
 const SET_TEXTAREA = Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set;
 const STRICT_KINDS = new Set(["number", "date"]);
 
-const watch = { submitEvent: null, isNavigating: false, invalid: [], target: null, token: null };
+const watch = { submitEvent: null, isNavigating: false, invalid: [], dialogs: [], fields: null, target: null, token: null };
+for (const type of ["alert", "confirm", "prompt"]) {
+  const show = window[type];
+  window[type] = (...given) => { watch.dialogs.push(String(given[0] ?? "")); return show.apply(window, given); };
+}
 window.addEventListener("submit", (event) => { watch.submitEvent = event; }, true);
 window.addEventListener("invalid", (event) => {
   watch.invalid.push({ name: accessibleName(event.target), message: event.target.validationMessage });
@@ -19,6 +23,19 @@ function isLeaving() {
 function takeInvalid() {
   return watch.invalid.splice(0);
 }
+
+// What else an action changed: fields that came or went (buttons do so with every widget), and what dialogs said.
+const fieldsHere = () => new Set(visibleControls().filter((element) => !["button", "link"].includes(kindOf(element))));
+const fieldLabel = (element) => groupName(element) || accessibleName(element) || element.name;
+
+function beside(before) {
+  const now = fieldsHere();
+  const labels = (fields, others) => [...new Set([...fields].filter((element) => !others.has(element)).map(fieldLabel))];
+  return { appeared: labels(now, before), gone: labels(before, now), dialogs: watch.dialogs.splice(0) };
+}
+
+// What a user sees: texts and values.
+const appearance = () => document.body.innerText + JSON.stringify(snapshot());
 
 function emit(element, type) {
   element.dispatchEvent(new Event(type, { bubbles: true, composed: true }));
@@ -116,10 +133,16 @@ function setTicked(element, isWanted) {
 
 // A click that may submit: the document is either being left, or refused by validation, or gets two frames to react.
 async function command(element) {
+  const before = appearance();
   click(element);
+  return afterCommand(before);
+}
+
+async function afterCommand(before) {
   if (!isLeaving() && !watch.invalid.length) await twoFrames();
   const messages = takeInvalid();
-  return messages.length ? { status: "failed", note: "validation", messages } : OK;
+  if (messages.length) return { status: "failed", note: "validation", messages };
+  return isLeaving() || watch.dialogs.length || appearance() !== before ? OK : { status: "ok", note: "no_change" };
 }
 
 const VERBS = {
@@ -146,8 +169,11 @@ async function perform({ steps, pages }) {
       continue;
     }
     if (step.verb === "press") break;
+    const fields = fieldsHere();
+    watch.dialogs = [];
     const found = await locate(step.key);
-    results.push(found.element ? await VERBS[step.verb](found.element, step.value, step.file) : { status: "failed", ...found });
+    const result = found.element ? await VERBS[step.verb](found.element, step.value, step.file) : { status: "failed", ...found };
+    results.push(isLeaving() ? result : { ...result, ...beside(fields) });
     if (isLeaving()) break;
   }
   return { results, ...look(pages, here) };

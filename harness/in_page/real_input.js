@@ -3,12 +3,15 @@ async function prepare({ step, pages, token }) {
   const here = pageNumber(pages);
   const done = (result) => ({ ...look(pages, here), result });
   if (step.page !== here) return done({ status: "failed", note: "wrong_page", here });
+  watch.fields = fieldsHere();
+  watch.dialogs = [];
   const found = await locate(step.key);
-  if (!found.element) return done({ status: "failed", ...found });
+  if (!found.element) return done({ status: "failed", ...found, ...beside(watch.fields) });
   watch.target = found.element;
   watch.token = token;
+  watch.appearance = READ_BACKS[step.verb] ? "" : appearance();
   const prepared = PREPARATIONS[step.verb]?.(found.element, step.value, step.file);
-  return { ...done(prepared?.result), point: found.point };
+  return { ...done(prepared?.result && { ...prepared.result, ...beside(watch.fields) }), point: found.point };
 }
 
 // A chooser of options, dates or files is a window of its own that no page reaches, and a slider has no text, so these
@@ -43,8 +46,8 @@ const READ_BACKS = {
 // In a new document the token is gone: the input has left the page that it was meant for.
 async function readBackTarget({ step, token, pages }) {
   if (watch.token !== token) return { isLeaving: true, result: OK };
-  if (READ_BACKS[step.verb]) return { ...look(pages), result: READ_BACKS[step.verb](watch.target, step.value) };
-  if (!isLeaving() && !watch.invalid.length) await twoFrames();
-  const messages = takeInvalid();
-  return { ...look(pages), result: messages.length ? { status: "failed", note: "validation", messages } : OK };
+  const result = READ_BACKS[step.verb]
+    ? READ_BACKS[step.verb](watch.target, step.value)
+    : await afterCommand(watch.appearance);
+  return { ...look(pages), result: isLeaving() ? result : { ...result, ...beside(watch.fields) } };
 }

@@ -130,6 +130,23 @@ def test_alerts_are_answered_and_recorded(lab: Lab, executor: Executor) -> None:
     body = "<h1>D</h1><form><button type=button onclick=\"alert('Careful')\">Warn</button></form>"
     execution = lab.plan(body, "click p1.e1", executor)
     assert execution.dialogs == ("alert: Careful",)
+    assert execution.actions[0].note == 'ok click p1.e1; dialog: "Careful"'
+
+
+def test_feedback_says_what_else_changed(lab: Lab, executor: Executor) -> None:
+    body = """<h1>F</h1><form><label><input type=checkbox name=more> More</label>
+    <label hidden>Why <input name=why></label><button type=button>Nothing</button>
+    <button type=button onclick="this.nextSibling.textContent = 'seen'">Something</button><p></p></form>
+    <script>document.querySelector('[name=more]').addEventListener('change', (event) => {
+    document.querySelector('label + label').hidden = !event.target.checked; });</script>"""
+    plan = "check p1.e1\nuncheck p1.e1\nclick p1.e3\nclick p1.e4\ncheck p1.e1"
+    assert [item.note for item in lab.plan(body, plan, executor).actions] == [
+        'ok check p1.e1; new fields: "Why"',
+        'ok uncheck p1.e1; gone: "Why"',
+        "ok click p1.e3; no visible change",
+        "ok click p1.e4",
+        'ok check p1.e1; new fields: "Why"',
+    ]
 
 
 def same(outcome: Outcome) -> tuple:

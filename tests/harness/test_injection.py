@@ -253,7 +253,9 @@ def test_a_thousand_injected_faults_are_never_the_agents(
             results += await environment.run_many([*pairs, *spoilt] * 4, on_result=kill)
         return results
 
-    outcomes = with_server(session, sometimes(0.2, FAULTS, rng), work, isolation=("page", "arena")[chunk % 2])
+    # Most of the time is spent waiting for what hangs.
+    isolation = ("page", "arena")[chunk % 2]
+    outcomes = with_server(session, sometimes(0.2, FAULTS, rng), work, isolation=isolation, concurrency=12)
     assert asyncio.run(none_left(before))
     num_pairs = len(session.tasks("train"))
     for index, outcome in enumerate(outcomes):
