@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from playwright.async_api import Browser, Playwright, async_playwright
 
@@ -17,11 +18,13 @@ from harness import chromium
 from harness.arena import Arena, ArenaTab
 from harness.faults import EnvironmentFaultError, attribute
 from harness.pace import Pace
-from harness.tab import OriginTab, Tab
+from harness.tab import NOTICE_SECONDS, OriginTab, Tab
 
 Isolation = Literal["context", "origin", "page", "arena"]
 RECYCLE_PAGE_AFTER = 200
 RECYCLE_BROWSER_AFTER = 4000
+OPEN_SECONDS = 10.0
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -141,7 +144,7 @@ class BrowserPool:
         is_guarded = is_guarded and isolation == "context"
         is_used_again = isolation in running.idle
         opening = kind.open(running.browser, self.pace, is_guarded=is_guarded, is_used_again=is_used_again)
-        return await asyncio.wait_for(opening, self.pace.seconds(10))
+        return await _while_alive(running.browser, opening, self.pace.seconds(OPEN_SECONDS))
 
     async def _give_back(self, running: _Running, tab: Tab, isolation: Isolation) -> bool:
         """Keep the tab for another rollout where it can be made fit for it. An arena may take the rollout back."""
@@ -199,6 +202,24 @@ class BrowserPool:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(running.pid, signal.SIGKILL)
+
+
+async def _while_alive(browser: Browser, work: Coroutine[Any, Any, T], seconds: float) -> T:
+    """Await under a deadline, and no longer than there is a browser: what opens as it dies is never told so."""
+    future = asyncio.ensure_future(work)
+    ends = time.monotonic() + seconds
+    try:
+        while time.monotonic() < ends:
+            await asyncio.wait({future}, timeout=NOTICE_SECONDS)
+            if future.done():
+                return future.result()
+            if not browser.is_connected():
+                raise EnvironmentFaultError("browser: it ended while a page was being opened")
+        raise EnvironmentFaultError(f"browser: no page could be opened within {seconds:.0f} s")
+    finally:
+        if not future.done():
+            future.cancel()
+            await asyncio.gather(future, return_exceptions=True)
 
 
 async def _close_done(running: _Running) -> None:

@@ -73,6 +73,8 @@ class Tab:
 
     async def close(self) -> None:
         """Close the context with everything in it; a context that is gone already is closed."""
+        if self.context.browser is not None and not self.context.browser.is_connected():
+            return
         await _unless_gone(asyncio.wait_for(self.context.close(), self.pace.seconds(2.0)))
 
     async def goto(self, url: str) -> None:

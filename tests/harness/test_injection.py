@@ -16,6 +16,7 @@ import pytest
 
 from dllm_rl.tasks import Fault, Outcome, Task
 from harness import tab
+from harness.browser import OPEN_SECONDS, BrowserPool, _Running
 from harness.environment import FormEnvironment
 from harness.faults import AgentDeadlineError, EnvironmentFaultError
 from harness.quarantine import Quarantine
@@ -87,6 +88,31 @@ def with_server(
             return await work(environment, pairs)
 
     return asyncio.run(run())
+
+
+class Dying:
+    """A browser that ends while a page is opened in it: the page never comes, and nobody says so."""
+
+    def __init__(self) -> None:
+        self.num_asked = 0
+
+    def is_connected(self) -> bool:
+        self.num_asked += 1
+        return self.num_asked < 2
+
+    async def new_context(self, **_: Any) -> Any:
+        await asyncio.sleep(3600)
+
+
+def test_a_page_that_never_opens_is_lost_with_its_browser_and_not_at_the_deadline() -> None:
+    async def opening() -> None:
+        pool = BrowserPool()
+        await pool._open(_Running(browser=Dying(), pid=0), "page", False)  # type: ignore[arg-type]
+
+    started = time.monotonic()
+    with pytest.raises(EnvironmentFaultError, match="ended while a page was being opened"):
+        asyncio.run(opening())
+    assert time.monotonic() - started < OPEN_SECONDS / 2
 
 
 @pytest.mark.browser
