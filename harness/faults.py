@@ -55,6 +55,10 @@ class AgentDeadlineError(Exception):
     """A deadline passed while the page still answered: the plan's doing, and part of its outcome."""
 
 
+class AgentLeftError(Exception):
+    """A click led out of the site, where nothing answers: the plan's doing, and part of its outcome."""
+
+
 def is_environment(error: BaseException) -> bool:
     """True where this exception is the environment's doing."""
     if isinstance(error, EnvironmentFaultError | PlaywrightTimeout | asyncio.TimeoutError | ConnectionError):

@@ -68,5 +68,6 @@ _SENTENCES = {
     "busy": lambda action, result: f"busy: {result['message']}",
     "submitted": lambda action, result: "submitted",
     "deadline": lambda action, result: f"deadline passed: {action.ref}",
+    "left_site": lambda action, result: f"refused: {action.ref} leads out of the site",
     "skipped": lambda action, result: f"skipped (plan stopped at line {result['line']})",
 }

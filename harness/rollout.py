@@ -10,6 +10,7 @@
 - A click that the browser's own validation stops has failed, with its messages.
 - When a click leads to another document, the next line runs there. Once the server has accepted a submission, every
   further line is skipped, whatever it is.
+- A click that leads out of the site has failed, and all lines after it are skipped: there is no way back.
 - A line on which a deadline passes although the page answers has failed, and all after it are skipped.
 """
 
@@ -26,7 +27,7 @@ from dllm_rl.plan import Plan, render_action
 from dllm_rl.tasks import ActionResult, Page
 from harness import feedback
 from harness.executor import Executor, Report, look
-from harness.faults import AgentDeadlineError
+from harness.faults import AgentDeadlineError, AgentLeftError
 from harness.steps import Step, make_steps, page_keys
 from harness.tab import Tab
 
@@ -91,13 +92,17 @@ class _Run:
             try:
                 report = await self._perform(steps)
             except AgentDeadlineError:
-                self._stop_late(steps[0].action.line)
+                self._stop(steps[0].action.line, "deadline")
                 break
             last = steps[len(report.results) - 1].action.line
             steps = steps[len(report.results) :]
             is_read = not report.is_leaving
             if report.is_leaving:
-                await self._arrive(last)
+                try:
+                    await self._arrive(last)
+                except AgentLeftError:
+                    self._stop(last, "left_site")
+                    is_read = True
         if not is_read and not self.server.is_accepted():
             self._read(await look(self.tab, self.pages))
 
@@ -140,8 +145,8 @@ class _Run:
         else:
             self.results[line] = {"status": "ok", "note": "page"}
 
-    def _stop_late(self, line: int) -> None:
-        self.results[line] = {"status": "failed", "note": "deadline"}
+    def _stop(self, line: int, note: str) -> None:
+        self.results[line] = {"status": "failed", "note": note}
         self.stopped_at = line
 
     def execution(self, plan: Plan, steps: Sequence[Step]) -> Execution:

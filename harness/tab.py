@@ -13,7 +13,7 @@ from typing import Any
 from playwright.async_api import BrowserContext, CDPSession, Dialog, Page, Response, Route
 from playwright.async_api import Error as PlaywrightError
 
-from harness.faults import AgentDeadlineError, EnvironmentFaultError, attribute, is_environment
+from harness.faults import AgentDeadlineError, AgentLeftError, EnvironmentFaultError, attribute, is_environment
 from harness.in_page import LEAVE, init_script
 from harness.pace import Pace
 
@@ -154,7 +154,16 @@ class Tab:
         if self._last_status >= 500 and not is_injected():
             raise EnvironmentFaultError(f"navigation: the site answered {self._last_status}")
         if self.page.url.startswith("chrome-error:"):
+            if FOREIGN.match(await self._unreached()):
+                raise AgentLeftError
             raise EnvironmentFaultError("navigation: the connection was refused or reset")
+
+    async def _unreached(self) -> str:
+        """The address that an error page stands for."""
+        with attribute("navigation"):
+            self._session = self._session or await self.context.new_cdp_session(self.page)
+            history = await self._session.send("Page.getNavigationHistory")
+        return history["entries"][history["currentIndex"]]["url"]
 
     async def _wait_for_document(self) -> None:
         """Wait without a deadline. A browser or driver that is gone meanwhile does not say so here, and is asked."""

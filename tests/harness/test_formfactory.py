@@ -17,6 +17,7 @@ from harness.adapters.formfactory.names import find_controls
 from harness.adapters.formfactory.tasks import oracle_plan
 from harness.reward import shaped, success
 
+NAME_THAT_BREAKS_IT = "Robert'); --"
 LOOKALIKE = Path(__file__).parent / "lookalike"
 APPLICATION = "site.py:application"
 EMPTY = Page(titles=("",), controls=())
@@ -74,6 +75,28 @@ def test_every_solvable_record_is_solved_and_nothing_else_is(vendored: Path, exe
         ("Power outlet",),
         ("Power outlet", "Water tap"),
     }
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("executor", "isolation"), [("trusted", "context"), ("fast", "page")])
+def test_what_a_plan_does_is_never_masked(executor: Any, isolation: Any) -> None:
+    """A link out of the site, and a form at which the application breaks, are failures of the plan."""
+
+    async def work() -> list[Any]:
+        async with environment(executor=executor, isolation=isolation) as opened:
+            task = (await opened.catalogue()).tasks[0]
+            plan = oracle_plan(task, await opened.observe(task))
+            (name,) = (line for line in plan.splitlines() if line.startswith("fill p1.e1 "))
+            away = next(item.ref for item in (await opened.observe(task)).controls if item.kind == "link")
+            broken = plan.replace(name, f'fill p1.e1 "{NAME_THAT_BREAKS_IT}"')
+            return [await opened.run(task, f"click {away}\n{plan}"), await opened.run(task, broken)]
+
+    left, broken = asyncio.run(work())
+    assert (left.is_valid, left.is_submitted, left.num_attempts) == (True, False, 1)
+    assert left.actions[0].note.endswith("leads out of the site")
+    assert left.actions[1].status == "skipped"
+    assert (broken.is_valid, broken.is_submitted, broken.num_rejected) == (True, False, 1)
+    assert broken.validity_errors == ("the application answered 500",)
 
 
 @pytest.mark.browser

@@ -120,24 +120,36 @@ class FormFactoryEnvironment:
     async def run(self, task: Task, plan: str) -> Outcome:
         """Run a plan once and judge it by what the application received and answered."""
         seen, reason, generation = await self._observed(task.site), "", None
+        num_broken = 0
         for attempt in range(NUM_ATTEMPTS):
             if attempt == NUM_ATTEMPTS - 1:
                 self.pool.retire(generation)
             rollout_id = f"f{next(self._numbers)}"
             try:
+                # An application that breaks at this plan's form every time is refusing it, in its way.
+                takes_errors = attempt == NUM_ATTEMPTS - 1 == num_broken
                 async with self.pool.tab(self.isolation, is_fresh=attempt > 0) as tab:
-                    return await self._attempt(tab, task, plan, seen, rollout_id)
+                    return await self._attempt(tab, task, plan, seen, rollout_id, takes_errors=takes_errors)
             except EnvironmentFaultError as fault:
                 reason, generation = str(fault), fault.generation
+                num_broken += bool(self._broke_at(rollout_id))
             finally:
                 self.proxy.forget(rollout_id)
         return outcomes.lost(task, seen.page, reason, NUM_ATTEMPTS)
 
-    async def _attempt(self, tab: Tab, task: Task, plan: str, seen: _Observed, rollout_id: str) -> Outcome:
+    def _broke_at(self, rollout_id: str) -> str:
+        """What the application said to the last form of a rollout, where that was an error of its own; else ""."""
+        sent = self.proxy.sent(rollout_id)
+        return _complaint(sent[-1])[0] if sent and sent[-1].status >= 500 else ""
+
+    async def _attempt(
+        self, tab: Tab, task: Task, plan: str, seen: _Observed, rollout_id: str, *, takes_errors: bool
+    ) -> Outcome:
         await self._open(tab, task.site, rollout_id)
         server = ServerView(
             is_accepted=lambda: any(item.is_accepted for item in self.proxy.sent(rollout_id)),
             rejections=lambda: [_complaint(item) for item in self.proxy.sent(rollout_id) if not item.is_accepted],
+            injected=lambda: self._broke_at(rollout_id) if takes_errors else "",
         )
         parsed = parse_plan(plan)
         with attribute("execute"):

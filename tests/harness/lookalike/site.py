@@ -26,7 +26,8 @@ CLUB = """<form method="post" action="/club/join">
 <label for="a">Billing Address</label><input id="a" name="address">
 <label for="w">About you</label><textarea id="w" name="about"></textarea>
 <label for="pic">Photo</label><input type="file" id="pic" name="photo">
-<button type="reset">Reset</button><button>Join</button></form>"""
+<button type="reset">Reset</button><button>Join</button></form>
+<a href="https://example.com/rules">Rules of the club</a>"""
 FAIR = """<form method="post" action="/fair" enctype="multipart/form-data"><input type="hidden" name="token" value="t">
 <label for="s">Stand Title</label><input id="s" name="stand" required>
 <fieldset><legend>Topics</legend>
@@ -59,6 +60,7 @@ INDEX = (
     "".join(f'<a href="{path}">{title}</a> ' for path, (title, _) in PAGES.items())
     + '<a href="https://example.com">out</a>'
 )
+NAME_THAT_BREAKS_IT = "Robert'); --"
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
@@ -69,6 +71,8 @@ def application(environ: dict, start_response: StartResponse) -> Iterable[bytes]
         # What is received is written beside the code, as a benchmark may do; only the copy may be touched.
         Path(__file__).with_name("received.txt").write_bytes(body)
         first = dict(reversed(parse_qsl(body.decode("utf-8", errors="replace"))))
+        if first.get("memberName") == NAME_THAT_BREAKS_IT:
+            raise ValueError("no such name")
         return _say(start_response, "application/json", json.dumps({"message": "saved", "data": first}))
     if path == "/":
         return _say(start_response, "text/html", INDEX)
