@@ -271,8 +271,8 @@ def test_a_thousand_injected_faults_are_never_the_agents(
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
 
-        # Agent faults beside them: a plan that leaves out its first line.
-        spoilt = [(task, plan.split("\n", 1)[-1] + "\nclick p9.e9") for task, plan in pairs]
+        # Agent faults beside them: a plan with a control that is none in place of its first line.
+        spoilt = [(task, "click p9.e9\n" + plan.split("\n", 1)[-1]) for task, plan in pairs]
         server = environment.server
         assert isinstance(server, InjectingServer)
         while server.num_injected < 1000:
