@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Route
 
-from harness.faults import EnvironmentFaultError, attribute
+from harness.faults import EnvironmentFaultError, attribute, is_cut_redirect
 from harness.in_page import IS_UNTOUCHED
 from harness.tab import LOAD_SECONDS, Tab
 
@@ -108,7 +108,7 @@ class ArenaTab(Tab):
         with attribute("load"):
             await self.arena.stand_on(url)
             document = await self._within_load("open", [self.slot, url])
-        if document["isError"] or document["status"] >= 400:
+        if document["isError"] or document["status"] >= 400 or is_cut_redirect(document["status"]):
             raise EnvironmentFaultError(f"load: the site answered {document['status'] or 'nothing'} for its start page")
         self.pace.saw_load(time.perf_counter() - started)
 
@@ -148,7 +148,7 @@ class ArenaTab(Tab):
         self.pace.saw_load(time.perf_counter() - started)
         if document["isError"]:
             raise EnvironmentFaultError("navigation: the connection was refused or reset")
-        if document["status"] >= 500 and not is_injected():
+        if is_cut_redirect(document["status"]) or (document["status"] >= 500 and not is_injected()):
             raise EnvironmentFaultError(f"navigation: the site answered {document['status']}")
 
     async def _within_load(self, function: str, arguments: list[Any]) -> dict[str, Any]:

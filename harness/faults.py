@@ -59,6 +59,11 @@ class AgentLeftError(Exception):
     """A click led out of the site, where nothing answers: the plan's doing, and part of its outcome."""
 
 
+def is_cut_redirect(status: int) -> bool:
+    """Whether a document came with the status of a redirect: its answer was cut short before it said where to."""
+    return 300 <= status < 400 and status != 304
+
+
 def is_environment(error: BaseException) -> bool:
     """True where this exception is the environment's doing."""
     if isinstance(error, EnvironmentFaultError | PlaywrightTimeout | asyncio.TimeoutError | ConnectionError):

@@ -13,7 +13,14 @@ from typing import Any
 from playwright.async_api import BrowserContext, CDPSession, Dialog, Page, Response, Route
 from playwright.async_api import Error as PlaywrightError
 
-from harness.faults import AgentDeadlineError, AgentLeftError, EnvironmentFaultError, attribute, is_environment
+from harness.faults import (
+    AgentDeadlineError,
+    AgentLeftError,
+    EnvironmentFaultError,
+    attribute,
+    is_cut_redirect,
+    is_environment,
+)
 from harness.in_page import LEAVE, init_script
 from harness.pace import Pace
 
@@ -83,7 +90,7 @@ class Tab:
         with attribute("load"):
             timeout = self.pace.seconds(LOAD_SECONDS) * 1000
             response = await self.page.goto(url, wait_until="domcontentloaded", timeout=timeout)
-            if response is None or response.status >= 400:
+            if response is None or response.status >= 400 or is_cut_redirect(response.status):
                 status = response.status if response else "no response"
                 raise EnvironmentFaultError(f"load: the site answered {status} for its start page")
             if self.num_rollouts > 1:
@@ -151,7 +158,7 @@ class Tab:
         except TimeoutError:
             raise EnvironmentFaultError("navigation: deadline passed while the page was loading") from None
         self.pace.saw_load(time.perf_counter() - started)
-        if self._last_status >= 500 and not is_injected():
+        if is_cut_redirect(self._last_status) or (self._last_status >= 500 and not is_injected()):
             raise EnvironmentFaultError(f"navigation: the site answered {self._last_status}")
         if self.page.url.startswith("chrome-error:"):
             if FOREIGN.match(await self._unreached()):

@@ -90,6 +90,20 @@ def with_server(
     return asyncio.run(run())
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize("isolation", ["page", "arena"])
+def test_a_redirect_that_was_cut_short_is_not_the_agents(session: EnvironmentSession, isolation: str) -> None:
+    """Its document is empty, and what the plan does there would fail; only forms of several pages go on after it."""
+
+    async def work(environment: FormEnvironment, pairs: Pairs) -> Outcome:
+        pages = await environment.observe_many([task for task, _ in pairs])
+        wizard = next(pair for pair, page in zip(pairs, pages, strict=True) if len(page.titles) > 1)
+        return await environment.run(*wizard)
+
+    outcome = with_server(session, first(1, "cut", method=b"POST"), work, isolation=isolation)
+    assert (success(outcome).value, outcome.num_attempts) == (1.0, 2)
+
+
 class Dying:
     """A browser that ends while a page is opened in it: the page never comes, and nobody says so."""
 
