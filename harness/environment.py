@@ -17,6 +17,7 @@ from dllm_rl.plan import Plan, parse_plan
 from dllm_rl.registry import register
 from dllm_rl.tasks import Outcome, Page, Task
 from harness import outcome as outcomes
+from harness.attempts import NUM_ATTEMPTS, Attempt, attempts
 from harness.browser import BrowserPool, Isolation
 from harness.executor import Executor, ExecutorName
 from harness.executor_fast import FastExecutor
@@ -38,7 +39,6 @@ from harness.sites.rich import make_rich_tasks
 from harness.sites.server import SiteServer
 
 EXECUTORS: dict[ExecutorName, Executor] = {"fast": FastExecutor(), "trusted": TrustedExecutor()}
-NUM_ATTEMPTS = 3
 ROLLOUT_SECONDS = 60.0
 OnResult = Callable[[int, Outcome], None]
 T = TypeVar("T")
@@ -132,24 +132,24 @@ class FormEnvironment:
         chosen = EXECUTORS[executor or self.settings.executor]
         if task.site in self.quarantine.reasons:
             return outcomes.lost(task, page, self.quarantine.reasons[task.site], num_attempts=0)
-        reason, generation = "", None
         wanted = isolation or self.settings.isolation
-        async with self._place(wanted):
-            for attempt in range(NUM_ATTEMPTS):
-                if attempt == NUM_ATTEMPTS - 1:
-                    self.pool.retire(generation)
-                try:
-                    # What an arena loses may be its neighbour's doing, so it is run again in a tab of its own.
-                    mode = "page" if wanted == "arena" and attempt else wanted
-                    # A trace is one context's, so a recorded rollout has one of its own.
-                    mode = "context" if self.recorder else mode
-                    result = await self._attempt(task, page, parsed, chosen, mode, is_fresh=attempt > 0)
-                    self.quarantine.served(task.site)
-                    return replace(result, num_attempts=attempt + 1)
-                except EnvironmentFaultError as fault:
-                    reason, generation = str(fault), fault.generation
-        self.quarantine.lost(task.site, reason)
-        return outcomes.lost(task, page, reason, NUM_ATTEMPTS)
+
+        async def once(attempt: Attempt) -> Outcome:
+            # What an arena loses may be its neighbour's doing, so it is run again in a tab of its own.
+            mode: Isolation = "page" if wanted == "arena" and attempt.is_fresh else wanted
+            # A trace is one context's, so a recorded rollout has one of its own.
+            mode = "context" if self.recorder else mode
+            result = await self._attempt(task, page, parsed, chosen, mode, is_fresh=attempt.is_fresh)
+            return replace(result, num_attempts=attempt.number)
+
+        try:
+            async with self._place(wanted):
+                result = await attempts(self.pool, once)
+        except EnvironmentFaultError as fault:
+            self.quarantine.lost(task.site, str(fault))
+            return outcomes.lost(task, page, str(fault), NUM_ATTEMPTS)
+        self.quarantine.served(task.site)
+        return result
 
     async def run_many(
         self,
@@ -272,18 +272,22 @@ class FormEnvironment:
             return bool(self.server.injected(ids[-1]))
 
         site = make_site(site_key)
-        answers, files, reason = scout_answers(site), offered_files(site), ""
-        async with self._place("page"):
-            for attempt in range(NUM_ATTEMPTS):
-                try:
-                    async with self.pool.tab("page", is_fresh=attempt > 0) as tab:
-                        return await scout(tab, new_start_url, answers, files, is_injected)
-                except EnvironmentFaultError as fault:
-                    reason = str(fault)
-                finally:
-                    for rollout_id in ids:
-                        self.server.forget(rollout_id)
-        raise HarnessError(f"site {site_key} could not be scouted in {NUM_ATTEMPTS} attempts: {reason}")
+        answers, files = scout_answers(site), offered_files(site)
+
+        async def once(attempt: Attempt) -> Page:
+            try:
+                async with self.pool.tab("page", is_fresh=attempt.is_fresh) as tab:
+                    return await scout(tab, new_start_url, answers, files, is_injected)
+            finally:
+                for rollout_id in ids:
+                    self.server.forget(rollout_id)
+
+        try:
+            async with self._place("page"):
+                return await attempts(self.pool, once)
+        except EnvironmentFaultError as fault:
+            message = f"site {site_key} could not be scouted in {NUM_ATTEMPTS} attempts: {fault}"
+            raise HarnessError(message) from fault
 
 
 def tasks_for(settings: FormSettings, split: str) -> tuple[Task, ...]:

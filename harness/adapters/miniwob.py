@@ -21,8 +21,9 @@ from dllm_rl.plan import parse_plan
 from dllm_rl.tasks import Control, Fault, FieldResult, GoldField, Outcome, Page, Task
 from harness import outcome as outcomes
 from harness.adapters.miniwob_oracle import ORACLES
+from harness.attempts import NUM_ATTEMPTS, Attempt, attempts
 from harness.browser import BrowserPool, Isolation
-from harness.environment import EXECUTORS, NUM_ATTEMPTS
+from harness.environment import EXECUTORS
 from harness.executor import ExecutorName
 from harness.faults import EnvironmentFaultError, attribute
 from harness.loopback import LoopbackServer
@@ -90,22 +91,23 @@ class MiniWobEnvironment:
 
     async def run(self, task: Task, plan: str) -> Outcome:
         """Run a plan once. Its outcome is a success where the page's own reward is 1."""
-        reason, page, generation = "", Page(titles=("",), controls=()), None
-        for attempt in range(NUM_ATTEMPTS):
-            if attempt == NUM_ATTEMPTS - 1:
-                self.pool.retire(generation)
-            try:
-                async with self.pool.tab(self.isolation, is_fresh=attempt > 0) as tab:
-                    _, page = await self._start(tab, task)
-                    server = ServerView(is_accepted=lambda: False, rejections=list)
-                    with attribute("execute"):
-                        execution = await execute(tab, EXECUTORS[self.executor], parse_plan(plan), page, server)
-                        work = tab.page.evaluate(RESULT)
-                        is_done, reward = await tab.within(work, START_SECONDS, is_action=False)
-                return _outcome(task, plan, execution, is_done=is_done, reward=reward, num_attempts=attempt + 1)
-            except EnvironmentFaultError as fault:
-                reason, generation = str(fault), fault.generation
-        return outcomes.lost(task, page, reason, NUM_ATTEMPTS)
+        page = Page(titles=("",), controls=())
+
+        async def once(attempt: Attempt) -> Outcome:
+            nonlocal page
+            async with self.pool.tab(self.isolation, is_fresh=attempt.is_fresh) as tab:
+                _, page = await self._start(tab, task)
+                server = ServerView(is_accepted=lambda: False, rejections=list)
+                with attribute("execute"):
+                    execution = await execute(tab, EXECUTORS[self.executor], parse_plan(plan), page, server)
+                    work = tab.page.evaluate(RESULT)
+                    is_done, reward = await tab.within(work, START_SECONDS, is_action=False)
+            return _outcome(task, plan, execution, is_done=is_done, reward=reward, num_attempts=attempt.number)
+
+        try:
+            return await attempts(self.pool, once)
+        except EnvironmentFaultError as fault:
+            return outcomes.lost(task, page, str(fault), NUM_ATTEMPTS)
 
     async def _start(self, tab: Tab, task: Task) -> tuple[str, Page]:
         name, seed = task.site.split("?")

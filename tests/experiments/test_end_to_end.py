@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from experiments.results import is_equal
+from experiments.run_folder import read_status
+from tests.processes import command_line, descendants
 
 SETTINGS = (
     "policies=[autoregressive]",
@@ -24,13 +28,13 @@ SETTINGS = (
 DEADLINE_SECONDS = 400
 
 
-def start(out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "experiments.cli", "grid", "ci", *SETTINGS, "--out", str(out)]
+def start(out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "experiments.cli", "grid", "ci", *SETTINGS, "--out", str(out), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finish(out: Path) -> str:
-    process = start(out)
+def finish(out: Path, *options: str) -> str:
+    process = start(out, *options)
     text, _ = process.communicate(timeout=DEADLINE_SECONDS)
     assert process.returncode == 0, text
     return text
@@ -73,3 +77,64 @@ def test_interrupted_grid_ends_in_the_same_results(tmp_path) -> None:
     started = time.monotonic()
     assert "3 units of work; 3 are finished already" in finish(disturbed)
     assert time.monotonic() - started < 30
+
+
+def kill_one(root: int, argument: bytes) -> bool:
+    """End one of the processes below `root` that were started with this argument; whether there was one."""
+    for pid in descendants(root):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if argument in command_line(pid).split(b"\0"):
+                os.kill(pid, signal.SIGKILL)
+                return True
+    return False
+
+
+@pytest.mark.browser
+@pytest.mark.soak
+def test_browsers_killed_throughout_a_grid_change_no_number(tmp_path) -> None:
+    """Every second one process of a browser, by turns the browser itself and one of its renderers, ends by kill -9."""
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    finish(undisturbed)
+
+    process = start(disturbed)
+    num_killed = 0
+    while process.poll() is None:
+        time.sleep(1.0)
+        num_killed += kill_one(process.pid, b"--type=renderer" if num_killed % 2 else b"--remote-debugging-pipe")
+    text = process.communicate()[0]
+    assert process.returncode == 0, text
+    assert num_killed >= 20
+    assert is_equal(disturbed / "results.parquet", undisturbed / "results.parquet")
+    print(f"{num_killed} processes killed")
+
+
+@pytest.mark.browser
+@pytest.mark.soak
+def test_two_ray_workers_with_browsers_end_in_the_results_of_a_local_run(tmp_path) -> None:
+    """The first worker that trains ends by kill -9, and after it a browser of whoever works then."""
+    pytest.importorskip("ray")
+    local, cluster = tmp_path / "local", tmp_path / "cluster"
+    finish(local)
+
+    process = start(cluster, "--executor", "ray", "--workers", "2")
+    worker = first_training(process, cluster)
+    os.kill(worker, signal.SIGKILL)
+    while (other := first_training(process, cluster)) == worker:
+        time.sleep(0.05)
+    while not kill_one(other, b"--remote-debugging-pipe"):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    text = process.communicate(timeout=DEADLINE_SECONDS)[0]
+    assert process.returncode == 0, text
+    assert is_equal(cluster / "results.parquet", local / "results.parquet")
+
+
+def first_training(process: subprocess.Popen[str], out: Path) -> int:
+    """Process id of a worker that has done a step of its unit."""
+    while True:
+        assert process.poll() is None, process.communicate()[0]
+        for metrics in out.glob("cells/*/seed0/metrics.jsonl"):
+            status = read_status(metrics.parent)
+            if status.state == "running" and status.pid:
+                return status.pid
+        time.sleep(0.02)

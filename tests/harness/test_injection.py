@@ -9,7 +9,6 @@ import random
 import signal
 import time
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -25,35 +24,16 @@ from harness.session import EnvironmentSession
 from harness.settings import FormSettings
 from tests.harness.conftest import Lab
 from tests.harness.injection import FAULTS, Choose, InjectingServer, first, sometimes
+from tests.processes import command_line, descendants
 
 T = TypeVar("T")
 Pairs = list[tuple[Task, str]]
-
-
-def descendants(root: int) -> set[int]:
-    """Processes below one, by /proc."""
-    parents: dict[int, int] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
-        except OSError:
-            continue
-        if state != "Z":
-            parents[int(folder.name)] = int(parent)
-    found: set[int] = set()
-    while more := {pid for pid, parent in parents.items() if parent in found | {root}} - found:
-        found |= more
-    return found
 
 
 def running_with(session: EnvironmentSession) -> set[int]:
     """Our processes once the shared session has started its own."""
     session.observe_many(session.tasks("train"))
     return descendants(os.getpid())
-
-
-def command_line(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 async def none_left(before: set[int], seconds: float = 20.0) -> bool:

@@ -8,7 +8,7 @@ import itertools
 import mimetypes
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from weakref import WeakSet
@@ -23,8 +23,9 @@ from harness.adapters.formfactory.checkout import MAX_PAGES, Checkout, FormRecor
 from harness.adapters.formfactory.process import ApplicationProcess
 from harness.adapters.formfactory.proxy import RecordingProxy, Sent
 from harness.adapters.formfactory.tasks import Catalogue, make_catalogue
+from harness.attempts import NUM_ATTEMPTS, Attempt, attempts
 from harness.browser import BrowserPool, Isolation
-from harness.environment import EXECUTORS, NUM_ATTEMPTS
+from harness.environment import EXECUTORS
 from harness.executor import ExecutorName
 from harness.faults import EnvironmentFaultError, attribute
 from harness.observation import Seen
@@ -119,23 +120,28 @@ class FormFactoryEnvironment:
 
     async def run(self, task: Task, plan: str) -> Outcome:
         """Run a plan once and judge it by what the application received and answered."""
-        seen, reason, generation = await self._observed(task.site), "", None
+        seen = await self._observed(task.site)
         num_broken = 0
-        for attempt in range(NUM_ATTEMPTS):
-            if attempt == NUM_ATTEMPTS - 1:
-                self.pool.retire(generation)
+
+        async def once(attempt: Attempt) -> Outcome:
+            nonlocal num_broken
             rollout_id = f"f{next(self._numbers)}"
+            # An application that breaks at this plan's form every time is refusing it, in its way.
+            takes_errors = attempt.is_last and num_broken == attempt.number - 1
             try:
-                # An application that breaks at this plan's form every time is refusing it, in its way.
-                takes_errors = attempt == NUM_ATTEMPTS - 1 == num_broken
-                async with self.pool.tab(self.isolation, is_fresh=attempt > 0) as tab:
-                    return await self._attempt(tab, task, plan, seen, rollout_id, takes_errors=takes_errors)
-            except EnvironmentFaultError as fault:
-                reason, generation = str(fault), fault.generation
+                async with self.pool.tab(self.isolation, is_fresh=attempt.is_fresh) as tab:
+                    result = await self._attempt(tab, task, plan, seen, rollout_id, takes_errors=takes_errors)
+                return replace(result, num_attempts=attempt.number)
+            except EnvironmentFaultError:
                 num_broken += bool(self._broke_at(rollout_id))
+                raise
             finally:
                 self.proxy.forget(rollout_id)
-        return outcomes.lost(task, seen.page, reason, NUM_ATTEMPTS)
+
+        try:
+            return await attempts(self.pool, once)
+        except EnvironmentFaultError as fault:
+            return outcomes.lost(task, seen.page, str(fault), NUM_ATTEMPTS)
 
     def _broke_at(self, rollout_id: str) -> str:
         """What the application said to the last form of a rollout, where that was an error of its own; else ""."""
@@ -168,19 +174,17 @@ class FormFactoryEnvironment:
         )
 
     async def _observed(self, path: str) -> _Observed:
-        for attempt in range(NUM_ATTEMPTS):
-            if path in self._seen:
-                break
+        async def once(attempt: Attempt) -> _Observed:
             rollout_id = f"f{next(self._numbers)}"
             try:
-                async with self.pool.tab(self.isolation, is_fresh=attempt > 0) as tab:
+                async with self.pool.tab(self.isolation, is_fresh=attempt.is_fresh) as tab:
                     await self._open(tab, path, rollout_id)
-                    self._seen[path] = await _observe(tab)
-            except EnvironmentFaultError:
-                if attempt == NUM_ATTEMPTS - 1:
-                    raise
+                    return await _observe(tab)
             finally:
                 self.proxy.forget(rollout_id)
+
+        if path not in self._seen:
+            self._seen[path] = await attempts(self.pool, once)
         return self._seen[path]
 
     async def _open(self, tab: Tab, path: str, rollout_id: str) -> None:
