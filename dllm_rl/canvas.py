@@ -85,7 +85,8 @@ class Canvas:
         """Which positions count: up to and including the first EOS, without FILL and PAD."""
         is_eos = ids == self.eos_id
         before = is_eos.cumsum(dim=1) - is_eos.long() == 0
-        mask = before & (ids != self.pad_id)
+        # Where a tokenizer has one id for both, the first one is EOS.
+        mask = before & ((ids != self.pad_id) | is_eos)
         return mask if self.fill_id is None else mask & (ids != self.fill_id)
 
     def close(self, ids: Int[Tensor, "b l"]) -> Int[Tensor, "b l"]:

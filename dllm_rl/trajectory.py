@@ -56,5 +56,10 @@ def step_map(completions: Completions, mask_id: int, *, last: bool = False) -> I
 
 
 def confidence(completions: Completions) -> Float[Tensor, "b l"]:
-    """Probability with which each drawn token was drawn; 1 where it was forced."""
-    return completions.trajectory.log_probs.exp()
+    """Probability with which each drawn token was drawn; 1 where it was forced.
+
+    The flow family draws every position again and again, so that no single draw wrote it: there it is exp(-entropy) of
+    the law of the last draw, which is 1 where that was certain.
+    """
+    record = completions.trajectory
+    return record.log_probs.exp() if record.time is None else (-record.entropy).exp()

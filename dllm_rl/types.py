@@ -104,7 +104,9 @@ class Answers:
 class Completions:
     """What a sampler returns. mask: 1 on scored tokens (EOS included; FILL and everything after EOS excluded).
 
-    nfe: model forwards. token_forwards: sum over forwards of active rows x query positions.
+    nfe: model forwards, one after another, that the batch took; on a CPU a batch is cut into small ones, whose forwards
+        are not added up, so that it says the same on every device.
+    token_forwards: sum over forwards of active rows x query positions.
     """
 
     ids: Int[Tensor, "b l"]

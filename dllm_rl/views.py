@@ -268,6 +268,12 @@ def replay(
         raise ConfigError(
             "a trajectory view needs recorded canvases; sample with a sampler that records its trajectory."
         )
+    if recorded.is_approximate:
+        raise ConfigError(
+            "this sampler masks tokens again, and which of its draws stayed depended on them: the record holds the "
+            "last draws only, whose probabilities are not those of what was done. Train with another sampler, or with "
+            "an objective that does not replay trajectories; this one may still be used for evaluation."
+        )
     row = torch.arange(rollouts.num_rows, device=steps.device)
     is_used = (loss_weight > 0)[..., None]
     if corruption.family == "flow":

@@ -45,16 +45,21 @@ def policy_of(
     if family is not None and family != facts.family:
         raise ConfigError(f"family='{family}' was given, and the model's configuration says '{facts.family}'")
     columns = num_columns or (facts.canvas_length if stored else 128)
-    limit = getattr(model.config, "num_columns", 0)
-    if limit and columns > limit:
-        raise ConfigError(
-            f"max_new_tokens={columns}: this model's canvas has {limit} columns. Ask for at most {limit}."
-        )
+    refuse_too_long(model, columns)
     facts = replace(facts, canvas_length=columns, mask_id=facts.mask_id if mask_id is None else mask_id)
     words = _tokenizer_beside(str(getattr(model, "name_or_path", "") or "")) if stored else None
     if words is None:
         words, facts = _ids(model, generation_config, facts), replace(facts, line_width=None)
     return registry.get("policy", facts.family)(model, words, facts)
+
+
+def refuse_too_long(model: Any, columns: int) -> None:
+    """Raise where a model numbers its columns and has not so many."""
+    limit = getattr(model.config, "num_columns", 0)
+    if limit and columns > limit:
+        raise ConfigError(
+            f"max_new_tokens={columns}: this model's canvas has {limit} columns. Ask for at most {limit}."
+        )
 
 
 @functools.lru_cache(maxsize=8)

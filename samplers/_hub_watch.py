@@ -25,8 +25,9 @@ class Watch(Watcher):
         processors: Processors,
         criteria: StoppingCriteriaList,
         streamer: Any,
+        close: Callable[[Tensor], Tensor],
     ) -> None:
-        self.model, self.prompts, self.processors = model, prompts, processors
+        self.model, self.prompts, self.processors, self.close = model, prompts, processors, close
         self.criteria, self.streamer = criteria, streamer
         self.callback: Callable[[Any, int, Tensor], None] | None = None
         self.stopped = torch.zeros(len(prompts.ids), dtype=torch.bool)
@@ -63,10 +64,11 @@ class Watch(Watcher):
             self.callback(self.model, step, canvas.clone())
 
     def block_done(self, canvas: Tensor, start: int, end: int) -> Bool[Tensor, " b"]:
-        """Stream the block, and ask the criteria about the prefix that is final now."""
+        """Stream the block, and ask the criteria about the prefix that is final now; behind EOS all is padding."""
+        closed = self.close(canvas)
         if self.streamer is not None:
-            self.streamer.put(canvas[:, start:end].clone())
+            self.streamer.put(closed[:, start:end].clone())
         if self.criteria and end < canvas.shape[1]:
-            prefix = torch.cat([self.prompts.ids, canvas[:, :end]], dim=1)
+            prefix = torch.cat([self.prompts.ids, closed[:, :end]], dim=1)
             self.stopped |= self.criteria(prefix, None).cpu()  # type: ignore[arg-type]
         return self.stopped

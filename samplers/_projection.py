@@ -79,8 +79,9 @@ class Free(Projection):
 class Constrained(Projection):
     """All tokens of a step come from one accepted canvas: drawn from the posterior, or the best one at temperature 0.
 
-    At temperature 0 log-probabilities and marginals are those of the untempered law. Every masked position must be
-    among the open ones, since what may stand there depends on all of them.
+    At temperature 0 log-probabilities are those of the untempered law; what rules rank by is the untempered law at any
+    temperature, since a low one would make all positions look certain. Every masked position must be among the open
+    ones, since what may stand there depends on all of them.
     """
 
     def __init__(
@@ -102,6 +103,9 @@ class Constrained(Projection):
         self.of_open = self._of_open(torch.logaddexp(self.best_text, self.other_text))
         self.walk = Walk(automata, self.constraint.scores(self.of_open, columns, canvas, is_masked))
         self.beta = self.walk.beta()
+        self.untempered: Constrained | None = None
+        if temperature not in (0.0, 1.0):
+            self.untempered = Constrained(automata, logits, columns, canvas, is_masked, 1.0)
 
     def _of_open(self, of_text: Float[Tensor, "b n"]) -> Float[Tensor, "b n c"]:
         """As `Constraint.open_scores`, with this weight of TEXT."""
@@ -122,11 +126,15 @@ class Constrained(Projection):
     @functools.cached_property
     def laws(self) -> Float[Tensor, "b n v"]:
         """Log marginal probability of each token."""
+        if self.untempered is not None:
+            return self.untempered.laws
         return self.constraint.token_laws(self.logits, self.of_open, self.marginals)
 
     @functools.cached_property
     def odds(self) -> Float[Tensor, "b n"]:
         """Log-odds of the most likely token, from those of the labels: no sum over the vocabulary."""
+        if self.untempered is not None:
+            return self.untempered.odds
         shift = self.marginals[..., TEXT] - self.of_open[..., TEXT]
         parts = [self.marginals[..., TEXT + 1 :], (self.best_text + shift)[..., None]]
         tokens = torch.cat([*parts, (self.other_text + shift)[..., None]], dim=-1).clamp(min=NEVER)
@@ -137,6 +145,8 @@ class Constrained(Projection):
 
     def entropy(self, chosen: Bool[Tensor, "b n"]) -> Float[Tensor, " m"]:
         """Entropy in nats: of the label, and of the token where the label is TEXT."""
+        if self.untempered is not None:
+            return self.untempered.entropy(chosen)
         labels = self.marginals[chosen]
         of_labels = -(labels.exp() * labels.clamp(min=-1e4)).sum(dim=-1)
         within = self.text[chosen].log_softmax(dim=-1)
@@ -199,6 +209,10 @@ class ConstrainedBefore(Projection):
         self.scores = constraint.scores(of_open, columns, canvas, is_masked, self.end)
         self.beta = constraint.backward(self.scores, end=self.end)
         constraint.check(self.beta)
+        # Rules rank by the untempered law, here as everywhere.
+        if temperature not in (0.0, 1.0):
+            self.laws = ConstrainedBefore(constraint, logits, columns, canvas, is_masked, 1.0, end).laws
+            return
         marginals = constraint.marginals(self.scores, constraint.forward(self.scores), self.beta)
         index = columns[..., None].expand(-1, -1, marginals.shape[-1])
         self.laws = constraint.token_laws(self.logits, of_open, marginals.gather(1, index))

@@ -13,6 +13,7 @@ from dllm_rl.policies.autoregressive import AutoregressivePolicy
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
 from samplers._noise import TOKEN, uniform
+from samplers._options import check_options
 from samplers._record import Recorder
 from samplers._statistics import entropy, pick
 from samplers.grammar import constraint_of
@@ -27,6 +28,9 @@ class AutoregressiveSampler:
     families: ClassVar[tuple[Family, ...]] = ("autoregressive",)
     temperature: float = 1.0
     grammar: bool = False
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @torch.no_grad()
     def generate(self, policy: AutoregressivePolicy, prompts: Prompts, *, seed: int) -> Completions:

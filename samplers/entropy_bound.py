@@ -19,7 +19,7 @@ class EntropyBoundSampler(UnmaskingRule):
 
     name: ClassVar[str] = "entropy_bound"
     paper: ClassVar[str] = "2505.24857"
-    num_steps: int = 128
+    num_steps: int | None = None
     gamma: float = 0.1
 
     def choose(self, view: View) -> Bool[Tensor, "b n"]:

@@ -20,7 +20,7 @@ class FactorSampler(UnmaskingRule):
 
     name: ClassVar[str] = "factor"
     paper: ClassVar[str] = "2505.22618"
-    num_steps: int = 128
+    num_steps: int | None = None
     factor: float = 1.0
 
     def choose(self, view: View) -> Bool[Tensor, "b n"]:

@@ -20,6 +20,7 @@ from dllm_rl.types import Completions, Family, Prompts
 from samplers._automaton import Automata
 from samplers._chunks import in_chunks
 from samplers._noise import JUMP, SOURCE, TOKEN, uniform, uniform_at
+from samplers._options import check_options
 from samplers._projection import project
 from samplers._record import Recorder
 from samplers._statistics import entropy, pick
@@ -36,6 +37,9 @@ class FlowExactSampler:
     temperature: float = 1.0
     num_steps: int = 16
     grammar: bool = False
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @torch.no_grad()
     def generate(self, policy: FlowPolicy, prompts: Prompts, *, seed: int) -> Completions:

@@ -112,7 +112,8 @@ def _line(canvas: Canvas, verb: Any, ref: str, value: str | None) -> tuple[int, 
 @functools.lru_cache(maxsize=1 << 16)
 def _ids(canvas: Canvas, text: str) -> tuple[int, ...]:
     """Most lines are those of other pages too: refs and verbs repeat, only options are a page's own."""
-    return tuple(canvas.tokenizer.encode(text, add_special_tokens=False))
+    # A page may spell a special token, in an option say: there it is text.
+    return tuple(canvas.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
 
 def _grow(tree: dict[int, Any], tokens: Sequence[int], leaf: int) -> None:

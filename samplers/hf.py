@@ -24,7 +24,7 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.tasks import Page
 from dllm_rl.types import Completions, Prompts, Trajectory
 from samplers import DEFAULT_SAMPLERS
-from samplers._hub_policy import end_ids, policy_of
+from samplers._hub_policy import TokenIds, end_ids, policy_of, refuse_too_long
 from samplers._hub_processors import Processors, own_criteria
 from samplers._hub_watch import Watch
 from samplers.config import NAME_KEY, sampler_from_dict
@@ -86,6 +86,7 @@ def diffusion_generate(
     if policy is None:
         policy = policy_of(model, generation_config, num_columns=columns, mask_id=mask_token_id, family=policy_family)
     elif columns not in (None, policy.facts.canvas_length):
+        refuse_too_long(policy.model, columns)
         facts = replace(policy.facts, canvas_length=columns)
         policy = type(policy)(policy.model, policy.tokenizer, facts)
     processors = Processors.of(logits_processor, do_sample=bool(generation_config.do_sample))
@@ -96,15 +97,20 @@ def diffusion_generate(
             **(sampler_config or {}),
             **_given(block_length=block_length, num_steps=max_denoising_steps, threshold=threshold),
             **({"grammar": True} if grammar else {}),
-            "temperature": processors.temperature,
+            "temperature": _temperature(generation_config, processors.temperature, sampler_config or {}),
         },
     )
+    if drawer.grammar and isinstance(policy.tokenizer, TokenIds):
+        raise ConfigError(
+            "the grammar reads the page's words, and this model comes without a tokenizer here: give the policy with "
+            "its tokenizer (policy=load_policy(...)), or leave grammar out."
+        )
     if drawer.grammar:
         processors.refuse_under_grammar()
     prompts = _prompts(input_ids, attention_mask, pages)
     if draft_streamer is not None:
         draft_streamer.put(input_ids.cpu())
-    watch = Watch(model, prompts, processors, own_criteria(stopping_criteria), draft_streamer)
+    watch = Watch(model, prompts, processors, own_criteria(stopping_criteria), draft_streamer, policy.canvas.close)
     watch.callback = callback_on_step_end
     out = _write(drawer, policy, prompts, watch, seed)
     if draft_streamer is not None:
@@ -134,6 +140,18 @@ def _num_columns(config: GenerationConfig, prompt: int) -> int | None:
         return config.max_new_tokens
     columns = (config.max_length or 0) - prompt
     return None if columns in (DEFAULT_MAX_LENGTH, -prompt) else columns
+
+
+def _temperature(config: GenerationConfig, drawn_at: float, options: Mapping[str, Any]) -> float:
+    """That of `generate`; where it is not asked to sample, that of the sampler's own configuration, if it has one."""
+    wanted = options.get("temperature")
+    if wanted is None or wanted == drawn_at:
+        return drawn_at
+    if config.do_sample:
+        raise ConfigError(
+            f"sampler_config says temperature={wanted:g}, and generate() samples at {drawn_at:g}. Give one of them."
+        )
+    return float(wanted)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class KlassSampler(UnmaskingRule):
 
     name: ClassVar[str] = "klass"
     paper: ClassVar[str] = "2511.05664"
-    num_steps: int = 128
+    num_steps: int | None = None
     confidence: float = 0.9
     max_kl: float = 0.01
     history: int = 2

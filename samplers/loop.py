@@ -24,6 +24,7 @@ from dllm_rl.types import Completions, Family, Prompts
 from samplers._automaton import Automata
 from samplers._chunks import in_chunks
 from samplers._noise import REMASK, uniform_at
+from samplers._options import check_options
 from samplers._projection import Projection, project
 from samplers._readers import reader_of
 from samplers._record import Recorder, columns_of, is_finished
@@ -118,18 +119,21 @@ class Written:
 class UnmaskingRule:
     """Base of the rules; a rule is one file with `choose`, and `remask` where it takes tokens back.
 
-    num_steps: most denoising steps over the whole canvas. block_length: semi-autoregressive blocks of so many columns;
-    None = one block, or the blocks of the block family (of which others must be parts). grammar: only plans that parse
-    and act on the page's controls can be written. cache: keep keys and values where that is exact (block family); False
-    asks for the same with a full forward in every step.
+    num_steps: most denoising steps over the whole canvas; None = as many as it has columns. block_length: semi-
+    autoregressive blocks of so many columns; None = one block, or the blocks of the block family (of which others
+    must be parts). grammar: only plans that parse and act on the page's controls can be written. cache: keep keys
+    and values where that is exact (block family); False asks for the same with a full forward in every step.
     """
 
     families: ClassVar[tuple[Family, ...]] = ("masked", "block")
     temperature: float = 1.0
-    num_steps: int = 32
+    num_steps: int | None = 32
     block_length: int | None = None
     grammar: bool = False
     cache: bool = True
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def choose(self, view: View) -> Bool[Tensor, "b n"]:
         """Which open positions are written now. Where a row has none, the loop writes its most confident one."""
@@ -174,7 +178,7 @@ class _Denoising:
         length = self.canvas.shape[1]
         block = self._block_length()
         starts = range(0, length, block)
-        for start, num_steps in zip(starts, spread(self.rule.num_steps, len(starts)), strict=True):
+        for start, num_steps in zip(starts, spread(self.rule.num_steps or length, len(starts)), strict=True):
             end = min(start + block, length)
             self._block(start, end, max(1, num_steps))
             self._stop(self.watcher.block_done(self.canvas, start, end))

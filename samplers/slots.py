@@ -25,6 +25,7 @@ from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
 from samplers._automaton import Automata
 from samplers._chunks import in_chunks
+from samplers._options import check_options
 from samplers._projection import project
 from samplers._record import Recorder, columns_of, is_finished
 from samplers.grammar import constraint_of
@@ -41,6 +42,9 @@ class SlotSampler:
     slot_threshold: float = 0.6
     token_threshold: float = 0.3
     grammar: bool = False
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @torch.no_grad()
     def generate(self, policy: BasePolicy, prompts: Prompts, *, seed: int) -> Completions:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.registry import register
+from samplers._options import check_options
 from samplers.loop import UnmaskingRule, View
 
 
@@ -21,7 +22,7 @@ class ThresholdSampler(UnmaskingRule):
 
     name: ClassVar[str] = "threshold"
     paper: ClassVar[str] = "2505.22618"
-    num_steps: int = 128
+    num_steps: int | None = None
     threshold: float = 0.9
 
     def choose(self, view: View) -> Bool[Tensor, "b n"]:
@@ -29,5 +30,6 @@ class ThresholdSampler(UnmaskingRule):
         return (view.odds >= math.log(self.threshold / (1 - self.threshold))) | view.best(view.odds, 1)
 
     def __post_init__(self) -> None:
+        check_options(self)
         if not 0 < self.threshold < 1:
             raise ConfigError(f"threshold={self.threshold} is no probability between 0 and 1")

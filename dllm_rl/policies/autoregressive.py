@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.constraint import Constraint
-from dllm_rl.policies.base import Attention, BasePolicy
+from dllm_rl.policies.base import Attention, BasePolicy, last_ids
 from dllm_rl.registry import register
 from dllm_rl.types import Family, Prompts, Rollouts, Views
 
@@ -37,8 +37,9 @@ class AutoregressivePolicy(BasePolicy):
 
     @property
     def banned_ids(self) -> tuple[int, ...]:
-        """PAD is banned too: a row ends with EOS."""
-        return (*super().banned_ids, self.tokenizer.pad_token_id)
+        """PAD is banned too, where it is not EOS: a row ends with EOS."""
+        pad, eos = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        return super().banned_ids if pad == eos else (*super().banned_ids, pad)
 
     def score(self, *args: Any, is_shifted: bool | None = None, **kwargs: Any) -> Float[Tensor, "b c v"]:
         """As `BasePolicy.score`; always shifted, whatever reading a view asks for: here they are all the same."""
@@ -96,7 +97,7 @@ class AutoregressivePolicy(BasePolicy):
         config: Any = self.model.config
         extra: dict[str, Any] = {"column_ids": columns} if getattr(config, "num_columns", 0) else {}
         if fed is not None and getattr(config, "num_smeared", 0):
-            extra["previous_ids"] = fed[:, -config.num_smeared :]
+            extra["previous_ids"] = last_ids(fed, config.num_smeared, self.canvas.pad_id)
         inputs = {
             "input_ids": ids,
             "attention_mask": mask,

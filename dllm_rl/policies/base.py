@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -234,7 +235,7 @@ class BasePolicy:
         rest["attention_mask"] = inputs["attention_mask"][:, :, width:]
         num_smeared: int = getattr(self.model.config, "num_smeared", 0)
         if num_smeared:
-            rest["previous_ids"] = inputs["input_ids"][:, width - num_smeared : width]
+            rest["previous_ids"] = last_ids(inputs["input_ids"][:, :width], num_smeared, self.canvas.pad_id)
         output = self._at(rest, keep - width, past_key_values=cache, use_cache=True)
         cache.crop(width - inputs["input_ids"].shape[1])
         return output
@@ -347,6 +348,12 @@ class BasePolicy:
         place: row and column of each on the canvas of view `index`.
         """
         return target_log_probs(logits, targets)
+
+
+def last_ids(ids: Int[Tensor, "b t"], count: int, pad_id: int) -> Int[Tensor, "b n"]:
+    """The last `count` ids of each row, padded on the left where there are fewer."""
+    tail = ids[:, max(0, ids.shape[1] - count) :]
+    return F.pad(tail, (count - tail.shape[1], 0), value=pad_id)
 
 
 def target_log_probs(logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.base import Attention, BasePolicy, PolicyFacts
+from dllm_rl.policies.base import Attention, BasePolicy, PolicyFacts, last_ids
 from dllm_rl.registry import register
 from dllm_rl.types import Corruption, Family, Prompts, Rollouts, Views
 
@@ -96,7 +96,7 @@ class BlockPolicy(BasePolicy):
         fed["attention_mask"] = inputs["attention_mask"][:, :, first:end, :end]
         smeared = getattr(self.model.config, "num_smeared", 0)
         if smeared and first:
-            fed["previous_ids"] = inputs["input_ids"][:, first - smeared : first]
+            fed["previous_ids"] = last_ids(inputs["input_ids"][:, :first], smeared, self.canvas.pad_id)
         output = self._at(fed, keep - first, past_key_values=cache.keys, use_cache=True)
         cache.keys.crop(start - end)
         cache.length = start

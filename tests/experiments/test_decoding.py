@@ -34,6 +34,13 @@ def test_grammar_in_training_is_for_objectives_that_replay():
     assert cells("decoding.grammar=always", "policies=[autoregressive]")
 
 
+def test_rules_that_mask_again_do_not_train_what_replays():
+    policy = "policies.masked.sampler={name: rcr}"
+    with pytest.raises(ConfigError, match="'rcr' masks tokens again, and objective 'cj_grpo' replays"):
+        cells(policy, "policies=[masked]", "objectives=[cj_grpo]")
+    assert cells(policy, "policies=[masked]", "objectives=[espo]")
+
+
 def test_the_template_of_a_rule_passes_the_public_suite(tmp_path):
     path = write_sampler("my_order", tmp_path)
     spec = importlib.util.spec_from_file_location("my_order_plugin", path)

@@ -7,6 +7,7 @@ import torch
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    GenerationConfig,
     GenerationMixin,
     LlamaConfig,
     LlamaForCausalLM,
@@ -263,11 +264,67 @@ def test_torch_keeps_its_random_state(model):
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_what_stands_behind_the_end_is_streamed_as_padding(model):
+    """The loop leaves masks there, which no reader of a stream should see."""
+    streamer = Drafts()
+    banned = torch.full((50,), -torch.inf)
+    banned[EOS] = 0.0
+
+    class Ends(LogitsProcessor):
+        def __call__(self, input_ids, scores):
+            return scores + banned
+
+    options = {"logits_processor": LogitsProcessorList([Ends()]), "sampler": "low_confidence"}
+    out = generate(model, draft_streamer=streamer, max_denoising_steps=2, **options)
+    shown = torch.cat(streamer.puts, dim=1)
+    assert not (shown == MASK).any()
+    assert torch.equal(shown[:, : out.shape[1]], out)
+
+
+def test_a_temperature_of_the_samplers_configuration_is_not_lost(model):
+    config = {"temperature": 2.0}
+    drawn = generate(model, sampler="random", sampler_config=config)
+    asked = generate(model, sampler="random", do_sample=True, top_k=0, temperature=2.0)
+    assert torch.equal(drawn, asked)
+    assert not torch.equal(drawn, generate(model, sampler="random"))
+    with pytest.raises(ConfigError, match="Give one of them"):
+        generate(model, sampler="random", sampler_config=config, do_sample=True, temperature=0.5)
+
+
+def test_the_grammar_needs_a_tokenizer(model):
+    with pytest.raises(ConfigError, match="comes without a tokenizer"):
+        generate(model, sampler="low_confidence", grammar=True, pages=[PAGES[0]])
+
+
+def test_a_policy_of_the_callers_is_not_asked_for_more_columns_than_it_has(tiny_policies):
+    policy = tiny_policies["masked"]
+    prompts = prompts_of(policy, (0,))
+    with pytest.raises(ConfigError, match="this model's canvas has 36 columns"):
+        diffusion_generate(
+            policy.model, prompts.ids, LogitsProcessorList(), StoppingCriteriaList(),
+            GenerationConfig(max_new_tokens=40, eos_token_id=policy.canvas.eos_id), policy=policy,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["autoregressive", "masked"])
+def test_one_id_for_padding_and_end_still_ends(family):
+    """As tokenizers without a padding token have it (GPT-2, Llama's base models)."""
+    both = decoder()
+    both.config.is_causal = family == "autoregressive"
+    wish = torch.zeros(50)
+    wish[EOS] = 100.0
+    both.lm_head.register_forward_hook(lambda module, inputs, logits: logits + wish)
+    out = generate(both, sampler=None, policy_family=family, pad_token_id=EOS, return_dict_in_generate=True)
+    assert out.sequences[0, IDS.shape[1]] == EOS
+    assert out.finish_reason == ("eos",)
+    assert out.tokens_per_forward > 0
+
+
 def test_drafts_are_streamed(model):
     streamer = Drafts()
     out = generate(model, draft_streamer=streamer, block_length=4, return_dict_in_generate=True)
     assert torch.equal(streamer.puts[0], IDS[1:])
-    assert torch.equal(torch.cat(streamer.puts, dim=1), out.sequences) or out.finish_reason == ("eos",)
+    assert torch.equal(torch.cat(streamer.puts, dim=1), out.sequences[:, : sum(put.shape[1] for put in streamer.puts)])
     assert len(streamer.drafts) == out.nfe and streamer.ended
     masks = [int((draft == MASK).sum()) for draft in streamer.drafts]
     assert masks == sorted(masks, reverse=True) and masks[0] > masks[-1]

@@ -12,8 +12,10 @@ import torch
 from transformers import LogitsProcessorList, TopPLogitsWarper
 
 from dllm_rl import registry
+from dllm_rl.errors import ConfigError
 from dllm_rl.policies.flow import transition_log_prob
 from dllm_rl.testing.policies import prompts_of, random_policy
+from dllm_rl.trajectory import confidence
 from samplers._hub_processors import Processors
 from samplers._noise import TOKEN, uniform
 from samplers._statistics import pick
@@ -93,6 +95,60 @@ def test_a_low_temperature_does_not_turn_the_order_into_left_to_right(tiny_polic
 
     out = draw(Fixed(policy.model, policy.tokenizer, policy.facts), name, (0,), num_steps=36, temperature=1e-4)
     assert torch.equal(out.trajectory.commit_step[0].argsort(), sureness.argsort(descending=True))
+
+
+@pytest.mark.parametrize("name", ["threshold", "entropy_bound", "klass"])
+def test_a_low_temperature_makes_nothing_surer_under_the_grammar(name):
+    """Ranks are of the untempered law there, too: as T falls to 0, the forwards become those of T = 0."""
+    policy = random_policy("masked", seed=3, sharpness=4.0)
+    forwards = [draw(policy, name, (0,), temperature=t, grammar=True).nfe for t in (0.0, 1e-6, 0.1)]
+    assert forwards[0] == forwards[1]
+    assert forwards[2] >= 0.5 * forwards[0] > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("low_confidence", {"block_length": -1}, "block_length=-1"),
+        ("low_confidence", {"num_steps": 0}, "num_steps=0"),
+        ("threshold", {"temperature": -1.0}, "temperature=-1"),
+        ("flow_exact", {"num_steps": 0}, "num_steps=0"),
+        ("slots", {"temperature": float("nan")}, "temperature=nan"),
+        ("ar", {"temperature": -0.5}, "temperature=-0.5"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(name, options, message):
+    """With no forward at all, a canvas of masks came back."""
+    with pytest.raises(ConfigError, match=message):
+        registry.get("sampler", name)(**options)
+
+
+@pytest.mark.parametrize("name", ["threshold", "factor", "entropy_bound", "klass"])
+def test_a_bound_holds_on_a_canvas_of_any_length(name):
+    """A default number of steps fit for 128 columns made the last step of longer ones write whatever was left."""
+    assert registry.get("sampler", name)().num_steps is None
+
+
+@pytest.mark.parametrize("family", ["autoregressive", "masked", "slot", "block"])
+@pytest.mark.parametrize("length", [1, 2])
+def test_prompts_shorter_than_what_a_token_carries_are_read(family, length):
+    policy = random_policy(family, seed=1)
+    prompts = prompts_of(policy, (0, 1))
+    short = replace(prompts, ids=prompts.ids[:, -length:], mask=torch.ones(2, length, dtype=torch.bool))
+    name = {"autoregressive": "ar", "slot": "slots"}.get(family, "low_confidence")
+    out = draw(policy, name, prompts=short)
+    if family == "autoregressive":
+        whole = policy.logits(short, out.ids).log_softmax(dim=-1).gather(-1, out.ids[..., None]).squeeze(-1)
+        torch.testing.assert_close(whole[out.mask], out.trajectory.log_probs[out.mask], atol=1e-4, rtol=1e-4)
+
+
+def test_confidence_of_a_flow_is_that_of_its_last_law():
+    """Not the product of sixteen transitions, which is small wherever the end is certain."""
+    policy = random_policy("flow", seed=2, sharpness=60.0)
+    out = draw(policy, "flow_exact", (0,), num_steps=8)
+    sure = out.trajectory.entropy < 1e-3
+    assert sure.any()
+    assert (confidence(out)[sure] > 0.99).all()
 
 
 def test_top_p_reads_every_row():
