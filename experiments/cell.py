@@ -47,6 +47,7 @@ class LocalExecutor:
 
     def warm_start(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
         """Evaluate the policy as it was before training."""
+        self._session.forget_failures()
         self._set_threads(unit.cell)
         policy = self._load(unit.cell)
         self._take_waypoint(unit, policy, 0)
@@ -58,6 +59,8 @@ class LocalExecutor:
         A run that an alarm stops is evaluated as it stands, on the same tasks and noise as every other.
         """
         cell = unit.cell
+        # What an earlier unit of this process went through must not decide anything here.
+        self._session.forget_failures()
         self._set_threads(cell)
         alarms = OnlineDiagnosis(on_alarm=cell.on_alarm, folder=unit.folder)
         is_first = self._ranks.is_first

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,12 @@ import yaml
 
 from dllm_rl import registry
 from experiments.config import Preset
+from experiments.run_folder import read_json
 
 
 def bibliography(run: Path) -> str:
     """BibTeX of the papers that the run's objectives and samplers name, each once, with what cites it as a comment."""
-    settings = Preset.model_validate(json.loads((run / "config.json").read_text(encoding="utf-8"))["settings"])
+    settings = Preset.model_validate(read_json(run / "config.json")["settings"])
     controls = [control.objective for _, control in settings.controls.by_role()]
     levels = {**settings.control_objectives, **settings.objectives}
     used = [("objective", levels[name].name) for name in dict.fromkeys([*settings.objectives, *controls])]

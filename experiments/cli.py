@@ -286,9 +286,10 @@ def lab(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a p
     """Print and write (lab.md) which objectives of a run learn, which collapse, and which do neither."""
     from experiments.commands import run_folder
     from experiments.lab.table import write_table
+    from experiments.run_folder import read_json
 
     root = run_folder(run)
-    print(write_table(root, json.loads((root / "config.json").read_text(encoding="utf-8"))), end="")
+    print(write_table(root, read_json(root / "config.json")), end="")
 
 
 @app.command()

@@ -15,7 +15,7 @@ from dllm_rl.errors import ConfigError
 from experiments.config import Preset, load_preset, preset_names
 from experiments.failures import common_failure
 from experiments.progress import ConsoleProgress, duration
-from experiments.run_folder import Status, read_status
+from experiments.run_folder import Status, read_json, read_status, status_of
 from experiments.runner import Executor, owed_units, refresh, run_units
 from experiments.units import GridPlan, TaskSource, Unit, plan_grid
 
@@ -175,7 +175,7 @@ def _conclude(statuses: dict[str, Status], console: Console) -> int:
 
 def _digest_in(root: Path) -> str:
     path = root / "config.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("digest", "") if path.is_file() else ""
+    return read_json(path).get("digest", "") if path.is_file() else ""
 
 
 def write_report(root: Path) -> None:
@@ -189,7 +189,7 @@ def print_verdicts(root: Path, console: Console) -> None:
     """Print the verdict table of a report, and where the report is."""
     from experiments import report
 
-    console.print(report.verdict_table(json.loads((root / "report.json").read_text(encoding="utf-8"))))
+    console.print(report.verdict_table(read_json(root / "report.json")))
     console.print(f"report: {root / 'report.html'}", highlight=False)
 
 
@@ -213,8 +213,8 @@ def make_report(run: Path) -> int:
     return 0
 
 
-def _state(name: str, role: str, seed: int | None, folder: Path) -> dict[str, Any]:
-    status = read_status(folder)
+def _state(name: str, role: str, seed: int | None, folder: Path, digest: str = "") -> dict[str, Any]:
+    status = status_of(folder, digest) if digest else read_status(folder)
     return {
         "cell": name,
         "role": role,
@@ -229,12 +229,15 @@ def _state(name: str, role: str, seed: int | None, folder: Path) -> dict[str, An
 def show_status(run: Path, *, as_json: bool) -> int:
     """Print the state of every cell and seed of a run."""
     root = run_folder(run)
-    config = json.loads((root / "config.json").read_text(encoding="utf-8"))
+    config = read_json(root / "config.json")
     warm_starts = config.get("warm_starts", {}).items()
     rows = [_state(f"warm start {policy}", "warm start", None, root / folder) for policy, folder in warm_starts]
     for cell in config["cells"]:
         folder = root / cell["folder"]
-        rows += [_state(cell["id"], cell["role"], seed, folder / f"seed{seed}") for seed in config["seeds"]]
+        rows += [
+            _state(cell["id"], cell["role"], seed, folder / f"seed{seed}", cell.get("digest", ""))
+            for seed in config["seeds"]
+        ]
     if as_json:
         print(json.dumps(rows, indent=2))
         return 0

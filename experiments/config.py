@@ -167,6 +167,8 @@ class Preset(Strict):
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: list[int]) -> list[int]:
+        if min(seeds) < 0:
+            raise ValueError(f"seeds count from 0, and {min(seeds)} is given")
         if len(set(seeds)) != len(seeds):
             raise ValueError("a seed stands there twice; a repeated seed is no new evidence")
         return seeds

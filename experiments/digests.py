@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,15 +11,20 @@ from typing import Any
 
 import dllm_rl
 from dllm_rl.tasks import Task
+from experiments.components import build_objective, build_sampler
+from experiments.config import Component
 from experiments.grid import Cell
+from harness.reward import SCHEMES
 
 # The checkpoint stands for itself by its own digest, wherever its folder lies.
-_TRAINING = ("facts", "sampler", "objective", "train", "environment", "reward", "threads")
+_TRAINING = ("facts", "train", "environment", "threads")
 # Settings that came later and are off: runs without them keep the key that they had.
 _OFF = {"target_log_ratio": None, "target_kl": None, "resample_rounds": 0}
 # Settings that change no number of a run.
 _SILENT = ("tracker", "save_views")
-_WARM_START = ("facts", "sampler", "environment", "reward", "evaluation", "threads")
+# The margin of equivalence is the judge's: no rollout depends on it.
+_JUDGED = {"margin"}
+_WARM_START = ("facts", "environment", "threads")
 
 
 def digest(value: Any) -> str:
@@ -41,22 +47,45 @@ def training_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
     # Logging and raising change no number of a run that ends.
     if cell.on_alarm == "stop":
         settings["on_alarm"] = "stop"
-    return digest({"version": dllm_rl.__version__, **settings, "checkpoint": checkpoint, "tasks": tasks})
+    known = {"version": dllm_rl.__version__, **settings, "checkpoint": checkpoint, "tasks": tasks}
+    return digest({**known, **_resolved(cell, ("sampler", "objective", "reward"))})
 
 
 def evaluation_digest(cell: Cell, *, training: str, tasks: str) -> str:
     """Key of a trained cell's evaluation. tasks: digest of the evaluated tasks."""
-    settings = {"evaluation": cell.evaluation.model_dump(mode="json"), **_drawn_with(cell)}
-    return digest({"training": training, **settings, "tasks": tasks})
+    return digest({"training": training, **_evaluated(cell), "tasks": tasks})
 
 
 def warm_start_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
     """Key of a warm start's evaluation, which all cells of a policy share."""
-    settings = cell.model_dump(mode="json", include=set(_WARM_START)) | _drawn_with(cell)
-    return digest({"version": dllm_rl.__version__, **settings, "checkpoint": checkpoint, "tasks": tasks})
+    settings = cell.model_dump(mode="json", include=set(_WARM_START)) | _evaluated(cell)
+    known = {"version": dllm_rl.__version__, **settings, "checkpoint": checkpoint, "tasks": tasks}
+    return digest({**known, **_resolved(cell, ("sampler", "reward"))})
 
 
-def _drawn_with(cell: Cell) -> dict[str, Any]:
-    """The sampler of the evaluation, where it is another than that of training."""
+def _evaluated(cell: Cell) -> dict[str, Any]:
+    """How the evaluation is run, with its sampler where that is another than training's."""
+    settings = {"evaluation": cell.evaluation.model_dump(mode="json", exclude=_JUDGED)}
     other = cell.evaluation_sampler
-    return {} if other is None else {"evaluation_sampler": other.model_dump(mode="json")}
+    return settings if other is None else {**settings, "evaluation_sampler": _component("sampler", other)}
+
+
+def _resolved(cell: Cell, names: Sequence[str]) -> dict[str, Any]:
+    return {name: _component(name, getattr(cell, name)) for name in names}
+
+
+def _component(kind: str, component: Component) -> dict[str, Any]:
+    """A component as it will be: options that were left at their defaults spelled out, and the code it is made of.
+
+    Whoever edits an objective or a sampler, or a default in it, gets other results, and so another key.
+    """
+    if kind == "reward":
+        built: Any = SCHEMES[component.name]
+        defaults = {k: p.default for k, p in inspect.signature(built).parameters.items() if p.default is not p.empty}
+        options = {**defaults, **component.options}
+    else:
+        built = build_objective(component) if kind == "objective" else build_sampler(component)
+        options = asdict(built)
+    module = inspect.getmodule(built if kind == "reward" else type(built))
+    source = "" if module is None else inspect.getsource(module)
+    return {"name": component.name, "options": options, "source": digest(source)}

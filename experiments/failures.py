@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from dllm_rl.errors import DllmRlError
 from experiments.run_folder import Status
 
 # Over this share of the units, failures for one reason are no accident of single cells.
 MAX_SHARE = 0.3
+# Over this share of lost rollouts an evaluation says too little about its policy.
+MAX_LOST_SHARE = 0.05
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -19,8 +22,22 @@ class DiskFullError(DllmRlError):
     """No room is left to write to."""
 
 
+class RolloutsLostError(DllmRlError):
+    """The environment lost too many rollouts of an evaluation."""
+
+
 class ProcessesBrokenError(DllmRlError):
     """One of the processes that train a unit together failed, and with it all of them."""
+
+
+def refuse_lost(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise where the environment lost too large a share of an evaluation, which then is owed again."""
+    num_lost = sum(row.get("fault") == "environment" for row in rows)
+    if num_lost > MAX_LOST_SHARE * len(rows):
+        raise RolloutsLostError(
+            f"{num_lost} of {len(rows)} evaluated rollouts were lost to the environment (limit {MAX_LOST_SHARE:.0%}). "
+            "What was trained is kept: the same command evaluates again. `dllm-rl doctor` looks for the cause."
+        )
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -55,7 +55,20 @@ def build_cells(preset: Preset) -> list[Cell]:
     refuse_uncontrolled(cells, preset.factors)
     refuse_unequal_rollouts(cells, preset.factors)
     controls = [_control(preset, role, control) for role, control in preset.controls.by_role()]
+    refuse_same_names([*cells, *controls])
     return cells + controls
+
+
+def refuse_same_names(cells: list[Cell]) -> None:
+    """Raise where two cells would bear one name, such as a-b with c and a with b-c: their results would mix."""
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        other = seen.setdefault(cell.id, cell)
+        if other is not cell:
+            raise ConfigError(
+                f"two cells are called '{cell.id}': policy '{other.policy}' with objective '{other.objective_level}', "
+                f"and '{cell.policy}' with '{cell.objective_level}'. Give one of these levels another name."
+            )
 
 
 def _control(preset: Preset, role: Role, control: Control) -> Cell:
@@ -64,7 +77,19 @@ def _control(preset: Preset, role: Role, control: Control) -> Cell:
     known = {**preset.objectives, **preset.control_objectives}
     if control.objective not in known:
         raise unknown_name(f"objective of the {role} control", control.objective, known)
-    return _cell(preset, role, control.policy, control.objective, control.train)
+    cell = _cell(preset, role, control.policy, control.objective, control.train)
+    if role == "null" and cell.train["learning_rate"] != 0:
+        raise ConfigError(
+            f"the null control must learn nothing, and its learning rate is {cell.train['learning_rate']:g}. "
+            "Set controls.null_control.train.learning_rate=0, or leave it out: controls.null_control=null."
+        )
+    if role == "negative" and "on_policy" not in build_objective(cell.objective).exceptions:
+        raise ConfigError(
+            f"the negative control must have a ratio other than 1 before any update, and objective "
+            f"'{cell.objective.name}' does not declare that. Take espo_unshared, or leave the control out: "
+            "controls.negative_control=null."
+        )
+    return cell
 
 
 def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[str, Any] | None = None) -> Cell:
@@ -75,6 +100,7 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
     sampler, evaluation_sampler = decoders(policy_level, preset.decoding.grammar)
     if preset.decoding.grammar == "always":
         refuse_unreplayable(name, policy_level.family, objective_level)
+    refuse_approximate(name, policy_level.family, sampler, objective_level)
     return Cell(
         id=name,
         role=role,
@@ -139,19 +165,33 @@ def _under_grammar(sampler: Component) -> Component:
 
 def refuse_unreplayable(name: str, family: str, objective: ObjectiveLevel) -> None:
     """Raise where an objective scores another law than the constrained one that the tokens are drawn from."""
-    import torch
-
-    from dllm_rl.testing.toys import toy
-
-    known = toy(family)  # type: ignore[arg-type]
-    generator = torch.Generator().manual_seed(0)
-    kind = build_objective(objective).views(known.rollouts, known.policy.corruption, generator, 0).kind
+    kind = _kind_of_views(family, objective)
     if kind not in ("exact", "trajectory"):
         raise ConfigError(
             f"cell {name}: with decoding.grammar=always tokens are drawn from a constrained law, and objective "
             f"'{objective.name}' scores '{kind}' views of the unconstrained one. Set decoding.grammar=evaluation, "
             "or take an objective that replays the draws, such as cj_grpo."
         )
+
+
+def refuse_approximate(name: str, family: str, sampler: Component, objective: ObjectiveLevel) -> None:
+    """Raise where an objective replays the draws of a sampler that masks tokens again, whose record is not whole."""
+    if getattr(build_sampler(sampler), "remasks", False) and _kind_of_views(family, objective) == "trajectory":
+        raise ConfigError(
+            f"cell {name}: sampler '{sampler.name}' masks tokens again, and objective '{objective.name}' replays "
+            "recorded draws, of which the withdrawn ones are missing. Train with another sampler (the policy's "
+            "evaluation_sampler may mask again), or take an objective that does not replay."
+        )
+
+
+def _kind_of_views(family: str, objective: ObjectiveLevel) -> str:
+    import torch
+
+    from dllm_rl.testing.toys import toy
+
+    known = toy(family)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(0)
+    return build_objective(objective).views(known.rollouts, known.policy.corruption, generator, 0).kind
 
 
 def refuse_uncontrolled(cells: list[Cell], factors: Factors) -> None:

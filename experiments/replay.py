@@ -16,6 +16,7 @@ from dllm_rl.tasks import Outcome, Task
 from experiments.commands import run_folder
 from experiments.components import build_reward, form_settings
 from experiments.config import Component
+from experiments.run_folder import read_json
 from harness import chromium
 from harness.browser import BrowserPool
 from harness.environment import FormEnvironment
@@ -83,7 +84,7 @@ def find_rollout(run: Path, rollout: str) -> Recorded:
             return Recorded(row=_table_row(run, rollout), executor="trusted", **settings)
         return Recorded(row=_line(run, rollout), executor=_training_executor(settings), **settings)
     root = run_folder(run)
-    config = json.loads((root / "config.json").read_text(encoding="utf-8"))
+    config = read_json(root / "config.json")
     settings = _settings(config)
     if rollout.isdecimal():
         row = _table_row(root / "results.parquet", rollout)
@@ -105,7 +106,7 @@ def _config_above(path: Path) -> dict[str, Any]:
     found = next(
         (folder / "config.json" for folder in path.resolve().parents if (folder / "config.json").is_file()), None
     )
-    return json.loads(found.read_text(encoding="utf-8")) if found else {}
+    return read_json(found) if found else {}
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Component]:

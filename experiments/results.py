@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
     ]
 )
 TIMING_COLUMNS = ("seconds",)
+_GRID = b"grid_digest"
 _ORDER = ("stage", "cell", "seed", "split", "task_id", "mode", "sample")
 
 
@@ -46,12 +47,20 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]], **labels: Any) -> Non
     _write(path, pa.Table.from_pylist([{**row, **labels} for row in rows], schema=SCHEMA))
 
 
-def merge(path: Path, parts: Iterable[Path]) -> int:
-    """Write all parts as one sorted table, whatever their order, and return its number of rows."""
+def merge(path: Path, parts: Iterable[Path], *, grid: str = "") -> int:
+    """Write all parts as one sorted table, whatever their order, and return its number of rows.
+
+    grid: digest of the grid that they belong to, which is kept with them (`grid_of`).
+    """
     tables = [pq.read_table(part, schema=SCHEMA) for part in parts]
     table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-    _write(path, table)
+    _write(path, table.replace_schema_metadata({_GRID: grid.encode()}))
     return table.num_rows
+
+
+def grid_of(path: Path) -> str:
+    """Digest of the grid whose rows a merged table holds; "" where it says nothing."""
+    return (pq.read_schema(path).metadata or {}).get(_GRID, b"").decode()
 
 
 def _write(path: Path, table: pa.Table) -> None:

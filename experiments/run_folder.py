@@ -1,9 +1,12 @@
 """The folder of a run: where things lie, states of its units, and files that are whole or absent.
 
 config.json  results.parquet  report.html  report.json
-warmstart/<policy>-<digest>/        evaluation.parquet  status.json  cell.json  waypoints/
+warmstart/<policy>-<digest>/        evaluation-<digest>.parquet  status.json  cell.json  waypoints/
 cells/<cell>-<digest>/seed<k>/      the same, and metrics.jsonl  rollouts.jsonl  commit_order.jsonl  alarms.json
                                     checkpoint/
+
+A folder of cells is keyed by its training, an evaluation by its own digest: another evaluation trains nothing again and
+leaves the earlier one as it is.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
+
+from dllm_rl.errors import ConfigError
 
 WAYPOINTS_FOLDER = "waypoints"
 _CLAIM_SECONDS = 0.3
@@ -27,10 +32,10 @@ State = Literal["done", "running", "failed", "owed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """State of one unit. digest: of the evaluation that is done; seconds: wall time spent, over all attempts.
+    """State of one unit. digest: of the evaluation that was done last; seconds: wall time spent, over all attempts.
 
     stopped_at: last step of a training that an alarm ended early, with the alarm as cause; it is evaluated like any.
-    rows_hash: of evaluation.parquet, so that damage to a finished result is noticed.
+    evaluations: hash of the rows of each finished evaluation by its digest, so that damage to one is noticed.
     """
 
     state: State = "owed"
@@ -39,7 +44,7 @@ class Status:
     digest: str = ""
     pid: int = 0
     stopped_at: int | None = None
-    rows_hash: str = ""
+    evaluations: dict[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -68,16 +73,40 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def read_json(path: Path) -> Any:
+    """What a file of a run folder holds; raises ConfigError where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(
+            f"'{path}' is no valid JSON ({error}): the disk damaged it, or it was edited. Put it back, or delete it "
+            "and give the command that wrote it again."
+        ) from None
+
+
 def read_status(folder: Path) -> Status:
     """Status of a unit; `running` without a living owner is `owed`."""
     path = folder / "status.json"
     try:
         status = Status(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return Status()
     if status.state == "running" and not is_claimed(folder):
-        return Status(state="owed", cause="interrupted", seconds=status.seconds)
+        return replace(status, state="owed", cause="interrupted", pid=0)
     return status
+
+
+def status_of(folder: Path, digest: str) -> Status:
+    """Status of a unit as far as this evaluation of it goes: done where it lies on disk, whatever else was tried."""
+    status = read_status(folder)
+    if digest in status.evaluations:
+        return replace(status, state="done", digest=digest, cause=status.cause if status.state == "done" else "")
+    return replace(status, state="owed", cause="") if status.state == "done" else status
+
+
+def rows_file(folder: Path, digest: str) -> Path:
+    """Where the rows of one evaluation lie."""
+    return folder / f"evaluation-{digest[:10]}.parquet"
 
 
 def write_status(folder: Path, status: Status) -> None:

@@ -1,8 +1,8 @@
 """Runs the units of a grid one after another on this machine; whatever is interrupted is continued by the same command.
 
-A unit is done once its evaluation lies on disk and its status carries the digest. Until then it is owed: the trainer
-resumes from its checkpoint, the evaluation starts again. A unit that fails is recorded with its cause, the others go
-on, and the next run tries it again.
+A unit is done once its evaluation lies on disk and its status carries that one's digest. Until then it is owed: the
+trainer resumes from its checkpoint, the evaluation starts again. A unit that fails is recorded with its cause, the
+others go on, and the next run tries it again.
 """
 
 from __future__ import annotations
@@ -11,20 +11,19 @@ import os
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Protocol
 
 from filelock import FileLock
 
 from dllm_rl.errors import BrowserMissingError, DllmRlError
 from experiments.collapse.online import read_alarms
-from experiments.failures import DiskFullError, ProcessesBrokenError, common_failure, is_disk_full
+from experiments.failures import DiskFullError, ProcessesBrokenError, common_failure, is_disk_full, refuse_lost
 from experiments.results import merge, write_rows
-from experiments.run_folder import Status, claim, hash_of, read_status, write_json, write_status
+from experiments.run_folder import State, Status, claim, hash_of, read_status, status_of, write_json, write_status
 from experiments.units import GridPlan, Unit
 
 OnEvent = Callable[[dict[str, Any]], None]
-ROWS_FILE = "evaluation.parquet"
 
 
 class DamagedResultError(DllmRlError):
@@ -61,8 +60,7 @@ class Progress(Protocol):
 
 def is_done(unit: Unit) -> bool:
     """Whether this unit's evaluation, of just these settings and tasks, lies on disk."""
-    status = read_status(unit.folder)
-    return status.state == "done" and status.digest == unit.digest and (unit.folder / ROWS_FILE).is_file()
+    return unit.digest in read_status(unit.folder).evaluations and unit.rows_file.is_file()
 
 
 def owed_units(plan: GridPlan) -> list[Unit]:
@@ -76,13 +74,13 @@ def run_units(plan: GridPlan, executor: Executor, progress: Progress) -> dict[st
     Other processes may run the same grid: a unit is run by whoever claims it, and those that a process left behind are
     looked at once more. Where too many units fail for one reason, the rest is left owed (`experiments.failures`).
     """
-    write_json(plan.root / "config.json", plan.config)
+    begin(plan)
     statuses: dict[str, Status] = {}
     left = list(plan.units)
     for is_second_look in (False, True):
         for unit in left:
             if common_failure(statuses.values(), len(plan.units)) is not None:
-                statuses.setdefault(unit.name, read_status(unit.folder))
+                statuses.setdefault(unit.name, state_of(unit))
                 continue
             status = run_claimed(plan, unit, executor, progress)
             if is_second_look and status == statuses[unit.name]:
@@ -100,17 +98,27 @@ def run_claimed(plan: GridPlan, unit: Unit, executor: Executor, progress: Progre
         if not is_mine:
             return Status(state="running", cause="another process works on it")
         if is_done(unit):
-            return read_status(unit.folder)
+            return state_of(unit)
         status = _run(unit, executor, progress)
     collect(plan)
     return status
 
 
-def refresh(plan: GridPlan) -> dict[str, Status]:
-    """Bring config.json and results.parquet up to date without running anything; the status of every unit by name."""
+def begin(plan: GridPlan) -> None:
+    """Bring config.json and results.parquet up to date: rows of other settings do not stay under these."""
     write_json(plan.root / "config.json", plan.config)
     collect(plan)
-    return {unit.name: read_status(unit.folder) for unit in plan.units}
+
+
+def refresh(plan: GridPlan) -> dict[str, Status]:
+    """Bring what is shared up to date without running anything; the status of every unit by name."""
+    begin(plan)
+    return {unit.name: state_of(unit) for unit in plan.units}
+
+
+def state_of(unit: Unit) -> Status:
+    """Status of this unit, of just these settings and tasks."""
+    return status_of(unit.folder, unit.digest)
 
 
 def collect(plan: GridPlan) -> int:
@@ -120,42 +128,44 @@ def collect(plan: GridPlan) -> int:
     Raises DamagedResultError where a finished result is not what was written.
     """
     with FileLock(plan.root / ".results.lock"):
-        parts = [unit.folder / ROWS_FILE for unit in plan.units if is_done(unit)]
-        for part in parts:
-            _refuse_damaged(part)
-        return merge(plan.root / "results.parquet", parts)
+        done = [unit for unit in plan.units if is_done(unit)]
+        for unit in done:
+            _refuse_damaged(unit)
+        return merge(plan.root / "results.parquet", [unit.rows_file for unit in done], grid=plan.config["digest"])
 
 
-def _refuse_damaged(part: Path) -> None:
-    expected = read_status(part.parent).rows_hash
-    if expected and hash_of(part) != expected:
+def _refuse_damaged(unit: Unit) -> None:
+    if hash_of(unit.rows_file) != read_status(unit.folder).evaluations[unit.digest]:
         raise DamagedResultError(
-            f"'{part}' does not match its recorded hash: the disk damaged it, or it was edited. "
+            f"'{unit.rows_file}' does not match its recorded hash: the disk damaged it, or it was edited. "
             "Delete it, and the same command evaluates this cell again."
         )
 
 
 def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
-    before = read_status(unit.folder).seconds
+    before = read_status(unit.folder)
     started = time.monotonic()
 
-    def spent() -> float:
-        return round(before + time.monotonic() - started, 3)
+    def now(state: State, cause: str = "", **more: Any) -> Status:
+        seconds = round(before.seconds + time.monotonic() - started, 3)
+        return Status(state=state, cause=cause, seconds=seconds, **{"evaluations": before.evaluations, **more})
 
     for torn in unit.folder.glob(".*.tmp"):
         torn.unlink()
     write_json(unit.folder / "cell.json", unit.settings)
-    write_status(unit.folder, Status(state="running", seconds=before, pid=os.getpid()))
+    write_status(unit.folder, replace(now("running", pid=os.getpid()), seconds=before.seconds))
     progress.start(unit)
     work = executor.warm_start if unit.is_warm_start else executor.cell
     try:
         rows = work(unit, lambda event: progress.event(unit, event))
-        write_rows(unit.folder / ROWS_FILE, rows, **unit.labels)
+        refuse_lost(rows)
+        write_rows(unit.rows_file, rows, **unit.labels)
+        alarms = read_alarms(unit.folder)
     except KeyboardInterrupt:
-        write_status(unit.folder, Status(state="owed", cause="interrupted", seconds=spent()))
+        write_status(unit.folder, now("owed", "interrupted"))
         raise
     except (BrowserMissingError, ProcessesBrokenError) as error:
-        write_status(unit.folder, Status(state="owed", cause=str(error), seconds=spent()))
+        write_status(unit.folder, now("owed", str(error)))
         raise
     except Exception as error:
         if is_disk_full(error):
@@ -163,22 +173,13 @@ def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
                 f"no room is left to write '{unit.folder}' ({error}). Free some; the same command continues."
             ) from error
         (unit.folder / "failure.txt").write_text(traceback.format_exc())
-        status = Status(state="failed", cause=f"{type(error).__name__}: {error}", seconds=spent())
+        status = now("failed", f"{type(error).__name__}: {error}")
     else:
         (unit.folder / "failure.txt").unlink(missing_ok=True)
-        status = _done(unit, spent())
+        # With the alarm that ended its training, if one did.
+        evaluations = {**before.evaluations, unit.digest: hash_of(unit.rows_file)}
+        status = now(
+            "done", alarms["because"], digest=unit.digest, stopped_at=alarms["stopped_at"], evaluations=evaluations
+        )
     write_status(unit.folder, status)
     return status
-
-
-def _done(unit: Unit, seconds: float) -> Status:
-    """Status of a unit whose evaluation lies on disk, with the alarm that ended its training, if one did."""
-    alarms = read_alarms(unit.folder)
-    return Status(
-        state="done",
-        seconds=seconds,
-        digest=unit.digest,
-        cause=alarms["because"],
-        stopped_at=alarms["stopped_at"],
-        rows_hash=hash_of(unit.folder / ROWS_FILE),
-    )

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from experiments.failures import MAX_LOST_SHARE
 from experiments.pairing import Pairs, Summary, pair, split_by, summarise
 from experiments.variance import (
     MeanTest,
@@ -40,13 +41,15 @@ __all__ = [
 
 Role = Literal["cell", "null", "negative", "positive"]
 Verdict = Literal["improved", "regressed", "equivalent", "inconclusive", "collapsed", "single_seed", "failed"]
-MAX_LOST_SHARE = 0.05
 FULL_NUM_SEEDS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellInfo:
-    """What was declared about a cell. seeds: those it should have. num_collapsed: seeds whose training collapsed."""
+    """What was declared about a cell. seeds: those it should have.
+
+    num_collapsed: seeds whose training collapsed. num_stopped: seeds whose training an alarm ended early.
+    """
 
     id: str
     policy: str
@@ -54,6 +57,7 @@ class CellInfo:
     role: Role = "cell"
     seeds: tuple[int, ...] = ()
     num_collapsed: int = 0
+    num_stopped: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,14 +126,22 @@ def compare(pairs: Pairs, *, name: str, alpha: float = 0.05) -> Comparison | Non
     )
 
 
-def _failure(cell: CellInfo, missing: Sequence[int], lost_share: float, comparison: Comparison | None) -> str | None:
+def _failure(
+    cell: CellInfo, missing: Sequence[int], lost_share: float, lost_before: float, comparison: Comparison | None
+) -> str | None:
     if missing:
         return f"{len(missing)} of {len(cell.seeds)} seeds have no result ({', '.join(map(str, missing))})"
     if lost_share > MAX_LOST_SHARE:
         return f"{lost_share:.1%} of the rollouts lost to the environment (limit {MAX_LOST_SHARE:.0%})"
+    if lost_before > MAX_LOST_SHARE:
+        return f"{lost_before:.1%} of the warm start's rollouts lost to the environment (limit {MAX_LOST_SHARE:.0%})"
     if comparison is None:
         return "no rollout could be paired with the warm start's"
     return None
+
+
+def _lost_share(rows: pa.Table) -> float:
+    return rows.column("fault").to_pylist().count("environment") / max(1, rows.num_rows)
 
 
 def _prepare(final: pa.Table, warm: pa.Table, cell: CellInfo, *, digest: str, alpha: float) -> CellVerdict:
@@ -144,14 +156,14 @@ def _prepare(final: pa.Table, warm: pa.Table, cell: CellInfo, *, digest: str, al
     comparison = compare(pairs, name=f"{digest}/{cell.id}", alpha=alpha)
     found = set(final.column("seed").to_pylist())
     missing = tuple(seed for seed in cell.seeds if seed not in found)
-    lost_share = final.column("fault").to_pylist().count("environment") / max(1, final.num_rows)
+    lost_share, lost_before = _lost_share(final), _lost_share(warm)
     return CellVerdict(
         id=cell.id,
         policy=cell.policy,
         objective=cell.objective,
         role=cell.role,
         verdict="inconclusive",
-        reason=_failure(cell, missing, lost_share, comparison) or "",
+        reason=_failure(cell, missing, lost_share, lost_before, comparison) or "",
         is_provisional=False,
         comparison=comparison,
         reward=mean_test(rewards, alpha=alpha) if rewards.size else None,
@@ -190,8 +202,11 @@ def _decide(draft: CellVerdict, cell: CellInfo, *, alpha: float, margin: float) 
 
 
 def _adjusted(drafts: Sequence[CellVerdict], family: set[str]) -> dict[str, float]:
-    """Holm's adjusted p of the cells of the grid; a control keeps its own."""
-    raw = {draft.id: draft.comparison.test.p_value for draft in drafts if draft.comparison is not None}
+    """Holm's adjusted p of the cells of the grid; a control keeps its own.
+
+    A cell without a comparison stays in the family, with p = 1: that it failed makes nothing else significant.
+    """
+    raw = {draft.id: draft.comparison.test.p_value if draft.comparison is not None else 1.0 for draft in drafts}
     members = [name for name in raw if name in family]
     return raw | dict(zip(members, holm([raw[name] for name in members]), strict=True))
 
@@ -237,6 +252,8 @@ def judge_grid(
             is_known = math.isfinite(effect) and test.standard_error > 0
             draft = replace(draft, p_adjusted=adjusted[cell.id], detectable=effect if is_known else None)
         verdict, reason = _decide(draft, cell, alpha=alpha, margin=margin)
+        if cell.num_stopped and verdict != "failed":
+            reason += f"; an alarm stopped {cell.num_stopped} of {len(cell.seeds)} seeds early"
         is_provisional = verdict != "failed" and 1 < len(draft.seed_effects) < FULL_NUM_SEEDS
         verdicts.append(replace(draft, verdict=verdict, reason=reason, is_provisional=is_provisional))
     return verdicts

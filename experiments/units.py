@@ -19,6 +19,7 @@ from experiments.digests import (
     warm_start_digest,
 )
 from experiments.grid import Cell, build_cells
+from experiments.run_folder import rows_file
 
 WARM_START_SEED = -1
 
@@ -65,6 +66,11 @@ class Unit:
         return self.seed == WARM_START_SEED
 
     @property
+    def rows_file(self) -> Path:
+        """Where the rows of its evaluation lie."""
+        return rows_file(self.folder, self.digest)
+
+    @property
     def name(self) -> str:
         """Name for people."""
         return f"warm start {self.cell.policy}" if self.is_warm_start else f"{self.cell.id} seed {self.seed}"
@@ -108,7 +114,9 @@ class GridPlan:
 
 
 def select_tasks(source: TaskSource, split: str, max_tasks: int | None) -> list[Task]:
-    """The first `max_tasks` tasks of a split, or all."""
+    """The first `max_tasks` tasks of a split, or all; no unchecked task takes the place of one that is left out."""
+    if isinstance(source, Without):
+        return [task for task in select_tasks(source.source, split, max_tasks) if task.id not in source.excluded]
     return list(source.tasks(split))[:max_tasks]
 
 
@@ -172,6 +180,7 @@ def _config(
     keys: dict[str, str],
 ) -> dict[str, Any]:
     """What is written to config.json: everything that the results depend on, and where each cell's folder is."""
+    evaluations = {unit.cell.id: unit.digest for unit in units if not unit.is_warm_start}
     return {
         "preset": preset.name,
         "description": preset.description,
@@ -186,6 +195,7 @@ def _config(
                 "role": cell.role,
                 "folder": folders[cell.id],
                 "options": cell.objective.options,
+                "digest": evaluations[cell.id],
             }
             for cell in cells
         ],

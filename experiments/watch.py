@@ -6,7 +6,6 @@ sees the folder.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from dllm_rl.tracking import METRICS_FILE, read_rows
 from experiments.collapse.online import read_alarms
 from experiments.commands import STATES, run_folder
 from experiments.progress import duration
-from experiments.run_folder import Status, read_status
+from experiments.run_folder import Status, read_json, read_status, status_of
 
 _RECENT = 5
 _STYLES = {"done": "green", "stopped": "yellow", "running": "cyan", "failed": "bold red", "owed": "dim"}
@@ -32,11 +31,14 @@ _STYLES = {"done": "green", "stopped": "yellow", "running": "cyan", "failed": "b
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedView:
-    """One seed of a cell as it stands. success: mean of its last training steps. alarms: messages, newest last."""
+    """One seed of a cell as it stands, or a policy's warm start (seed None).
+
+    success: mean of its last training steps. alarms: messages, newest last.
+    """
 
     cell: str
     policy: str
-    seed: int
+    seed: int | None
     status: Status
     num_steps: int
     total_steps: int
@@ -75,7 +77,9 @@ class GridView:
         return sum(item for item in left if item is not None) / max(1, self.num_running)
 
     def _left(self, view: SeedView) -> float | None:
-        done = [other for other in self.seeds if other.status.state == "done"]
+        # The evaluation of a warm start is no measure of a training, nor the other way round.
+        alike_in_kind = [other for other in self.seeds if (other.seed is None) == (view.seed is None)]
+        done = [other for other in alike_in_kind if other.status.state == "done"]
         alike = [other.status.seconds for other in done if other.policy == view.policy]
         usual = alike or [other.status.seconds for other in done]
         if usual:
@@ -86,14 +90,29 @@ class GridView:
 
 def look(root: Path) -> GridView:
     """Read a run folder."""
-    config = json.loads((root / "config.json").read_text(encoding="utf-8"))
+    config = read_json(root / "config.json")
     steps = int(config["settings"].get("train", {}).get("steps", 0))
-    views = [
+    views = [_warm_start_view(root / folder, policy) for policy, folder in config.get("warm_starts", {}).items()]
+    views += [
         _seed_view(root / cell["folder"] / f"seed{seed}", cell, seed, steps)
         for cell in config["cells"]
         for seed in config["seeds"]
     ]
     return GridView(preset=config["preset"], seeds=tuple(views))
+
+
+def _warm_start_view(folder: Path, policy: str) -> SeedView:
+    return SeedView(
+        cell=f"warm start {policy}",
+        policy=policy,
+        seed=None,
+        status=read_status(folder),
+        num_steps=0,
+        total_steps=0,
+        success=None,
+        seconds_trained=0.0,
+        alarms=(),
+    )
 
 
 def _seed_view(folder: Path, cell: dict[str, Any], seed: int, steps: int) -> SeedView:
@@ -104,9 +123,9 @@ def _seed_view(folder: Path, cell: dict[str, Any], seed: int, steps: int) -> See
         cell=cell["id"],
         policy=cell["policy"],
         seed=seed,
-        status=read_status(folder),
+        status=status_of(folder, cell["digest"]) if cell.get("digest") else read_status(folder),
         num_steps=len(rows),
-        total_steps=int(json.loads(own.read_text(encoding="utf-8"))["train"]["steps"]) if own.is_file() else steps,
+        total_steps=int(read_json(own)["train"]["steps"]) if own.is_file() else steps,
         success=fmean(recent) if recent else None,
         seconds_trained=sum(value or 0 for row in rows for name, value in row.items() if name.startswith("seconds/")),
         alarms=tuple(alarm["message"] for alarm in read_alarms(folder)["alarms"]),
@@ -128,13 +147,14 @@ def _row(cell: str, seeds: Sequence[SeedView]) -> list[Text | str]:
     found = [seed.success for seed in seeds if seed.success is not None]
     alarms = sum(len(seed.alarms) for seed in seeds)
     steps = f"{sum(seed.num_steps for seed in seeds)}/{sum(seed.total_steps for seed in seeds)}"
+    steps = "-" if seeds[0].seed is None else steps
     return [cell, marks, steps, f"{100 * fmean(found):.0f}" if found else "-", str(alarms or "-")]
 
 
 def _notes(view: GridView) -> list[Text]:
     lines = []
     for seed in view.seeds:
-        name = f"{seed.cell} seed {seed.seed}"
+        name = seed.cell if seed.seed is None else f"{seed.cell} seed {seed.seed}"
         if seed.status.label in ("failed", "stopped"):
             lines.append(Text(f"{seed.status.label}: {name}: {seed.status.cause}", style=_STYLES[seed.status.label]))
         elif seed.alarms:

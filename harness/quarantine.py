@@ -21,6 +21,13 @@ class Quarantine:
     _served: dict[str, int] = field(default_factory=dict)
     _num_served: int = 0
 
+    def forget(self) -> None:
+        """Begin anew, so that what was lost in one piece of work decides nothing in the next."""
+        self.reasons.clear()
+        self._lost.clear()
+        self._served.clear()
+        self._num_served = 0
+
     def served(self, site: str) -> None:
         """A rollout on this site came to an outcome."""
         self._num_served += 1

@@ -86,6 +86,10 @@ class EnvironmentSession:
         """Run the gold plans; tasks that do not succeed are quarantined, the others returned."""
         return self._call(self._opened().self_check(tasks))
 
+    def forget_failures(self) -> None:
+        """Give sites that kept failing another chance: a new piece of work begins."""
+        self._environment.quarantine.forget()
+
     def close(self) -> None:
         """End browser, server and thread. Safe to call twice, and after KeyboardInterrupt; a later call starts anew."""
         if self._loop is None or self._thread is None:

@@ -213,6 +213,9 @@ class TextSession:
         """All tasks of a split, in a fixed order."""
         return self.environment.tasks(split)
 
+    def forget_failures(self) -> None:
+        """Nothing here fails."""
+
     def observe_many(self, tasks: Sequence[Task]) -> list[Page]:
         """Pages of tasks, in order."""
         return [self.environment.page(task) for task in tasks]

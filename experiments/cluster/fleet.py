@@ -74,7 +74,7 @@ class Fleet:
             ready, _ = self._ray.wait([seat.question], timeout=0)
             if not ready:
                 continue
-            with contextlib.suppress(self._ray.exceptions.RayActorError):
+            with contextlib.suppress(self._ray.exceptions.RayError):
                 event = self._ray.get(seat.question)
                 if event is not None:
                     found.append((seat.unit, event))
@@ -122,11 +122,12 @@ class Fleet:
         seat.unit = seat.work = seat.question = None
         try:
             result = self._ray.get(work)
-        except self._ray.exceptions.RayActorError as error:
-            self._bury(seat, unit, error)
-            return [] if unit is None else [(unit, None)]
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from None
+        except self._ray.exceptions.RayError as error:
+            # Killed, out of memory, or its node is gone: no subclass of another says that it was the worker's code.
+            self._bury(seat, unit, error)
+            return [] if unit is None else [(unit, None)]
         if unit is None:
             seat.is_open = self._has_opened = True
             return []
@@ -136,7 +137,9 @@ class Fleet:
         self.seats.remove(seat)
         with contextlib.suppress(Exception):
             self._ray.kill(seat.actor)
-        if unit is None:
+        # A node that went as the worker was placed on it says nothing about what is installed there.
+        is_gone = isinstance(error, self._ray.exceptions.ActorUnschedulableError)
+        if unit is None and not is_gone:
             self._died_opening[seat.node] += 1
             if self._died_opening[seat.node] >= MAX_DEATHS:
                 raise ClusterError(

@@ -11,8 +11,8 @@ from experiments.cluster.connection import connected
 from experiments.cluster.fleet import MAX_DEATHS, Fleet
 from experiments.cluster.worker import TOKEN_PREFIX, Job
 from experiments.failures import common_failure
-from experiments.run_folder import Status, claim, read_status, write_json, write_status
-from experiments.runner import Progress, collect, is_done
+from experiments.run_folder import Status, claim, read_status, write_status
+from experiments.runner import Progress, begin, collect, is_done, state_of
 from experiments.units import GridPlan, Unit
 
 TICK_SECONDS = 0.5
@@ -36,10 +36,9 @@ def run_units_on_ray(plan: GridPlan, cluster: Cluster, progress: Progress) -> di
     failed. Ctrl-C leaves what runs owed, ends every worker, and goes through.
     """
     root = plan.root.resolve()
-    write_json(plan.root / "config.json", plan.config)
+    begin(plan)
     dispatch = _Dispatch(plan, progress)
     if not dispatch.is_owed:
-        collect(plan)
         return dispatch.statuses
     token = TOKEN_PREFIX + secrets.token_hex(8)
     (root / token).touch()
@@ -72,7 +71,7 @@ class _Dispatch:
         self.statuses: dict[str, Status] = {}
         for unit in plan.units:
             if is_done(unit):
-                self._end(unit, read_status(unit.folder))
+                self._end(unit, state_of(unit))
             else:
                 self._waiting.append(unit)
 
@@ -111,7 +110,7 @@ class _Dispatch:
                 self._end(unit, status)
         elif is_done(unit):
             # It died after its last write.
-            self._end(unit, read_status(unit.folder))
+            self._end(unit, state_of(unit))
         else:
             self._mourn(unit)
 
@@ -132,7 +131,7 @@ class _Dispatch:
         self._progress.finish(unit, status)
         if self._is_given_up():
             for left in self._waiting:
-                self.statuses.setdefault(left.name, read_status(left.folder))
+                self.statuses.setdefault(left.name, state_of(left))
             self._waiting.clear()
 
     def _is_given_up(self) -> bool:

@@ -29,6 +29,8 @@ MAX_FAR_SHARE = 0.1
 # In noise units: plateaus cross this limit in under 5 % of runs (tests simulate it).
 _CUSUM_LIMIT = 10.0
 _NON_FINITE_STREAK = 2
+# Signals that may never be without a number, not even at one step.
+_DECISIVE = ("reward", "loss")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,18 +106,27 @@ def cusum(series: Series, window: int) -> Alarm | None:
 
 
 def non_finite(series: Series, *, is_count: bool = False) -> Alarm | None:
-    """Find a value that is no number, or infinite, twice running (or at the last step).
+    """Find a value that is no number, or infinite, twice running; reward and loss at the last step, too.
 
+    One step whose gradient is not finite is skipped by the trainer, and no failure; a streak that ended is a warning.
     is_count: the series itself counts non-finite values, so that anything above 0 is one.
     """
     is_bad = ~np.isfinite(series.values) | (is_count & (series.values > 0))
-    start = first_streak(is_bad, min(_NON_FINITE_STREAK, max(1, len(is_bad))))
-    if start is None and len(is_bad) and is_bad[-1]:
-        start = len(is_bad) - 1
+    what = "is above 0" if is_count else "is not finite"
+    good = np.flatnonzero(~is_bad)
+    lasting = int(good[-1]) + 1 if len(good) else 0
+    is_decisive = series.name in _DECISIVE or len(is_bad) == 1
+    if len(is_bad) - lasting >= (1 if is_decisive else _NON_FINITE_STREAK):
+        message = f"{series.name} {what} from step {series.steps[lasting]} on"
+        return _alarm(series, "non_finite", "error", message, onset=lasting, raised=lasting)
+    start = first_streak(is_bad, _NON_FINITE_STREAK)
     if start is None:
         return None
-    message = f"{series.name} {'is above 0' if is_count else 'is not finite'} from step {series.steps[start]} on"
-    return _alarm(series, "non_finite", "error", message, onset=start, raised=start)
+    if is_bad[start:].mean() > 0.5:
+        message = f"{series.name} {what} at most steps from step {series.steps[start]} on"
+        return _alarm(series, "non_finite", "error", message, onset=start, raised=start)
+    message = f"{series.name} {what} at step {series.steps[start]} and the next, and was finite again later"
+    return _alarm(series, "non_finite_for_a_while", "warning", message, onset=start, raised=start)
 
 
 def off_policy_at_start(series: Series, *, tolerance: float = RATIO_TOLERANCE) -> Alarm | None:
@@ -168,10 +179,13 @@ def surge(series: Series, fall: int, within: int, *, factor: float = 2.0, least:
     return _alarm(series, "surge", "warning", message, onset=first, raised=first)
 
 
-def faults(series: Series, window: int, *, limit: float = MAX_FAULT_SHARE) -> Alarm | None:
-    """Find a share of rollouts lost to the environment over the limit, averaged over a window (or a shorter run)."""
+def faults(series: Series, window: int, *, limit: float = MAX_FAULT_SHARE, is_over: bool = True) -> Alarm | None:
+    """Find a share of rollouts lost to the environment over the limit, averaged over a window (or a shorter run).
+
+    is_over: False while the run goes on, when a run shorter than a window says nothing yet.
+    """
     series = series.finite()
-    if not len(series):
+    if not len(series) or (not is_over and len(series) < window):
         return None
     size = min(window, len(series))
     means = trailing_mean(series.values, size)

@@ -81,11 +81,14 @@ class Diagnosis:
     sentence: str
 
 
-def diagnose(metrics: Sequence[Mapping[str, Any]]) -> Diagnosis:
-    """Diagnose a run from its rows of metrics, one a step: names as in `metrics.jsonl`, or as TRL or verl write."""
+def diagnose(metrics: Sequence[Mapping[str, Any]], *, is_over: bool = True) -> Diagnosis:
+    """Diagnose a run from its rows of metrics, one a step: names as in `metrics.jsonl`, or as TRL or verl write.
+
+    is_over: False for a run that still trains.
+    """
     rows = uniform(metrics)
     window = window_of(len(rows))
-    alarms = _alarms(rows, window)
+    alarms = _alarms(rows, window, is_over)
     moved = departures(rows, window)
     kind, onset = _classify(rows, alarms, moved, window)
     has_fallen = any(alarm.detector == "drawdown" for alarm in alarms)
@@ -105,7 +108,7 @@ def diagnose(metrics: Sequence[Mapping[str, Any]]) -> Diagnosis:
     )
 
 
-def _alarms(rows: Sequence[Mapping[str, Any]], window: int) -> tuple[Alarm, ...]:
+def _alarms(rows: Sequence[Mapping[str, Any]], window: int, is_over: bool) -> tuple[Alarm, ...]:
     def series(name: str):
         return read_series(rows, name)
 
@@ -113,7 +116,7 @@ def _alarms(rows: Sequence[Mapping[str, Any]], window: int) -> tuple[Alarm, ...]
     found += [detectors.non_finite(series(name), is_count=True) for name in _COUNTS_OF_NON_FINITE]
     found.append(detectors.off_policy_at_start(series("ratio_dev_u0")))
     found.append(detectors.far_off_policy(series("ratio/far_share")))
-    found.append(detectors.faults(series("fault_share"), window))
+    found.append(detectors.faults(series("fault_share"), window, is_over=is_over))
     falls = [detectors.drawdown(series(name), window) for name in ("reward", "success")]
     onsets = [alarm.onset for alarm in falls if alarm is not None]
     if onsets:

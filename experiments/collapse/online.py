@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,7 +12,7 @@ from dllm_rl.errors import DllmRlError
 from experiments.collapse.detectors import Alarm
 from experiments.collapse.diagnosis import diagnose
 from experiments.config import OnAlarm
-from experiments.run_folder import write_json
+from experiments.run_folder import read_json, write_json
 
 ALARMS_FILE = "alarms.json"
 _LOGGER = logging.getLogger(__name__)
@@ -43,7 +42,9 @@ class OnlineDiagnosis:
             return False
         self.rows.append(dict(row))
         known = {(alarm.detector, alarm.signal) for alarm in self.alarms}
-        fresh = [alarm for alarm in diagnose(self.rows).alarms if (alarm.detector, alarm.signal) not in known]
+        fresh = [
+            alarm for alarm in diagnose(self.rows, is_over=False).alarms if (alarm.detector, alarm.signal) not in known
+        ]
         if not fresh:
             return False
         self.alarms += fresh
@@ -77,4 +78,4 @@ def read_alarms(folder: Path) -> dict[str, Any]:
     path = folder / ALARMS_FILE
     if not path.is_file():
         return {"stopped_at": None, "because": "", "alarms": []}
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)

@@ -45,8 +45,13 @@ def find_runs(path: Path) -> list[LoggedRun]:
     """
     if not path.is_dir():
         return [LoggedRun(group=path.name, seed="", path=path, metrics=read_metrics(path))]
-    found = list(_grid_runs(path) if (path / "config.json").is_file() else _folder_runs(path))
+    found = list(_grid_runs(path) if _is_grid(path) else _folder_runs(path))
     if not found:
+        if (path / "config.json").is_file() and not _is_grid(path):
+            raise ConfigError(
+                f"'{path / 'config.json'}' lists no cells, so '{path}' is no run folder of `dllm-rl grid`, nor "
+                f"does it hold {' or '.join(_FILES)}, or a checkpoint-*/trainer_state.json of TRL or transformers."
+            )
         raise ConfigError(
             f"'{path}' holds no metrics: neither {' nor '.join(_FILES)}, nor seeds or cells that began. "
             "Give a run folder, a cell, a seed, or a metrics file."
@@ -54,11 +59,15 @@ def find_runs(path: Path) -> list[LoggedRun]:
     return found
 
 
+def _is_grid(root: Path) -> bool:
+    """Whether a folder is a run folder of ours; a model that was saved has a config.json, too."""
+    path = root / "config.json"
+    config = _json(path) if path.is_file() else None
+    return isinstance(config, dict) and isinstance(config.get("cells"), list)
+
+
 def _grid_runs(root: Path) -> Iterator[LoggedRun]:
-    config = _json(root / "config.json")
-    if not isinstance(config, dict) or "cells" not in config:
-        raise ConfigError(f"'{root / 'config.json'}' lists no cells: '{root}' is no run folder of `dllm-rl grid`.")
-    for cell in config["cells"]:
+    for cell in _json(root / "config.json")["cells"]:
         yield from _seeds(root / cell["folder"], cell["id"])
 
 

@@ -54,13 +54,18 @@ def read_runs(root: Path, config: dict[str, Any]) -> list[Run]:
     if not path.is_file():
         raise ConfigError(f"nothing in {root} is finished yet; `dllm-rl status {root}` shows what is owed")
     rewards: dict[tuple[str, int, str], list[float]] = {}
-    for row in pq.read_table(path, columns=["cell", "seed", "mode", "reward"]).to_pylist():
+    for row in pq.read_table(path, columns=["cell", "seed", "mode", "reward", "fault"]).to_pylist():
+        if row["fault"] == "environment":
+            continue
         rewards.setdefault((row["cell"], row["seed"], row["mode"]), []).append(row["reward"])
     runs = []
     for cell in config["cells"]:
+        # Controls bear the names of the levels that they control.
+        if cell["role"] != "cell":
+            continue
         for seed in config["seeds"]:
             warm = f"warmstart:{cell['policy']}"
-            if (cell["id"], seed, "sampled") in rewards:
+            if (cell["id"], seed, "sampled") in rewards and (warm, -1, "sampled") in rewards:
                 metrics = read_rows(root / cell["folder"] / f"seed{seed}" / METRICS_FILE)
                 runs.append(
                     Run(

@@ -20,17 +20,20 @@ _WORDS = {
 def headline(cells: list[dict[str, Any]], controls: list[dict[str, Any]], *, is_complete: bool) -> str:
     """Say what came out. A broken positive control stands before anything else."""
     broken = [control["sentence"] for control in controls if control["state"] == "violated"]
-    sentences = [*broken, _results(cells)]
+    sentences = [*broken, _results(cells, is_complete=is_complete)]
     if not is_complete:
         sentences.insert(0, "This grid is still running: what is missing is counted as failed until it is there.")
     return " ".join(sentences)
 
 
-def _results(cells: list[dict[str, Any]]) -> str:
+def _results(cells: list[dict[str, Any]], *, is_complete: bool) -> str:
     judged = [cell for cell in cells if cell["effect"] is not None]
     if not judged:
         return "No cell has been evaluated yet."
-    if all(cell["verdict"] in ("single_seed", "failed") for cell in cells):
+    verdicts = {cell["verdict"] for cell in cells}
+    if verdicts == {"failed"} and not is_complete:
+        return f"No cell can be judged yet: none of {len(cells)} has all of its seeds."
+    if "single_seed" in verdicts and verdicts <= {"single_seed", "failed"}:
         return _single_seed(cells, judged)
     counts = Counter(cell["verdict"] for cell in cells)
     parts = []

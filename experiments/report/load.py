@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import pyarrow.parquet as pq
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.tracking import COMMITS_FILE, METRICS_FILE, read_rows
-from experiments.results import SCHEMA
-from experiments.run_folder import WAYPOINTS_FOLDER, Status, read_status
+from experiments.results import SCHEMA, grid_of
+from experiments.run_folder import WAYPOINTS_FOLDER, Status, read_json, read_status, status_of
 from experiments.stats import CellInfo
 
 
@@ -47,6 +46,7 @@ class CellRun:
             role=self.role,
             seeds=tuple(run.seed for run in self.seeds),
             num_collapsed=num_collapsed,
+            num_stopped=sum(run.status.label == "stopped" for run in self.seeds),
         )
 
 
@@ -66,11 +66,13 @@ def load_run(folder: Path) -> Run:
     path = folder / "config.json"
     if not path.is_file():
         raise ConfigError(f"'{folder}' is no run folder: it has no config.json. Start one with `dllm-rl grid`.")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
     results = folder / "results.parquet"
+    # Rows of another grid lie there while somebody begins this one, or where two share a folder.
+    is_own = results.is_file() and grid_of(results) in ("", config["digest"])
     return Run(
         config=config,
-        results=pq.read_table(results, schema=SCHEMA) if results.is_file() else SCHEMA.empty_table(),
+        results=pq.read_table(results, schema=SCHEMA) if is_own else SCHEMA.empty_table(),
         cells=tuple(_load_cell(folder, cell, config["seeds"]) for cell in config["cells"]),
         warm_start_seconds=sum(read_status(path.parent).seconds for path in folder.glob("warmstart/*/status.json")),
         warm_waypoints={
@@ -89,7 +91,7 @@ def _load_cell(folder: Path, cell: dict[str, Any], seeds: list[int]) -> CellRun:
                 seed=seed,
                 metrics=metrics,
                 commits=commits,
-                status=read_status(place),
+                status=status_of(place, cell["digest"]) if cell.get("digest") else read_status(place),
                 waypoints=_load_waypoints(folder, f"{cell['folder']}/seed{seed}"),
             )
         )
@@ -100,9 +102,7 @@ def _load_cell(folder: Path, cell: dict[str, Any], seeds: list[int]) -> CellRun:
 
 def _load_waypoints(root: Path, place: str) -> list[dict[str, Any]]:
     """Waypoints of one unit by step, with the paths of their films from the run folder, where the page lies."""
-    found = [
-        json.loads(path.read_text(encoding="utf-8")) for path in (root / place / WAYPOINTS_FOLDER).glob("step*.json")
-    ]
+    found = [read_json(path) for path in (root / place / WAYPOINTS_FOLDER).glob("step*.json")]
     found.sort(key=lambda item: item["step"])
     for item in found:
         for row in item["rows"]:

@@ -92,8 +92,9 @@ def test_an_option_of_a_component_keeps_its_name() -> None:
     """Where the preset leaves the component at its default, names it alone, or writes it out."""
     quick = load_preset("quick", ["environment.options.isolation=page", "reward.options.submission=0.0"])
     assert (quick.environment.name, quick.environment.options) == ("forms", {"isolation": "page"})
-    assert (quick.reward.name, quick.reward.options["submission"]) == ("shaped", 0.0)
-    assert load_preset("positive_control").reward.name == "outcome"
+    assert quick.reward.name == "outcome"
+    toy = load_preset("toy_copy", ["reward.options.submission=0.0"])
+    assert (toy.reward.name, toy.reward.options["submission"]) == ("shaped", 0.0)
     toy = load_preset("toy_copy", ["environment.name=forms", "environment.options.isolation=arena"])
     assert (toy.environment.name, toy.environment.options) == ("forms", {"isolation": "arena"})
 

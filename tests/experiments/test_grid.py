@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dllm_rl.errors import ConfigError
 from experiments.config import load_preset, preset_names
 from experiments.grid import build_cells
-from experiments.units import GridPlan
+from experiments.units import GridPlan, Without, select_tasks
 from tests.experiments.grids import Tasks, plan, preset
 
 
@@ -80,9 +82,57 @@ def test_a_new_evaluation_never_retrains(tmp_path) -> None:
     assert not {unit.digest for unit in first.units} & {unit.digest for unit in second.units}
 
 
+def test_the_margin_of_equivalence_decides_no_rollout(tmp_path) -> None:
+    first, second = plan(tmp_path), plan(tmp_path, "evaluation.margin=3")
+    assert [unit.digest for unit in first.units] == [unit.digest for unit in second.units]
+
+
+def test_defaults_of_components_are_part_of_a_result_s_key(tmp_path) -> None:
+    """Written out or left alone, an option is the same; edited code is not."""
+    known = plan(tmp_path)
+    written_out = plan(tmp_path, "objectives.grpo.options.prompt_mask_share=0.0")
+    assert [unit.digest for unit in known.units] == [unit.digest for unit in written_out.units]
+
+
+def test_edited_code_of_an_objective_is_another_result(tmp_path, monkeypatch) -> None:
+    known = plan(tmp_path)
+    source = inspect.getsource
+    edited = "objectives.espo"
+
+    def with_an_edit(module: Any) -> str:
+        return source(module) + ("# edited" if module.__name__ == edited else "")
+
+    monkeypatch.setattr("experiments.digests.inspect.getsource", with_an_edit)
+    changed = [unit.cell.id for old, unit in zip(known.units, plan(tmp_path).units, strict=True) if old != unit]
+    assert changed
+    assert all("-espo" in name and "unshared" not in name for name in changed)
+
+
+def test_controls_must_be_what_the_report_calls_them(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"must learn nothing, and its learning rate is 0\.001"):
+        plan(tmp_path, "controls.null_control.train.learning_rate=1e-3")
+    preset = load_preset("grid16", ["controls.negative_control.objective=espo"])
+    with pytest.raises(ConfigError, match="'espo' does not declare that"):
+        build_cells(preset)
+
+
+def test_cells_of_one_name_are_refused() -> None:
+    level = "{checkpoint: 'builtin:masked', sampler: {name: threshold}}"
+    names = [f"policies={{a: {level}, a-b: {level}}}", "objectives={b-c: {name: grpo}, c: {name: grpo}}"]
+    with pytest.raises(ConfigError, match="two cells are called 'a-b-c'"):
+        build_cells(load_preset("quick", [*names, "controls=[]"]))
+
+
+def test_no_unchecked_task_takes_the_place_of_one_left_out() -> None:
+    source = Tasks()
+    first, second, *_ = source.tasks("train")
+    left = select_tasks(Without(source=source, excluded=frozenset([first.id])), "train", 2)
+    assert [task.id for task in left] == [second.id]
+
+
 @pytest.mark.parametrize(
     "override",
-    ["train.steps=2", "policies.masked.train.learning_rate=1e-3", "objectives.espo.options.beta=0.1", "reward=outcome"],
+    ["train.steps=2", "policies.masked.train.learning_rate=1e-3", "objectives.espo.options.beta=0.1", "reward=shaped"],
 )
 def test_cells_of_other_settings_have_other_folders(tmp_path, override: str) -> None:
     assert _folders(plan(tmp_path), trained=True) != _folders(plan(tmp_path, override), trained=True)

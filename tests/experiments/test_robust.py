@@ -117,16 +117,16 @@ def test_a_full_disk_ends_the_grid_with_one_message_and_costs_nothing_finished(t
     grid = plan(tmp_path / "full")
     states = [read_status(unit.folder).state for unit in grid.units]
     assert states == ["done"] * 3 + ["owed"] * (len(grid.units) - 3)
-    finished = {unit.name: (unit.folder / "evaluation.parquet").read_bytes() for unit in grid.units[:3]}
+    finished = {unit.name: unit.rows_file.read_bytes() for unit in grid.units[:3]}
     run_units(grid, FakeWork(), Silent())
     assert is_equal(grid.root / "results.parquet", undisturbed(tmp_path / "alone"))
-    assert finished == {unit.name: (unit.folder / "evaluation.parquet").read_bytes() for unit in grid.units[:3]}
+    assert finished == {unit.name: unit.rows_file.read_bytes() for unit in grid.units[:3]}
 
 
 def test_a_damaged_result_is_refused_until_it_is_deleted(tmp_path):
     grid = plan(tmp_path)
     run_units(grid, FakeWork(), Silent())
-    part = grid.units[2].folder / "evaluation.parquet"
+    part = grid.units[2].rows_file
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1
     part.write_bytes(bytes(data))

@@ -13,9 +13,10 @@ import pytest
 from filelock import FileLock
 
 from dllm_rl.errors import BrowserMissingError
+from experiments.report.load import load_run
 from experiments.results import is_equal
-from experiments.run_folder import Status, claim, read_status, replace_file, write_status
-from experiments.runner import owed_units, run_units
+from experiments.run_folder import Status, claim, read_status, replace_file, rows_file, write_json, write_status
+from experiments.runner import owed_units, refresh, run_units, state_of
 from tests.experiments.grids import FakeWork, Silent, plan
 
 
@@ -44,7 +45,55 @@ def test_results_hold_every_unit_once_with_shared_warm_starts(tmp_path) -> None:
     assert len(set(keys)) == len(keys)
     config = json.loads((grid.root / "config.json").read_text())
     for cell in config["cells"]:
-        assert (grid.root / cell["folder"] / "seed1" / "evaluation.parquet").is_file()
+        assert rows_file(grid.root / cell["folder"] / "seed1", cell["digest"]).is_file()
+
+
+def test_another_evaluation_leaves_the_earlier_one_as_it_is(tmp_path) -> None:
+    first, other = plan(tmp_path), plan(tmp_path, "evaluation.max_tasks=2")
+    run_units(first, FakeWork(), Silent())
+    rows = {unit.name: unit.rows_file.read_bytes() for unit in first.units}
+    last = first.units[-1].name
+    with pytest.raises(KeyboardInterrupt):
+        run_units(other, FakeWork({last: KeyboardInterrupt()}), Silent())
+    assert [unit.name for unit in owed_units(other)] == [last]
+    assert state_of(other.units[-1]).state == "owed"
+    assert owed_units(first) == []
+    assert {state_of(unit).state for unit in first.units} == {"done"}
+    assert rows == {unit.name: unit.rows_file.read_bytes() for unit in first.units}
+
+
+def test_rows_of_other_settings_are_never_judged_under_these(tmp_path) -> None:
+    """Neither while the first unit runs, nor where two grids of other settings share a folder."""
+    first, other = plan(tmp_path), plan(tmp_path, "train.steps=2")
+    run_units(first, FakeWork(), Silent())
+    cell = next(unit for unit in other.units if not unit.is_warm_start)
+    with pytest.raises(KeyboardInterrupt):
+        run_units(other, FakeWork({cell.name: KeyboardInterrupt()}), Silent())
+    table = pq.read_table(other.root / "results.parquet")
+    assert set(table.column("stage").to_pylist()) == {"warmstart"}
+    write_json(first.root / "config.json", first.config)
+    assert load_run(first.root).results.num_rows == 0
+    assert refresh(first)
+    assert load_run(first.root).results.num_rows == 6 * len(first.units)
+
+
+def test_an_evaluation_that_lost_too_much_is_owed_again(tmp_path) -> None:
+    grid = plan(tmp_path)
+    name = grid.units[4].name
+
+    class Losing(FakeWork):
+        def _rows(self, unit):
+            rows = super()._rows(unit)
+            return [{**row, "fault": "environment"} if unit.name == name else row for row in rows]
+
+    status = run_units(grid, Losing(), Silent())[name]
+    assert (status.state, status.cause.split(".")[0]) == (
+        "failed",
+        "RolloutsLostError: 6 of 6 evaluated rollouts were lost to the environment (limit 5%)",
+    )
+    again = FakeWork()
+    assert run_units(grid, again, Silent())[name].state == "done"
+    assert again.calls == [name]
 
 
 @pytest.mark.parametrize("number", [0, 1, 5])

@@ -53,7 +53,7 @@ def text_of(view) -> str:
 def test_a_finished_grid_is_shown_once_and_ends(grid, capsys):
     assert watch(grid, interval=1, is_once=False) == 0
     text = capsys.readouterr().out
-    assert "8 done; finished" in text
+    assert "10 done; finished" in text
     assert "masked-grpo" in text
 
 

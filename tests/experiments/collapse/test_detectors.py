@@ -64,8 +64,12 @@ def test_a_dip_that_recovers_is_no_collapse():
 def test_not_finite():
     nan = float("nan")
     assert detectors.non_finite(series([1, 2, nan, 3])) is None
-    assert detectors.non_finite(series([1, nan, nan, 3])).onset == 1
-    assert detectors.non_finite(series([1, 2, 3, float("inf")])).onset == 3
+    assert detectors.non_finite(series([1, 2, nan, nan], "kl")).onset == 2
+    assert detectors.non_finite(series([1, 2, 3, float("inf")], "kl")) is None
+    assert detectors.non_finite(series([1, 2, 3, float("inf")], "reward")).onset == 3
+    for_a_while = detectors.non_finite(series([nan, nan, 1, 2, 3, 4, 5], "grad_norm"))
+    assert (for_a_while.detector, for_a_while.severity) == ("non_finite_for_a_while", "warning")
+    assert detectors.non_finite(series([1, nan, nan, nan, nan, 3])).severity == "error"
     assert detectors.non_finite(series([0, 0, 2, 4], "nonfinite_gradients"), is_count=True).onset == 2
     assert detectors.non_finite(series([])) is None
 
@@ -75,6 +79,12 @@ def test_a_ratio_off_one_before_the_update_is_an_error_at_any_length():
     assert alarm is not None
     assert (alarm.severity, alarm.onset) == ("error", 1)
     assert detectors.off_policy_at_start(series([0.0, 1e-6, 0.0])) is None
+
+
+def test_a_run_that_goes_on_is_not_stopped_for_its_first_lost_rollouts():
+    assert detectors.faults(series([0.4]), 5, is_over=False) is None
+    assert detectors.faults(series([0.4] * 5), 5, is_over=False) is not None
+    assert detectors.faults(series([0.4]), 5) is not None
 
 
 def test_faults_over_the_limit():

@@ -105,6 +105,16 @@ def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path, name, text, me
         find_runs(tmp_path if name == "config.json" else tmp_path / name)
 
 
+def test_a_model_saved_beside_its_checkpoints_makes_no_grid_of_them(tmp_path):
+    state = tmp_path / "checkpoint-10" / "trainer_state.json"
+    state.parent.mkdir()
+    state.write_text('{"log_history": [{"step": 1, "reward": 0.5}]}')
+    for folder in (tmp_path, state.parent):
+        (folder / "config.json").write_text('{"model_type": "llama"}')
+    assert [run.metrics for run in find_runs(tmp_path)] == [[{"step": 1, "reward": 0.5}]]
+    assert len(find_runs(state.parent)) == 1
+
+
 def test_empty_and_missing_paths_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no metrics"):
         find_runs(tmp_path)
