@@ -26,6 +26,7 @@ def join_completions(parts: Sequence[Completions], place: Tensor | None = None) 
         entropy=torch.cat([record.entropy for record in records])[rows],
         order=_states([record.order for record in records], rows),
         constraint=_constraints([record.constraint for record in records], rows),
+        flow_law=records[0].flow_law,
         is_approximate=any(record.is_approximate for record in records),
     )
     return Completions(

@@ -17,6 +17,8 @@ from dllm_rl.constraint import Constraint
 from dllm_rl.tasks import Page
 
 Family = Literal["autoregressive", "masked", "block", "slot", "flow"]
+# How a position of the flow family moves between two times: `dllm_rl.policies.flow`.
+FlowLaw = Literal["exact", "euler", "cumulative"]
 FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "block", "slot", "flow")
 
 
@@ -58,6 +60,7 @@ class Trajectory:
     entropy: entropy in nats of the distribution that the token was drawn from.
     order: feed order of the canvas columns at each state, for the slot family.
     constraint: what the draws were constrained by; log_probs are then those of the constrained law.
+    flow_law: which transition law of the flow family the draws follow.
     """
 
     canvases: Int[Tensor, "b s1 l"] | None
@@ -68,6 +71,7 @@ class Trajectory:
     order: Int[Tensor, "b s1 l"] | None = None
     is_approximate: bool = False
     constraint: Constraint | None = None
+    flow_law: FlowLaw = "exact"
 
     @property
     def num_steps(self) -> int:
@@ -208,7 +212,8 @@ class Views:
     tokens: what the model sees. prompt_tokens: prompt as seen, None = unchanged.
     targets: what is scored, None = the completion. score: which positions are scored.
     weight: of a term inside the log-likelihood. loss_weight: multiplies loss terms. step: column of (b, s) advantages.
-    time, time_next: noise level per view, for the flow family. order: feed order of the canvas, for the slot family.
+    time, time_next: noise level per view, for the flow family, and flow_law the law of its transitions. order: feed
+    order of the canvas, for the slot family.
     read: native attention, or the two mis-specified causal readings of the original study.
     """
 
@@ -224,6 +229,7 @@ class Views:
     step: Int[Tensor, "k b"] | None = None
     order: Int[Tensor, "k b l"] | None = None
     read: Literal["native", "causal", "causal_shifted"] = "native"
+    flow_law: FlowLaw = "exact"
 
     @property
     def num_views(self) -> int:

@@ -291,6 +291,7 @@ def replay(
         loss_weight=score * loss_weight[..., None].float(),
         time=time[steps] if time is not None and corruption.family == "flow" else None,
         time_next=time[steps + 1] if time is not None and corruption.family == "flow" else None,
+        flow_law=recorded.flow_law,
         step=steps,
         order=None if recorded.order is None else recorded.order[row, steps],
     )

@@ -20,7 +20,7 @@ from dllm_rl.errors import CheckpointError
 from dllm_rl.types import Views
 
 VIEWS_FILE = "views.safetensors"
-_LABELS = ("kind", "read")
+_LABELS = ("kind", "read", "flow_law")
 
 
 def save_views(path: Path, views: Sequence[Views]) -> None:

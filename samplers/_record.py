@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dllm_rl.constraint import Constraint
 from dllm_rl.protocols import Policy
-from dllm_rl.types import Completions, Trajectory
+from dllm_rl.types import Completions, FlowLaw, Trajectory
 
 
 class Recorder:
@@ -62,6 +62,7 @@ class Recorder:
         time: Tensor | None = None,
         constraint: Constraint | None = None,
         is_approximate: bool = False,
+        flow_law: FlowLaw = "exact",
     ) -> Completions:
         """Close the canvas at its first EOS and freeze the record."""
         ids = policy.canvas.close(canvas)
@@ -80,6 +81,7 @@ class Recorder:
             order=order,
             constraint=constraint,
             is_approximate=is_approximate,
+            flow_law=flow_law,
         )
         return Completions(ids=ids, mask=mask, trajectory=trajectory, nfe=self.nfe, token_forwards=self.token_forwards)
 

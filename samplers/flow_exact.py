@@ -16,7 +16,7 @@ from torch import Tensor
 from dllm_rl.constraint import Constraint
 from dllm_rl.policies.flow import FlowPolicy, transition_log_prob
 from dllm_rl.registry import register
-from dllm_rl.types import Completions, Family, Prompts
+from dllm_rl.types import Completions, Family, FlowLaw, Prompts
 from samplers._automaton import Automata
 from samplers._chunks import in_chunks
 from samplers._noise import JUMP, SOURCE, TOKEN, uniform, uniform_at
@@ -34,6 +34,7 @@ class FlowExactSampler:
 
     name: ClassVar[str] = "flow_exact"
     families: ClassVar[tuple[Family, ...]] = ("flow",)
+    law: ClassVar[FlowLaw] = "exact"
     temperature: float = 1.0
     num_steps: int = 16
     grammar: bool = False
@@ -56,20 +57,31 @@ class FlowExactSampler:
             now, after = grid[step].expand(num_rows), grid[step + 1].expand(num_rows)
             logits = policy.logits(prompts, canvas, time=now)
             record.count(num_rows, prompts.ids.shape[1] + length)
-            jump = policy.jump_probability(now, after)[:, None]
             if constraint is not None and step + 1 == self.num_steps:
                 canvas = self._last_step(prompts, canvas, logits, constraint, record, seed)
             else:
-                canvas = self._step(prompts, canvas, logits, jump, record, step, seed)
+                canvas = self._step(policy, prompts, canvas, logits, (now, after), record, step, seed)
             record.state(canvas)
-        return record.finish(policy, canvas, time=grid, constraint=constraint)
+        return record.finish(policy, canvas, time=grid, constraint=constraint, flow_law=self.law)
+
+    def _temperature(self, step: int) -> float:
+        """At temperature 0 only the last step is an argmax: otherwise nothing would move."""
+        return 1.0 if self.temperature == 0 and step + 1 < self.num_steps else self.temperature
 
     def _step(
-        self, prompts: Prompts, canvas: Tensor, logits: Tensor, jump: Tensor, record: Recorder, step: int, seed: int
+        self,
+        policy: FlowPolicy,
+        prompts: Prompts,
+        canvas: Tensor,
+        logits: Tensor,
+        times: tuple[Tensor, Tensor],
+        record: Recorder,
+        step: int,
+        seed: int,
     ) -> Tensor:
         """Redraw the positions that jump, and add every position's transition to the record."""
-        is_last = step + 1 == self.num_steps
-        temperature = 1.0 if self.temperature == 0 and not is_last else self.temperature
+        temperature = self._temperature(step)
+        jump = policy.jump_probability(*times)[:, None]
         jumps = uniform(seed, prompts.row_ids, torch.arange(canvas.shape[1]), step, JUMP) < jump
         row, column = jumps.nonzero(as_tuple=True)
         laws = logits[row, column]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dllm_rl.plan import PRESSABLE_KEYS, VERBS_BY_KIND, parse_plan
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.flow import transition_log_prob
+from dllm_rl.policies.flow import rate_log_prob, transition_log_prob
 from dllm_rl.tasks import Page
 from dllm_rl.testing.objective import PropertyError
 from dllm_rl.testing.policies import PAGES, prompts_of, random_policy
@@ -131,8 +131,14 @@ def _replay(policy: Any, prompts: Any, out: Completions) -> Tensor:
         law = policy.logits(prompts, state, time=time, order=order).log_softmax(-1)
         log_p = law.gather(-1, after[..., None])[..., 0]
         if trajectory.time is not None:
-            jump = policy.jump_probability(time, trajectory.time[step + 1].expand(len(state)))[:, None]
-            total += transition_log_prob(log_p, state == after, jump)
+            end = trajectory.time[step + 1].expand(len(state))
+            if trajectory.flow_law == "exact":
+                jump = policy.jump_probability(time, end)[:, None]
+                total += transition_log_prob(log_p, state == after, jump)
+            else:
+                seen = law.gather(-1, state[..., None]).squeeze(-1)
+                rate = policy.rate(trajectory.flow_law, time, end)[:, None]
+                total += rate_log_prob(log_p, seen, state == after, rate)
         else:
             total = torch.where(trajectory.commit_step == step, log_p, total)
     return total

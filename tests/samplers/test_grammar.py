@@ -123,9 +123,11 @@ def test_autoregressive_replay(tiny_policies):
     torch.testing.assert_close(terms[mask], rollouts.trajectory.log_probs[mask], atol=5e-5, rtol=1e-5)
 
 
-def test_flow_replay_sums_to_the_record(tiny_policies):
+@pytest.mark.parametrize("name", ["flow_exact", "flow_euler", "flow_cumulative"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_flow_replay_sums_to_the_record(tiny_policies, name, temperature):
     policy = tiny_policies["flow"]
-    rollouts = rollouts_of(policy, "flow_exact", range(6), num_steps=4)
+    rollouts = rollouts_of(policy, name, range(6), temperature, num_steps=4)
     views = trajectory(rollouts, policy.corruption, torch.Generator().manual_seed(0))
     with torch.no_grad():
         terms = policy.view_log_probs(rollouts, views).sum(0)

@@ -13,7 +13,7 @@ from transformers import LogitsProcessorList, TopPLogitsWarper
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.flow import transition_log_prob
+from dllm_rl.policies.flow import rate_log_prob, transition_log_prob
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.trajectory import confidence
 from samplers._hub_processors import Processors
@@ -149,6 +149,43 @@ def test_confidence_of_a_flow_is_that_of_its_last_law():
     sure = out.trajectory.entropy < 1e-3
     assert sure.any()
     assert (confidence(out)[sure] > 0.99).all()
+
+
+@pytest.mark.parametrize(
+    ("law", "time", "stay"),
+    [("cumulative", 0.0, 0.9354), ("cumulative", 0.75, 0.7071), ("euler", 0.0, 0.9394), ("euler", 0.75, 0.7788)],
+)
+def test_rates_of_the_flow_depend_on_time_and_step(law, time, stay):
+    """By hand at p(x) = .5, h = 1/8, kappa = t; what is left is shared by the others (mixture_euler ignores kappa)."""
+    policy = random_policy("flow", seed=1)
+    policy.facts = replace(policy.facts, schedule_power=1.0)
+    rate = policy.rate(law, torch.tensor([time]), torch.tensor([time + 0.125]))
+    half, others = torch.tensor([0.5]).log(), torch.tensor([0.3, 0.2]).log()
+    kept = rate_log_prob(half, half, torch.tensor([True]), rate).exp()
+    moved = rate_log_prob(others, half.expand(2), torch.tensor([False, False]), rate).exp()
+    torch.testing.assert_close(kept, torch.tensor([stay]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(kept.sum() + moved.sum(), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("name", ["flow_exact", "flow_euler", "flow_cumulative"])
+def test_a_grid_of_many_steps_gives_every_law_the_same_marginal(name):
+    """At a prediction that stays what it is, all three reach it: token 40 in three of ten positions."""
+    policy = random_policy("flow", seed=1)
+
+    class Fixed(type(policy)):
+        def logits(self, prompts, canvas, *, columns=None, **rest):
+            found = torch.zeros(*canvas.shape, self.vocab_size)
+            found[..., 40], found[..., 41] = 0.3, 0.7
+            return found.log()
+
+    out = draw(Fixed(policy.model, policy.tokenizer, policy.facts), name, range(60), num_steps=24)
+    states = out.trajectory.canvases
+    assert out.trajectory.flow_law == name.removeprefix("flow_")
+    assert abs((states[:, -1] == 40).float().mean() - 0.3) < 0.03
+    # A step before the last, what has moved at all is shared as the prediction says, too.
+    moved = (states[:, -2] == 40) | (states[:, -2] == 41)
+    assert abs((states[:, -2][moved] == 40).float().mean() - 0.3) < 0.03
+    assert 0.85 < moved.float().mean() < 1.0
 
 
 def test_top_p_reads_every_row():
