@@ -54,6 +54,7 @@ def run_grid(
             return 0
         # What cannot be run is refused before a browser starts.
         plan_grid(preset, session, root)
+        make_folder(root)
         if not ranks.is_first:
             _follow(preset, session, root, ranks)
             return 0
@@ -66,6 +67,18 @@ def run_grid(
         write_report(root)
     print_verdicts(root, console)
     return _conclude(statuses, console)
+
+
+def make_folder(root: Path) -> None:
+    """Make the folder of a run; raises ConfigError where nothing can be written there."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"'{root}' cannot be the folder of a run ({error.strerror}). Give another with --out."
+        ) from None
+    if not os.access(root, os.W_OK):
+        raise ConfigError(f"nothing can be written to '{root}'. Give another folder with --out.")
 
 
 def train_cell(words: list[str], *, preset_name: str, seed: int, out: Path | None) -> int:

@@ -129,6 +129,8 @@ def plan_grid(preset: Preset, source: TaskSource, root: Path) -> GridPlan:
     evaluated = select_tasks(source, preset.evaluation.split, preset.evaluation.max_tasks)
     keys = {level.checkpoint: checkpoint_digest(level.checkpoint) for level in preset.policies.values()}
     train_key, evaluation_key = task_digest(training), task_digest(evaluated)
+    # Of the command that ran the unit last, whatever config.json says of a later one.
+    made_by = {"versions": versions()}
     warm: dict[str, Unit] = {}
     trained: list[Unit] = []
     folders: dict[str, str] = {}
@@ -147,7 +149,7 @@ def plan_grid(preset: Preset, source: TaskSource, root: Path) -> GridPlan:
                     folder=root / folders[cell.id] / f"seed{seed}",
                     digest=final_key,
                     cost=training_cost(cell) + evaluation_cost(cell, len(evaluated)),
-                    settings={"seed": seed, **settings},
+                    settings={"seed": seed, **settings, **made_by},
                     has_waypoints=seed == preset.seeds[0],
                 )
             )

@@ -48,6 +48,7 @@ def test_list_speaks_json(kind: str) -> None:
         (("grid", "quick", "trian.steps=1"), "Did you mean 'train'"),
         (("grid", "--nope"), "No such option"),
         (("list", "objctives"), "Did you mean 'objectives'"),
+        (("grid", "toy_copy", "--out", __file__), "cannot be the folder of a run"),
         (("status", "nowhere"), "is no run folder"),
         (("watch", "nowhere"), "is no run folder"),
         (("diagnose", "nowhere"), "no file or folder 'nowhere'"),
