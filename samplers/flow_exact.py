@@ -79,21 +79,39 @@ class FlowExactSampler:
         step: int,
         seed: int,
     ) -> Tensor:
-        """Redraw the positions that jump, and add every position's transition to the record."""
+        """Redraw the positions that leave, and add every position's transition to the record."""
         temperature = self._temperature(step)
-        jump = policy.jump_probability(*times)[:, None]
-        jumps = uniform(seed, prompts.row_ids, torch.arange(canvas.shape[1]), step, JUMP) < jump
-        row, column = jumps.nonzero(as_tuple=True)
+        scaled = logits if temperature in (0.0, 1.0) else logits / temperature
+        total = scaled.logsumexp(dim=-1)
+        seen = scaled.gather(-1, canvas[..., None]).squeeze(-1) - total
+        leaves = uniform(seed, prompts.row_ids, torch.arange(canvas.shape[1]), step, JUMP) < self._leaving(
+            policy, seen, times
+        )
+        row, column = leaves.nonzero(as_tuple=True)
         laws = logits[row, column]
-        drawn, _ = pick(laws, temperature, uniform_at(seed, prompts.row_ids[row], column, step, TOKEN))
+        offered = laws if step + 1 == self.num_steps else self._offered(laws, canvas[row, column])
+        drawn, _ = pick(offered, temperature, uniform_at(seed, prompts.row_ids[row], column, step, TOKEN))
         new = canvas.clone()
         new[row, column] = drawn
-        scaled = logits if temperature in (0.0, 1.0) else logits / temperature
-        log_p = scaled.gather(-1, new[..., None]).squeeze(-1) - scaled.logsumexp(dim=-1)
-        record.log_probs += transition_log_prob(log_p, new == canvas, jump)
+        log_p = scaled.gather(-1, new[..., None]).squeeze(-1) - total
+        record.log_probs += self._transition(policy, log_p, seen, new == canvas, times)
         record.entropy[row, column] = entropy(laws)
         record.commit_step[:] = step
         return new
+
+    def _leaving(self, policy: FlowPolicy, seen: Tensor, times: tuple[Tensor, Tensor]) -> Tensor:
+        """Probability that each position is redrawn; seen: log-probability of the token that it has."""
+        return policy.jump_probability(*times)[:, None]
+
+    def _offered(self, laws: Tensor, tokens: Tensor) -> Tensor:
+        """What a position that had this token is redrawn from, before the last step."""
+        return laws
+
+    def _transition(
+        self, policy: FlowPolicy, log_p: Tensor, seen: Tensor, is_same: Tensor, times: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Log-probability of what became of each position."""
+        return transition_log_prob(log_p, is_same, policy.jump_probability(*times)[:, None])
 
     def _last_step(
         self, prompts: Prompts, canvas: Tensor, logits: Tensor, constraint: Constraint, record: Recorder, seed: int

@@ -15,47 +15,28 @@ from torch import Tensor
 
 from dllm_rl.policies.flow import FlowPolicy, rate_log_prob
 from dllm_rl.registry import register
-from dllm_rl.types import FlowLaw, Prompts
-from samplers._noise import JUMP, TOKEN, uniform, uniform_at
-from samplers._record import Recorder
-from samplers._statistics import entropy, pick
+from dllm_rl.types import FlowLaw
 from samplers.flow_exact import FlowExactSampler
 
 
 class _ByRates(FlowExactSampler):
     __slots__ = ()
 
-    def _step(
-        self,
-        policy: FlowPolicy,
-        prompts: Prompts,
-        canvas: Tensor,
-        logits: Tensor,
-        times: tuple[Tensor, Tensor],
-        record: Recorder,
-        step: int,
-        seed: int,
-    ) -> Tensor:
-        """Move the positions that leave their token, and add every position's transition to the record."""
-        temperature = self._temperature(step)
-        scaled = logits if temperature in (0.0, 1.0) else logits / temperature
-        total = scaled.logsumexp(dim=-1)
-        seen = scaled.gather(-1, canvas[..., None]).squeeze(-1) - total
+    def _leaving(self, policy: FlowPolicy, seen: Tensor, times: tuple[Tensor, Tensor]) -> Tensor:
+        """1 - exp(-A (1 - p(x))); all of them in the last step, whose rate is infinite."""
         rate = policy.rate(self.law, *times)[:, None]
-        is_last = step + 1 == self.num_steps
-        stay = (-rate * (1 - seen.exp())).exp() if not is_last else torch.zeros_like(seen)
-        leaves = uniform(seed, prompts.row_ids, torch.arange(canvas.shape[1]), step, JUMP) >= stay
-        row, column = leaves.nonzero(as_tuple=True)
-        laws = logits[row, column]
-        others = laws if is_last else laws.scatter(-1, canvas[row, column][:, None], -torch.inf)
-        drawn, _ = pick(others, temperature, uniform_at(seed, prompts.row_ids[row], column, step, TOKEN))
-        new = canvas.clone()
-        new[row, column] = drawn
-        log_p = scaled.gather(-1, new[..., None]).squeeze(-1) - total
-        record.log_probs += rate_log_prob(log_p, seen, new == canvas, rate)
-        record.entropy[row, column] = entropy(laws)
-        record.commit_step[:] = step
-        return new
+        leave = -torch.expm1(-rate * (1 - seen.exp()))
+        return torch.where(torch.isinf(rate), torch.ones_like(seen), leave)
+
+    def _offered(self, laws: Tensor, tokens: Tensor) -> Tensor:
+        """Any token but the one that is left."""
+        return laws.scatter(-1, tokens[:, None], -torch.inf)
+
+    def _transition(
+        self, policy: FlowPolicy, log_p: Tensor, seen: Tensor, is_same: Tensor, times: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Of the law of a rate."""
+        return rate_log_prob(log_p, seen, is_same, policy.rate(self.law, *times)[:, None])
 
 
 @register("sampler", "flow_euler")
