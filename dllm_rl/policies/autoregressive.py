@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.constraint import Constraint
-from dllm_rl.policies.base import Attention, BasePolicy, last_ids
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.terms import Attention, last_ids
 from dllm_rl.registry import register
 from dllm_rl.types import Family, Prompts, Rollouts, Views
 

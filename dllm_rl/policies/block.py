@@ -21,7 +21,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.base import Attention, BasePolicy, PolicyFacts, last_ids
+from dllm_rl.policies.base import BasePolicy, PolicyFacts
+from dllm_rl.policies.terms import Attention, last_ids
 from dllm_rl.registry import register
 from dllm_rl.types import Corruption, Family, Prompts, Rollouts, Views
 

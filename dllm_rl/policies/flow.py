@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.constraint import Constraint
-from dllm_rl.policies.base import Attention, BasePolicy, joint_terms, target_log_probs
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.terms import Attention, joint_terms, target_log_probs
 from dllm_rl.registry import register
 from dllm_rl.types import Family, FlowLaw, Rollouts, Views
 

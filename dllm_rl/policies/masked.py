@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dllm_rl.policies.base import Attention, BasePolicy
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.terms import Attention
 from dllm_rl.registry import register
 from dllm_rl.types import Family
 

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from dllm_rl.policies.base import Attention, BasePolicy, attention_mask
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.terms import Attention, attention_mask
 from dllm_rl.registry import register
 from dllm_rl.types import Family, Prompts
 

@@ -8,8 +8,9 @@ from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausa
 
 from dllm_rl import registry
 from dllm_rl.generators import generator
-from dllm_rl.policies.base import PolicyFacts, target_log_probs
+from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.policies.head import scored_only
+from dllm_rl.policies.terms import target_log_probs
 from dllm_rl.types import Rollouts
 from dllm_rl.views import elbo
 from tests.tiny_policies import PLANS, PROMPTS, tokenizer

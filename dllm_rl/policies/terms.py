@@ -1,0 +1,54 @@
+"""Pure functions under the policies: likelihood terms from logits, attention masks, the last tokens of a feed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm_rl.constraint import Constraint
+
+Attention = Literal["causal", "full", "block_causal"]
+
+
+def last_ids(ids: Int[Tensor, "b t"], count: int, pad_id: int) -> Int[Tensor, "b n"]:
+    """The last `count` ids of each row, padded on the left where there are fewer."""
+    tail = ids[:, max(0, ids.shape[1] - count) :]
+    return F.pad(tail, (count - tail.shape[1], 0), value=pad_id)
+
+
+def target_log_probs(logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Log softmax at the targets, on the targets' device: only what is scored leaves the model's."""
+    index = targets.to(logits.device)[..., None]
+    return (logits.gather(-1, index).squeeze(-1) - logits.logsumexp(dim=-1)).to(targets.device)
+
+
+def joint_terms(
+    constraint: Constraint,
+    logits: Float[Tensor, "b l v"],
+    canvas: Int[Tensor, "b l"],
+    is_masked: Bool[Tensor, "b l"],
+    chosen: Bool[Tensor, "b l"],
+    targets: Int[Tensor, "b l"],
+    *,
+    end: Int[Tensor, " b"] | None = None,
+) -> Float[Tensor, "b l"]:
+    """Log-probabilities of the chosen positions' targets under the constrained law of one state; 0 elsewhere."""
+    columns = torch.arange(canvas.shape[1]).expand_as(canvas)
+    scores = constraint.scores(constraint.open_scores(logits), columns, canvas, is_masked, end)
+    beta = constraint.backward(scores, end=end)
+    weight = logits.gather(-1, targets[..., None]).squeeze(-1)
+    chosen = chosen & is_masked
+    return constraint.set_log_probs(scores, beta, chosen, constraint.labels_of(targets), weight)
+
+
+def attention_mask(visible: Bool[Tensor, "b t"], attention: Attention) -> Bool[Tensor, "b 1 t t"]:
+    """True where a query may read a key. Every query reads itself, so that rows of padding stay finite."""
+    length = visible.shape[1]
+    mask = visible[:, None, None, :].expand(-1, 1, length, -1)
+    if attention == "causal":
+        mask = mask & torch.ones(length, length, dtype=torch.bool, device=visible.device).tril()
+    return mask | torch.eye(length, dtype=torch.bool, device=visible.device)
