@@ -85,12 +85,17 @@ def grid(
         str | None, typer.Option(help="Of a Ray cluster that runs: auto, or HOST:PORT. Default: one starts here.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Cells at a time on each node of the cluster.")] = 1,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Run these cells now, the rest another time: 'masked-*', '*-espo'."),
+    ] = None,
 ) -> None:
     """Run a grid of cells: train and evaluate each, judge them, write the report. Finished cells are skipped."""
     from experiments.commands import run_grid
 
     cluster = _cluster(executor, address, workers)
-    raise typer.Exit(run_grid(preset, overrides or [], out=out, is_dry_run=dry_run, cluster=cluster))
+    code = run_grid(preset, overrides or [], out=out, is_dry_run=dry_run, cluster=cluster, only=only or ())
+    raise typer.Exit(code)
 
 
 def _cluster(executor: str, address: str | None, workers: int) -> Any:

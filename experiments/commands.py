@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from experiments.failures import common_failure
 from experiments.progress import ConsoleProgress, duration
 from experiments.run_folder import Status, read_json, read_status, status_of
 from experiments.runner import Executor, owed_units, refresh, run_units
-from experiments.units import GridPlan, TaskSource, Unit, plan_grid
+from experiments.units import GridPlan, TaskSource, Unit, choose, plan_grid
 
 if TYPE_CHECKING:
     from dllm_rl.ranks import Ranks
@@ -30,11 +31,17 @@ STATES = ("done", "stopped", "running", "failed", "owed")
 
 
 def run_grid(
-    preset_name: str, overrides: list[str], *, out: Path | None, is_dry_run: bool, cluster: Cluster | None = None
+    preset_name: str,
+    overrides: list[str],
+    *,
+    out: Path | None,
+    is_dry_run: bool,
+    cluster: Cluster | None = None,
+    only: Sequence[str] = (),
 ) -> int:
     """Run what a preset still owes and write its report; returns the exit code (1 where a cell failed).
 
-    cluster: where units run; None is one after another in this process.
+    cluster: where units run; None is one after another in this process. only: see `units.choose`; none is all.
     """
     preset = load_preset(preset_name, overrides)
     # Of several processes that a launcher started, one speaks.
@@ -50,16 +57,16 @@ def run_grid(
     with build_session(preset.environment) as session:
         if is_dry_run:
             source = known_tasks(preset, session, root)
-            print_dry_run(plan_grid(preset, source, root), source, console)
+            print_dry_run(choose(plan_grid(preset, source, root), only), source, console)
             return 0
         # What cannot be run is refused before a browser starts.
-        plan_grid(preset, session, root)
+        choose(plan_grid(preset, session, root), only)
         make_folder(root)
         if not ranks.is_first:
             _follow(preset, session, root, ranks)
             return 0
         source = checked_tasks(preset, session, root, console)
-        plan = plan_grid(preset, source, root)
+        plan = choose(plan_grid(preset, source, root), only)
         is_unchanged = _digest_in(root) == plan.config["digest"]
         owed = owed_units(plan)
         statuses = _run_owed(plan, owed, session, source, console, cluster, ranks)
@@ -123,8 +130,10 @@ def _run_owed(
     ranks: Ranks,
 ) -> dict[str, Status]:
     ahead = f", the rest takes about {duration(sum(unit.cost.seconds for unit in owed))} on two cores" if owed else ""
-    finished = f"{len(plan.units) - len(owed)} are finished already{ahead}."
-    line = f"{len(plan.cells)} cells, {len(plan.units)} units of work; {finished}"
+    num_chosen = sum(plan.is_chosen(unit) for unit in plan.units)
+    chosen = "" if plan.chosen is None else f", of which --only names {num_chosen}"
+    finished = f"{num_chosen - len(owed)} are finished already{ahead}."
+    line = f"{len(plan.cells)} cells, {len(plan.units)} units of work{chosen}; {finished}"
     console.print(line, highlight=False, soft_wrap=True)
     # Processes that follow have waited for the self-check, and now learn whether there is anything to do.
     ranks.from_first(bool(owed))

@@ -21,7 +21,7 @@ def print_dry_run(plan: GridPlan, source: TaskSource, console: Console) -> None:
     table = Table("unit", "rollouts: training", "evaluation", "estimate", "state")
     for unit in plan.units:
         cost = unit.cost
-        state = "owed" if unit.name in owed else "done"
+        state = "owed" if unit.name in owed else "done" if plan.is_chosen(unit) else "not now"
         table.add_row(unit.name, str(cost.train_rollouts), str(cost.evaluation_rollouts), duration(cost.seconds), state)
     console.print(table)
     sizes = Table("size", "value", show_header=False)

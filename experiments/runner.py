@@ -64,22 +64,23 @@ def is_done(unit: Unit) -> bool:
 
 
 def owed_units(plan: GridPlan) -> list[Unit]:
-    """Units that still have to run, in order."""
-    return [unit for unit in plan.units if not is_done(unit)]
+    """Units that this command still has to run, in order."""
+    return [unit for unit in plan.units if plan.is_chosen(unit) and not is_done(unit)]
 
 
 def run_units(plan: GridPlan, executor: Executor, progress: Progress) -> dict[str, Status]:
-    """Run what is owed and return the status of every unit by name. Ctrl-C leaves the unit owed and goes through.
+    """Run what is owed and return the status of every chosen unit by name. Ctrl-C leaves it owed and goes through.
 
     Other processes may run the same grid: a unit is run by whoever claims it, and those that a process left behind are
     looked at once more. Where too many units fail for one reason, the rest is left owed (`experiments.failures`).
     """
     begin(plan)
     statuses: dict[str, Status] = {}
-    left = list(plan.units)
+    chosen = [unit for unit in plan.units if plan.is_chosen(unit)]
+    left = chosen
     for is_second_look in (False, True):
         for unit in left:
-            if common_failure(statuses.values(), len(plan.units)) is not None:
+            if common_failure(statuses.values(), len(chosen)) is not None:
                 statuses.setdefault(unit.name, state_of(unit))
                 continue
             status = run_claimed(plan, unit, executor, progress)
@@ -87,7 +88,7 @@ def run_units(plan: GridPlan, executor: Executor, progress: Progress) -> dict[st
                 continue
             statuses[unit.name] = status
             progress.finish(unit, status)
-        left = [unit for unit in plan.units if statuses[unit.name].state == "running"]
+        left = [unit for unit in chosen if statuses[unit.name].state == "running"]
     collect(plan)
     return statuses
 
@@ -111,9 +112,9 @@ def begin(plan: GridPlan) -> None:
 
 
 def refresh(plan: GridPlan) -> dict[str, Status]:
-    """Bring what is shared up to date without running anything; the status of every unit by name."""
+    """Bring what is shared up to date without running anything; the status of every chosen unit by name."""
     begin(plan)
-    return {unit.name: state_of(unit) for unit in plan.units}
+    return {unit.name: state_of(unit) for unit in plan.units if plan.is_chosen(unit)}
 
 
 def state_of(unit: Unit) -> Status:

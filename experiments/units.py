@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
 import dllm_rl
+from dllm_rl.errors import ConfigError
 from dllm_rl.tasks import Task
 from experiments.config import Preset
 from experiments.costs import Cost, evaluation_cost, training_cost
@@ -99,18 +101,54 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridPlan:
-    """A preset resolved against the task sets and checkpoints of this machine."""
+    """A preset resolved against the task sets and checkpoints of this machine.
+
+    chosen: names of the units that this command may run; None is all. The others stay as they are, and no digest
+    depends on it: what is run first is a matter of time, not of the design.
+    """
 
     preset: Preset
     cells: tuple[Cell, ...]
     units: tuple[Unit, ...]
     root: Path
     config: dict[str, Any]
+    chosen: frozenset[str] | None = None
 
     @property
     def cost(self) -> Cost:
         """Cost of the whole grid from nothing."""
         return sum((unit.cost for unit in self.units), start=Cost())
+
+    def is_chosen(self, unit: Unit) -> bool:
+        """Whether this command may run the unit."""
+        return self.chosen is None or unit.name in self.chosen
+
+
+def choose(plan: GridPlan, patterns: Sequence[str]) -> GridPlan:
+    """The plan whose command runs only units that a pattern names, and the warm starts that these are compared with.
+
+    patterns: `masked-*`, `*-espo`, `masked-grpo seed 0`; of a cell's id or a unit's name. None of them: all units.
+    Raises ConfigError where a pattern names nothing.
+    """
+    if not patterns:
+        return plan
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = [unit for unit in plan.units if _is_named(unit, pattern)]
+        if not found:
+            known = ", ".join(cell.id for cell in plan.cells)
+            raise ConfigError(
+                f"--only '{pattern}' names no unit of this grid. Give a cell or a pattern of cells, such as "
+                f"'{plan.cells[0].policy}-*' or '{plan.units[-1].name}'. Cells: {known}."
+            )
+        policies = {unit.cell.policy for unit in found}
+        chosen |= {unit.name for unit in found}
+        chosen |= {unit.name for unit in plan.units if unit.is_warm_start and unit.cell.policy in policies}
+    return replace(plan, chosen=frozenset(chosen))
+
+
+def _is_named(unit: Unit, pattern: str) -> bool:
+    return fnmatchcase(unit.name, pattern) or (not unit.is_warm_start and fnmatchcase(unit.cell.id, pattern))
 
 
 def select_tasks(source: TaskSource, split: str, max_tasks: int | None) -> list[Task]:

@@ -30,7 +30,7 @@ class Cluster:
 
 
 def run_units_on_ray(plan: GridPlan, cluster: Cluster, progress: Progress) -> dict[str, Status]:
-    """Run what is owed on a Ray cluster and return the status of every unit by name, as `runner.run_units` does.
+    """Run what is owed on a Ray cluster and return the status of every chosen unit by name, as `runner.run_units` does.
 
     Results are those of a local run. A unit whose worker dies is owed again; after MAX_DEATHS deaths it counts as
     failed. Ctrl-C leaves what runs owed, ends every worker, and goes through.
@@ -63,13 +63,13 @@ class _Dispatch:
     """Which units wait, which run, and what became of the others (statuses, by name)."""
 
     def __init__(self, plan: GridPlan, progress: Progress) -> None:
-        self._plan, self._progress = plan, progress
-        self._units = {unit.name: unit for unit in plan.units}
+        self._progress = progress
         self._waiting: deque[Unit] = deque()
         self._running: set[str] = set()
         self._deaths: Counter[str] = Counter()
         self.statuses: dict[str, Status] = {}
-        for unit in plan.units:
+        self._units = {unit.name: unit for unit in plan.units if plan.is_chosen(unit)}
+        for unit in self._units.values():
             if is_done(unit):
                 self._end(unit, state_of(unit))
             else:
@@ -135,4 +135,4 @@ class _Dispatch:
             self._waiting.clear()
 
     def _is_given_up(self) -> bool:
-        return common_failure(self.statuses.values(), len(self._plan.units)) is not None
+        return common_failure(self.statuses.values(), len(self._units)) is not None

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
-from dllm_rl.errors import BrowserMissingError
+from dllm_rl.errors import BrowserMissingError, ConfigError
 from experiments.report.load import load_run
 from experiments.results import is_equal
 from experiments.run_folder import Status, claim, read_status, replace_file, rows_file, write_json, write_status
 from experiments.runner import owed_units, refresh, run_units, state_of
+from experiments.units import choose
 from tests.experiments.grids import FakeWork, Silent, plan
 
 
@@ -138,6 +139,33 @@ def test_a_unit_that_another_process_holds_is_left_to_it(tmp_path) -> None:
     assert statuses[held.name].state == "running"
     assert held.name not in work.calls
     assert owed_units(grid) == [held]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "wanted"),
+    [
+        (["masked-*"], ["warm start masked", "masked-grpo seed 0", "masked-espo seed 0", "masked-grpo seed 1"]),
+        (["*-espo"], ["warm start autoregressive", "warm start masked", "autoregressive-espo seed 0"]),
+        (["masked-grpo seed 1"], ["warm start masked", "masked-grpo seed 1"]),
+    ],
+)
+def test_some_cells_first_and_the_rest_later_are_the_whole_grid(tmp_path, patterns, wanted) -> None:
+    whole = plan(tmp_path / "whole")
+    run_units(whole, FakeWork(), Silent())
+    first, work = choose(plan(tmp_path / "parts"), patterns), FakeWork()
+    assert first.config["digest"] == plan(tmp_path / "parts").config["digest"]
+    statuses = run_units(first, work, Silent())
+    assert work.calls[: len(wanted)] == wanted
+    assert set(statuses) == set(work.calls) and owed_units(first) == []
+    rest = FakeWork()
+    run_units(plan(tmp_path / "parts"), rest, Silent())
+    assert not set(rest.calls) & set(work.calls)
+    assert is_equal(first.root / "results.parquet", whole.root / "results.parquet")
+
+
+def test_a_pattern_that_names_nothing_is_refused(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"--only 'maskd-\*' names no unit.*masked-grpo"):
+        choose(plan(tmp_path), ["masked-*", "maskd-*"])
 
 
 def test_kill_9_at_any_moment_ends_in_the_same_results(tmp_path) -> None:
