@@ -69,6 +69,16 @@ class Ranks:
         dist.broadcast_object_list(values, src=0)
         return values[0]
 
+    def leave(self) -> None:
+        """Part from the others, once all are here; the last thing that a process does.
+
+        One that just ends leaves threads of PyTorch's process group behind, and now and then they abort it (SIGABRT,
+        "terminate called without an active exception"), so that a launcher calls a finished run failed.
+        """
+        if not self.is_alone:
+            dist.barrier()
+            dist.destroy_process_group()
+
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Add up the gradients of all processes in place; one that no process has stays None."""
         if self.is_alone:

@@ -64,12 +64,14 @@ def run_grid(
         make_folder(root)
         if not ranks.is_first:
             _follow(preset, session, root, ranks)
+            ranks.leave()
             return 0
         source = checked_tasks(preset, session, root, console)
         plan = choose(plan_grid(preset, source, root), only)
         is_unchanged = _digest_in(root) == plan.config["digest"]
         owed = owed_units(plan)
         statuses = _run_owed(plan, owed, session, source, console, cluster, ranks)
+        ranks.leave()
     if owed or not is_unchanged or not (root / "report.json").is_file():
         write_report(root)
     print_verdicts(root, console)

@@ -43,6 +43,7 @@ SCRIPT = """
         trainer.train()
         done = [len(plans) for plans in environment.seen]
         (folder / f"plans{trainer.ranks.number}").write_text(" ".join(map(str, done)))
+    trainer.ranks.leave()
 """
 
 
@@ -116,6 +117,7 @@ def test_shares_are_whole_and_even():
 
 def test_a_process_without_groups_does_nothing_and_a_step_of_too_few_rollouts_is_refused(tmp_path, monkeypatch):
     assert ALONE.gather(3) == [3] and ALONE.from_first("x") == "x"
+    ALONE.leave()
     monkeypatch.setattr(Ranks, "of", classmethod(lambda cls, state: Ranks(number=0, count=9)))
     with pytest.raises(ConfigError, match="too few for 9 processes"):
         make("masked", "grpo", tmp_path, prompts_per_step=2, group_size=4)
