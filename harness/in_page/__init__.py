@@ -11,8 +11,12 @@ _EXPORTS = "inventory, choices, perform, prepare, readBackTarget, look, explore,
 FIRST_HISTORY_LENGTH = 2
 _USAGE = """const usage = async () => ((await navigator.storage?.estimate())?.usage ?? 0);"""
 # Run at the end of a rollout; true where no data base, cache or file is left that only a new context would be rid of.
+# The document stays until the next load, but nothing of it is shown: the browser's own message at a field that it found
+# invalid is painted for as long as it stands there, which takes a fifth of a core and more for every idle tab.
 LEAVE = f"""async () => {{
   {_USAGE}
+  document.activeElement?.blur();
+  document.documentElement?.style?.setProperty("display", "none", "important");
   for (let id = setTimeout(() => {{}}); id > 0; id--) clearTimeout(id);
   for (let id = requestAnimationFrame(() => {{}}); id > 0; id--) cancelAnimationFrame(id);
   localStorage.clear();

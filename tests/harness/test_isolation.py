@@ -32,6 +32,8 @@ localStorage.mark = sessionStorage.mark = '1';
 DATA_BASE = """<script>const request = indexedDB.open('mark');
 indexedDB.databases().then((all) => { field.value += all.length; document.title = 'asked'; });</script>"""
 
+SHOWN = "() => [document.querySelector('h1').getClientRects().length > 0, document.activeElement.tagName]"
+
 
 async def what_it_sees(lab: Lab, isolation: Isolation) -> str:
     async with lab.pool.tab(isolation) as tab:
@@ -44,6 +46,21 @@ def test_a_page_finds_no_trace_of_an_earlier_rollout(lab: Lab, isolation: Isolat
     lab.show(LEAKY)
     seen = [lab.run(what_it_sees(lab, isolation)) for _ in range(3)]
     assert seen == ["||||||2|0"] * 3
+
+
+async def what_still_shows(lab: Lab) -> list[Any]:
+    """Of a tab that waits for its next rollout, after a form that the browser itself refused."""
+    async with lab.pool.tab("page") as tab:
+        await tab.goto(lab.base_url)
+        await tab.page.locator("button").click()
+        before = await tab.page.evaluate(SHOWN)
+    return [before, await tab.page.evaluate(SHOWN)]
+
+
+def test_an_idle_tab_shows_nothing(lab: Lab) -> None:
+    """The browser's message at the refused field would be painted, frame after frame, until the tab is used again."""
+    lab.show("<h1>S</h1><form><input name=name aria-label=Name required><button>Send</button></form>")
+    assert lab.run(what_still_shows(lab)) == [[True, "INPUT"], [False, "BODY"]]
 
 
 def test_an_arena_counts_no_rollout_on_a_page_that_stores_something(lab: Lab) -> None:
