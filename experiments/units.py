@@ -174,7 +174,8 @@ def plan_grid(preset: Preset, source: TaskSource, root: Path) -> GridPlan:
     folders: dict[str, str] = {}
     for cell in cells:
         if cell.policy not in warm:
-            warm[cell.policy] = _warm_start(cell, root, keys[cell.checkpoint], evaluation_key, len(evaluated))
+            start = _warm_start(cell, root, keys[cell.checkpoint], evaluation_key, len(evaluated))
+            warm[cell.policy] = replace(start, settings=start.settings | made_by)
         key = training_digest(cell, checkpoint=keys[cell.checkpoint], tasks=train_key)
         folders[cell.id] = f"cells/{cell.id}-{key[:10]}"
         final_key = evaluation_digest(cell, training=key, tasks=evaluation_key)

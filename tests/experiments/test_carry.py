@@ -83,7 +83,8 @@ def test_the_report_is_the_same_before_and_after(tmp_path) -> None:
         if mine["id"].startswith("masked"):
             assert mine == other
         assert mine["verdict"] == other["verdict"]
-    assert before["headline"] == after["headline"]
+    # What was begun there and not finished is not carried.
+    assert before["headline"].split(" Of ")[1] == after["headline"].split(" Of ")[1]
     assert len(after["cells"][2]["waypoints"]["tasks"]) == 3
     assert (tmp_path / "elsewhere" / unit.folder.relative_to(there.root) / "waypoints" / "step1-0.html").is_file()
 
