@@ -16,7 +16,7 @@ from experiments.archive import Archive, hash_of_bytes, write_archive
 from experiments.collapse.online import ALARMS_FILE
 from experiments.run_folder import WAYPOINTS_FOLDER, read_json, read_status, rows_file, status_of
 
-# Training rollouts are for `replay` alone: 50 steps of 64 are about a megabyte, more than all the rest.
+# Training rollouts are for `replay` alone: 50 steps of 64 are about a megabyte, which packs to 20 kilobytes.
 MAX_ROLLOUTS_BYTES = 256 * 1024
 # Films of one unit; the usual thirteen are one megabyte, which packs to some ten kilobytes.
 MAX_WAYPOINTS_BYTES = 4 * 2**20

@@ -11,12 +11,13 @@ from playwright.async_api import async_playwright
 from rich.console import Console
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.tracking import append_rows
 from experiments.report import build_report, verdict_table, write_report
 from experiments.report.headline import headline, null_control, positive_control
 from experiments.report.tables import all_cells, word_of
 from experiments.run_folder import Status, write_json, write_status
 from harness.chromium import launch
-from tests.experiments.synthetic import leave_out, write_run
+from tests.experiments.synthetic import leave_out, metrics_of, write_run
 
 KINDS = {"masked-grpo": "off_policy", "autoregressive-espo": "concentration"}
 EFFECTS = {"autoregressive-grpo": 30.0, "masked-grpo": -30.0}
@@ -167,6 +168,17 @@ def test_an_unfinished_cell_gets_no_verdict_and_makes_nothing_significant(grid, 
         if mine["verdict"] != "owed":
             assert (mine["effect"], mine["verdict"]) == (cell["effect"], cell["verdict"])
             assert mine["p_adjusted"] >= cell["p_adjusted"]
+
+
+def test_the_time_of_a_seed_that_still_trains_is_part_of_the_total(part, tmp_path):
+    folder = tmp_path / "training"
+    shutil.copytree(part, folder)
+    place = folder / "cells" / "masked-espo-abc" / "seed1"
+    place.mkdir()
+    append_rows(place / "metrics.jsonl", metrics_of("healthy", 10))
+    before, after = build_report(part)["timing"], build_report(folder)["timing"]
+    assert after["total"] - before["total"] == pytest.approx(10 * (1.1 + 2.4 + 1.6))
+    assert after["evaluation"] == pytest.approx(before["evaluation"])
 
 
 def test_a_cell_with_a_failed_seed_has_failed_even_if_others_are_owed(part, tmp_path):
