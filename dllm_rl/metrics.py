@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.rollout import Collected
@@ -93,8 +94,13 @@ def _groups(rollouts: Rollouts, success: Tensor, plans: Sequence[str]) -> dict[s
     }
 
 
-def inner_metrics(rollouts: Rollouts, views: Views, new: Tensor) -> dict[str, float]:
-    """Metrics of the first forward: likelihood of own samples, and the sampler's record against a recomputation."""
+def inner_metrics(
+    rollouts: Rollouts, views: Views, new: Float[Tensor, "k b l"], *, estimates_elbo: bool
+) -> dict[str, float]:
+    """Metrics of the first forward: likelihood of own samples, and the sampler's record against a recomputation.
+
+    estimates_elbo: whether the views are drawn at random, so that their spread says what one mask decides.
+    """
     scored = views.score.sum()
     metrics = {
         "nelbo_per_token": float(
@@ -105,7 +111,20 @@ def inner_metrics(rollouts: Rollouts, views: Views, new: Tensor) -> dict[str, fl
         difference = (new[0] - rollouts.behaviour_log_probs).abs()[views.score[0]]
         metrics["sampling_logp_difference/mean"] = float(difference.mean())
         metrics["sampling_logp_difference/max"] = float(difference.max())
+    if estimates_elbo and views.kind == "elbo" and views.num_views > 1:
+        metrics["likelihood_sd"] = likelihood_sd(views, new)
     return metrics
+
+
+def likelihood_sd(views: Views, new: Float[Tensor, "k b l"]) -> float:
+    """Spread over a row's views of its sequence log-likelihood as each view alone estimates it; mean over rows, nats.
+
+    The row's ELBO is the mean of these estimates. Pairs of opposite masks and stratified levels make that mean vary
+    less than spread / sqrt(k). k must be 2 or more.
+    """
+    share = views.weight if views.loss_weight is None else views.weight * views.loss_weight
+    estimates = views.num_views * (share * views.score * new).sum(dim=-1)
+    return float(estimates.std(dim=0, unbiased=True).mean())
 
 
 def combine(rows: Sequence[dict[str, float]], weights: Sequence[float] | None = None) -> dict[str, float]:

@@ -111,7 +111,9 @@ class Updater:
             total += float(loss.value.detach())
             measured = dict(loss.metrics)
             if old is None:
-                measured |= inner_metrics(rows, seen, new.detach())
+                # A plug-in need not say what it estimates.
+                is_elbo = bool(getattr(self.objective, "estimates_elbo", False))
+                measured |= inner_metrics(rows, seen, new.detach(), estimates_elbo=is_elbo)
             elif self.targets.is_set:
                 travelled.add(seen, new.detach(), old[:, index])
             parts.append((len(index), measured))

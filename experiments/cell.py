@@ -17,6 +17,7 @@ from experiments import policies
 from experiments.collapse.online import OnlineDiagnosis
 from experiments.components import build_objective, build_reward, build_sampler
 from experiments.grid import Cell
+from experiments.run_folder import write_json
 from experiments.runner import OnEvent
 from experiments.units import TaskSource, Unit, select_tasks
 from experiments.waypoints import has_waypoint, is_waypoint, take_waypoint
@@ -51,7 +52,7 @@ class LocalExecutor:
         self._set_threads(unit.cell)
         policy = self._load(unit.cell)
         self._take_waypoint(unit, policy, 0)
-        return self._evaluate(policy, unit.cell, on_event)
+        return self._evaluate(policy, unit, on_event)
 
     def cell(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
         """Train (or resume) in the unit's folder, then evaluate the last checkpoint: nothing is selected.
@@ -88,7 +89,7 @@ class LocalExecutor:
         # The last one, where an alarm ended the run between two, or a kill fell on it.
         if is_first and (done := read_rows(unit.folder / METRICS_FILE)):
             self._take_waypoint(unit, policy, done[-1]["step"] + 1)
-        return self._evaluate(policy, cell, on_event)
+        return self._evaluate(policy, unit, on_event)
 
     def _load(self, cell: Cell) -> Any:
         return policies.load(cell.checkpoint, facts=cell.facts, device=self._device)
@@ -112,9 +113,9 @@ class LocalExecutor:
         except Exception:
             _LOGGER.warning("the waypoint of %s after %d steps is left out", unit.name, step, exc_info=True)
 
-    def _evaluate(self, policy: Any, cell: Cell, on_event: OnEvent) -> list[dict[str, Any]]:
-        settings = cell.evaluation
-        return evaluate(
+    def _evaluate(self, policy: Any, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
+        cell, settings = unit.cell, unit.cell.evaluation
+        rows = evaluate(
             policy=policy,
             sampler=build_sampler(cell.evaluation_sampler or cell.sampler, temperature=settings.temperature),
             environment=self._session,
@@ -128,6 +129,14 @@ class LocalExecutor:
             on_result=lambda done, total: on_event({"evaluated": done, "of": total}),
             ranks=self._ranks,
         )
+        self._note_browser(unit)
+        return rows
+
+    def _note_browser(self, unit: Unit) -> None:
+        """Say in cell.json which Chromium evaluated, beside the other versions: known only once it runs."""
+        if self._ranks.is_first and (version := self._session.browser_version):
+            made_by = {**unit.settings["versions"], "chromium": version}
+            write_json(unit.folder / "cell.json", {**unit.settings, "versions": made_by})
 
     @staticmethod
     def _set_threads(cell: Cell) -> None:

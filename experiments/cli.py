@@ -218,6 +218,31 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder, or the name of 
 
 
 @app.command()
+def pack(
+    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    out: Annotated[Path | None, typer.Option("--out", help="File; default <preset>-<digest>.tar.xz, here.")] = None,
+    rollouts: Annotated[
+        bool, typer.Option("--rollouts", help="With the training rollouts, which only `replay` needs.")
+    ] = False,
+) -> None:
+    """Write the finished units of a run into one small file: for another machine, or for others to check."""
+    from experiments.carry import pack as pack_file
+
+    raise typer.Exit(pack_file(run, out, with_rollouts=rollouts))
+
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(help="What `dllm-rl pack` wrote.")],
+    out: OutOption = None,
+) -> None:
+    """Lay the finished units of such a file into a run folder, where `report` and `grid` go on from them."""
+    from experiments.carry import unpack as unpack_file
+
+    raise typer.Exit(unpack_file(file, out))
+
+
+@app.command()
 def watch(
     run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,

@@ -1,4 +1,7 @@
-"""What a grid will cost: rollouts by kind, and time from a table measured with the built-in policies on two cores."""
+"""What a grid will cost: rollouts by kind, and wall time on two idle cores, from runs of the built-in policies.
+
+docs/presets.md says which runs the figures are from, and how the estimates compare with them.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,17 @@ from dataclasses import dataclass
 
 from experiments.grid import Cell
 
-# Seconds a rollout, from processor time of one thread; another machine scales all of them alike.
-SAMPLE_SECONDS = {"autoregressive": 0.015, "masked": 0.11, "slot": 0.02, "flow": 0.11}
-UPDATE_SECONDS_PER_VIEW = {"autoregressive": 0.008, "masked": 0.013, "slot": 0.016, "flow": 0.017}
-UNKNOWN_SAMPLE_SECONDS, UNKNOWN_UPDATE_SECONDS = 0.1, 0.015
-TRAIN_BROWSER_SECONDS = 0.09
-EVALUATION_BROWSER_SECONDS = 0.28
+# Seconds a rollout, with two threads. An update skips the rows of groups without variance, here a third of them.
+SAMPLE_SECONDS = {"autoregressive": 0.022, "masked": 0.04, "slot": 0.04, "flow": 0.17}
+UPDATE_SECONDS_PER_VIEW = {"autoregressive": 0.014, "masked": 0.02, "slot": 0.035, "flow": 0.043}
+UNKNOWN_SAMPLE_SECONDS, UNKNOWN_UPDATE_SECONDS = 0.1, 0.02
+# The same cell with one thread instead of two, sampling and updates alike.
+ONE_THREAD = 1.4
+# By where training rollouts run.
+TRAIN_BROWSER_SECONDS = {"arena": 0.045, "page": 0.08, "origin": 0.12, "context": 0.13}
+EVALUATION_BROWSER_SECONDS = 0.18
+# Three greedy plans, their rollouts and their films.
+WAYPOINT_SECONDS = 1.0
 # Text-only toys have no browser and a policy of two small layers; roughly, from one run.
 TEXT_ENVIRONMENTS = ("toy_sort", "toy_copy")
 TEXT_ROLLOUT_SECONDS, TEXT_UPDATE_SECONDS_PER_VIEW, TEXT_START_SECONDS = 0.002, 0.0005, 5.0
@@ -42,12 +50,21 @@ class Cost:
         )
 
 
+def waypoint_cost(num_steps: int) -> Cost:
+    """Time of the plans and films along a training run; of its start alone where it has no steps."""
+    from experiments.waypoints import is_waypoint
+
+    taken = [step for step in range(1, num_steps + 1) if is_waypoint(step, num_steps)] or [0]
+    return Cost(seconds=WAYPOINT_SECONDS * len(taken))
+
+
 def evaluation_cost(cell: Cell, num_tasks: int) -> Cost:
     """Cost of one evaluation: k sampled rollouts and a greedy one for every task."""
     rollouts = num_tasks * (cell.evaluation.num_samples + 1)
     if cell.environment.name in TEXT_ENVIRONMENTS:
         return Cost(evaluation_rollouts=rollouts, seconds=rollouts * TEXT_ROLLOUT_SECONDS + TEXT_START_SECONDS)
-    seconds = rollouts * (SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) + EVALUATION_BROWSER_SECONDS)
+    sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * _slowness(cell)
+    seconds = rollouts * (sample + EVALUATION_BROWSER_SECONDS)
     return Cost(evaluation_rollouts=rollouts, seconds=seconds + START_SECONDS)
 
 
@@ -63,8 +80,13 @@ def training_cost(cell: Cell) -> Cost:
     if is_text:
         return Cost(train_rollouts=rollouts, seconds=rollouts * (TEXT_ROLLOUT_SECONDS + update))
     sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * (2 if cell.objective.name in ANSWERS else 1)
-    seconds = rollouts * (sample + TRAIN_BROWSER_SECONDS + update)
+    browser = TRAIN_BROWSER_SECONDS[cell.environment.options.get("isolation", "page")]
+    seconds = rollouts * ((sample + update) * _slowness(cell) + browser)
     return Cost(train_rollouts=rollouts, seconds=seconds + START_SECONDS)
+
+
+def _slowness(cell: Cell) -> float:
+    return ONE_THREAD if cell.threads == 1 else 1.0
 
 
 def design_cost(cells: Sequence[Cell], num_seeds: int, num_tasks: int) -> Cost:

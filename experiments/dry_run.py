@@ -30,7 +30,12 @@ def print_dry_run(plan: GridPlan, source: TaskSource, console: Console) -> None:
     console.print(sizes)
     seconds = plan.cost.seconds + BROWSER_START_SECONDS + REPORT_SECONDS
     left = sum(unit.cost.seconds for unit in plan.units if unit.name in owed)
-    console.print(f"estimate on two cores: {duration(seconds)} in all, {duration(left)} still owed", highlight=False)
+    shared = ", in one process; two that share it need about half" if plan.preset.threads == 1 else ""
+    console.print(
+        f"estimate on two cores: {duration(seconds)} in all, {duration(left)} still owed{shared}",
+        highlight=False,
+        soft_wrap=True,
+    )
     console.print(smallest_effect(plan, source), highlight=False, soft_wrap=True)
 
 

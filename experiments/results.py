@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -69,7 +69,7 @@ def _write(path: Path, table: pa.Table) -> None:
         pq.write_table(ordered, temporary)
 
 
-def is_equal(first: Path, second: Path) -> bool:
+def is_equal(first: Path | BinaryIO, second: Path | BinaryIO) -> bool:
     """Whether two result tables hold the same rollouts, timing aside."""
     one, two = (pq.read_table(path, schema=SCHEMA).drop_columns(list(TIMING_COLUMNS)) for path in (first, second))
     return one.equals(two)

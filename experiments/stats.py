@@ -40,7 +40,9 @@ __all__ = [
 ]
 
 Role = Literal["cell", "null", "negative", "positive"]
-Verdict = Literal["improved", "regressed", "equivalent", "inconclusive", "collapsed", "single_seed", "failed"]
+Verdict = Literal["improved", "regressed", "equivalent", "inconclusive", "collapsed", "single_seed", "failed", "owed"]
+# Cells of which nothing can be said: of the first never, of the second not yet.
+UNJUDGED = ("failed", "owed")
 FULL_NUM_SEEDS = 5
 
 
@@ -49,6 +51,8 @@ class CellInfo:
     """What was declared about a cell. seeds: those it should have.
 
     num_collapsed: seeds whose training collapsed. num_stopped: seeds whose training an alarm ended early.
+    owed_seeds: seeds that have not failed, so that a result which is missing is still to come.
+    is_warm_start_owed: the same of the warm start's evaluation.
     """
 
     id: str
@@ -58,6 +62,8 @@ class CellInfo:
     seeds: tuple[int, ...] = ()
     num_collapsed: int = 0
     num_stopped: int = 0
+    owed_seeds: tuple[int, ...] = ()
+    is_warm_start_owed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +88,9 @@ class Comparison:
 class CellVerdict:
     """Verdict of a cell with everything it rests on. Effects, intervals and margins are in percentage points.
 
-    p_adjusted: Holm's over the cells of the grid; for a control it is its own p. detectable: smallest effect that this
-    cell could have seen at 80 % power, None where no spread was seen. reward: secondary, of the mean reward.
-    comparison is None where nothing could be paired.
+    p_adjusted: Holm's over the cells of the grid; for a control it is its own p, None where the cell failed or is owed.
+    detectable: smallest effect that this cell could have seen at 80 % power, None where no spread was seen. reward:
+    secondary, of the mean reward. comparison is None where nothing could be paired.
     """
 
     id: str
@@ -140,6 +146,18 @@ def _failure(
     return None
 
 
+def _debt(cell: CellInfo, missing: Sequence[int], has_warm_start: bool) -> str | None:
+    """What a cell still waits for; None where nothing, or where what it lacks has failed."""
+    if not set(missing) <= set(cell.owed_seeds):
+        return None
+    if missing and len(missing) == len(cell.seeds):
+        return "no seed has a result yet"
+    if missing:
+        num_done = len(cell.seeds) - len(missing)
+        return f"{num_done} of {len(cell.seeds)} seeds have a result; still owed: {', '.join(map(str, missing))}"
+    return None if has_warm_start or not cell.is_warm_start_owed else "its warm start has not been evaluated yet"
+
+
 def _lost_share(rows: pa.Table) -> float:
     return rows.column("fault").to_pylist().count("environment") / max(1, rows.num_rows)
 
@@ -157,13 +175,15 @@ def _prepare(final: pa.Table, warm: pa.Table, cell: CellInfo, *, digest: str, al
     found = set(final.column("seed").to_pylist())
     missing = tuple(seed for seed in cell.seeds if seed not in found)
     lost_share, lost_before = _lost_share(final), _lost_share(warm)
+    debt = _debt(cell, missing, bool(warm.num_rows))
+    failure = None if debt else _failure(cell, missing, lost_share, lost_before, comparison)
     return CellVerdict(
         id=cell.id,
         policy=cell.policy,
         objective=cell.objective,
         role=cell.role,
-        verdict="inconclusive",
-        reason=_failure(cell, missing, lost_share, lost_before, comparison) or "",
+        verdict="owed" if debt else "failed" if failure else "inconclusive",
+        reason=debt or failure or "",
         is_provisional=False,
         comparison=comparison,
         reward=mean_test(rewards, alpha=alpha) if rewards.size else None,
@@ -183,8 +203,8 @@ def _prepare(final: pa.Table, warm: pa.Table, cell: CellInfo, *, digest: str, al
 
 def _decide(draft: CellVerdict, cell: CellInfo, *, alpha: float, margin: float) -> tuple[Verdict, str]:
     """The verdict, by the precedence of the protocol, and the reason in words."""
-    if draft.reason or draft.comparison is None or draft.p_adjusted is None:
-        return "failed", draft.reason
+    if draft.comparison is None or draft.p_adjusted is None:
+        return draft.verdict, draft.reason
     test, num_seeds = draft.comparison.test, draft.comparison.num_seeds
     interval = f"{test.mean:+.1f} points, {1 - alpha:.0%} interval {test.low:+.1f} to {test.high:+.1f}"
     seen = "without spread, what it could have seen is unknown"
@@ -204,9 +224,13 @@ def _decide(draft: CellVerdict, cell: CellInfo, *, alpha: float, margin: float) 
 def _adjusted(drafts: Sequence[CellVerdict], family: set[str]) -> dict[str, float]:
     """Holm's adjusted p of the cells of the grid; a control keeps its own.
 
-    A cell without a comparison stays in the family, with p = 1: that it failed makes nothing else significant.
+    A cell that failed or is owed stays in the family, with p = 1, whatever part of it is there: that makes nothing else
+    significant. As owed cells get their results adjusted p can only fall, so what is significant now stays so.
     """
-    raw = {draft.id: draft.comparison.test.p_value if draft.comparison is not None else 1.0 for draft in drafts}
+    raw = {
+        draft.id: draft.comparison.test.p_value if draft.comparison and draft.verdict not in UNJUDGED else 1.0
+        for draft in drafts
+    }
     members = [name for name in raw if name in family]
     return raw | dict(zip(members, holm([raw[name] for name in members]), strict=True))
 
@@ -250,10 +274,11 @@ def judge_grid(
             test = draft.comparison.test
             effect = detectable_effect(test.standard_error, test.degrees, num_comparisons=size, alpha=alpha)
             is_known = math.isfinite(effect) and test.standard_error > 0
-            draft = replace(draft, p_adjusted=adjusted[cell.id], detectable=effect if is_known else None)
+            p_adjusted = None if draft.verdict in UNJUDGED else adjusted[cell.id]
+            draft = replace(draft, p_adjusted=p_adjusted, detectable=effect if is_known else None)
         verdict, reason = _decide(draft, cell, alpha=alpha, margin=margin)
-        if cell.num_stopped and verdict != "failed":
+        if cell.num_stopped and verdict not in UNJUDGED:
             reason += f"; an alarm stopped {cell.num_stopped} of {len(cell.seeds)} seeds early"
-        is_provisional = verdict != "failed" and 1 < len(draft.seed_effects) < FULL_NUM_SEEDS
+        is_provisional = verdict not in UNJUDGED and 1 < len(draft.seed_effects) < FULL_NUM_SEEDS
         verdicts.append(replace(draft, verdict=verdict, reason=reason, is_provisional=is_provisional))
     return verdicts

@@ -12,7 +12,7 @@ import dllm_rl
 from dllm_rl.errors import ConfigError
 from dllm_rl.tasks import Task
 from experiments.config import Preset
-from experiments.costs import Cost, evaluation_cost, training_cost
+from experiments.costs import Cost, evaluation_cost, training_cost, waypoint_cost
 from experiments.digests import (
     digest,
     evaluation_digest,
@@ -174,21 +174,25 @@ def plan_grid(preset: Preset, source: TaskSource, root: Path) -> GridPlan:
     folders: dict[str, str] = {}
     for cell in cells:
         if cell.policy not in warm:
-            warm[cell.policy] = _warm_start(cell, root, keys[cell.checkpoint], evaluation_key, len(evaluated))
+            start = _warm_start(cell, root, keys[cell.checkpoint], evaluation_key, len(evaluated))
+            warm[cell.policy] = replace(start, settings=start.settings | made_by)
         key = training_digest(cell, checkpoint=keys[cell.checkpoint], tasks=train_key)
         folders[cell.id] = f"cells/{cell.id}-{key[:10]}"
         final_key = evaluation_digest(cell, training=key, tasks=evaluation_key)
         settings = {"training_digest": key, "digest": final_key, **cell.model_dump(mode="json")}
         for seed in preset.seeds:
+            has_waypoints = seed == preset.seeds[0]
             trained.append(
                 Unit(
                     cell=cell,
                     seed=seed,
                     folder=root / folders[cell.id] / f"seed{seed}",
                     digest=final_key,
-                    cost=training_cost(cell) + evaluation_cost(cell, len(evaluated)),
+                    cost=training_cost(cell)
+                    + evaluation_cost(cell, len(evaluated))
+                    + (waypoint_cost(cell.train["steps"]) if has_waypoints else Cost()),
                     settings={"seed": seed, **settings, **made_by},
-                    has_waypoints=seed == preset.seeds[0],
+                    has_waypoints=has_waypoints,
                 )
             )
     # Seed by seed, so that an unfinished grid already holds every cell.
@@ -205,7 +209,7 @@ def _warm_start(cell: Cell, root: Path, checkpoint: str, tasks: str, num_tasks: 
         seed=WARM_START_SEED,
         folder=root / "warmstart" / f"{cell.policy}-{key[:10]}",
         digest=key,
-        cost=evaluation_cost(cell, num_tasks),
+        cost=evaluation_cost(cell, num_tasks) + waypoint_cost(0),
         settings={"digest": key, "checkpoint": cell.checkpoint, "evaluation": cell.evaluation.model_dump(mode="json")},
         has_waypoints=True,
     )

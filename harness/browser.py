@@ -79,6 +79,11 @@ class BrowserPool:
         self._playwright = None
 
     @property
+    def version(self) -> str:
+        """Of the Chromium that runs now; "" where none does."""
+        return self._current.browser.version if self._current else ""
+
+    @property
     def pids(self) -> tuple[int, ...]:
         """Process ids of our browsers."""
         return tuple(running.pid for running in self._all)

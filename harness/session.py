@@ -48,6 +48,11 @@ class EnvironmentSession:
         """Process ids of the browsers that this session runs now."""
         return self._environment.pool.pids
 
+    @property
+    def browser_version(self) -> str:
+        """Of the Chromium that runs now; "" where none does."""
+        return self._environment.pool.version
+
     def tasks(self, split: str) -> tuple[Task, ...]:
         """All tasks of a split, in a fixed order."""
         return self._environment.tasks(split)

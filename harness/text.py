@@ -209,6 +209,11 @@ class TextSession:
         """No task is ever left out: a gold text that fails is an error of the environment."""
         return {}
 
+    @property
+    def browser_version(self) -> str:
+        """There is no browser."""
+        return ""
+
     def tasks(self, split: str) -> tuple[Task, ...]:
         """All tasks of a split, in a fixed order."""
         return self.environment.tasks(split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,4 +61,7 @@ def log_rank(first: Sequence[Lifetime], second: Sequence[Lifetime]) -> float | N
     """Two-sided p that both groups collapse alike; None where a group is empty or nothing collapsed."""
     if not first or not second or not any(life.is_collapsed for life in [*first, *second]):
         return None
-    return float(stats.logrank(_censored(first), _censored(second)).pvalue)
+    # Where no two runs of different groups were ever at risk together, there is nothing to compare.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p_value = float(stats.logrank(_censored(first), _censored(second)).pvalue)
+    return p_value if math.isfinite(p_value) else None

@@ -15,6 +15,7 @@ from experiments.report.headline import control_states, headline
 from experiments.report.load import CellRun, load_run
 from experiments.report.survival import survival_of
 from experiments.report.timing import timing_of
+from experiments.report.versions import mixed_versions
 from experiments.report.waypoints import waypoints_of
 from experiments.stats import CellVerdict, judge_grid
 
@@ -44,6 +45,7 @@ def build_report(folder: Path) -> dict[str, Any]:
         "digest": run.config["digest"],
         "headline": headline(cells, controls, is_complete=is_complete),
         "is_complete": is_complete,
+        "mixed_versions": mixed_versions(run),
         "is_demonstration": len(run.config["seeds"]) == 1,
         "seeds": run.config["seeds"],
         "evaluation": evaluation,

@@ -38,6 +38,11 @@ CURVES: tuple[Curve, ...] = (
         name="kl", title="KL to the warm start", note="k3 estimate a token; absent where the method scores no reference"
     ),
     Curve(name="ratio_spread", title="Importance ratio", note="95 % minus 5 % quantile; 0 means fully on policy"),
+    Curve(
+        name="likelihood_sd",
+        title="Likelihood sd over masks",
+        note="spread of a completion's log-likelihood over its drawn masks, nats; of ELBO methods only",
+    ),
     Curve(name="grad_norm", title="Gradient norm", note="before clipping"),
 )
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from experiments.report.tables import has_begun
+from experiments.stats import UNJUDGED
+
 MIN_POSITIVE_SEEDS = 3
 _WORDS = {
     "improved": "improved",
@@ -18,22 +21,36 @@ _WORDS = {
 
 
 def headline(cells: list[dict[str, Any]], controls: list[dict[str, Any]], *, is_complete: bool) -> str:
-    """Say what came out. A broken positive control stands before anything else."""
-    broken = [control["sentence"] for control in controls if control["state"] == "violated"]
-    sentences = [*broken, _results(cells, is_complete=is_complete)]
+    """Say what came out. A broken control stands before anything else, then what is still owed."""
+    sentences = [control["sentence"] for control in controls if control["state"] == "violated"]
+    judged = [cell for cell in cells if cell["verdict"] != "owed"]
     if not is_complete:
-        sentences.insert(0, "This grid is still running: what is missing is counted as failed until it is there.")
+        sentences.append(_progress(cells))
+    if judged:
+        sentences.append(_results(judged, is_all=len(judged) == len(cells)))
     return " ".join(sentences)
 
 
-def _results(cells: list[dict[str, Any]], *, is_complete: bool) -> str:
+def _progress(cells: list[dict[str, Any]]) -> str:
+    """How far a grid is that has not ended."""
+    owed = [cell for cell in cells if cell["verdict"] == "owed"]
+    if not owed:
+        return "This grid is not finished: every cell has its verdict, and a control or a seed is still owed."
+    num_begun, num_judged = sum(has_begun(cell) for cell in owed), len(cells) - len(owed)
+    counts = {"begun": num_begun, "not run yet": len(owed) - num_begun}
+    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    size = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
+    if not num_judged:
+        return f"This grid is not finished: none of {size} has its verdict yet ({told})."
+    has = "has its verdict" if num_judged == 1 else "have their verdict"
+    return f"This grid is not finished: {num_judged} of {size} {has}, {len(owed)} still owed ({told})."
+
+
+def _results(cells: list[dict[str, Any]], *, is_all: bool) -> str:
+    """What came out of the cells that have a verdict. is_all: whether those are all of the grid."""
     judged = [cell for cell in cells if cell["effect"] is not None]
-    if not judged:
-        return "No cell has been evaluated yet."
     verdicts = {cell["verdict"] for cell in cells}
-    if verdicts == {"failed"} and not is_complete:
-        return f"No cell can be judged yet: none of {len(cells)} has all of its seeds."
-    if "single_seed" in verdicts and verdicts <= {"single_seed", "failed"}:
+    if judged and "single_seed" in verdicts and verdicts <= {"single_seed", "failed"}:
         return _single_seed(cells, judged)
     counts = Counter(cell["verdict"] for cell in cells)
     parts = []
@@ -45,7 +62,10 @@ def _results(cells: list[dict[str, Any]], *, is_complete: bool) -> str:
     provisional = (
         " Verdicts are provisional: under five seeds." if any(cell["is_provisional"] for cell in cells) else ""
     )
-    return f"Of {len(cells)} cell{'s' if len(cells) > 1 else ''}: {', '.join(parts)}.{provisional}"
+    which = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}" if is_all else f"the {len(cells)}"
+    if len(cells) == 1 and not is_all:
+        return f"It is {parts[0].removeprefix('1 ')}.{provisional}"
+    return f"Of {which}: {', '.join(parts)}.{provisional}"
 
 
 def _single_seed(cells: list[dict[str, Any]], judged: list[dict[str, Any]]) -> str:
@@ -71,7 +91,7 @@ def positive_control(cell: dict[str, Any]) -> tuple[str, str]:
     name = f"Positive control ({cell['id']})"
     if cell["verdict"] == "improved":
         return "ok", f"{name} improved by {cell['effect']:+.1f} points: the trainer learns."
-    if (cell["num_seeds"] or 0) < MIN_POSITIVE_SEEDS or cell["verdict"] == "failed":
+    if (cell["num_seeds"] or 0) < MIN_POSITIVE_SEEDS or cell["verdict"] in UNJUDGED:
         return "not judged", f"{name} is not judged: {cell['reason']}."
     return (
         "violated",
@@ -82,7 +102,7 @@ def positive_control(cell: dict[str, Any]) -> tuple[str, str]:
 def null_control(cell: dict[str, Any]) -> tuple[str, str]:
     """State and sentence of the null control: learning rate 0 must change nothing."""
     name = f"Null control ({cell['id']}, learning rate 0)"
-    if cell["effect"] is None or cell["verdict"] == "failed":
+    if cell["effect"] is None or cell["verdict"] in UNJUDGED:
         return "not judged", f"{name} is not judged: {cell['reason']}."
     if cell["verdict"] in ("improved", "regressed", "collapsed"):
         return "violated", f"{name} came out {cell['verdict']}: the comparison itself is broken."

@@ -17,7 +17,7 @@ from experiments.report import charts
 from experiments.report.commits import commit_blocks
 from experiments.report.curves import CURVES, Curve
 from experiments.report.planes import phase_blocks, survival_blocks
-from experiments.report.tables import GLYPHS, all_cells, effect_of, label_of, percent
+from experiments.report.tables import GLYPHS, all_cells, effect_of, has_begun, label_of, percent
 
 _MARGIN_VIEW = 10.0
 
@@ -34,15 +34,19 @@ def render(report: dict[str, Any]) -> str:
     environment.filters.update(percent=percent, points=_points, number=_number, duration=_duration, shown=_shown)
     environment.globals.update(glyphs=GLYPHS, label_of=label_of, effect_of=effect_of, usual_cause=USUAL_CAUSE)
     cells, matrix = all_cells(report), _matrix(report["cells"])
+    begun = [cell for cell in cells if has_begun(cell)]
     return environment.get_template("template.html.j2").render(
         report=report,
         cells=cells,
+        begun=begun,
+        absent=[cell["id"] for cell in cells if not has_begun(cell)],
         style=Markup(environment.get_template("style.css").render()),
         matrix=matrix,
-        forest=_forest(cells, report["evaluation"]["margin"]),
-        curves=[block for curve in CURVES if (block := _curve_block(curve, cells, report)) is not None],
+        forest=_forest(begun, report["evaluation"]["margin"]),
+        curves=[block for curve in CURVES if (block := _curve_block(curve, _in_rows(cells), report)) is not None],
         timelines=[timeline for cell in cells if (timeline := _timeline(cell)) is not None],
         checks=_checks(cells),
+        too_short=all(seed["diagnosis"]["kind"] == "too_short" for cell in begun for seed in cell["seeds"]),
         commits=commit_blocks(cells),
         phases=phase_blocks(cells, matrix["objectives"]),
         survival=survival_blocks(report),
@@ -80,6 +84,12 @@ def _matrix(cells: list[dict[str, Any]]) -> dict[str, Any]:
     found = {(cell["policy"], cell["objective"]): cell for cell in cells}
     rows = [(policy, [found.get((policy, objective)) for objective in objectives]) for policy in policies]
     return {"objectives": objectives, "rows": rows}
+
+
+def _in_rows(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cells that have begun, and those beside them in the matrix, so that a column of charts stays one objective."""
+    rows = {cell["policy"] for cell in cells if cell["role"] == "cell" and has_begun(cell)}
+    return [cell for cell in cells if has_begun(cell) or (cell["role"] == "cell" and cell["policy"] in rows)]
 
 
 def _forest(cells: list[dict[str, Any]], margin: float) -> dict[str, Any]:
@@ -145,10 +155,13 @@ def _timeline(cell: dict[str, Any]) -> dict[str, Any] | None:
     kinds = Counter((run["kind"], run["title"]) for run in found)
     return {
         "cell": cell,
+        "num_runs": sum(run["num_steps"] > 0 for run in runs),
         "rows": rows,
         "last_step": last_step,
         "kinds": [(title, count, USUAL_CAUSE[kind]) for (kind, title), count in kinds.most_common()],
-        "sentences": [(seed["seed"], seed["diagnosis"]["sentence"]) for seed in cell["seeds"]],
+        "sentences": [
+            (seed["seed"], seed["diagnosis"]["sentence"]) for seed in cell["seeds"] if seed["diagnosis"]["num_steps"]
+        ],
         "is_collapsed": bool(falls),
     }
 

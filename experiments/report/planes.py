@@ -27,6 +27,8 @@ def phase_blocks(cells: list[dict[str, Any]], objectives: list[str]) -> list[dic
         plots = []
         for policy in policies:
             lines = [paths.get((policy, objective), []) for objective in objectives]
+            if not any(lines):
+                continue
             label = f"{title}, {policy}: {axis_name} 0 to {across.high:g}, reward 0 to {up.high:g}"
             plots.append((policy, charts.path_chart(lines, across, up, label=label)))
         blocks.append({"title": title, "axis": axis_name, "across": across, "up": up, "plots": plots})

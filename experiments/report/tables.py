@@ -15,6 +15,7 @@ GLYPHS = {
     "collapsed": "✕",
     "single_seed": "1",
     "failed": "!",
+    "owed": "…",
 }
 _STYLES = {
     "improved": "green",
@@ -22,13 +23,30 @@ _STYLES = {
     "equivalent": "blue",
     "collapsed": "magenta",
     "failed": "bold red",
+    "owed": "dim",
 }
 
 
 def label_of(cell: dict[str, Any]) -> str:
     """The verdict in words, marked where it is provisional."""
-    text = cell["verdict"].replace("_", " ")
+    text = word_of(cell)
     return f"{text} (provisional)" if cell["is_provisional"] else text
+
+
+def word_of(cell: dict[str, Any]) -> str:
+    """The verdict in a word or two; of a cell that is owed, how far it is."""
+    if cell["verdict"] != "owed":
+        return cell["verdict"].replace("_", " ")
+    if not has_begun(cell):
+        return "not run yet"
+    num_done = len(cell["seeds"]) - len(cell["missing_seeds"])
+    return f"{num_done} of {len(cell['seeds'])} seeds" if cell["missing_seeds"] else "no warm start yet"
+
+
+def has_begun(cell: dict[str, Any]) -> bool:
+    """Whether there is anything to show of a cell: a result, a failure, or a step of training."""
+    states = [seed["state"] != "owed" or bool(seed["diagnosis"]["num_steps"]) for seed in cell["seeds"]]
+    return any(states) or cell["effect"] is not None
 
 
 def percent(share: float | None) -> str:
@@ -53,8 +71,15 @@ def all_cells(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 def verdict_table(report: dict[str, Any]) -> Table:
     """Build the table for the terminal (80 columns) from the data of report.json: a block a policy, controls last."""
-    note = "Provisional: under five seeds." if any(cell["is_provisional"] for cell in report["cells"]) else None
-    table = Table(title=report["headline"], caption=note, title_justify="left", caption_justify="left", title_style="")
+    notes = [report["mixed_versions"]["sentence"]] if report["mixed_versions"] else []
+    notes += ["Provisional: under five seeds."] if any(cell["is_provisional"] for cell in report["cells"]) else []
+    table = Table(
+        title=report["headline"],
+        caption="\n".join(notes) or None,
+        title_justify="left",
+        caption_justify="left",
+        title_style="",
+    )
     table.box, table.show_edge, table.pad_edge = SIMPLE_HEAD, False, False
     table.add_column("cell", no_wrap=True)
     for name in ("success %", "change", "95 % interval"):
@@ -71,7 +96,7 @@ def verdict_table(report: dict[str, Any]) -> Table:
             f"{percent(cell['before']['success'])} → {percent(cell['after']['success'])}",
             "-" if cell["effect"] is None else f"{cell['effect']:+.1f}",
             "-" if cell["low"] is None else f"{cell['low']:+.1f} to {cell['high']:+.1f}",
-            f"{GLYPHS[cell['verdict']]} {cell['verdict'].replace('_', ' ')}",
+            f"{GLYPHS[cell['verdict']]} {word_of(cell)}",
             style=_STYLES.get(cell["verdict"]),
         )
     return table

@@ -16,16 +16,18 @@ def timing_of(run: Run) -> dict[str, Any]:
     final evaluation.
     """
     totals = dict.fromkeys(_PHASES, 0.0)
-    num_rollouts, num_steps = 0.0, 0
+    num_rollouts, num_steps, units = 0.0, 0, 0.0
     for cell in run.cells:
         for seed in cell.seeds:
+            before = sum(totals.values())
             for row in seed.metrics:
                 num_steps += 1
                 num_rollouts += row.get("num_rollouts") or 0
                 for phase in _PHASES:
                     totals[phase] += row.get(f"seconds/{phase}") or 0.0
+            # The wall time of a seed that still trains is not recorded yet.
+            units += max(seed.status.seconds, sum(totals.values()) - before)
     training = sum(totals.values())
-    units = sum(seed.status.seconds for cell in run.cells for seed in cell.seeds)
     return {
         **totals,
         "evaluation": max(0.0, units - training),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from dllm_rl.tracking import append_rows
 from experiments.results import SCHEMA, merge, write_rows
@@ -232,8 +235,23 @@ def write_run(
     return folder
 
 
-def _warm_rows(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
+def leave_out(folder: Path, *seeds: str) -> None:
+    """Make a run one in which these have not begun: `cell` or `cell/seed1`, or `warmstart/policy`."""
+    table = pq.read_table(folder / "results.parquet")
+    for name in seeds:
+        cell, _, seed = name.partition("/")
+        if cell == "warmstart":
+            shutil.rmtree(folder / "warmstart" / f"{seed}-abc")
+            gone = pc.equal(table["cell"], f"warmstart:{seed}")
+        else:
+            shutil.rmtree(folder / "cells" / f"{cell}-abc" / seed)
+            gone = pc.equal(table["cell"], cell)
+            if seed:
+                gone = pc.and_(gone, pc.equal(table["seed"], int(seed.removeprefix("seed"))))
+        table = table.filter(pc.invert(gone))
+    pq.write_table(table, folder / "results.parquet")
 
+
+def _warm_rows(path: Path) -> list[dict[str, Any]]:
     labels = set(labels_of("", "", "", "", 0))
     return [{key: row[key] for key in row if key not in labels} for row in pq.read_table(path).to_pylist()]

@@ -73,6 +73,8 @@ def test_interrupted_grid_ends_in_the_same_results(tmp_path) -> None:
     assert (disturbed / "report.html").stat().st_size > 10_000
     verdicts = json.loads((disturbed / "report.json").read_text())["cells"]
     assert {cell["verdict"] for cell in verdicts} == {"single_seed"}
+    made_by = [json.loads(path.read_text())["versions"] for path in disturbed.rglob("cell.json")]
+    assert len(made_by) == 3 and all(versions["chromium"] for versions in made_by)
 
     started = time.monotonic()
     assert "3 units of work; 3 are finished already" in finish(disturbed)

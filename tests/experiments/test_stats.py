@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from experiments.stats import CellInfo, judge_grid, pair, summarise
+from experiments.stats import CellInfo, CellVerdict, judge_grid, pair, summarise
 from tests.experiments.synthetic import evaluation_rows, labels_of, result_table
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -98,6 +100,38 @@ def test_a_missing_seed_or_lost_rollouts_fail_before_all_else():
     verdict = one(table, infos[0])
     assert verdict.verdict == "failed"
     assert "lost to the environment" in verdict.reason
+
+
+def test_what_is_missing_and_has_not_failed_is_owed():
+    table, infos = grid({"up": 40}, seeds=(0, 1, 2))
+    owed = one(table, replace(infos[0], seeds=SEEDS, owed_seeds=SEEDS, num_collapsed=3))
+    assert (owed.verdict, owed.missing_seeds, owed.p_adjusted, owed.is_provisional) == ("owed", (3, 4), None, False)
+    assert one(table, replace(infos[0], seeds=SEEDS, owed_seeds=(0, 1, 2, 3))).verdict == "failed"
+    assert one(table, replace(CELL, owed_seeds=CELL.seeds)).reason == "no seed has a result yet"
+
+
+def test_what_is_significant_in_a_part_of_a_grid_stays_so_in_the_whole():
+    """Adjusted p can only fall as owed cells get their results, however small the p of what was there of them."""
+    effects = {"a": 9, "b": 8, "c": 40, "d": 0}
+    table, infos = grid(effects)
+    part = table.filter(pc.invert(pc.and_(pc.is_in(table["cell"], pa.array(["c", "d"])), pc.equal(table["seed"], 4))))
+    whole = {verdict.id: verdict for verdict in judge_grid(table, infos)}
+    for failed in (False, True):
+        open_infos = [info if failed else replace(info, owed_seeds=info.seeds) for info in infos]
+        found = {verdict.id: verdict for verdict in judge_grid(part, open_infos)}
+        assert {found[name].verdict for name in "cd"} == {"failed" if failed else "owed"}
+        raw = {name: _p_values(found[name]) for name in "ab"}
+        assert {name: p[0] for name, p in raw.items()} == {name: _p_values(whole[name])[0] for name in "ab"}
+        assert all(raw[name][1] >= _p_values(whole[name])[1] for name in "ab")
+        smallest = min("ab", key=lambda name: raw[name][0])
+        assert raw[smallest][1] == pytest.approx(min(1, 4 * raw[smallest][0]))
+        assert _p_values(whole[smallest])[1] < raw[smallest][1]
+
+
+def _p_values(verdict: CellVerdict) -> tuple[float, float]:
+    """Raw and adjusted."""
+    assert verdict.comparison is not None and verdict.p_adjusted is not None
+    return verdict.comparison.test.p_value, verdict.p_adjusted
 
 
 def test_a_cell_without_rows_is_failed_not_an_error():

@@ -91,10 +91,17 @@ def waypoint(step: int, plan: str, *, place: str, tasks=("a", "b")) -> dict:
 
 def run_of(rewards, taken, *, start=True) -> tuple[Run, CellRun]:
     metrics = [{"step": step, "reward": reward} for step, reward in enumerate(rewards)]
-    seed = SeedRun(seed=4, metrics=metrics, commits=[], status=Status(state="done"), waypoints=taken)
-    cell = CellRun(id="masked-grpo", policy="masked", objective="grpo", role="cell", seeds=(seed,))
+    seed = SeedRun(seed=4, metrics=metrics, commits=[], status=Status(state="done"), waypoints=taken, versions={})
+    cell = CellRun(id="masked-grpo", policy="masked", objective="grpo", role="cell", seeds=(seed,), warm_state="done")
     warm = {"masked": [waypoint(0, "start", place="w")]} if start else {}
-    run = Run(config={}, results=SCHEMA.empty_table(), cells=(cell,), warm_start_seconds=0.0, warm_waypoints=warm)
+    run = Run(
+        config={},
+        results=SCHEMA.empty_table(),
+        cells=(cell,),
+        warm_start_seconds=0.0,
+        warm_waypoints=warm,
+        warm_versions={},
+    )
     return run, cell
 
 

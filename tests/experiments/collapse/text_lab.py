@@ -50,6 +50,8 @@ def gold_plan(name: str) -> str:
 class TextEnvironment:
     """Parses plans. lost: which rollouts of the training the environment loses, by (batch, row)."""
 
+    browser_version = ""
+
     def forget_failures(self) -> None: ...
 
     def __init__(self, lost: Callable[[int, int], bool] = lambda batch, row: False) -> None:

@@ -11,10 +11,13 @@ from playwright.async_api import async_playwright
 from rich.console import Console
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.tracking import append_rows
 from experiments.report import build_report, verdict_table, write_report
 from experiments.report.headline import headline, null_control, positive_control
+from experiments.report.tables import all_cells, word_of
+from experiments.run_folder import Status, write_json, write_status
 from harness.chromium import launch
-from tests.experiments.synthetic import write_run
+from tests.experiments.synthetic import leave_out, metrics_of, write_run
 
 KINDS = {"masked-grpo": "off_policy", "autoregressive-espo": "concentration"}
 EFFECTS = {"autoregressive-grpo": 30.0, "masked-grpo": -30.0}
@@ -41,6 +44,16 @@ def quick(tmp_path_factory):
     folder = write_run(
         tmp_path_factory.mktemp("runs") / "quick", preset="quick", seeds=(0,), num_steps=6, num_tasks=12, num_samples=2
     )
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def part(grid, tmp_path_factory):
+    """The grid with a cell and a control that have not begun, and a cell of which one seed is done."""
+    folder = tmp_path_factory.mktemp("runs") / "part"
+    shutil.copytree(grid, folder)
+    leave_out(folder, "autoregressive-espo", "masked-espo/seed1", "masked-espo/seed2", "negative-masked-espo_unshared")
     write_report(folder)
     return folder
 
@@ -122,9 +135,99 @@ def test_a_grid_that_still_runs_has_a_report(grid, tmp_path):
     shutil.rmtree(folder / "cells")
     report = build_report(folder)
     assert not report["is_complete"]
-    assert {cell["verdict"] for cell in report["cells"]} == {"failed"}
+    assert {(cell["verdict"], word_of(cell)) for cell in report["cells"]} == {("owed", "not run yet")}
+    assert report["headline"] == "This grid is not finished: none of 4 cells has its verdict yet (4 not run yet)."
     write_report(folder)
-    assert "still running" in (folder / "report.html").read_text()
+    assert "This grid is not finished" in (folder / "report.html").read_text()
+
+
+def test_cells_that_have_not_run_are_owed_and_the_others_have_their_verdict(part):
+    report = twin(part)
+    words = {cell["id"]: word_of(cell) for cell in all_cells(report)}
+    assert {name: word for name, word in words.items() if name.startswith("masked")} == {
+        "masked-grpo": "collapsed",
+        "masked-espo": "1 of 3 seeds",
+    }
+    assert words["autoregressive-espo"] == words["negative-masked-espo_unshared"] == "not run yet"
+    assert report["headline"] == (
+        "This grid is not finished: 2 of 4 cells have their verdict, 2 still owed (1 begun, 1 not run yet). "
+        f"Of the 2: 1 improved (autoregressive-grpo {report['cells'][0]['effect']:+.1f}), 1 collapsed (masked-grpo). "
+        "Verdicts are provisional: under five seeds."
+    )
+    assert {item["role"]: item["state"] for item in report["controls"]}["negative"] == "not judged"
+    page = (part / "report.html").read_text()
+    assert "failed" not in page.split("<main>")[1].split("Why each verdict")[0]
+    assert "Not run yet: autoregressive-espo, negative-masked-espo_unshared." in page
+
+
+def test_an_unfinished_cell_gets_no_verdict_and_makes_nothing_significant(grid, part):
+    finished, open_cells = twin(grid)["cells"], {cell["id"]: cell for cell in twin(part)["cells"]}
+    assert open_cells["masked-espo"]["p_adjusted"] is None and open_cells["masked-espo"]["effect"] is not None
+    for cell in finished:
+        mine = open_cells[cell["id"]]
+        if mine["verdict"] != "owed":
+            assert (mine["effect"], mine["verdict"]) == (cell["effect"], cell["verdict"])
+            assert mine["p_adjusted"] >= cell["p_adjusted"]
+
+
+def test_the_time_of_a_seed_that_still_trains_is_part_of_the_total(part, tmp_path):
+    folder = tmp_path / "training"
+    shutil.copytree(part, folder)
+    place = folder / "cells" / "masked-espo-abc" / "seed1"
+    place.mkdir()
+    append_rows(place / "metrics.jsonl", metrics_of("healthy", 10))
+    before, after = build_report(part)["timing"], build_report(folder)["timing"]
+    assert after["total"] - before["total"] == pytest.approx(10 * (1.1 + 2.4 + 1.6))
+    assert after["evaluation"] == pytest.approx(before["evaluation"])
+
+
+def test_a_cell_with_a_failed_seed_has_failed_even_if_others_are_owed(part, tmp_path):
+    folder = tmp_path / "failed"
+    shutil.copytree(part, folder)
+    write_status(folder / "cells" / "masked-espo-abc" / "seed2", Status(state="failed", cause="the page burned"))
+    cell = build_report(folder)["cells"][3]
+    assert (cell["verdict"], cell["missing_seeds"]) == ("failed", [1, 2])
+
+
+def test_a_cell_whose_warm_start_is_not_evaluated_is_owed(grid, tmp_path):
+    folder = tmp_path / "cold"
+    shutil.copytree(grid, folder)
+    leave_out(folder, "warmstart/masked")
+    report = build_report(folder)
+    assert [cell["verdict"] for cell in report["cells"]] == ["improved", "collapsed", "owed", "owed"]
+    assert word_of(report["cells"][2]) == "no warm start yet"
+    write_status(folder / "warmstart" / "masked-abc", Status(state="failed", cause="burned"))
+    assert [cell["verdict"] for cell in build_report(folder)["cells"]] == ["improved", "collapsed", "failed", "failed"]
+
+
+def test_units_of_other_versions_are_told_near_the_top_and_in_the_twin(grid, tmp_path):
+    assert twin(grid)["mixed_versions"] is None
+    folder = tmp_path / "mixed"
+    shutil.copytree(grid, folder)
+    places = sorted(path.parent for path in folder.rglob("status.json"))
+    for number, place in enumerate(places):
+        versions = {"torch": "2.9.1", "playwright": "1.50"} | ({"chromium": "140.0.1"} if number % 2 else {})
+        write_json(place / "cell.json", {"versions": versions})
+    assert build_report(folder)["mixed_versions"] is None
+    other = folder / "cells" / "masked-grpo-abc" / "seed1"
+    write_json(other / "cell.json", {"versions": {"torch": "2.8.0", "chromium": "141.0.2"}})
+    write_report(folder)
+    found = twin(folder)["mixed_versions"]
+    assert [item["package"] for item in found["packages"]] == ["torch", "chromium"]
+    assert [(item["version"], item["num_units"]) for item in found["packages"][0]["versions"]] == [
+        ("2.9.1", len(places) - 1),
+        ("2.8.0", 1),
+    ]
+    assert f"torch 2.9.1 in {len(places) - 1} units, 2.8.0 in 1 unit (masked-grpo seed 1)" in found["sentence"]
+    page = (folder / "report.html").read_text()
+    assert page.index("Mixed versions") < page.index('<ul class="facts">')
+    assert "Mixed versions" not in (grid / "report.html").read_text()
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(verdict_table(twin(folder)))
+    assert "made by different versions" in console.export_text()
+    # What has no result tells nothing yet.
+    write_status(other, Status(state="running"))
+    assert build_report(folder)["mixed_versions"] is None
 
 
 def test_a_folder_that_is_no_run_is_an_error(tmp_path):
@@ -157,9 +260,9 @@ def test_plans_along_the_way_are_shown_and_their_films_exist(grid):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [400, 1280, 2560])
-def test_the_page_in_chromium(grid, quick, width):
+def test_the_page_in_chromium(grid, quick, part, width):
     """No console error, no request, every figure drawn, nothing wider than the screen, keyboard reaches sections."""
-    asyncio.run(_look([grid, quick], width))
+    asyncio.run(_look([grid, quick, part], width))
 
 
 _UNREACHABLE = """() => [...document.querySelectorAll("main *")].filter(one =>
