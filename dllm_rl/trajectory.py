@@ -37,17 +37,10 @@ def commit_order(completions: Completions, row: int) -> list[int]:
 
 
 def retakes(completions: Completions) -> Bool[Tensor, "b l"]:
-    """Positions where a token that a state shows was masked again, or overwritten by another one.
-
-    A draw that is taken back within its own step is in no state and does not count; nor do the flow family's jumps.
-    """
+    """Positions where a token was masked again, or overwritten by another one (the flow family's jumps aside)."""
     events = completions.trajectory.events
-    order = events.place.argsort(stable=True)
-    place, step, kind = events.place[order], events.step[order], events.kind[order]
-    is_shown = (place[1:] == place[:-1]) & (step[1:] > step[:-1])
-    is_lost = (kind[1:] == Kind.REMASK) | (kind[1:] == Kind.EDIT)
     found = torch.zeros_like(completions.mask)
-    found.view(-1)[place[1:][is_shown & is_lost]] = True
+    found.view(-1)[events.place[(events.kind == Kind.REMASK) | (events.kind == Kind.EDIT)]] = True
     return found
 
 

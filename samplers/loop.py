@@ -275,11 +275,20 @@ class _Denoising:
         row = rows[draw.row]
         self.canvas[row, draw.column] = draw.tokens
         self.is_masked[row, draw.column] = False
-        self.record.commit_at(row, draw.column, self.step, draw.tokens, draw.log_probs, projection.entropy(chosen))
+        kept = chosen
         if self.log_probs is not None:
             self.log_probs[row, draw.column] = draw.log_probs.float()
-        if rule.remasks and index < num_steps - max(1, num_steps // 8):
-            self._remask(rows, view, was_visible, in_block)
+            if index < num_steps - max(1, num_steps // 8):
+                kept = chosen & ~self._remask(rows, view, was_visible, in_block).gather(1, columns)
+        stays = kept[chosen]
+        self.record.commit_at(
+            row[stays],
+            draw.column[stays],
+            self.step,
+            draw.tokens[stays],
+            draw.log_probs[stays],
+            projection.entropy(kept),
+        )
         self.taken[rows] += 1
         self._force(rows, self.step)
 
@@ -293,7 +302,8 @@ class _Denoising:
             return chosen
         return chosen | (has_none[:, None] & view.best(view.odds, 1))
 
-    def _remask(self, rows: Tensor, view: View, was_visible: Tensor, in_block: Tensor) -> None:
+    def _remask(self, rows: Tensor, view: View, was_visible: Tensor, in_block: Tensor) -> Bool[Tensor, "b l"]:
+        """Mask what the rule takes back. Only what stood before the step is an event: drafts of it are in no state."""
         assert self.log_probs is not None
         columns = torch.arange(self.canvas.shape[1])
         written = Written(
@@ -305,12 +315,15 @@ class _Denoising:
         )
         again = self.rule.remask(written)
         assert again is not None
-        place, column = (again & in_block & ~self.is_masked[rows]).nonzero(as_tuple=True)
-        row = rows[place]
+        again = again & in_block & ~self.is_masked[rows]
+        place, column = again.nonzero(as_tuple=True)
+        row, is_event = rows[place], was_visible[place, column]
         self.canvas[row, column] = self.policy.corruption.mask_id or 0
         self.is_masked[row, column] = True
         self.log_probs[row, column] = 0.0
+        row, column = row[is_event], column[is_event]
         self.record.write_at(row, column, self.step, self.canvas[row, column], Kind.REMASK)
+        return again
 
     def _force(self, rows: Int[Tensor, " n"], step: int) -> None:
         """Write the tokens that every accepted canvas has at a masked position: no draw, no forward, probability 1."""

@@ -142,7 +142,8 @@ def test_json_lines_come_back_bit_for_bit(family):
         assert getattr(again, name) == getattr(record, name)
     for name in ("time", "path_log_probs", "canvases", "order"):
         mine, theirs = getattr(record, name), getattr(again, name)
-        assert (mine is None and theirs is None) or torch.equal(mine, theirs), name
+        assert (mine is None) == (theirs is None), name
+        assert mine is None or torch.equal(mine, theirs), name  # type: ignore[arg-type]
 
 
 def test_every_float32_survives_nine_digits():
