@@ -109,7 +109,7 @@ def last_step(recorded: Trajectory) -> Int[Tensor, " b"]:
 
 
 def _recorded(rollouts: Rollouts) -> Trajectory:
-    if rollouts.trajectory is None or rollouts.trajectory.canvases is None:
+    if rollouts.trajectory is None or not rollouts.trajectory.keeps_states:
         raise ConfigError(
             "intermediate answers need recorded canvases, which these rollouts lack: the autoregressive family has "
             "no intermediate answer. Use a diffusion policy with a sampler that records its trajectory."

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dllm_rl.advantages import EQUAL_REWARDS, groups
 from dllm_rl.errors import ConfigError
-from dllm_rl.joining import join_states
+from dllm_rl.joining import join_trajectories
 from dllm_rl.rollout import Collected
 from dllm_rl.tasks import Task
 from dllm_rl.types import Rollouts, Trajectory
@@ -132,12 +132,4 @@ def _stack_trajectories(parts: Sequence[Trajectory]) -> Trajectory:
         raise ConfigError(
             "trajectories of different numbers of flow steps cannot be joined; fix the sampler's num_steps."
         )
-    names = ("commit_step", "log_probs", "entropy")
-    merged = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-    return replace(
-        parts[0],
-        **merged,
-        canvases=join_states([part.canvases for part in parts]),
-        order=join_states([part.order for part in parts]),
-        is_approximate=any(part.is_approximate for part in parts),
-    )
+    return join_trajectories(parts)

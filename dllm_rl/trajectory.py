@@ -10,25 +10,24 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.events import Kind
 from dllm_rl.types import Completions
 
 
 def frames(completions: Completions, blank_id: int) -> Int[Tensor, "b s1 l"]:
     """The canvas before the first step and after each. blank_id fills what was not yet written left to right."""
-    trajectory = completions.trajectory
-    if trajectory.canvases is not None:
-        return trajectory.canvases
-    steps = torch.arange(-1, int(trajectory.commit_step.max()) + 1)
-    is_written = (trajectory.commit_step[:, None] <= steps[:, None]) & (trajectory.commit_step[:, None] >= 0)
-    return torch.where(is_written, completions.ids[:, None], blank_id)
+    record = completions.trajectory
+    if record.canvases is not None:
+        return record.canvases
+    steps = torch.arange(record.num_steps + 1)[:, None].expand(-1, len(completions.ids))
+    return record.states(steps, blank_id).transpose(0, 1)
 
 
 def states(completions: Completions, steps: Int[Tensor, " b"]) -> Int[Tensor, "b l"]:
     """The canvas that each row's step read. Raises ConfigError where the sampler keeps no canvases (left to right)."""
-    canvases = completions.trajectory.canvases
-    if canvases is None:
+    if not completions.trajectory.keeps_states:
         raise ConfigError("this sampler writes left to right and keeps no canvases: a step read the tokens before it")
-    return canvases[torch.arange(len(canvases)), steps]
+    return completions.trajectory.states(steps[None])[0]
 
 
 def commit_order(completions: Completions, row: int) -> list[int]:
@@ -37,20 +36,20 @@ def commit_order(completions: Completions, row: int) -> list[int]:
     return [int(column) for column in step.argsort(stable=True) if step[column] >= 0]
 
 
-def retakes(completions: Completions, mask_id: int) -> Bool[Tensor, "b l"]:
-    """Positions that were masked again after they had a token."""
-    canvases = completions.trajectory.canvases
-    if canvases is None:
-        return torch.zeros_like(completions.mask)
-    return ((canvases[:, :-1] != mask_id) & (canvases[:, 1:] == mask_id)).any(dim=1)
+def retakes(completions: Completions) -> Bool[Tensor, "b l"]:
+    """Positions where a token was masked again, or overwritten by another one (the flow family's jumps aside)."""
+    events = completions.trajectory.events
+    found = torch.zeros_like(completions.mask)
+    found.view(-1)[events.place[(events.kind == Kind.REMASK) | (events.kind == Kind.EDIT)]] = True
+    return found
 
 
-def step_map(completions: Completions, mask_id: int, *, last: bool = False) -> Int[Tensor, "b l"]:
+def step_map(completions: Completions, *, last: bool = False) -> Int[Tensor, "b l"]:
     """Step that wrote each position, -1 where nothing was drawn.
 
-    Raises ConfigError where positions were masked again, unless `last` asks for the step of the last write.
+    Raises ConfigError where positions were masked again or overwritten, unless `last` asks for the last write's step.
     """
-    if not last and retakes(completions, mask_id).any():
+    if not last and retakes(completions).any():
         raise ConfigError("positions were masked again, so one step does not say it all; ask for last=True")
     return completions.trajectory.commit_step
 

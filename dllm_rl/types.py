@@ -6,14 +6,18 @@ Every record is frozen: a rollout is made once and never changes afterwards.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.constraint import Constraint
+from dllm_rl.events import Events
+from dllm_rl.feed_order import recorded_orders
 from dllm_rl.tasks import Page
 
 Family = Literal["autoregressive", "masked", "block", "slot", "flow"]
@@ -49,42 +53,89 @@ class Prompts:
         return replace(_map(self, lambda tensor: tensor[index]), pages=pages)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not slotted: what is rebuilt from the events is kept beside them.
+@dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """How the sampler wrote each canvas: its states, and for each position the step that committed it.
+    """How the sampler wrote each canvas: its events, from which states and final draws are rebuilt when asked for.
 
-    canvases: state before step 0, 1, ..., and after the last. time: time of each state, for the flow family.
-    commit_step: step that wrote the final token, -1 where nothing was drawn (forced, filled up after EOS).
-    log_probs: behaviour log-probability of the final token at its commit, 0 where commit_step is -1;
-      for the flow family the summed log-probability of the position's transitions.
-    entropy: entropy in nats of the distribution that the token was drawn from.
-    order: feed order of the canvas columns at each state, for the slot family.
-    constraint: what the draws were constrained by; log_probs are then those of the constrained law.
-    flow_law: which transition law of the flow family the draws follow.
+    num_steps: denoising steps of the longest row. time: of each state, for the flow family, and path_log_probs the
+    summed log-probability of each position's transitions. slot_size: for the slot family, whose feed order follows from
+    when its slots were finished. constraint: what the draws were constrained by; log-probabilities are then those of
+    the constrained law. flow_law: which transition law of the flow family the draws follow.
     """
 
-    canvases: Int[Tensor, "b s1 l"] | None
-    time: Float[Tensor, " s1"] | None
-    commit_step: Int[Tensor, "b l"]
-    log_probs: Float[Tensor, "b l"]
-    entropy: Float[Tensor, "b l"]
-    order: Int[Tensor, "b s1 l"] | None = None
+    events: Events
+    num_steps: int
+    time: Float[Tensor, " s1"] | None = None
+    path_log_probs: Float[Tensor, "b l"] | None = None
+    slot_size: int | None = None
     is_approximate: bool = False
     constraint: Constraint | None = None
     flow_law: FlowLaw = "exact"
 
     @property
-    def num_steps(self) -> int:
-        """Number of denoising steps taken by the longest row."""
-        if self.canvases is not None:
-            return self.canvases.shape[1] - 1
-        return int(self.commit_step.max()) + 1
+    def commit_step(self) -> Int[Tensor, "b l"]:
+        """Step that drew the final token, -1 where nothing was drawn (forced, filled up after EOS)."""
+        return self._final_draws[0]
+
+    @property
+    def log_probs(self) -> Float[Tensor, "b l"]:
+        """Behaviour log-probability of the final token at its commit, 0 where commit_step is -1.
+
+        For the flow family the summed log-probability of the position's transitions.
+        """
+        return self._final_draws[1] if self.path_log_probs is None else self.path_log_probs
+
+    @property
+    def entropy(self) -> Float[Tensor, "b l"]:
+        """Entropy in nats of the distribution that the final token was drawn from."""
+        return self._final_draws[2]
+
+    @property
+    def keeps_states(self) -> bool:
+        """False where the canvas was written left to right: a step read the tokens before it."""
+        return self.events.initial is not None
+
+    @functools.cached_property
+    def canvases(self) -> Int[Tensor, "b s1 l"] | None:
+        """State before step 0, 1, ..., and after the last. Kept once rebuilt: prefer `states` where a few will do."""
+        return self.states(self._all_steps).transpose(0, 1) if self.keeps_states else None
+
+    @functools.cached_property
+    def order(self) -> Int[Tensor, "b s1 l"] | None:
+        """Feed order of the canvas columns at each state, for the slot family."""
+        orders = self.orders(self._all_steps)
+        return None if orders is None else orders.transpose(0, 1)
+
+    def states(self, steps: Int[Tensor, "k b"], blank: int = -1) -> Int[Tensor, "k b l"]:
+        """What each row held before these steps. blank: what stands where nothing was written yet left to right."""
+        return self.events.states(steps, blank)
+
+    def orders(self, steps: Int[Tensor, "k b"]) -> Int[Tensor, "k b l"] | None:
+        """The feed order before these steps, for the slot family."""
+        return None if self.slot_size is None else recorded_orders(self.events, steps, self.slot_size)
 
     def rows(self, index: Tensor) -> Trajectory:
         """The rows of this index."""
-        constraint = None if self.constraint is None else self.constraint.rows(index)
-        kept = _map(self, lambda tensor: tensor[index] if tensor.dim() > 1 else tensor)
-        return replace(kept, constraint=constraint)
+        return replace(
+            self,
+            events=self.events.rows(index),
+            path_log_probs=None if self.path_log_probs is None else self.path_log_probs[index],
+            constraint=None if self.constraint is None else self.constraint.rows(index),
+        )
+
+    @functools.cached_property
+    def _final_draws(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.events.final_draws()
+
+    @property
+    def _all_steps(self) -> Int[Tensor, "s1 b"]:
+        steps = torch.arange(self.num_steps + 1, device=self.events.end.device)
+        return steps[:, None].expand(-1, len(self.events.end))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was rebuilt, so that processes send one another the events only."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -264,7 +264,7 @@ def replay(
     A loss_weight of 0 means that the view scores nothing.
     """
     recorded = rollouts.trajectory
-    if recorded is None or recorded.canvases is None:
+    if recorded is None or not recorded.keeps_states:
         raise ConfigError(
             "a trajectory view needs recorded canvases; sample with a sampler that records its trajectory."
         )
@@ -274,7 +274,6 @@ def replay(
             "last draws only, whose probabilities are not those of what was done. Train with another sampler, or with "
             "an objective that does not replay trajectories; this one may still be used for evaluation."
         )
-    row = torch.arange(rollouts.num_rows, device=steps.device)
     is_used = (loss_weight > 0)[..., None]
     if corruption.family == "flow":
         score = is_used & rollouts.completion_mask
@@ -284,8 +283,8 @@ def replay(
     time = None if recorded.time is None else recorded.time.to(steps.device)
     return Views(
         kind="trajectory",
-        tokens=recorded.canvases[row, steps],
-        targets=recorded.canvases[row, steps + 1] if corruption.family == "flow" else None,
+        tokens=recorded.states(steps),
+        targets=recorded.states(steps + 1) if corruption.family == "flow" else None,
         score=score,
         weight=score.float(),
         loss_weight=score * loss_weight[..., None].float(),
@@ -293,7 +292,7 @@ def replay(
         time_next=time[steps + 1] if time is not None and corruption.family == "flow" else None,
         flow_law=recorded.flow_law,
         step=steps,
-        order=None if recorded.order is None else recorded.order[row, steps],
+        order=recorded.orders(steps),
     )
 
 

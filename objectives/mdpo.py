@@ -55,7 +55,7 @@ class MDPO(Method):
     def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
         """The canvases before the chosen steps; targets are the answers, scored wherever they were still open."""
         answers, recorded = _answers(rollouts), rollouts.trajectory
-        assert recorded is not None and recorded.canvases is not None
+        assert recorded is not None
         row = torch.arange(rollouts.num_rows, device=answers.ids.device)
         steps = self._steps(rollouts, answers.score.any(-1))
         score = answers.score[row, steps]
@@ -65,7 +65,7 @@ class MDPO(Method):
         assert not is_flow or recorded.time is not None
         return Views(
             kind="answer",
-            tokens=recorded.canvases[row, steps],
+            tokens=recorded.states(steps),
             targets=answers.ids[row, steps],
             score=score,
             weight=score.float(),
@@ -73,7 +73,7 @@ class MDPO(Method):
             loss_weight=answers.confidence[row, steps] * rollouts.totals.max_len / num_open.square() / num_views,
             time=recorded.time[steps] if is_flow and recorded.time is not None else None,
             step=steps,
-            order=None if recorded.order is None else recorded.order[row, steps],
+            order=recorded.orders(steps),
         )
 
     def _steps(self, rollouts: Rollouts, is_alive: Bool[Tensor, "b s"]) -> Int[Tensor, "k b"]:

@@ -1,26 +1,42 @@
-"""The sampler's notebook: who wrote which token when, with which probability."""
+"""The sampler's notebook: who wrote which token when, with which probability, as events."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.constraint import Constraint
+from dllm_rl.events import Events, Kind, sort_events
 from dllm_rl.protocols import Policy
 from dllm_rl.types import Completions, FlowLaw, Trajectory
 
 
-class Recorder:
-    """Collects states and commits while a canvas is written; `finish` makes the immutable record."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Piece:
+    """What happened in one go. log_probs, entropy: 0 where nothing was drawn."""
 
-    def __init__(self, canvas: Int[Tensor, "b l"], *, keeps_states: bool, keeps_order: bool = False) -> None:
-        self.states: list[Tensor] = [canvas.clone()] if keeps_states else []
-        self.orders: list[Tensor] = []
-        self.keeps_order = keeps_order
-        self.commit_step = torch.full_like(canvas, -1)
-        self.log_probs = torch.zeros(canvas.shape)
-        self.entropy = torch.zeros(canvas.shape)
+    row: Int[Tensor, " n"]
+    column: Int[Tensor, " n"]
+    tokens: Int[Tensor, " n"]
+    step: int
+    kind: Kind
+    log_probs: Float[Tensor, " n"]
+    entropy: Float[Tensor, " n"]
+
+
+class Recorder:
+    """Collects what happens to a canvas, in the order in which it happens; `finish` makes the immutable record.
+
+    keeps_states: False where the canvas is written left to right, so that nothing stands in it before.
+    """
+
+    def __init__(self, canvas: Int[Tensor, "b l"], *, keeps_states: bool) -> None:
+        self.initial = canvas.clone() if keeps_states else None
+        self.pieces: list[_Piece] = []
+        self.path_log_probs: Tensor | None = None
         self.nfe = 0
         self.token_forwards = 0
 
@@ -34,32 +50,51 @@ class Recorder:
         row: Int[Tensor, " n"],
         column: Int[Tensor, " n"],
         step: int,
+        tokens: Int[Tensor, " n"],
         log_probs: Float[Tensor, " n"],
         entropy: Float[Tensor, " n"],
+        *,
+        kind: Kind = Kind.COMMIT,
     ) -> None:
-        """The positions at these rows and columns got their final token at this step."""
-        self.commit_step[row, column] = step
-        self.log_probs[row, column] = log_probs
-        self.entropy[row, column] = entropy
+        """These tokens were drawn at the positions at these rows and columns, at this step."""
+        piece = _Piece(
+            row=row, column=column, tokens=tokens, step=step, kind=kind, log_probs=log_probs, entropy=entropy
+        )
+        self.pieces.append(piece)
 
-    def take_back(self, row: Int[Tensor, " n"], column: Int[Tensor, " n"]) -> None:
-        """The positions at these rows and columns are masked again: only a later draw counts."""
-        self.commit_step[row, column] = -1
-        self.log_probs[row, column] = 0.0
-        self.entropy[row, column] = 0.0
+    def write_at(
+        self, row: Int[Tensor, " n"], column: Int[Tensor, " n"], step: int, tokens: Int[Tensor, " n"], kind: Kind
+    ) -> None:
+        """These tokens (MASK, where a token is taken back) were written without a draw."""
+        zeros = torch.zeros(len(row))
+        self.commit_at(row, column, step, tokens, zeros, zeros, kind=kind)
 
-    def state(self, canvas: Int[Tensor, "b l"], order: Int[Tensor, "b l"] | None = None) -> None:
-        """The canvas after a step; `order` is the feed order that the step before it used."""
-        self.states.append(canvas.clone())
-        if order is not None:
-            self.orders.append(order.clone())
+    def jump(
+        self,
+        before: Int[Tensor, "b l"],
+        after: Int[Tensor, "b l"],
+        step: int,
+        log_probs: Float[Tensor, "b l"],
+        entropy: Float[Tensor, "b l"],
+        *,
+        is_last: bool,
+    ) -> None:
+        """A step of the flow family: the transition of every position. entropy: of the laws where one was redrawn."""
+        if self.path_log_probs is None:
+            self.path_log_probs = torch.zeros(before.shape)
+        self.path_log_probs += log_probs
+        is_event = torch.ones_like(before, dtype=torch.bool) if is_last else before != after
+        row, column = is_event.nonzero(as_tuple=True)
+        self.commit_at(row, column, step, after[is_event], log_probs[is_event], entropy[is_event], kind=Kind.JUMP)
 
     def finish(
         self,
         policy: Policy,
         canvas: Int[Tensor, "b l"],
         *,
+        num_steps: int,
         time: Tensor | None = None,
+        slot_size: int | None = None,
         constraint: Constraint | None = None,
         is_approximate: bool = False,
         flow_law: FlowLaw = "exact",
@@ -67,23 +102,44 @@ class Recorder:
         """Close the canvas at its first EOS and freeze the record."""
         ids = policy.canvas.close(canvas)
         mask = policy.canvas.scored(ids)
-        order = None
-        if self.keeps_order:
-            natural = torch.arange(canvas.shape[1]).expand_as(canvas)
-            order = torch.stack([*self.orders, natural], dim=1)
-        drawn = self.commit_step >= 0
+        row, column = self._filled(canvas, ids).nonzero(as_tuple=True)
+        self.write_at(row, column, num_steps, ids[row, column], Kind.EOS_FILL)
         trajectory = Trajectory(
-            canvases=torch.stack(self.states, dim=1) if self.states else None,
+            events=self._events(canvas, num_steps),
+            num_steps=num_steps,
             time=time,
-            commit_step=self.commit_step,
-            log_probs=torch.where(drawn, self.log_probs, 0.0),
-            entropy=torch.where(drawn, self.entropy, 0.0),
-            order=order,
+            path_log_probs=self.path_log_probs,
+            slot_size=slot_size,
             constraint=constraint,
             is_approximate=is_approximate,
             flow_law=flow_law,
         )
         return Completions(ids=ids, mask=mask, trajectory=trajectory, nfe=self.nfe, token_forwards=self.token_forwards)
+
+    def _filled(self, canvas: Int[Tensor, "b l"], ids: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
+        """Where closing wrote something; left to right also where nothing was written before."""
+        if self.initial is not None:
+            return ids != canvas
+        is_filled = torch.ones_like(ids, dtype=torch.bool)
+        for piece in self.pieces:
+            is_filled[piece.row, piece.column] = False
+        return is_filled | (ids != canvas)
+
+    def _events(self, canvas: Int[Tensor, "b l"], num_steps: int) -> Events:
+        pieces = self.pieces
+        counts = torch.tensor([len(piece.row) for piece in pieces])
+        return sort_events(
+            row=torch.cat([piece.row for piece in pieces]),
+            step=torch.tensor([piece.step for piece in pieces]).repeat_interleave(counts),
+            column=torch.cat([piece.column for piece in pieces]),
+            token=torch.cat([piece.tokens for piece in pieces]),
+            kind=torch.tensor([piece.kind for piece in pieces]).repeat_interleave(counts),
+            log_prob=torch.cat([piece.log_probs for piece in pieces]),
+            entropy=torch.cat([piece.entropy for piece in pieces]),
+            end=torch.full((len(canvas),), num_steps),
+            initial=self.initial,
+            length=canvas.shape[1],
+        )
 
 
 def is_finished(canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], eos_id: int) -> Bool[Tensor, " b"]:

@@ -20,7 +20,9 @@ def log_odds(logits: Float[Tensor, "b c v"]) -> Float[Tensor, "b c"]:
 def entropy(logits: Float[Tensor, "b c v"]) -> Float[Tensor, "b c"]:
     """Entropy in nats; ids at -inf contribute nothing."""
     log_p = logits.log_softmax(dim=-1)
-    return -(log_p.exp() * log_p.clamp(min=-1e4)).sum(dim=-1)
+    # In place: a vocabulary is wide, and at every written position its copies are most of what the record costs.
+    terms = log_p.exp().mul_(log_p.clamp_(min=-1e4))
+    return terms.sum(dim=-1).neg_()
 
 
 def pick(

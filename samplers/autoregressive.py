@@ -47,9 +47,8 @@ class AutoregressiveSampler:
             logits = state.logits if guide is None else guide.allowed_only(state.logits, column)
             tokens, log_probs = self._draw(logits, prompts.row_ids[alive], column, seed)
             canvas[alive, column] = tokens
-            record.commit_step[alive, column] = column
-            record.log_probs[alive, column] = log_probs
-            record.entropy[alive, column] = entropy(logits[:, None])[:, 0]
+            columns = torch.full_like(alive, column)
+            record.commit_at(alive, columns, column, tokens, log_probs, entropy(logits[:, None])[:, 0])
             if guide is not None:
                 guide.advance(tokens)
             going = tokens != policy.canvas.eos_id
@@ -62,7 +61,7 @@ class AutoregressiveSampler:
                 alive, tokens = alive[index], tokens[index]
             policy.advance(state, tokens)
             record.count(len(alive), 1)
-        return record.finish(policy, canvas, constraint=constraint)
+        return record.finish(policy, canvas, num_steps=record.nfe, constraint=constraint)
 
     def _draw(self, logits: Tensor, row_ids: Tensor, column: int, seed: int) -> tuple[Tensor, Tensor]:
         noise = uniform(seed, row_ids, torch.tensor([column]), column, TOKEN)

@@ -61,8 +61,9 @@ class FlowExactSampler:
                 canvas = self._last_step(prompts, canvas, logits, constraint, record, seed)
             else:
                 canvas = self._step(policy, prompts, canvas, logits, (now, after), record, step, seed)
-            record.state(canvas)
-        return record.finish(policy, canvas, time=grid, constraint=constraint, flow_law=self.law)
+        return record.finish(
+            policy, canvas, num_steps=self.num_steps, time=grid, constraint=constraint, flow_law=self.law
+        )
 
     def _temperature(self, step: int) -> float:
         """At temperature 0 only the last step is an argmax: otherwise nothing would move."""
@@ -89,14 +90,16 @@ class FlowExactSampler:
         )
         row, column = leaves.nonzero(as_tuple=True)
         laws = logits[row, column]
-        offered = laws if step + 1 == self.num_steps else self._offered(laws, canvas[row, column])
+        is_last = step + 1 == self.num_steps
+        offered = laws if is_last else self._offered(laws, canvas[row, column])
         drawn, _ = pick(offered, temperature, uniform_at(seed, prompts.row_ids[row], column, step, TOKEN))
         new = canvas.clone()
         new[row, column] = drawn
         log_p = scaled.gather(-1, new[..., None]).squeeze(-1) - total
-        record.log_probs += self._transition(policy, log_p, seen, new == canvas, times)
-        record.entropy[row, column] = entropy(laws)
-        record.commit_step[:] = step
+        passed = self._transition(policy, log_p, seen, new == canvas, times)
+        uncertainty = torch.zeros(canvas.shape)
+        uncertainty[row, column] = entropy(laws)
+        record.jump(canvas, new, step, passed, uncertainty, is_last=is_last)
         return new
 
     def _leaving(self, policy: FlowPolicy, seen: Tensor, times: tuple[Tensor, Tensor]) -> Tensor:
@@ -121,10 +124,10 @@ class FlowExactSampler:
         columns = torch.arange(canvas.shape[1]).expand_as(canvas)
         projection = project(Automata(constraint), logits, columns, canvas, everywhere, self.temperature)
         draw = projection.draw(everywhere, seed, prompts.row_ids, self.num_steps - 1)
-        record.log_probs += draw.log_probs.reshape(canvas.shape)
-        record.entropy[:] = projection.entropy(everywhere).reshape(canvas.shape)
-        record.commit_step[:] = self.num_steps - 1
-        return draw.tokens.reshape(canvas.shape)
+        new, log_probs = draw.tokens.reshape(canvas.shape), draw.log_probs.reshape(canvas.shape)
+        uncertainty = projection.entropy(everywhere).reshape(canvas.shape)
+        record.jump(canvas, new, self.num_steps - 1, log_probs, uncertainty, is_last=True)
+        return new
 
     def _source(self, policy: FlowPolicy, prompts: Prompts, columns: Tensor, seed: int) -> Tensor:
         allowed = torch.tensor(sorted(set(range(policy.vocab_size)) - set(policy.banned_ids)))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dllm_rl.constraint import TEXT
 from dllm_rl.errors import ConfigError
+from dllm_rl.events import BEFORE_ALL, Kind
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.types import Completions, Family, Prompts
 from samplers._automaton import Automata
@@ -171,8 +172,9 @@ class _Denoising:
         self.memory: dict[str, Tensor] = {}
         # Noise is keyed by a row's own steps: how long others take in a block must not reach its draws.
         self.step, self.taken = 0, torch.zeros(len(prompts.ids), dtype=torch.long)
-        self._force(torch.arange(len(self.canvas)))
         self.record = Recorder(self.canvas, keeps_states=True)
+        self.log_probs = torch.zeros(self.canvas.shape) if rule.remasks else None
+        self._force(torch.arange(len(self.canvas)), BEFORE_ALL)
 
     def run(self) -> Completions:
         length = self.canvas.shape[1]
@@ -183,7 +185,11 @@ class _Denoising:
             self._block(start, end, max(1, num_steps))
             self._stop(self.watcher.block_done(self.canvas, start, end))
         return self.record.finish(
-            self.policy, self.canvas, constraint=self.constraint, is_approximate=self.rule.remasks
+            self.policy,
+            self.canvas,
+            num_steps=self.step,
+            constraint=self.constraint,
+            is_approximate=self.rule.remasks,
         )
 
     def _block_length(self) -> int:
@@ -219,7 +225,6 @@ class _Denoising:
                 break
             alive = (~is_done).nonzero().squeeze(1)
             self._one_step(rows, alive, is_open, in_block, quota, index, num_steps)
-            self.record.state(self.canvas)
             self.watcher.wrote(self.canvas, self.step)
             self.step += 1
 
@@ -227,6 +232,8 @@ class _Denoising:
         """What these rows have not written stays empty."""
         unwritten = rows[:, None] & self.is_masked
         self.canvas[unwritten] = self.policy.canvas.pad_id
+        row, column = unwritten.nonzero(as_tuple=True)
+        self.record.write_at(row, column, self.step, self.canvas[row, column], Kind.EOS_FILL)
         self.is_masked &= ~unwritten
 
     def _one_step(
@@ -268,11 +275,22 @@ class _Denoising:
         row = rows[draw.row]
         self.canvas[row, draw.column] = draw.tokens
         self.is_masked[row, draw.column] = False
-        self.record.commit_at(row, draw.column, self.step, draw.log_probs, projection.entropy(chosen))
-        if rule.remasks and index < num_steps - max(1, num_steps // 8):
-            self._remask(rows, view, was_visible, in_block)
+        kept = chosen
+        if self.log_probs is not None:
+            self.log_probs[row, draw.column] = draw.log_probs.float()
+            if index < num_steps - max(1, num_steps // 8):
+                kept = chosen & ~self._remask(rows, view, was_visible, in_block).gather(1, columns)
+        stays = kept[chosen]
+        self.record.commit_at(
+            row[stays],
+            draw.column[stays],
+            self.step,
+            draw.tokens[stays],
+            draw.log_probs[stays],
+            projection.entropy(kept),
+        )
         self.taken[rows] += 1
-        self._force(rows)
+        self._force(rows, self.step)
 
     def _chosen(self, view: View) -> Tensor:
         """What the rule chose; everything at the last permitted step, at least one where it never remasks."""
@@ -284,23 +302,30 @@ class _Denoising:
             return chosen
         return chosen | (has_none[:, None] & view.best(view.odds, 1))
 
-    def _remask(self, rows: Tensor, view: View, was_visible: Tensor, in_block: Tensor) -> None:
+    def _remask(self, rows: Tensor, view: View, was_visible: Tensor, in_block: Tensor) -> Bool[Tensor, "b l"]:
+        """Mask what the rule takes back. Only what stood before the step is an event: drafts of it are in no state."""
+        assert self.log_probs is not None
         columns = torch.arange(self.canvas.shape[1])
         written = Written(
             view=view,
             was_visible=was_visible & in_block,
-            log_probs=self.record.log_probs[rows],
+            log_probs=self.log_probs[rows],
             in_block=in_block,
             noise=self._noise(rows, columns.expand(len(rows), -1), REMASK),
         )
         again = self.rule.remask(written)
         assert again is not None
-        row, column = (again & in_block & ~self.is_masked[rows]).nonzero(as_tuple=True)
-        self.canvas[rows[row], column] = self.policy.corruption.mask_id or 0
-        self.is_masked[rows[row], column] = True
-        self.record.take_back(rows[row], column)
+        again = again & in_block & ~self.is_masked[rows]
+        place, column = again.nonzero(as_tuple=True)
+        row, is_event = rows[place], was_visible[place, column]
+        self.canvas[row, column] = self.policy.corruption.mask_id or 0
+        self.is_masked[row, column] = True
+        self.log_probs[row, column] = 0.0
+        row, column = row[is_event], column[is_event]
+        self.record.write_at(row, column, self.step, self.canvas[row, column], Kind.REMASK)
+        return again
 
-    def _force(self, rows: Int[Tensor, " n"]) -> None:
+    def _force(self, rows: Int[Tensor, " n"], step: int) -> None:
         """Write the tokens that every accepted canvas has at a masked position: no draw, no forward, probability 1."""
         automata = self._automata(rows)
         if automata is None:
@@ -308,8 +333,10 @@ class _Denoising:
         labels = automata.reachable(self.canvas[rows], self.is_masked[rows])
         is_forced = self.is_masked[rows] & (labels.sum(dim=-1) == 1) & ~labels[..., TEXT]
         row, column = is_forced.nonzero(as_tuple=True)
-        self.canvas[rows[row], column] = automata.constraint.token[row, labels[row, column].long().argmax(dim=-1)]
+        tokens = automata.constraint.token[row, labels[row, column].long().argmax(dim=-1)]
+        self.canvas[rows[row], column] = tokens
         self.is_masked[rows[row], column] = False
+        self.record.write_at(rows[row], column, step, tokens, Kind.FORCED)
 
     def _automata(self, rows: Int[Tensor, " n"]) -> Automata | None:
         """The automata of these rows; the last ones are kept, as rows seldom leave."""

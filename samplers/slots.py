@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.feed_order import feed_order
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.slot import feed_order
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
 from samplers._automaton import Automata
@@ -58,7 +58,7 @@ class SlotSampler:
         size, length = policy.facts.slot_size, policy.facts.canvas_length
         canvas = policy.empty_canvas(len(prompts.ids))
         is_masked = torch.ones_like(canvas, dtype=torch.bool)
-        record = Recorder(canvas, keeps_states=True, keeps_order=True)
+        record = Recorder(canvas, keeps_states=True)
         num_slots = length // size
         rank = torch.full((len(canvas), num_slots), num_slots + length, dtype=torch.long)
         is_open = torch.zeros_like(rank, dtype=torch.bool)
@@ -85,11 +85,10 @@ class SlotSampler:
             row = rows[draw.row]
             canvas[row, draw.column] = draw.tokens
             is_masked[row, draw.column] = False
-            record.commit_at(row, draw.column, step, draw.log_probs, projection.entropy(chosen))
+            record.commit_at(row, draw.column, step, draw.tokens, draw.log_probs, projection.entropy(chosen))
             _append_finished(rank, is_open, is_masked, size, step)
-            record.state(canvas, order)
             step += 1
-        return record.finish(policy, canvas, constraint=constraint)
+        return record.finish(policy, canvas, num_steps=step, slot_size=size, constraint=constraint)
 
     def _wanted(self, is_masked: Bool[Tensor, "b l"], is_open: Bool[Tensor, "b j"], size: int) -> Bool[Tensor, "b l"]:
         """Where a law is needed: the masked positions of open slots; of all slots in rows that must open some."""

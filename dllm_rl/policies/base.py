@@ -326,7 +326,9 @@ class BasePolicy:
         tokens = views.tokens[index]
         chosen = (trajectory.commit_step == views.step[index][:, None]) | views.score[index]
         # The canvas after the last step, since what stands behind EOS has been padded in the completion.
-        targets = trajectory.canvases[:, -1] if trajectory.canvases is not None else rollouts.completion_ids
+        targets = rollouts.completion_ids
+        if trajectory.keeps_states:
+            targets = trajectory.states(trajectory.events.end[None])[0]
         end = self.horizon(chosen)
         return joint_terms(constraint, logits, tokens, tokens == self.mask_id, chosen, targets, end=end)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -41,13 +41,6 @@ class SlotPolicy(BasePolicy):
         moved = {name: value.to(self.device) for name, value in inputs.items()}
         self.model(**moved, past_key_values=cache, use_cache=True)
         return cache
-
-
-def feed_order(slot_rank: Int[Tensor, "b j"], slot_size: int, length: int) -> Int[Tensor, "b l"]:
-    """Columns in feed order, slots sorted by rank (stable, so equal ranks keep the natural order)."""
-    slots = slot_rank.argsort(dim=1, stable=True)
-    columns = slots[:, :, None] * slot_size + torch.arange(slot_size, device=slots.device)
-    return columns.flatten(1)[:, :length]
 
 
 def hidden_slots(is_hidden: Bool[Tensor, "b l"], slot_size: int) -> Bool[Tensor, "b j"]:

@@ -6,19 +6,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
+from dllm_rl.events import Events
 from dllm_rl.plan import PRESSABLE_KEYS, VERBS_BY_KIND, parse_plan
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.flow import rate_log_prob, transition_log_prob
 from dllm_rl.tasks import Page
 from dllm_rl.testing.objective import PropertyError
 from dllm_rl.testing.policies import PAGES, prompts_of, random_policy
-from dllm_rl.types import Completions
+from dllm_rl.trajectory_file import from_jsonl, to_jsonl
+from dllm_rl.types import Completions, Trajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +147,58 @@ def _replay(policy: Any, prompts: Any, out: Completions) -> Tensor:
     return total
 
 
+def record_is_whole(case: SamplerCase) -> None:
+    """The events rebuild every canvas (and feed order) that the policy was shown, and close into the completion.
+
+    Rows of the record are the record of the rows, and as JSON lines it comes back bit for bit. Grammar on and off.
+    """
+    rows = (0, 1, 2, 4)
+    for grammar in {bool(case.options.get("grammar")), True}:
+        shown: dict[int, list[Tensor]] = {row: [] for row in rows}
+        with mock.patch.object(case.policy, "logits", _looking(case.policy.logits, shown)):
+            sampler = case.sampler_class(**{**case.options, "grammar": grammar})
+            out = sampler.generate(case.policy, prompts_of(case.policy, rows), seed=3)
+        record = out.trajectory
+        assert torch.equal(record.events.text(), out.ids), "the events do not close into the completion"
+        for row, states in enumerate(_states_of_rows(record)):
+            seen = _without_repeats(shown[rows[row]])
+            assert len(seen) <= len(states), "the policy was shown a state that the events do not give"
+            assert all(map(torch.equal, seen, states)), "the events give another state than the policy was shown"
+            assert not seen or len(states) - len(seen) <= 1, "the events give a state that the policy was not shown"
+        some = record.rows(torch.tensor([3, 1]))
+        assert torch.equal(some.events.text(), out.ids[[3, 1]]), "rows of the record are not the record of the rows"
+        again = from_jsonl(to_jsonl(record), constraint=record.constraint)
+        for item in fields(Events):
+            mine, theirs = getattr(record.events, item.name), getattr(again.events, item.name)
+            is_same = torch.equal(mine, theirs) if isinstance(mine, Tensor) else mine == theirs
+            assert is_same, f"'{item.name}' of the events changes on its way through JSON lines"
+
+
+def _looking(ask: Callable[..., Tensor], shown: dict[int, list[Tensor]]) -> Callable[..., Tensor]:
+    """`policy.logits`, keeping the canvas of each row, and its feed order behind it where there is one."""
+
+    def look(prompts: Any, canvas: Tensor, *args: Any, **facts: Any) -> Tensor:
+        order = facts.get("order")
+        whole = canvas.clone() if order is None else torch.cat([canvas, order], dim=1)
+        for row_id, state in zip(prompts.row_ids.tolist(), whole, strict=True):
+            shown[row_id].append(state)
+        return ask(prompts, canvas, *args, **facts)
+
+    return look
+
+
+def _states_of_rows(record: Trajectory) -> list[list[Tensor]]:
+    """Each row's states before its steps, without repeats, in the form of `_looking`."""
+    if record.canvases is None:
+        return []
+    whole = record.canvases if record.order is None else torch.cat([record.canvases, record.order], dim=2)
+    return [_without_repeats(list(states[:end])) for states, end in zip(whole, record.events.end.tolist(), strict=True)]
+
+
+def _without_repeats(states: list[Tensor]) -> list[Tensor]:
+    return [state for index, state in enumerate(states) if not index or not torch.equal(state, states[index - 1])]
+
+
 def counts_are_honest(case: SamplerCase) -> None:
     """nfe is the number of forwards of the model for a batch of one row, and token_forwards the positions fed to it."""
     calls: list[int] = []
@@ -194,6 +249,7 @@ SAMPLER_PROPERTIES: dict[str, Callable[[SamplerCase], None]] = {
     "seeds_decide": seeds_decide,
     "states_lead_to_the_text": states_lead_to_the_text,
     "replay_is_exact": replay_is_exact,
+    "record_is_whole": record_is_whole,
     "counts_are_honest": counts_are_honest,
     "grammar_holds": grammar_holds,
 }

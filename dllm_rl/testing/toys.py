@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from dllm_rl.events import events_of_states
 from dllm_rl.types import Answers, Corruption, Family, Rollouts, Trajectory, Views
 
 PAD, EOS, MASK, FILL = range(4)
@@ -199,7 +200,10 @@ def _trajectory(policy: ToyPolicy, ids: Tensor, mask: Tensor, generator: torch.G
     num_rows, length = ids.shape
     if policy.family == "autoregressive":
         commit = torch.where(ids != PAD, torch.arange(length), -1)
-        return _record(ids, commit, canvases=None)
+        is_written = commit[:, None] < torch.arange(length + 1)[:, None]
+        canvases = torch.where(is_written & (commit >= 0)[:, None], ids[:, None], PAD)
+        left_to_right = _record(canvases[:, : int(commit.max()) + 2], commit, MASK)
+        return replace(left_to_right, events=replace(left_to_right.events, initial=None))
     if policy.family == "slot":
         num_slots = -(-length // SLOT_SIZE)
         slot_step = torch.rand(num_rows, num_slots, generator=generator).argsort(-1)
@@ -219,12 +223,9 @@ def _trajectory(policy: ToyPolicy, ids: Tensor, mask: Tensor, generator: torch.G
         start = torch.tensor((EOS, FILL, *LETTERS))[torch.randint(6, ids.shape, generator=generator)]
     final = torch.where(ids == PAD, FILL, ids)
     canvases = torch.where(is_written, final[:, None], start[:, None])
-    order = None
-    if policy.family == "slot":
-        key = torch.where(is_written, commit[:, None, :], num_steps + torch.arange(length) // SLOT_SIZE)
-        order = key.argsort(dim=-1, stable=True)
+    record = _record(canvases, commit, policy.corruption.mask_id)
     time = torch.linspace(0, 1, num_steps + 1) if policy.family == "flow" else None
-    return replace(_record(ids, commit, canvases=canvases), time=time, order=order)
+    return replace(record, time=time, slot_size=SLOT_SIZE if policy.family == "slot" else None)
 
 
 def _answers(policy: ToyPolicy, ids: Tensor, trajectory: Trajectory, generator: torch.Generator) -> Answers | None:
@@ -247,9 +248,10 @@ def _answers(policy: ToyPolicy, ids: Tensor, trajectory: Trajectory, generator: 
     return Answers(ids=torch.where(is_open, letters, before), score=is_open, confidence=confidence * is_open)
 
 
-def _record(ids: Tensor, commit: Tensor, canvases: Tensor | None) -> Trajectory:
-    zeros = torch.zeros(ids.shape)
-    return Trajectory(canvases=canvases, time=None, commit_step=commit, log_probs=zeros, entropy=zeros)
+def _record(canvases: Int[Tensor, "b s1 l"], commit: Tensor, mask_id: int | None) -> Trajectory:
+    zeros = torch.zeros(commit.shape)
+    events = events_of_states(canvases, commit, zeros, zeros, mask_id=mask_id)
+    return Trajectory(events=events, num_steps=canvases.shape[1] - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

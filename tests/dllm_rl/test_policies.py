@@ -9,8 +9,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dllm_rl.errors import CheckpointError, ConfigError
+from dllm_rl.feed_order import feed_order
 from dllm_rl.policies.loading import load_policy, save_policy
-from dllm_rl.policies.slot import feed_order
 from dllm_rl.types import Prompts
 from tests.tiny_policies import PLANS, PROMPTS, make_tiny_policy, tokenizer
 

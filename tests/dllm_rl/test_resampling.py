@@ -117,9 +117,10 @@ def test_trajectories_of_fewer_steps_are_padded_with_their_last_state() -> None:
     item = toy("masked")
     recorded = item.rollouts.trajectory
     assert recorded is not None and recorded.canvases is not None
-    last = recorded.canvases[:, -1:].expand(-1, 2, -1)
-    longer = replace(item.rollouts, trajectory=replace(recorded, canvases=torch.cat([recorded.canvases, last], dim=1)))
+    longer = replace(item.rollouts, trajectory=replace(recorded, num_steps=recorded.num_steps + 2))
     stacked = stack_rollouts([item.rollouts, longer], pad_id=0).trajectory
     assert stacked is not None and stacked.canvases is not None
     assert stacked.num_steps == recorded.num_steps + 2
     assert torch.equal(stacked.canvases[:12], stacked.canvases[12:])
+    last = recorded.canvases[:, -1:].expand(-1, 2, -1)
+    assert torch.equal(stacked.canvases[:12], torch.cat([recorded.canvases, last], dim=1))

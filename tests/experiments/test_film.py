@@ -56,13 +56,13 @@ def test_readings_of_a_trajectory(tiny_policies):
     steps = [int(out.trajectory.commit_step[0, column]) for column in order]
     assert steps == sorted(steps)
     assert torch.equal(states(out, torch.tensor([2, 3]))[1], shown[1, 3])
-    assert torch.equal(step_map(out, policy.mask_id), out.trajectory.commit_step)
+    assert torch.equal(step_map(out), out.trajectory.commit_step)
     assert (confidence(out) <= 1.0001).all()
     moved = completions_of(policy, "rcr", num_steps=6)
-    assert retakes(moved, policy.mask_id).any()
+    assert retakes(moved).any()
     with pytest.raises(ConfigError, match="last=True"):
-        step_map(moved, policy.mask_id)
-    assert torch.equal(step_map(moved, policy.mask_id, last=True), moved.trajectory.commit_step)
+        step_map(moved)
+    assert torch.equal(step_map(moved, last=True), moved.trajectory.commit_step)
 
 
 def test_left_to_right_frames_grow_by_a_token(tiny_policies):

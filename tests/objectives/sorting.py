@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dllm_rl import registry
 from dllm_rl import views as v
+from dllm_rl.events import events_of_states
 from dllm_rl.testing import ToyPolicy, toy_rollouts
 from dllm_rl.testing.toys import EOS, FILL, LETTERS, MASK, NUM_STEPS, PAD, SLOT_SIZE
 from dllm_rl.types import Answers, Rollouts, Trajectory, Views
@@ -99,15 +100,14 @@ def sample(policy: ToyPolicy, generator: torch.Generator, *, num_groups: int = 8
     prompt_ids, group_ids = prompts(num_groups, group_size, generator)
     blank = batch(policy, prompt_ids, group_ids, gold(prompt_ids), None)
     with torch.no_grad():
-        canvases, commit, orders, time = WRITERS[policy.family](policy, blank, generator)
+        canvases, commit, time = WRITERS[policy.family](policy, blank, generator)
     zeros = torch.zeros(commit.shape)
+    events = events_of_states(canvases, commit, zeros, zeros, mask_id=policy.corruption.mask_id)
     trajectory = Trajectory(
-        canvases=canvases if policy.family != "autoregressive" else None,
+        events=replace(events, initial=None) if policy.family == "autoregressive" else events,
+        num_steps=canvases.shape[1] - 1,
         time=time,
-        commit_step=commit,
-        log_probs=zeros,
-        entropy=zeros,
-        order=orders,
+        slot_size=SLOT_SIZE if policy.family == "slot" else None,
     )
     rollouts = batch(policy, prompt_ids, group_ids, canvases[:, -1], trajectory)
     return rollouts if policy.family == "autoregressive" else _with_answers(policy, rollouts, generator)
@@ -147,9 +147,12 @@ def draw(policy: ToyPolicy, rollouts: Rollouts, canvas: Tensor, generator: torch
 
 def write_left_to_right(policy: ToyPolicy, blank: Rollouts, generator: torch.Generator):
     canvas = torch.full((blank.num_rows, LENGTH), PAD)
+    canvases = [canvas]
     for column in range(LENGTH):
+        canvas = canvas.clone()
         canvas[:, column] = draw(policy, blank, canvas, generator)[:, column]
-    return canvas[:, None], torch.arange(LENGTH).repeat(blank.num_rows, 1), None, None
+        canvases.append(canvas)
+    return torch.stack(canvases, 1), torch.arange(LENGTH).repeat(blank.num_rows, 1), None
 
 
 def write_by_unit(policy: ToyPolicy, blank: Rollouts, generator: torch.Generator):
@@ -159,16 +162,14 @@ def write_by_unit(policy: ToyPolicy, blank: Rollouts, generator: torch.Generator
     key = block + torch.rand(blank.num_rows, LENGTH // size, generator=generator)
     commit = key.argsort(-1).argsort(-1).repeat_interleave(size, -1)
     canvas = torch.full((blank.num_rows, LENGTH), MASK)
-    canvases, orders = [canvas], []
-    for step in range(LENGTH // size + 1):
+    canvases = [canvas]
+    for step in range(LENGTH // size):
         key = torch.where(commit < step, commit, LENGTH + torch.arange(LENGTH) // size)
-        orders.append(key.argsort(dim=-1, stable=True))
-        if step < LENGTH // size:
-            tokens = draw(policy, blank, canvas, generator, order=orders[-1][None])
-            canvas = torch.where(commit == step, tokens, canvas)
-            canvases.append(canvas)
-    order = torch.stack(orders, 1) if policy.family == "slot" else None
-    return torch.stack(canvases, 1), commit, order, None
+        order = key.argsort(dim=-1, stable=True)
+        tokens = draw(policy, blank, canvas, generator, order=order[None])
+        canvas = torch.where(commit == step, tokens, canvas)
+        canvases.append(canvas)
+    return torch.stack(canvases, 1), commit, None
 
 
 def write_by_flow(policy: ToyPolicy, blank: Rollouts, generator: torch.Generator):
@@ -181,7 +182,7 @@ def write_by_flow(policy: ToyPolicy, blank: Rollouts, generator: torch.Generator
         jumps = torch.rand(canvas.shape, generator=generator) < 1 - (1 - after) / (1 - now)
         canvas = torch.where(jumps, tokens, canvas)
         canvases.append(canvas)
-    return torch.stack(canvases, 1), torch.full_like(canvas, NUM_STEPS - 1), None, time
+    return torch.stack(canvases, 1), torch.full_like(canvas, NUM_STEPS - 1), time
 
 
 WRITERS = {

@@ -123,9 +123,9 @@ def test_tracerl_without_merging_is_cj_grpo_on_all_steps(family: str) -> None:
 def test_sampled_steps_estimate_the_loss_of_all_steps(name: str) -> None:
     """The mean of the loss over draws is the loss on all steps, within 4 standard errors."""
     item = toy("masked")
-    trajectory = replace(
-        item.rollouts.trajectory, entropy=torch.rand(12, 6, generator=torch.Generator().manual_seed(3))
-    )
+    events = item.rollouts.trajectory.events
+    entropy = torch.rand(len(events.step), generator=torch.Generator().manual_seed(3))
+    trajectory = replace(item.rollouts.trajectory, events=replace(events, entropy=entropy))
     rollouts = replace(item.rollouts, trajectory=trajectory)
     extra = {"steps_by": "entropy"} if name == "agrpo_entropy" else {}
     base = name.removesuffix("_entropy")

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from dllm_rl.policies.flow import FlowPolicy, transition_log_prob
-from dllm_rl.types import Completions, Family, Prompts
+from dllm_rl.types import Family, Prompts
 from samplers._noise import JUMP, SOURCE, TOKEN, uniform
-from tests.samplers.plain.record import Recorder
+from tests.samplers.plain.record import Recorder, Written
 from tests.samplers.plain.statistics import entropy, pick
 
 
@@ -30,7 +30,7 @@ class FlowExactSampler:
     num_steps: int = 16
 
     @torch.no_grad()
-    def generate(self, policy: FlowPolicy, prompts: Prompts, *, seed: int) -> Completions:
+    def generate(self, policy: FlowPolicy, prompts: Prompts, *, seed: int) -> Written:
         """Sample one completion a row. The position's log-probability is the sum over its transitions."""
         num_rows, length = len(prompts.ids), policy.facts.canvas_length
         columns = torch.arange(length)

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.types import Completions, Family, Prompts
+from dllm_rl.types import Family, Prompts
 from samplers._noise import TOKEN, uniform
-from tests.samplers.plain.record import Recorder, is_finished
+from tests.samplers.plain.record import Recorder, Written, is_finished
 from tests.samplers.plain.statistics import entropy, log_odds, pick
 
 
@@ -36,7 +36,7 @@ class LowConfidenceSampler:
     block_length: int | None = None
 
     @torch.no_grad()
-    def generate(self, policy: BasePolicy, prompts: Prompts, *, seed: int) -> Completions:
+    def generate(self, policy: BasePolicy, prompts: Prompts, *, seed: int) -> Written:
         """Sample one completion a row; rows leave the batch when nothing before their EOS is masked."""
         length = policy.facts.canvas_length
         canvas = policy.empty_canvas(len(prompts.ids))

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.protocols import Policy
-from dllm_rl.types import Completions, Trajectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class States:
+    """A trajectory as whole canvases, one a step, with the final draw of each position."""
+
+    canvases: Int[Tensor, "b s1 l"] | None
+    time: Tensor | None
+    commit_step: Int[Tensor, "b l"]
+    log_probs: Float[Tensor, "b l"]
+    entropy: Float[Tensor, "b l"]
+    order: Int[Tensor, "b s1 l"] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """Completions with such a trajectory."""
+
+    ids: Int[Tensor, "b l"]
+    mask: Bool[Tensor, "b l"]
+    trajectory: States
+    nfe: int
+    token_forwards: int
 
 
 class Recorder:
@@ -42,7 +66,7 @@ class Recorder:
         if order is not None:
             self.orders.append(order.clone())
 
-    def finish(self, policy: Policy, canvas: Int[Tensor, "b l"], *, time: Tensor | None = None) -> Completions:
+    def finish(self, policy: Policy, canvas: Int[Tensor, "b l"], *, time: Tensor | None = None) -> Written:
         """Close the canvas at its first EOS and freeze the record."""
         ids = policy.canvas.close(canvas)
         mask = policy.canvas.scored(ids)
@@ -51,7 +75,7 @@ class Recorder:
             natural = torch.arange(canvas.shape[1]).expand_as(canvas)
             order = torch.stack([*self.orders, natural], dim=1)
         drawn = self.commit_step >= 0
-        trajectory = Trajectory(
+        trajectory = States(
             canvases=torch.stack(self.states, dim=1) if self.states else None,
             time=time,
             commit_step=self.commit_step,
@@ -59,7 +83,7 @@ class Recorder:
             entropy=torch.where(drawn, self.entropy, 0.0),
             order=order,
         )
-        return Completions(ids=ids, mask=mask, trajectory=trajectory, nfe=self.nfe, token_forwards=self.token_forwards)
+        return Written(ids=ids, mask=mask, trajectory=trajectory, nfe=self.nfe, token_forwards=self.token_forwards)
 
 
 def is_finished(canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], eos_id: int) -> Bool[Tensor, " b"]:

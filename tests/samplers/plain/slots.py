@@ -19,11 +19,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.feed_order import feed_order
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.slot import feed_order
-from dllm_rl.types import Completions, Family, Prompts
+from dllm_rl.types import Family, Prompts
 from samplers._noise import TOKEN, uniform
-from tests.samplers.plain.record import Recorder, is_finished
+from tests.samplers.plain.record import Recorder, Written, is_finished
 from tests.samplers.plain.statistics import entropy, log_odds, pick
 
 
@@ -38,7 +38,7 @@ class SlotSampler:
     token_threshold: float = 0.3
 
     @torch.no_grad()
-    def generate(self, policy: BasePolicy, prompts: Prompts, *, seed: int) -> Completions:
+    def generate(self, policy: BasePolicy, prompts: Prompts, *, seed: int) -> Written:
         """Sample one completion a row. Raises ConfigError where the canvas is not a whole number of slots."""
         size, length = policy.facts.slot_size, policy.facts.canvas_length
         if length % size:

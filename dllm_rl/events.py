@@ -1,0 +1,207 @@
+"""What happened to a canvas, one event a changed position, from which its state at any step is rebuilt.
+
+A token drawn, masked again, jumped to, or written without a draw is an event of 21 bytes; a canvas of l columns that is
+written once takes 21 l bytes and its first state 4 l, where its states as whole canvases take 8 l for every step.
+
+Legend: b rows, l canvas, e events, k steps that are asked about, n = b l.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+BEFORE_ALL = -1
+_FOREVER = torch.iinfo(torch.int32).max
+
+
+class Kind(IntEnum):
+    """What an event is. The first three are draws and carry their log-probability and entropy; the others have none.
+
+    COMMIT: a token where none stood. EDIT: another token over one that stood. JUMP: what a transition of the flow
+    family led to (the last step's for every position, the same token included). REMASK: the token is taken back.
+    FORCED: the only token that a grammar leaves. EOS_FILL: padding where a text has ended.
+    """
+
+    COMMIT = 0
+    EDIT = 1
+    JUMP = 2
+    REMASK = 3
+    FORCED = 4
+    EOS_FILL = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """The events of all rows: row i's are start[i] to start[i + 1], in the order in which they happened.
+
+    step: BEFORE_ALL for what was written before the first forward. log_prob: of the draw, under the law that it was
+    drawn from (0 at temperature 0). entropy: of that law, in nats. initial: the canvas before all events; None where it
+    was written left to right and nothing stood. length: l. end: how many steps were taken where the row was written;
+    events from that step on close the text and belong to no state.
+    """
+
+    start: Int[Tensor, " b1"]
+    step: Int[Tensor, " e"]
+    column: Int[Tensor, " e"]
+    token: Int[Tensor, " e"]
+    kind: UInt8[Tensor, " e"]
+    log_prob: Float[Tensor, " e"]
+    entropy: Float[Tensor, " e"]
+    end: Int[Tensor, " b"]
+    initial: Int[Tensor, "b l"] | None
+    length: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all tensors."""
+        values = [getattr(self, item.name) for item in fields(self)]
+        return sum(value.nbytes for value in values if isinstance(value, Tensor))
+
+    @property
+    def row(self) -> Int[Tensor, " e"]:
+        """Row of each event."""
+        return torch.arange(len(self.end), device=self.start.device).repeat_interleave(self.start.diff().long())
+
+    @property
+    def place(self) -> Int[Tensor, " e"]:
+        """Position of each event in the flattened canvases, row x l + column."""
+        return self.row * self.length + self.column
+
+    def rows(self, index: Tensor) -> Events:
+        """The events of these rows."""
+        index = torch.arange(len(self.end), device=self.start.device)[index]
+        begin, count = self.start[:-1][index].long(), self.start.diff()[index].long()
+        start = _starts(count)
+        here = (begin - start[:-1]).repeat_interleave(count) + torch.arange(int(start[-1]), device=begin.device)
+        columns = {name: getattr(self, name)[here] for name in _COLUMNS}
+        initial = None if self.initial is None else self.initial[index]
+        return replace(self, start=start.int(), end=self.end[index], initial=initial, **columns)
+
+    def states(self, steps: Int[Tensor, "k b"], blank: int = -1) -> Int[Tensor, "k b l"]:
+        """What each row's canvas held before these steps; `blank` where nothing stood yet (left to right)."""
+        return self._tokens(torch.minimum(steps, self.end), blank)
+
+    def text(self) -> Int[Tensor, "b l"]:
+        """The canvas after its last step, closed at its end."""
+        return self._tokens(torch.full_like(self.end[None], _FOREVER), -1)[0]
+
+    def final_draws(self) -> tuple[Int[Tensor, "b l"], Float[Tensor, "b l"], Float[Tensor, "b l"]]:
+        """Step, log-probability and entropy of the draw that each final token came from; (-1, 0, 0) where it has none:
+        never written, forced, or masked again.
+        """
+        last = self._last(self.end[None])[0]
+        shape, is_drawn = (len(self.end), self.length), self.kind <= Kind.JUMP
+        step = self._pick(last, torch.where(is_drawn, self.step, -1).long(), -1)
+        log_prob = self._pick(last, torch.where(is_drawn, self.log_prob, 0.0), 0.0)
+        entropy = self._pick(last, torch.where(is_drawn, self.entropy, 0.0), 0.0)
+        return step.view(shape), log_prob.view(shape), entropy.view(shape)
+
+    def _tokens(self, limit: Int[Tensor, "k b"], blank: int) -> Int[Tensor, "k b l"]:
+        first: Tensor | int = blank if self.initial is None else self.initial.flatten()
+        return self._pick(self._last(limit), self.token, first).long().view(len(limit), -1, self.length)
+
+    def _last(self, limit: Int[Tensor, "k b"]) -> Int[Tensor, "k n"]:
+        """The last event at each position among those of earlier steps than the row's limit: n + its number, or the
+        position itself where there is none.
+        """
+        size, row = len(self.end) * self.length, self.row
+        number = torch.arange(size, size + len(row), device=row.device)
+        number = torch.where(self.step < limit[:, row], number, 0)
+        none = torch.arange(size, device=row.device).repeat(len(limit), 1)
+        place = (row * self.length + self.column).expand(len(limit), -1)
+        return none.scatter_reduce_(1, place, number, "amax")
+
+    def _pick(self, last: Int[Tensor, "... n"], values: Tensor, first: Tensor | float) -> Tensor:
+        """The value of each position's last event, or its first value."""
+        size = last.shape[-1]
+        begin = first if isinstance(first, Tensor) else torch.full((size,), first, device=values.device)
+        return torch.cat([begin.to(values.dtype), values])[last]
+
+
+_COLUMNS = ("step", "column", "token", "kind", "log_prob", "entropy")
+
+
+def sort_events(
+    *,
+    row: Int[Tensor, " e"],
+    step: Int[Tensor, " e"],
+    column: Int[Tensor, " e"],
+    token: Int[Tensor, " e"],
+    kind: Int[Tensor, " e"],
+    log_prob: Float[Tensor, " e"],
+    entropy: Float[Tensor, " e"],
+    end: Int[Tensor, " b"],
+    initial: Int[Tensor, "b l"] | None,
+    length: int,
+) -> Events:
+    """The record of events that come in the order in which they happened, the rows mixed."""
+    order = row.argsort(stable=True)
+    return Events(
+        start=_starts(torch.bincount(row, minlength=len(end))).int(),
+        step=step[order].int(),
+        column=column[order].int(),
+        token=token[order].int(),
+        kind=kind[order].to(torch.uint8),
+        log_prob=log_prob[order].float(),
+        entropy=entropy[order].float(),
+        end=end.int(),
+        initial=None if initial is None else initial.int(),
+        length=length,
+    )
+
+
+def join_events(parts: Sequence[Events]) -> Events:
+    """The events of several batches, their rows below one another."""
+    merged = {name: torch.cat([getattr(part, name) for part in parts]) for name in (*_COLUMNS, "end")}
+    initial = [part.initial for part in parts if part.initial is not None]
+    count = torch.cat([part.start.diff() for part in parts])
+    first = torch.cat(initial) if initial else None
+    return replace(parts[0], start=_starts(count).int(), initial=first, **merged)
+
+
+def events_of_states(
+    canvases: Int[Tensor, "b s1 l"],
+    commit_step: Int[Tensor, "b l"],
+    log_probs: Float[Tensor, "b l"],
+    entropy: Float[Tensor, "b l"],
+    *,
+    mask_id: int | None,
+) -> Events:
+    """The record of what was kept as whole canvases, with the step, log-probability and entropy of each final draw.
+
+    mask_id: None for the flow family. Draws that were taken back are events too; their log-probabilities are not known
+    and stand as 0.
+    """
+    before, after = canvases[:, :-1], canvases[:, 1:]
+    is_final = commit_step[:, None] == torch.arange(after.shape[1], device=canvases.device)[:, None]
+    row, step, column = (is_final | (before != after)).nonzero(as_tuple=True)
+    token, is_drawn = after[row, step, column], is_final[row, step, column]
+    if mask_id is None:
+        kind = torch.full_like(token, Kind.JUMP)
+    else:
+        will_be_drawn = commit_step[row, column] >= step
+        kind = torch.where(will_be_drawn, int(Kind.COMMIT), int(Kind.FORCED))
+        kind = torch.where(will_be_drawn & (before[row, step, column] != mask_id), int(Kind.EDIT), kind)
+        kind = torch.where((token == mask_id) & ~is_drawn, int(Kind.REMASK), kind)
+    return sort_events(
+        row=row,
+        step=step,
+        column=column,
+        token=token,
+        kind=kind,
+        log_prob=torch.where(is_drawn, log_probs[row, column], 0.0),
+        entropy=torch.where(is_drawn, entropy[row, column], 0.0),
+        end=torch.full((len(canvases),), after.shape[1], device=canvases.device),
+        initial=canvases[:, 0],
+        length=canvases.shape[2],
+    )
+
+
+def _starts(count: Int[Tensor, " b"]) -> Int[Tensor, " b1"]:
+    return torch.nn.functional.pad(count.long().cumsum(0), (1, 0))
