@@ -18,6 +18,8 @@ from dllm_rl.testing.sampler import SamplerCase
 from dllm_rl.types import Prompts, Rollouts
 from dllm_rl.views import trajectory
 from samplers._hub_policy import TokenIds
+from samplers._readers import reader_of
+from samplers._record import Recorder
 from samplers.config import sampler_from_dict, sampler_to_dict
 from tests.samplers.plain.stale import stale_logits, threshold_loop
 from tests.samplers.test_hf import decoder
@@ -237,3 +239,20 @@ def test_models_that_hand_out_no_keys_are_refused_by_name(model_class):
     assert policy.logits(prompts, old).shape[:2] == (2, 14)
     with pytest.raises(ConfigError, match=f"{model_class.__name__} does not hand out keys and values"):
         registry.get("sampler", "threshold")(cache="prefix", block_length=7).generate(policy, prompts, seed=0)
+
+
+def test_what_is_not_fed_is_answered_as_in_the_blocks_first_step():
+    """The grammar asks for later columns too; under `dual` their laws are those of the forward that filled it."""
+    policy = mixing_policy(1)
+    prompts, old, new = two_rows(policy)
+    reader, record = reader_of(policy, prompts, "dual", 5), Recorder(old, keeps_states=False)
+    rows = torch.arange(2)
+    first = reader.logits(rows, rows, old, torch.arange(5, 16).expand(2, -1), record)
+    # Other columns now, in each row its own, and one row alone.
+    columns = torch.tensor([[8, 10, 12, 15], [5, 10, 11, 14]])
+    for part in (rows, rows[1:]):
+        found = reader.logits(part, part, new, columns[part], record)
+        for row, answer in zip(part, found, strict=True):
+            assert torch.equal(answer[1:], first[row, columns[row, 1:] - 5])
+            assert not torch.equal(answer[0], first[row, columns[row, 0] - 5])
+    assert record.token_forwards == 2 * (7 + 36) + 2 * 5 + 5
