@@ -270,9 +270,10 @@ def replay(
         )
     if recorded.is_approximate:
         raise ConfigError(
-            "this sampler masks tokens again, and which of its draws stayed depended on them: the record holds the "
-            "last draws only, whose probabilities are not those of what was done. Train with another sampler, or with "
-            "an objective that does not replay trajectories; this one may still be used for evaluation."
+            "this record is approximate: its sampler masks tokens again (which of its draws stayed depended on them), "
+            "draws from stale keys and values (cache 'prefix' or 'dual'), or from guided laws. What a replay gives are "
+            "not the probabilities of what was done. Train with another sampler, or with an objective that does not "
+            "replay trajectories; this one may still be used for evaluation."
         )
     is_used = (loss_weight > 0)[..., None]
     if corruption.family == "flow":

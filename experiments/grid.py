@@ -175,12 +175,14 @@ def refuse_unreplayable(name: str, family: str, objective: ObjectiveLevel) -> No
 
 
 def refuse_approximate(name: str, family: str, sampler: Component, objective: ObjectiveLevel) -> None:
-    """Raise where an objective replays the draws of a sampler that masks tokens again, whose record is not whole."""
-    if getattr(build_sampler(sampler), "remasks", False) and _kind_of_views(family, objective) == "trajectory":
+    """Raise where an objective replays draws whose probabilities a replay by full forwards does not give again."""
+    reason = getattr(build_sampler(sampler), "approximation", None)
+    if reason is not None and _kind_of_views(family, objective) == "trajectory":
         raise ConfigError(
-            f"cell {name}: sampler '{sampler.name}' masks tokens again, and objective '{objective.name}' replays "
-            "recorded draws, of which the withdrawn ones are missing. Train with another sampler (the policy's "
-            "evaluation_sampler may mask again), or take an objective that does not replay."
+            f"cell {name}: sampler '{sampler.name}' {reason}, and objective '{objective.name}' replays recorded draws, "
+            "which at full forwards of the recorded states have other probabilities. Train with another sampler or "
+            "without that option (the policy's evaluation_sampler may have it), or take an objective that does not "
+            "replay."
         )
 
 

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator
 
 from dllm_rl.errors import ConfigError
+
+CacheKind = Literal["exact", "none", "prefix", "dual"]
+
+
+def _of_bool(given: Any) -> Any:
+    """Configurations in JSON that earlier versions wrote have true and false."""
+    return ("exact" if given else "none") if isinstance(given, bool) else given
+
+
+CacheOption = Annotated[CacheKind, BeforeValidator(_of_bool)]
 
 
 def check_options(sampler: Any) -> None:
@@ -16,3 +28,17 @@ def check_options(sampler: Any) -> None:
         value = getattr(sampler, name, None)
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ConfigError(f"{name}={value}: the number of {what} is an integer of at least 1")
+
+
+def check_reading(cache: Any, block_length: int | None, guidance: float) -> None:
+    """Raise ConfigError for a cache that does not exist or has no blocks, and for a guidance that is no strength."""
+    if cache not in get_args(CacheKind):
+        meant = f" (write '{_of_bool(cache)}')" if isinstance(cache, bool) else ""
+        raise ConfigError(f"cache={cache!r}: give one of {', '.join(get_args(CacheKind))}{meant}")
+    if cache in ("prefix", "dual") and block_length is None:
+        raise ConfigError(
+            f"cache='{cache}' keeps keys and values inside a block and reads everything where one begins: give "
+            "block_length (a block as long as the canvas keeps the prompt's over all steps)"
+        )
+    if not (math.isfinite(guidance) and guidance >= 0):
+        raise ConfigError(f"guidance={guidance}: give 0 for none, or a positive strength")

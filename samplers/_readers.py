@@ -1,20 +1,26 @@
-"""How a step asks the model: over the whole canvas, or block by block with exact keys and values of what is finished.
+"""How a step asks the model: over the whole canvas, block by block with exact keys and values of what is finished, or
+inside a block with stale ones of what stands around it.
 
 Legend: b rows of the batch, n rows asked, c columns asked, l canvas, v vocabulary.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.block import BlockCache, BlockPolicy
+from dllm_rl.policies.masked import MaskedPolicy, StaleCache
 from dllm_rl.types import Prompts
+from samplers._options import CacheKind
 from samplers._record import Recorder
+
+_Cache = TypeVar("_Cache", BlockCache, StaleCache)
 
 
 class Reader(Protocol):
@@ -44,6 +50,21 @@ class WholeCanvas:
         return self.policy.logits(self.prompts.rows(rows), canvas[rows], columns=columns)
 
 
+class _Kept(Generic[_Cache]):
+    """The cache of all rows that were fed when a block began, and that of the rows of the last step."""
+
+    def __init__(self, whole: _Cache, rows: Int[Tensor, " n"]) -> None:
+        self.whole = self.last = whole
+        self.rows = self.last_rows = rows
+
+    def of(self, rows: Int[Tensor, " m"]) -> _Cache:
+        """The cache of these rows; copied only where they are not those of the last step."""
+        if not torch.equal(rows, self.last_rows):
+            self.last = self.whole.rows(torch.searchsorted(self.rows, rows))
+            self.last_rows = rows
+        return self.last
+
+
 class BlockByBlock:
     """Feeds the active block; a finished one once more, together with the first step of the next, and never again.
 
@@ -53,32 +74,28 @@ class BlockByBlock:
 
     def __init__(self, policy: BlockPolicy, prompts: Prompts) -> None:
         self.policy, self.prompts = policy, prompts
-        # `settled` has what stands before the active block for all rows that were alive when it began; `active` the
-        # same for the rows of the last step.
-        self.settled = self.active = policy.read_prompts(prompts)
-        self.rows = self.active_rows = torch.arange(len(prompts.ids))
+        # What stands before the active block, for all rows that were alive when it began.
+        self.kept = _Kept(policy.read_prompts(prompts), torch.arange(len(prompts.ids)))
 
     def logits(self, rows: Tensor, alive: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
         """One forward over what is new up to the end of the block in which the columns lie."""
         size, width = self.policy.facts.block_size, self.prompts.ids.shape[1]
         start = int(columns.min()) // size * size
-        if self.settled.length < width + start or not self.settled.length:
+        length = self.kept.whole.length
+        if length < width + start or not length:
             return self._begin(rows, alive, canvas, columns, record)
-        if not torch.equal(rows, self.active_rows):
-            self.active = self.settled.rows(torch.searchsorted(self.rows, rows))
-            self.active_rows = rows
-        return self._forward(rows, canvas, columns, self.active, record)
+        return self._forward(rows, canvas, columns, self.kept.of(rows), record)
 
     def _begin(self, rows: Tensor, alive: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
         """The first step of a block: all that are alive are fed, since their finished blocks are to be kept."""
-        if len(alive) < len(self.rows):
-            self.settled = self.settled.rows(torch.searchsorted(self.rows, alive))
+        settled = self.kept.whole
+        if len(alive) < len(self.kept.rows):
+            settled = settled.rows(torch.searchsorted(self.kept.rows, alive))
         place = torch.searchsorted(alive, rows)
         asked = columns.min().expand(len(alive), columns.shape[1]).clone()
         asked[place] = columns
-        output = self._forward(alive, canvas, asked, self.settled, record)
-        self.rows = self.active_rows = alive
-        self.active = self.settled
+        output = self._forward(alive, canvas, asked, settled, record)
+        self.kept = _Kept(settled, alive)
         return output[place]
 
     def _forward(self, rows: Tensor, canvas: Tensor, columns: Tensor, cache: BlockCache, record: Recorder) -> Tensor:
@@ -88,8 +105,60 @@ class BlockByBlock:
         return self.policy.logits(self.prompts.rows(rows), canvas[rows], columns=columns, cache=cache)
 
 
-def reader_of(policy: BasePolicy, prompts: Prompts, *, cache: bool) -> Reader:
-    """Block by block where the policy's attention makes that exact."""
-    if cache and isinstance(policy, BlockPolicy):
+class StaleOutside:
+    """Feeds everything in a block's first step, and in its others only the block (and what follows, `prefix`).
+
+    What stands outside is read as it was in the first step: approximate (Fast-dLLM, 2505.22618). Under the grammar laws
+    of later columns are asked for as well; where these are not fed (`dual`), they are stale like the keys and values.
+    """
+
+    def __init__(self, policy: MaskedPolicy, prompts: Prompts, block_length: int, *, keeps_suffix: bool) -> None:
+        self.policy, self.prompts, self.block_length, self.keeps_suffix = policy, prompts, block_length, keeps_suffix
+        self.kept: _Kept[StaleCache] | None = None
+
+    def logits(self, rows: Tensor, alive: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
+        """One forward, over everything where the columns lie in a block that has not been asked for yet."""
+        # Asked columns begin in the active block, whatever else the grammar wants.
+        start = int(columns.min()) // self.block_length * self.block_length
+        if self.kept is None or self.kept.whole.start != start:
+            return self._begin(start, rows, canvas, columns, record)
+        cache = self.kept.of(rows)
+        record.count(len(rows), self.policy.num_fed(cache))
+        is_fed = columns < cache.end
+        own = torch.where(is_fed, columns, columns[:, :1])
+        fresh = self.policy.logits(self.prompts.rows(rows), canvas[rows], columns=own, cache=cache)
+        return fresh if is_fed.all() else torch.where(is_fed[..., None], fresh, self._stale(rows, columns))
+
+    def _begin(self, start: int, rows: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
+        """The exact forward that fills the cache."""
+        length = canvas.shape[1]
+        end = min(start + self.block_length, length) if self.keeps_suffix else length
+        cache = StaleCache(start=start, end=end)
+        record.count(len(rows), self.prompts.ids.shape[1] + length)
+        found = self.policy.logits(self.prompts.rows(rows), canvas[rows], columns=columns, cache=cache)
+        self.kept = _Kept(cache, rows)
+        if (columns >= end).any():
+            place = torch.arange(columns.shape[1]).expand_as(columns)
+            self.first = found, torch.zeros(len(rows), length, dtype=torch.long).scatter(1, columns, place)
+        return found
+
+    def _stale(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Laws of the block's first step at these columns."""
+        assert self.kept is not None
+        found, place = self.first
+        row = torch.searchsorted(self.kept.rows, rows)
+        return found[row[:, None], place[row].gather(1, columns)]
+
+
+def reader_of(policy: BasePolicy, prompts: Prompts, cache: CacheKind, block_length: int) -> Reader:
+    """The reader that this cache means for the policy's family. Raises ConfigError where it means nothing."""
+    if cache in ("prefix", "dual"):
+        if not isinstance(policy, MaskedPolicy):
+            raise ConfigError(
+                f"cache='{cache}' keeps keys and values that have changed, which only the masked family is in need of; "
+                f"those of the {policy.family} family's finished blocks never change. Take cache='exact'."
+            )
+        return StaleOutside(policy, prompts, block_length, keeps_suffix=cache == "dual")
+    if cache == "exact" and isinstance(policy, BlockPolicy):
         return BlockByBlock(policy, prompts)
     return WholeCanvas(policy, prompts)

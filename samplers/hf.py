@@ -31,6 +31,8 @@ from samplers.config import NAME_KEY, sampler_from_dict
 from samplers.loop import UnmaskingRule
 
 DEFAULT_MAX_LENGTH = 20
+# transformers 5.24 renamed what it injects.
+_CACHES = ("past_key_values", "cache")
 _INJECTED = ("position_ids", "logits_to_keep", "use_cache", "cache_position", "token_type_ids")
 
 
@@ -122,11 +124,12 @@ def _refuse(config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
     """Raise ConfigError for what cannot be honoured; what `generate` injects for decoders of its own is dropped."""
     if (config.num_beams or 1) > 1:
         raise ConfigError(f"num_beams={config.num_beams}: a canvas has no beams. Use num_return_sequences.")
-    cache = model_kwargs.pop("past_key_values", None)
-    if cache is not None and cache.get_seq_length() > 0:
-        raise ConfigError(
-            "past_key_values holds tokens: a canvas is read as a whole, and no cache of yours can be used"
-        )
+    for name in _CACHES:
+        cache = model_kwargs.pop(name, None)
+        if cache is not None and cache.get_seq_length() > 0:
+            raise ConfigError(
+                "past_key_values (cache) holds tokens: a canvas is read as a whole, and no cache of yours can be used"
+            )
     for name in _INJECTED:
         model_kwargs.pop(name, None)
     unknown = sorted(name for name, value in model_kwargs.items() if value is not None)

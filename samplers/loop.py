@@ -25,11 +25,12 @@ from dllm_rl.types import Completions, Family, Prompts
 from samplers._automaton import Automata
 from samplers._chunks import in_chunks
 from samplers._noise import REMASK, uniform_at
-from samplers._options import check_options
+from samplers._options import CacheOption, check_options, check_reading
 from samplers._projection import Projection, project
-from samplers._readers import reader_of
+from samplers._readers import Reader, reader_of
 from samplers._record import Recorder, columns_of, is_finished
 from samplers._watcher import Watcher
+from samplers._wrapped import Guided, Remembering, without_prompt
 from samplers.grammar import constraint_of
 
 _LAST = 1 << 40
@@ -122,19 +123,26 @@ class UnmaskingRule:
 
     num_steps: most denoising steps over the whole canvas; None = as many as it has columns. block_length: semi-
     autoregressive blocks of so many columns; None = one block, or the blocks of the block family (of which others
-    must be parts). grammar: only plans that parse and act on the page's controls can be written. cache: keep keys
-    and values where that is exact (block family); False asks for the same with a full forward in every step.
+    must be parts). grammar: only plans that parse and act on the page's controls can be written. cache: which keys and
+    values are kept. `exact` those that cannot change (block family); `none` asks for the same with a full forward in
+    every step; `prefix` and `dual` are approximate, and for the masked family (2505.22618): in all but a block's first
+    step, those of all that stands before the block, or on both sides of it, are what they were in that step. guidance:
+    s of l_u + (s + 1)(l_c - l_u), where l_u are the logits without the prompt (2502.09992); 0 asks for none.
     """
 
     families: ClassVar[tuple[Family, ...]] = ("masked", "block")
+    # Whether a step may write nothing in a row; a row that has not changed is not asked again.
+    may_wait: ClassVar[bool] = False
     temperature: float = 1.0
     num_steps: int | None = 32
     block_length: int | None = None
     grammar: bool = False
-    cache: bool = True
+    cache: CacheOption = "exact"
+    guidance: float = 0.0
 
     def __post_init__(self) -> None:
         check_options(self)
+        check_reading(self.cache, self.block_length, self.guidance)
 
     def choose(self, view: View) -> Bool[Tensor, "b n"]:
         """Which open positions are written now. Where a row has none, the loop writes its most confident one."""
@@ -144,10 +152,23 @@ class UnmaskingRule:
         """Which written positions are masked again; never called in the last eighth of a block's steps."""
         return None
 
+    def steps_of(self, blocks: list[int]) -> list[int]:
+        """Most denoising steps in each block, of so many columns."""
+        return spread(self.num_steps or sum(blocks), len(blocks))
+
     @property
     def remasks(self) -> bool:
         """True for rules that mask tokens again."""
         return type(self).remask is not UnmaskingRule.remask
+
+    @property
+    def approximation(self) -> str | None:
+        """What the rule does that a replay of its record by full forwards does not see; None where there is nothing."""
+        if self.remasks:
+            return "masks tokens again"
+        if self.cache in ("prefix", "dual"):
+            return f"draws from stale keys and values (cache='{self.cache}')"
+        return f"draws from guided laws (guidance={self.guidance:g})" if self.guidance else None
 
     @torch.no_grad()
     def generate(
@@ -168,7 +189,7 @@ class _Denoising:
         self.is_masked = torch.ones_like(self.canvas, dtype=torch.bool)
         self.constraint = constraint_of(policy, prompts) if rule.grammar else None
         self._last: tuple[Tensor, Automata] | None = None
-        self.reader = reader_of(policy, prompts, cache=rule.cache)
+        self.reader = self._reader()
         self.memory: dict[str, Tensor] = {}
         # Noise is keyed by a row's own steps: how long others take in a block must not reach its draws.
         self.step, self.taken = 0, torch.zeros(len(prompts.ids), dtype=torch.long)
@@ -179,9 +200,9 @@ class _Denoising:
     def run(self) -> Completions:
         length = self.canvas.shape[1]
         block = self._block_length()
-        starts = range(0, length, block)
-        for start, num_steps in zip(starts, spread(self.rule.num_steps or length, len(starts)), strict=True):
-            end = min(start + block, length)
+        blocks = [(start, min(start + block, length)) for start in range(0, length, block)]
+        steps = self.rule.steps_of([end - start for start, end in blocks])
+        for (start, end), num_steps in zip(blocks, steps, strict=True):
             self._block(start, end, max(1, num_steps))
             self._stop(self.watcher.block_done(self.canvas, start, end))
         return self.record.finish(
@@ -189,8 +210,18 @@ class _Denoising:
             self.canvas,
             num_steps=self.step,
             constraint=self.constraint,
-            is_approximate=self.rule.remasks,
+            is_approximate=self.rule.approximation is not None,
         )
+
+    def _reader(self) -> Reader:
+        """How the rule asks the model."""
+        rule, policy, prompts, block = self.rule, self.policy, self.prompts, self._block_length()
+        reader = reader_of(policy, prompts, rule.cache, block)
+        if rule.guidance:
+            assert policy.mask_id is not None
+            blind = reader_of(policy, without_prompt(prompts, policy.mask_id), rule.cache, block)
+            reader = Guided(reader, blind, rule.guidance)
+        return Remembering(reader, self.canvas) if rule.may_wait else reader
 
     def _block_length(self) -> int:
         """Columns that are written before any later one."""
@@ -213,7 +244,7 @@ class _Denoising:
         return min((start // size + 1) * size, self.canvas.shape[1])
 
     def _block(self, start: int, end: int, num_steps: int) -> None:
-        if not self.rule.remasks:
+        if not self.rule.remasks and not self.rule.may_wait:
             num_steps = min(num_steps, end - start)
         in_block = torch.zeros(self.canvas.shape[1], dtype=torch.bool)
         in_block[start:end] = True
@@ -293,12 +324,12 @@ class _Denoising:
         self._force(rows, self.step)
 
     def _chosen(self, view: View) -> Tensor:
-        """What the rule chose; everything at the last permitted step, at least one where it never remasks."""
+        """What the rule chose; everything at the last permitted step; at least one, unless it remasks or may wait."""
         if view.step + 1 == view.num_steps:
             return view.is_open
         chosen = self.rule.choose(view) & view.is_open
         has_none = ~chosen.any(dim=1)
-        if self.rule.remasks or not has_none.any():
+        if self.rule.remasks or self.rule.may_wait or not has_none.any():
             return chosen
         return chosen | (has_none[:, None] & view.best(view.odds, 1))
 

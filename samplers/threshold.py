@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.registry import register
-from samplers._options import check_options
 from samplers.loop import UnmaskingRule, View
 
 
@@ -30,6 +29,6 @@ class ThresholdSampler(UnmaskingRule):
         return (view.odds >= math.log(self.threshold / (1 - self.threshold))) | view.best(view.odds, 1)
 
     def __post_init__(self) -> None:
-        check_options(self)
+        UnmaskingRule.__post_init__(self)
         if not 0 < self.threshold < 1:
             raise ConfigError(f"threshold={self.threshold} is no probability between 0 and 1")

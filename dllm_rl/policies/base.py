@@ -320,8 +320,9 @@ class BasePolicy:
         assert trajectory is not None and views.step is not None
         if trajectory.is_approximate:
             raise ConfigError(
-                "a rule that masks tokens again keeps only each position's last draw, and under a grammar a draw "
-                "depends on all others of its step, so its probability cannot be replayed. Train with another rule."
+                "this record is approximate: its rule masks tokens again and keeps only each position's last draw, or "
+                "draws from stale keys and values or guided laws. Under a grammar a draw depends on all others of its "
+                "step, so its probability cannot be replayed. Train with another rule."
             )
         tokens = views.tokens[index]
         chosen = (trajectory.commit_step == views.step[index][:, None]) | views.score[index]

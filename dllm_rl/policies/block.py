@@ -22,7 +22,7 @@ from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
-from dllm_rl.policies.terms import Attention, last_ids
+from dllm_rl.policies.terms import Attention, keys_of_rows, last_ids
 from dllm_rl.registry import register
 from dllm_rl.types import Corruption, Family, Prompts, Rollouts, Views
 
@@ -36,11 +36,7 @@ class BlockCache:
 
     def rows(self, index: Int[Tensor, " n"]) -> BlockCache:
         """A copy with these rows."""
-        keys = DynamicCache()
-        for number, layer in enumerate(self.keys.layers):
-            own = index.to(layer.keys.device)
-            keys.update(layer.keys[own], layer.values[own], number)
-        return BlockCache(keys=keys, length=self.length)
+        return BlockCache(keys=keys_of_rows(self.keys, index), length=self.length)
 
 
 @register("policy", "block")

@@ -1,13 +1,16 @@
-"""Pure functions under the policies: likelihood terms from logits, attention masks, the last tokens of a feed."""
+"""Pure functions under the policies: likelihood terms from logits, attention masks, the last tokens of a feed, parts of
+kept keys and values.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from transformers import DynamicCache
 
 from dllm_rl.constraint import Constraint
 
@@ -18,6 +21,15 @@ def last_ids(ids: Int[Tensor, "b t"], count: int, pad_id: int) -> Int[Tensor, "b
     """The last `count` ids of each row, padded on the left where there are fewer."""
     tail = ids[:, max(0, ids.shape[1] - count) :]
     return F.pad(tail, (count - tail.shape[1], 0), value=pad_id)
+
+
+def keys_of_rows(keys: Any, index: Int[Tensor, " n"]) -> DynamicCache:
+    """A copy of keys and values with these rows."""
+    taken = DynamicCache()
+    for number, layer in enumerate(keys.layers):
+        own = index.to(layer.keys.device)
+        taken.update(layer.keys[own], layer.values[own], number)
+    return taken
 
 
 def target_log_probs(logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -39,6 +39,12 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "factor 1": ("factor", {"factor": 1.0}),
     "factor .3": ("factor", {"factor": 0.3}),
     "klass": ("klass", {}),
+    "threshold .97, blocks of 25": ("threshold", {"threshold": 0.97, "block_length": 25}),
+    "threshold .97, prefix": ("threshold", {"threshold": 0.97, "block_length": 25, "cache": "prefix"}),
+    "threshold .97, dual": ("threshold", {"threshold": 0.97, "block_length": 25, "cache": "dual"}),
+    "low_confidence, blocks of 25": ("low_confidence", {"block_length": 25}),
+    "low_confidence, prefix": ("low_confidence", {"block_length": 25, "cache": "prefix"}),
+    "low_confidence, dual": ("low_confidence", {"block_length": 25, "cache": "dual"}),
     "threshold .9 + grammar": ("threshold", {"threshold": 0.9, "grammar": True}),
     "entropy_bound .1 + grammar": ("entropy_bound", {"gamma": 0.1, "grammar": True}),
 }

@@ -41,6 +41,22 @@ def test_rules_that_mask_again_do_not_train_what_replays():
     assert cells(policy, "policies=[masked]", "objectives=[espo]")
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("{cache: dual, block_length: 25}", r"draws from stale keys and values \(cache='dual'\)"),
+        ("{guidance: 1.5}", r"draws from guided laws \(guidance=1.5\)"),
+    ],
+)
+def test_laws_that_a_replay_does_not_give_again_do_not_train_what_replays(options, reason):
+    policy = f"policies.masked.sampler={{name: threshold, options: {options}}}"
+    with pytest.raises(ConfigError, match=f"'threshold' {reason}, and objective 'cj_grpo' replays"):
+        cells(policy, "policies=[masked]", "objectives=[cj_grpo]")
+    assert cells(policy, "policies=[masked]", "objectives=[espo]")
+    evaluated = policy.replace("sampler=", "evaluation_sampler=")
+    assert cells(evaluated, "policies=[masked]", "objectives=[cj_grpo]")
+
+
 def test_the_template_of_a_rule_passes_the_public_suite(tmp_path):
     path = write_sampler("my_order", tmp_path)
     spec = importlib.util.spec_from_file_location("my_order_plugin", path)

@@ -19,6 +19,9 @@ from dllm_rl.trajectory import confidence
 from samplers._hub_processors import Processors
 from samplers._noise import TOKEN, uniform
 from samplers._statistics import pick
+from samplers._wrapped import Remembering
+from samplers.hf import diffusion_generate
+from tests.samplers.test_hf import decoder
 
 RULES = [name for name, cls in registry.items("sampler") if "masked" in cls.families]
 
@@ -295,3 +298,70 @@ def test_rows_share_forwards(tiny_policies):
     finally:
         handle.remove()
     assert out.nfe == len(batches) == 6 and max(batches) == 6
+
+
+def test_guidance_needs_no_attention_mask():
+    """transformers leaves out a mask of ones, and LLaDA then has none to double; with one, padding stays padding."""
+    model, ids = decoder(), torch.tensor([[5, 6, 7], [8, 9, 10]])
+    config = {"sampler_config": {"guidance": 20.0}, "max_new_tokens": 12, "custom_generate": diffusion_generate}
+    config |= {"do_sample": True, "temperature": 3.0, "top_k": 0}
+    bare = model.generate(ids, **config)
+    assert torch.equal(bare, model.generate(ids, attention_mask=torch.ones_like(ids), **config))
+    padded = torch.cat([torch.zeros(2, 2, dtype=torch.long), ids], dim=1)
+    seen = model.generate(padded, attention_mask=(padded > 0).long(), **config)
+    assert torch.equal(seen[:, 5:], bare[:, 3:])
+    assert not torch.equal(bare, model.generate(ids, **{**config, "sampler_config": {}})), "guidance must matter here"
+
+
+@pytest.mark.parametrize("cache", ["prefix", "dual"])
+@pytest.mark.parametrize("threshold", [0.5, 0.9, 0.999999])
+def test_a_dual_cache_leaves_no_mask_under_a_threshold(tiny_policies, cache, threshold):
+    """Every open position is written, none twice, and only in its block (dllm leaves 48 to 60 of 64 masks)."""
+    policy = tiny_policies["masked"]
+    for steps, block in ((None, 10), (36, 7), (9, 16)):
+        out = draw(policy, "threshold", range(5), cache=cache, threshold=threshold, num_steps=steps, block_length=block)
+        states = out.trajectory.canvases
+        assert (states[:, -1] != policy.mask_id)[out.mask].all() and (out.ids != policy.mask_id).all()
+        was_open = states[:, :-1] == policy.mask_id
+        assert (was_open | (states[:, 1:] == states[:, :-1])).all()
+        written = was_open & (states[:, 1:] != policy.mask_id)
+        in_block = torch.arange(36) // block
+        for step in range(out.trajectory.num_steps):
+            # All that a step writes, in any row, lies in one block.
+            assert in_block[written[:, step].any(dim=0)].unique().numel() == 1
+
+
+def test_a_prediction_is_used_again_only_where_ids_are_equal():
+    """126001 for 126000 is another canvas, in that row alone (MDLM's `allclose` takes them for equal, and all rows)."""
+    asked = []
+
+    class Counting:
+        def logits(self, rows, alive, canvas, columns, record):
+            asked.append(rows.tolist())
+            return canvas[rows].gather(1, columns)[..., None].float()
+
+    canvas = torch.full((3, 4), 126_000)
+    reader, rows, columns = Remembering(Counting(), canvas), torch.arange(3), torch.arange(1, 4).expand(3, -1)
+    for _ in range(2):
+        reader.logits(rows, rows, canvas, columns, None)
+    canvas[1, 0] = 126_001
+    reader.logits(rows, rows, canvas, columns, None)
+    # Fewer columns, of the first row other ones; then a row that has left.
+    fewer = torch.tensor([[2, 3], [1, 2], [1, 2]])
+    found = reader.logits(rows, rows, canvas, fewer, None)
+    assert torch.equal(found[..., 0].long(), canvas.gather(1, fewer))
+    reader.logits(rows[1:], rows[1:], canvas, fewer[1:], None)
+    assert asked == [[0, 1, 2], [1], [0]]
+
+
+def test_first_hitting_takes_any_batch(tiny_policies):
+    """Rows with other numbers of masks left: one token a step in each, as alone (BD3-LM's asserts a batch of one)."""
+    policy = tiny_policies["masked"]
+    out = draw(policy, "first_hitting", grammar=True)
+    for row in range(3):
+        assert torch.equal(out.ids[row], draw(policy, "first_hitting", (row,), grammar=True).ids[0])
+        drawn = out.trajectory.commit_step[row]
+        drawn = drawn[drawn >= 0]
+        assert drawn.unique().numel() == drawn.numel()
+    left = (out.trajectory.canvases == policy.mask_id).sum(dim=2)
+    assert (left != left[:1]).any(), "the grammar must force other numbers of tokens"

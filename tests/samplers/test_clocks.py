@@ -1,0 +1,120 @@
+"""Ancestral and first-hitting sampling: the laws of when and where, and forwards that are spared at no cost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import samplers._chunks as chunks
+from dllm_rl import registry
+from dllm_rl.errors import ConfigError
+from dllm_rl.testing.policies import prompts_of
+from samplers._wrapped import Remembering
+
+# 99.9 % quantiles of chi-square.
+QUANTILE = {4: 18.5, 5: 20.5}
+
+
+def draw(policy, name, rows=(0, 1, 2), *, temperature=1.0, seed=5, **options):
+    rule = registry.get("sampler", name)(temperature=temperature, **options)
+    return rule.generate(policy, prompts_of(policy, tuple(rows)), seed=seed)
+
+
+def certain(policy, length):
+    """A canvas of so many columns, and token 40 everywhere; no model is asked."""
+
+    class Certain(type(policy)):
+        def logits(self, prompts, canvas, *, columns=None, **rest):
+            found = torch.zeros(*columns.shape, self.vocab_size).masked_fill(self._banned, -torch.inf)
+            found[..., 40] = 50.0
+            return found
+
+    return Certain(policy.model, policy.tokenizer, replace(policy.facts, canvas_length=length, line_width=None))
+
+
+def chi_square(counts, probabilities):
+    expected = probabilities * counts.sum()
+    return ((counts - expected) ** 2 / expected).sum().item()
+
+
+@pytest.mark.parametrize("least_time", [0.0, 1e-3, 0.5])
+def test_ancestral_steps_write_the_share_that_time_says(tiny_policies, least_time):
+    """A mask falls in step i with probability t_i - t_(i+1), and in the last one with what is left."""
+    policy = certain(tiny_policies["masked"], 6)
+    out = draw(policy, "ancestral", range(700), num_steps=5, least_time=least_time)
+    time = torch.linspace(1, least_time, 6).double()
+    shares = (time[:-1] - time[1:]).clone()
+    shares[-1] = time[-2]
+    counts = torch.bincount(out.trajectory.commit_step.flatten(), minlength=5).double()
+    assert counts.sum() == 4200 and chi_square(counts, shares) < QUANTILE[4]
+
+
+@pytest.mark.parametrize("name", ["ancestral", "first_hitting"])
+def test_columns_are_independent_of_the_step_they_fall_in(tiny_policies, name):
+    """Every column is as likely as any other to be the first, and to be the last, of its row."""
+    policy = certain(tiny_policies["masked"], 6)
+    steps = draw(policy, name, range(700), num_steps=60 if name == "ancestral" else None).trajectory.commit_step
+    for extreme in (steps.amin(dim=1), steps.amax(dim=1)):
+        hits = (steps == extreme[:, None]).double()
+        counts = hits[hits.sum(dim=1) == 1].sum(dim=0)
+        assert counts.sum() > 500 and chi_square(counts, torch.full((6,), 1 / 6).double()) < QUANTILE[5]
+
+
+@pytest.mark.parametrize(("family", "options"), [("masked", {}), ("masked", {"block_length": 10}), ("block", {})])
+@pytest.mark.parametrize("cache", ["exact", "none"])
+def test_a_prediction_that_is_used_again_changes_nothing(tiny_policies, monkeypatch, family, options, cache):
+    """Against the same rule asked in every step: tokens, states, log-probabilities; fewer forwards, row by row."""
+    policy, cls = tiny_policies[family], registry.get("sampler", "ancestral")
+    options = {"num_steps": 100, "cache": cache, **options}
+    spared = draw(policy, "ancestral", range(5), **options)
+    monkeypatch.setattr(
+        Remembering, "_is_same", lambda self, rows, canvas, columns: torch.zeros(len(rows), dtype=torch.bool)
+    )
+    asked = draw(policy, "ancestral", range(5), **options)
+    assert torch.equal(spared.ids, asked.ids)
+    assert torch.equal(spared.trajectory.canvases, asked.trajectory.canvases)
+    torch.testing.assert_close(spared.trajectory.log_probs, asked.trajectory.log_probs, atol=2e-5, rtol=1e-4)
+    assert spared.token_forwards < 0.6 * asked.token_forwards and spared.nfe <= asked.nfe == 100
+    assert cls().may_wait
+
+
+def test_a_row_is_asked_once_for_every_canvas_it_had(tiny_policies, monkeypatch):
+    """Counted by a hook on the model: fed are the distinct canvases of a row, whatever the number of steps."""
+    monkeypatch.setattr(chunks, "TOKENS_ON_CPU", 10_000)
+    policy, fed = tiny_policies["masked"], []
+    handle = policy.model.register_forward_hook(
+        lambda module, args, kwargs, output: fed.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    try:
+        out = draw(policy, "ancestral", range(5), num_steps=300)
+    finally:
+        handle.remove()
+    states = out.trajectory.canvases
+    changes = (states[:, 1:] != states[:, :-1]).any(dim=2).sum()
+    assert sum(rows for rows, _ in fed) == changes
+    assert out.nfe == len(fed) and out.token_forwards == sum(rows * width for rows, width in fed)
+    alone = draw(policy, "ancestral", (2,), num_steps=300)
+    assert alone.nfe <= 36
+
+
+def test_ancestral_in_one_step_writes_everything(tiny_policies):
+    assert draw(tiny_policies["masked"], "ancestral", num_steps=1).nfe == 1
+
+
+@pytest.mark.parametrize("time", [1.0, -0.1])
+def test_a_time_that_leaves_no_steps_is_refused(time):
+    with pytest.raises(ConfigError, match=f"least_time={time}"):
+        registry.get("sampler", "ancestral")(least_time=time)
+
+
+@pytest.mark.parametrize(("family", "block"), [("masked", 36), ("masked", 10), ("block", 10)])
+def test_first_hitting_writes_one_token_a_step_in_blocks_too(tiny_policies, family, block):
+    """In the last block, which is shorter, as well; block after block."""
+    policy = tiny_policies[family]
+    out = draw(policy, "first_hitting", range(5), block_length=block)
+    for row, steps in enumerate(out.trajectory.commit_step):
+        drawn = steps[steps >= 0]
+        assert drawn.unique().numel() == drawn.numel() >= 1
+        assert ((steps < 0) | (torch.arange(36) // block == steps.div(block, rounding_mode="floor"))).all(), row
