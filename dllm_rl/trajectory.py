@@ -14,12 +14,15 @@ from dllm_rl.types import Completions
 
 
 def frames(completions: Completions, blank_id: int) -> Int[Tensor, "b s1 l"]:
-    """The canvas before the first step and after each. blank_id fills what was not yet written left to right."""
+    """The canvas before the first step and after each. blank_id fills what was not yet written left to right.
+
+    There, tokens that a grammar forced are written with the draw before them.
+    """
     trajectory = completions.trajectory
     if trajectory.canvases is not None:
         return trajectory.canvases
     steps = torch.arange(-1, int(trajectory.commit_step.max()) + 1)
-    is_written = (trajectory.commit_step[:, None] <= steps[:, None]) & (trajectory.commit_step[:, None] >= 0)
+    is_written = trajectory.commit_step.cummax(dim=1).values[:, None] <= steps[:, None]
     return torch.where(is_written, completions.ids[:, None], blank_id)
 
 

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.constraint import TEXT
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.types import Completions, Family, Prompts
@@ -305,10 +304,8 @@ class _Denoising:
         automata = self._automata(rows)
         if automata is None:
             return
-        labels = automata.reachable(self.canvas[rows], self.is_masked[rows])
-        is_forced = self.is_masked[rows] & (labels.sum(dim=-1) == 1) & ~labels[..., TEXT]
-        row, column = is_forced.nonzero(as_tuple=True)
-        self.canvas[rows[row], column] = automata.constraint.token[row, labels[row, column].long().argmax(dim=-1)]
+        row, column, tokens = automata.forced(self.canvas[rows], self.is_masked[rows])
+        self.canvas[rows[row], column] = tokens
         self.is_masked[rows[row], column] = False
 
     def _automata(self, rows: Int[Tensor, " n"]) -> Automata | None:
