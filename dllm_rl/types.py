@@ -16,9 +16,10 @@ from torch import Tensor
 from dllm_rl.constraint import Constraint
 from dllm_rl.tasks import Page
 
-Family = Literal["autoregressive", "masked", "block", "slot", "flow"]
+Family = Literal["autoregressive", "masked", "block", "slot", "flow", "renoise"]
 # How a position of the flow family moves between two times: `dllm_rl.policies.flow`.
 FlowLaw = Literal["exact", "euler", "cumulative"]
+# Those that can be trained; renoise is DiffusionGemma, which is only evaluated.
 FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "block", "slot", "flow")
 
 
