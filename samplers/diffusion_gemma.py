@@ -44,12 +44,6 @@ class DiffusionGemmaSampler:
     name: ClassVar[str] = "diffusion_gemma"
     paper: ClassVar[str] = "2505.24857"
     families: ClassVar[tuple[Family, ...]] = ("renoise",)
-    exceptions: ClassVar[dict[str, str]] = {
-        "replay_is_exact": "what it writes are most likely tokens, and its draws are not handed out",
-        "tempered_replay": "the same",
-        "frequencies": "the same",
-        "grammar_holds": "its own generate takes none",
-    }
     temperature: float = 1.0
     max_denoising_steps: int | None = None
     entropy_bound: float | None = None

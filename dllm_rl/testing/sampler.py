@@ -6,33 +6,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dllm_rl.plan import PRESSABLE_KEYS, VERBS_BY_KIND, parse_plan
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.flow import rate_log_prob, transition_log_prob
 from dllm_rl.tasks import Page
+from dllm_rl.testing._sampler_case import SamplerCase
+from dllm_rl.testing._sampler_cost import (
+    counts_are_honest,
+    early_ends_save,
+    every_forward_writes,
+    padding_follows_the_end,
+)
+from dllm_rl.testing._sampler_record import (
+    done_rows_stay,
+    draws_follow_the_law,
+    replay_is_exact,
+    states_lead_to_the_text,
+    tempered_replay_is_exact,
+)
+from dllm_rl.testing._sampler_rows import left_padding, rows_are_independent, seeds_decide, the_prompt_is_text
 from dllm_rl.testing.objective import PropertyError
-from dllm_rl.testing.policies import PAGES, prompts_of, random_policy
-from dllm_rl.types import Completions
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplerCase:
-    """One sampler class on one policy. options: passed to every instance."""
-
-    sampler_class: Any
-    policy: BasePolicy
-    options: dict[str, Any]
-
-    def draw(self, rows: tuple[int, ...] = (0, 1, 2), *, seed: int = 3, temperature: float = 1.0) -> Completions:
-        """Completions of these row ids."""
-        sampler = self.sampler_class(temperature=temperature, **self.options)
-        return sampler.generate(self.policy, prompts_of(self.policy, rows), seed=seed)
+from dllm_rl.testing.policies import PAGES, random_policy
 
 
 def check_sampler(
@@ -56,116 +53,21 @@ def check_sampler(
     return checked
 
 
-def is_complete(case: SamplerCase) -> None:
-    """No MASK and no other banned id is left, everything behind EOS is padding, and what is scored was drawn."""
+def complete(case: SamplerCase) -> None:
+    """No MASK and no other banned id is left, and what is scored was drawn."""
     out, policy = case.draw(), case.policy
     assert out.ids.shape == (3, policy.facts.canvas_length), f"completions have shape {tuple(out.ids.shape)}"
     banned = torch.tensor([token for token in policy.banned_ids if token != policy.canvas.pad_id])
     assert not torch.isin(out.ids, banned).any(), "a banned id (MASK, or beyond the tokenizer) was written"
-    is_eos = (out.ids == policy.canvas.eos_id).long()
-    after = is_eos.cumsum(1) - is_eos > 0
-    assert (out.ids[after] == policy.canvas.pad_id).all(), "something other than PAD stands behind EOS"
-    assert not out.mask[after].any(), "a position behind EOS is scored"
-    if "grammar" not in case.options:
+    if not case.has_grammar:
         assert (out.trajectory.commit_step[out.mask] >= 0).all(), "a scored token has no commit step"
-
-
-def rows_are_independent(case: SamplerCase) -> None:
-    """A row's text does not depend on the rows beside it, on their order or on padding, greedy or sampled."""
-    for temperature in (0.0, 1.0):
-        together = case.draw((0, 1, 2, 4), temperature=temperature)
-        swapped = case.draw((4, 2, 1, 0), temperature=temperature)
-        assert torch.equal(together.ids, swapped.ids.flip(0)), f"row order changes text at temperature {temperature}"
-        alone = case.draw((2,), temperature=temperature)
-        assert torch.equal(alone.ids[0], together.ids[2]), f"the batch changes text at temperature {temperature}"
-
-
-def seeds_decide(case: SamplerCase) -> None:
-    """Equal seeds give equal text, other seeds other text, and torch's global random state is untouched."""
-    before = torch.get_rng_state()
-    first, again, other = case.draw(), case.draw(), case.draw(seed=4)
-    assert torch.equal(before, torch.get_rng_state()), "the global random state was used; draw with keyed noise"
-    assert torch.equal(first.ids, again.ids), "the same seed gave two texts"
-    assert not torch.equal(first.ids, other.ids), "another seed gave the same text"
-
-
-def states_lead_to_the_text(case: SamplerCase) -> None:
-    """The last recorded state is the completion up to its EOS; each token is in all states after its commit step."""
-    out = case.draw()
-    trajectory = out.trajectory
-    if trajectory.canvases is None:
-        return
-    last = trajectory.canvases[:, -1]
-    assert torch.equal(case.policy.canvas.close(last), out.ids), "the last state is not the completion"
-    assert trajectory.canvases.shape[1] == trajectory.num_steps + 1, "one state a step, and the first, are missing"
-    if case.policy.family == "flow":
-        return
-    for step in range(trajectory.num_steps):
-        fixed = (trajectory.commit_step >= 0) & (trajectory.commit_step <= step)
-        assert (trajectory.canvases[:, step + 1] == last)[fixed].all(), f"a token changed after its commit ({step})"
-
-
-def replay_is_exact(case: SamplerCase) -> None:
-    """Recorded log-probabilities are the policy's at the recorded states (1e-4 absolute; no grammar)."""
-    if case.options.get("grammar"):
-        return
-    rows = (0, 1, 2)
-    out, prompts = case.draw(rows), prompts_of(case.policy, rows)
-    replayed = _replay(case.policy, prompts, out)
-    where = out.mask
-    gap = (replayed - out.trajectory.log_probs)[where].abs().max().item()
-    assert gap < 1e-4, f"a replay of the record differs by {gap:.2g} nats"
-
-
-@torch.no_grad()
-def _replay(policy: Any, prompts: Any, out: Completions) -> Tensor:
-    trajectory = out.trajectory
-    if trajectory.canvases is None:
-        law = policy.logits(prompts, out.ids).log_softmax(-1)
-        return law.gather(-1, out.ids[..., None])[..., 0]
-    total = torch.zeros(out.ids.shape)
-    for step in range(trajectory.num_steps):
-        state, after = trajectory.canvases[:, step], trajectory.canvases[:, step + 1]
-        order = None if trajectory.order is None else trajectory.order[:, step]
-        time = None if trajectory.time is None else trajectory.time[step].expand(len(state))
-        law = policy.logits(prompts, state, time=time, order=order).log_softmax(-1)
-        log_p = law.gather(-1, after[..., None])[..., 0]
-        if trajectory.time is not None:
-            end = trajectory.time[step + 1].expand(len(state))
-            if trajectory.flow_law == "exact":
-                jump = policy.jump_probability(time, end)[:, None]
-                total += transition_log_prob(log_p, state == after, jump)
-            else:
-                seen = law.gather(-1, state[..., None]).squeeze(-1)
-                rate = policy.rate(trajectory.flow_law, time, end)[:, None]
-                total += rate_log_prob(log_p, seen, state == after, rate)
-        else:
-            total = torch.where(trajectory.commit_step == step, log_p, total)
-    return total
-
-
-def counts_are_honest(case: SamplerCase) -> None:
-    """nfe is the number of forwards of the model for a batch of one row, and token_forwards the positions fed to it."""
-    calls: list[int] = []
-
-    def count(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        calls.append(kwargs["input_ids"].numel())
-
-    handle = case.policy.model.register_forward_hook(count, with_kwargs=True)
-    try:
-        out = case.draw((1,))
-    finally:
-        handle.remove()
-    assert out.nfe == len(calls), f"nfe says {out.nfe}, and the model ran {len(calls)} times"
-    assert out.token_forwards == sum(calls), f"token_forwards says {out.token_forwards}, fed were {sum(calls)}"
 
 
 def grammar_holds(case: SamplerCase) -> None:
     """With grammar=True every plan parses and acts on its page, whatever the weights."""
     rows = tuple(range(7))
     for temperature in (0.0, 1.0):
-        sampler = case.sampler_class(temperature=temperature, **{**case.options, "grammar": True})
-        out = sampler.generate(case.policy, prompts_of(case.policy, rows), seed=5)
+        out = case.draw(rows, seed=5, temperature=temperature, grammar=True)
         for row, ids in zip(rows, out.ids, strict=True):
             plan = case.policy.canvas.decode(ids)
             assert is_grounded(PAGES[row % len(PAGES)], plan), f"a plan does not ground: {plan!r}"
@@ -189,11 +91,22 @@ def is_grounded(page: Page, text: str) -> bool:
 
 
 SAMPLER_PROPERTIES: dict[str, Callable[[SamplerCase], None]] = {
-    "complete": is_complete,
-    "rows_are_independent": rows_are_independent,
-    "seeds_decide": seeds_decide,
-    "states_lead_to_the_text": states_lead_to_the_text,
-    "replay_is_exact": replay_is_exact,
-    "counts_are_honest": counts_are_honest,
-    "grammar_holds": grammar_holds,
+    check.__name__: check
+    for check in (
+        complete,
+        padding_follows_the_end,
+        the_prompt_is_text,
+        rows_are_independent,
+        left_padding,
+        seeds_decide,
+        states_lead_to_the_text,
+        done_rows_stay,
+        replay_is_exact,
+        tempered_replay_is_exact,
+        draws_follow_the_law,
+        counts_are_honest,
+        every_forward_writes,
+        early_ends_save,
+        grammar_holds,
+    )
 }
