@@ -1,4 +1,4 @@
-"""What a row's text must not depend on: other rows, padding, ambient randomness. And the prompt, which stays as it is."""
+"""What a row's text must not depend on: other rows, padding, ambient randomness. And prompts stay as they are."""
 
 from __future__ import annotations
 

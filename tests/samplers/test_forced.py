@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.constraint import START
+from dllm_rl.metrics import _masks_left
 from dllm_rl.tasks import Control, Page
 from dllm_rl.testing import check_sampler
 from dllm_rl.testing.policies import prompts_of, random_policy
@@ -157,6 +159,12 @@ def test_the_exact_view_scores_draws_only(tiny_policies):
     with torch.no_grad():
         terms = policy.view_log_probs(rollouts, views)[0]
     torch.testing.assert_close(terms.sum(1), (out.trajectory.log_probs * out.mask).sum(1), atol=5e-5, rtol=1e-5)
+
+
+def test_forced_tokens_are_no_masks_left(tiny_policies):
+    prompts = prompts_of(tiny_policies["autoregressive"], range(6))
+    rollouts = rollouts_of(prompts, draw(tiny_policies["autoregressive"], "ar"))
+    assert _masks_left(SimpleNamespace(rollouts=rollouts)) == 0  # type: ignore[arg-type]
 
 
 def test_the_film_shows_forced_tokens_with_the_draw_before_them(tiny_policies):
