@@ -231,15 +231,36 @@ class Constraint:
         taken = (self.source == state[:, None]) & (self.label == label)
         return self.target.gather(1, taken.long().argmax(dim=1, keepdim=True)).squeeze(1)
 
-    def allowed(self, state: Int[Tensor, " b"], column: int, beta: Float[Tensor, "b l1 q"]) -> Bool[Tensor, "b v"]:
-        """Which ids may come next; beta: what `backward` gives for an unwritten canvas (`unwritten`)."""
-        legal = self.legal()[column][self.label]
-        open_edge = (self.source == state[:, None]) & legal & (beta[:, column + 1].gather(1, self.target) > NEVER / 2)
-        labels = _any_by(open_edge, self.label, self.token.shape[1])
+    def allowed(
+        self, state: Int[Tensor, " b"], column: int | Int[Tensor, " b"], beta: Float[Tensor, "b l1 q"]
+    ) -> Bool[Tensor, "b v"]:
+        """Which ids may come next at a column (one for all rows, or each row's own).
+
+        beta: what `backward` gives for an unwritten canvas (`unwritten`).
+        """
+        labels = self._open_labels(state, column, beta)
         ids = self.rest() & labels[:, TEXT, None]
         row, label = (labels & (self.token >= 0)).nonzero(as_tuple=True)
         ids[row, self.token[row, label]] = True
         return ids
+
+    def only_token(
+        self, state: Int[Tensor, " b"], column: Int[Tensor, " b"], beta: Float[Tensor, "b l1 q"]
+    ) -> Int[Tensor, " b"]:
+        """The one id that may come next at each row's column; -1 where there is a choice. beta: as in `allowed`."""
+        labels = self._open_labels(state, column, beta)
+        is_forced = (labels.sum(dim=1) == 1) & ~labels[:, TEXT]
+        token = self.token.gather(1, labels.long().argmax(dim=1, keepdim=True)).squeeze(1)
+        return torch.where(is_forced, token, -1)
+
+    def _open_labels(
+        self, state: Int[Tensor, " b"], column: int | Int[Tensor, " b"], beta: Float[Tensor, "b l1 q"]
+    ) -> Bool[Tensor, "b c"]:
+        at = torch.as_tensor(column).expand(len(state))
+        legal = self.legal()[at].gather(1, self.label)
+        after = beta[torch.arange(len(state)), at + 1].gather(1, self.target)
+        is_open = (self.source == state[:, None]) & legal & (after > NEVER / 2)
+        return _any_by(is_open, self.label, self.token.shape[1])
 
     def unwritten(self) -> Float[Tensor, "b l1 q"]:
         """Which states can still lead to acceptance before each column (0, or NEVER) while nothing is written."""

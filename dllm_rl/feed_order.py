@@ -21,19 +21,24 @@ def feed_order(slot_rank: Int[Tensor, "b j"], slot_size: int, length: int) -> In
     return columns.flatten(1)[:, :length]
 
 
-def recorded_orders(events: Events, steps: Int[Tensor, "k b"], slot_size: int) -> Int[Tensor, "k b l"]:
-    """The feed order that each row read before these steps; the natural one from its end on."""
-    joined = _joined(events, slot_size)
+def recorded_orders(
+    events: Events, joined: Int[Tensor, "b j"], steps: Int[Tensor, "k b"], slot_size: int
+) -> Int[Tensor, "k b l"]:
+    """The feed order that each row read before these steps; the natural one from its end on.
+
+    joined: the step at which each slot joined the committed ones; later than all steps where it never did.
+    """
     rank = torch.where(joined < steps[..., None], joined, _NEVER)
     order = feed_order(rank.flatten(0, 1), slot_size, events.length).unflatten(0, steps.shape)
     natural = torch.arange(events.length, device=order.device)
     return torch.where((steps < events.end)[..., None], order, natural)
 
 
-def _joined(events: Events, slot_size: int) -> Int[Tensor, "b j"]:
-    """The step at which each slot was finished together with all slots that were opened with it.
+def joined_slots(events: Events, slot_size: int) -> Int[Tensor, "b j"]:
+    """The step at which each slot was finished together with all slots that were opened with it, where all was drawn.
 
     A slot gets its first token in the step that opens it, and no other is opened while one of these is unfinished.
+    Forced tokens need no opening: a sampler that writes them says itself when its slots joined.
     """
     num_slots = -(-events.length // slot_size)
     shape = (len(events.end), num_slots)

@@ -31,12 +31,14 @@ def join_completions(parts: Sequence[Completions], place: Tensor | None = None) 
 def join_trajectories(parts: Sequence[Trajectory], place: Tensor | None = None) -> Trajectory:
     """One record of all rows, as `join_completions`. Flow trajectories must be of as many steps as one another."""
     paths = [part.path_log_probs for part in parts if part.path_log_probs is not None]
+    slots = [part.slot_joined for part in parts if part.slot_joined is not None]
     constraints = [part.constraint for part in parts if part.constraint is not None]
     joined = replace(
         parts[0],
         events=join_events([part.events for part in parts]),
         num_steps=max(part.num_steps for part in parts),
         path_log_probs=torch.cat(paths) if paths else None,
+        slot_joined=torch.cat(slots) if slots else None,
         constraint=join(constraints) if constraints else None,
         is_approximate=any(part.is_approximate for part in parts),
     )

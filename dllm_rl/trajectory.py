@@ -15,7 +15,10 @@ from dllm_rl.types import Completions
 
 
 def frames(completions: Completions, blank_id: int) -> Int[Tensor, "b s1 l"]:
-    """The canvas before the first step and after each. blank_id fills what was not yet written left to right."""
+    """The canvas before the first step and after each. blank_id fills what was not yet written left to right.
+
+    There, tokens that a grammar forced are written with the draw before them.
+    """
     record = completions.trajectory
     if record.canvases is not None:
         return record.canvases

@@ -60,6 +60,7 @@ def from_jsonl(text: str, *, constraint: Constraint | None = None) -> Trajectory
         events=_events(rows, head["length"]),
         time=None if head["time"] is None else torch.tensor(head["time"], dtype=torch.float32),
         path_log_probs=torch.tensor(paths, dtype=torch.float32) if has_path else None,
+        slot_joined=None if head["slot_size"] is None else torch.tensor([row["slot_joined"] for row in rows]).int(),
         constraint=constraint,
         **{name: head[name] for name in _SHARED},
     )
@@ -75,6 +76,7 @@ def _row(trajectory: Trajectory, row: int) -> dict[str, Any]:
         "initial": initial[0] if is_uniform and initial is not None else initial,
         **{name: _plain(getattr(events, name)[own]) for name in _TYPES},
         "path_log_probs": None if path is None else _plain(path[row]),
+        "slot_joined": None if trajectory.slot_joined is None else trajectory.slot_joined[row].tolist(),
     }
 
 

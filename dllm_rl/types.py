@@ -20,9 +20,10 @@ from dllm_rl.events import Events
 from dllm_rl.feed_order import recorded_orders
 from dllm_rl.tasks import Page
 
-Family = Literal["autoregressive", "masked", "block", "slot", "flow"]
+Family = Literal["autoregressive", "masked", "block", "slot", "flow", "renoise"]
 # How a position of the flow family moves between two times: `dllm_rl.policies.flow`.
 FlowLaw = Literal["exact", "euler", "cumulative"]
+# Those that can be trained; renoise is DiffusionGemma, which is only evaluated.
 FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "block", "slot", "flow")
 
 
@@ -59,9 +60,10 @@ class Trajectory:
     """How the sampler wrote each canvas: its events, from which states and final draws are rebuilt when asked for.
 
     num_steps: denoising steps of the longest row. time: of each state, for the flow family, and path_log_probs the
-    summed log-probability of each position's transitions. slot_size: for the slot family, whose feed order follows from
-    when its slots were finished. constraint: what the draws were constrained by; log-probabilities are then those of
-    the constrained law. flow_law: which transition law of the flow family the draws follow.
+    summed log-probability of each position's transitions. slot_size, slot_joined: for the slot family, whose feed order
+    follows from the step at which each slot joined the committed ones (`dllm_rl.feed_order`). constraint: what the
+    draws were constrained by; log-probabilities are then those of the constrained law. flow_law: which transition law
+    of the flow family the draws follow.
     """
 
     events: Events
@@ -69,6 +71,7 @@ class Trajectory:
     time: Float[Tensor, " s1"] | None = None
     path_log_probs: Float[Tensor, "b l"] | None = None
     slot_size: int | None = None
+    slot_joined: Int[Tensor, "b j"] | None = None
     is_approximate: bool = False
     constraint: Constraint | None = None
     flow_law: FlowLaw = "exact"
@@ -113,7 +116,9 @@ class Trajectory:
 
     def orders(self, steps: Int[Tensor, "k b"]) -> Int[Tensor, "k b l"] | None:
         """The feed order before these steps, for the slot family."""
-        return None if self.slot_size is None else recorded_orders(self.events, steps, self.slot_size)
+        if self.slot_size is None or self.slot_joined is None:
+            return None
+        return recorded_orders(self.events, self.slot_joined, steps, self.slot_size)
 
     def rows(self, index: Tensor) -> Trajectory:
         """The rows of this index."""
@@ -121,6 +126,7 @@ class Trajectory:
             self,
             events=self.events.rows(index),
             path_log_probs=None if self.path_log_probs is None else self.path_log_probs[index],
+            slot_joined=None if self.slot_joined is None else self.slot_joined[index],
             constraint=None if self.constraint is None else self.constraint.rows(index),
         )
 

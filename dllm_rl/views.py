@@ -34,13 +34,14 @@ MAX_KAPPA = 0.999
 
 
 def exact(rollouts: Rollouts) -> Views:
-    """One view: the completion itself, every token given all earlier ones; the autoregressive likelihood."""
-    return Views(
-        kind="exact",
-        tokens=rollouts.completion_ids[None],
-        score=rollouts.completion_mask[None],
-        weight=rollouts.completion_mask[None].float(),
-    )
+    """One view: the completion itself, every token given all earlier ones; the autoregressive likelihood.
+
+    Tokens that a grammar forced have probability 1 under any weights and are not scored.
+    """
+    score, recorded = rollouts.completion_mask, rollouts.trajectory
+    if recorded is not None and recorded.constraint is not None:
+        score = score & (recorded.commit_step >= 0)
+    return Views(kind="exact", tokens=rollouts.completion_ids[None], score=score[None], weight=score[None].float())
 
 
 def one_step(
@@ -298,11 +299,14 @@ def replay(
 
 
 def own_steps(rollouts: Rollouts, corruption: Corruption) -> Bool[Tensor, "b s"]:
-    """Which steps of the trajectory committed a scored token of the row; all of them for the flow family."""
+    """Which steps of the trajectory committed a scored token of the row; all of them for the flow family.
+
+    Where a grammar forced everything there was no step; one that committed nothing stands for it.
+    """
     recorded = rollouts.trajectory
     if recorded is None:
         raise ConfigError("these rollouts carry no trajectory; sample with a sampler that records one.")
-    shape = (rollouts.num_rows, recorded.num_steps)
+    shape = (rollouts.num_rows, max(1, recorded.num_steps))
     device = rollouts.completion_ids.device
     if corruption.family == "flow":
         return torch.ones(shape, dtype=torch.bool, device=device)

@@ -22,6 +22,7 @@ from harness.reward import RewardRecord
 from harness.session import EnvironmentSession
 from harness.settings import world_settings
 from harness.text import TextSession
+from samplers import DEFAULT_SAMPLERS
 
 # The built-in world and reward, as the study preset has them.
 REFERENCE_PRESET = "grid16"
@@ -146,7 +147,7 @@ def checked_splits(splits: list[str]) -> list[str]:
 
 
 def usual_sampler(text: str | None, family: str, levels: dict[str, PolicyLevel]) -> Component:
-    """The sampler that the text names, or for None that of the family in these levels or in the preset `block`."""
+    """The sampler that the text names; for None the family's in these levels, in the preset `block`, or by default."""
     if text is not None:
         try:
             return validate(Component, yaml.safe_load(text), source="--sampler")
@@ -157,6 +158,8 @@ def usual_sampler(text: str | None, family: str, levels: dict[str, PolicyLevel])
     for level in (*levels.values(), *load_preset("block").policies.values()):
         if level.family == family:
             return level.sampler
+    if family in DEFAULT_SAMPLERS:
+        return Component(name=DEFAULT_SAMPLERS[family])
     raise ConfigError(f"no usual sampler is known for the family '{family}'. Give one: --sampler NAME")
 
 

@@ -8,4 +8,5 @@ DEFAULT_SAMPLERS = {
     "block": "threshold",
     "slot": "slots",
     "flow": "flow_exact",
+    "renoise": "diffusion_gemma",
 }

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dllm_rl.constraint import ACCEPT, START, Constraint
+from dllm_rl.constraint import ACCEPT, START, TEXT, Constraint
 
 Floats = NDArray[np.float64]
 
@@ -128,6 +128,15 @@ class Automata:
         )
         flat = found.reshape(-1, self.num_rows, self.num_labels)[: self.length]
         return torch.from_numpy(flat.transpose(1, 0, 2).copy())
+
+    def forced(
+        self, canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"]
+    ) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, " m"]]:
+        """Row, column and token of the masked positions at which every accepted canvas has the same token."""
+        labels = self.reachable(canvas, is_masked)
+        is_forced = is_masked & (labels.sum(dim=-1) == 1) & ~labels[..., TEXT]
+        row, column = is_forced.nonzero(as_tuple=True)
+        return row, column, self.constraint.token[row, labels[row, column].long().argmax(dim=-1)]
 
     def _bits_back(self, scores: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(k, w + 1, r): which cuts each node can still reach by the end of its segment."""

@@ -21,7 +21,7 @@ class _Piece:
     row: Int[Tensor, " n"]
     column: Int[Tensor, " n"]
     tokens: Int[Tensor, " n"]
-    step: int
+    step: int | Int[Tensor, " n"]
     kind: Kind
     log_probs: Float[Tensor, " n"]
     entropy: Float[Tensor, " n"]
@@ -49,21 +49,26 @@ class Recorder:
         self,
         row: Int[Tensor, " n"],
         column: Int[Tensor, " n"],
-        step: int,
+        step: int | Int[Tensor, " n"],
         tokens: Int[Tensor, " n"],
         log_probs: Float[Tensor, " n"],
         entropy: Float[Tensor, " n"],
         *,
         kind: Kind = Kind.COMMIT,
     ) -> None:
-        """These tokens were drawn at the positions at these rows and columns, at this step."""
+        """These tokens were drawn at the positions at these rows and columns, at this step or each at its own."""
         piece = _Piece(
             row=row, column=column, tokens=tokens, step=step, kind=kind, log_probs=log_probs, entropy=entropy
         )
         self.pieces.append(piece)
 
     def write_at(
-        self, row: Int[Tensor, " n"], column: Int[Tensor, " n"], step: int, tokens: Int[Tensor, " n"], kind: Kind
+        self,
+        row: Int[Tensor, " n"],
+        column: Int[Tensor, " n"],
+        step: int | Int[Tensor, " n"],
+        tokens: Int[Tensor, " n"],
+        kind: Kind,
     ) -> None:
         """These tokens (MASK, where a token is taken back) were written without a draw."""
         zeros = torch.zeros(len(row))
@@ -95,6 +100,7 @@ class Recorder:
         num_steps: int,
         time: Tensor | None = None,
         slot_size: int | None = None,
+        slot_joined: Int[Tensor, "b j"] | None = None,
         constraint: Constraint | None = None,
         is_approximate: bool = False,
         flow_law: FlowLaw = "exact",
@@ -110,6 +116,7 @@ class Recorder:
             time=time,
             path_log_probs=self.path_log_probs,
             slot_size=slot_size,
+            slot_joined=None if slot_joined is None else slot_joined.int(),
             constraint=constraint,
             is_approximate=is_approximate,
             flow_law=flow_law,
@@ -127,13 +134,12 @@ class Recorder:
 
     def _events(self, canvas: Int[Tensor, "b l"], num_steps: int) -> Events:
         pieces = self.pieces
-        counts = torch.tensor([len(piece.row) for piece in pieces])
         return sort_events(
             row=torch.cat([piece.row for piece in pieces]),
-            step=torch.tensor([piece.step for piece in pieces]).repeat_interleave(counts),
+            step=torch.cat([torch.as_tensor(piece.step).expand(len(piece.row)) for piece in pieces]),
             column=torch.cat([piece.column for piece in pieces]),
             token=torch.cat([piece.tokens for piece in pieces]),
-            kind=torch.tensor([piece.kind for piece in pieces]).repeat_interleave(counts),
+            kind=torch.cat([torch.full_like(piece.row, piece.kind) for piece in pieces]),
             log_prob=torch.cat([piece.log_probs for piece in pieces]),
             entropy=torch.cat([piece.entropy for piece in pieces]),
             end=torch.full((len(canvas),), num_steps),

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.constraint import TEXT
 from dllm_rl.errors import ConfigError
 from dllm_rl.events import BEFORE_ALL, Kind
 from dllm_rl.policies.base import BasePolicy
@@ -361,10 +360,7 @@ class _Denoising:
         automata = self._automata(rows)
         if automata is None:
             return
-        labels = automata.reachable(self.canvas[rows], self.is_masked[rows])
-        is_forced = self.is_masked[rows] & (labels.sum(dim=-1) == 1) & ~labels[..., TEXT]
-        row, column = is_forced.nonzero(as_tuple=True)
-        tokens = automata.constraint.token[row, labels[row, column].long().argmax(dim=-1)]
+        row, column, tokens = automata.forced(self.canvas[rows], self.is_masked[rows])
         self.canvas[rows[row], column] = tokens
         self.is_masked[rows[row], column] = False
         self.record.write_at(rows[row], column, step, tokens, Kind.FORCED)

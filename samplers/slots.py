@@ -4,6 +4,10 @@ Plan: one forward over prompt, committed slots in commit order, masked slots; sl
 opened (at least the best one). Infill: each open slot accepts the leading run of its confident positions, at least one
 a forward, then redrafts the rest given what it accepted. A finished group is appended to the feed order.
 
+Under the grammar, tokens that every accepted canvas has at a position count as accepted before anything is drawn there,
+and slots that consist of such tokens join the feed order without a draw. What stands behind EOS is never written: it
+stays masked and is fed last, as in the warm start.
+
 Departures from the paper, so that the recorded probabilities are exact at any temperature: positions are accepted by
 the confidence of the draft distribution before a token is drawn (choose-then-sample), and the separate verifying pass
 through the shifted next-token head is not used.
@@ -18,7 +22,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm_rl.constraint import PAD, Constraint
 from dllm_rl.errors import ConfigError
+from dllm_rl.events import BEFORE_ALL, Kind
 from dllm_rl.feed_order import feed_order
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.registry import register
@@ -58,37 +64,45 @@ class SlotSampler:
         size, length = policy.facts.slot_size, policy.facts.canvas_length
         canvas = policy.empty_canvas(len(prompts.ids))
         is_masked = torch.ones_like(canvas, dtype=torch.bool)
-        record = Recorder(canvas, keeps_states=True)
         num_slots = length // size
         rank = torch.full((len(canvas), num_slots), num_slots + length, dtype=torch.long)
         is_open = torch.zeros_like(rank, dtype=torch.bool)
         constraint = constraint_of(policy, prompts) if self.grammar else None
-        rows, cache = torch.arange(len(canvas)), policy.read_prompts(prompts)
-        record.count(*prompts.ids.shape)
+        record = Recorder(canvas, keeps_states=True)
+        guide = _Guide(constraint, policy.canvas.eos_id, record)
+        guide.force(torch.arange(len(canvas)), canvas, is_masked, BEFORE_ALL)
+        _append_finished(rank, is_open, is_masked, guide.to_write(canvas, is_masked), size, BEFORE_ALL)
+        rows = (~is_finished(canvas, is_masked, policy.canvas.eos_id)).nonzero().squeeze(1)
+        cache = policy.read_prompts(prompts.rows(rows)) if len(rows) else None
+        if len(rows):
+            record.count(len(rows), prompts.ids.shape[1])
         step = 0
-        while (alive := ~is_finished(canvas, is_masked, policy.canvas.eos_id)).any():
-            if cache is not None and not alive[rows].all():
-                cache.batch_select_indices(alive[rows].nonzero().squeeze(1).to(policy.device))
-            rows = alive.nonzero().squeeze(1)
+        while len(rows):
             order = feed_order(rank, size, length)
             wanted = self._wanted(is_masked[rows], is_open[rows], size)
             columns, is_asked = columns_of(wanted if constraint is None else is_masked[rows])
             logits = policy.logits(prompts.rows(rows), canvas[rows], columns=columns, order=order[rows], cache=cache)
             record.count(len(rows), length)
-            own = None if constraint is None else Automata(constraint.rows(rows))
+            own = guide.automata(rows)
             projection = project(own, logits, columns, canvas[rows], is_masked[rows], self.temperature)
             odds = torch.where(is_asked, projection.odds.sigmoid(), -1.0)
             confidence = torch.full((len(rows), length), -1.0).scatter(1, columns, odds)
-            is_open[rows] = self._plan(confidence, is_masked[rows], is_open[rows], size)
-            chosen = self._accept(confidence, is_masked[rows], is_open[rows], size).gather(1, columns) & is_asked
+            to_write = guide.to_write(canvas[rows], is_masked[rows])
+            is_open[rows] = self._plan(confidence, to_write, is_open[rows], size)
+            chosen = self._accept(confidence, to_write, is_open[rows], size).gather(1, columns) & is_asked
             draw = projection.draw(chosen, seed, prompts.row_ids[rows], step)
             row = rows[draw.row]
             canvas[row, draw.column] = draw.tokens
             is_masked[row, draw.column] = False
             record.commit_at(row, draw.column, step, draw.tokens, draw.log_probs, projection.entropy(chosen))
-            _append_finished(rank, is_open, is_masked, size, step)
+            guide.force(rows, canvas, is_masked, step)
+            _append_finished(rank, is_open, is_masked, guide.to_write(canvas, is_masked), size, step)
             step += 1
-        return record.finish(policy, canvas, num_steps=step, slot_size=size, constraint=constraint)
+            alive = ~is_finished(canvas, is_masked, policy.canvas.eos_id)[rows]
+            if cache is not None and alive.any() and not alive.all():
+                cache.batch_select_indices(alive.nonzero().squeeze(1).to(policy.device))
+            rows = rows[alive]
+        return record.finish(policy, canvas, num_steps=step, slot_size=size, slot_joined=rank, constraint=constraint)
 
     def _wanted(self, is_masked: Bool[Tensor, "b l"], is_open: Bool[Tensor, "b j"], size: int) -> Bool[Tensor, "b l"]:
         """Where a law is needed: the masked positions of open slots; of all slots in rows that must open some."""
@@ -98,9 +112,11 @@ class SlotSampler:
     def _plan(
         self, confidence: Float[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], is_open: Bool[Tensor, "b j"], size: int
     ) -> Bool[Tensor, "b j"]:
-        """Rows with no open slot open the confident ones."""
-        first = confidence.unflatten(1, (-1, size))[:, :, 0]
-        is_free = is_masked.unflatten(1, (-1, size)).all(dim=2)
+        """Rows with no open slot open the confident ones, judged by their first masked position."""
+        masked = _slots(is_masked, size)
+        is_free = masked.any(dim=2)
+        place = masked.long().argmax(dim=2, keepdim=True)
+        first = _slots(confidence, size).gather(2, place).squeeze(2)
         score = first.masked_fill(~is_free, -1.0)
         best = torch.zeros_like(is_free).scatter(1, score.argmax(dim=1, keepdim=True), True)
         planned = is_free & ((score > self.slot_threshold) | best)
@@ -110,19 +126,70 @@ class SlotSampler:
         self, confidence: Float[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], is_open: Bool[Tensor, "b j"], size: int
     ) -> Bool[Tensor, "b l"]:
         """In each open slot: the leading run of masked positions that are confident, the first one always."""
-        masked = is_masked.unflatten(1, (-1, size))
+        masked = _slots(is_masked, size)
         index = masked.long().cumsum(dim=2)
-        is_good = (confidence.unflatten(1, (-1, size)) > self.token_threshold) | (index == 1)
+        is_good = (_slots(confidence, size) > self.token_threshold) | (index == 1)
         run = (is_good | ~masked).long().cumprod(dim=2).bool()
         return (run & masked & is_open[:, :, None]).flatten(1)
 
 
+class _Guide:
+    """What the grammar leaves no choice about; without one, nothing."""
+
+    def __init__(self, constraint: Constraint | None, eos_id: int, record: Recorder) -> None:
+        self.constraint, self.eos_id, self.record = constraint, eos_id, record
+        self._last: tuple[Tensor, Automata] | None = None
+
+    def automata(self, rows: Int[Tensor, " n"]) -> Automata | None:
+        """The automata of these rows; the last ones are kept, as rows seldom leave."""
+        if self.constraint is None:
+            return None
+        if self._last is None or not torch.equal(self._last[0], rows):
+            self._last = rows, Automata(self.constraint.rows(rows))
+        return self._last[1]
+
+    def force(
+        self, rows: Int[Tensor, " n"], canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], step: int
+    ) -> None:
+        """Write, in place, the tokens up to EOS that every accepted canvas has at a masked position: probability 1."""
+        automata = self.automata(rows)
+        if automata is None:
+            return
+        row, column, tokens = automata.forced(canvas[rows], is_masked[rows])
+        is_text = tokens != automata.constraint.token[row, PAD]
+        row, column = rows[row[is_text]], column[is_text]
+        canvas[row, column] = tokens[is_text]
+        is_masked[row, column] = False
+        self.record.write_at(row, column, step, tokens[is_text], Kind.FORCED)
+
+    def to_write(self, canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
+        """The masked positions that may be drawn: under the grammar not those behind EOS, where only PAD can stand."""
+        if self.constraint is None:
+            return is_masked
+        is_eos = (canvas == self.eos_id) & ~is_masked
+        return is_masked & (is_eos.cumsum(dim=1) == 0)
+
+
 def _append_finished(
-    rank: Int[Tensor, "b j"], is_open: Bool[Tensor, "b j"], is_masked: Bool[Tensor, "b l"], size: int, step: int
+    rank: Int[Tensor, "b j"],
+    is_open: Bool[Tensor, "b j"],
+    is_masked: Bool[Tensor, "b l"],
+    to_write: Bool[Tensor, "b l"],
+    size: int,
+    step: int,
 ) -> None:
-    """Where all open slots of a row are filled, they join the feed order after what is already committed."""
-    is_filled = ~is_masked.unflatten(1, (-1, size)).any(dim=2)
-    group_done = is_open.any(dim=1) & (is_filled | ~is_open).all(dim=1)
-    joins = is_open & group_done[:, None]
+    """Where all open slots of a row are filled, they join the feed order after what is already committed.
+
+    Slots that are full without having been open, which only forced tokens bring about, join at once.
+    """
+    is_done, is_begun = ~_slots(to_write, size).any(dim=2), ~_slots(is_masked, size).all(dim=2)
+    group_done = is_open.any(dim=1) & (is_done | ~is_open).all(dim=1)
+    closes = is_open & group_done[:, None]
+    joins = is_begun & (closes | (is_done & ~is_open & (rank > step)))
     rank[joins] = step
-    is_open &= ~joins
+    is_open &= ~closes
+
+
+def _slots(of_columns: Tensor, size: int) -> Tensor:
+    """(b, l) to (b, j, size)."""
+    return of_columns.unflatten(1, (-1, size))

@@ -19,14 +19,19 @@ from dllm_rl.types import Family, Prompts, Rollouts, Views
 
 @dataclass(slots=True, kw_only=True)
 class DecodingState:
-    """Keys and values of everything read so far, and the logits of the next column. Changed in place by `advance`."""
+    """Keys and values of everything read so far, and each row's law of its next column. Changed in place by `advance`.
+
+    Rows go on at their own pace: what is fed to one of them more than to another is filled up with PAD that nobody
+    reads. visible: which of the cached positions may be read. num_real: prompt tokens. column: canvas columns fed so
+    far. recent: the last tokens fed, the latest at the end.
+    """
 
     cache: Any
     visible: Bool[Tensor, "b t"]
     num_real: Int[Tensor, " b"]
-    fed: Int[Tensor, "b t"]
+    column: Int[Tensor, " b"]
+    recent: Int[Tensor, "b s"]
     logits: Float[Tensor, "b v"]
-    column: int = 0
 
 
 @register("policy", "autoregressive")
@@ -52,56 +57,80 @@ class AutoregressivePolicy(BasePolicy):
         """Each token among those that the grammar allows after the tokens before it."""
         return constraint.next_token_log_probs(logits, views.tokens[index])
 
-    def start(self, prompts: Prompts) -> DecodingState:
-        """Read the prompts once; the state holds the logits of column 0."""
-        positions = (prompts.mask.long().cumsum(dim=1) - 1).clamp(min=0)
-        length = prompts.ids.shape[1]
+    def start(
+        self, prompts: Prompts, tokens: Int[Tensor, "b n"] | None = None, is_real: Bool[Tensor, "b n"] | None = None
+    ) -> DecodingState:
+        """Read the prompts once; the state holds the law of column 0, or of what follows `tokens`.
+
+        tokens: what the canvases begin with; is_real: which of them, each row's first ones (None: all).
+        """
+        ids, mask, column = prompts.ids, prompts.mask, torch.zeros_like(prompts.ids)
+        if tokens is not None and tokens.numel():
+            ids, mask, column = _followed_by(prompts, tokens, is_real, self.canvas.pad_id)
+        length = ids.shape[1]
         causal = torch.ones(length, length, dtype=torch.bool).tril()
-        mask = (prompts.mask[:, None, None, :] & causal) | torch.eye(length, dtype=torch.bool)
-        cache = DynamicCache()
         state = DecodingState(
-            cache=cache,
-            visible=prompts.mask,
+            cache=DynamicCache(),
+            visible=mask,
             num_real=prompts.mask.sum(dim=1),
-            fed=prompts.ids,
+            column=column.amax(dim=1),
+            recent=last_ids(ids, self._num_smeared, self.canvas.pad_id),
             logits=torch.empty(0),
-            column=0,
         )
-        state.logits = self._forward(prompts.ids, mask, positions, torch.zeros_like(prompts.ids), cache)
+        reads = (mask[:, None, None, :] & causal) | torch.eye(length, dtype=torch.bool)
+        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        state.logits = self._forward(ids, reads, positions, column, state.cache)
         return state
 
-    def advance(self, state: DecodingState, tokens: Int[Tensor, " b"]) -> None:
-        """Append one token to every row; the state then holds the logits of the next column."""
-        state.visible = torch.cat([state.visible, torch.ones_like(tokens, dtype=torch.bool)[:, None]], dim=1)
-        positions = (state.num_real + state.column)[:, None]
-        columns = torch.full_like(positions, state.column + 1)
-        mask = state.visible[:, None, None, :]
-        state.logits = self._forward(tokens[:, None], mask, positions, columns, state.cache, state.fed)
-        state.fed = torch.cat([state.fed, tokens[:, None]], dim=1)
-        state.column += 1
+    def advance(
+        self, state: DecodingState, tokens: Int[Tensor, "b n"], is_real: Bool[Tensor, "b n"] | None = None
+    ) -> None:
+        """Append tokens to every row in one forward; the state then holds the law of what follows them.
+
+        is_real: which of them, each row's last ones and at least one (None: all). What is not real is never read.
+        """
+        real = torch.ones_like(tokens, dtype=torch.bool) if is_real is None else is_real
+        count = tokens.shape[1]
+        before = state.visible[:, None, None, :].expand(-1, 1, count, -1)
+        own = (real[:, None, None, :] & torch.ones(count, count, dtype=torch.bool).tril()) | torch.eye(
+            count, dtype=torch.bool
+        )
+        column = (state.column[:, None] + real.long().cumsum(dim=1)) * real
+        positions = (state.num_real[:, None] + column - 1).clamp(min=0)
+        line = _joined(state.recent, tokens, real, self.canvas.pad_id)
+        reads = torch.cat([before, own], dim=-1)
+        state.logits = self._forward(tokens, reads, positions, column, state.cache, line)
+        state.visible = torch.cat([state.visible, real], dim=1)
+        state.column = state.column + real.sum(dim=1)
+        state.recent = last_ids(line, self._num_smeared, self.canvas.pad_id)
 
     def keep_rows(self, state: DecodingState, index: Int[Tensor, " n"]) -> None:
         """Drop the rows that have ended."""
         state.cache.batch_select_indices(index.to(self.device))
-        state.visible, state.num_real = state.visible[index], state.num_real[index]
-        state.logits, state.fed = state.logits[index], state.fed[index]
+        state.visible, state.num_real, state.column = state.visible[index], state.num_real[index], state.column[index]
+        state.logits, state.recent = state.logits[index], state.recent[index]
+
+    @property
+    def _num_smeared(self) -> int:
+        return getattr(self.model.config, "num_smeared", 0)
 
     def _forward(
         self,
-        ids: Tensor,
-        mask: Tensor,
-        positions: Tensor,
-        columns: Tensor,
+        ids: Int[Tensor, "b n"],
+        reads: Bool[Tensor, "b 1 n t"],
+        positions: Int[Tensor, "b n"],
+        columns: Int[Tensor, "b n"],
         cache: Any,
-        fed: Tensor | None = None,
+        line: Int[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b v"]:
+        """Law after the last of these tokens. line: what was fed before them, and they; None: nothing was."""
         config: Any = self.model.config
         extra: dict[str, Any] = {"column_ids": columns} if getattr(config, "num_columns", 0) else {}
-        if fed is not None and getattr(config, "num_smeared", 0):
-            extra["previous_ids"] = last_ids(fed, config.num_smeared, self.canvas.pad_id)
+        if line is not None and self._num_smeared:
+            extra["previous_ids"] = _previous(line, ids.shape[1], self._num_smeared)
         inputs = {
             "input_ids": ids,
-            "attention_mask": mask,
+            "attention_mask": reads,
             "position_ids": positions,
             "logits_to_keep": torch.tensor([ids.shape[1] - 1]),
             **extra,
@@ -110,3 +139,31 @@ class AutoregressivePolicy(BasePolicy):
         output = self.model(**moved, past_key_values=cache, use_cache=True)
         logits = output.logits[:, -1].float()
         return logits.masked_fill(self._banned.to(logits.device), -torch.inf).to(ids.device)
+
+
+def _followed_by(
+    prompts: Prompts, tokens: Int[Tensor, "b n"], is_real: Bool[Tensor, "b n"] | None, pad_id: int
+) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"], Int[Tensor, "b t"]]:
+    """Prompts with these tokens behind them, padded on the left as little as need be; which are real; their columns."""
+    real = torch.ones_like(tokens, dtype=torch.bool) if is_real is None else is_real
+    ids, mask = torch.cat([prompts.ids, tokens], dim=1), torch.cat([prompts.mask, real], dim=1)
+    column = torch.cat([torch.zeros_like(prompts.ids), real.long().cumsum(dim=1)], dim=1)
+    order = mask.long().argsort(dim=1, stable=True)[:, -int(mask.sum(dim=1).max()) :]
+    ids, mask, column = ids.gather(1, order), mask.gather(1, order), column.gather(1, order)
+    return torch.where(mask, ids, pad_id), mask, column * mask
+
+
+def _joined(
+    recent: Int[Tensor, "b s"], tokens: Int[Tensor, "b n"], is_real: Bool[Tensor, "b n"], pad_id: int
+) -> Int[Tensor, "b m"]:
+    """Recent tokens followed by the real ones of each row, right-aligned."""
+    line = torch.cat([recent, tokens], dim=1)
+    known = torch.cat([torch.ones_like(recent, dtype=torch.bool), is_real], dim=1)
+    order = known.long().argsort(dim=1, stable=True)
+    return torch.where(known, line, pad_id).gather(1, order)
+
+
+def _previous(line: Int[Tensor, "b m"], count: int, num_smeared: int) -> Int[Tensor, "b n s"]:
+    """The tokens before each of the last `count` ones of the line, the nearest first."""
+    end = line.shape[1]
+    return torch.stack([line[:, end - count - s : end - s] for s in range(1, num_smeared + 1)], dim=-1)

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
+from dllm_rl.policies.renoise import MODEL_TYPE as RENOISE_MODEL
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 
 BUILTIN = "builtin:"
@@ -62,15 +64,24 @@ def _resolve(name: str) -> str:
 
 
 def _load_foreign(path: str, facts: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
-    """A stock Hugging Face decoder; bidirectional families are built with `is_causal = False`."""
+    """A stock Hugging Face decoder; bidirectional families are built with `is_causal = False`. Or DiffusionGemma."""
     try:
         config = AutoConfig.from_pretrained(path)
         stored = dict(getattr(config, "policy", None) or {})
-        family = {**stored, **facts}.get("family")
-        if family in ("masked", "block", "flow", "slot"):
+        loader: Any = AutoModelForCausalLM
+        if config.model_type == RENOISE_MODEL:
+            loader = transformers.DiffusionGemmaForBlockDiffusion
+            stored = {"family": "renoise", "canvas_length": config.canvas_length, **stored}
+        elif {**stored, **facts}.get("family") in ("masked", "block", "flow", "slot"):
             config.is_causal = False
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, config=config)
+        model = loader.from_pretrained(path, config=config)
+    except ValueError as error:
+        if RENOISE_MODEL not in str(error):
+            raise
+        raise CheckpointError(
+            f"'{path}' is a DiffusionGemma, which transformers {transformers.__version__} does not know; 5.24 does."
+        ) from error
     except OSError as error:
         raise CheckpointError(
             f"cannot load '{path}': {str(error).splitlines()[0]} Expected builtin:<family>, a folder with config.json "

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dllm_rl.events import events_of_states
+from dllm_rl.feed_order import joined_slots
 from dllm_rl.types import Answers, Corruption, Family, Rollouts, Trajectory, Views
 
 PAD, EOS, MASK, FILL = range(4)
@@ -225,7 +226,10 @@ def _trajectory(policy: ToyPolicy, ids: Tensor, mask: Tensor, generator: torch.G
     canvases = torch.where(is_written, final[:, None], start[:, None])
     record = _record(canvases, commit, policy.corruption.mask_id)
     time = torch.linspace(0, 1, num_steps + 1) if policy.family == "flow" else None
-    return replace(record, time=time, slot_size=SLOT_SIZE if policy.family == "slot" else None)
+    record = replace(record, time=time)
+    if policy.family != "slot":
+        return record
+    return replace(record, slot_size=SLOT_SIZE, slot_joined=joined_slots(record.events, SLOT_SIZE))
 
 
 def _answers(policy: ToyPolicy, ids: Tensor, trajectory: Trajectory, generator: torch.Generator) -> Answers | None:

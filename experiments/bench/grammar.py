@@ -1,16 +1,19 @@
-"""What the grammar costs and what it changes: `python -m experiments.bench.grammar [--section overhead|success]`.
+"""What the grammar costs and what it changes: `python -m experiments.bench.grammar [--section NAME]`.
 
 overhead: greedy, `low_confidence` (32 steps) with and without the grammar, in turns on one thread: processor time a
 forward and a plan, for the shipped masked policy and for 20 million random parameters at several vocabularies. With the
 grammar forced tokens need no forward, so that a plan may cost less although a forward costs more.
 success: the shipped policies' plans on tasks of `val` with and without the grammar, at T = 0 and T = 1: equal to gold,
 parsing, acting on the page, forwards. Kept task by task: a run that was cut off goes on.
+forwards: the shipped slot and autoregressive policies, one plan at a time with and without the grammar: forwards and
+tokens fed a plan, the share of its tokens that were forced, processor time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -127,17 +130,49 @@ def print_success(known: dict[str, Any], count: int) -> None:
             print("| " + " | ".join(cells) + " |")
 
 
+def forwards(given: argparse.Namespace) -> None:
+    """Write plans one by one, then print a Markdown table. Both samplers take turns, task by task."""
+    tasks = sheet(given.tasks)
+    print(f"\n{len(tasks)} tasks of val, batch 1")
+    print("| family | T | grammar | NFE | token-forwards | forced tokens | ms a plan | equal to gold |")
+    print("|---|---|---|---|---|---|---|---|")
+    for family in ("slot", "autoregressive"):
+        policy, (name, options) = load_policy(f"builtin:{family}"), SHIPPED[family]
+        for temperature in (0.0, 1.0):
+            found: dict[bool, list[tuple[float, ...]]] = {False: [], True: []}
+            for task in range(len(tasks)):
+                part = tasks.part(task, task + 1)
+                for grammar, rows in found.items():
+                    sampler = registry.get("sampler", name)(temperature=temperature, grammar=grammar, **options)
+                    started = time.process_time()
+                    out = sampler.generate(policy, part.prompts(policy), seed=0)
+                    seconds = time.process_time() - started
+                    forced = (out.trajectory.commit_step[out.mask] < 0).float().mean().item()
+                    right = part.equal(decode(policy, out.ids))[0]
+                    rows.append((out.nfe, out.token_forwards, forced, seconds, right))
+            for grammar, rows in found.items():
+                nfe, fed, forced, seconds, right = (sum(column) / len(rows) for column in zip(*rows, strict=True))
+                print(
+                    f"| {family} | {temperature:g} | {'yes' if grammar else 'no'} | {nfe:.1f} | {fed:.0f} | "
+                    f"{100 * forced:.0f} % | {1000 * seconds:.0f} | {100 * right:.1f} % |",
+                    flush=True,
+                )
+
+
+SECTIONS = {"overhead": overhead, "success": success, "forwards": forwards}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--section", choices=["overhead", "success"], action="append", help="default: both")
+    parser.add_argument("--section", choices=list(SECTIONS), action="append", help="default: all")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=96)
     parser.add_argument("--out", type=Path, default=Path("runs/bench_samplers"))
     given = parser.parse_args()
     torch.set_num_threads(1)
-    for section in given.section or ["overhead", "success"]:
-        {"overhead": overhead, "success": success}[section](given)
+    for section in given.section or SECTIONS:
+        SECTIONS[section](given)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ goes on where it stopped. `--report` writes the table and the plot. Run it on an
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.loading import CHECKPOINTS, load_policy
 from dllm_rl.types import Prompts
@@ -120,7 +122,7 @@ def run_section(section: str, batch: int, given: argparse.Namespace) -> None:
     """Measure one section at one batch size."""
     ledger = Ledger(given.out / "samplers.json")
     if section != "trained":
-        arms = random_arms(int(section.removeprefix("V=")), batch)
+        arms = _wanted(random_arms(int(section.removeprefix("V=")), batch), given.arms)
         take_turns(
             arms, ledger, f"{section} | {batch}", given.repeats, lambda arm, out: note_of(batch, None, arm.policy, out)
         )
@@ -129,12 +131,20 @@ def run_section(section: str, batch: int, given: argparse.Namespace) -> None:
     for start in range(0, given.tasks, batch):
         part = tasks.part(start, min(start + batch, given.tasks))
         take_turns(
-            trained_arms(part),
+            _wanted(trained_arms(part), given.arms),
             ledger,
             f"trained | {batch} | {start}",
             given.repeats,
             lambda arm, out, part=part: note_of(len(part), part, arm.policy, out),
         )
+
+
+def _wanted(arms: list[Arm], starts: Sequence[str]) -> list[Arm]:
+    """The arms whose names start so; all for none. Raises ConfigError where that leaves none."""
+    kept = [arm for arm in arms if not starts or arm.name.startswith(tuple(starts))]
+    if not kept:
+        raise ConfigError(f"no arm starts with {', '.join(starts)}. Arms: {', '.join(arm.name for arm in arms)}")
+    return kept
 
 
 def rows_of(ledger: Ledger) -> list[dict[str, Any]]:
@@ -233,6 +243,7 @@ def main() -> None:
     sections = ["trained", *(f"V={size}" for size in PROMPTS)]
     parser.add_argument("--section", choices=sections, action="append", help="default: all")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--arms", nargs="+", default=[], help="only arms whose names start so; default: all")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=48, help="tasks of the trained section")
     parser.add_argument("--out", type=Path, default=Path("runs/bench_samplers"))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.events import Events, Kind, events_of_states, join_events, sort_events
-from dllm_rl.feed_order import recorded_orders
+from dllm_rl.feed_order import joined_slots, recorded_orders
 from dllm_rl.joining import join_trajectories
 from dllm_rl.testing import toy
 from dllm_rl.trajectory_file import from_jsonl, to_jsonl
@@ -184,7 +184,7 @@ def test_feed_orders_follow_the_groups_that_slots_were_opened_in():
         initial=torch.full((1, 6), MASK),
         length=6,
     )
-    orders = recorded_orders(events, torch.arange(6)[:, None], 2)[:, 0].tolist()
+    orders = recorded_orders(events, joined_slots(events, 2), torch.arange(6)[:, None], 2)[:, 0].tolist()
     together = [0, 1, 4, 5, 2, 3]
     natural = [0, 1, 2, 3, 4, 5]
     assert orders == [natural, natural, natural, together, together, natural]

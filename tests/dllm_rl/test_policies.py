@@ -86,7 +86,31 @@ def test_cached_decoding_equals_a_full_forward(tiny_policies):
     state = policy.start(prompts)
     for column in range(12):
         torch.testing.assert_close(state.logits, full[:, column], atol=5e-5, rtol=1e-4)
-        policy.advance(state, canvas[:, column])
+        policy.advance(state, canvas[:, column, None])
+
+
+def test_rows_fed_at_their_own_pace_equal_a_full_forward(tiny_policies):
+    """Several tokens in one forward, rows of unequal shares, and canvases that begin with tokens of their own."""
+    policy = tiny_policies["autoregressive"]
+    prompts, canvas = policy.prompts(PROMPTS, range(3)), canvases(policy)
+    full = policy.logits(prompts, canvas)
+
+    def parts(done, counts):
+        width = max(counts)
+        shifts = torch.tensor(counts)[:, None] - width + torch.arange(width)
+        real = shifts >= 0
+        return torch.where(real, canvas.gather(1, (done[:, None] + shifts).clamp(min=0)), 0), real
+
+    done = torch.tensor([2, 0, 3])
+    state = policy.start(prompts, canvas[:, :3], torch.arange(3) < done[:, None])
+    for counts in ([1, 4, 2], [5, 1, 1], [2, 2, 2], [1, 7, 3]):
+        torch.testing.assert_close(state.logits, full[torch.arange(3), done], atol=5e-5, rtol=1e-4)
+        policy.advance(state, *parts(done, counts))
+        done = done + torch.tensor(counts)
+    policy.keep_rows(state, torch.tensor([2, 0]))
+    done, canvas = done[[2, 0]], canvas[[2, 0]]
+    policy.advance(state, *parts(done, [2, 1]))
+    torch.testing.assert_close(state.logits, full[[2, 0], done + torch.tensor([2, 1])], atol=5e-5, rtol=1e-4)
 
 
 def test_a_prompt_that_does_not_fit_is_refused(tiny_policies):

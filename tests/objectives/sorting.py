@@ -16,6 +16,7 @@ from torch import Tensor
 from dllm_rl import registry
 from dllm_rl import views as v
 from dllm_rl.events import events_of_states
+from dllm_rl.feed_order import joined_slots
 from dllm_rl.testing import ToyPolicy, toy_rollouts
 from dllm_rl.testing.toys import EOS, FILL, LETTERS, MASK, NUM_STEPS, PAD, SLOT_SIZE
 from dllm_rl.types import Answers, Rollouts, Trajectory, Views
@@ -108,6 +109,7 @@ def sample(policy: ToyPolicy, generator: torch.Generator, *, num_groups: int = 8
         num_steps=canvases.shape[1] - 1,
         time=time,
         slot_size=SLOT_SIZE if policy.family == "slot" else None,
+        slot_joined=joined_slots(events, SLOT_SIZE) if policy.family == "slot" else None,
     )
     rollouts = batch(policy, prompt_ids, group_ids, canvases[:, -1], trajectory)
     return rollouts if policy.family == "autoregressive" else _with_answers(policy, rollouts, generator)

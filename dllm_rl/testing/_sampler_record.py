@@ -1,0 +1,207 @@
+"""The record of a sampler: its states lead to the text, and its log-probabilities are those of what was drawn.
+
+Legend: b rows, l canvas, v vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+from unittest import mock
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm_rl.events import Events
+from dllm_rl.policies.flow import rate_log_prob, transition_log_prob
+from dllm_rl.testing._sampler_case import SamplerCase, ending
+from dllm_rl.testing.policies import prompts_of
+from dllm_rl.trajectory_file import from_jsonl, to_jsonl
+from dllm_rl.types import Completions, Prompts, Trajectory
+
+# Of a sum of martingale differences in standard deviations; a right sampler passes it once in a million.
+LARGEST_DEVIATION = 5.0
+
+
+def states_lead_to_the_text(case: SamplerCase) -> None:
+    """The last recorded state is the completion up to its EOS; each token is in all states after its commit step."""
+    out = case.draw()
+    trajectory = out.trajectory
+    if trajectory.canvases is None:
+        return
+    last = trajectory.canvases[:, -1]
+    assert torch.equal(case.policy.canvas.close(last), out.ids), "the last state is not the completion"
+    assert trajectory.canvases.shape[1] == trajectory.num_steps + 1, "one state a step, and the first, are missing"
+    if case.policy.family == "flow":
+        return
+    for step in range(trajectory.num_steps):
+        fixed = (trajectory.commit_step >= 0) & (trajectory.commit_step <= step)
+        assert (trajectory.canvases[:, step + 1] == last)[fixed].all(), f"a token changed after its commit ({step})"
+
+
+def done_rows_stay(case: SamplerCase) -> None:
+    """Once no mask stands before a row's first EOS, the row never changes again (families with a mask)."""
+    mask_id, eos_id = case.policy.corruption.mask_id, case.policy.canvas.eos_id
+    with ending(case.policy, 0.2):
+        canvases = case.draw().trajectory.canvases
+    if canvases is None or mask_id is None:
+        return
+    is_open = (canvases == mask_id) & ((canvases == eos_id).cumsum(dim=2) == 0)
+    is_done = ~is_open.any(dim=2)
+    changed = (canvases[:, 1:] != canvases[:, :-1]).any(dim=2) & is_done[:, :-1]
+    assert not changed.any(), f"a finished row changed at step {changed.nonzero()[:, 1].tolist()}"
+
+
+def replay_is_exact(case: SamplerCase) -> None:
+    """Recorded log-probabilities are the policy's at the recorded states (1e-4 absolute; no grammar)."""
+    _check_replay(case, 1.0)
+
+
+def tempered_replay_is_exact(case: SamplerCase) -> None:
+    """At temperature .5 they are those of the law at that temperature, which the tokens were drawn from."""
+    _check_replay(case, 0.5)
+
+
+def _check_replay(case: SamplerCase, temperature: float) -> None:
+    if case.has_grammar:
+        return
+    rows = (0, 1, 2)
+    out, prompts = case.draw(rows, temperature=temperature), prompts_of(case.policy, rows)
+    replayed = torch.zeros(out.ids.shape)
+    for event in events(case.policy, prompts, out, temperature):
+        replayed = torch.where(event.where, replayed + event.log_probs, replayed)
+    gap = (replayed - out.trajectory.log_probs)[out.mask].abs().max().item()
+    assert gap < 1e-4, f"at temperature {temperature} a replay of the record differs by {gap:.2g} nats"
+
+
+def draws_follow_the_law(case: SamplerCase) -> None:
+    """Tokens are as likely under the tempered law as draws from it are: the sum of log p + entropy is no outlier.
+
+    Given what was written before, log p(token) of a draw has mean -H and a known variance, so that the sum over all
+    draws, divided by the root of the summed variances, is about normal. Rules that take tokens back keep the last draws
+    only, which are a choice among draws, and are left out.
+    """
+    if case.has_grammar:
+        return
+    rows = tuple(range(6))
+    for temperature in (1.0, 0.5):
+        out, prompts = case.draw(rows, temperature=temperature), prompts_of(case.policy, rows)
+        if out.trajectory.is_approximate:
+            return
+        total, variance = 0.0, 0.0
+        for event in events(case.policy, prompts, out, temperature):
+            where = event.where & out.mask & event.is_plain
+            law = event.law.double()[where]
+            share, surprise = law.exp(), law.clamp(min=-1e4)
+            mean = (share * surprise).sum(-1)
+            total += float((event.log_probs.double()[where] - mean).sum())
+            variance += float(((share * surprise**2).sum(-1) - mean**2).sum())
+        deviation = total / max(variance, 1e-12) ** 0.5
+        assert abs(deviation) < LARGEST_DEVIATION, (
+            f"at temperature {temperature} the tokens lie {deviation:+.1f} standard deviations from draws of the law "
+            "that is recorded: they come from another one"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What a step drew: where, the tokens' log-probabilities, the whole law, and whether it alone was drawn from."""
+
+    where: Bool[Tensor, "b l"]
+    log_probs: Float[Tensor, "b l"]
+    law: Float[Tensor, "b l v"]
+    is_plain: bool
+
+
+@torch.no_grad()
+def events(policy: Any, prompts: Prompts, out: Completions, temperature: float) -> Iterator[Event]:
+    """The recorded steps one after another, scored by the policy at the temperature."""
+    trajectory = out.trajectory
+    if trajectory.canvases is None:
+        law = (policy.logits(prompts, out.ids) / temperature).log_softmax(-1)
+        log_p = law.gather(-1, out.ids[..., None])[..., 0]
+        yield Event(where=trajectory.commit_step >= 0, log_probs=log_p, law=law, is_plain=True)
+        return
+    for step in range(trajectory.num_steps):
+        state, after = trajectory.canvases[:, step], trajectory.canvases[:, step + 1]
+        order = None if trajectory.order is None else trajectory.order[:, step]
+        time = None if trajectory.time is None else trajectory.time[step].expand(len(state))
+        law = (policy.logits(prompts, state, time=time, order=order) / temperature).log_softmax(-1)
+        log_p = law.gather(-1, after[..., None])[..., 0]
+        if trajectory.time is None:
+            yield Event(where=trajectory.commit_step == step, log_probs=log_p, law=law, is_plain=True)
+            continue
+        end = trajectory.time[step + 1].expand(len(state))
+        moved = _transition(policy, trajectory.flow_law, law, log_p, state, after, (time, end))
+        everywhere = torch.ones_like(after, dtype=torch.bool)
+        # The last step of a flow draws every position from the model's law.
+        yield Event(where=everywhere, log_probs=moved, law=law, is_plain=step + 1 == trajectory.num_steps)
+
+
+def _transition(
+    policy: Any,
+    flow_law: str,
+    law: Float[Tensor, "b l v"],
+    log_p: Float[Tensor, "b l"],
+    state: Int[Tensor, "b l"],
+    after: Int[Tensor, "b l"],
+    times: tuple[Tensor | None, Tensor],
+) -> Float[Tensor, "b l"]:
+    if flow_law == "exact":
+        return transition_log_prob(log_p, state == after, policy.jump_probability(*times)[:, None])
+    seen = law.gather(-1, state[..., None]).squeeze(-1)
+    return rate_log_prob(log_p, seen, state == after, policy.rate(flow_law, *times)[:, None])
+
+
+def record_is_whole(case: SamplerCase) -> None:
+    """The events rebuild every canvas (and feed order) that the policy was shown, and close into the completion.
+
+    Rows of the record are the record of the rows, and as JSON lines it comes back bit for bit. Grammar on and off.
+    """
+    rows = (0, 1, 2, 4)
+    for grammar in {bool(case.options.get("grammar")), True}:
+        shown: dict[int, list[Tensor]] = {row: [] for row in rows}
+        with mock.patch.object(case.policy, "logits", _looking(case.policy.logits, shown)):
+            sampler = case.sampler_class(**{**case.options, "grammar": grammar})
+            out = sampler.generate(case.policy, prompts_of(case.policy, rows), seed=3)
+        record = out.trajectory
+        assert torch.equal(record.events.text(), out.ids), "the events do not close into the completion"
+        for row, states in enumerate(_states_of_rows(record)):
+            seen = _without_repeats(shown[rows[row]])
+            assert len(seen) <= len(states), "the policy was shown a state that the events do not give"
+            assert all(map(torch.equal, seen, states)), "the events give another state than the policy was shown"
+            assert not seen or len(states) - len(seen) <= 1, "the events give a state that the policy was not shown"
+        some = record.rows(torch.tensor([3, 1]))
+        assert torch.equal(some.events.text(), out.ids[[3, 1]]), "rows of the record are not the record of the rows"
+        again = from_jsonl(to_jsonl(record), constraint=record.constraint)
+        for item in fields(Events):
+            mine, theirs = getattr(record.events, item.name), getattr(again.events, item.name)
+            is_same = torch.equal(mine, theirs) if isinstance(mine, Tensor) else mine == theirs
+            assert is_same, f"'{item.name}' of the events changes on its way through JSON lines"
+
+
+def _looking(ask: Callable[..., Tensor], shown: dict[int, list[Tensor]]) -> Callable[..., Tensor]:
+    """`policy.logits`, keeping the canvas of each row, and its feed order behind it where there is one."""
+
+    def look(prompts: Any, canvas: Tensor, *args: Any, **facts: Any) -> Tensor:
+        order = facts.get("order")
+        whole = canvas.clone() if order is None else torch.cat([canvas, order], dim=1)
+        for row_id, state in zip(prompts.row_ids.tolist(), whole, strict=True):
+            shown[row_id].append(state)
+        return ask(prompts, canvas, *args, **facts)
+
+    return look
+
+
+def _states_of_rows(record: Trajectory) -> list[list[Tensor]]:
+    """Each row's states before its steps, without repeats, in the form of `_looking`."""
+    if record.canvases is None:
+        return []
+    whole = record.canvases if record.order is None else torch.cat([record.canvases, record.order], dim=2)
+    return [_without_repeats(list(states[:end])) for states, end in zip(whole, record.events.end.tolist(), strict=True)]
+
+
+def _without_repeats(states: list[Tensor]) -> list[Tensor]:
+    return [state for index, state in enumerate(states) if not index or not torch.equal(state, states[index - 1])]

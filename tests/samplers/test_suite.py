@@ -1,0 +1,207 @@
+"""The public suite of samplers has power: each planted bug is found by the property that it breaks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import samplers._record as record
+import samplers.loop as loop
+from dllm_rl import registry
+from dllm_rl.testing.policies import prompts_of, random_policy
+from dllm_rl.testing.sampler import SAMPLER_PROPERTIES, SamplerCase
+from samplers._projection import Draw, Free
+
+Quota = registry.get("sampler", "low_confidence")
+Random = registry.get("sampler", "random")
+AR = registry.get("sampler", "ar")
+
+
+def breaks(name: str, sampler_class: Any, policy: Any, message: str, **options: Any) -> None:
+    case = SamplerCase(sampler_class=sampler_class, policy=policy, options=options)
+    with pytest.raises(AssertionError, match=message):
+        SAMPLER_PROPERTIES[name](case)
+
+
+class Wrapped(Random):
+    """A right sampler whose prompts or completions somebody spoils."""
+
+    name = "wrapped"
+
+    def before(self, policy, prompts):
+        return prompts
+
+    def after(self, policy, prompts, out):
+        return out
+
+    def generate(self, policy, prompts, *, seed, watcher=None):
+        given = self.before(policy, prompts)
+        return self.after(policy, prompts, Random.generate(self, policy, given, seed=seed))
+
+
+def test_a_right_sampler_keeps_them_all(tiny_policies):
+    case = SamplerCase(sampler_class=Wrapped, policy=tiny_policies["masked"], options={"num_steps": 12})
+    for check in SAMPLER_PROPERTIES.values():
+        check(case)
+
+
+def test_masks_of_the_prompt_that_are_overwritten_are_found(tiny_policies):
+    class Overwrites(Wrapped):
+        def before(self, policy, prompts):
+            prompts.ids[prompts.ids == policy.mask_id] = policy.canvas.pad_id
+            return prompts
+
+    class Reads(Wrapped):
+        def before(self, policy, prompts):
+            return replace(prompts, ids=torch.where(prompts.ids == policy.mask_id, 5, prompts.ids))
+
+    breaks("the_prompt_is_text", Overwrites, tiny_policies["masked"], "changed in place")
+    breaks("the_prompt_is_text", Reads, tiny_policies["masked"], "read another prompt")
+
+
+def test_prompts_that_come_back_are_found(tiny_policies):
+    class Whole(Wrapped):
+        def after(self, policy, prompts, out):
+            return replace(out, ids=torch.cat([prompts.ids, out.ids], dim=1))
+
+    breaks("the_prompt_is_text", Whole, tiny_policies["masked"], "completions have shape")
+
+
+def test_noise_keyed_by_the_padded_width_is_found(tiny_policies):
+    class Wide(Wrapped):
+        def before(self, policy, prompts):
+            return replace(prompts, row_ids=prompts.row_ids + prompts.ids.shape[1])
+
+    breaks("left_padding", Wide, tiny_policies["masked"], "padding on the left changes text")
+
+
+@pytest.mark.parametrize(("family", "base"), [("masked", Random), ("autoregressive", AR)])
+def test_padding_that_is_read_is_found(family, base):
+    class Unmasked(base):
+        def generate(self, policy, prompts, *, seed):
+            return base.generate(self, policy, replace(prompts, mask=torch.ones_like(prompts.mask)), seed=seed)
+
+    breaks("left_padding", Unmasked, random_policy(family, seed=1), "padding on the left changes")
+
+
+def test_a_record_of_the_untempered_law_is_found(tiny_policies, monkeypatch):
+    """Tokens of the tempered law, recorded as if the temperature were 1."""
+    right = Free.draw
+
+    def untempered(self, chosen, seed, row_ids, step):
+        drawn = right(self, chosen, seed, row_ids, step)
+        law = self.laws[chosen].log_softmax(-1)
+        return replace(drawn, log_probs=law.gather(1, drawn.tokens[:, None]).squeeze(1))
+
+    monkeypatch.setattr(Free, "draw", untempered)
+    case = SamplerCase(sampler_class=Random, policy=tiny_policies["masked"], options={})
+    SAMPLER_PROPERTIES["replay_is_exact"](case)
+    breaks("tempered_replay_is_exact", Random, tiny_policies["masked"], "at temperature 0.5 a replay")
+
+
+def test_draws_at_another_temperature_than_the_recorded_one_are_found(tiny_policies, monkeypatch):
+    """Tokens of the law at temperature 1, with the log-probabilities of the tempered one."""
+
+    def hot(self, chosen, seed, row_ids, step):
+        cold = self.temperature
+        self.temperature = 1.0
+        drawn: Draw = right(self, chosen, seed, row_ids, step)
+        self.temperature = cold
+        law = (self.laws[chosen] / cold).log_softmax(-1)
+        return replace(drawn, log_probs=law.gather(1, drawn.tokens[:, None]).squeeze(1))
+
+    right = Free.draw
+    monkeypatch.setattr(Free, "draw", hot)
+    case = SamplerCase(sampler_class=Random, policy=tiny_policies["masked"], options={})
+    SAMPLER_PROPERTIES["tempered_replay_is_exact"](case)
+    breaks("draws_follow_the_law", Random, tiny_policies["masked"], "at temperature 0.5 the tokens lie -")
+
+
+def test_ranking_by_the_drawn_token_is_found(tiny_policies, monkeypatch):
+    """LLaDA's order: all positions are drawn, and those whose token is most likely are kept, a hidden temperature."""
+    right = Free.draw
+
+    def sample_first(self, chosen, seed, row_ids, step):
+        everywhere = torch.ones_like(chosen)
+        drawn = right(self, everywhere, seed, row_ids, step)
+        likely = drawn.log_probs.reshape(chosen.shape).masked_fill(~getattr(self, "open", everywhere), -torch.inf)
+        count = chosen.sum(dim=1, keepdim=True)
+        kept = likely.argsort(dim=1, descending=True).argsort(dim=1) < count
+        return right(self, kept, seed, row_ids, step)
+
+    def choose(self, view):
+        view.projection.open = view.is_open
+        return Random.choose(self, view)
+
+    class SampleFirst(Random):
+        pass
+
+    SampleFirst.choose = choose
+    monkeypatch.setattr(Free, "draw", sample_first)
+    # The entropy that the loop records beside the draw is of the positions chosen, which differ here.
+    monkeypatch.setattr(record.Recorder, "commit_at", _without_entropy(record.Recorder.commit_at))
+    breaks("draws_follow_the_law", SampleFirst, tiny_policies["masked"], r"at temperature 1.0 the tokens lie \+")
+
+
+def _without_entropy(right):
+    def commit_at(self, row, column, step, log_probs, entropy):
+        right(self, row, column, step, log_probs, torch.zeros_like(log_probs))
+
+    return commit_at
+
+
+def test_counts_of_rows_that_have_left_are_found(tiny_policies):
+    class CountsAll(Wrapped):
+        def after(self, policy, prompts, out):
+            fed = out.nfe * (prompts.ids.numel() + out.ids.numel())
+            return replace(out, token_forwards=fed)
+
+    case = SamplerCase(sampler_class=CountsAll, policy=tiny_policies["masked"], options={})
+    out = case.draw((1,))
+    assert (
+        out.token_forwards
+        == Wrapped.generate(Wrapped(), case.policy, prompts_of(case.policy, (1,)), seed=3).token_forwards
+    )
+    breaks("counts_are_honest", CountsAll, tiny_policies["masked"], "with 3 rows token_forwards says")
+
+
+def test_forwards_that_write_nothing_are_found(tiny_policies, monkeypatch):
+    right = loop._Denoising._chosen
+
+    def idle(self, view):
+        return right(self, view) & bool(view.step % 2 or view.step + 1 == view.num_steps)
+
+    monkeypatch.setattr(loop._Denoising, "_chosen", idle)
+    breaks("every_forward_writes", Quota, tiny_policies["masked"], "wrote nothing")
+
+
+def test_more_steps_than_allowed_are_found(tiny_policies):
+    class Ignores(Wrapped):
+        def generate(self, policy, prompts, *, seed, watcher=None):
+            return Random(temperature=self.temperature, num_steps=36).generate(policy, prompts, seed=seed)
+
+    breaks("every_forward_writes", Ignores, tiny_policies["masked"], "num_steps=5, and it took 36 forwards")
+
+
+def test_forwards_behind_the_end_are_found(tiny_policies, monkeypatch):
+    """Rows that run until no mask is left anywhere, and rows that stay in the batch."""
+    monkeypatch.setattr(loop, "is_finished", lambda canvas, is_masked, eos_id: ~is_masked.any(dim=1))
+    breaks("done_rows_stay", Random, tiny_policies["masked"], "a finished row changed")
+
+    class Keeps(AR):
+        def generate(self, policy, prompts, *, seed):
+            out = AR.generate(self, policy, prompts, seed=seed)
+            return replace(out, token_forwards=prompts.ids.numel() + len(prompts.ids) * (out.nfe - 1))
+
+    breaks("early_ends_save", Keeps, tiny_policies["autoregressive"], "rows that have ended go on being fed")
+
+
+def test_text_behind_the_end_is_found(tiny_policies):
+    class Open(Wrapped):
+        def after(self, policy, prompts, out):
+            return replace(out, ids=policy.canvas.close(out.trajectory.canvases[:, -1]).masked_fill(~out.mask, 7))
+
+    breaks("padding_follows_the_end", Open, tiny_policies["masked"], "something other than PAD")
