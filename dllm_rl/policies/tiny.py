@@ -240,7 +240,8 @@ class TinyForPlans(PreTrainedModel, GenerationMixin):
             x = block(x, attention_mask, rotary, shift, past_key_values)
         x = last(x, attention_mask, rotary, shift, past_key_values, logits_to_keep)
         logits = self.head(self.norm(x))
-        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
+        # transformers renamed the field to `cache` in 5.24, and takes both names until 5.40.
+        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)  # pyright: ignore[reportCallIssue]
 
     def _smeared(self, ids: Tensor, previous_ids: Tensor | None) -> Tensor:
         """What the tokens fed just before each token add to it; padding adds nothing."""
