@@ -69,7 +69,7 @@ def with_step_rewards(
         step_rewards[row, step] = values[task.id, text]
     return Answered(
         rollouts=replace(rollouts, answers=answers, step_rewards=step_rewards),
-        num_forwards=int((last + 1).sum()),
+        num_forwards=int(_asks(policy, _recorded(rollouts)).sum()),
         num_scored=len(unique),
         seconds=time.perf_counter() - started,
     )
@@ -79,15 +79,18 @@ def with_step_rewards(
 def draw_answers(
     policy: BasePolicy, rollouts: Rollouts, generator: torch.Generator, *, batch_rows: int = 32
 ) -> Answers:
-    """Complete the canvas before every recorded step, at the rollouts' temperature. Rows past their end: no score."""
+    """Complete the canvas before every recorded step, at the rollouts' temperature.
+
+    Rows past their end, and steps that wrote nothing in a row (whose canvas comes again): no score.
+    """
     recorded = _recorded(rollouts)
     assert recorded.canvases is not None
     before, after = recorded.canvases[:, :-1], recorded.canvases[:, 1:]
     ids, is_drawn = after.clone(), torch.zeros_like(after, dtype=torch.bool)
     confidence = torch.zeros(after.shape)
-    last = last_step(recorded)
+    asks = _asks(policy, recorded)
     for step in range(before.shape[1]):
-        for rows in (last >= step).nonzero().squeeze(1).split(batch_rows):
+        for rows in asks[:, step].nonzero().squeeze(1).split(batch_rows):
             drawn, probability = _draw(policy, rollouts, rows, step, generator)
             is_open, is_later = _is_open(policy, before[rows, step])
             if policy.family != "flow":
@@ -99,6 +102,17 @@ def draw_answers(
     ids = policy.canvas.close(ids.flatten(0, 1))
     score = policy.canvas.scored(ids).unflatten(0, after.shape[:2]) & is_drawn
     return Answers(ids=ids.unflatten(0, after.shape[:2]), score=score, confidence=confidence * score)
+
+
+def _asks(policy: BasePolicy, recorded: Trajectory) -> Bool[Tensor, "b s"]:
+    """Steps that are completed: up to a row's last those that wrote something; in the flow family all of them."""
+    assert recorded.canvases is not None
+    steps = torch.arange(recorded.num_steps, device=recorded.canvases.device)
+    is_before_end = steps <= last_step(recorded)[:, None]
+    if policy.family == "flow":
+        return is_before_end
+    is_change = (recorded.canvases[:, 1:] != recorded.canvases[:, :-1]).any(dim=2)
+    return is_before_end & (is_change | (steps == 0))
 
 
 def last_step(recorded: Trajectory) -> Int[Tensor, " b"]:

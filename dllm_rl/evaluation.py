@@ -54,7 +54,7 @@ def evaluate(
             outcomes = environment.run_many(
                 list(zip(chosen, plans, strict=True)), isolation=isolation, executor=executor
             )
-            lengths = completions.mask.sum(dim=1).tolist()
+            lengths = policy.canvas.scored(completions.ids).sum(dim=1).tolist()
             for (_, sample, task), plan, outcome, length in zip(part, plans, outcomes, lengths, strict=True):
                 rows.append(result_row(task, mode, sample, plan, outcome, reward, length))
             if on_result is not None:

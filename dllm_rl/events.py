@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 BEFORE_ALL = -1
@@ -101,6 +101,11 @@ class Events:
         log_prob = self._pick(last, torch.where(is_drawn, self.log_prob, 0.0), 0.0)
         entropy = self._pick(last, torch.where(is_drawn, self.entropy, 0.0), 0.0)
         return step.view(shape), log_prob.view(shape), entropy.view(shape)
+
+    def is_forced(self) -> Bool[Tensor, "b l"]:
+        """Where the final token is the only one that a grammar left."""
+        last = self._last(self.end[None])[0]
+        return self._pick(last, self.kind == Kind.FORCED, False).view(len(self.end), self.length)
 
     def _tokens(self, limit: Int[Tensor, "k b"], blank: int) -> Int[Tensor, "k b l"]:
         first: Tensor | int = blank if self.initial is None else self.initial.flatten()

@@ -69,9 +69,6 @@ def describe(collected: Collected) -> dict[str, float]:
 def _masks_left(collected: Collected) -> float:
     trajectory = collected.rollouts.trajectory
     assert trajectory is not None
-    # What a grammar forced was written without a draw, and has no step either.
-    if trajectory.constraint is not None:
-        return 0.0
     never = collected.rollouts.completion_mask & (trajectory.commit_step < 0)
     return never.float().mean().item()
 

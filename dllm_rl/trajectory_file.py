@@ -15,6 +15,7 @@ from dllm_rl.events import Events, Kind, sort_events
 from dllm_rl.types import Trajectory
 
 _FORMAT = "trajectory"
+_KINDS = [kind.name.lower() for kind in Kind]
 _SHARED = ("num_steps", "slot_size", "is_approximate", "flow_law")
 _TYPES = {
     "step": torch.int32,
@@ -34,8 +35,9 @@ def to_jsonl(trajectory: Trajectory) -> str:
     events = trajectory.events
     head = {
         "format": _FORMAT,
+        "rows": len(events.end),
         "length": events.length,
-        "kinds": [kind.name.lower() for kind in Kind],
+        "kinds": _KINDS,
         **{name: getattr(trajectory, name) for name in _SHARED},
         "time": None if trajectory.time is None else _plain(trajectory.time),
         "is_constrained": trajectory.constraint is not None,
@@ -49,6 +51,18 @@ def from_jsonl(text: str, *, constraint: Constraint | None = None) -> Trajectory
     Raises ConfigError where the text is something else, or where the draws were constrained and nothing is given.
     """
     head, rows = _parsed(text)
+    try:
+        return _trajectory(head, rows, constraint)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"this trajectory is damaged ({error!r}); write it again with to_jsonl.") from None
+
+
+def _trajectory(head: dict[str, Any], rows: list[dict[str, Any]], constraint: Constraint | None) -> Trajectory:
+    if len(rows) != head["rows"] or head["kinds"] != _KINDS:
+        raise ConfigError(
+            f"this trajectory has {len(rows)} rows of {head['rows']} and kinds {head['kinds']}, where this version "
+            f"knows {_KINDS}: it was cut, or another version wrote it."
+        )
     if head["is_constrained"] and constraint is None:
         raise ConfigError(
             "this trajectory was drawn under a grammar, whose law its log-probabilities are of. Give the constraint "

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.constraint import Constraint
+from dllm_rl.errors import ConfigError
 from dllm_rl.events import Events
 from dllm_rl.feed_order import recorded_orders
 from dllm_rl.tasks import Page
@@ -75,6 +76,13 @@ class Trajectory:
     is_approximate: bool = False
     constraint: Constraint | None = None
     flow_law: FlowLaw = "exact"
+
+    def __post_init__(self) -> None:
+        if (self.slot_size is None) != (self.slot_joined is None):
+            raise ConfigError(
+                "the record of a slot sampler says both its slot_size and slot_joined, the step at which each slot "
+                "joined the committed ones: without them a replay would read the slots in another order"
+            )
 
     @property
     def commit_step(self) -> Int[Tensor, "b l"]:
@@ -163,7 +171,8 @@ class Answers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completions:
-    """What a sampler returns. mask: 1 on scored tokens (EOS included; FILL and everything after EOS excluded).
+    """What a sampler returns. mask: 1 on scored tokens (EOS included; FILL, everything after EOS and what a grammar
+    forced excluded).
 
     nfe: model forwards, one after another, that the batch took; on a CPU a batch is cut into small ones, whose forwards
         are not added up, so that it says the same on every device.

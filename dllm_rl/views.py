@@ -36,11 +36,9 @@ MAX_KAPPA = 0.999
 def exact(rollouts: Rollouts) -> Views:
     """One view: the completion itself, every token given all earlier ones; the autoregressive likelihood.
 
-    Tokens that a grammar forced have probability 1 under any weights and are not scored.
+    Tokens that a grammar forced have probability 1 under any weights and are in no completion mask.
     """
-    score, recorded = rollouts.completion_mask, rollouts.trajectory
-    if recorded is not None and recorded.constraint is not None:
-        score = score & (recorded.commit_step >= 0)
+    score = rollouts.completion_mask
     return Views(kind="exact", tokens=rollouts.completion_ids[None], score=score[None], weight=score[None].float())
 
 

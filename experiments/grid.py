@@ -142,6 +142,11 @@ def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) 
     if policy.evaluation_sampler is not None:
         parts.append(("sampler", build_sampler(policy.evaluation_sampler)))
     for kind, component in parts:
+        if kind == "sampler" and policy.family != "masked" and getattr(component, "cache", "") in ("prefix", "dual"):
+            raise ConfigError(
+                f"cell {name}: cache='{component.cache}' is for the masked family, and '{policy.family}' keeps what "
+                "never changes without it. Leave the option out."
+            )
         if policy.family not in component.families:
             raise ConfigError(
                 f"cell {name}: {kind} '{component.name}' is not defined for the family '{policy.family}' "

@@ -22,7 +22,7 @@ CacheOption = Annotated[CacheKind, BeforeValidator(_of_bool)]
 
 def check_options(sampler: Any) -> None:
     """Raise ConfigError for a temperature that is negative or no number, and for steps or blocks under one."""
-    if not (math.isfinite(sampler.temperature) and sampler.temperature >= 0):
+    if not (is_number(sampler.temperature) and sampler.temperature >= 0):
         raise ConfigError(f"temperature={sampler.temperature}: give 0 for the most likely tokens, or a positive number")
     for name, what in (("num_steps", "denoising steps"), ("block_length", "columns of a block")):
         value = getattr(sampler, name, None)
@@ -40,5 +40,10 @@ def check_reading(cache: Any, block_length: int | None, guidance: float) -> None
             f"cache='{cache}' keeps keys and values inside a block and reads everything where one begins: give "
             "block_length (a block as long as the canvas keeps the prompt's over all steps)"
         )
-    if not (math.isfinite(guidance) and guidance >= 0):
+    if not (is_number(guidance) and guidance >= 0):
         raise ConfigError(f"guidance={guidance}: give 0 for none, or a positive strength")
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a finite number; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -107,7 +107,6 @@ class Recorder:
     ) -> Completions:
         """Close the canvas at its first EOS and freeze the record."""
         ids = policy.canvas.close(canvas)
-        mask = policy.canvas.scored(ids)
         row, column = self._filled(canvas, ids).nonzero(as_tuple=True)
         self.write_at(row, column, num_steps, ids[row, column], Kind.EOS_FILL)
         trajectory = Trajectory(
@@ -121,6 +120,8 @@ class Recorder:
             is_approximate=is_approximate,
             flow_law=flow_law,
         )
+        # What the grammar left no choice about counts in no length and has no gradient.
+        mask = policy.canvas.scored(ids) & ~trajectory.events.is_forced()
         return Completions(ids=ids, mask=mask, trajectory=trajectory, nfe=self.nfe, token_forwards=self.token_forwards)
 
     def _filled(self, canvas: Int[Tensor, "b l"], ids: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:

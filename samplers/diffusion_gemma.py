@@ -24,7 +24,7 @@ from dllm_rl.joining import join_completions
 from dllm_rl.policies.renoise import RenoisePolicy
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
-from samplers._options import check_options
+from samplers._options import check_options, is_number
 from samplers._record import Recorder
 
 # transformers' temperatures of the last and the first step, for checkpoints that name none.
@@ -54,8 +54,11 @@ class DiffusionGemmaSampler:
         check_options(self)
         for name in ("max_denoising_steps", "entropy_bound"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not (is_number(value) and value > 0):
                 raise ConfigError(f"{name}={value}: give a positive number, or None for the checkpoint's own")
+        steps = self.max_denoising_steps
+        if steps is not None and not isinstance(steps, int):
+            raise ConfigError(f"max_denoising_steps={steps}: the number of denoising steps is an integer")
 
     @torch.no_grad()
     def generate(self, policy: RenoisePolicy, prompts: Prompts, *, seed: int) -> Completions:
@@ -146,7 +149,9 @@ class _Film:
         record, before = Recorder(start, keeps_states=True), start
         for number, after in enumerate(states.unbind(dim=1)):
             is_event = (before != after) | (stands_since == number)
-            self._keep(record, number, after, is_event & ~is_behind)
+            is_over = (before != start) & (before != after)
+            self._keep(record, number, after, is_event & ~is_behind & ~is_over, Kind.COMMIT)
+            self._keep(record, number, after, is_event & ~is_behind & is_over, Kind.EDIT)
             row, column = (is_event & is_behind).nonzero(as_tuple=True)
             record.write_at(row, column, number, after[row, column], Kind.EOS_FILL)
             before = after
@@ -156,14 +161,16 @@ class _Film:
         record.token_forwards = self.width * (len(self.drafts) + num_canvases - 1) + prompt_length
         return record.finish(policy, final, num_steps=len(self.drafts), is_approximate=True)
 
-    def _keep(self, record: Recorder, step: int, draft: Int[Tensor, "1 l"], is_event: Bool[Tensor, "1 l"]) -> None:
+    def _keep(
+        self, record: Recorder, step: int, draft: Int[Tensor, "1 l"], is_event: Bool[Tensor, "1 l"], kind: Kind
+    ) -> None:
         """What this step's draft changed, with the probability of each token where logits were handed out."""
         parts = (self.log_probs[step], self.entropies[step]) if self.log_probs else None
         zeros = torch.zeros(draft.shape)
         log_probs, entropy = (zeros, zeros) if parts is None else (self._padded(part) for part in parts)
         row, column = is_event.nonzero(as_tuple=True)
         facts = (draft[is_event], log_probs[is_event], entropy[is_event])
-        record.commit_at(row, column, step, *facts, kind=Kind.JUMP)
+        record.commit_at(row, column, step, *facts, kind=kind)
 
     def _canvas(self, draft: Int[Tensor, "1 n"]) -> Int[Tensor, "1 l"]:
         """Cut or filled up to the policy's canvas, with one id for all that end a text."""

@@ -222,7 +222,7 @@ def _result(
     sequences: Any = torch.cat([prompts.ids, ids], dim=1).to(device)
     if not config.return_dict_in_generate:
         return sequences
-    kept = (~behind & (out.mask | is_end.bool())).sum()
+    kept = (~behind & (policy.canvas.scored(out.ids) | is_end.bool())).sum()
     has_end = is_end.any(dim=1)
     reasons = ["eos" if end else "criteria" if stop else "length" for end, stop in zip(has_end, stopped, strict=True)]
     return DiffusionOutput(

@@ -71,4 +71,5 @@ def padding_follows_the_end(case: SamplerCase) -> None:
     after = is_eos.cumsum(1) - is_eos > 0
     assert (out.ids[after] == case.policy.canvas.pad_id).all(), "something other than PAD stands behind EOS"
     assert not out.mask[after].any(), "a position behind EOS is scored"
-    assert torch.equal(case.policy.canvas.scored(out.ids), out.mask), "what is scored is not what was written"
+    scored = case.policy.canvas.scored(out.ids) & ~out.trajectory.events.is_forced()
+    assert torch.equal(scored, out.mask), "what is scored is not what was drawn"

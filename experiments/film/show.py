@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -31,7 +32,11 @@ def show_film(
         if number >= len(tasks):
             raise ConfigError(f"there is no task {number} in {split}: it has {len(tasks)}, counted from 0")
         prompts = prompts_for(policy, session, [tasks[number]], [number])
-    completions = build_sampler(component, temperature=temperature).generate(policy, prompts, seed=seed)
+    drawer = build_sampler(component, temperature=temperature)
+    if policy.family == "renoise":
+        # Its own `generate` says how sure it was only when asked; the film's colours are made of that.
+        drawer = replace(drawer, keeps_confidence=True)
+    completions = drawer.generate(policy, prompts, seed=seed)
     options = ", ".join(f"{key} {value}" for key, value in component.options.items())
     film = record_film(
         policy,

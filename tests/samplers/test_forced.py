@@ -58,7 +58,7 @@ def test_left_to_right_forcing_changes_no_token(tiny_policies, temperature):
     torch.testing.assert_close(out.trajectory.log_probs, log_probs, atol=2e-5, rtol=1e-5)
     is_forced = out.trajectory.commit_step < 0
     assert (out.trajectory.log_probs[is_forced] == 0).all()
-    assert (is_forced & out.mask).any()
+    assert (is_forced & policy.canvas.scored(out.ids)).any() and not (is_forced & out.mask).any()
     drawn = ~is_forced
     assert torch.equal(out.trajectory.commit_step[drawn], torch.arange(36).expand_as(is_forced)[drawn])
 
@@ -155,7 +155,7 @@ def test_the_exact_view_scores_draws_only(tiny_policies):
     prompts, out = prompts_of(policy, range(6)), draw(policy, "ar")
     rollouts = rollouts_of(prompts, out)
     views = exact(rollouts)
-    assert torch.equal(views.score[0], out.mask & (out.trajectory.commit_step >= 0))
+    assert torch.equal(views.score[0], out.trajectory.commit_step >= 0)
     with torch.no_grad():
         terms = policy.view_log_probs(rollouts, views)[0]
     torch.testing.assert_close(terms.sum(1), (out.trajectory.log_probs * out.mask).sum(1), atol=5e-5, rtol=1e-5)
@@ -165,6 +165,8 @@ def test_forced_tokens_are_no_masks_left(tiny_policies):
     prompts = prompts_of(tiny_policies["autoregressive"], range(6))
     rollouts = rollouts_of(prompts, draw(tiny_policies["autoregressive"], "ar"))
     assert _masks_left(SimpleNamespace(rollouts=rollouts)) == 0  # type: ignore[arg-type]
+    whole = replace(rollouts, completion_mask=torch.ones_like(rollouts.completion_mask))
+    assert _masks_left(SimpleNamespace(rollouts=whole)) > 0  # type: ignore[arg-type]
 
 
 def test_the_film_shows_forced_tokens_with_the_draw_before_them(tiny_policies):
