@@ -251,7 +251,7 @@ def _config(
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides numbers."""
+    """Versions of what decides numbers; of the processor its vector instructions, by which sums round differently."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
@@ -261,4 +261,6 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "missing"
-    return found
+    import torch
+
+    return {**found, "instructions": torch.backends.cpu.get_cpu_capability()}

@@ -147,8 +147,8 @@ def test_ranking_by_the_drawn_token_is_found(tiny_policies, monkeypatch):
 
 
 def _without_entropy(right):
-    def commit_at(self, row, column, step, log_probs, entropy):
-        right(self, row, column, step, log_probs, torch.zeros_like(log_probs))
+    def commit_at(self, row, column, step, tokens, log_probs, entropy, **more):
+        right(self, row, column, step, tokens, log_probs, torch.zeros_like(log_probs), **more)
 
     return commit_at
 
