@@ -72,7 +72,7 @@ def run_grid(
         owed = owed_units(plan)
         statuses = _run_owed(plan, owed, session, source, console, cluster, ranks)
         ranks.leave()
-    if owed or not is_unchanged or not (root / "report.json").is_file():
+    if owed or not is_unchanged or is_report_stale(root):
         write_report(root)
     print_verdicts(root, console)
     return _conclude(statuses, console)
@@ -207,6 +207,12 @@ def write_report(root: Path) -> None:
     from experiments import report
 
     report.write_report(root)
+
+
+def is_report_stale(root: Path) -> bool:
+    """Whether there is no report, or results came after it: from an archive, or from another process."""
+    report, results = root / "report.json", root / "results.parquet"
+    return not report.is_file() or report.stat().st_mtime_ns < results.stat().st_mtime_ns
 
 
 def print_verdicts(root: Path, console: Console) -> None:

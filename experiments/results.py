@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,6 +51,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]], **labels: Any) -> Non
 def merge(path: Path, parts: Iterable[Path], *, grid: str = "") -> int:
     """Write all parts as one sorted table, whatever their order, and return its number of rows.
 
+    A table that says the same already stays untouched, so that its time says when the results last changed.
     grid: digest of the grid that they belong to, which is kept with them (`grid_of`).
     """
     tables = [pq.read_table(part, schema=SCHEMA) for part in parts]
@@ -65,8 +67,12 @@ def grid_of(path: Path) -> str:
 
 def _write(path: Path, table: pa.Table) -> None:
     ordered = table.sort_by([(name, "ascending") for name in _ORDER])
+    buffer = io.BytesIO()
+    pq.write_table(ordered, buffer)
+    if path.is_file() and path.read_bytes() == buffer.getvalue():
+        return
     with replace_file(path) as temporary:
-        pq.write_table(ordered, temporary)
+        temporary.write_bytes(buffer.getvalue())
 
 
 def is_equal(first: Path | BinaryIO, second: Path | BinaryIO) -> bool:

@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import tarfile
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import pytest
@@ -13,11 +14,11 @@ from typer.testing import CliRunner
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.tracking import append_rows
-from experiments import archive
+from experiments import archive, commands, components, self_check
 from experiments.archive import MANIFEST, Archive, hash_of_bytes, read_archive, write_archive
 from experiments.cli import app
 from experiments.pack import pack_run
-from experiments.report import build_report
+from experiments.report import build_report, write_report
 from experiments.results import is_equal
 from experiments.run_folder import claim, read_json, read_status, write_json, write_status
 from experiments.runner import begin, owed_units, run_units
@@ -87,6 +88,26 @@ def test_the_report_is_the_same_before_and_after(tmp_path) -> None:
     assert before["headline"].split(" Of ")[1] == after["headline"].split(" Of ")[1]
     assert len(after["cells"][2]["waypoints"]["tasks"]) == 3
     assert (tmp_path / "elsewhere" / unit.folder.relative_to(there.root) / "waypoints" / "step1-0.html").is_file()
+
+
+def test_grid_writes_the_report_anew_where_results_came_from_elsewhere_and_only_there(tmp_path, monkeypatch) -> None:
+    there = half(tmp_path / "there", "masked-*", "autoregressive-*")
+    pack_run(there.root, tmp_path / "run.tar.xz")
+    here = plan(tmp_path / "here")
+    begin(here)
+    write_report(here.root)
+    unpack_run(tmp_path / "run.tar.xz", here.root)
+    run_units(here, FakeWork(), Silent())
+    monkeypatch.setattr(commands, "load_preset", lambda name, overrides: here.preset)
+    monkeypatch.setattr(components, "build_session", lambda environment: nullcontext(Tasks()))
+    monkeypatch.setattr(self_check, "checked_tasks", lambda preset, session, root, console: session)
+    stale = read_json(here.root / "report.json")
+    assert not stale["is_complete"]
+    assert commands.run_grid("ci", [], out=here.root, is_dry_run=False) == 0
+    assert read_json(here.root / "report.json")["is_complete"]
+    written = (here.root / "report.json").stat().st_mtime_ns
+    assert commands.run_grid("ci", [], out=here.root, is_dry_run=False) == 0
+    assert (here.root / "report.json").stat().st_mtime_ns == written
 
 
 def test_no_checkpoint_no_large_rollouts_and_nothing_unfinished_is_packed(tmp_path) -> None:
