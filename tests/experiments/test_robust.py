@@ -14,9 +14,9 @@ import pytest
 from dllm_rl.errors import CheckpointError
 from experiments.commands import show_status
 from experiments.failures import common_failure, reason_of
-from experiments.results import is_equal
+from experiments.results import DamagedResultError, is_equal
 from experiments.run_folder import Status, claim, is_claimed, read_status, write_status
-from experiments.runner import DamagedResultError, owed_units, run_units
+from experiments.runner import owed_units, run_units
 from tests.experiments.grids import FakeWork, Silent, plan
 
 ROOT = Path(__file__).parents[2]
