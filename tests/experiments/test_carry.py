@@ -19,7 +19,7 @@ from experiments.archive import MANIFEST, Archive, hash_of_bytes, read_archive, 
 from experiments.cli import app
 from experiments.pack import pack_run
 from experiments.report import build_report, write_report
-from experiments.results import is_equal
+from experiments.results import DamagedResultError, is_equal, write_rows
 from experiments.run_folder import claim, read_json, read_status, write_json, write_status
 from experiments.runner import begin, owed_units, run_units
 from experiments.units import choose
@@ -186,8 +186,11 @@ def test_a_unit_that_a_process_works_on_is_left_to_it(tmp_path) -> None:
     there, here = half(tmp_path / "there"), plan(tmp_path / "here")
     pack_run(there.root, tmp_path / "run.tar.xz")
     held = next(unit for unit in here.units if unit.name == "masked-grpo seed 0")
-    with claim(held.folder), pytest.raises(ConfigError, match="a process works on"):
-        unpack_run(tmp_path / "run.tar.xz", here.root)
+    with claim(held.folder):
+        before = set(here.root.rglob("*"))
+        with pytest.raises(ConfigError, match="a process works on"):
+            unpack_run(tmp_path / "run.tar.xz", here.root)
+        assert set(here.root.rglob("*")) == before
     assert owed_units(here) == list(here.units)
 
 
@@ -335,6 +338,50 @@ def test_a_failed_unit_that_comes_finished_is_no_failure_any_more(tmp_path) -> N
     assert read_status(failed.folder).state == "failed" and (failed.folder / "failure.txt").is_file()
     unpack_run(tmp_path / "run.tar.xz", here.root)
     assert read_status(failed.folder).state == "done" and not (failed.folder / "failure.txt").exists()
+
+
+def test_nothing_of_a_training_that_was_begun_here_is_mixed_with_the_one_laid_down(tmp_path) -> None:
+    there, here = half(tmp_path / "there"), plan(tmp_path / "here")
+    pack_run(there.root, tmp_path / "run.tar.xz")
+    run_units(choose(here, ["masked-grpo seed 1"]), Training({"masked-grpo seed 1": RuntimeError("burned")}), Silent())
+    begun = next(unit for unit in here.units if unit.name == "masked-grpo seed 1").folder
+    (begun / "checkpoint.old").mkdir()
+    write_waypoint(begun, 0, FakeWork().warm_start(here.units[0], print))
+    unpack_run(tmp_path / "run.tar.xz", here.root)
+    packed = {name for name in read_archive(tmp_path / "run.tar.xz").files if "masked-grpo" in name and "seed1" in name}
+    found = {str(path.relative_to(here.root)) for path in begun.rglob("*") if path.name != ".lock" and path.is_file()}
+    assert found == {name for name in packed if "null" not in name} and not list(begun.glob("checkpoint*"))
+
+
+def test_a_damaged_unit_of_the_folder_gets_into_no_results(tmp_path) -> None:
+    there, here = half(tmp_path / "there"), plan(tmp_path / "here")
+    pack_run(there.root, tmp_path / "run.tar.xz")
+    run_units(choose(here, ["autoregressive-grpo seed 0"]), FakeWork(), Silent())
+    damaged = next(unit for unit in here.units if unit.name == "autoregressive-grpo seed 0")
+    other = next(unit for unit in here.units if unit.name == "warm start autoregressive")
+    write_rows(damaged.rows_file, FakeWork().warm_start(other, print), **damaged.labels)
+    before = set(here.root.rglob("*"))
+    with pytest.raises(DamagedResultError, match="does not match its recorded hash"):
+        unpack_run(tmp_path / "run.tar.xz", here.root)
+    assert set(here.root.rglob("*")) == before
+
+
+def test_places_that_cannot_be_written_are_one_message(tmp_path) -> None:
+    there = half(tmp_path / "there")
+    with pytest.raises(ConfigError, match=r"is a folder. Give --out a file, such as"):
+        pack_run(there.root, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot be written .*Give another file with --out"):
+        pack_run(there.root, tmp_path / "file" / "run.tar.xz")
+    pack_run(there.root, tmp_path / "run.tar.xz")
+    for place in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(ConfigError, match=r"cannot be the folder of a run .*Give another with --out"):
+            unpack_run(tmp_path / "run.tar.xz", place)
+    config = read_json(there.root / "config.json")
+    del config["cells"][1]["digest"]
+    write_json(there.root / "config.json", config)
+    with pytest.raises(ConfigError, match=r"has no digest of 'autoregressive-espo'.*grid's own"):
+        pack_run(there.root, tmp_path / "again.tar.xz")
 
 
 def test_a_unit_that_is_evaluated_anew_is_packed_as_it_was_finished(tmp_path) -> None:

@@ -186,6 +186,18 @@ def test_an_unfinished_cell_gets_no_verdict_and_makes_nothing_significant(grid, 
             assert mine["p_adjusted"] >= cell["p_adjusted"]
 
 
+def test_the_effect_of_an_unfinished_cell_is_in_no_table(part):
+    report = twin(part)
+    cell = next(cell for cell in report["cells"] if cell["id"] == "masked-espo")
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(verdict_table(report | {"cells": [cell], "controls": []}))
+    assert "1 of 3 seeds" in (text := console.export_text())
+    assert f"{cell['effect']:+.1f}" not in text and f"{cell['high']:+.1f}" not in text
+    for name in ("report_tables.md", "report_tables.tex"):
+        (line,) = [line for line in (part / name).read_text().splitlines() if "1 of 3 seeds" in line]
+        assert f"{cell['effect']:+.1f} [" not in line
+
+
 def test_the_time_of_a_seed_that_still_trains_is_part_of_the_total(part, tmp_path):
     folder = tmp_path / "training"
     shutil.copytree(part, folder)
