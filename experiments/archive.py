@@ -76,8 +76,11 @@ def write_archive(path: Path, archive: Archive) -> int:
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
     packed = lzma.compress(buffer.getvalue(), preset=6 | lzma.PRESET_EXTREME)
-    with replace_file(path) as temporary:
-        temporary.write_bytes(packed)
+    try:
+        with replace_file(path) as temporary:
+            temporary.write_bytes(packed)
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be written ({error.strerror}). Give another file with --out.") from None
     return len(packed)
 
 

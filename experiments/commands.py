@@ -16,7 +16,7 @@ from dllm_rl.errors import ConfigError
 from experiments.config import Preset, load_preset, preset_names
 from experiments.failures import common_failure
 from experiments.progress import ConsoleProgress, duration
-from experiments.run_folder import Status, read_json, read_status, status_of
+from experiments.run_folder import Status, make_folder, read_json, read_status, status_of, warm_start_status
 from experiments.runner import Executor, owed_units, refresh, run_units
 from experiments.units import GridPlan, TaskSource, Unit, choose, plan_grid
 
@@ -72,22 +72,10 @@ def run_grid(
         owed = owed_units(plan)
         statuses = _run_owed(plan, owed, session, source, console, cluster, ranks)
         ranks.leave()
-    if owed or not is_unchanged or not (root / "report.json").is_file():
+    if owed or not is_unchanged or is_report_stale(root):
         write_report(root)
     print_verdicts(root, console)
-    return _conclude(statuses, console)
-
-
-def make_folder(root: Path) -> None:
-    """Make the folder of a run; raises ConfigError where nothing can be written there."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"'{root}' cannot be the folder of a run ({error.strerror}). Give another with --out."
-        ) from None
-    if not os.access(root, os.W_OK):
-        raise ConfigError(f"nothing can be written to '{root}'. Give another folder with --out.")
+    return _conclude(statuses, len(plan.units), console)
 
 
 def train_cell(words: list[str], *, preset_name: str, seed: int, out: Path | None) -> int:
@@ -183,14 +171,17 @@ def _follow(preset: Preset, session: EnvironmentSession | TextSession, root: Pat
         follow(plan_grid(preset, source, root), LocalExecutor(session, source, ranks=ranks), ranks)
 
 
-def _conclude(statuses: dict[str, Status], console: Console) -> int:
+def _conclude(statuses: dict[str, Status], num_units: int, console: Console) -> int:
+    """Tell what failed; the exit code. num_units: of the whole grid, chosen by --only or not."""
     failed = {name: status for name, status in statuses.items() if status.state == "failed"}
     for name, status in failed.items():
         console.print(f"failed: {name}: {status.cause}", markup=False, highlight=False)
-    common = common_failure(statuses.values(), len(statuses))
+    common = common_failure(statuses.values(), num_units)
     if common is not None:
         cause, count = common
-        text = f"{count} of {len(statuses)} units failed for one reason, so the rest was not started: {cause}"
+        is_any_left = any(status.state == "owed" for status in statuses.values())
+        left = ", so the rest was not started" if is_any_left else ""
+        text = f"{count} of {num_units} units failed for one reason{left}: {cause}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     if failed:
         console.print("The same command runs the failed cells again.", highlight=False)
@@ -207,6 +198,12 @@ def write_report(root: Path) -> None:
     from experiments import report
 
     report.write_report(root)
+
+
+def is_report_stale(root: Path) -> bool:
+    """Whether there is no report, or results came after it: from an archive, or from another process."""
+    report, results = root / "report.json", root / "results.parquet"
+    return not report.is_file() or report.stat().st_mtime_ns < results.stat().st_mtime_ns
 
 
 def print_verdicts(root: Path, console: Console) -> None:
@@ -237,8 +234,7 @@ def make_report(run: Path) -> int:
     return 0
 
 
-def _state(name: str, role: str, seed: int | None, folder: Path, digest: str = "") -> dict[str, Any]:
-    status = status_of(folder, digest) if digest else read_status(folder)
+def _state(name: str, role: str, seed: int | None, status: Status) -> dict[str, Any]:
     return {
         "cell": name,
         "role": role,
@@ -255,13 +251,15 @@ def show_status(run: Path, *, as_json: bool) -> int:
     root = run_folder(run)
     config = read_json(root / "config.json")
     warm_starts = config.get("warm_starts", {}).items()
-    rows = [_state(f"warm start {policy}", "warm start", None, root / folder) for policy, folder in warm_starts]
+    rows = [
+        _state(f"warm start {policy}", "warm start", None, warm_start_status(root / folder))
+        for policy, folder in warm_starts
+    ]
     for cell in config["cells"]:
-        folder = root / cell["folder"]
-        rows += [
-            _state(cell["id"], cell["role"], seed, folder / f"seed{seed}", cell.get("digest", ""))
-            for seed in config["seeds"]
-        ]
+        for seed in config["seeds"]:
+            folder = root / cell["folder"] / f"seed{seed}"
+            status = status_of(folder, cell["digest"]) if cell.get("digest") else read_status(folder)
+            rows.append(_state(cell["id"], cell["role"], seed, status))
     if as_json:
         print(json.dumps(rows, indent=2))
         return 0

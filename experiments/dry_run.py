@@ -10,18 +10,17 @@ from rich.table import Table
 from experiments.costs import BROWSER_START_SECONDS, REPORT_SECONDS
 from experiments.preset_table import describe
 from experiments.progress import duration
-from experiments.runner import owed_units
+from experiments.runner import is_done, owed_units
 from experiments.stats import smallest_detectable_effect
 from experiments.units import GridPlan, TaskSource, select_tasks
 
 
 def print_dry_run(plan: GridPlan, source: TaskSource, console: Console) -> None:
     """Print cells, sizes, rollouts, estimated minutes and the smallest detectable effect."""
-    owed = {unit.name for unit in owed_units(plan)}
     table = Table("unit", "rollouts: training", "evaluation", "estimate", "state")
     for unit in plan.units:
         cost = unit.cost
-        state = "owed" if unit.name in owed else "done" if plan.is_chosen(unit) else "not now"
+        state = "done" if is_done(unit) else "owed" if plan.is_chosen(unit) else "not now"
         table.add_row(unit.name, str(cost.train_rollouts), str(cost.evaluation_rollouts), duration(cost.seconds), state)
     console.print(table)
     sizes = Table("size", "value", show_header=False)
@@ -29,10 +28,13 @@ def print_dry_run(plan: GridPlan, source: TaskSource, console: Console) -> None:
         sizes.add_row(name, value)
     console.print(sizes)
     seconds = plan.cost.seconds + BROWSER_START_SECONDS + REPORT_SECONDS
-    left = sum(unit.cost.seconds for unit in plan.units if unit.name in owed)
+    left = sum(unit.cost.seconds for unit in plan.units if not is_done(unit))
+    owed = f"{duration(left)} owed in all"
+    if plan.chosen is not None:
+        owed += f", {duration(sum(unit.cost.seconds for unit in owed_units(plan)))} owed by this command"
     shared = ", in one process; two that share it need about half" if plan.preset.threads == 1 else ""
     console.print(
-        f"estimate on two cores: {duration(seconds)} in all, {duration(left)} still owed{shared}",
+        f"estimate on two cores: {duration(seconds)} from nothing, {owed}{shared}",
         highlight=False,
         soft_wrap=True,
     )

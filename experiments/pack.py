@@ -53,6 +53,9 @@ def pack_run(root: Path, out: Path | None = None, *, with_rollouts: bool = False
     is not what was written.
     """
     config = read_json(root / "config.json")
+    path = out or Path(f"{config['preset']}-{config['digest'][:8]}.tar.xz")
+    if path.is_dir():
+        raise ConfigError(f"'{path}' is a folder. Give --out a file, such as '{path / 'run.tar.xz'}'.")
     units = finished_units(root, config)
     if not units:
         raise ConfigError(f"nothing in {root} is finished yet; `dllm-rl status {root}` shows what is owed")
@@ -60,14 +63,22 @@ def pack_run(root: Path, out: Path | None = None, *, with_rollouts: bool = False
     left_out: dict[str, int] = {}
     for unit in units:
         files |= _unit_files(root, unit, with_rollouts, left_out)
-    path = out or Path(f"{config['preset']}-{config['digest'][:8]}.tar.xz")
     size = write_archive(path, Archive(preset=config["preset"], grid=config["digest"], files=files))
     planned = len(config["cells"]) * len(config["seeds"]) + len(config["warm_starts"])
     return Packed(path=path, num_units=len(units), num_planned=planned, num_bytes=size, left_out=left_out)
 
 
 def finished_units(root: Path, config: dict[str, Any]) -> list[Finished]:
-    """Units of a run, by its config.json, whose evaluation under just these settings lies on disk."""
+    """Units of a run, by its config.json, whose evaluation under just these settings lies on disk.
+
+    Raises ConfigError where the configuration does not say which evaluation that is.
+    """
+    unnamed = [cell["id"] for cell in config["cells"] if not cell.get("digest")]
+    if unnamed:
+        raise ConfigError(
+            f"'{root / 'config.json'}' has no digest of '{unnamed[0]}': another version wrote it. Give the grid's own "
+            f"command with --out {root} once, and then this one again."
+        )
     found = []
     for folder in config["warm_starts"].values():
         # The folder's name ends in the digest of the one evaluation that it can hold.

@@ -52,6 +52,18 @@ class Status:
         return "stopped" if self.state == "done" and self.stopped_at is not None else self.state
 
 
+def make_folder(root: Path) -> None:
+    """Make the folder of a run; raises ConfigError where nothing can be written there."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"'{root}' cannot be the folder of a run ({error.strerror}). Give another with --out."
+        ) from None
+    if not os.access(root, os.W_OK):
+        raise ConfigError(f"nothing can be written to '{root}'. Give another folder with --out.")
+
+
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
     """Hand out a temporary path that becomes `path` on success; a kill in between leaves the old file."""
@@ -89,7 +101,7 @@ def read_status(folder: Path) -> Status:
     path = folder / "status.json"
     try:
         status = Status(**json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return Status()
     if status.state == "running" and not is_claimed(folder):
         return replace(status, state="owed", cause="interrupted", pid=0)
@@ -99,9 +111,16 @@ def read_status(folder: Path) -> Status:
 def status_of(folder: Path, digest: str) -> Status:
     """Status of a unit as far as this evaluation of it goes: done where it lies on disk, whatever else was tried."""
     status = read_status(folder)
-    if digest in status.evaluations:
+    if digest in status.evaluations and rows_file(folder, digest).is_file():
         return replace(status, state="done", digest=digest, cause=status.cause if status.state == "done" else "")
     return replace(status, state="owed", cause="") if status.state == "done" else status
+
+
+def warm_start_status(folder: Path) -> Status:
+    """Status of a policy's evaluation before training, whose folder's name ends in its digest."""
+    status = read_status(folder)
+    digest = next((key for key in status.evaluations if folder.name.endswith(f"-{key[:10]}")), None)
+    return status if digest is None else status_of(folder, digest)
 
 
 def rows_file(folder: Path, digest: str) -> Path:

@@ -12,22 +12,17 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock
-
-from dllm_rl.errors import BrowserMissingError, DllmRlError
+from dllm_rl.errors import BrowserMissingError
 from experiments.collapse.online import read_alarms
 from experiments.failures import DiskFullError, ProcessesBrokenError, common_failure, is_disk_full, refuse_lost
-from experiments.results import merge, write_rows
+from experiments.results import gather, write_rows
 from experiments.run_folder import State, Status, claim, hash_of, read_status, status_of, write_json, write_status
 from experiments.units import GridPlan, Unit
 
 OnEvent = Callable[[dict[str, Any]], None]
-
-
-class DamagedResultError(DllmRlError):
-    """A finished result that is not what was written."""
 
 
 class Executor(Protocol):
@@ -80,7 +75,7 @@ def run_units(plan: GridPlan, executor: Executor, progress: Progress) -> dict[st
     left = chosen
     for is_second_look in (False, True):
         for unit in left:
-            if common_failure(statuses.values(), len(chosen)) is not None:
+            if common_failure(statuses.values(), len(plan.units)) is not None:
                 statuses.setdefault(unit.name, state_of(unit))
                 continue
             status = run_claimed(plan, unit, executor, progress)
@@ -125,22 +120,13 @@ def state_of(unit: Unit) -> Status:
 def collect(plan: GridPlan) -> int:
     """Write results.parquet from all units that are done; returns the number of rows.
 
-    Under a lock: of two processes that end at once, the one that writes last has seen what the other finished.
     Raises DamagedResultError where a finished result is not what was written.
     """
-    with FileLock(plan.root / ".results.lock"):
-        done = [unit for unit in plan.units if is_done(unit)]
-        for unit in done:
-            _refuse_damaged(unit)
-        return merge(plan.root / "results.parquet", [unit.rows_file for unit in done], grid=plan.config["digest"])
 
+    def done() -> list[tuple[Path, str]]:
+        return [(unit.folder, unit.digest) for unit in plan.units if is_done(unit)]
 
-def _refuse_damaged(unit: Unit) -> None:
-    if hash_of(unit.rows_file) != read_status(unit.folder).evaluations[unit.digest]:
-        raise DamagedResultError(
-            f"'{unit.rows_file}' does not match its recorded hash: the disk damaged it, or it was edited. "
-            "Delete it, and the same command evaluates this cell again."
-        )
+    return gather(plan.root, done, grid=plan.config["digest"])
 
 
 def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:

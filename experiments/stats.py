@@ -135,8 +135,11 @@ def compare(pairs: Pairs, *, name: str, alpha: float = 0.05) -> Comparison | Non
 def _failure(
     cell: CellInfo, missing: Sequence[int], lost_share: float, lost_before: float, comparison: Comparison | None
 ) -> str | None:
+    if owed := [seed for seed in missing if seed in cell.owed_seeds]:
+        failed = [seed for seed in missing if seed not in owed]
+        return f"seed{'s' * (len(failed) > 1)} {_listed(failed)} failed; still owed: {_listed(owed)}"
     if missing:
-        return f"{len(missing)} of {len(cell.seeds)} seeds have no result ({', '.join(map(str, missing))})"
+        return f"{len(missing)} of {len(cell.seeds)} seeds have no result ({_listed(missing)})"
     if lost_share > MAX_LOST_SHARE:
         return f"{lost_share:.1%} of the rollouts lost to the environment (limit {MAX_LOST_SHARE:.0%})"
     if lost_before > MAX_LOST_SHARE:
@@ -144,6 +147,10 @@ def _failure(
     if comparison is None:
         return "no rollout could be paired with the warm start's"
     return None
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def _debt(cell: CellInfo, missing: Sequence[int], has_warm_start: bool) -> str | None:
@@ -154,7 +161,7 @@ def _debt(cell: CellInfo, missing: Sequence[int], has_warm_start: bool) -> str |
         return "no seed has a result yet"
     if missing:
         num_done = len(cell.seeds) - len(missing)
-        return f"{num_done} of {len(cell.seeds)} seeds have a result; still owed: {', '.join(map(str, missing))}"
+        return f"{num_done} of {len(cell.seeds)} seeds have a result; still owed: {_listed(missing)}"
     return None if has_warm_start or not cell.is_warm_start_owed else "its warm start has not been evaluated yet"
 
 

@@ -137,9 +137,10 @@ def choose(plan: GridPlan, patterns: Sequence[str]) -> GridPlan:
         found = [unit for unit in plan.units if _is_named(unit, pattern)]
         if not found:
             known = ", ".join(cell.id for cell in plan.cells)
+            several = " For several, give --only once for each." if "," in pattern else ""
             raise ConfigError(
                 f"--only '{pattern}' names no unit of this grid. Give a cell or a pattern of cells, such as "
-                f"'{plan.cells[0].policy}-*' or '{plan.units[-1].name}'. Cells: {known}."
+                f"'{plan.cells[0].policy}-*' or '{plan.units[-1].name}'. Cells: {known}.{several}"
             )
         policies = {unit.cell.policy for unit in found}
         chosen |= {unit.name for unit in found}

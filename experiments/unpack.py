@@ -7,21 +7,25 @@ tasks, the checkpoint and the code of this machine have; another is owed.
 from __future__ import annotations
 
 import io
+import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from filelock import FileLock
-
 from dllm_rl.errors import ConfigError
+from dllm_rl.tracking import COMMITS_FILE, METRICS_FILE, ROLLOUTS_FILE
 from experiments.archive import Archive, hash_of_bytes, is_unit_folder, read_archive
+from experiments.collapse.online import ALARMS_FILE
 from experiments.pack import finished_units
-from experiments.results import is_equal, merge
+from experiments.results import gather, is_equal, refuse_damaged
 from experiments.run_folder import (
+    WAYPOINTS_FOLDER,
     Status,
     claim,
     hash_of,
+    is_claimed,
+    make_folder,
     read_json,
     read_status,
     replace_file,
@@ -31,6 +35,8 @@ from experiments.run_folder import (
 )
 
 _CHECKED = "self_check.json"
+# As `dllm_rl.checkpoint` names them, which would load PyTorch: the last one, and what a kill leaves of two.
+_CHECKPOINTS = "checkpoint*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,14 +82,19 @@ def unpack_run(path: Path, out: Path | None = None) -> Unpacked:
         raise ConfigError(
             f"'{root}' is a run of '{known['preset']}' and '{path}' one of '{config['preset']}': give another --out."
         )
+    for place, digest in _places(root, known) if known else ():
+        refuse_damaged(place, digest)
     checked = _checked(root, archive)
     fresh = [part for part in parts if not _is_there(root, part)]
+    # Looked at before any is claimed, which makes folders.
+    for part in fresh:
+        if is_claimed(root / part.folder):
+            raise _taken(root / part.folder)
+    make_folder(root)
     with ExitStack() as claims:
         for part in fresh:
             if not claims.enter_context(claim(root / part.folder)):
-                raise ConfigError(
-                    f"a process works on '{root / part.folder}' now. Stop it, or unpack to another --out."
-                )
+                raise _taken(root / part.folder)
         for part in fresh:
             _lay(root / part.folder, part)
     if checked:
@@ -99,6 +110,10 @@ def unpack_run(path: Path, out: Path | None = None) -> Unpacked:
         num_judged=_collect(root, judged),
         is_other=judged["digest"] != config["digest"],
     )
+
+
+def _taken(place: Path) -> ConfigError:
+    return ConfigError(f"a process works on '{place}' now. Stop it, or unpack to another --out.")
 
 
 def _config(path: Path, archive: Archive) -> dict[str, Any]:
@@ -172,8 +187,13 @@ def _is_there(root: Path, part: _Part) -> bool:
 
 
 def _lay(place: Path, part: _Part) -> None:
-    """Write one unit, its status last, so that a kill leaves it owed. A training that others used is left as it is."""
+    """Write one unit, its status last, so that a kill leaves it owed. A training that others used is left as it is.
+
+    Of a training that nothing was evaluated of, nothing stays: its rest is no part of the one that is laid down.
+    """
     before = read_status(place)
+    if not before.evaluations:
+        _clear(place)
     for name, content in part.files.items():
         if before.evaluations and (place / name).exists():
             continue
@@ -183,9 +203,18 @@ def _lay(place: Path, part: _Part) -> None:
     write_status(place, replace(part.status, evaluations={**before.evaluations, **part.status.evaluations}))
 
 
+def _clear(place: Path) -> None:
+    for name in (METRICS_FILE, COMMITS_FILE, ROLLOUTS_FILE, ALARMS_FILE):
+        (place / name).unlink(missing_ok=True)
+    for folder in (*place.glob(_CHECKPOINTS), place / WAYPOINTS_FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _collect(root: Path, config: dict[str, Any]) -> int:
     """Write results.parquet from the finished units of a configuration; returns their number."""
-    with FileLock(root / ".results.lock"):
-        units = finished_units(root, config)
-        merge(root / "results.parquet", [root / unit.rows_name for unit in units], grid=config["digest"])
-    return len(units)
+    gather(root, lambda: _places(root, config), grid=config["digest"])
+    return len(_places(root, config))
+
+
+def _places(root: Path, config: dict[str, Any]) -> list[tuple[Path, str]]:
+    return [(root / unit.folder, unit.digest) for unit in finished_units(root, config)]

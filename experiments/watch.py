@@ -23,7 +23,7 @@ from dllm_rl.tracking import METRICS_FILE, read_rows
 from experiments.collapse.online import read_alarms
 from experiments.commands import STATES, run_folder
 from experiments.progress import duration
-from experiments.run_folder import Status, read_json, read_status, status_of
+from experiments.run_folder import Status, read_json, read_status, status_of, warm_start_status
 
 _RECENT = 5
 _STYLES = {"done": "green", "stopped": "yellow", "running": "cyan", "failed": "bold red", "owed": "dim"}
@@ -106,7 +106,7 @@ def _warm_start_view(folder: Path, policy: str) -> SeedView:
         cell=f"warm start {policy}",
         policy=policy,
         seed=None,
-        status=read_status(folder),
+        status=warm_start_status(folder),
         num_steps=0,
         total_steps=0,
         success=None,

@@ -64,6 +64,8 @@ class _Dispatch:
 
     def __init__(self, plan: GridPlan, progress: Progress) -> None:
         self._progress = progress
+        # Of the whole grid, as in `runner.run_units`: few failures among few chosen units stop nothing.
+        self._num_units = len(plan.units)
         self._waiting: deque[Unit] = deque()
         self._running: set[str] = set()
         self._deaths: Counter[str] = Counter()
@@ -135,4 +137,4 @@ class _Dispatch:
             self._waiting.clear()
 
     def _is_given_up(self) -> bool:
-        return common_failure(self.statuses.values(), len(self._units)) is not None
+        return common_failure(self.statuses.values(), self._num_units) is not None

@@ -37,7 +37,7 @@ def build_report(folder: Path) -> dict[str, Any]:
     ]
     cells = [record for record in records if record["role"] in ("cell", "positive")]
     controls = control_states(records)
-    is_complete = all(seed["state"] in ("done", "stopped", "failed") for record in records for seed in record["seeds"])
+    is_complete = all(_has_ended(record) for record in records)
     report = {
         "format": FORMAT,
         "preset": run.config["preset"],
@@ -126,6 +126,12 @@ def _cell(cell: CellRun, verdict: CellVerdict, diagnoses: list[Diagnosis], plans
         "commit_order": commits_of(cell),
         **plans,
     }
+
+
+def _has_ended(record: dict[str, Any]) -> bool:
+    """Whether a cell waits for nothing: neither for a seed, nor for rows, its own or its warm start's."""
+    is_over = all(seed["state"] in ("done", "stopped", "failed") for seed in record["seeds"])
+    return is_over and record["verdict"] != "owed"
 
 
 def _total(cell: CellRun, name: str) -> int:

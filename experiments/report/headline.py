@@ -122,9 +122,15 @@ def negative_control(cell: dict[str, Any]) -> tuple[str, str]:
     tripped = sum(
         any(alarm["detector"] == "off_policy_at_start" for alarm in run["diagnosis"]["alarms"]) for run in runs
     )
-    if tripped == len(runs):
-        return "ok", f"{name} trips the estimator-noise alarm, as it must."
-    return "violated", f"{name} tripped the alarm in {tripped} of {len(runs)} seeds: estimator noise would go unseen."
+    seen = f"in {tripped} of {len(runs)} seeds"
+    if tripped < len(runs):
+        return "violated", f"{name} tripped the alarm {seen}: estimator noise would go unseen."
+    states = [seed["state"] for seed in cell["seeds"] if seed["state"] not in ("done", "stopped")]
+    counts = {"failed": states.count("failed"), "owed": len(states) - states.count("failed")}
+    if states:
+        left = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        return "not judged", f"{name} is not judged: tripped {seen}, {left}."
+    return "ok", f"{name} trips the estimator-noise alarm, as it must."
 
 
 CONTROLS = {"positive": positive_control, "null": null_control, "negative": negative_control}

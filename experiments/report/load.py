@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from dllm_rl.errors import ConfigError
 from dllm_rl.tracking import COMMITS_FILE, METRICS_FILE, read_rows
 from experiments.results import SCHEMA, grid_of
-from experiments.run_folder import WAYPOINTS_FOLDER, State, Status, read_json, read_status, status_of
+from experiments.run_folder import WAYPOINTS_FOLDER, State, Status, read_json, read_status, status_of, warm_start_status
 from experiments.stats import CellInfo
 
 
@@ -78,7 +78,7 @@ def load_run(folder: Path) -> Run:
     results = folder / "results.parquet"
     # Rows of another grid lie there while somebody begins this one, or where two share a folder.
     warm = config.get("warm_starts", {})
-    states: dict[str, State] = {policy: read_status(folder / place).state for policy, place in warm.items()}
+    states: dict[str, State] = {policy: warm_start_status(folder / place).state for policy, place in warm.items()}
     is_own = results.is_file() and grid_of(results) in ("", config["digest"])
     return Run(
         config=config,

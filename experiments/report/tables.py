@@ -54,9 +54,13 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
 
+def _is_untold(cell: dict[str, Any]) -> bool:
+    return cell["effect"] is None or cell["verdict"] == "owed"
+
+
 def effect_of(cell: dict[str, Any]) -> str:
-    """The effect in points with its interval."""
-    if cell["effect"] is None:
+    """The effect in points with its interval; none yet of a cell that is owed, whose seeds so far decide nothing."""
+    if _is_untold(cell):
         return "-"
     if cell["low"] is None:
         return f"{cell['effect']:+.1f}"
@@ -94,8 +98,8 @@ def verdict_table(report: dict[str, Any]) -> Table:
         table.add_row(
             f"  {cell['objective']}" if cell["role"] == "cell" else f"  {cell['policy']} {cell['objective']}",
             f"{percent(cell['before']['success'])} → {percent(cell['after']['success'])}",
-            "-" if cell["effect"] is None else f"{cell['effect']:+.1f}",
-            "-" if cell["low"] is None else f"{cell['low']:+.1f} to {cell['high']:+.1f}",
+            "-" if _is_untold(cell) else f"{cell['effect']:+.1f}",
+            "-" if _is_untold(cell) or cell["low"] is None else f"{cell['low']:+.1f} to {cell['high']:+.1f}",
             f"{GLYPHS[cell['verdict']]} {word_of(cell)}",
             style=_STYLES.get(cell["verdict"]),
         )

@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import tarfile
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import pytest
@@ -13,12 +14,12 @@ from typer.testing import CliRunner
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.tracking import append_rows
-from experiments import archive
+from experiments import archive, commands, components, self_check
 from experiments.archive import MANIFEST, Archive, hash_of_bytes, read_archive, write_archive
 from experiments.cli import app
 from experiments.pack import pack_run
-from experiments.report import build_report
-from experiments.results import is_equal
+from experiments.report import build_report, write_report
+from experiments.results import DamagedResultError, is_equal, write_rows
 from experiments.run_folder import claim, read_json, read_status, write_json, write_status
 from experiments.runner import begin, owed_units, run_units
 from experiments.units import choose
@@ -87,6 +88,26 @@ def test_the_report_is_the_same_before_and_after(tmp_path) -> None:
     assert before["headline"].split(" Of ")[1] == after["headline"].split(" Of ")[1]
     assert len(after["cells"][2]["waypoints"]["tasks"]) == 3
     assert (tmp_path / "elsewhere" / unit.folder.relative_to(there.root) / "waypoints" / "step1-0.html").is_file()
+
+
+def test_grid_writes_the_report_anew_where_results_came_from_elsewhere_and_only_there(tmp_path, monkeypatch) -> None:
+    there = half(tmp_path / "there", "masked-*", "autoregressive-*")
+    pack_run(there.root, tmp_path / "run.tar.xz")
+    here = plan(tmp_path / "here")
+    begin(here)
+    write_report(here.root)
+    unpack_run(tmp_path / "run.tar.xz", here.root)
+    run_units(here, FakeWork(), Silent())
+    monkeypatch.setattr(commands, "load_preset", lambda name, overrides: here.preset)
+    monkeypatch.setattr(components, "build_session", lambda environment: nullcontext(Tasks()))
+    monkeypatch.setattr(self_check, "checked_tasks", lambda preset, session, root, console: session)
+    stale = read_json(here.root / "report.json")
+    assert not stale["is_complete"]
+    assert commands.run_grid("ci", [], out=here.root, is_dry_run=False) == 0
+    assert read_json(here.root / "report.json")["is_complete"]
+    written = (here.root / "report.json").stat().st_mtime_ns
+    assert commands.run_grid("ci", [], out=here.root, is_dry_run=False) == 0
+    assert (here.root / "report.json").stat().st_mtime_ns == written
 
 
 def test_no_checkpoint_no_large_rollouts_and_nothing_unfinished_is_packed(tmp_path) -> None:
@@ -165,8 +186,11 @@ def test_a_unit_that_a_process_works_on_is_left_to_it(tmp_path) -> None:
     there, here = half(tmp_path / "there"), plan(tmp_path / "here")
     pack_run(there.root, tmp_path / "run.tar.xz")
     held = next(unit for unit in here.units if unit.name == "masked-grpo seed 0")
-    with claim(held.folder), pytest.raises(ConfigError, match="a process works on"):
-        unpack_run(tmp_path / "run.tar.xz", here.root)
+    with claim(held.folder):
+        before = set(here.root.rglob("*"))
+        with pytest.raises(ConfigError, match="a process works on"):
+            unpack_run(tmp_path / "run.tar.xz", here.root)
+        assert set(here.root.rglob("*")) == before
     assert owed_units(here) == list(here.units)
 
 
@@ -314,6 +338,50 @@ def test_a_failed_unit_that_comes_finished_is_no_failure_any_more(tmp_path) -> N
     assert read_status(failed.folder).state == "failed" and (failed.folder / "failure.txt").is_file()
     unpack_run(tmp_path / "run.tar.xz", here.root)
     assert read_status(failed.folder).state == "done" and not (failed.folder / "failure.txt").exists()
+
+
+def test_nothing_of_a_training_that_was_begun_here_is_mixed_with_the_one_laid_down(tmp_path) -> None:
+    there, here = half(tmp_path / "there"), plan(tmp_path / "here")
+    pack_run(there.root, tmp_path / "run.tar.xz")
+    run_units(choose(here, ["masked-grpo seed 1"]), Training({"masked-grpo seed 1": RuntimeError("burned")}), Silent())
+    begun = next(unit for unit in here.units if unit.name == "masked-grpo seed 1").folder
+    (begun / "checkpoint.old").mkdir()
+    write_waypoint(begun, 0, FakeWork().warm_start(here.units[0], print))
+    unpack_run(tmp_path / "run.tar.xz", here.root)
+    packed = {name for name in read_archive(tmp_path / "run.tar.xz").files if "masked-grpo" in name and "seed1" in name}
+    found = {str(path.relative_to(here.root)) for path in begun.rglob("*") if path.name != ".lock" and path.is_file()}
+    assert found == {name for name in packed if "null" not in name} and not list(begun.glob("checkpoint*"))
+
+
+def test_a_damaged_unit_of_the_folder_gets_into_no_results(tmp_path) -> None:
+    there, here = half(tmp_path / "there"), plan(tmp_path / "here")
+    pack_run(there.root, tmp_path / "run.tar.xz")
+    run_units(choose(here, ["autoregressive-grpo seed 0"]), FakeWork(), Silent())
+    damaged = next(unit for unit in here.units if unit.name == "autoregressive-grpo seed 0")
+    other = next(unit for unit in here.units if unit.name == "warm start autoregressive")
+    write_rows(damaged.rows_file, FakeWork().warm_start(other, print), **damaged.labels)
+    before = set(here.root.rglob("*"))
+    with pytest.raises(DamagedResultError, match="does not match its recorded hash"):
+        unpack_run(tmp_path / "run.tar.xz", here.root)
+    assert set(here.root.rglob("*")) == before
+
+
+def test_places_that_cannot_be_written_are_one_message(tmp_path) -> None:
+    there = half(tmp_path / "there")
+    with pytest.raises(ConfigError, match=r"is a folder. Give --out a file, such as"):
+        pack_run(there.root, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot be written .*Give another file with --out"):
+        pack_run(there.root, tmp_path / "file" / "run.tar.xz")
+    pack_run(there.root, tmp_path / "run.tar.xz")
+    for place in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(ConfigError, match=r"cannot be the folder of a run .*Give another with --out"):
+            unpack_run(tmp_path / "run.tar.xz", place)
+    config = read_json(there.root / "config.json")
+    del config["cells"][1]["digest"]
+    write_json(there.root / "config.json", config)
+    with pytest.raises(ConfigError, match=r"has no digest of 'autoregressive-espo'.*grid's own"):
+        pack_run(there.root, tmp_path / "again.tar.xz")
 
 
 def test_a_unit_that_is_evaluated_anew_is_packed_as_it_was_finished(tmp_path) -> None:

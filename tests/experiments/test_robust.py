@@ -10,13 +10,16 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from dllm_rl.errors import CheckpointError
-from experiments.commands import show_status
+from experiments.commands import _conclude, show_status
 from experiments.failures import common_failure, reason_of
-from experiments.results import is_equal
+from experiments.report import build_report
+from experiments.results import DamagedResultError, is_equal
 from experiments.run_folder import Status, claim, is_claimed, read_status, write_status
-from experiments.runner import DamagedResultError, owed_units, run_units
+from experiments.runner import owed_units, run_units
+from experiments.units import choose
 from tests.experiments.grids import FakeWork, Silent, plan
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +141,20 @@ def test_a_damaged_result_is_refused_until_it_is_deleted(tmp_path):
     assert again.calls == [grid.units[2].name]
 
 
+def test_an_evaluation_whose_rows_are_gone_is_owed_in_state_and_report(tmp_path, capsys):
+    grid = plan(tmp_path)
+    run_units(grid, FakeWork(), Silent())
+    assert build_report(grid.root)["is_complete"]
+    warm, cell = grid.units[0], grid.units[3]
+    for unit in (warm, cell):
+        unit.rows_file.unlink()
+    show_status(grid.root, as_json=True)
+    rows = json.loads(capsys.readouterr().out)
+    assert sorted(row["state"] for row in rows) == ["done"] * 10 + ["owed"] * 2
+    report = build_report(grid.root)
+    assert not report["is_complete"] and report["headline"].startswith("This grid is not finished")
+
+
 def test_a_damaged_checkpoint_is_a_failure_with_its_cause_in_the_status(tmp_path, capsys):
     grid = plan(tmp_path)
     name = "masked-grpo seed 0"
@@ -162,6 +179,26 @@ def test_a_grid_stops_when_many_cells_fail_alike_and_goes_on_once_that_is_mended
     cause, count = common_failure(statuses.values(), len(grid.units)) or ("", 0)
     assert (cause, count) == ("RuntimeError: step 0: data/x0 is gone", 4)
     assert {status.state for status in run_units(grid, FakeWork(), Silent()).values()} == {"done"}
+
+
+def test_few_failures_among_few_chosen_units_stop_nothing(tmp_path, capsys):
+    """The share is of the whole grid, of 12 units here."""
+    grid = choose(plan(tmp_path), ["masked-*"])
+    broken = {name: RuntimeError("flaky") for name in ("masked-grpo seed 0", "masked-espo seed 0")}
+    work = FakeWork(dict(broken))
+    statuses = run_units(grid, work, Silent())
+    assert len(work.calls) == len(statuses) == 5
+    assert _conclude(statuses, len(grid.units), Console()) == 1
+    assert "for one reason" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("num_owed", [0, 2])
+def test_what_was_not_started_is_told_only_where_something_was_left(num_owed, capsys):
+    states = {f"{n}": Status(state="failed" if n >= num_owed else "owed", cause="burned") for n in range(6)}
+    _conclude(states, 6, Console())
+    said = capsys.readouterr().out
+    assert f"{6 - num_owed} of 6 units failed for one reason" in said
+    assert ("so the rest was not started" in said) == bool(num_owed)
 
 
 def test_failures_of_different_kinds_stop_nothing(tmp_path):

@@ -166,6 +166,8 @@ def test_some_cells_first_and_the_rest_later_are_the_whole_grid(tmp_path, patter
 def test_a_pattern_that_names_nothing_is_refused(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"--only 'maskd-\*' names no unit.*masked-grpo"):
         choose(plan(tmp_path), ["masked-*", "maskd-*"])
+    with pytest.raises(ConfigError, match=r"give --only once for each"):
+        choose(plan(tmp_path), ["masked-grpo,masked-espo"])
 
 
 def test_kill_9_at_any_moment_ends_in_the_same_results(tmp_path) -> None:

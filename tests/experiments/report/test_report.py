@@ -13,7 +13,7 @@ from rich.console import Console
 from dllm_rl.errors import ConfigError
 from dllm_rl.tracking import append_rows
 from experiments.report import build_report, verdict_table, write_report
-from experiments.report.headline import headline, null_control, positive_control
+from experiments.report.headline import headline, negative_control, null_control, positive_control
 from experiments.report.tables import all_cells, word_of
 from experiments.run_folder import Status, write_json, write_status
 from harness.chromium import launch
@@ -97,6 +97,22 @@ def test_a_positive_control_that_fails_stands_before_anything_else():
     assert positive_control(cell | {"num_seeds": 1, "verdict": "single_seed"})[0] == "not judged"
 
 
+def test_the_negative_control_is_ok_only_where_every_seed_has_run():
+    def seed(state: str, *, has_alarm: bool = True) -> dict:
+        alarms = [{"detector": "off_policy_at_start"}] if has_alarm else []
+        return {"state": state, "diagnosis": {"num_steps": 0 if state == "owed" else 9, "alarms": alarms}}
+
+    def judged(*seeds: dict) -> tuple[str, str]:
+        return negative_control({"id": "negative", "seeds": seeds})
+
+    assert judged(seed("done"), seed("stopped"))[0] == "ok"
+    state, sentence = judged(seed("done"), *[seed("owed")] * 4)
+    assert (state, sentence.split(") ")[1]) == ("not judged", "is not judged: tripped in 1 of 1 seeds, 4 owed.")
+    assert judged(seed("done"), seed("failed"), seed("owed"))[1].endswith("tripped in 2 of 2 seeds, 1 failed, 1 owed.")
+    state, sentence = judged(seed("done", has_alarm=False), seed("owed"))
+    assert state == "violated" and "tripped the alarm in 0 of 1 seeds" in sentence
+
+
 def test_a_null_control_that_moves_is_told():
     cell = {"id": "null", "verdict": "improved", "effect": 9.0, "low": 4.0, "high": 14.0, "reason": ""}
     assert null_control(cell)[0] == "violated"
@@ -170,6 +186,18 @@ def test_an_unfinished_cell_gets_no_verdict_and_makes_nothing_significant(grid, 
             assert mine["p_adjusted"] >= cell["p_adjusted"]
 
 
+def test_the_effect_of_an_unfinished_cell_is_in_no_table(part):
+    report = twin(part)
+    cell = next(cell for cell in report["cells"] if cell["id"] == "masked-espo")
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(verdict_table(report | {"cells": [cell], "controls": []}))
+    assert "1 of 3 seeds" in (text := console.export_text())
+    assert f"{cell['effect']:+.1f}" not in text and f"{cell['high']:+.1f}" not in text
+    for name in ("report_tables.md", "report_tables.tex"):
+        (line,) = [line for line in (part / name).read_text().splitlines() if "1 of 3 seeds" in line]
+        assert f"{cell['effect']:+.1f} [" not in line
+
+
 def test_the_time_of_a_seed_that_still_trains_is_part_of_the_total(part, tmp_path):
     folder = tmp_path / "training"
     shutil.copytree(part, folder)
@@ -198,6 +226,15 @@ def test_a_cell_whose_warm_start_is_not_evaluated_is_owed(grid, tmp_path):
     assert word_of(report["cells"][2]) == "no warm start yet"
     write_status(folder / "warmstart" / "masked-abc", Status(state="failed", cause="burned"))
     assert [cell["verdict"] for cell in build_report(folder)["cells"]] == ["improved", "collapsed", "failed", "failed"]
+
+
+def test_a_grid_whose_only_debt_is_a_warm_start_is_not_complete_and_says_so(grid, tmp_path):
+    folder = tmp_path / "cold"
+    shutil.copytree(grid, folder)
+    leave_out(folder, "warmstart/masked", "warmstart/autoregressive")
+    report = build_report(folder)
+    assert not report["is_complete"]
+    assert report["headline"].startswith("This grid is not finished: none of 4 cells has its verdict yet")
 
 
 def test_units_of_other_versions_are_told_near_the_top_and_in_the_twin(grid, tmp_path):
