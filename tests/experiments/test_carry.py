@@ -270,7 +270,7 @@ def _tar(parts: list[tuple[str, bytes]], kind: bytes = tarfile.REGTYPE) -> bytes
     "name",
     [
         "../outside",
-        "/tmp/outside",
+        "/outside",
         "cells/../../outside/seed0/status.json",
         "cells/a-1/seed0/../../../../outside",
         "cells/a-1/seed0/waypoints/step1-0.html/../../../../x",
