@@ -95,8 +95,8 @@ def sampler_arm(name: str, policy: BasePolicy, prompts: Prompts, sampler: str, *
 def random_policy(family: str, tokenizer: Any, facts: PolicyFacts, vocabulary: int, *, has_end: bool) -> BasePolicy:
     """About 20 million random parameters, those of the vocabulary (which is embedding and head at once) included.
 
-    has_end False: EOS is never written, so that all arms write the same number of tokens. Weights are scaled up, since
-    at the usual scale every canvas comes out the same, whatever an arm does.
+    has_end False: EOS is never written, so that all arms write the same number of tokens. The columns' embeddings are
+    scaled up, since otherwise one token fills every canvas, whatever an arm does.
     """
     torch.manual_seed(0)
     hidden, inner = 384, 1024
@@ -110,10 +110,9 @@ def random_policy(family: str, tokenizer: Any, facts: PolicyFacts, vocabulary: i
         num_columns=facts.canvas_length,
     )
     model = TinyForPlans(config).eval()
+    assert model.columns is not None
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(3.0)
+        model.columns.weight.mul_(10.0)
     policy = registry.get("policy", family)(model, tokenizer, replace(facts, family=family))  # type: ignore[arg-type]
     if not has_end:
         policy._banned[policy.canvas.eos_id] = True
