@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dllm_rl.errors import ConfigError, unknown_name
 from experiments.components import build_objective, build_sampler
@@ -19,6 +19,9 @@ from experiments.config import (
     TrainingTasks,
 )
 from experiments.validation import Strict, validate
+
+if TYPE_CHECKING:
+    from dllm_rl.types import Rollouts, Views
 
 _LABELS = {"id", "role", "policy", "objective_level"}
 
@@ -170,19 +173,25 @@ def _under_grammar(sampler: Component) -> Component:
 
 def refuse_unreplayable(name: str, family: str, objective: ObjectiveLevel) -> None:
     """Raise where an objective scores another law than the constrained one that the tokens are drawn from."""
-    kind = _kind_of_views(family, objective)
-    if kind not in ("exact", "trajectory"):
+    views, rollouts = _views_on_a_toy(family, objective)
+    if views.kind not in ("exact", "trajectory"):
         raise ConfigError(
             f"cell {name}: with decoding.grammar=always tokens are drawn from a constrained law, and objective "
-            f"'{objective.name}' scores '{kind}' views of the unconstrained one. Set decoding.grammar=evaluation, "
-            "or take an objective that replays the draws, such as cj_grpo."
+            f"'{objective.name}' scores '{views.kind}' views of the unconstrained one. Set "
+            "decoding.grammar=evaluation, or take an objective that replays the draws, such as cj_grpo."
+        )
+    if family == "block" and views.kind == "trajectory" and _merges_steps(views, rollouts):
+        raise ConfigError(
+            f"cell {name}: with decoding.grammar=always the draws of one step are scored together, and a view of "
+            f"objective '{objective.name}' merges steps, which on this family may lie in several blocks. Set "
+            "decoding.grammar=evaluation, or take an objective that replays single steps, such as cj_grpo."
         )
 
 
 def refuse_approximate(name: str, family: str, sampler: Component, objective: ObjectiveLevel) -> None:
     """Raise where an objective replays draws whose probabilities a replay by full forwards does not give again."""
     reason = getattr(build_sampler(sampler), "approximation", None)
-    if reason is not None and _kind_of_views(family, objective) == "trajectory":
+    if reason is not None and _views_on_a_toy(family, objective)[0].kind == "trajectory":
         raise ConfigError(
             f"cell {name}: sampler '{sampler.name}' {reason}, and objective '{objective.name}' replays recorded draws, "
             "which at full forwards of the recorded states have other probabilities. Train with another sampler or "
@@ -191,14 +200,24 @@ def refuse_approximate(name: str, family: str, sampler: Component, objective: Ob
         )
 
 
-def _kind_of_views(family: str, objective: ObjectiveLevel) -> str:
+def _views_on_a_toy(family: str, objective: ObjectiveLevel) -> tuple[Views, Rollouts]:
+    """What the objective scores, and where."""
     import torch
 
     from dllm_rl.testing.toys import toy
 
     known = toy(family)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
-    return build_objective(objective).views(known.rollouts, known.policy.corruption, generator, 0).kind
+    views = build_objective(objective).views(known.rollouts, known.policy.corruption, generator, 0)
+    return views, known.rollouts
+
+
+def _merges_steps(views: Views, rollouts: Rollouts) -> bool:
+    """Whether a view scores tokens of several steps of one row."""
+    assert rollouts.trajectory is not None
+    step = rollouts.trajectory.commit_step.expand_as(views.score)
+    last = step.masked_fill(~views.score, -1).amax(dim=-1, keepdim=True)
+    return bool((views.score & (step != last)).any())
 
 
 def refuse_uncontrolled(cells: list[Cell], factors: Factors) -> None:

@@ -29,7 +29,3 @@ class FirstHittingSampler(UnmaskingRule):
     def choose(self, view: View) -> Bool[Tensor, "b n"]:
         """One open position of each row, by keyed noise."""
         return view.best(view.noise(ORDER), 1)
-
-    def steps_of(self, blocks: list[int]) -> list[int]:
-        """As many as there are columns, in every block."""
-        return blocks if self.num_steps is None else UnmaskingRule.steps_of(self, blocks)

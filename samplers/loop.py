@@ -21,15 +21,15 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.events import BEFORE_ALL, Kind
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.types import Completions, Family, Prompts
-from samplers._automaton import Automata
 from samplers._chunks import in_chunks
+from samplers._guidance import Guided, without_prompt
+from samplers._guide import Guide
 from samplers._noise import REMASK, uniform_at
 from samplers._options import CacheOption, check_options, check_reading
 from samplers._projection import Projection, project
 from samplers._readers import Reader, reader_of
 from samplers._record import Recorder, columns_of, is_finished
 from samplers._watcher import Watcher
-from samplers._wrapped import Guided, Remembering, without_prompt
 from samplers.grammar import constraint_of
 
 _LAST = 1 << 40
@@ -46,7 +46,7 @@ class View:
     def __init__(
         self,
         *,
-        projection: Projection,
+        projection: Projection | None,
         columns: Int[Tensor, "b n"],
         is_open: Bool[Tensor, "b n"],
         quota: int,
@@ -56,9 +56,19 @@ class View:
         noise: Any,
         memory: dict[str, Tensor],
     ) -> None:
-        self.projection, self.columns, self.is_open, self.quota = projection, columns, is_open, quota
+        self._projection, self.columns, self.is_open, self.quota = projection, columns, is_open, quota
         self.step, self.num_steps, self.rows, self.memory = step, num_steps, rows, memory
         self._noise = noise
+
+    @property
+    def projection(self) -> Projection:
+        """The laws of the open positions. Raises ConfigError in a rule that may wait."""
+        if self._projection is None:
+            raise ConfigError(
+                "a rule that may wait (may_wait) chooses before the model is asked, so that waiting costs no forward: "
+                "use noise, quota, progress and memory, or leave may_wait out to see laws."
+            )
+        return self._projection
 
     @property
     def progress(self) -> tuple[float, float]:
@@ -130,7 +140,7 @@ class UnmaskingRule:
     """
 
     families: ClassVar[tuple[Family, ...]] = ("masked", "block")
-    # Whether a step may write nothing in a row; a row that has not changed is not asked again.
+    # Whether a step may write nothing in a row. Such a rule chooses before the model is asked, and takes nothing back.
     may_wait: ClassVar[bool] = False
     temperature: float = 1.0
     num_steps: int | None = 32
@@ -142,6 +152,8 @@ class UnmaskingRule:
     def __post_init__(self) -> None:
         check_options(self)
         check_reading(self.cache, self.block_length, self.guidance)
+        if self.may_wait and self.remasks:
+            raise ConfigError(f"{type(self).__name__} has `remask`, so its steps may write nothing without may_wait")
 
     def choose(self, view: View) -> Bool[Tensor, "b n"]:
         """Which open positions are written now. Where a row has none, the loop writes its most confident one."""
@@ -153,7 +165,7 @@ class UnmaskingRule:
 
     def steps_of(self, blocks: list[int]) -> list[int]:
         """Most denoising steps in each block, of so many columns."""
-        return spread(self.num_steps or sum(blocks), len(blocks))
+        return blocks if self.num_steps is None else spread(self.num_steps, len(blocks))
 
     @property
     def remasks(self) -> bool:
@@ -187,14 +199,14 @@ class _Denoising:
         self.canvas = policy.empty_canvas(len(prompts.ids))
         self.is_masked = torch.ones_like(self.canvas, dtype=torch.bool)
         self.constraint = constraint_of(policy, prompts) if rule.grammar else None
-        self._last: tuple[Tensor, Automata] | None = None
         self.reader = self._reader()
         self.memory: dict[str, Tensor] = {}
         # Noise is keyed by a row's own steps: how long others take in a block must not reach its draws.
         self.step, self.taken = 0, torch.zeros(len(prompts.ids), dtype=torch.long)
         self.record = Recorder(self.canvas, keeps_states=True)
+        self.guide = Guide(self.constraint, self.record, pads=True)
         self.log_probs = torch.zeros(self.canvas.shape) if rule.remasks else None
-        self._force(torch.arange(len(self.canvas)), BEFORE_ALL)
+        self.guide.force(torch.arange(len(self.canvas)), self.canvas, self.is_masked, BEFORE_ALL)
 
     def run(self) -> Completions:
         length = self.canvas.shape[1]
@@ -219,8 +231,8 @@ class _Denoising:
         if rule.guidance:
             assert policy.mask_id is not None
             blind = reader_of(policy, without_prompt(prompts, policy.mask_id), rule.cache, block)
-            reader = Guided(reader, blind, rule.guidance)
-        return Remembering(reader, self.canvas) if rule.may_wait else reader
+            return Guided(reader, blind, rule.guidance)
+        return reader
 
     def _block_length(self) -> int:
         """Columns that are written before any later one."""
@@ -269,17 +281,27 @@ class _Denoising:
     def _one_step(
         self, rows: Tensor, alive: Tensor, is_open: Tensor, in_block: Tensor, quota: int, index: int, num_steps: int
     ) -> None:
-        """Ask the model, let the rule choose, draw, write, mask again."""
-        rule, prompts = self.rule, self.prompts.rows(rows)
+        """Ask the model, let the rule choose, draw, write, mask again. A rule that may wait chooses first."""
+        rule, facts = self.rule, {"quota": quota, "step": index, "num_steps": num_steps}
         # What may stand at a position under a grammar depends on the laws of all masked ones.
         end = self._horizon(int(in_block.long().argmax()))
         columns, is_asked = columns_of(is_open[rows] if self.constraint is None else self.is_masked[rows, :end])
+        chosen = None
+        if rule.may_wait:
+            chosen = self._chosen(self._view(rows, columns, is_asked & in_block[columns], None, **facts))
+            goes_on = self._goes_on(chosen)
+            self.taken[rows[~goes_on]] += 1
+            if not goes_on.any():
+                return
+            width = int(is_asked[goes_on].sum(dim=1).max())
+            rows, columns, is_asked, chosen = rows[goes_on], *(x[goes_on, :width] for x in (columns, is_asked, chosen))
+        prompts = self.prompts.rows(rows)
         # Rows with fewer open positions ask for their first one again.
         wanted = torch.where(is_asked, columns, columns[:, :1])
         logits = self.reader.logits(rows, alive, self.canvas, wanted, self.record)
         logits = self.watcher.logits(prompts, self.canvas[rows], columns, logits)
         projection = project(
-            self._automata(rows),
+            self.guide.automata(rows),
             logits,
             columns,
             self.canvas[rows],
@@ -288,18 +310,8 @@ class _Denoising:
             self.watcher.truncate,
             end,
         )
-        view = View(
-            projection=projection,
-            columns=columns,
-            is_open=is_asked & in_block[columns],
-            quota=quota,
-            step=index,
-            num_steps=num_steps,
-            rows=rows,
-            noise=self._noise,
-            memory=self.memory,
-        )
-        chosen = self._chosen(view)
+        view = self._view(rows, columns, is_asked & in_block[columns], projection, **facts)
+        chosen = self._chosen(view) if chosen is None else chosen
         draw = projection.draw(chosen, self.seed, prompts.row_ids, self.taken[rows])
         was_visible = ~self.is_masked[rows]
         row = rows[draw.row]
@@ -320,7 +332,27 @@ class _Denoising:
             projection.entropy(kept),
         )
         self.taken[rows] += 1
-        self._force(rows, self.step)
+        self.guide.force(rows, self.canvas, self.is_masked, self.step)
+
+    def _goes_on(self, chosen: Bool[Tensor, "b n"]) -> Bool[Tensor, " b"]:
+        """Which rows of a rule that may wait are asked: those that write."""
+        writes = chosen.any(dim=1)
+        # Stale keys and values are those of all rows that were asked when the block began.
+        return writes.any().expand_as(writes) if self.rule.cache in ("prefix", "dual") else writes
+
+    def _view(
+        self, rows: Tensor, columns: Tensor, is_open: Tensor, projection: Projection | None, **facts: int
+    ) -> View:
+        """What the rule sees of these rows."""
+        return View(
+            projection=projection,
+            columns=columns,
+            is_open=is_open,
+            rows=rows,
+            noise=self._noise,
+            memory=self.memory,
+            **facts,
+        )
 
     def _chosen(self, view: View) -> Tensor:
         """What the rule chose; everything at the last permitted step; at least one, unless it remasks or may wait."""
@@ -354,24 +386,6 @@ class _Denoising:
         row, column = row[is_event], column[is_event]
         self.record.write_at(row, column, self.step, self.canvas[row, column], Kind.REMASK)
         return again
-
-    def _force(self, rows: Int[Tensor, " n"], step: int) -> None:
-        """Write the tokens that every accepted canvas has at a masked position: no draw, no forward, probability 1."""
-        automata = self._automata(rows)
-        if automata is None:
-            return
-        row, column, tokens = automata.forced(self.canvas[rows], self.is_masked[rows])
-        self.canvas[rows[row], column] = tokens
-        self.is_masked[rows[row], column] = False
-        self.record.write_at(rows[row], column, step, tokens, Kind.FORCED)
-
-    def _automata(self, rows: Int[Tensor, " n"]) -> Automata | None:
-        """The automata of these rows; the last ones are kept, as rows seldom leave."""
-        if self.constraint is None:
-            return None
-        if self._last is None or not torch.equal(self._last[0], rows):
-            self._last = rows, Automata(self.constraint.rows(rows))
-        return self._last[1]
 
     def _noise(self, rows: Tensor, columns: Tensor, stream: int) -> Float[Tensor, "b n"]:
         row_ids = self.prompts.row_ids[rows][:, None].expand_as(columns)

@@ -22,15 +22,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.constraint import PAD, Constraint
 from dllm_rl.errors import ConfigError
-from dllm_rl.events import BEFORE_ALL, Kind
+from dllm_rl.events import BEFORE_ALL
 from dllm_rl.feed_order import feed_order
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
-from samplers._automaton import Automata
 from samplers._chunks import in_chunks
+from samplers._guide import Guide
 from samplers._options import check_options
 from samplers._projection import project
 from samplers._record import Recorder, columns_of, is_finished
@@ -69,9 +68,11 @@ class SlotSampler:
         is_open = torch.zeros_like(rank, dtype=torch.bool)
         constraint = constraint_of(policy, prompts) if self.grammar else None
         record = Recorder(canvas, keeps_states=True)
-        guide = _Guide(constraint, policy.canvas.eos_id, record)
+        guide = Guide(constraint, record, pads=False)
+        # Behind EOS nothing is drawn under the grammar, where only PAD can stand.
+        ends_at = None if constraint is None else policy.canvas.eos_id
         guide.force(torch.arange(len(canvas)), canvas, is_masked, BEFORE_ALL)
-        _append_finished(rank, is_open, is_masked, guide.to_write(canvas, is_masked), size, BEFORE_ALL)
+        _append_finished(rank, is_open, is_masked, _to_write(canvas, is_masked, ends_at), size, BEFORE_ALL)
         rows = (~is_finished(canvas, is_masked, policy.canvas.eos_id)).nonzero().squeeze(1)
         cache = policy.read_prompts(prompts.rows(rows)) if len(rows) else None
         if len(rows):
@@ -87,7 +88,7 @@ class SlotSampler:
             projection = project(own, logits, columns, canvas[rows], is_masked[rows], self.temperature)
             odds = torch.where(is_asked, projection.odds.sigmoid(), -1.0)
             confidence = torch.full((len(rows), length), -1.0).scatter(1, columns, odds)
-            to_write = guide.to_write(canvas[rows], is_masked[rows])
+            to_write = _to_write(canvas[rows], is_masked[rows], ends_at)
             is_open[rows] = self._plan(confidence, to_write, is_open[rows], size)
             chosen = self._accept(confidence, to_write, is_open[rows], size).gather(1, columns) & is_asked
             draw = projection.draw(chosen, seed, prompts.row_ids[rows], step)
@@ -96,7 +97,7 @@ class SlotSampler:
             is_masked[row, draw.column] = False
             record.commit_at(row, draw.column, step, draw.tokens, draw.log_probs, projection.entropy(chosen))
             guide.force(rows, canvas, is_masked, step)
-            _append_finished(rank, is_open, is_masked, guide.to_write(canvas, is_masked), size, step)
+            _append_finished(rank, is_open, is_masked, _to_write(canvas, is_masked, ends_at), size, step)
             step += 1
             alive = ~is_finished(canvas, is_masked, policy.canvas.eos_id)[rows]
             if cache is not None and alive.any() and not alive.all():
@@ -133,41 +134,12 @@ class SlotSampler:
         return (run & masked & is_open[:, :, None]).flatten(1)
 
 
-class _Guide:
-    """What the grammar leaves no choice about; without one, nothing."""
-
-    def __init__(self, constraint: Constraint | None, eos_id: int, record: Recorder) -> None:
-        self.constraint, self.eos_id, self.record = constraint, eos_id, record
-        self._last: tuple[Tensor, Automata] | None = None
-
-    def automata(self, rows: Int[Tensor, " n"]) -> Automata | None:
-        """The automata of these rows; the last ones are kept, as rows seldom leave."""
-        if self.constraint is None:
-            return None
-        if self._last is None or not torch.equal(self._last[0], rows):
-            self._last = rows, Automata(self.constraint.rows(rows))
-        return self._last[1]
-
-    def force(
-        self, rows: Int[Tensor, " n"], canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], step: int
-    ) -> None:
-        """Write, in place, the tokens up to EOS that every accepted canvas has at a masked position: probability 1."""
-        automata = self.automata(rows)
-        if automata is None:
-            return
-        row, column, tokens = automata.forced(canvas[rows], is_masked[rows])
-        is_text = tokens != automata.constraint.token[row, PAD]
-        row, column = rows[row[is_text]], column[is_text]
-        canvas[row, column] = tokens[is_text]
-        is_masked[row, column] = False
-        self.record.write_at(row, column, step, tokens[is_text], Kind.FORCED)
-
-    def to_write(self, canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
-        """The masked positions that may be drawn: under the grammar not those behind EOS, where only PAD can stand."""
-        if self.constraint is None:
-            return is_masked
-        is_eos = (canvas == self.eos_id) & ~is_masked
-        return is_masked & (is_eos.cumsum(dim=1) == 0)
+def _to_write(canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], ends_at: int | None) -> Bool[Tensor, "b l"]:
+    """The masked positions that may be drawn; not those behind this token, if one is given."""
+    if ends_at is None:
+        return is_masked
+    is_end = (canvas == ends_at) & ~is_masked
+    return is_masked & (is_end.cumsum(dim=1) == 0)
 
 
 def _append_finished(

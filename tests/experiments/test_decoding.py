@@ -34,6 +34,15 @@ def test_grammar_in_training_is_for_objectives_that_replay():
     assert cells("decoding.grammar=always", "policies=[autoregressive]")
 
 
+@pytest.mark.parametrize("shrink", [2, 8])
+def test_grammar_in_training_is_not_for_views_that_merge_steps_of_several_blocks(shrink):
+    level = f"objectives.tracerl={{name: tracerl, options: {{shrink: {shrink}}}}}"
+    with pytest.raises(ConfigError, match="a view of objective 'tracerl' merges steps"):
+        cells("decoding.grammar=always", "policies=[block]", level, "objectives=[tracerl]")
+    assert cells("decoding.grammar=always", "policies=[masked]", level, "objectives=[tracerl]")
+    assert cells("decoding.grammar=always", "policies=[block]", "objectives=[cj_grpo]")
+
+
 def test_rules_that_mask_again_do_not_train_what_replays():
     policy = "policies.masked.sampler={name: rcr}"
     with pytest.raises(ConfigError, match="'rcr' masks tokens again, and objective 'cj_grpo' replays"):

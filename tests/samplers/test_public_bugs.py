@@ -6,6 +6,7 @@ Mistakes that other tests of this folder already catch are not tested twice; the
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
@@ -19,7 +20,6 @@ from dllm_rl.trajectory import confidence
 from samplers._hub_processors import Processors
 from samplers._noise import TOKEN, uniform
 from samplers._statistics import pick
-from samplers._wrapped import Remembering
 from samplers.hf import diffusion_generate
 from tests.samplers.test_hf import decoder
 
@@ -331,27 +331,25 @@ def test_a_dual_cache_leaves_no_mask_under_a_threshold(tiny_policies, cache, thr
             assert in_block[written[:, step].any(dim=0)].unique().numel() == 1
 
 
-def test_a_prediction_is_used_again_only_where_ids_are_equal():
-    """126001 for 126000 is another canvas, in that row alone (MDLM's `allclose` takes them for equal, and all rows)."""
-    asked = []
+def test_every_canvas_is_asked_anew(tiny_policies):
+    """Two canvases that differ in the last bit of one id have their own laws (MDLM's `allclose` takes 126001 for
+    126000, keeps the old law, and does so for whole batches): each row is asked once a write, and alone gets the same.
+    """
+    policy = tiny_policies["masked"]
+    asked: dict[int, list[tuple[int, ...]]] = {}
+    ask = policy.logits
 
-    class Counting:
-        def logits(self, rows, alive, canvas, columns, record):
-            asked.append(rows.tolist())
-            return canvas[rows].gather(1, columns)[..., None].float()
+    def look(prompts, canvas, **facts):
+        for row, ids in zip(prompts.row_ids.tolist(), canvas.tolist(), strict=True):
+            asked.setdefault(row, []).append(tuple(ids))
+        return ask(prompts, canvas, **facts)
 
-    canvas = torch.full((3, 4), 126_000)
-    reader, rows, columns = Remembering(Counting(), canvas), torch.arange(3), torch.arange(1, 4).expand(3, -1)
-    for _ in range(2):
-        reader.logits(rows, rows, canvas, columns, None)
-    canvas[1, 0] = 126_001
-    reader.logits(rows, rows, canvas, columns, None)
-    # Fewer columns, of the first row other ones; then a row that has left.
-    fewer = torch.tensor([[2, 3], [1, 2], [1, 2]])
-    found = reader.logits(rows, rows, canvas, fewer, None)
-    assert torch.equal(found[..., 0].long(), canvas.gather(1, fewer))
-    reader.logits(rows[1:], rows[1:], canvas, fewer[1:], None)
-    assert asked == [[0, 1, 2], [1], [0]]
+    with mock.patch.object(policy, "logits", look):
+        out = draw(policy, "ancestral", range(4), num_steps=200)
+    for row, seen in asked.items():
+        states = [tuple(state) for state in out.trajectory.canvases[row].tolist()]
+        assert seen == list(dict.fromkeys(states))[: len(seen)], "a canvas was passed over or asked twice"
+        assert len(seen) == len(set(states)) - 1
 
 
 def test_first_hitting_takes_any_batch(tiny_policies):

@@ -96,7 +96,7 @@ def test_factor_excludes_the_first_failing_token():
     """Confidences .9 and .1: one token, not two (a bug of public implementations)."""
     here = view()
     here.is_open, here.columns = torch.ones(1, 2, dtype=torch.bool), torch.arange(2)[None]
-    here.projection = Free(torch.log(torch.tensor([[[0.9, 0.1], [0.55, 0.45]]])), here.columns, 1.0)
+    here._projection = Free(torch.log(torch.tensor([[[0.9, 0.1], [0.55, 0.45]]])), here.columns, 1.0)
     assert choose("factor", here, factor=1.0).sum() == 1
 
 
