@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dllm_rl.events import Events
 
-_NEVER = torch.iinfo(torch.int32).max
+# The rank of a slot that did not join.
+NEVER = torch.iinfo(torch.int32).max
 
 
 def feed_order(slot_rank: Int[Tensor, "b j"], slot_size: int, length: int) -> Int[Tensor, "b l"]:
@@ -28,27 +29,7 @@ def recorded_orders(
 
     joined: the step at which each slot joined the committed ones; later than all steps where it never did.
     """
-    rank = torch.where(joined < steps[..., None], joined, _NEVER)
+    rank = torch.where(joined < steps[..., None], joined, NEVER)
     order = feed_order(rank.flatten(0, 1), slot_size, events.length).unflatten(0, steps.shape)
     natural = torch.arange(events.length, device=order.device)
     return torch.where((steps < events.end)[..., None], order, natural)
-
-
-def joined_slots(events: Events, slot_size: int) -> Int[Tensor, "b j"]:
-    """The step at which each slot was finished together with all slots that were opened with it, where all was drawn.
-
-    A slot gets its first token in the step that opens it, and no other is opened while one of these is unfinished.
-    Forced tokens need no opening: a sampler that writes them says itself when its slots joined.
-    """
-    num_slots = -(-events.length // slot_size)
-    shape = (len(events.end), num_slots)
-    place, step = events.row * num_slots + events.column // slot_size, events.step.long()
-    is_state = step < events.end[events.row]
-    place, step = place[is_state], step[is_state]
-    zeros = torch.zeros(shape, dtype=torch.long, device=place.device).flatten()
-    opened = (zeros + _NEVER).scatter_reduce(0, place, step, "amin").view(shape)
-    last = zeros.scatter_reduce(0, place, step, "amax").view(shape)
-    width = (events.length - torch.arange(num_slots, device=place.device) * slot_size).clamp(max=slot_size)
-    filled = torch.where(torch.bincount(place, minlength=len(zeros)).view(shape) == width, last, _NEVER)
-    is_together = opened[:, :, None] == opened[:, None, :]
-    return torch.where(is_together, filled[:, None, :], -1).amax(dim=2)

@@ -17,7 +17,6 @@ from rich.console import Console
 import dllm_rl
 
 PACKAGES = ("dllm_rl", "objectives", "samplers", "harness", "experiments")
-FAMILIES = ("autoregressive", "masked", "block", "slot", "flow")
 _MARKS = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
 
 
@@ -88,6 +87,7 @@ def _torch() -> Iterator[Check]:
 def _checkpoints() -> Iterator[Check]:
     from dllm_rl.errors import CheckpointError
     from dllm_rl.policies.loading import CHECKPOINTS, verify
+    from dllm_rl.types import FAMILIES
 
     for family in FAMILIES:
         try:

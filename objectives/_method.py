@@ -11,9 +11,7 @@ from torch import Tensor
 
 from dllm_rl import advantages
 from dllm_rl.advantages import AdvantageName
-from dllm_rl.types import Family, Rollouts
-
-BUILT_IN_FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "block", "slot", "flow")
+from dllm_rl.types import FAMILIES, Family, Rollouts
 
 # Ranges that a preset is checked against.
 NonNegative = Annotated[float, Field(ge=0)]
@@ -39,7 +37,7 @@ class Method:
     name: ClassVar[str]
     paper: ClassVar[str]
     level: ClassVar[str]
-    families: ClassVar[tuple[Family, ...]] = BUILT_IN_FAMILIES
+    families: ClassVar[tuple[Family, ...]] = FAMILIES
     requires: ClassVar[tuple[str, ...]] = ()
     needs_old: ClassVar[bool] = True
     separable: ClassVar[bool] = False

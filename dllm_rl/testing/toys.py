@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dllm_rl.events import events_of_states
-from dllm_rl.feed_order import joined_slots
+from dllm_rl.testing.joined import joined_slots
 from dllm_rl.types import Answers, Corruption, Family, Rollouts, Trajectory, Views
 
 PAD, EOS, MASK, FILL = range(4)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.events import Events, Kind, events_of_states, join_events, sort_events
-from dllm_rl.feed_order import joined_slots, recorded_orders
+from dllm_rl.feed_order import recorded_orders
 from dllm_rl.joining import join_trajectories
 from dllm_rl.testing import toy
+from dllm_rl.testing.joined import joined_slots
 from dllm_rl.trajectory_file import from_jsonl, to_jsonl
 from dllm_rl.types import FAMILIES, Trajectory
 

@@ -11,10 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.feed_order import feed_order
 from dllm_rl.policies.loading import load_policy, save_policy
-from dllm_rl.types import Prompts
+from dllm_rl.types import FAMILIES, Prompts
 from tests.tiny_policies import PLANS, PROMPTS, make_tiny_policy, tokenizer
-
-FAMILIES = ("autoregressive", "masked", "block", "slot", "flow")
 
 
 def canvases(policy):

@@ -14,11 +14,11 @@ from dllm_rl.rollout import collect
 from dllm_rl.tasks import Control, Fault, Outcome, Page, Task
 from dllm_rl.tracking import append_rows, read_rows
 from dllm_rl.trainer import TrainConfig, Trainer
+from dllm_rl.types import FAMILIES
 from objectives import build_objective
 from samplers import DEFAULT_SAMPLERS
 from tests.tiny_policies import make_tiny_policy
 
-FAMILIES = ("autoregressive", "masked", "block", "slot", "flow")
 OBJECTIVES = ("grpo", "cj_grpo", "gspo", "espo")
 PAGE = Page(titles=("Join",), controls=(Control(ref="p1.e1", kind="text", name="Name"),))
 TASKS = [

@@ -16,8 +16,8 @@ from torch import Tensor
 from dllm_rl import registry
 from dllm_rl import views as v
 from dllm_rl.events import events_of_states
-from dllm_rl.feed_order import joined_slots
 from dllm_rl.testing import ToyPolicy, toy_rollouts
+from dllm_rl.testing.joined import joined_slots
 from dllm_rl.testing.toys import EOS, FILL, LETTERS, MASK, NUM_STEPS, PAD, SLOT_SIZE
 from dllm_rl.types import Answers, Rollouts, Trajectory, Views
 

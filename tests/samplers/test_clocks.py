@@ -134,10 +134,11 @@ def test_a_time_that_leaves_no_steps_is_refused(time):
 
 
 @pytest.mark.parametrize(("family", "block"), [("masked", 36), ("masked", 10), ("block", 10)])
-def test_first_hitting_writes_one_token_a_step_in_blocks_too(tiny_policies, family, block):
+@pytest.mark.parametrize("name", ["first_hitting", "low_confidence"])
+def test_as_many_steps_as_columns_write_one_token_each_in_blocks_too(tiny_policies, name, family, block):
     """In the last block, which is shorter, as well; block after block."""
     policy = tiny_policies[family]
-    out = draw(policy, "first_hitting", range(5), block_length=block)
+    out = draw(policy, name, range(5), block_length=block, num_steps=None)
     for row, steps in enumerate(out.trajectory.commit_step):
         drawn = steps[steps >= 0]
         assert drawn.unique().numel() == drawn.numel() >= 1
