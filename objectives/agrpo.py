@@ -14,8 +14,9 @@ from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.registry import register
+from dllm_rl.trajectory_views import own_steps, replay
 from dllm_rl.types import Corruption, Rollouts, Views
-from dllm_rl.views import exact, own_steps, replay, stratified
+from dllm_rl.views import exact, stratified
 from objectives._method import Count, NonNegative
 from objectives.cj_grpo import CJGRPO
 

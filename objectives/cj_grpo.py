@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.registry import register
+from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import Corruption, Loss, Rollouts, Views
-from dllm_rl.views import trajectory
 from objectives._kl import TOKEN_KL, KLName
 from objectives._method import BelowOne, Count, Method, NonNegative
 from objectives._surrogate import ClipName, mean_of_sequences

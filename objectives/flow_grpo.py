@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.registry import register
+from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import Corruption, Loss, Rollouts, Views
-from dllm_rl.views import trajectory
 from objectives._kl import k2
 from objectives._method import Count, Method, NonNegative
 from objectives._metrics import kl_metrics

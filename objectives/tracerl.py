@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 
 from dllm_rl.registry import register
+from dllm_rl.trajectory_views import own_steps, replay
 from dllm_rl.types import Corruption, Family, Rollouts, Views
-from dllm_rl.views import exact, own_steps, replay
+from dllm_rl.views import exact
 from objectives._kl import KLName
 from objectives._method import Count, NonNegative
 from objectives.cj_grpo import CJGRPO

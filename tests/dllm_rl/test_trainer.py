@@ -330,7 +330,7 @@ def test_torn_rows_are_dropped(tmp_path):
 @pytest.mark.parametrize("family", ["autoregressive", "masked"])
 def test_trajectory_objectives_score_at_the_sampling_temperature(tmp_path, family):
     """At temperature 1.5 the sampler's record and the recomputed log-probabilities agree."""
-    from dllm_rl.views import trajectory
+    from dllm_rl.trajectory_views import trajectory
 
     policy = make_tiny_policy(family, sharpness=4.0)
     sampler = registry.get("sampler", DEFAULT_SAMPLERS[family])(temperature=1.5)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
+from dllm_rl import trajectory_views as tv
 from dllm_rl import views as v
 from dllm_rl.errors import ConfigError
 from dllm_rl.testing import ToyPolicy, toy, toy_rollouts
@@ -291,7 +292,7 @@ def test_autoregressive_views_are_all_exact() -> None:
     for drawn in (
         v.one_step(rollouts, corruption, generator()),
         v.elbo(rollouts, corruption, generator(), num_draws=3),
-        v.trajectory(rollouts, corruption, generator(), num_steps=2),
+        tv.trajectory(rollouts, corruption, generator(), num_steps=2),
     ):
         assert drawn.kind == "exact"
         assert torch.equal(drawn.tokens[0], rollouts.completion_ids)
@@ -302,7 +303,7 @@ def test_autoregressive_views_are_all_exact() -> None:
 def test_all_steps_score_every_event_once(family: str) -> None:
     item = toy(family)
     rollouts, corruption = item.rollouts, item.policy.corruption
-    drawn = v.trajectory(rollouts, corruption, generator())
+    drawn = tv.trajectory(rollouts, corruption, generator())
     times = drawn.score.sum(0)
     expected = rollouts.completion_mask.long() * (rollouts.trajectory.num_steps if family == "flow" else 1)
     assert torch.equal(times, expected)
@@ -315,8 +316,8 @@ def test_sampled_steps_are_weighted_to_all_steps_on_average(family: str) -> None
     item = toy(family)
     rollouts, corruption = item.rollouts, item.policy.corruption
     copies = rollouts.rows(torch.zeros(DRAWS, dtype=torch.long))
-    whole = v.trajectory(rollouts, corruption, generator())
-    drawn = v.trajectory(copies, corruption, generator(), num_steps=2)
+    whole = tv.trajectory(rollouts, corruption, generator())
+    drawn = tv.trajectory(copies, corruption, generator(), num_steps=2)
     assert drawn.num_views == 2
     assert drawn.loss_weight is not None
     total = drawn.loss_weight.sum(0)
@@ -330,8 +331,8 @@ def test_sampled_steps_are_weighted_to_all_steps_on_average(family: str) -> None
 def test_rows_with_fewer_steps_than_asked_use_all_of_theirs() -> None:
     item = toy("masked")
     rollouts, corruption = item.rollouts, item.policy.corruption
-    own = v.own_steps(rollouts, corruption)
-    drawn = v.trajectory(rollouts, corruption, generator(), num_steps=3)
+    own = tv.own_steps(rollouts, corruption)
+    drawn = tv.trajectory(rollouts, corruption, generator(), num_steps=3)
     used = drawn.score.any(-1).sum(0)
     assert torch.equal(used, own.sum(-1).clamp(max=3))
     assert len(used.unique()) > 1, "rows of different numbers of steps"
@@ -341,7 +342,7 @@ def test_merged_steps_are_the_canvas_before_the_first_of_them() -> None:
     item = toy("masked")
     rollouts, corruption = item.rollouts, item.policy.corruption
     steps = torch.tensor([0, 2])[:, None].expand(2, rollouts.num_rows)
-    drawn = v.replay(rollouts, corruption, steps, torch.ones(2, rollouts.num_rows), span=2)
+    drawn = tv.replay(rollouts, corruption, steps, torch.ones(2, rollouts.num_rows), span=2)
     assert torch.equal(drawn.score.sum(0), rollouts.completion_mask.long())
     commit = rollouts.trajectory.commit_step
     assert torch.equal(drawn.tokens[1] == MASK, (commit >= 2))

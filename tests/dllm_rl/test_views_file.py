@@ -7,6 +7,7 @@ from dataclasses import fields
 import pytest
 import torch
 
+from dllm_rl import trajectory_views as tv
 from dllm_rl import views as v
 from dllm_rl.errors import CheckpointError
 from dllm_rl.generators import generator
@@ -25,7 +26,7 @@ def equal(first: Views, second: Views) -> bool:
 def test_what_is_read_is_what_was_written_and_scores_the_same(tmp_path, family: str) -> None:
     item = toy(family)
     corruption, rng = item.policy.corruption, torch.Generator().manual_seed(0)
-    drawn = [v.elbo(item.rollouts, corruption, rng), v.trajectory(item.rollouts, corruption, rng, num_steps=2)]
+    drawn = [v.elbo(item.rollouts, corruption, rng), tv.trajectory(item.rollouts, corruption, rng, num_steps=2)]
     save_views(tmp_path / VIEWS_FILE, drawn)
     read = load_views(tmp_path / VIEWS_FILE)
     assert all(equal(a, b) for a, b in zip(drawn, read, strict=True))

@@ -14,8 +14,8 @@ from dllm_rl.answers import draw_answers
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.testing import check_objective, toy
+from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import Rollouts
-from dllm_rl.views import trajectory
 from objectives import build_objective
 from tests.tiny_policies import PROMPTS, make_tiny_policy
 

@@ -12,8 +12,8 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.block import BlockPolicy
 from dllm_rl.testing.policies import prompts_of
+from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import Rollouts
-from dllm_rl.views import trajectory
 from tests.tiny_policies import PROMPTS
 
 RULES = [

@@ -17,8 +17,9 @@ from dllm_rl.tasks import Control, Page
 from dllm_rl.testing import check_sampler
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.trajectory import frames
+from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import Rollouts
-from dllm_rl.views import exact, trajectory
+from dllm_rl.views import exact
 from samplers._guide import Guide
 from samplers._noise import TOKEN, uniform
 from samplers._statistics import pick

@@ -15,8 +15,8 @@ from dllm_rl.policies.masked import MaskedPolicy, StaleCache
 from dllm_rl.testing import SAMPLER_PROPERTIES
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.testing.sampler import SamplerCase
+from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import Prompts, Rollouts
-from dllm_rl.views import trajectory
 from samplers._hub_policy import TokenIds
 from samplers._readers import reader_of
 from samplers._record import Recorder
