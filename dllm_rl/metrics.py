@@ -101,13 +101,11 @@ def inner_metrics(
 
     estimates_elbo: whether the views are drawn at random, so that their spread says what one mask decides.
     """
-    scored = views.score.sum()
-    metrics = {
-        "nelbo_per_token": float(
-            -(new * views.weight * views.score).sum() / rollouts.completion_mask.sum().clamp(min=1)
-        )
-    }
-    if views.kind == "exact" and rollouts.behaviour_log_probs is not None and scored > 0:
+    metrics, share = {}, _share(views) * views.score
+    if share.sum() > 0:
+        # By their own sum, since methods scale weights as their losses need them.
+        metrics["nelbo_per_token"] = float(-(new * share).sum() / share.sum())
+    if views.kind == "exact" and rollouts.behaviour_log_probs is not None and views.score.any():
         difference = (new[0] - rollouts.behaviour_log_probs).abs()[views.score[0]]
         metrics["sampling_logp_difference/mean"] = float(difference.mean())
         metrics["sampling_logp_difference/max"] = float(difference.max())
@@ -122,9 +120,13 @@ def likelihood_sd(views: Views, new: Float[Tensor, "k b l"]) -> float:
     The row's ELBO is the mean of these estimates. Pairs of opposite masks and stratified levels make that mean vary
     less than spread / sqrt(k). k must be 2 or more.
     """
-    share = views.weight if views.loss_weight is None else views.weight * views.loss_weight
-    estimates = views.num_views * (share * views.score * new).sum(dim=-1)
+    estimates = views.num_views * (_share(views) * views.score * new).sum(dim=-1)
     return float(estimates.std(dim=0, unbiased=True).mean())
+
+
+def _share(views: Views) -> Float[Tensor, "k b l"]:
+    """Weight of each term in the estimate that the views make together."""
+    return views.weight if views.loss_weight is None else views.weight * views.loss_weight
 
 
 def combine(rows: Sequence[dict[str, float]], weights: Sequence[float] | None = None) -> dict[str, float]:

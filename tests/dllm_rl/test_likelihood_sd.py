@@ -46,6 +46,27 @@ def test_views_that_cannot_differ_have_none_and_scaled_ones_the_same() -> None:
     assert likelihood_sd(views, scores) > 0.1
 
 
+def test_the_cross_entropy_does_not_depend_on_how_a_method_scales_its_views() -> None:
+    """Those of ESPO, of BGPO (each a whole estimate) and two sets at once, as the negative control has them."""
+    case, views, scores = views_and_scores("masked", num_draws=4, antithetic=False)
+
+    def nelbo(some, of_some):
+        return inner_metrics(case.rollouts, some, of_some, estimates_elbo=False)["nelbo_per_token"]
+
+    scaled = replace(views, weight=4 * views.weight, loss_weight=torch.full_like(views.weight, 0.25))
+    twice = torch.arange(4).repeat(2)
+    right = nelbo(views, scores)
+    assert nelbo(scaled, scores) == pytest.approx(right, rel=1e-5)
+    assert nelbo(views.views(twice), scores[twice]) == pytest.approx(right, rel=1e-5)
+    case = toy("autoregressive")
+    whole = exact(case.rollouts)
+    of_whole = case.policy.view_log_probs(case.rollouts, whole).detach()
+    by_token = -of_whole[0][case.rollouts.completion_mask].mean()
+    assert inner_metrics(case.rollouts, whole, of_whole, estimates_elbo=False)["nelbo_per_token"] == pytest.approx(
+        float(by_token), rel=1e-5
+    )
+
+
 def test_it_is_left_out_where_it_is_not_defined() -> None:
     for draw, options, is_elbo, has_it in (
         (elbo, {"num_draws": 1}, True, True),
