@@ -168,7 +168,10 @@ def survival_chart(curves: Sequence[dict[str, Any]], last_step: int, *, label: s
 
 
 def interval_chart(cell: dict[str, Any], axis: Axis, *, margin: float) -> Markup:
-    """One row of a forest plot: the margin, zero, the bootstrap interval, the deciding interval, seeds and the mean."""
+    """One row of a forest plot: the margin, zero, the bootstrap interval, the deciding interval, seeds and the mean.
+
+    Of a cell that is owed only the seeds so far, which decide nothing.
+    """
     p = axis.percent
     parts = [
         f'<rect class="margin" x="{p(-margin)}%" width="{round(p(margin) - p(-margin), 2)}%" y="0" height="100%"/>',
@@ -176,7 +179,10 @@ def interval_chart(cell: dict[str, Any], axis: Axis, *, margin: float) -> Markup
         f'<line class="zero" x1="{p(0)}%" x2="{p(0)}%" y1="0" y2="100%"/>',
     ]
     label = f"{cell['id']}: not evaluated"
-    if cell["effect"] is not None:
+    if cell["verdict"] == "owed":
+        label = f"{cell['id']}: not finished"
+        parts += _seed_ticks(cell, axis)
+    elif cell["effect"] is not None:
         label = f"{cell['id']}: {cell['effect']:+.1f} points"
         parts += _interval_parts(cell, axis)
     return Markup(
@@ -194,12 +200,14 @@ def _interval_parts(cell: dict[str, Any], axis: Axis) -> list[str]:
     if cell["low"] is not None:
         parts.append(f'<line class="interval" x1="{p(cell["low"])}%" x2="{p(cell["high"])}%" y1="15" y2="15"/>')
     if len(cell["seed_effects"]) > 1:
-        parts += [
-            f'<line class="tick" x1="{p(value)}%" x2="{p(value)}%" y1="22" y2="28"/>'
-            for value in cell["seed_effects"].values()
-        ]
+        parts += _seed_ticks(cell, axis)
     parts.append(f'<circle class="point" cx="{p(cell["effect"])}%" cy="15" r="4.5"/>')
     return parts
+
+
+def _seed_ticks(cell: dict[str, Any], axis: Axis) -> list[str]:
+    places = [axis.percent(value) for value in cell["seed_effects"].values()]
+    return [f'<line class="tick" x1="{place}%" x2="{place}%" y1="22" y2="28"/>' for place in places]
 
 
 def onset_chart(steps: Sequence[int], last_step: int, *, label: str, fall: Sequence[int] = ()) -> Markup:

@@ -97,8 +97,9 @@ def _forest(cells: list[dict[str, Any]], margin: float) -> dict[str, Any]:
         cell[name]
         for cell in cells
         for name in ("low", "high", "bootstrap_low", "bootstrap_high")
-        if cell[name] is not None
+        if cell[name] is not None and cell["verdict"] != "owed"
     ]
+    values += [value for cell in cells for value in cell["seed_effects"].values()]
     axis = charts.span_axis(values, least=max(_MARGIN_VIEW, 2 * margin))
     ticks = [(axis.percent(tick), f"{tick:+g}" if tick else "0") for tick in axis.ticks]
     return {"ticks": ticks, "rows": [(cell, charts.interval_chart(cell, axis, margin=margin)) for cell in cells]}

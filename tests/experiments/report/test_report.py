@@ -198,6 +198,15 @@ def test_the_effect_of_an_unfinished_cell_is_in_no_table(part):
         assert f"{cell['effect']:+.1f} [" not in line
 
 
+def test_an_unfinished_cell_has_its_seeds_in_the_forest_and_no_interval(part):
+    page = (part / "report.html").read_text().split('<section id="effects">')[1].split("</section>")[0]
+    rows = {row.split("</title>")[0].split("<title>")[1].split(":")[0]: row for row in page.split("<svg")[1:]}
+    assert 'class="interval"' in rows["masked-grpo"] and 'class="point"' in rows["masked-grpo"]
+    row = rows["masked-espo"]
+    assert "masked-espo: not finished" in row and row.count('class="tick"') == 1
+    assert not any(f'class="{part}"' in row for part in ("interval", "bootstrap", "point"))
+
+
 def test_the_time_of_a_seed_that_still_trains_is_part_of_the_total(part, tmp_path):
     folder = tmp_path / "training"
     shutil.copytree(part, folder)
