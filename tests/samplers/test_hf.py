@@ -104,6 +104,36 @@ def test_every_family_writes_under_the_grammar(tiny_policies, family):
     assert all(is_grounded(page, plan) for page, plan in zip(PAGES, plans, strict=True)), plans
 
 
+def test_left_to_right_is_what_generate_writes(tiny_policies):
+    """Greedy, on a decoder of transformers' own: with prompts of unequal length, and ends at unequal columns."""
+    words = tiny_policies["autoregressive"].tokenizer
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2
+    )
+    twin = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        twin.lm_head.weight.mul_(40)
+        twin.lm_head.weight[words.eos_token_id] *= 2
+    facts = PolicyFacts(family="autoregressive", max_prompt=96, canvas_length=24)
+    policy = registry.get("policy", "autoregressive")(twin, words, facts)
+    prompts = prompts_of(policy, range(3))
+    written = registry.get("sampler", "ar")(temperature=0.0).generate(policy, prompts, seed=0)
+    whole = twin.generate(
+        prompts.ids,
+        attention_mask=prompts.mask.long(),
+        do_sample=False,
+        max_new_tokens=24,
+        suppress_tokens=list(policy.banned_ids),
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+    )[:, prompts.ids.shape[1] :]
+    assert torch.equal(written.ids[:, : whole.shape[1]], whole)
+    assert (written.ids[:, whole.shape[1] :] == words.pad_token_id).all()
+    ends = (written.ids == words.eos_token_id).sum(dim=1)
+    assert ends.sum() > 0 and written.ids.unique().numel() > 5
+
+
 def test_the_hook_equals_the_direct_call(model):
     kwargs = {"seed": 4, "sampler_config": {"gamma": 0.3}, "block_length": 5}
     through = generate(model, IDS, attention_mask=PADDED, do_sample=True, temperature=0.7, top_k=0, **kwargs)

@@ -86,6 +86,24 @@ def test_exact_jump_composes_over_the_grid(tiny_policies):
     assert stays[-1].item() == 0.0
 
 
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_exact_jump_is_the_matrix_exponential_of_its_rates(tiny_policies, power):
+    """At a frozen prediction p the generator is kappa' / (1 - kappa) (1 p - I); its integral over a step is A (1 p - I)
+    with A = log((1 - kappa_t) / (1 - kappa_s)).
+    """
+    policy = tiny_policies["flow"]
+    policy = type(policy)(policy.model, policy.tokenizer, replace(policy.facts, schedule_power=power))
+    generator = torch.Generator().manual_seed(0)
+    law = torch.randn(6, generator=generator).double().softmax(-1)
+    for start, end in ((0.0, 0.125), (0.4, 0.5), (0.75, 0.99)):
+        now, after = torch.tensor([start]).double(), torch.tensor([end]).double()
+        integral = ((1 - now**power) / (1 - after**power)).log()
+        expected = torch.linalg.matrix_exp(integral * (law.expand(6, 6) - torch.eye(6)))
+        is_same = torch.eye(6, dtype=torch.bool)
+        found = transition_log_prob(law.log().expand(6, 6), is_same, policy.jump_probability(now, after)[:, None]).exp()
+        torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+
+
 @pytest.mark.parametrize("steps", [36, 12, 5, 1])
 def test_masked_quota_spends_at_most_its_steps(tiny_policies, steps):
     out = draw(tiny_policies["masked"], "low_confidence", num_steps=steps)
