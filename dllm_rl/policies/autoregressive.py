@@ -136,7 +136,7 @@ class AutoregressivePolicy(BasePolicy):
             **extra,
         }
         moved = {name: value.to(self.device) for name, value in inputs.items()}
-        output = self.model(**moved, past_key_values=cache, use_cache=True)
+        output = self.model(**moved, **self.kept(cache))
         logits = output.logits[:, -1].float()
         return logits.masked_fill(self._banned.to(logits.device), -torch.inf).to(ids.device)
 

@@ -77,7 +77,10 @@ class BasePolicy:
             raise ConfigError(f"the {self.family} family needs a mask token; this tokenizer has none. Set mask_id.")
         self.vocab_size = int(model.config.vocab_size)  # type: ignore[union-attr]
         # Stock encoders (masked language models) give every position's logits; adapters hide what a decoder takes.
-        self._slices = "logits_to_keep" in inspect.signature(without_adapter(model).forward).parameters
+        takes = inspect.signature(without_adapter(model).forward).parameters
+        self._slices = "logits_to_keep" in takes
+        # transformers renamed the argument in 5.24.
+        self._cache_name = next((name for name in ("cache", "past_key_values") if name in takes), None)
         self._banned = torch.zeros(self.vocab_size, dtype=torch.bool)
         self._banned[list(self.banned_ids)] = True
 
@@ -235,9 +238,14 @@ class BasePolicy:
         num_smeared: int = getattr(self.model.config, "num_smeared", 0)
         if num_smeared:
             rest["previous_ids"] = last_ids(inputs["input_ids"][:, :width], num_smeared, self.canvas.pad_id)
-        output = self._at(rest, keep - width, past_key_values=cache, use_cache=True)
+        output = self._at(rest, keep - width, **self.kept(cache))
         cache.crop(width - inputs["input_ids"].shape[1])
         return output
+
+    def kept(self, cache: Any) -> dict[str, Any]:
+        """Arguments by which the model reads these keys and values, and adds to them."""
+        assert self._cache_name is not None, f"{type(self.model).__name__} takes no keys and values"
+        return {self._cache_name: cache, "use_cache": True}
 
     def view_log_probs(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
         """Log p(target) at scored positions of each view, float32, 0 elsewhere.

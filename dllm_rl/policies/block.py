@@ -94,7 +94,7 @@ class BlockPolicy(BasePolicy):
         smeared = getattr(self.model.config, "num_smeared", 0)
         if smeared and first:
             fed["previous_ids"] = last_ids(inputs["input_ids"][:, :first], smeared, self.canvas.pad_id)
-        output = self._at(fed, keep - first, past_key_values=cache.keys, use_cache=True)
+        output = self._at(fed, keep - first, **self.kept(cache.keys))
         cache.keys.crop(start - end)
         cache.length = start
         return output

@@ -8,7 +8,6 @@ Legend: b rows, n rows taken, c asked columns, v vocabulary.
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,8 +23,6 @@ from dllm_rl.policies.terms import Attention, keys_of_rows, last_ids
 from dllm_rl.registry import register
 from dllm_rl.types import Family
 
-# transformers has had either name.
-_CACHE_ARGUMENTS = {"past_key_values", "cache"}
 _KINDS_WITH_KEYS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -76,7 +73,7 @@ class MaskedPolicy(BasePolicy):
         fed["attention_mask"] = torch.cat([reads[..., :first], reads[..., last:], reads[..., first:last]], dim=-1)
         if smeared := getattr(self.model.config, "num_smeared", 0):
             fed["previous_ids"] = last_ids(inputs["input_ids"][:, :first], smeared, self.canvas.pad_id)
-        output = self._at(fed, keep - first, past_key_values=cache.keys, use_cache=True)
+        output = self._at(fed, keep - first, **self.kept(cache.keys))
         cache.keys.crop(first - last)
         return output
 
@@ -84,8 +81,8 @@ class MaskedPolicy(BasePolicy):
         """An exact forward, and all its keys and values. Raises ConfigError where the model does not keep them."""
         keys: Any = DynamicCache()
         total = inputs["input_ids"].shape[1]
-        if _may_keep(self.model):
-            output = self._at(inputs, keep, past_key_values=keys, use_cache=True)
+        if self._cache_name is not None and _has_keys(self.model):
+            output = self._at(inputs, keep, **self.kept(keys))
             if keys.layers and all(layer.get_seq_length() == total for layer in keys.layers):
                 return output, keys
         name = type(without_adapter(self.model)).__name__
@@ -96,11 +93,10 @@ class MaskedPolicy(BasePolicy):
         )
 
 
-def _may_keep(model: torch.nn.Module) -> bool:
-    """Whether the model takes a cache, and says of no layer that it is anything but attention over keys."""
-    parameters = inspect.signature(without_adapter(model).forward).parameters
+def _has_keys(model: torch.nn.Module) -> bool:
+    """Whether the model says of no layer that it is anything but attention over keys."""
     kinds = set(getattr(model.config, "layer_types", None) or ())
-    return bool(_CACHE_ARGUMENTS & parameters.keys()) and kinds <= _KINDS_WITH_KEYS
+    return kinds <= _KINDS_WITH_KEYS
 
 
 def _without(keys: Any, first: int, last: int) -> DynamicCache:

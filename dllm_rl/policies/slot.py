@@ -39,7 +39,7 @@ class SlotPolicy(BasePolicy):
             inputs["column_ids"] = torch.zeros_like(prompts.ids)
         cache = DynamicCache()
         moved = {name: value.to(self.device) for name, value in inputs.items()}
-        self.model(**moved, past_key_values=cache, use_cache=True)
+        self.model(**moved, **self.kept(cache))
         return cache
 
 

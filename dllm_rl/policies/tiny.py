@@ -219,6 +219,7 @@ class TinyForPlans(PreTrainedModel, GenerationMixin):
         input_ids (b, t); attention_mask (b, 1, t, t + cached) bool, True = may be read; position_ids (b, t);
         logits_to_keep: positions (n,), or (b, n) for each row its own, whose logits are wanted, None = all;
         time (b,) in [0, 1];
+        past_key_values: a `Cache` that is read and added to, as it is, in place;
         column_ids (b, t): 1 + canvas column of a token, 0 in the prompt; previous_ids (b, num_smeared): the last tokens
         that went into past_key_values, or (b, t, num_smeared): those before each token, the nearest first, where the
         feed does not say it. Returns logits (b, n, v).
@@ -240,8 +241,7 @@ class TinyForPlans(PreTrainedModel, GenerationMixin):
             x = block(x, attention_mask, rotary, shift, past_key_values)
         x = last(x, attention_mask, rotary, shift, past_key_values, logits_to_keep)
         logits = self.head(self.norm(x))
-        # transformers renamed the field to `cache` in 5.24, and takes both names until 5.40.
-        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)  # pyright: ignore[reportCallIssue]
+        return CausalLMOutputWithPast(logits=logits)
 
     def _smeared(self, ids: Tensor, previous_ids: Tensor | None) -> Tensor:
         """What the tokens fed just before each token add to it; padding adds nothing."""
