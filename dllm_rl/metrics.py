@@ -102,7 +102,8 @@ def inner_metrics(
     estimates_elbo: whether the views are drawn at random, so that their spread says what one mask decides.
     """
     metrics, share = {}, _share(views) * views.score
-    if share.sum() > 0:
+    # Terms of the flow family's ELBO and of its transitions are no log-probabilities of tokens.
+    if share.sum() > 0 and (views.time is None or views.kind == "one_step"):
         # By their own sum, since methods scale weights as their losses need them.
         metrics["nelbo_per_token"] = float(-(new * share).sum() / share.sum())
     if views.kind == "exact" and rollouts.behaviour_log_probs is not None and views.score.any():

@@ -213,7 +213,7 @@ def _views_on_a_toy(family: str, objective: ObjectiveLevel) -> tuple[Views, Roll
 
 
 def _merges_steps(views: Views, rollouts: Rollouts) -> bool:
-    """Whether a view scores tokens of several steps of one row."""
+    """Whether a view scores tokens of several steps of one row; the toys take four, so cuts into more are not seen."""
     assert rollouts.trajectory is not None
     step = rollouts.trajectory.commit_step.expand_as(views.score)
     last = step.masked_fill(~views.score, -1).amax(dim=-1, keepdim=True)

@@ -32,6 +32,10 @@ class Guided:
         guided = unknown + (self.strength + 1) * (known - unknown)
         return guided.masked_fill(known.isinf() | unknown.isinf(), -torch.inf)
 
+    def begins(self, columns: Tensor) -> bool:
+        """As of the two readers, which are of one kind."""
+        return self.conditional.begins(columns)
+
 
 def without_prompt(prompts: Prompts, mask_id: int) -> Prompts:
     """The same rows with MASK for every token of the prompt; padding stays padding."""

@@ -32,6 +32,8 @@ class Watch(Watcher):
         self.callback: Callable[[Any, int, Tensor], None] | None = None
         self.stopped = torch.zeros(len(prompts.ids), dtype=torch.bool)
         self.law: Tensor | None = None
+        self.takes_draft = hasattr(streamer, "put_draft")
+        self.takes_law = self.takes_draft and bool(getattr(streamer, "_takes_logits", False))
 
     @property
     def is_needed(self) -> bool:
@@ -39,27 +41,33 @@ class Watch(Watcher):
         acts = self.processors.everywhere or self.processors.at_draw or self.criteria or self.callback
         return bool(acts) or self.streamer is not None
 
-    def logits(self, prompts: Prompts, canvas: Tensor, columns: Tensor, logits: Tensor) -> Tensor:
+    def logits(self, rows: Tensor, prompts: Prompts, canvas: Tensor, columns: Tensor, logits: Tensor) -> Tensor:
         """Processors, with prompt and canvas as their prefix."""
         processed = self.processors.process(torch.cat([prompts.ids, canvas], dim=1), logits)
-        if getattr(self.streamer, "_takes_logits", False):
-            self._keep_law(canvas, columns, processed)
+        if self.takes_law:
+            self._keep_law(rows, canvas, columns, processed)
         return processed
 
-    def _keep_law(self, canvas: Tensor, columns: Tensor, logits: Tensor) -> None:
-        """Logits of the whole canvas for a streamer that wants them: certain where a token stands."""
+    def _keep_law(self, rows: Tensor, canvas: Tensor, columns: Tensor, logits: Tensor) -> None:
+        """Logits of the whole batch for a streamer that wants them: certain where a token stands.
+
+        Of rows that have not been asked yet nothing is known: all their tokens are equally likely.
+        """
         full = torch.full((*canvas.shape, logits.shape[-1]), -torch.inf).scatter(2, canvas[..., None], 0.0)
-        self.law = full.scatter(1, columns[..., None].expand_as(logits), logits)
+        if self.law is None:
+            self.law = torch.zeros(len(self.stopped), *full.shape[1:])
+        self.law[rows] = full.scatter(1, columns[..., None].expand_as(logits), logits)
 
     def truncate(self, laws: Tensor) -> Tensor:
         """Top-k, top-p and their kind."""
         return self.processors.truncate(laws)
 
     def wrote(self, canvas: Tensor, step: int) -> None:
-        """Show the draft."""
-        if hasattr(self.streamer, "put_draft"):
-            is_law = getattr(self.streamer, "_takes_logits", False)
-            self.streamer.put_draft(**({"logits": self.law} if is_law else {"value": canvas.clone()}))
+        """Show the draft; laws once there are any, which a rule that may wait can take some steps for."""
+        if self.takes_draft and not self.takes_law:
+            self.streamer.put_draft(value=canvas.clone())
+        elif self.law is not None:
+            self.streamer.put_draft(logits=self.law.clone())
         if self.callback is not None:
             self.callback(self.model, step, canvas.clone())
 

@@ -37,6 +37,10 @@ class Reader(Protocol):
         """Logits of the columns of these rows. alive: all rows that are not finished, these among them."""
         ...
 
+    def begins(self, columns: Int[Tensor, "n c"]) -> bool:
+        """Whether a forward for these columns keeps something of the rows asked, which later ones of theirs read."""
+        ...
+
 
 class WholeCanvas:
     """Feeds prompt and canvas in every step."""
@@ -48,6 +52,10 @@ class WholeCanvas:
         """One forward over everything."""
         record.count(len(rows), self.prompts.ids.shape[1] + canvas.shape[1])
         return self.policy.logits(self.prompts.rows(rows), canvas[rows], columns=columns)
+
+    def begins(self, columns: Tensor) -> bool:
+        """Nothing is kept."""
+        return False
 
 
 class _Kept(Generic[_Cache]):
@@ -86,6 +94,10 @@ class BlockByBlock:
             return self._begin(rows, alive, canvas, columns, record)
         return self._forward(rows, canvas, columns, self.kept.of(rows), record)
 
+    def begins(self, columns: Tensor) -> bool:
+        """What is kept is that of all rows which are alive, whichever are asked."""
+        return False
+
     def _begin(self, rows: Tensor, alive: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
         """The first step of a block: all that are alive are fed, since their finished blocks are to be kept."""
         settled = self.kept.whole
@@ -118,16 +130,23 @@ class StaleOutside:
 
     def logits(self, rows: Tensor, alive: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
         """One forward, over everything where the columns lie in a block that has not been asked for yet."""
-        # Asked columns begin in the active block, whatever else the grammar wants.
-        start = int(columns.min()) // self.block_length * self.block_length
-        if self.kept is None or self.kept.whole.start != start:
-            return self._begin(start, rows, canvas, columns, record)
+        if self.begins(columns):
+            return self._begin(self._start(columns), rows, canvas, columns, record)
+        assert self.kept is not None
         cache = self.kept.of(rows)
         record.count(len(rows), self.policy.num_fed(cache))
         is_fed = columns < cache.end
         own = torch.where(is_fed, columns, columns[:, :1])
         fresh = self.policy.logits(self.prompts.rows(rows), canvas[rows], columns=own, cache=cache)
         return fresh if is_fed.all() else torch.where(is_fed[..., None], fresh, self._stale(rows, columns))
+
+    def begins(self, columns: Tensor) -> bool:
+        """Whether this is the first forward of its block."""
+        return self.kept is None or self.kept.whole.start != self._start(columns)
+
+    def _start(self, columns: Tensor) -> int:
+        """Of the active block, in which asked columns begin, whatever else the grammar wants."""
+        return int(columns.min()) // self.block_length * self.block_length
 
     def _begin(self, start: int, rows: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
         """The exact forward that fills the cache."""

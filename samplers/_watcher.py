@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 class Watcher:
     """Looks on and changes nothing; subclasses override what they need. A watched batch is never divided.
 
-    Legend: b rows, n asked columns, l canvas, v vocabulary, m drawn positions.
+    Legend: b rows, r rows asked, n asked columns, l canvas, v vocabulary, m drawn positions.
     """
 
     def logits(
-        self, prompts: Prompts, canvas: Int[Tensor, "b l"], columns: Int[Tensor, "b n"], logits: Float[Tensor, "b n v"]
-    ) -> Float[Tensor, "b n v"]:
-        """The model's logits of these rows, before any statistic is taken of them."""
+        self,
+        rows: Int[Tensor, " r"],
+        prompts: Prompts,
+        canvas: Int[Tensor, "r l"],
+        columns: Int[Tensor, "r n"],
+        logits: Float[Tensor, "r n v"],
+    ) -> Float[Tensor, "r n v"]:
+        """The model's logits of these rows of the batch, before any statistic is taken of them."""
         return logits
 
     def truncate(self, laws: Float[Tensor, "m v"]) -> Float[Tensor, "m v"]:

@@ -19,8 +19,8 @@ from samplers.loop import UnmaskingRule, View
 class AncestralSampler(UnmaskingRule):
     """Commits each mask with probability (t - s) / t, t on linspace(1, least_time, steps + 1); the last step all.
 
-    A step may write nothing in a row, which then is not asked: with any number of steps a row costs no more forwards
-    than it has columns.
+    A step may write nothing in a row, which then is not asked: with any number of steps a row alone costs no more
+    forwards than it has columns, and one a block where keys and values are kept.
     """
 
     name: ClassVar[str] = "ancestral"

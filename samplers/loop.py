@@ -1,16 +1,16 @@
 """The one denoise loop of the masked and the block family: rules differ in what they commit and what they mask again.
 
 A step: forced tokens are written; the model is asked at the masked positions of the active block; the rule chooses
-positions by a statistic of their laws; only then are tokens drawn there (choose-then-sample, 2510.04525), so that the
-recorded log-probability is exactly that of the draw. Ranking by the probability of the *drawn* token, as LLaDA does,
-would hide a lower temperature. The block family writes its own blocks in order, with exact keys and values of those
-that are finished (`samplers._readers`).
+positions by a statistic of their laws (one that may wait chooses before that, by noise); only then are tokens drawn
+there (choose-then-sample, 2510.04525), so that the recorded log-probability is exactly that of the draw. Ranking by the
+probability of the *drawn* token, as LLaDA does, would hide a lower temperature. The block family writes its own blocks
+in order, with exact keys and values of those that are finished (`samplers._readers`).
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -22,8 +22,8 @@ from dllm_rl.events import BEFORE_ALL, Kind
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.types import Completions, Family, Prompts
 from samplers._chunks import in_chunks
+from samplers._forcing import Forcing
 from samplers._guidance import Guided, without_prompt
-from samplers._guide import Guide
 from samplers._noise import REMASK, uniform_at
 from samplers._options import CacheOption, check_options, check_reading
 from samplers._projection import Projection, project
@@ -191,6 +191,37 @@ class UnmaskingRule:
         return in_chunks(policy, prompts, lambda part: _Denoising(self, policy, part, seed, Watcher()).run())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Turn:
+    """A step of a block: which columns the block has, and what its plain schedule commits now."""
+
+    in_block: Bool[Tensor, " l"]
+    quota: int
+    index: int
+    num_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """Which columns of which rows are asked for; rows with fewer are filled up.
+
+    end: the column from which on there are no laws yet. chosen: what is written, where that is known already.
+    """
+
+    rows: Int[Tensor, " n"]
+    columns: Int[Tensor, "n c"]
+    is_asked: Bool[Tensor, "n c"]
+    end: int | None
+    chosen: Bool[Tensor, "n c"] | None = None
+
+    def part(self, which: Bool[Tensor, " n"]) -> _Asked:
+        """These rows, as wide as they need."""
+        width = int(self.is_asked[which].sum(dim=1).amax()) if which.any() else 0
+        columns, is_asked = self.columns[which, :width], self.is_asked[which, :width]
+        chosen = None if self.chosen is None else self.chosen[which, :width]
+        return replace(self, rows=self.rows[which], columns=columns, is_asked=is_asked, chosen=chosen)
+
+
 class _Denoising:
     """One batch of canvases under one rule."""
 
@@ -204,9 +235,9 @@ class _Denoising:
         # Noise is keyed by a row's own steps: how long others take in a block must not reach its draws.
         self.step, self.taken = 0, torch.zeros(len(prompts.ids), dtype=torch.long)
         self.record = Recorder(self.canvas, keeps_states=True)
-        self.guide = Guide(self.constraint, self.record, pads=True)
+        self.forcing = Forcing(self.constraint, self.record, pads=True)
         self.log_probs = torch.zeros(self.canvas.shape) if rule.remasks else None
-        self.guide.force(torch.arange(len(self.canvas)), self.canvas, self.is_masked, BEFORE_ALL)
+        self.forcing.force(torch.arange(len(self.canvas)), self.canvas, self.is_masked, BEFORE_ALL)
 
     def run(self) -> Completions:
         length = self.canvas.shape[1]
@@ -266,7 +297,8 @@ class _Denoising:
             if not len(rows):
                 break
             alive = (~is_done).nonzero().squeeze(1)
-            self._one_step(rows, alive, is_open, in_block, quota, index, num_steps)
+            turn = _Turn(in_block=in_block, quota=quota, index=index, num_steps=num_steps)
+            self._one_step(rows, alive, is_open, turn)
             self.watcher.wrote(self.canvas, self.step)
             self.step += 1
 
@@ -278,41 +310,55 @@ class _Denoising:
         self.record.write_at(row, column, self.step, self.canvas[row, column], Kind.EOS_FILL)
         self.is_masked &= ~unwritten
 
-    def _one_step(
-        self, rows: Tensor, alive: Tensor, is_open: Tensor, in_block: Tensor, quota: int, index: int, num_steps: int
-    ) -> None:
+    def _one_step(self, rows: Tensor, alive: Tensor, is_open: Tensor, turn: _Turn) -> None:
         """Ask the model, let the rule choose, draw, write, mask again. A rule that may wait chooses first."""
-        rule, facts = self.rule, {"quota": quota, "step": index, "num_steps": num_steps}
-        # What may stand at a position under a grammar depends on the laws of all masked ones.
-        end = self._horizon(int(in_block.long().argmax()))
-        columns, is_asked = columns_of(is_open[rows] if self.constraint is None else self.is_masked[rows, :end])
-        chosen = None
-        if rule.may_wait:
-            chosen = self._chosen(self._view(rows, columns, is_asked & in_block[columns], None, **facts))
-            goes_on = self._goes_on(chosen)
-            self.taken[rows[~goes_on]] += 1
-            if not goes_on.any():
+        asked = self._asked(rows, is_open, turn)
+        if self.rule.may_wait:
+            asked = self._without_waiting(asked, turn)
+            if not len(asked.rows):
                 return
-            width = int(is_asked[goes_on].sum(dim=1).max())
-            rows, columns, is_asked, chosen = rows[goes_on], *(x[goes_on, :width] for x in (columns, is_asked, chosen))
-        prompts = self.prompts.rows(rows)
+        projection = self._laws(asked, alive)
+        view = self._view(asked, turn, projection)
+        self._write(view, projection, self._chosen(view) if asked.chosen is None else asked.chosen, turn)
+
+    def _asked(self, rows: Tensor, is_open: Tensor, turn: _Turn) -> _Asked:
+        """The open columns of these rows; under a grammar all masked ones, on whose laws one another's depend."""
+        end = self._horizon(int(turn.in_block.long().argmax()))
+        where = is_open[rows] if self.constraint is None else self.is_masked[rows, :end]
+        columns, is_asked = columns_of(where)
+        return _Asked(rows=rows, columns=columns, is_asked=is_asked, end=end)
+
+    def _without_waiting(self, asked: _Asked, turn: _Turn) -> _Asked:
+        """The rows that write now, and what they write; all of them where the forward keeps what others will read."""
+        chosen = self._chosen(self._view(asked, turn, None))
+        goes_on = chosen.any(dim=1)
+        if goes_on.any() and self.reader.begins(asked.columns):
+            goes_on = torch.ones_like(goes_on)
+        self.taken[asked.rows[~goes_on]] += 1
+        return replace(asked, chosen=chosen).part(goes_on)
+
+    def _laws(self, asked: _Asked, alive: Tensor) -> Projection:
+        """Of the asked columns, as the grammar leaves them."""
+        rows, columns = asked.rows, asked.columns
         # Rows with fewer open positions ask for their first one again.
-        wanted = torch.where(is_asked, columns, columns[:, :1])
+        wanted = torch.where(asked.is_asked, columns, columns[:, :1])
         logits = self.reader.logits(rows, alive, self.canvas, wanted, self.record)
-        logits = self.watcher.logits(prompts, self.canvas[rows], columns, logits)
-        projection = project(
-            self.guide.automata(rows),
+        logits = self.watcher.logits(rows, self.prompts.rows(rows), self.canvas[rows], columns, logits)
+        return project(
+            self.forcing.automata(rows),
             logits,
             columns,
             self.canvas[rows],
             self.is_masked[rows],
-            rule.temperature,
+            self.rule.temperature,
             self.watcher.truncate,
-            end,
+            asked.end,
         )
-        view = self._view(rows, columns, is_asked & in_block[columns], projection, **facts)
-        chosen = self._chosen(view) if chosen is None else chosen
-        draw = projection.draw(chosen, self.seed, prompts.row_ids, self.taken[rows])
+
+    def _write(self, view: View, projection: Projection, chosen: Tensor, turn: _Turn) -> None:
+        """Draw what was chosen, mask again what the rule takes back, and write what is forced then."""
+        rows = view.rows
+        draw = projection.draw(chosen, self.seed, self.prompts.row_ids[rows], self.taken[rows])
         was_visible = ~self.is_masked[rows]
         row = rows[draw.row]
         self.canvas[row, draw.column] = draw.tokens
@@ -320,8 +366,8 @@ class _Denoising:
         kept = chosen
         if self.log_probs is not None:
             self.log_probs[row, draw.column] = draw.log_probs.float()
-            if index < num_steps - max(1, num_steps // 8):
-                kept = chosen & ~self._remask(rows, view, was_visible, in_block).gather(1, columns)
+            if turn.index < turn.num_steps - max(1, turn.num_steps // 8):
+                kept = chosen & ~self._remask(view, was_visible, turn.in_block).gather(1, view.columns)
         stays = kept[chosen]
         self.record.commit_at(
             row[stays],
@@ -332,26 +378,20 @@ class _Denoising:
             projection.entropy(kept),
         )
         self.taken[rows] += 1
-        self.guide.force(rows, self.canvas, self.is_masked, self.step)
+        self.forcing.force(rows, self.canvas, self.is_masked, self.step)
 
-    def _goes_on(self, chosen: Bool[Tensor, "b n"]) -> Bool[Tensor, " b"]:
-        """Which rows of a rule that may wait are asked: those that write."""
-        writes = chosen.any(dim=1)
-        # Stale keys and values are those of all rows that were asked when the block began.
-        return writes.any().expand_as(writes) if self.rule.cache in ("prefix", "dual") else writes
-
-    def _view(
-        self, rows: Tensor, columns: Tensor, is_open: Tensor, projection: Projection | None, **facts: int
-    ) -> View:
+    def _view(self, asked: _Asked, turn: _Turn, projection: Projection | None) -> View:
         """What the rule sees of these rows."""
         return View(
             projection=projection,
-            columns=columns,
-            is_open=is_open,
-            rows=rows,
+            columns=asked.columns,
+            is_open=asked.is_asked & turn.in_block[asked.columns],
+            quota=turn.quota,
+            step=turn.index,
+            num_steps=turn.num_steps,
+            rows=asked.rows,
             noise=self._noise,
             memory=self.memory,
-            **facts,
         )
 
     def _chosen(self, view: View) -> Tensor:
@@ -364,10 +404,10 @@ class _Denoising:
             return chosen
         return chosen | (has_none[:, None] & view.best(view.odds, 1))
 
-    def _remask(self, rows: Tensor, view: View, was_visible: Tensor, in_block: Tensor) -> Bool[Tensor, "b l"]:
+    def _remask(self, view: View, was_visible: Tensor, in_block: Tensor) -> Bool[Tensor, "b l"]:
         """Mask what the rule takes back. Only what stood before the step is an event: drafts of it are in no state."""
         assert self.log_probs is not None
-        columns = torch.arange(self.canvas.shape[1])
+        rows, columns = view.rows, torch.arange(self.canvas.shape[1])
         written = Written(
             view=view,
             was_visible=was_visible & in_block,

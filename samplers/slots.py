@@ -29,7 +29,7 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
 from samplers._chunks import in_chunks
-from samplers._guide import Guide
+from samplers._forcing import Forcing
 from samplers._options import check_options
 from samplers._projection import project
 from samplers._record import Recorder, columns_of, is_finished
@@ -68,10 +68,10 @@ class SlotSampler:
         is_open = torch.zeros_like(rank, dtype=torch.bool)
         constraint = constraint_of(policy, prompts) if self.grammar else None
         record = Recorder(canvas, keeps_states=True)
-        guide = Guide(constraint, record, pads=False)
+        forcing = Forcing(constraint, record, pads=False)
         # Behind EOS nothing is drawn under the grammar, where only PAD can stand.
         ends_at = None if constraint is None else policy.canvas.eos_id
-        guide.force(torch.arange(len(canvas)), canvas, is_masked, BEFORE_ALL)
+        forcing.force(torch.arange(len(canvas)), canvas, is_masked, BEFORE_ALL)
         _append_finished(rank, is_open, is_masked, _to_write(canvas, is_masked, ends_at), size, BEFORE_ALL)
         rows = (~is_finished(canvas, is_masked, policy.canvas.eos_id)).nonzero().squeeze(1)
         cache = policy.read_prompts(prompts.rows(rows)) if len(rows) else None
@@ -84,7 +84,7 @@ class SlotSampler:
             columns, is_asked = columns_of(wanted if constraint is None else is_masked[rows])
             logits = policy.logits(prompts.rows(rows), canvas[rows], columns=columns, order=order[rows], cache=cache)
             record.count(len(rows), length)
-            own = guide.automata(rows)
+            own = forcing.automata(rows)
             projection = project(own, logits, columns, canvas[rows], is_masked[rows], self.temperature)
             odds = torch.where(is_asked, projection.odds.sigmoid(), -1.0)
             confidence = torch.full((len(rows), length), -1.0).scatter(1, columns, odds)
@@ -96,7 +96,7 @@ class SlotSampler:
             canvas[row, draw.column] = draw.tokens
             is_masked[row, draw.column] = False
             record.commit_at(row, draw.column, step, draw.tokens, draw.log_probs, projection.entropy(chosen))
-            guide.force(rows, canvas, is_masked, step)
+            forcing.force(rows, canvas, is_masked, step)
             _append_finished(rank, is_open, is_masked, _to_write(canvas, is_masked, ends_at), size, step)
             step += 1
             alive = ~is_finished(canvas, is_masked, policy.canvas.eos_id)[rows]

@@ -81,6 +81,7 @@ class BasePolicy:
         self._slices = "logits_to_keep" in takes
         # transformers renamed the argument in 5.24.
         self._cache_name = next((name for name in ("cache", "past_key_values") if name in takes), None)
+        self._takes_any = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in takes.values())
         self._banned = torch.zeros(self.vocab_size, dtype=torch.bool)
         self._banned[list(self.banned_ids)] = True
 
@@ -243,9 +244,17 @@ class BasePolicy:
         return output
 
     def kept(self, cache: Any) -> dict[str, Any]:
-        """Arguments by which the model reads these keys and values, and adds to them."""
-        assert self._cache_name is not None, f"{type(self.model).__name__} takes no keys and values"
-        return {self._cache_name: cache, "use_cache": True}
+        """Arguments by which the model reads these keys and values, and adds to them.
+
+        Raises ConfigError where its forward takes none. One that takes anything is given the older name.
+        """
+        if self._cache_name is None and not self._takes_any:
+            raise ConfigError(
+                f"the {self.family} family keeps keys and values between forwards, and the forward of "
+                f"{type(without_adapter(self.model)).__name__} takes neither `cache` nor `past_key_values`. Use a "
+                "decoder of transformers, or add the argument (a transformers Cache that is read and added to)."
+            )
+        return {self._cache_name or "past_key_values": cache, "use_cache": True}
 
     def view_log_probs(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
         """Log p(target) at scored positions of each view, float32, 0 elsewhere.

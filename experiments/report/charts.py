@@ -180,7 +180,7 @@ def interval_chart(cell: dict[str, Any], axis: Axis, *, margin: float) -> Markup
     ]
     label = f"{cell['id']}: not evaluated"
     if cell["verdict"] == "owed":
-        label = f"{cell['id']}: not finished"
+        label = f"{cell['id']}: {'not finished' if cell['seed_effects'] else 'not evaluated yet'}"
         parts += _seed_ticks(cell, axis)
     elif cell["effect"] is not None:
         label = f"{cell['id']}: {cell['effect']:+.1f} points"

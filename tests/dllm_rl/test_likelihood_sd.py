@@ -61,6 +61,8 @@ def test_the_cross_entropy_does_not_depend_on_how_a_method_scales_its_views() ->
     case = toy("autoregressive")
     whole = exact(case.rollouts)
     of_whole = case.policy.view_log_probs(case.rollouts, whole).detach()
+    _, of_flow, of_flow_scores = views_and_scores("flow")
+    assert "nelbo_per_token" not in inner_metrics(case.rollouts, of_flow, of_flow_scores, estimates_elbo=False)
     by_token = -of_whole[0][case.rollouts.completion_mask].mean()
     assert inner_metrics(case.rollouts, whole, of_whole, estimates_elbo=False)["nelbo_per_token"] == pytest.approx(
         float(by_token), rel=1e-5

@@ -8,9 +8,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.feed_order import feed_order
 from dllm_rl.policies.loading import load_policy, save_policy
+from dllm_rl.testing.policies import prompts_of
 from dllm_rl.types import FAMILIES, Prompts
 from tests.tiny_policies import PLANS, PROMPTS, make_tiny_policy, tokenizer
 
@@ -214,3 +216,26 @@ def test_prompt_rows_are_named_by_the_caller(tiny_policies):
     prompts: Prompts = tiny_policies["masked"].prompts(PROMPTS, [5, 9, 2])
     assert prompts.row_ids.tolist() == [5, 9, 2]
     assert make_tiny_policy("masked").facts == tiny_policies["masked"].facts
+
+
+def test_a_model_that_keeps_nothing_between_forwards_is_refused_and_one_that_hides_it_is_not(tiny_policies):
+    """Code from a hub may take keys and values among its keyword arguments."""
+    policy = tiny_policies["autoregressive"]
+
+    class Hidden(type(policy.model)):
+        def forward(self, input_ids, attention_mask, position_ids, **rest):
+            return super().forward(input_ids, attention_mask, position_ids, **rest)
+
+    class Forgetful(type(policy.model)):
+        def forward(self, input_ids, attention_mask, position_ids, column_ids=None, previous_ids=None):
+            raise AssertionError("it must not be asked")
+
+    def write(model_class):
+        model = model_class(policy.model.config).eval()
+        model.load_state_dict(policy.model.state_dict())
+        same = type(policy)(model, policy.tokenizer, policy.facts)
+        return registry.get("sampler", "ar")(temperature=0.0).generate(same, prompts_of(same, (0, 1)), seed=0).ids
+
+    assert torch.equal(write(Hidden), write(type(policy.model)))
+    with pytest.raises(ConfigError, match="the forward of Forgetful takes neither `cache` nor `past_key_values`"):
+        write(Forgetful)

@@ -11,7 +11,7 @@ import samplers._chunks as chunks
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.testing.policies import prompts_of
-from samplers.loop import _Denoising
+from samplers._readers import BlockByBlock, WholeCanvas
 
 # 99.9 % quantiles of chi-square.
 QUANTILE = {4: 18.5, 5: 20.5}
@@ -65,27 +65,28 @@ def test_columns_are_independent_of_the_step_they_fall_in(tiny_policies, name):
 @pytest.mark.parametrize(("family", "options"), [("masked", {}), ("masked", {"block_length": 10}), ("block", {})])
 @pytest.mark.parametrize(("cache", "grammar"), [("exact", False), ("none", False), ("exact", True)])
 def test_rows_that_wait_are_not_asked_and_lose_nothing(tiny_policies, monkeypatch, family, options, cache, grammar):
-    """Against the same rule asked in every row and step: tokens, states, log-probabilities; fewer forwards."""
+    """Against the same rule asked in all rows when one writes: tokens, states, log-probabilities; fewer forwards."""
     policy = tiny_policies[family]
     options = {"num_steps": 100, "cache": cache, "grammar": grammar, **options}
     spared = draw(policy, "ancestral", range(5), **options)
-    monkeypatch.setattr(_Denoising, "_goes_on", lambda self, chosen: torch.ones(len(chosen), dtype=torch.bool))
+    for reader in (WholeCanvas, BlockByBlock):
+        monkeypatch.setattr(reader, "begins", lambda self, columns: True)
     asked = draw(policy, "ancestral", range(5), **options)
     assert torch.equal(spared.ids, asked.ids)
     assert torch.equal(spared.trajectory.canvases, asked.trajectory.canvases)
     torch.testing.assert_close(spared.trajectory.log_probs, asked.trajectory.log_probs, atol=2e-5, rtol=1e-4)
-    assert spared.token_forwards < 0.6 * asked.token_forwards and spared.nfe <= asked.nfe
+    assert spared.token_forwards < 0.7 * asked.token_forwards and spared.nfe == asked.nfe
 
 
 @pytest.mark.parametrize("cache", ["prefix", "dual"])
 def test_rows_may_wait_beside_stale_keys(tiny_policies, cache):
-    """A row's text is its own, whichever row is the first to write in a block."""
+    """A row's text is its own, whichever row is the first to write in a block; that alone all rows are fed for."""
     policy, options = tiny_policies["masked"], {"num_steps": 60, "cache": cache, "block_length": 12}
     for grammar in (False, True):
         together = draw(policy, "ancestral", range(4), grammar=grammar, **options)
-        for row in range(4):
-            alone = draw(policy, "ancestral", (row,), grammar=grammar, **options)
-            assert torch.equal(together.ids[row], alone.ids[0])
+        rows = [draw(policy, "ancestral", (row,), grammar=grammar, **options) for row in range(4)]
+        assert all(torch.equal(text, alone.ids[0]) for text, alone in zip(together.ids, rows, strict=True))
+        assert together.token_forwards < 1.5 * sum(alone.token_forwards for alone in rows)
 
 
 def test_a_rule_that_may_wait_sees_no_laws(tiny_policies):

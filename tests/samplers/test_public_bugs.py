@@ -332,8 +332,9 @@ def test_a_dual_cache_leaves_no_mask_under_a_threshold(tiny_policies, cache, thr
 
 
 def test_every_canvas_is_asked_anew(tiny_policies):
-    """Two canvases that differ in the last bit of one id have their own laws (MDLM's `allclose` takes 126001 for
-    126000, keeps the old law, and does so for whole batches): each row is asked once a write, and alone gets the same.
+    """A canvas that has changed is never answered from memory: the model sees a row's canvases one by one, each once.
+
+    MDLM keeps the last law of a whole batch where its ids are close.
     """
     policy = tiny_policies["masked"]
     asked: dict[int, list[tuple[int, ...]]] = {}

@@ -15,7 +15,7 @@ from samplers._automaton import Automata
 from samplers._record import Recorder
 
 
-class Guide:
+class Forcing:
     """The automata of the rows that go on, and the tokens that they force; without a constraint, nothing.
 
     pads: whether the padding behind EOS, which is forced too, is written.
@@ -26,7 +26,7 @@ class Guide:
         self._last: tuple[Tensor, Automata] | None = None
 
     def automata(self, rows: Int[Tensor, " n"]) -> Automata | None:
-        """The automata of these rows; the last ones are kept, as rows seldom leave."""
+        """The automata of these rows; the last ones are kept, since most rules ask the same rows again."""
         if self.constraint is None:
             return None
         if self._last is None or not torch.equal(self._last[0], rows):
