@@ -43,6 +43,7 @@ RANDOM_RULES = {
     "threshold .9": ("threshold", {}),
 }
 PROMPTS = {512: 24, 8192: 128, 32768: 256}
+SECTIONS = ["trained", *(f"V={size}" for size in PROMPTS)]
 COLUMNS = 64
 COLUMN_NAMES = (
     "arm", "right", "parses", "acts on the page", "NFE", "token-forwards a plan", "tokens/s", "ms a plan", "x textbook"
@@ -150,7 +151,7 @@ def _wanted(arms: list[Arm], starts: Sequence[str]) -> list[Arm]:
 def rows_of(ledger: Ledger) -> list[dict[str, Any]]:
     """One row a section, batch size and arm: sums of medians over the tasks' parts."""
     rows: dict[tuple[str, int, str], dict[str, Any]] = {}
-    for key, entry in ledger.load().items():
+    for key, entry in sorted(ledger.load().items(), key=_place):
         section, batch, *_, arm = key.split(" | ")
         row = rows.setdefault((section, int(batch), arm), {"runs": 0, "seconds": 0.0, "plans": 0})
         row["seconds"] += median_of(entry)
@@ -161,6 +162,12 @@ def rows_of(ledger: Ledger) -> list[dict[str, Any]]:
             row[name] = row.get(name, 0) + entry.get(name, 0)
         row["ids"] = (*row.get("ids", ()), entry["ids"])
     return [{"section": key[0], "batch": key[1], "arm": key[2], **row} for key, row in rows.items()]
+
+
+def _place(item: tuple[str, Any]) -> tuple[int, int]:
+    """Of a measurement in the table: trained policies, then by vocabulary and batch size; arms stay in their order."""
+    section, batch, *_ = item[0].split(" | ")
+    return int(section.removeprefix("V=")) if section != "trained" else 0, int(batch)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -240,8 +247,7 @@ def report(given: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sections = ["trained", *(f"V={size}" for size in PROMPTS)]
-    parser.add_argument("--section", choices=sections, action="append", help="default: all")
+    parser.add_argument("--section", choices=SECTIONS, action="append", help="default: all")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--arms", nargs="+", default=[], help="only arms whose names start so; default: all")
     parser.add_argument("--repeats", type=int, default=5)
@@ -252,7 +258,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     if not given.report:
-        for section in given.section or sections:
+        for section in given.section or SECTIONS:
             for batch in given.batches:
                 run_section(section, batch, given)
     report(given)
