@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from dllm_rl.errors import ConfigError, DllmRlError
+from experiments.cli_new import new_app
 from experiments.cli_sites import DifficultyOption, JsonFlag, WorldOption, sites_app
 from experiments.threads import wait_politely
 
@@ -22,7 +23,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-new_app = typer.Typer(help="Write the template of a plug-in.", no_args_is_help=True)
 app.add_typer(new_app, name="new")
 app.add_typer(sites_app, name="sites")
 
@@ -374,32 +374,6 @@ def doctor(as_json: JsonFlag = False) -> None:
     from experiments.doctor import run_checks
 
     raise typer.Exit(run_checks(as_json=as_json))
-
-
-@new_app.command("objective")
-def new_objective(
-    name: Annotated[str, typer.Argument(help="Name in snake_case; also the file's.")],
-    folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path("objectives"),
-) -> None:
-    """Write a working objective of about 40 lines to start from."""
-    from experiments.templates import write_objective
-
-    if not name.isidentifier() or name != name.lower():
-        raise ConfigError(f"'{name}' is no name for an objective: use snake_case, such as my_objective")
-    print(f"wrote {write_objective(name, folder)}. It is registered already: dllm-rl list objectives")
-
-
-@new_app.command("sampler")
-def new_sampler(
-    name: Annotated[str, typer.Argument(help="Name in snake_case; also the file's.")],
-    folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path("samplers"),
-) -> None:
-    """Write a working unmasking rule of about 25 lines to start from."""
-    from experiments.templates import write_sampler
-
-    if not name.isidentifier() or name != name.lower():
-        raise ConfigError(f"'{name}' is no name for a sampler: use snake_case, such as my_order")
-    print(f"wrote {write_sampler(name, folder)}. It is registered already: dllm-rl list samplers")
 
 
 @app.command()
