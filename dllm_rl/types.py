@@ -21,10 +21,9 @@ from dllm_rl.events import Events
 from dllm_rl.feed_order import recorded_orders
 from dllm_rl.tasks import Page
 
-Family = Literal["autoregressive", "masked", "block", "slot", "flow", "renoise"]
+Family = Literal["autoregressive", "masked", "block", "slot", "flow"]
 # How a position of the flow family moves between two times: `dllm_rl.policies.flow`.
 FlowLaw = Literal["exact", "euler", "cumulative"]
-# Those that can be trained; renoise is DiffusionGemma, which is only evaluated.
 FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "block", "slot", "flow")
 
 

@@ -8,5 +8,4 @@ DEFAULT_SAMPLERS = {
     "block": "threshold",
     "slot": "slots",
     "flow": "flow_exact",
-    "renoise": "diffusion_gemma",
 }

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
-from dllm_rl.policies.renoise import MODEL_TYPE as RENOISE_MODEL
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 
 BUILTIN = "builtin:"
@@ -64,24 +62,14 @@ def _resolve(name: str) -> str:
 
 
 def _load_foreign(path: str, facts: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
-    """A stock Hugging Face decoder; bidirectional families are built with `is_causal = False`. Or DiffusionGemma."""
+    """A stock Hugging Face decoder; bidirectional families are built with `is_causal = False`."""
     try:
         config = AutoConfig.from_pretrained(path)
         stored = dict(getattr(config, "policy", None) or {})
-        loader: Any = AutoModelForCausalLM
-        if config.model_type == RENOISE_MODEL:
-            loader = transformers.DiffusionGemmaForBlockDiffusion
-            stored = {"family": "renoise", "canvas_length": config.canvas_length, **stored}
-        elif {**stored, **facts}.get("family") in ("masked", "block", "flow", "slot"):
+        if {**stored, **facts}.get("family") in ("masked", "block", "flow", "slot"):
             config.is_causal = False
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model = loader.from_pretrained(path, config=config)
-    except ValueError as error:
-        if RENOISE_MODEL not in str(error):
-            raise
-        raise CheckpointError(
-            f"'{path}' is a DiffusionGemma, which transformers {transformers.__version__} does not know; 5.24 does."
-        ) from error
+        model: Any = AutoModelForCausalLM.from_pretrained(path, config=config)
     except OSError as error:
         raise CheckpointError(
             f"cannot load '{path}': {str(error).splitlines()[0]} Expected builtin:<family>, a folder with config.json "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -33,9 +32,6 @@ def show_film(
             raise ConfigError(f"there is no task {number} in {split}: it has {len(tasks)}, counted from 0")
         prompts = prompts_for(policy, session, [tasks[number]], [number])
     drawer = build_sampler(component, temperature=temperature)
-    if policy.family == "renoise":
-        # Its own `generate` says how sure it was only when asked; the film's colours are made of that.
-        drawer = replace(drawer, keeps_confidence=True)
     completions = drawer.generate(policy, prompts, seed=seed)
     options = ", ".join(f"{key} {value}" for key, value in component.options.items())
     film = record_film(
