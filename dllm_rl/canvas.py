@@ -21,6 +21,11 @@ EOS_TOKEN = "<eos>"
 PAD_TOKEN = "<pad>"
 
 
+def until_first(where: Bool[Tensor, "*b l"]) -> Bool[Tensor, "*b l"]:
+    """Positions up to and including the first that is marked; all of them where none is."""
+    return where.cumsum(dim=-1) - where.long() == 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanvasConfig:
     """Shape of the canvas. line_width None means free-running lines. length: all columns, EOS and padding included."""
@@ -81,16 +86,17 @@ class Canvas:
                 kept.append(token)
         return self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False).rstrip("\n")
 
+    def until_eos(self, ids: Int[Tensor, "*b l"]) -> Bool[Tensor, "*b l"]:
+        """Positions up to and including the first EOS; all of them where there is none."""
+        return until_first(ids == self.eos_id)
+
     def scored(self, ids: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
         """Which positions count: up to and including the first EOS, without FILL and PAD."""
         is_eos = ids == self.eos_id
-        before = is_eos.cumsum(dim=1) - is_eos.long() == 0
         # Where a tokenizer has one id for both, the first one is EOS.
-        mask = before & ((ids != self.pad_id) | is_eos)
+        mask = until_first(is_eos) & ((ids != self.pad_id) | is_eos)
         return mask if self.fill_id is None else mask & (ids != self.fill_id)
 
     def close(self, ids: Int[Tensor, "b l"]) -> Int[Tensor, "b l"]:
         """Everything after the first EOS becomes PAD."""
-        is_eos = ids == self.eos_id
-        after = (is_eos.cumsum(dim=1) - is_eos.long()) > 0
-        return torch.where(after, torch.full_like(ids, self.pad_id), ids)
+        return torch.where(self.until_eos(ids), ids, self.pad_id)

@@ -5,10 +5,8 @@ Random state is not stored because none exists: every draw comes from a named st
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dllm_rl.errors import CheckpointError
-from dllm_rl.types import Views
-from dllm_rl.views_file import VIEWS_FILE, save_views
+from dllm_rl.files import sha256
 
 _FOLDER = "checkpoint"
 
@@ -28,21 +25,15 @@ def save_state(
     step: int,
     model: torch.nn.Module,
     optimiser: torch.optim.Optimizer,
-    views: Sequence[Views] = (),
 ) -> None:
-    """Write the state after `step` steps. The previous state stays until the new one is complete.
-
-    views: of the last step, kept beside the weights that they trained.
-    """
+    """Write the state after `step` steps. The previous state stays until the new one is complete."""
     temporary, final, previous = (run_dir / name for name in (_FOLDER + ".part", _FOLDER, _FOLDER + ".old"))
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     weights = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, temporary / "model.safetensors")
     torch.save(optimiser.state_dict(), temporary / "optimiser.pt")
-    if views:
-        save_views(temporary / VIEWS_FILE, views)
-    record = {"step": step, "files": {path.name: _hash(path) for path in sorted(temporary.iterdir())}}
+    record = {"step": step, "files": {path.name: sha256(path) for path in sorted(temporary.iterdir())}}
     (temporary / "state.json").write_text(json.dumps(record))
     shutil.rmtree(previous, ignore_errors=True)
     if final.exists():
@@ -61,7 +52,7 @@ def load_state(run_dir: Path, *, model: torch.nn.Module, optimiser: torch.optim.
         return 0
     record = _record(folder)
     for name, digest in record["files"].items():
-        if not (folder / name).is_file() or _hash(folder / name) != digest:
+        if not (folder / name).is_file() or sha256(folder / name) != digest:
             raise CheckpointError(
                 f"'{folder / name}' does not match its recorded hash: the disk or a crash damaged it. "
                 f"Delete '{folder}' to start this run again from its warm start."
@@ -80,7 +71,3 @@ def _record(folder: Path) -> dict[str, Any]:
             f"'{folder / 'state.json'}' cannot be read: the disk or a crash damaged it. "
             f"Delete '{folder}' to start this run again from its warm start."
         ) from None
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

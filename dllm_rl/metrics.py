@@ -106,8 +106,8 @@ def inner_metrics(
     if share.sum() > 0 and (views.time is None or views.kind == "one_step"):
         # By their own sum, since methods scale weights as their losses need them.
         metrics["nelbo_per_token"] = float(-(new * share).sum() / share.sum())
-    if views.kind == "exact" and rollouts.behaviour_log_probs is not None and views.score.any():
-        difference = (new[0] - rollouts.behaviour_log_probs).abs()[views.score[0]]
+    if views.kind == "exact" and rollouts.trajectory is not None and views.score.any():
+        difference = (new[0] - rollouts.trajectory.log_probs).abs()[views.score[0]]
         metrics["sampling_logp_difference/mean"] = float(difference.mean())
         metrics["sampling_logp_difference/max"] = float(difference.max())
     if estimates_elbo and views.kind == "elbo" and views.num_views > 1:

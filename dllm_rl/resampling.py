@@ -105,7 +105,6 @@ def stack_rollouts(parts: Sequence[Rollouts], *, pad_id: int) -> Rollouts:
         **merged,
         group_ids=group_ids,
         trajectory=trajectory,
-        behaviour_log_probs=None if trajectory is None else trajectory.log_probs,
         totals=Rollouts.count_totals(merged["valid"], group_ids, merged["completion_mask"]),
     )
 

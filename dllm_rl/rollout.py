@@ -128,7 +128,6 @@ def collect(
         group_ids=group_ids,
         valid=valid,
         trajectory=completions.trajectory,
-        behaviour_log_probs=completions.trajectory.log_probs,
         totals=Rollouts.count_totals(valid, group_ids, completions.mask),
         temperature=temperature,
     )

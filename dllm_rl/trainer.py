@@ -24,6 +24,13 @@ from dllm_rl.commit_order import commit_order, marked_steps
 from dllm_rl.early_stop import Targets
 from dllm_rl.errors import ConfigError
 from dllm_rl.generators import generator
+from dllm_rl.jsonl import (
+    COMMITS_FILE,
+    METRICS_FILE,
+    ROLLOUTS_FILE,
+    append_rows,
+    truncate_rows,
+)
 from dllm_rl.metrics import describe
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Objective, Sampler
@@ -32,21 +39,11 @@ from dllm_rl.reference import reference_of
 from dllm_rl.resampling import Resampled, resample
 from dllm_rl.rollout import Collected, EnvironmentLike, RewardFunction, collect
 from dllm_rl.tasks import Task
-from dllm_rl.tracking import (
-    COMMITS_FILE,
-    METRICS_FILE,
-    ROLLOUTS_FILE,
-    Tracker,
-    append_rows,
-    require_tracker,
-    trackable,
-    tracked,
-    truncate_rows,
-)
+from dllm_rl.trackers import Tracker, require_tracker, trackable, tracked
 from dllm_rl.types import Rollouts
 from dllm_rl.update import Updater
 
-_ALWAYS = ("trajectory", "behaviour_log_probs", "temperature")
+_ALWAYS = ("trajectory", "temperature")
 _ON_REQUEST = ("step_rewards", "answers")
 
 
@@ -61,7 +58,6 @@ class TrainConfig(BaseModel):
     target_log_ratio, target_kl: end the inner updates on a batch where the mean abs(log new/old) a scored term, or the
     estimated KL(old, new), passes it (dllm_rl.early_stop). resample_rounds: times that groups without variance are
     replaced by groups of other tasks (dllm_rl.resampling); it spends rollouts that other methods do not.
-    save_views: keep the views of a checkpoint's last step beside it (dllm_rl.views_file).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -84,7 +80,6 @@ class TrainConfig(BaseModel):
     target_log_ratio: float | None = Field(None, gt=0)
     target_kl: float | None = Field(None, gt=0)
     resample_rounds: int = Field(0, ge=0, le=16)
-    save_views: bool = False
 
     @property
     def targets(self) -> Targets:
@@ -182,9 +177,8 @@ class Trainer:
             append_rows(self.run_dir / name, rows)
 
     def _save(self, num_steps: int) -> None:
-        views = self.updater.last_views if self.config.save_views else ()
         if self.ranks.is_first:
-            save_state(self.run_dir, step=num_steps, model=self.policy.model, optimiser=self.optimiser, views=views)
+            save_state(self.run_dir, step=num_steps, model=self.policy.model, optimiser=self.optimiser)
         self.accelerator.wait_for_everyone()
 
     def _one_step(self, step: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Every record is frozen: a rollout is made once and never changes afterwards.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -47,6 +47,17 @@ class Prompts:
     mask: Bool[Tensor, "b p"]
     row_ids: Int[Tensor, " b"]
     pages: tuple[Page, ...] | None = None
+
+    @classmethod
+    def left_padded(cls, encoded: Sequence[Sequence[int]], *, row_ids: Sequence[int], pad_id: int) -> Prompts:
+        """Prompts of these token ids, padded to the longest."""
+        lengths = torch.tensor([len(tokens) for tokens in encoded])
+        longest = int(lengths.max())
+        ids = torch.full((len(encoded), longest), pad_id, dtype=torch.long)
+        for row, tokens in zip(ids, encoded, strict=True):
+            row[longest - len(tokens) :] = torch.tensor(tokens)
+        mask = torch.arange(longest) >= (longest - lengths)[:, None]
+        return cls(ids=ids, mask=mask, row_ids=torch.tensor(list(row_ids), dtype=torch.long))
 
     def rows(self, index: Tensor) -> Prompts:
         """The rows of this index."""
@@ -184,6 +195,22 @@ class Completions:
     nfe: int
     token_forwards: int
 
+    def rows(self, index: Tensor) -> Completions:
+        """The rows of this index; what the batch cost stays."""
+        return replace(_map(self, lambda tensor: tensor[index]), trajectory=self.trajectory.rows(index))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledRow:
+    """One row of a batch that a sampler wrote, which stays whole until its rows are stacked for training.
+
+    prompts: what the batch was written from. completions: the batch.
+    """
+
+    prompts: Prompts
+    completions: Completions
+    row: int
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
@@ -204,7 +231,6 @@ class Rollouts:
     """Completions with their rewards, grouped per task by group_ids (never by position).
 
     valid: False where the environment lost the rollout; such a row has no gradient and moves no baseline.
-    behaviour_log_probs: as the sampler recorded them (compared as a metric, never used as the old policy).
     answers, step_rewards: intermediate answers and their rewards, the environment's from a row's last step on; recorded
       only for objectives that require step_rewards. temperature: of the sampler.
     """
@@ -217,10 +243,8 @@ class Rollouts:
     group_ids: Int[Tensor, " b"]
     valid: Bool[Tensor, " b"]
     trajectory: Trajectory | None
-    behaviour_log_probs: Float[Tensor, "b l"] | None
     totals: Totals
     step_rewards: Float[Tensor, "b s"] | None = None
-    step_entropy: Float[Tensor, "b s"] | None = None
     answers: Answers | None = None
     temperature: float = 1.0
 

@@ -8,7 +8,7 @@ divide by the sizes of the whole step, so that gradients of its parts add up.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from dllm_rl.types import Rollouts, Views
 
 @dataclass(slots=True, kw_only=True)
 class Updater:
-    """Changes the policy by an objective's gradient on a batch. `last_views`: those of the last batch, one a u.
+    """Changes the policy by an objective's gradient on a batch.
 
     batch_rows: rows x views whose activations are held at a time; decides memory, not the result.
     """
@@ -44,7 +44,6 @@ class Updater:
     batch_rows: int
     max_grad_norm: float
     targets: Targets
-    last_views: list[Views] = field(default_factory=list)
 
     def update(self, step: int, rollouts: Rollouts, *, rate: float) -> dict[str, float]:
         """mu optimiser steps at the learning rate, without the rows that have no gradient. Returns metrics."""
@@ -53,12 +52,10 @@ class Updater:
         advantages = self.objective.advantages(rollouts)
         kept = _rows_with_gradient(rollouts, advantages, keeps_flat_groups=self.objective.needs_flat_groups)
         counted = {"rows_updated": float(kept.numel()), "rows_filtered": float(rollouts.num_rows - kept.numel())}
-        self.last_views = []
         if kept.numel() == 0:
             return counted
         advantages, rollouts = advantages[kept], _restrict(rollouts, kept)
         views = [self._views(step, inner, rollouts) for inner in range(self.inner_steps)]
-        self.last_views = views
         if not self.ranks.is_alone:
             mine = _rows_of(self.ranks, rollouts)
             advantages, rollouts, views = advantages[mine], rollouts.rows(mine), [view.rows(mine) for view in views]

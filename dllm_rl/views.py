@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm_rl.canvas import until_first
 from dllm_rl.errors import ConfigError
 from dllm_rl.types import Corruption, Rollouts, Views
 
@@ -229,8 +230,7 @@ def _flow_views(
 
 def editable(rollouts: Rollouts, corruption: Corruption) -> Bool[Tensor, "b l"]:
     """Columns up to and including the first EOS; all of them where there is none."""
-    is_eos = rollouts.completion_ids == corruption.eos_id
-    return is_eos.cumsum(-1) - is_eos.long() == 0
+    return until_first(rollouts.completion_ids == corruption.eos_id)
 
 
 def stratified(num_rows: int, num_draws: int, generator: torch.Generator) -> Float[Tensor, "k b"]:

@@ -72,7 +72,8 @@ class Batch:
 def autoregressive_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
     """Next-token cross-entropy up to and including EOS."""
     logits = policy.logits(batch.prompts, batch.canvas)
-    return F.cross_entropy(logits[_until_eos(policy, batch.canvas)], batch.canvas[_until_eos(policy, batch.canvas)])
+    is_learned = policy.canvas.until_eos(batch.canvas)
+    return F.cross_entropy(logits[is_learned], batch.canvas[is_learned])
 
 
 def masked_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
@@ -224,20 +225,10 @@ def encode(policy: BasePolicy, demonstrations: Sequence[Demonstration]) -> tuple
     return prompts, torch.tensor([policy.canvas.encode(item.plan) for item in demonstrations])
 
 
-def collate(policy: BasePolicy, prompts: Sequence[list[int]], canvas: Int[Tensor, "b l"]) -> Batch:
+def collate(policy: BasePolicy, tokens: Sequence[list[int]], canvas: Int[Tensor, "b l"]) -> Batch:
     """Left-pad token ids to the longest prompt of the batch."""
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), policy.canvas.pad_id, dtype=torch.long)
-    mask = torch.zeros_like(ids, dtype=torch.bool)
-    for row, tokens in enumerate(prompts):
-        ids[row, longest - len(tokens) :] = torch.tensor(tokens)
-        mask[row, longest - len(tokens) :] = True
-    return Batch(prompts=Prompts(ids=ids, mask=mask, row_ids=torch.arange(len(prompts))), canvas=canvas)
-
-
-def _until_eos(policy: BasePolicy, canvas: Tensor) -> Tensor:
-    is_eos = canvas == policy.canvas.eos_id
-    return is_eos.cumsum(dim=1) - is_eos.long() == 0
+    prompts = Prompts.left_padded(tokens, row_ids=range(len(tokens)), pad_id=policy.canvas.pad_id)
+    return Batch(prompts=prompts, canvas=canvas)
 
 
 def _stratified(rows: int, generator: torch.Generator) -> Float[Tensor, " b"]:

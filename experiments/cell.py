@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from dllm_rl.evaluation import evaluate
+from dllm_rl.jsonl import METRICS_FILE, read_rows
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.ranks import ALONE, Ranks
-from dllm_rl.tracking import METRICS_FILE, read_rows
 from dllm_rl.trainer import TrainConfig, Trainer
 from experiments import policies
 from experiments.collapse.online import OnlineDiagnosis

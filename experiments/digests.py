@@ -20,8 +20,6 @@ from harness.reward import SCHEMES
 _TRAINING = ("facts", "train", "environment", "threads")
 # Settings that came later and are off: runs without them keep the key that they had.
 _OFF = {"target_log_ratio": None, "target_kl": None, "resample_rounds": 0}
-# Settings that change no number of a run.
-_SILENT = ("tracker", "save_views")
 # The margin of equivalence is the judge's: no rollout depends on it.
 _JUDGED = {"margin"}
 _WARM_START = ("facts", "environment", "threads")
@@ -42,7 +40,7 @@ def training_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
     """Key of a trained cell. checkpoint, tasks: digests of the warm start and of the training tasks."""
     settings = cell.model_dump(mode="json", include=set(_TRAINING))
     train = settings["train"].items()
-    kept = {k: value for k, value in train if k not in _SILENT and (k not in _OFF or value != _OFF[k])}
+    kept = {k: value for k, value in train if k != "tracker" and (k not in _OFF or value != _OFF[k])}
     settings["train"] = kept
     # Logging and raising change no number of a run that ends.
     if cell.on_alarm == "stop":

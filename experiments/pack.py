@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tracking import COMMITS_FILE, METRICS_FILE, ROLLOUTS_FILE
+from dllm_rl.jsonl import COMMITS_FILE, METRICS_FILE, ROLLOUTS_FILE
 from experiments.archive import Archive, hash_of_bytes, write_archive
 from experiments.collapse.online import ALARMS_FILE
 from experiments.run_folder import WAYPOINTS_FOLDER, read_json, read_status, rows_file, status_of

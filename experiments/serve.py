@@ -23,7 +23,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tracking import METRICS_FILE
+from dllm_rl.jsonl import METRICS_FILE
 from experiments.collapse.online import ALARMS_FILE
 from experiments.commands import run_folder
 from experiments.report.build import build_report

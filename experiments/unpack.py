@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tracking import COMMITS_FILE, METRICS_FILE, ROLLOUTS_FILE
+from dllm_rl.jsonl import COMMITS_FILE, METRICS_FILE, ROLLOUTS_FILE
 from experiments.archive import Archive, hash_of_bytes, is_unit_folder, read_archive
 from experiments.collapse.online import ALARMS_FILE
 from experiments.pack import finished_units

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dllm_rl.tracking import METRICS_FILE, read_rows
+from dllm_rl.jsonl import METRICS_FILE, read_rows
 from experiments.collapse.online import read_alarms
 from experiments.commands import STATES, run_folder
 from experiments.progress import duration

@@ -121,12 +121,7 @@ class BasePolicy:
                 f"a prompt of {longest} tokens exceeds max_prompt={self.facts.max_prompt}; nothing is ever cut. "
                 f"Use smaller forms or a policy with a longer prompt. It starts: {text[:80]!r}"
             )
-        ids = torch.full((len(encoded), longest), self.canvas.pad_id, dtype=torch.long)
-        for row, tokens in enumerate(encoded):
-            ids[row, longest - len(tokens) :] = torch.tensor(tokens)
-        lengths = torch.tensor([len(tokens) for tokens in encoded])
-        mask = torch.arange(longest)[None] >= (longest - lengths)[:, None]
-        return Prompts(ids=ids, mask=mask, row_ids=torch.tensor(list(row_ids), dtype=torch.long))
+        return Prompts.left_padded(encoded, row_ids=row_ids, pad_id=self.canvas.pad_id)
 
     def empty_canvas(self, num_rows: int) -> Int[Tensor, "b l"]:
         """A canvas before anything is written."""

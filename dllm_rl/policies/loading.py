@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
+from dllm_rl.files import sha256
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 
@@ -107,7 +108,7 @@ def save_policy(policy: BasePolicy, folder: Path, *, half: bool = False) -> str:
 
 def _digest_of(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != _DIGEST_FILE)
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.name: sha256(path) for path in files}
 
 
 def verify(folder: Path) -> None:

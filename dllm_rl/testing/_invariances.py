@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
+from dllm_rl.canvas import until_first
 from dllm_rl.testing._case import Case, close, noise, off_policy, parameter_gradient, random_state
 from dllm_rl.types import Views
 
@@ -112,8 +113,7 @@ def left_padding(case: Case) -> None:
 def tail(case: Case) -> None:
     """What stands after EOS has no influence."""
     ids = case.rollouts.completion_ids
-    is_eos = ids == case.policy.corruption.eos_id
-    is_tail = is_eos.cumsum(-1) - is_eos.long() > 0
+    is_tail = ~until_first(ids == case.policy.corruption.eos_id)
     changed = replace(case.rollouts, completion_ids=torch.where(is_tail, ids.max(), ids))
     old = case.score(case.rollouts, case.views) + noise(case)
     views = case.draw(changed)

@@ -68,8 +68,7 @@ def padding_follows_the_end(case: SamplerCase) -> None:
     """Behind EOS everything is PAD and nothing is scored, also where rows of a batch end at different times."""
     with ending(case.policy, 0.3):
         out = case.draw()
-    is_eos = (out.ids == case.policy.canvas.eos_id).long()
-    after = is_eos.cumsum(1) - is_eos > 0
+    after = ~case.policy.canvas.until_eos(out.ids)
     assert (out.ids[after] == case.policy.canvas.pad_id).all(), "something other than PAD stands behind EOS"
     assert not out.mask[after].any(), "a position behind EOS is scored"
     scored = case.policy.canvas.scored(out.ids) & ~out.trajectory.events.is_forced()

@@ -177,10 +177,8 @@ def toy_rollouts(
         group_ids=group_ids,
         valid=valid,
         trajectory=trajectory,
-        behaviour_log_probs=trajectory.log_probs,
         totals=Rollouts.count_totals(valid, group_ids, mask),
         step_rewards=torch.rand(num_rows, trajectory.num_steps, generator=generator),
-        step_entropy=torch.rand(num_rows, trajectory.num_steps, generator=generator),
         answers=_answers(policy, ids, trajectory, generator),
     )
 

@@ -21,7 +21,6 @@ import samplers.flow_exact
 from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.loading import load_policy
-from dllm_rl.trajectory_file import to_jsonl
 from dllm_rl.types import Completions
 from experiments.bench.plans import Sheet, sheet
 from samplers._projection import Constrained, Projection
@@ -53,7 +52,6 @@ COLUMNS = (
     "bytes a plan",
     "events",
     "as canvases",
-    "JSON lines",
 )
 
 
@@ -114,9 +112,8 @@ def line(policy: BasePolicy, arm: str, tasks: Sheet, batch: int) -> str:
     size = sum(record.events.num_bytes for record in records) / count
     events = sum(len(record.events.step) for record in records) / count
     dense = sum(0 if record.canvases is None else record.canvases.nbytes for record in records) / count
-    text = sum(len(to_jsonl(record)) for record in records) / count
     cells = [arm, str(batch), f"{1000 * seconds / count:.1f}", f"{100 * record_share:.2f} %"]
-    cells += [f"{100 * entropy_share:.2f} %", f"{size:,.0f}", f"{events:.0f}", f"{dense:,.0f}", f"{text:,.0f}"]
+    cells += [f"{100 * entropy_share:.2f} %", f"{size:,.0f}", f"{events:.0f}", f"{dense:,.0f}"]
     return "| " + " | ".join(cells) + " |"
 
 

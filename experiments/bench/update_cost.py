@@ -115,7 +115,6 @@ def random_rollouts(policy: BasePolicy, *, rows: int, groups: int) -> Rollouts:
         group_ids=group_ids,
         valid=valid,
         trajectory=None,
-        behaviour_log_probs=None,
         totals=Rollouts.count_totals(valid, group_ids, mask),
     )
 
@@ -136,7 +135,6 @@ def make_rollouts(policy: BasePolicy, *, rows: int, groups: int, steps: int) -> 
         group_ids=group_ids,
         valid=valid,
         trajectory=drawn.trajectory,
-        behaviour_log_probs=drawn.trajectory.log_probs,
         totals=Rollouts.count_totals(valid, group_ids, drawn.mask),
     )
     tasks: Any = [SimpleNamespace(id=str(row)) for row in range(rows)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tracking import METRICS_FILE, read_rows
+from dllm_rl.jsonl import METRICS_FILE, read_rows
 
 _PRINTED_STEP = re.compile(r"\bstep:(\d+)\s+-\s+(.*)")
 _NUMBER = r"-?(?:\d+\.?\d*(?:e[+-]?\d+)?|nan|inf)"

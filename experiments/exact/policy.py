@@ -78,7 +78,6 @@ class EnumerablePolicy(MaskedPolicy):
             group_ids=group_ids,
             valid=valid,
             trajectory=None,
-            behaviour_log_probs=None,
             totals=Rollouts.count_totals(valid, group_ids, mask),
         )
 

@@ -16,8 +16,7 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tracking import read_rows
-from dllm_rl.trainer import METRICS_FILE
+from dllm_rl.jsonl import METRICS_FILE, read_rows
 from experiments.collapse import diagnose
 from experiments.run_folder import replace_file
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tracking import COMMITS_FILE, METRICS_FILE, read_rows
+from dllm_rl.jsonl import COMMITS_FILE, METRICS_FILE, read_rows
 from experiments.results import SCHEMA, grid_of
 from experiments.run_folder import WAYPOINTS_FOLDER, State, Status, read_json, read_status, status_of, warm_start_status
 from experiments.stats import CellInfo

@@ -107,7 +107,6 @@ def sampled(policy, **options) -> Rollouts:
         group_ids=torch.zeros(3, dtype=torch.long),
         valid=torch.ones(3, dtype=torch.bool),
         trajectory=out.trajectory,
-        behaviour_log_probs=out.trajectory.log_probs,
         totals=Rollouts.count_totals(torch.ones(3, dtype=torch.bool), torch.zeros(3), out.mask),
     )
 
@@ -136,10 +135,10 @@ def test_a_view_across_blocks_reads_the_earlier_ones_clean(tiny_policies):
     assert views.num_views == 1
     with torch.no_grad():
         merged = policy.view_log_probs(rollouts, views)[0]
-    assert rollouts.behaviour_log_probs is not None
+    assert rollouts.trajectory is not None
     where = rollouts.completion_mask
     assert where[:, 10:].any(), "some row must reach its second block"
-    torch.testing.assert_close(merged[where], rollouts.behaviour_log_probs[where], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(merged[where], rollouts.trajectory.log_probs[where], atol=1e-4, rtol=1e-4)
 
 
 SHOWN = [Demonstration(prompt=prompt, plan=plan) for prompt, plan in zip(PROMPTS, PLANS, strict=True)] * 4

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dllm_rl.early_stop import Distance, Targets, Travelled
-from dllm_rl.tracking import read_rows
+from dllm_rl.jsonl import read_rows
 from dllm_rl.types import Views
 from tests.dllm_rl.test_trainer import make, same, weights
 

@@ -9,14 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dllm_rl.errors import ConfigError
 from dllm_rl.events import Events, Kind, events_of_states, join_events, sort_events
 from dllm_rl.feed_order import recorded_orders
 from dllm_rl.joining import join_trajectories
-from dllm_rl.testing import toy
 from dllm_rl.testing.joined import joined_slots
-from dllm_rl.trajectory_file import from_jsonl, to_jsonl
-from dllm_rl.types import FAMILIES, Trajectory
+from dllm_rl.types import Trajectory
 
 ROWS, LENGTH, STEPS, MASK = 5, 7, 6, 9
 DRAWS = (Kind.COMMIT, Kind.EDIT, Kind.JUMP)
@@ -128,37 +125,6 @@ def test_a_shorter_trajectory_stays_at_its_last_state():
     assert joined is not None and joined.shape[1] == STEPS + 4
     assert torch.equal(joined[:ROWS], joined[ROWS:])
     assert (joined[:, STEPS:] == torch.cat([kept["canvases"][:, -1:]] * 2)).all()
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_json_lines_come_back_bit_for_bit(family):
-    recorded = toy(family).rollouts.trajectory
-    assert recorded is not None
-    events = replace(recorded.events, log_prob=torch.randn(len(recorded.events.step)) / 3)
-    path = torch.randn(12, 6) * 1e-7 if family == "flow" else None
-    record = replace(recorded, events=events, path_log_probs=path)
-    again = from_jsonl(to_jsonl(record))
-    assert_same(again.events, record.events)
-    for name in ("num_steps", "slot_size", "is_approximate", "flow_law"):
-        assert getattr(again, name) == getattr(record, name)
-    for name in ("time", "path_log_probs", "canvases", "order"):
-        mine, theirs = getattr(record, name), getattr(again, name)
-        assert (mine is None) == (theirs is None), name
-        assert mine is None or torch.equal(mine, theirs), name  # type: ignore[arg-type]
-
-
-def test_every_float32_survives_nine_digits():
-    bits = torch.randint(-(2**31), 2**31, (200_000,), generator=torch.Generator().manual_seed(0)).int()
-    values = bits.view(torch.float32)
-    values = values[values.isfinite()]
-    again = torch.tensor([float(f"{value:.9g}") for value in values.tolist()], dtype=torch.float32)
-    assert torch.equal(values.view(torch.int32), again.view(torch.int32))
-
-
-def test_other_text_is_refused():
-    for text in ("", "[1]", '{"format": "film"}', "nonsense"):
-        with pytest.raises(ConfigError, match="no trajectory"):
-            from_jsonl(text)
 
 
 def test_what_was_rebuilt_is_not_sent_along():

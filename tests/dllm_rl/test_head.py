@@ -46,7 +46,6 @@ def rollouts_of(policy) -> Rollouts:
         group_ids=groups,
         valid=valid,
         trajectory=None,
-        behaviour_log_probs=None,
         totals=Rollouts.count_totals(valid, groups, mask),
     )
 

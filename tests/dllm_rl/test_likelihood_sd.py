@@ -10,9 +10,9 @@ import torch
 
 from dllm_rl import update
 from dllm_rl.generators import generator
+from dllm_rl.jsonl import read_rows
 from dllm_rl.metrics import inner_metrics, likelihood_sd
 from dllm_rl.testing.toys import toy
-from dllm_rl.tracking import read_rows
 from dllm_rl.views import elbo, exact, quadrature
 from objectives import build_objective
 from tests.dllm_rl.test_trainer import make

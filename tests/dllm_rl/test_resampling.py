@@ -9,9 +9,9 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
+from dllm_rl.jsonl import read_rows
 from dllm_rl.resampling import stack_rollouts
 from dllm_rl.testing import toy
-from dllm_rl.tracking import read_rows
 from experiments.grid import build_cells
 from tests.dllm_rl.test_trainer import CountingEnvironment, flat, make, same, share_of_e, weights
 from tests.experiments.grids import preset

@@ -10,9 +10,9 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
+from dllm_rl.jsonl import append_rows, read_rows
 from dllm_rl.rollout import collect
 from dllm_rl.tasks import Control, Fault, Outcome, Page, Task
-from dllm_rl.tracking import append_rows, read_rows
 from dllm_rl.trainer import TrainConfig, Trainer
 from dllm_rl.types import FAMILIES
 from objectives import build_objective
@@ -349,5 +349,5 @@ def test_trajectory_objectives_score_at_the_sampling_temperature(tmp_path, famil
     views = trajectory(batch.rollouts, policy.corruption, torch.Generator().manual_seed(0))
     with torch.no_grad():
         scored = (policy.view_log_probs(batch.rollouts, views) * views.score).sum(dim=0)
-    recorded = batch.rollouts.behaviour_log_probs * batch.rollouts.completion_mask
+    recorded = batch.rollouts.trajectory.log_probs * batch.rollouts.completion_mask
     torch.testing.assert_close(scored, recorded, atol=2e-4, rtol=1e-3)

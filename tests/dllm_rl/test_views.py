@@ -13,6 +13,7 @@ from scipy import stats
 from dllm_rl import trajectory_views as tv
 from dllm_rl import views as v
 from dllm_rl.errors import ConfigError
+from dllm_rl.generators import generator as stream
 from dllm_rl.testing import ToyPolicy, toy, toy_rollouts
 from dllm_rl.testing.toys import EOS, FILL, LETTERS, MASK, PAD
 from dllm_rl.types import Rollouts, Views
@@ -31,7 +32,7 @@ def one_row(policy: ToyPolicy, num_copies: int = 1, ids: tuple[int, ...] = ROW) 
     row = torch.tensor([ids])
     mask = (row != PAD) & (row != FILL)
     base = toy_rollouts(ToyPolicy(policy.family)).rows(torch.tensor([0]))
-    base = replace(base, completion_ids=row, completion_mask=mask, trajectory=None, behaviour_log_probs=None)
+    base = replace(base, completion_ids=row, completion_mask=mask, trajectory=None)
     return base.rows(torch.zeros(num_copies, dtype=torch.long))
 
 
@@ -384,3 +385,13 @@ def test_hidden_prompt_tokens_do_not_depend_on_the_padding_of_the_batch() -> Non
     ]
     assert drawn[0] is not None and drawn[1] is not None
     assert torch.equal(drawn[0], drawn[1][..., 4:])
+
+
+def test_views_follow_from_seed_step_and_inner_step() -> None:
+    item = toy("masked")
+    drawn = [
+        v.elbo(item.rollouts, item.policy.corruption, stream(0, "masks", step, inner, 0)).tokens
+        for step, inner in ((3, 0), (3, 0), (3, 1), (4, 0))
+    ]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not any(torch.equal(drawn[0], other) for other in drawn[2:])

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dllm_rl.tracking import append_rows
+from dllm_rl.jsonl import append_rows
 from experiments.results import SCHEMA, merge, write_rows
 from experiments.run_folder import Status, write_json, write_status
 

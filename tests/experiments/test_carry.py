@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tracking import append_rows
+from dllm_rl.jsonl import append_rows
 from experiments import archive, commands, components, self_check
 from experiments.archive import MANIFEST, Archive, hash_of_bytes, read_archive, write_archive
 from experiments.cli import app

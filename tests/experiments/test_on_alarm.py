@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.jsonl import read_rows
 from dllm_rl.policies.loading import save_policy
-from dllm_rl.tracking import read_rows
 from experiments.cell import LocalExecutor
 from experiments.collapse.online import read_alarms
 from experiments.config import load_preset

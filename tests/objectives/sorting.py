@@ -82,10 +82,8 @@ def batch(policy: ToyPolicy, prompt_ids: Tensor, group_ids: Tensor, ids: Tensor,
         group_ids=group_ids,
         valid=valid,
         trajectory=trajectory,
-        behaviour_log_probs=None,
         totals=Rollouts.count_totals(valid, group_ids, mask),
         step_rewards=None,
-        step_entropy=None,
         answers=None,
     )
 

@@ -28,7 +28,6 @@ def rollouts_of(rewards: list[float]) -> Rollouts:
         group_ids=group_ids,
         valid=valid,
         trajectory=None,
-        behaviour_log_probs=None,
         totals=Rollouts.count_totals(valid, group_ids, mask),
     )
 

@@ -48,10 +48,8 @@ def real(family: str) -> tuple[BasePolicy, Rollouts]:
         group_ids=group_ids,
         valid=valid,
         trajectory=drawn.trajectory,
-        behaviour_log_probs=drawn.trajectory.log_probs,
         totals=Rollouts.count_totals(valid, group_ids, drawn.mask),
         step_rewards=torch.rand(6, steps, generator=generator),
-        step_entropy=torch.rand(6, steps, generator=generator),
     )
     if family != "autoregressive":
         rollouts = replace(rollouts, answers=draw_answers(policy, rollouts, generator))
@@ -96,5 +94,5 @@ def test_replaying_all_steps_gives_what_the_sampler_recorded(family: str) -> Non
     with torch.no_grad():
         replayed = policy.view_log_probs(rollouts, views).sum(0)
     mask = rollouts.completion_mask
-    assert rollouts.behaviour_log_probs is not None
-    torch.testing.assert_close(replayed[mask], rollouts.behaviour_log_probs[mask], rtol=1e-4, atol=1e-4)
+    assert rollouts.trajectory is not None
+    torch.testing.assert_close(replayed[mask], rollouts.trajectory.log_probs[mask], rtol=1e-4, atol=1e-4)

@@ -119,7 +119,6 @@ def test_under_the_grammar_a_replay_gives_the_recorded_log_probabilities(tiny_po
         group_ids=torch.zeros(5, dtype=torch.long),
         valid=torch.ones(5, dtype=torch.bool),
         trajectory=out.trajectory,
-        behaviour_log_probs=out.trajectory.log_probs,
         totals=Rollouts.count_totals(torch.ones(5, dtype=torch.bool), torch.zeros(5), out.mask),
     )
     with torch.no_grad():

@@ -146,7 +146,6 @@ def rollouts_of(prompts, out):
         group_ids=groups,
         valid=valid,
         trajectory=out.trajectory,
-        behaviour_log_probs=out.trajectory.log_probs,
         totals=Rollouts.count_totals(valid, groups, out.mask),
     )
 

@@ -41,7 +41,6 @@ def rollouts_of(policy, name, rows, temperature=1.0, **options):
         group_ids=groups,
         valid=valid,
         trajectory=out.trajectory,
-        behaviour_log_probs=out.trajectory.log_probs,
         totals=Rollouts.count_totals(valid, groups, out.mask),
         temperature=temperature,
     )

@@ -6,12 +6,10 @@ import pytest
 import torch
 
 from dllm_rl import registry
-from dllm_rl.errors import ConfigError
 from dllm_rl.events import Kind, events_of_states
 from dllm_rl.testing import PropertyError, check_sampler
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.trajectory import retakes
-from dllm_rl.trajectory_file import from_jsonl, to_jsonl
 from samplers._record import Recorder
 from samplers._watcher import Watcher
 
@@ -126,14 +124,6 @@ def test_flow_events_are_the_jumps_and_the_last_step(tiny_policies):
     jumps = (states[:, 1:-1] != states[:, :-2]).sum()
     assert len(events.step) == jumps + 3 * 36 + (events.kind == Kind.EOS_FILL).sum()
     assert (out.trajectory.commit_step == 8).all()
-
-
-def test_a_constrained_record_is_not_read_without_its_constraint(tiny_policies):
-    record = drawn(tiny_policies["masked"], "low_confidence", grammar=True).trajectory
-    text = to_jsonl(record)
-    with pytest.raises(ConfigError, match="drawn under a grammar"):
-        from_jsonl(text)
-    assert from_jsonl(text, constraint=record.constraint).constraint is record.constraint
 
 
 def test_the_public_suite_finds_what_a_sampler_does_not_record(tiny_policies, monkeypatch):

@@ -191,7 +191,6 @@ def test_a_record_of_stale_draws_is_not_replayed(tiny_policies, cache):
         group_ids=torch.zeros(5, dtype=torch.long),
         valid=valid,
         trajectory=out.trajectory,
-        behaviour_log_probs=out.trajectory.log_probs,
         totals=Rollouts.count_totals(valid, torch.zeros(5), out.mask),
     )
     with pytest.raises(ConfigError, match="stale keys and values"):

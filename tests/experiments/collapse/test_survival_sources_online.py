@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tracking import append_rows
+from dllm_rl.jsonl import append_rows
 from experiments.collapse import diagnose
 from experiments.collapse.online import CollapseError, OnlineDiagnosis
 from experiments.collapse.sources import read_metrics

@@ -11,7 +11,7 @@ from playwright.async_api import async_playwright
 from rich.console import Console
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tracking import append_rows
+from dllm_rl.jsonl import append_rows
 from experiments.report import build_report, verdict_table, write_report
 from experiments.report.headline import headline, negative_control, null_control, positive_control
 from experiments.report.tables import all_cells, word_of

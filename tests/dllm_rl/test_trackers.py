@@ -7,7 +7,8 @@ import importlib.util
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tracking import read_rows, trackable
+from dllm_rl.jsonl import read_rows
+from dllm_rl.trackers import trackable
 from tests.dllm_rl.test_trainer import make, same, weights
 
 

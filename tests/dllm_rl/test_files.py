@@ -1,0 +1,26 @@
+"""A file is whole or absent, and its hash is that of its content."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from dllm_rl.files import replace_file, sha256
+
+
+def test_a_file_that_is_cut_off_leaves_the_old_one(tmp_path):
+    path = tmp_path / "deep" / "a.txt"
+
+    def write(text, *, is_killed=False):
+        with replace_file(path) as temporary:
+            temporary.write_text(text)
+            if is_killed:
+                raise KeyboardInterrupt
+
+    write("first")
+    with pytest.raises(KeyboardInterrupt):
+        write("ha", is_killed=True)
+    assert path.read_text() == "first"
+    assert [item.name for item in path.parent.iterdir()] == ["a.txt"]
+    assert sha256(path) == hashlib.sha256(b"first").hexdigest()
