@@ -50,13 +50,19 @@ def items(kind: str) -> Iterator[tuple[str, Any]]:
 
 
 def discover(kind: str) -> None:
-    """Import every module of our package for this kind, then the entry points that others installed."""
+    """Import every module of our package for this kind, subpackages included, then what others installed."""
     if kind in _discovered:
         return
     _discovered.add(kind)
-    package = importlib.import_module(_PACKAGES[kind])
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"{_PACKAGES[kind]}.{module.name}")
+    _import_all(_PACKAGES[kind])
     for point in importlib.metadata.entry_points(group=f"dllm_rl.{kind}s"):
         point.load()
+
+
+def _import_all(package: str) -> None:
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+        if module.name.rpartition(".")[2].startswith("_"):
+            continue
+        importlib.import_module(module.name)
+        if module.ispkg:
+            _import_all(module.name)

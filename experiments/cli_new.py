@@ -29,7 +29,7 @@ def new_objective(
 @new_app.command("sampler")
 def new_sampler(
     name: NameArgument,
-    folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path("samplers"),
+    folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path("samplers/rules"),
 ) -> None:
     """Write a working unmasking rule of about 25 lines to start from."""
     from experiments.templates import write_sampler

@@ -71,7 +71,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.registry import register
-from samplers.loop import UnmaskingRule, View
+from samplers import UnmaskingRule, View
 
 
 @register("sampler", "{name}")

@@ -1,6 +1,98 @@
-"""Samplers: how a policy writes a plan, one driver a family; every draw is recorded."""
+"""Samplers: how a policy writes a plan, and with which probability every token was drawn.
 
-from __future__ import annotations
+Everything that users and authors of samplers need is here: the rules and drivers, the contract `UnmaskingRule` with
+what its methods see, the parts of a driver, and configurations as plain data. `samplers.hf.diffusion_generate` brings
+them to `generate` of transformers. See docs/samplers.md and docs/adding_a_sampler.md.
+"""
+
+from samplers.config import (
+    CacheKind,
+    check_options,
+    sampler_from_dict,
+    sampler_from_json,
+    sampler_to_dict,
+    sampler_to_json,
+)
+from samplers.families.autoregressive import AutoregressiveSampler
+from samplers.families.flow import FlowCumulativeSampler, FlowEulerSampler, FlowExactSampler
+from samplers.families.slots import SlotSampler
+from samplers.grammar.compile import constraint_of
+from samplers.loop.chunks import in_chunks
+from samplers.loop.context import View, Watcher, Written
+from samplers.loop.record import Recorder
+from samplers.loop.sampling import (
+    JUMP,
+    ORDER,
+    REMASK,
+    SOURCE,
+    TOKEN,
+    WITHIN,
+    entropy,
+    log_odds,
+    pick,
+    uniform,
+    uniform_at,
+)
+from samplers.rules.ancestral import AncestralSampler
+from samplers.rules.annealed import AnnealedSampler
+from samplers.rules.base import UnmaskingRule
+from samplers.rules.entropy import EntropySampler
+from samplers.rules.entropy_bound import EntropyBoundSampler
+from samplers.rules.factor import FactorSampler
+from samplers.rules.first_hitting import FirstHittingSampler
+from samplers.rules.klass import KlassSampler
+from samplers.rules.low_confidence import LowConfidenceSampler
+from samplers.rules.margin import MarginSampler
+from samplers.rules.random import RandomSampler
+from samplers.rules.rcr import RunningConfidenceSampler
+from samplers.rules.remdm import ReMDMSampler
+from samplers.rules.threshold import ThresholdSampler
+
+__all__ = [
+    "DEFAULT_SAMPLERS",
+    "JUMP",
+    "ORDER",
+    "REMASK",
+    "SOURCE",
+    "TOKEN",
+    "WITHIN",
+    "AncestralSampler",
+    "AnnealedSampler",
+    "AutoregressiveSampler",
+    "CacheKind",
+    "EntropyBoundSampler",
+    "EntropySampler",
+    "FactorSampler",
+    "FirstHittingSampler",
+    "FlowCumulativeSampler",
+    "FlowEulerSampler",
+    "FlowExactSampler",
+    "KlassSampler",
+    "LowConfidenceSampler",
+    "MarginSampler",
+    "RandomSampler",
+    "ReMDMSampler",
+    "Recorder",
+    "RunningConfidenceSampler",
+    "SlotSampler",
+    "ThresholdSampler",
+    "UnmaskingRule",
+    "View",
+    "Watcher",
+    "Written",
+    "check_options",
+    "constraint_of",
+    "entropy",
+    "in_chunks",
+    "log_odds",
+    "pick",
+    "sampler_from_dict",
+    "sampler_from_json",
+    "sampler_to_dict",
+    "sampler_to_json",
+    "uniform",
+    "uniform_at",
+]
 
 DEFAULT_SAMPLERS = {
     "autoregressive": "ar",

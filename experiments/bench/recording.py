@@ -16,15 +16,15 @@ from unittest import mock
 
 import torch
 
-import samplers.autoregressive
-import samplers.flow_exact
+import samplers.families.autoregressive
+import samplers.families.flow
 from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.loading import load_policy
 from dllm_rl.types import Completions
 from experiments.bench.plans import Sheet, sheet
-from samplers._projection import Constrained, Projection
-from samplers._record import Recorder
+from samplers.grammar.projection import Constrained, Projection
+from samplers.loop.record import Recorder
 
 ARMS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "low_confidence, one a step": ("masked", "low_confidence", {"num_steps": 100}),
@@ -39,8 +39,8 @@ RECORD = ((Recorder, "commit_at"), (Recorder, "jump"), (Recorder, "finish"))
 ENTROPY = (
     (Projection, "entropy"),
     (Constrained, "entropy"),
-    (samplers.flow_exact, "entropy"),
-    (samplers.autoregressive, "entropy"),
+    (samplers.families.flow, "entropy"),
+    (samplers.families.autoregressive, "entropy"),
 )
 REPEATS = 3
 COLUMNS = (

@@ -42,7 +42,7 @@ from dllm_rl.types import Rollouts
 from experiments.bench.memory import forget_peak, held_tensors, resident
 from experiments.exact.policy import Letters
 from objectives import build_objective
-from samplers.low_confidence import LowConfidenceSampler
+from samplers.rules.low_confidence import LowConfidenceSampler
 
 STEPS = 16
 

@@ -11,7 +11,7 @@ from dllm_rl.types import Prompts
 from experiments.exact.laws import RULES, Law, law
 from experiments.exact.policy import EnumerablePolicy, moved, trained_policy
 from experiments.exact.surrogates import SURROGATES, Surrogate, compare, compare_path, estimate
-from samplers.low_confidence import LowConfidenceSampler
+from samplers.rules.low_confidence import LowConfidenceSampler
 
 LENGTH, LETTERS = 4, 3
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-import samplers._chunks as chunks
+import samplers.loop.chunks as chunks
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.testing.policies import prompts_of
-from samplers._readers import BlockByBlock, WholeCanvas
+from samplers.loop.readers import BlockByBlock, WholeCanvas
 
 # 99.9 % quantiles of chi-square.
 QUANTILE = {4: 18.5, 5: 20.5}

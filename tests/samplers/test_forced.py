@@ -20,10 +20,9 @@ from dllm_rl.trajectory import frames
 from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import Rollouts
 from dllm_rl.views import exact
-from samplers._forcing import Forcing
-from samplers._noise import TOKEN, uniform
-from samplers._statistics import pick
-from samplers.grammar import constraint_of
+from samplers.grammar.compile import constraint_of
+from samplers.grammar.forcing import Forcing
+from samplers.loop.sampling import TOKEN, pick, uniform
 
 
 def draw(policy, name, rows: Sequence[int] = range(6), *, seed=3, temperature=1.0, **options: Any):

@@ -19,7 +19,7 @@ from dllm_rl.testing.sampler import is_grounded
 from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import FAMILIES, Rollouts
 from dllm_rl.views import elbo, exact, one_step
-from samplers.grammar import batch, compile_page
+from samplers.grammar.compile import batch, compile_page
 
 CASES = [(name, family) for name, cls in registry.items("sampler") for family in cls.families if family in FAMILIES]
 

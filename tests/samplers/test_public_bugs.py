@@ -17,10 +17,9 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.policies.flow import rate_log_prob, transition_log_prob
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.trajectory import confidence
-from samplers._hub_processors import Processors
-from samplers._noise import TOKEN, uniform
-from samplers._statistics import pick
 from samplers.hf import diffusion_generate
+from samplers.hf.processors import Processors
+from samplers.loop.sampling import TOKEN, pick, uniform
 from tests.samplers.test_hf import decoder
 
 RULES = [name for name, cls in registry.items("sampler") if "masked" in cls.families]

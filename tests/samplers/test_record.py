@@ -10,8 +10,8 @@ from dllm_rl.events import Kind, events_of_states
 from dllm_rl.testing import PropertyError, check_sampler
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.trajectory import retakes
-from samplers._record import Recorder
-from samplers._watcher import Watcher
+from samplers.loop.context import Watcher
+from samplers.loop.record import Recorder
 
 KIB = 1024
 RULES = [

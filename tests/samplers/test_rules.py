@@ -10,9 +10,10 @@ import torch
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.testing.policies import prompts_of
-from samplers._noise import uniform_at
-from samplers._projection import Free
-from samplers.loop import View, spread
+from samplers import View
+from samplers.grammar.projection import Free
+from samplers.loop.denoise import spread
+from samplers.loop.sampling import uniform_at
 
 
 def view(seed=0, *, quota=3, step=0, num_steps=4, scale=4.0, rows=5, columns=7):

@@ -12,8 +12,7 @@ from dllm_rl.policies.flow import transition_log_prob
 from dllm_rl.testing import SAMPLER_PROPERTIES, PropertyError, check_sampler
 from dllm_rl.types import FAMILIES
 from samplers import DEFAULT_SAMPLERS
-from samplers._noise import TOKEN, uniform
-from samplers._statistics import entropy, log_odds, pick
+from samplers.loop.sampling import TOKEN, entropy, log_odds, pick, uniform
 from tests.tiny_policies import PROMPTS
 
 NAMES = [name for name, cls in registry.items("sampler") if set(cls.families) <= set(FAMILIES)]

@@ -17,10 +17,10 @@ from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.testing.sampler import SamplerCase
 from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import Prompts, Rollouts
-from samplers._hub_policy import TokenIds
-from samplers._readers import reader_of
-from samplers._record import Recorder
 from samplers.config import sampler_from_dict, sampler_to_dict
+from samplers.hf.policy import TokenIds
+from samplers.loop.readers import reader_of
+from samplers.loop.record import Recorder
 from tests.samplers.plain.stale import stale_logits, threshold_loop
 from tests.samplers.test_hf import decoder
 

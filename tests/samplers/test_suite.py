@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-import samplers._record as record
-import samplers.loop as loop
+import samplers.loop.denoise as loop
+import samplers.loop.record as record
 from dllm_rl import registry
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.testing.sampler import SAMPLER_PROPERTIES, SamplerCase
-from samplers._projection import Draw, Free
+from samplers.grammar.projection import Draw, Free
 
 Quota = registry.get("sampler", "low_confidence")
 Random = registry.get("sampler", "random")
@@ -169,12 +169,12 @@ def test_counts_of_rows_that_have_left_are_found(tiny_policies):
 
 
 def test_forwards_that_write_nothing_are_found(tiny_policies, monkeypatch):
-    right = loop._Denoising._chosen
+    right = loop.Denoising._chosen
 
     def idle(self, view):
         return right(self, view) & bool(view.step % 2 or view.step + 1 == view.num_steps)
 
-    monkeypatch.setattr(loop._Denoising, "_chosen", idle)
+    monkeypatch.setattr(loop.Denoising, "_chosen", idle)
     breaks("every_forward_writes", Quota, tiny_policies["masked"], "wrote nothing")
 
 

@@ -9,11 +9,11 @@ from dllm_rl.constraint import TEXT
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.testing.policies import PAGES, PLANS
-from samplers._automaton import Automata
-from samplers._projection import Constrained
-from samplers._statistics import entropy, log_odds
-from samplers._walks import Walk
-from samplers.grammar import batch, compile_page
+from samplers.grammar.automaton import Automata
+from samplers.grammar.compile import batch, compile_page
+from samplers.grammar.projection import Constrained
+from samplers.grammar.walk import Walk
+from samplers.loop.sampling import entropy, log_odds
 
 ROWS = (0, 1, 2, 0)
 CANVASES = {"aligned": {}, "last line cut short": {"canvas_length": 38}, "free-running": {"line_width": None}}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dllm_rl.policies.flow import FlowPolicy, transition_log_prob
 from dllm_rl.types import Family, Prompts
-from samplers._noise import JUMP, SOURCE, TOKEN, uniform
+from samplers.loop.sampling import JUMP, SOURCE, TOKEN, uniform
 from tests.samplers.plain.record import Recorder, Written
 from tests.samplers.plain.statistics import entropy, pick
 

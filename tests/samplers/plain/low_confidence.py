@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.types import Family, Prompts
-from samplers._noise import TOKEN, uniform
+from samplers.loop.sampling import TOKEN, uniform
 from tests.samplers.plain.record import Recorder, Written, is_finished
 from tests.samplers.plain.statistics import entropy, log_odds, pick
 

@@ -22,7 +22,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.feed_order import feed_order
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.types import Family, Prompts
-from samplers._noise import TOKEN, uniform
+from samplers.loop.sampling import TOKEN, uniform
 from tests.samplers.plain.record import Recorder, Written, is_finished
 from tests.samplers.plain.statistics import entropy, log_odds, pick
 

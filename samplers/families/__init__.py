@@ -1,0 +1,1 @@
+"""Drivers of the families that write in ways of their own, one a file."""

@@ -1,0 +1,235 @@
+"""Our samplers as transformers' `custom_generate`: `model.generate(ids, custom_generate=diffusion_generate, ...)`.
+
+    model.generate(ids, custom_generate=diffusion_generate, sampler="entropy_bound", block_length=32)
+
+Names of arguments are those of DiffusionGemma's generate (`max_denoising_steps`, `sampler_config`) and of diffusers
+(`threshold`, `callback_on_step_end`). `generate` passes on no `streamer` to a callable, so ours is `draft_streamer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers.utils import ModelOutput
+
+from dllm_rl import registry
+from dllm_rl.errors import ConfigError
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.tasks import Page
+from dllm_rl.types import Completions, Prompts, Trajectory
+from samplers import DEFAULT_SAMPLERS
+from samplers.config import NAME_KEY, sampler_from_dict
+from samplers.hf.policy import TokenIds, end_ids, policy_of, refuse_too_long
+from samplers.hf.processors import Processors, own_criteria
+from samplers.hf.watch import Watch
+from samplers.rules.base import UnmaskingRule
+
+DEFAULT_MAX_LENGTH = 20
+# transformers 5.24 renamed what it injects.
+_CACHES = ("past_key_values", "cache")
+_INJECTED = ("position_ids", "logits_to_keep", "use_cache", "cache_position", "token_type_ids")
+
+
+@dataclass
+class DiffusionOutput(ModelOutput):
+    """With `return_dict_in_generate=True`. sequences: prompt and canvas, (b, p + l). tokens_per_forward: kept tokens a
+    row, by the forwards of the batch. finish_reason: a row's: eos, length or criteria.
+    """
+
+    sequences: torch.LongTensor | None = None
+    nfe: int | None = None
+    token_forwards: int | None = None
+    tokens_per_forward: float | None = None
+    finish_reason: tuple[str, ...] | None = None
+    trajectory: Trajectory | None = None
+
+
+def diffusion_generate(
+    model: Any,
+    input_ids: Int[Tensor, "b p"],
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    *,
+    sampler: str | None = None,
+    sampler_config: Mapping[str, Any] | None = None,
+    block_length: int | None = None,
+    max_denoising_steps: int | None = None,
+    threshold: float | None = None,
+    grammar: bool = False,
+    pages: Sequence[Page] | None = None,
+    seed: int = 0,
+    draft_streamer: Any = None,
+    callback_on_step_end: Callable[[Any, int, Int[Tensor, "b l"]], None] | None = None,
+    policy: BasePolicy | None = None,
+    policy_family: str | None = None,
+    mask_token_id: int | None = None,
+    **model_kwargs: Any,
+) -> Tensor | DiffusionOutput:
+    """Write `max_new_tokens` columns after each prompt; pass it to `generate` as `custom_generate`.
+
+    sampler, sampler_config: a registered name and its options (or both in the mapping, as `sampler_to_dict` gives it).
+    block_length, max_denoising_steps, threshold, grammar: such options too. pages: one a row, under the grammar.
+    seed: names the noise; torch's own generator is neither read nor moved. draft_streamer: gets the prompt (`put`), the
+    canvas after every step (`put_draft`, where it has one), final columns (`put`) and `end`. callback_on_step_end: gets
+    (model, step, canvas). policy: of this model, where its facts are not in its configuration. Raises ConfigError for
+    what a canvas cannot honour: beams, a cache of the caller's, processors that count, criteria without blocks.
+    """
+    # A named parameter would be given twice: `generate` takes what we name out of its own arguments.
+    attention_mask = model_kwargs.pop("attention_mask", None)
+    _refuse(generation_config, model_kwargs)
+    columns = _num_columns(generation_config, input_ids.shape[1])
+    if policy is None:
+        policy = policy_of(model, generation_config, num_columns=columns, mask_id=mask_token_id, family=policy_family)
+    elif columns not in (None, policy.facts.canvas_length):
+        refuse_too_long(policy.model, columns)
+        facts = replace(policy.facts, canvas_length=columns)
+        policy = type(policy)(policy.model, policy.tokenizer, facts)
+    processors = Processors.of(logits_processor, do_sample=bool(generation_config.do_sample))
+    drawer = _drawer(
+        policy,
+        sampler,
+        {
+            **(sampler_config or {}),
+            **_given(block_length=block_length, num_steps=max_denoising_steps, threshold=threshold),
+            **({"grammar": True} if grammar else {}),
+            "temperature": _temperature(generation_config, processors.temperature, sampler_config or {}),
+        },
+    )
+    if drawer.grammar and isinstance(policy.tokenizer, TokenIds):
+        raise ConfigError(
+            "the grammar reads the page's words, and this model comes without a tokenizer here: give the policy with "
+            "its tokenizer (policy=load_policy(...)), or leave grammar out."
+        )
+    if drawer.grammar:
+        processors.refuse_under_grammar()
+    prompts = _prompts(input_ids, attention_mask, pages)
+    if draft_streamer is not None:
+        draft_streamer.put(input_ids.cpu())
+    watch = Watch(model, prompts, processors, own_criteria(stopping_criteria), draft_streamer, policy.canvas.close)
+    watch.callback = callback_on_step_end
+    out = _write(drawer, policy, prompts, watch, seed)
+    if draft_streamer is not None:
+        draft_streamer.end()
+    return _result(out, policy, prompts, watch.stopped, generation_config, input_ids.device)
+
+
+def _refuse(config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
+    """Raise ConfigError for what cannot be honoured; what `generate` injects for decoders of its own is dropped."""
+    if (config.num_beams or 1) > 1:
+        raise ConfigError(f"num_beams={config.num_beams}: a canvas has no beams. Use num_return_sequences.")
+    for name in _CACHES:
+        cache = model_kwargs.pop(name, None)
+        if cache is not None and cache.get_seq_length() > 0:
+            raise ConfigError(
+                "past_key_values (cache) holds tokens: a canvas is read as a whole, and no cache of yours can be used"
+            )
+    for name in _INJECTED:
+        model_kwargs.pop(name, None)
+    unknown = sorted(name for name, value in model_kwargs.items() if value is not None)
+    if unknown:
+        raise ConfigError(f"these inputs reach no denoising step: {', '.join(unknown)}. Take them away.")
+
+
+def _num_columns(config: GenerationConfig, prompt: int) -> int | None:
+    """max_new_tokens; None where nothing was said, which `generate` turns into a length of 20 more."""
+    if config.max_new_tokens is not None:
+        return config.max_new_tokens
+    columns = (config.max_length or 0) - prompt
+    return None if columns in (DEFAULT_MAX_LENGTH, -prompt) else columns
+
+
+def _temperature(config: GenerationConfig, drawn_at: float, options: Mapping[str, Any]) -> float:
+    """That of `generate`; where it is not asked to sample, that of the sampler's own configuration, if it has one."""
+    wanted = options.get("temperature")
+    if wanted is None or wanted == drawn_at:
+        return drawn_at
+    if config.do_sample:
+        raise ConfigError(
+            f"sampler_config says temperature={wanted:g}, and generate() samples at {drawn_at:g}. Give one of them."
+        )
+    return float(wanted)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _drawer(policy: BasePolicy, name: str | None, options: dict[str, Any]) -> Any:
+    if name is not None and options.get(NAME_KEY, name) != name:
+        raise ConfigError(f"sampler='{name}', and sampler_config says '{options[NAME_KEY]}'. Give one of them.")
+    options = {NAME_KEY: name or DEFAULT_SAMPLERS[policy.family], **options}
+    cls = registry.get("sampler", options[NAME_KEY])
+    if policy.family not in cls.families:
+        fitting = [other for other, item in registry.items("sampler") if policy.family in item.families]
+        raise ConfigError(
+            f"sampler '{options[NAME_KEY]}' does not write with the {policy.family} family. Take one of "
+            f"{', '.join(fitting)}."
+        )
+    return sampler_from_dict(options)
+
+
+def _prompts(ids: Tensor, attention_mask: Tensor | None, pages: Sequence[Page] | None) -> Prompts:
+    """Rows in the order given; an attention mask of ones arrives as None."""
+    mask = torch.ones_like(ids) if attention_mask is None else attention_mask
+    if (mask[:, 1:] < mask[:, :-1]).any():
+        raise ConfigError(
+            "prompts must be padded on the left: the canvas stands right behind them. padding_side='left'"
+        )
+    if pages is not None and len(pages) != len(ids):
+        raise ConfigError(f"{len(pages)} pages were given for {len(ids)} rows; one a row is needed")
+    row_ids = torch.arange(len(ids))
+    return Prompts(
+        ids=ids.cpu(), mask=mask.bool().cpu(), row_ids=row_ids, pages=None if pages is None else tuple(pages)
+    )
+
+
+def _write(drawer: Any, policy: BasePolicy, prompts: Prompts, watch: Watch, seed: int) -> Completions:
+    if isinstance(drawer, UnmaskingRule):
+        if watch.criteria and not drawer.block_length:
+            raise ConfigError("stopping criteria act between blocks: give block_length, or take them away")
+        return drawer.generate(policy, prompts, seed=seed, watcher=watch if watch.is_needed else None)
+    if watch.processors.everywhere or watch.processors.at_draw or watch.criteria or watch.callback:
+        raise ConfigError(
+            f"sampler '{drawer.name}' takes no logits processors, stopping criteria or callbacks (with do_sample=True, "
+            "give top_k=0); the rules of the masked family do"
+        )
+    out = drawer.generate(policy, prompts, seed=seed)
+    if watch.streamer is not None:
+        watch.streamer.put(out.ids)
+    return out
+
+
+def _result(
+    out: Completions,
+    policy: BasePolicy,
+    prompts: Prompts,
+    stopped: Bool[Tensor, " b"],
+    config: GenerationConfig,
+    device: torch.device,
+) -> Tensor | DiffusionOutput:
+    """Prompt and canvas; whichever end token comes first, what stands behind it is padding."""
+    ends = torch.tensor([policy.canvas.eos_id, *end_ids(config)])
+    is_end = torch.isin(out.ids, ends).long()
+    behind = is_end.cumsum(dim=1) - is_end > 0
+    ids = out.ids.masked_fill(behind, policy.canvas.pad_id)
+    sequences: Any = torch.cat([prompts.ids, ids], dim=1).to(device)
+    if not config.return_dict_in_generate:
+        return sequences
+    kept = (~behind & (policy.canvas.scored(out.ids) | is_end.bool())).sum()
+    has_end = is_end.any(dim=1)
+    reasons = ["eos" if end else "criteria" if stop else "length" for end, stop in zip(has_end, stopped, strict=True)]
+    return DiffusionOutput(
+        sequences=sequences,
+        nfe=out.nfe,
+        token_forwards=out.token_forwards,
+        tokens_per_forward=float(kept) / len(ids) / max(out.nfe, 1),
+        finish_reason=tuple(reasons),
+        trajectory=out.trajectory,
+    )

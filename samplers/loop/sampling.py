@@ -1,0 +1,87 @@
+"""How a token is drawn, and what its distribution says before: log-odds and entropy.
+
+Noise is counter-based: u = f(seed, row id, canvas position, step, stream), so no draw depends on batch or history.
+The mixer is splitmix64's finaliser (Steele, Lea, Flood 2014), in wrapping int64.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+TOKEN, JUMP, SOURCE, ORDER, REMASK, WITHIN = range(6)
+
+_M1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_M2 = 0x94D049BB133111EB - (1 << 64)
+_STEP = 0x9E3779B97F4A7C15 - (1 << 64)
+
+
+def _shift_right(z: Tensor, bits: int) -> Tensor:
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(z: Tensor) -> Tensor:
+    z = (z ^ _shift_right(z, 30)) * _M1
+    z = (z ^ _shift_right(z, 27)) * _M2
+    return z ^ _shift_right(z, 31)
+
+
+def uniform(
+    seed: int, row_ids: Int[Tensor, " b"], positions: Int[Tensor, " c"], step: int | Tensor, stream: int
+) -> Float[Tensor, "b c"]:
+    """Float64 uniforms in (0, 1), one per (row id, position); step is a number or one per row."""
+    steps = torch.as_tensor(step, dtype=torch.long).reshape(-1, 1)
+    return _keyed(seed, row_ids.reshape(-1, 1), positions.reshape(1, -1), steps, torch.tensor([[stream]]))
+
+
+def uniform_at(
+    seed: int, row_ids: Int[Tensor, " n"], positions: Int[Tensor, " n"], step: int | Tensor, stream: int
+) -> Float[Tensor, " n"]:
+    """The same uniforms at chosen places only: one per pair of row id and position; step is one or one per pair."""
+    steps = torch.as_tensor(step, dtype=torch.long).reshape(-1)
+    return _keyed(seed, row_ids, positions, steps, torch.tensor([stream]))
+
+
+def _keyed(seed: int, *parts: Tensor) -> Tensor:
+    z = torch.full((1,), seed, dtype=torch.long)
+    for part in parts:
+        z = _mix((z ^ part) + _STEP)
+    return (_shift_right(z, 11).double() + 0.5) / float(1 << 53)
+
+
+def log_odds(logits: Float[Tensor, "b c v"]) -> Float[Tensor, "b c"]:
+    """Log-odds of the most likely token: its logit minus the logsumexp of all others.
+
+    Ranks where softmax probabilities in float32 saturate to ties (2409.02908); sigmoid of it is the probability.
+    """
+    top, index = logits.max(dim=-1, keepdim=True)
+    others = logits.scatter(-1, index, -torch.inf).logsumexp(dim=-1)
+    return top.squeeze(-1) - others
+
+
+def entropy(logits: Float[Tensor, "b c v"]) -> Float[Tensor, "b c"]:
+    """Entropy in nats; ids at -inf contribute nothing."""
+    log_p = logits.log_softmax(dim=-1)
+    # In place: a vocabulary is wide, and at every written position its copies are most of what the record costs.
+    terms = log_p.exp().mul_(log_p.clamp_(min=-1e4))
+    return terms.sum(dim=-1).neg_()
+
+
+def pick(
+    logits: Float[Tensor, "b c v"], temperature: float, noise: Float[Tensor, "b c"]
+) -> tuple[Int[Tensor, "b c"], Float[Tensor, "b c"]]:
+    """Draw one token a position by inverse CDF in float64 (temperature 0: argmax) and its behaviour log-probability.
+
+    At temperature 0 the log-probability is that of the untempered distribution: the choice itself has none.
+    """
+    if temperature == 0:
+        tokens = logits.argmax(dim=-1)
+        scaled = logits
+    else:
+        scaled = logits / temperature
+        cumulative = scaled.double().softmax(dim=-1).cumsum(dim=-1)
+        tokens = torch.searchsorted(cumulative, (noise * cumulative[..., -1])[..., None], right=True).squeeze(-1)
+        tokens = tokens.clamp(max=logits.shape[-1] - 1)
+    log_probs = scaled.gather(-1, tokens[..., None]).squeeze(-1) - scaled.logsumexp(dim=-1)
+    return tokens, log_probs

@@ -1,0 +1,30 @@
+"""Confidence with an annealed random order: a Plackett-Luce draw that turns into the greedy order as steps go by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from dllm_rl.registry import register
+from samplers.loop.context import View
+from samplers.loop.sampling import ORDER
+from samplers.rules.base import UnmaskingRule
+
+
+@register("sampler", "annealed")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnealedSampler(UnmaskingRule):
+    """Commits an equal quota a step, drawn without replacement with weights exp(log-odds / tau)."""
+
+    name: ClassVar[str] = "annealed"
+    paper: ClassVar[str] = "2508.15487"
+    order_temperature: float = 1.0
+
+    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+        """Top quota of log-odds / tau + Gumbel noise; tau falls linearly from `order_temperature` to 0."""
+        tau = self.order_temperature * (1 - view.progress[1])
+        gumbel = -(-view.noise(ORDER).log()).log()
+        return view.best(view.odds.double() + tau * gumbel, view.quota)

@@ -1,0 +1,26 @@
+"""Entropy order (2508.15487): the least uncertain positions first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from dllm_rl.registry import register
+from samplers.loop.context import View
+from samplers.rules.base import UnmaskingRule
+
+
+@register("sampler", "entropy")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntropySampler(UnmaskingRule):
+    """Commits an equal quota a step, those of lowest entropy first."""
+
+    name: ClassVar[str] = "entropy"
+    paper: ClassVar[str] = "2508.15487"
+
+    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+        """The quota's smallest entropies."""
+        return view.best(-view.entropy, view.quota)

@@ -1,0 +1,26 @@
+"""Top-two margin order (2508.15487; Dream's `topk_margin`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from dllm_rl.registry import register
+from samplers.loop.context import View
+from samplers.rules.base import UnmaskingRule
+
+
+@register("sampler", "margin")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarginSampler(UnmaskingRule):
+    """Commits an equal quota a step, those first whose two best tokens lie furthest apart."""
+
+    name: ClassVar[str] = "margin"
+    paper: ClassVar[str] = "2508.15487"
+
+    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+        """The quota's largest p1 - p2, written as -((1 - p1) + p2) so that it does not saturate."""
+        return view.best(-((-view.odds).sigmoid() + view.second), view.quota)

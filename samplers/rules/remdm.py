@@ -1,0 +1,54 @@
+"""ReMDM (2503.00307): the masked posterior with a chance to mask written tokens again: mistakes can be undone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from dllm_rl.registry import register
+from samplers.loop.context import View, Written
+from samplers.loop.sampling import ORDER
+from samplers.rules.base import UnmaskingRule
+
+
+@register("sampler", "remdm")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReMDMSampler(UnmaskingRule):
+    """alpha, the share of written tokens, rises linearly; each written token is masked again with probability sigma.
+
+    schedule: how sigma follows from eta and its largest value (1 - alpha_s) / alpha_t. `cap` min(eta, largest),
+    `rescale` eta * largest, `confidence` the largest, shared out by softmax over -p of each token when it was written.
+    """
+
+    name: ClassVar[str] = "remdm"
+    paper: ClassVar[str] = "2503.00307"
+    schedule: Literal["cap", "rescale", "confidence"] = "cap"
+    eta: float = 0.05
+
+    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+        """Each masked position is written with probability (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t)."""
+        now, after = view.progress
+        probability = (after - (1 - self._mean_sigma(now, after)) * now) / (1 - now)
+        return view.is_open & (view.noise(ORDER) < probability)
+
+    def remask(self, written: Written) -> Bool[Tensor, "b l"]:
+        """Each position that was written before this step is masked with probability sigma."""
+        now, after = written.view.progress
+        sigma = torch.full_like(written.log_probs, self._mean_sigma(now, after))
+        if self.schedule == "confidence":
+            score = (-written.log_probs.exp()).masked_fill(~written.was_visible, -torch.inf)
+            sigma = torch.nan_to_num(score.softmax(dim=1)) * _largest(now, after)
+        return written.was_visible & (written.noise < sigma)
+
+    def _mean_sigma(self, now: float, after: float) -> float:
+        if self.schedule == "cap":
+            return min(self.eta, _largest(now, after))
+        return self.eta * _largest(now, after) if self.schedule == "rescale" else 0.0
+
+
+def _largest(now: float, after: float) -> float:
+    return 1.0 if now == 0 else min(1.0, (1 - after) / now)
