@@ -133,15 +133,15 @@ def _recorded(rollouts: Rollouts) -> Trajectory:
 
 def _is_open(policy: BasePolicy, canvas: Int[Tensor, "b l"]) -> tuple[Bool[Tensor, "b l"], Bool[Tensor, "b l"]]:
     """Columns that the answer writes (masks; for the flow family all), and those behind it (block family)."""
-    corruption = policy.corruption
-    if corruption.mask_id is None:
+    process = policy.process
+    if process.mask_id is None:
         everywhere = torch.ones_like(canvas, dtype=torch.bool)
         return everywhere, ~everywhere
-    is_open = canvas == corruption.mask_id
-    if corruption.block_size is None:
+    is_open = canvas == process.mask_id
+    if process.block_size is None:
         return is_open, torch.zeros_like(is_open)
-    first = is_open.long().argmax(dim=1, keepdim=True) // corruption.block_size
-    block = torch.arange(canvas.shape[1], device=canvas.device) // corruption.block_size
+    first = is_open.long().argmax(dim=1, keepdim=True) // process.block_size
+    block = torch.arange(canvas.shape[1], device=canvas.device) // process.block_size
     is_later = (block > first) & is_open.any(dim=1, keepdim=True)
     return is_open & ~is_later, is_later
 

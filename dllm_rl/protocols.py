@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dllm_rl.canvas import Canvas
-    from dllm_rl.types import Completions, Corruption, Family, Loss, Prompts, Rollouts, Views
+    from dllm_rl.process import ForwardProcess
+    from dllm_rl.types import Completions, Family, Loss, Prompts, Rollouts, Views
 
 
 @runtime_checkable
@@ -54,8 +55,8 @@ class Policy(Protocol):
     canvas: Canvas
 
     @property
-    def corruption(self) -> Corruption:
-        """The facts that views are drawn from."""
+    def process(self) -> ForwardProcess:
+        """The forward process that views are drawn from."""
         ...
 
     def logits(
@@ -102,8 +103,8 @@ class Objective(Protocol):
     group_coupled: bool
     max_inner_steps: int | None
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
-        """Draw the corrupted copies to be scored in this inner step."""
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
+        """Draw the corrupted copies to be scored; called once for each inner step."""
         ...
 
     def advantages(self, rollouts: Rollouts) -> Tensor:

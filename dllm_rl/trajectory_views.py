@@ -5,17 +5,22 @@ Legend: b rows, l canvas, k views, s steps.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.types import Corruption, Rollouts, Views
+from dllm_rl.types import Rollouts, Views
 from dllm_rl.views import exact
+
+if TYPE_CHECKING:
+    from dllm_rl.process import ForwardProcess
 
 
 def trajectory(
-    rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, *, num_steps: int | None = None
+    rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator, *, num_steps: int | None = None
 ) -> Views:
     """Recorded denoising steps, each scoring what it committed (flow: the transition of every position).
 
@@ -24,9 +29,9 @@ def trajectory(
     Rows with fewer than K steps use all of theirs, and their other views score nothing.
     Autoregressive: a step is a token, and one exact view holds all of them.
     """
-    if corruption.family == "autoregressive":
+    if process.family == "autoregressive":
         return exact(rollouts)
-    own = own_steps(rollouts, corruption)
+    own = own_steps(rollouts, process)
     total = own.sum(-1)
     width = int(total.max()) if num_steps is None else min(num_steps, int(total.max()))
     keys = torch.rand(own.shape, generator=generator, device=generator.device).to(own.device)
@@ -35,12 +40,12 @@ def trajectory(
     steps = torch.where(is_own, steps, own.shape[1]).sort(-1).values.T
     is_own = steps < own.shape[1]
     weight = is_own * total / is_own.sum(0).clamp(min=1)
-    return replay(rollouts, corruption, steps.clamp(max=own.shape[1] - 1), weight)
+    return replay(rollouts, process, steps.clamp(max=own.shape[1] - 1), weight)
 
 
 def replay(
     rollouts: Rollouts,
-    corruption: Corruption,
+    process: ForwardProcess,
     steps: Int[Tensor, "k b"],
     loss_weight: Float[Tensor, "k b"],
     span: int = 1,
@@ -62,7 +67,7 @@ def replay(
             "replay trajectories; this one may still be used for evaluation."
         )
     is_used = (loss_weight > 0)[..., None]
-    if corruption.family == "flow":
+    if process.family == "flow":
         score = is_used & rollouts.completion_mask
     else:
         commit = recorded.commit_step
@@ -71,19 +76,19 @@ def replay(
     return Views(
         kind="trajectory",
         tokens=recorded.states(steps),
-        targets=recorded.states(steps + 1) if corruption.family == "flow" else None,
+        targets=recorded.states(steps + 1) if process.family == "flow" else None,
         score=score,
         weight=score.float(),
         loss_weight=score * loss_weight[..., None].float(),
-        time=time[steps] if time is not None and corruption.family == "flow" else None,
-        time_next=time[steps + 1] if time is not None and corruption.family == "flow" else None,
+        time=time[steps] if time is not None and process.family == "flow" else None,
+        time_next=time[steps + 1] if time is not None and process.family == "flow" else None,
         flow_law=recorded.flow_law,
         step=steps,
         order=recorded.orders(steps),
     )
 
 
-def own_steps(rollouts: Rollouts, corruption: Corruption) -> Bool[Tensor, "b s"]:
+def own_steps(rollouts: Rollouts, process: ForwardProcess) -> Bool[Tensor, "b s"]:
     """Which steps of the trajectory committed a scored token of the row; all of them for the flow family.
 
     Where a grammar forced everything there was no step; one that committed nothing stands for it.
@@ -93,7 +98,7 @@ def own_steps(rollouts: Rollouts, corruption: Corruption) -> Bool[Tensor, "b s"]
         raise ConfigError("these rollouts carry no trajectory; sample with a sampler that records one.")
     shape = (rollouts.num_rows, max(1, recorded.num_steps))
     device = rollouts.completion_ids.device
-    if corruption.family == "flow":
+    if process.family == "flow":
         return torch.ones(shape, dtype=torch.bool, device=device)
     is_event = rollouts.completion_mask & (recorded.commit_step >= 0)
     events = torch.zeros(shape, dtype=torch.long, device=device)

@@ -271,29 +271,6 @@ class Rollouts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Corruption:
-    """How a family's forward process hides or noises the canvas: the facts that views are drawn from.
-
-    mask_id: None for the autoregressive and the uniform-source flow family. vocab_size: ids of a uniform source.
-    slot_size: tokens of a slot. block_size: tokens of a block. schedule_power: kappa_t = t ** power (flow).
-    num_steps: denoising steps of the sampler that made the rollouts.
-    banned_ids: ids that neither sampler nor noise ever writes.
-    """
-
-    family: Family
-    mask_id: int | None = None
-    pad_id: int = 0
-    eos_id: int = 0
-    vocab_size: int = 0
-    slot_size: int = 1
-    block_size: int | None = None
-    schedule_power: float = 1.0
-    is_shifted: bool = False
-    num_steps: int = 0
-    banned_ids: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Views:
     """Corrupted copies of the completions, drawn once and scored by the current, old and reference policy alike.
 

@@ -74,7 +74,7 @@ class Updater:
 
     def _views(self, step: int, inner: int, rollouts: Rollouts) -> Views:
         noise = generator(self.seed, "masks", step, inner, 0)
-        return self.objective.views(rollouts, self.policy.corruption, noise, inner)
+        return self.objective.views(rollouts, self.policy.process, noise)
 
     def _inner_step(
         self,

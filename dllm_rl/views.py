@@ -20,6 +20,7 @@ Legend: b rows, p prompt length, l canvas, k views.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -28,7 +29,10 @@ from torch import Tensor
 
 from dllm_rl.canvas import until_first
 from dllm_rl.errors import ConfigError
-from dllm_rl.types import Corruption, Rollouts, Views
+from dllm_rl.types import Rollouts, Views
+
+if TYPE_CHECKING:
+    from dllm_rl.process import ForwardProcess
 
 # Share of clean tokens at which the flow ELBO stops: its weight 1 / (1 - kappa) is unbounded at 1.
 MAX_KAPPA = 0.999
@@ -44,32 +48,32 @@ def exact(rollouts: Rollouts) -> Views:
 
 
 def one_step(
-    rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, *, prompt_mask_share: float = 0.0
+    rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator, *, prompt_mask_share: float = 0.0
 ) -> Views:
     """One view with the whole canvas hidden: a product of marginals, neither a likelihood nor a bound.
 
     prompt_mask_share: probability that a prompt token is hidden too (.15 in d1); needs a family with a mask token.
     """
-    if corruption.family == "autoregressive":
+    if process.family == "autoregressive":
         return exact(rollouts)
     hidden = torch.ones_like(rollouts.completion_mask)[None]
     view = Views(
         kind="one_step",
-        tokens=hide(rollouts, corruption, hidden, generator),
+        tokens=hide(rollouts, process, hidden, generator),
         score=rollouts.completion_mask[None],
         weight=rollouts.completion_mask[None].float(),
-        order=natural_order(rollouts, 1) if corruption.family == "slot" else None,
+        order=natural_order(rollouts, 1) if process.family == "slot" else None,
     )
-    if corruption.family == "flow":
+    if process.family == "flow":
         view = replace(view, time=torch.zeros(1, rollouts.num_rows, device=view.tokens.device))
     if prompt_mask_share > 0:
-        view = replace(view, prompt_tokens=_hide_prompt(rollouts, corruption, generator, prompt_mask_share))
+        view = replace(view, prompt_tokens=_hide_prompt(rollouts, process, generator, prompt_mask_share))
     return view
 
 
 def elbo(
     rollouts: Rollouts,
-    corruption: Corruption,
+    process: ForwardProcess,
     generator: torch.Generator,
     *,
     num_draws: int = 2,
@@ -82,11 +86,11 @@ def elbo(
     Autoregressive: the exact view. Slot: whole slots are hidden; clean slots are fed first, in random order.
     Block: each block has levels of its own, and a view hides a part of every block.
     """
-    if corruption.family == "autoregressive":
+    if process.family == "autoregressive":
         return exact(rollouts)
-    if corruption.family == "flow":
-        return _flow_elbo(rollouts, corruption, generator, num_draws, antithetic)
-    member = _in_blocks(units(rollouts, corruption), corruption)
+    if process.family == "flow":
+        return _flow_elbo(rollouts, process, generator, num_draws, antithetic)
+    member = _in_blocks(units(rollouts, process), process)
     total = member.sum(-1)
     level = stratified(len(member), num_draws, generator).to(member.device)
     count = (level * (total + 1)).floor().clamp(max=total)
@@ -95,15 +99,15 @@ def elbo(
         hidden = torch.stack([hidden, member & ~hidden], dim=1).flatten(0, 1)
         count = torch.stack([count, total - count], dim=1).flatten(0, 1)
     weight = (total + 1) / count.clamp(min=1) / hidden.shape[0]
-    num_units = units(rollouts, corruption).shape[1]
+    num_units = units(rollouts, process).shape[1]
     hidden, weight = (
         part.unflatten(1, (rollouts.num_rows, -1)).flatten(2)[..., :num_units]
         for part in (hidden, weight[..., None].expand_as(hidden))
     )
-    return hide_units(rollouts, corruption, hidden, weight, generator)
+    return hide_units(rollouts, process, hidden, weight, generator)
 
 
-def quadrature(rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, *, num_nodes: int = 2) -> Views:
+def quadrature(rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator, *, num_nodes: int = 2) -> Views:
     """ELBO views at the Gauss-Legendre nodes of the noise level instead of random ones (2510.08554).
 
     A unit is hidden with probability t, weight w_t / t; the nodes t and 1 - t share one draw, a mask and its
@@ -114,20 +118,20 @@ def quadrature(rollouts: Rollouts, corruption: Corruption, generator: torch.Gene
     w MAX_KAPPA / (1 - kappa); its terms depend on the time that the model is told, so nothing is exact there.
     An odd number of nodes takes its middle one as a pair of half the weight. Autoregressive: the exact view.
     """
-    if corruption.family == "autoregressive":
+    if process.family == "autoregressive":
         return exact(rollouts)
     level, share = _nodes(num_nodes)
     num_pairs = len(level) // 2
-    if corruption.family == "flow":
+    if process.family == "flow":
         kappa = (MAX_KAPPA * level)[:, None].expand(-1, rollouts.num_rows)
         weight = (share * MAX_KAPPA / (1 - MAX_KAPPA * level))[:, None].expand_as(kappa)
-        return _flow_views(rollouts, corruption, generator, kappa, weight, is_paired=True)
-    member = units(rollouts, corruption)
+        return _flow_views(rollouts, process, generator, kappa, weight, is_paired=True)
+    member = units(rollouts, process)
     chance = level[::2, None].expand(num_pairs, rollouts.num_rows).to(member.device)
-    drawn = random_units(rollouts, corruption, chance, generator)
+    drawn = random_units(rollouts, process, chance, generator)
     hidden = torch.stack([drawn, member & ~drawn], dim=1).flatten(0, 1)
     weight = (share / level)[:, None].expand(-1, rollouts.num_rows).to(member.device)
-    return hide_units(rollouts, corruption, hidden, weight, generator)
+    return hide_units(rollouts, process, hidden, weight, generator)
 
 
 def _nodes(num_nodes: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
@@ -144,7 +148,7 @@ def _nodes(num_nodes: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
 
 def hide_units(
     rollouts: Rollouts,
-    corruption: Corruption,
+    process: ForwardProcess,
     hidden: Bool[Tensor, "k b n"],
     weight: Float[Tensor, "k b"] | Float[Tensor, "k b n"],
     generator: torch.Generator,
@@ -154,39 +158,39 @@ def hide_units(
     weight: of every scored term of a view, or of each unit. Slot family: clean slots are fed first, in random
     order, then the others.
     """
-    size = _unit_size(corruption)
+    size = _unit_size(process)
     length = rollouts.completion_ids.shape[1]
     columns = hidden.repeat_interleave(size, dim=-1)[..., :length]
     score = columns & rollouts.completion_mask
     of_columns = weight[..., None] if weight.dim() == 2 else weight.repeat_interleave(size, dim=-1)[..., :length]
-    is_last = hidden | ~units(rollouts, corruption)
+    is_last = hidden | ~units(rollouts, process)
     return Views(
         kind="elbo",
-        tokens=hide(rollouts, corruption, columns, generator),
+        tokens=hide(rollouts, process, columns, generator),
         score=score,
         weight=score * of_columns,
-        order=_clean_first(is_last, columns, size, generator) if corruption.family == "slot" else None,
+        order=_clean_first(is_last, columns, size, generator) if process.family == "slot" else None,
     )
 
 
-def units(rollouts: Rollouts, corruption: Corruption) -> Bool[Tensor, "b n"]:
+def units(rollouts: Rollouts, process: ForwardProcess) -> Bool[Tensor, "b n"]:
     """Which pieces of the canvas are editable: slots (the last may be shorter), for other families single columns."""
-    size = _unit_size(corruption)
-    columns = editable(rollouts, corruption)
+    size = _unit_size(process)
+    columns = editable(rollouts, process)
     return torch.nn.functional.pad(columns, (0, -columns.shape[-1] % size)).unflatten(-1, (-1, size)).any(-1)
 
 
 def random_units(
-    rollouts: Rollouts, corruption: Corruption, level: Float[Tensor, "k b"], generator: torch.Generator
+    rollouts: Rollouts, process: ForwardProcess, level: Float[Tensor, "k b"], generator: torch.Generator
 ) -> Bool[Tensor, "k b n"]:
     """Editable units, each drawn with the probability that `level` gives its view and row."""
-    member = units(rollouts, corruption)
+    member = units(rollouts, process)
     keys = torch.rand(len(level), *member.shape, generator=generator, device=generator.device).to(member.device)
     return (keys < level[..., None]) & member
 
 
 def _flow_elbo(
-    rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, num_draws: int, antithetic: bool
+    rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator, num_draws: int, antithetic: bool
 ) -> Views:
     """Kappa, the share of clean tokens, is uniform on (0, MAX_KAPPA); a position is clean where its draw is below it.
 
@@ -196,12 +200,12 @@ def _flow_elbo(
     if antithetic:
         kappa = torch.stack([kappa, MAX_KAPPA - kappa], dim=1).flatten(0, 1)
     weight = MAX_KAPPA / (1 - kappa) / len(kappa)
-    return _flow_views(rollouts, corruption, generator, kappa, weight, is_paired=antithetic)
+    return _flow_views(rollouts, process, generator, kappa, weight, is_paired=antithetic)
 
 
 def _flow_views(
     rollouts: Rollouts,
-    corruption: Corruption,
+    process: ForwardProcess,
     generator: torch.Generator,
     kappa: Float[Tensor, "k b"],
     weight: Float[Tensor, "k b"],
@@ -212,25 +216,25 @@ def _flow_views(
     ids = rollouts.completion_ids
     num_draws = len(kappa) // 2 if is_paired else len(kappa)
     uniform = torch.rand(num_draws, *ids.shape, generator=generator, device=generator.device).to(ids.device)
-    noise = uniform_noise(rollouts, corruption, num_draws, generator)
+    noise = uniform_noise(rollouts, process, num_draws, generator)
     if is_paired:
         uniform = torch.stack([uniform, 1 - uniform], dim=1).flatten(0, 1)
         noise = noise.repeat_interleave(2, dim=0)
     kappa, weight = kappa.to(ids.device), weight.to(ids.device)
-    is_clean = (uniform < kappa[..., None]) & editable(rollouts, corruption)
+    is_clean = (uniform < kappa[..., None]) & editable(rollouts, process)
     score = rollouts.completion_mask.expand(len(kappa), *ids.shape)
     return Views(
         kind="elbo",
         tokens=torch.where(is_clean, ids, noise),
         score=score,
         weight=score * weight[..., None],
-        time=flow_time(kappa, corruption),
+        time=flow_time(kappa, process),
     )
 
 
-def editable(rollouts: Rollouts, corruption: Corruption) -> Bool[Tensor, "b l"]:
+def editable(rollouts: Rollouts, process: ForwardProcess) -> Bool[Tensor, "b l"]:
     """Columns up to and including the first EOS; all of them where there is none."""
-    return until_first(rollouts.completion_ids == corruption.eos_id)
+    return until_first(rollouts.completion_ids == process.eos_id)
 
 
 def stratified(num_rows: int, num_draws: int, generator: torch.Generator) -> Float[Tensor, "k b"]:
@@ -246,55 +250,55 @@ def natural_order(rollouts: Rollouts, num_views: int) -> Int[Tensor, "k b l"]:
 
 
 def uniform_noise(
-    rollouts: Rollouts, corruption: Corruption, num_views: int, generator: torch.Generator
+    rollouts: Rollouts, process: ForwardProcess, num_views: int, generator: torch.Generator
 ) -> Int[Tensor, "k b l"]:
     """Ids drawn uniformly from those that the source may write."""
-    allowed = torch.tensor([i for i in range(corruption.vocab_size) if i not in corruption.banned_ids])
+    allowed = torch.tensor([i for i in range(process.vocab_size) if i not in process.banned_ids])
     shape = (num_views, *rollouts.completion_ids.shape)
     index = torch.randint(len(allowed), shape, generator=generator, device=generator.device)
     return allowed.to(index.device)[index].to(rollouts.completion_ids.device)
 
 
-def flow_time(kappa: Float[Tensor, "..."], corruption: Corruption) -> Float[Tensor, "..."]:
+def flow_time(kappa: Float[Tensor, "..."], process: ForwardProcess) -> Float[Tensor, "..."]:
     """Time at which the schedule kappa = time ** power has this share of clean tokens."""
-    return kappa ** (1 / corruption.schedule_power)
+    return kappa ** (1 / process.schedule_power)
 
 
 def hide(
-    rollouts: Rollouts, corruption: Corruption, hidden: Bool[Tensor, "k b l"], generator: torch.Generator
+    rollouts: Rollouts, process: ForwardProcess, hidden: Bool[Tensor, "k b l"], generator: torch.Generator
 ) -> Int[Tensor, "k b l"]:
     """The completion with these columns, and all after EOS, hidden: MASK, or fresh noise for the flow family."""
-    hidden = hidden | ~editable(rollouts, corruption)
-    if corruption.family == "flow":
-        return torch.where(hidden, uniform_noise(rollouts, corruption, len(hidden), generator), rollouts.completion_ids)
-    if corruption.mask_id is None:
-        raise ConfigError(f"the {corruption.family} family has no mask token, so nothing can be hidden from it.")
-    return torch.where(hidden, corruption.mask_id, rollouts.completion_ids)
+    hidden = hidden | ~editable(rollouts, process)
+    if process.family == "flow":
+        return torch.where(hidden, uniform_noise(rollouts, process, len(hidden), generator), rollouts.completion_ids)
+    if process.mask_id is None:
+        raise ConfigError(f"the {process.family} family has no mask token, so nothing can be hidden from it.")
+    return torch.where(hidden, process.mask_id, rollouts.completion_ids)
 
 
 def _hide_prompt(
-    rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, share: float
+    rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator, share: float
 ) -> Int[Tensor, "1 b p"]:
-    if corruption.mask_id is None:
+    if process.mask_id is None:
         raise ConfigError(
-            f"prompt_mask_share={share} needs a mask token, and the {corruption.family} family has none. Set it to 0."
+            f"prompt_mask_share={share} needs a mask token, and the {process.family} family has none. Set it to 0."
         )
     ids = rollouts.prompt_ids
     # Drawn from the last column to the first, so that padding on the left moves no draw.
     uniform = torch.rand(ids.shape[::-1], generator=generator, device=generator.device).flip(0).T.to(ids.device)
-    return torch.where((uniform < share) & rollouts.prompt_mask, corruption.mask_id, ids)[None]
+    return torch.where((uniform < share) & rollouts.prompt_mask, process.mask_id, ids)[None]
 
 
-def _unit_size(corruption: Corruption) -> int:
-    return corruption.slot_size if corruption.family == "slot" else 1
+def _unit_size(process: ForwardProcess) -> int:
+    return process.slot_size if process.family == "slot" else 1
 
 
-def _in_blocks(member: Bool[Tensor, "b n"], corruption: Corruption) -> Bool[Tensor, "bj m"]:
+def _in_blocks(member: Bool[Tensor, "b n"], process: ForwardProcess) -> Bool[Tensor, "bj m"]:
     """The units block by block, for all rows; families without blocks have one block."""
-    if corruption.family != "block":
+    if process.family != "block":
         return member
-    assert corruption.block_size is not None
-    size = corruption.block_size
+    assert process.block_size is not None
+    size = process.block_size
     return torch.nn.functional.pad(member, (0, -member.shape[1] % size)).unflatten(1, (-1, size)).flatten(0, 1)
 
 

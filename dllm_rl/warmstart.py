@@ -82,7 +82,7 @@ def masked_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) ->
     quota = 1 + (_stratified(rows, generator) * length).long().clamp(max=length - 1)
     rank = torch.rand(rows, length, generator=generator).argsort(dim=1).argsort(dim=1)
     hidden = rank < quota[:, None]
-    logits = policy.logits(batch.prompts, batch.canvas.masked_fill(hidden, policy.corruption.mask_id or 0))
+    logits = policy.logits(batch.prompts, batch.canvas.masked_fill(hidden, policy.process.mask_id or 0))
     return F.cross_entropy(logits[hidden], batch.canvas[hidden])
 
 
@@ -98,7 +98,7 @@ def slot_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> F
     offset = torch.arange(size)
     hidden = (is_hidden[:, :, None] & (offset >= revealed[:, :, None])).flatten(1)
     order = feed_order(torch.where(is_hidden, num_slots, rank), size, length)
-    canvas = batch.canvas.masked_fill(hidden, policy.corruption.mask_id or 0)
+    canvas = batch.canvas.masked_fill(hidden, policy.process.mask_id or 0)
     prompts = batch.prompts
     logits = policy.score(prompts.ids, prompts.mask, canvas, order=order)
     draft = F.cross_entropy(logits[hidden], batch.canvas[hidden])
@@ -126,7 +126,7 @@ def block_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> 
     is_learned = torch.arange(num_blocks) <= ends[:, None]
     hidden = ((rank < quota[..., None]) & is_learned[..., None]).flatten(1)[:, :length]
     columns = hidden.any(dim=0).nonzero().squeeze(1)
-    noisy = batch.canvas.masked_fill(hidden, policy.corruption.mask_id or 0)
+    noisy = batch.canvas.masked_fill(hidden, policy.process.mask_id or 0)
     prompts = batch.prompts
     logits = policy.score_blocks(prompts.ids, prompts.mask, batch.canvas, noisy, columns, block_size=size)
     where = hidden[:, columns]

@@ -208,7 +208,7 @@ def _views_on_a_toy(family: str, objective: ObjectiveLevel) -> tuple[Views, Roll
 
     known = toy(family)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
-    views = build_objective(objective).views(known.rollouts, known.policy.corruption, generator, 0)
+    views = build_objective(objective).views(known.rollouts, known.policy.process, generator)
     return views, known.rollouts
 
 

@@ -19,8 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Loss, Rollouts, Views
-from dllm_rl.views import one_step
+from dllm_rl.process import ForwardProcess
+from dllm_rl.types import Loss, Rollouts, Views
 from objectives._kl import TOKEN_KL
 from objectives._method import BelowOne, Method, NonNegative
 from objectives._surrogate import mean_of_sequences
@@ -39,9 +39,9 @@ class {title}(Method):
     clip_low: BelowOne = 0.2
     clip_high: NonNegative = 0.2
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Which corrupted copies are scored: here one fully hidden canvas (exact for the autoregressive family)."""
-        return one_step(rollouts, corruption, generator)
+        return process.one_step(rollouts, generator)
 
     def loss(
         self,

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Loss, Rollouts, Views
-from dllm_rl.views import elbo
+from dllm_rl.types import Loss, Rollouts, Views
 from objectives._kl import k2
 from objectives._method import Method, NonNegative
 from objectives._metrics import kl_metrics
@@ -38,9 +38,9 @@ class AdvantageWeightedDenoising(Method):
         """Yes, with one view."""
         return True
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """One ELBO view at a uniform level; the exact one for the autoregressive family."""
-        return elbo(rollouts, corruption, generator, num_draws=1, antithetic=False)
+        return process.elbo(rollouts, generator, num_draws=1, antithetic=False)
 
     def loss(
         self,

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.trajectory_views import own_steps, replay
-from dllm_rl.types import Corruption, Rollouts, Views
-from dllm_rl.views import exact, stratified
+from dllm_rl.types import Rollouts, Views
+from dllm_rl.views import stratified
 from objectives._method import Count, NonNegative
 from objectives.cj_grpo import CJGRPO
 
@@ -37,22 +37,20 @@ class AGRPO(CJGRPO):
     num_steps: Count = 24
     steps_by: Literal["uniform", "entropy"] = "uniform"
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """num_steps recorded canvases per row, drawn from q with replacement; the exact view for autoregressive."""
-        if corruption.family == "autoregressive":
-            return exact(rollouts)
-        law = self._law(rollouts, corruption)
+        law = self._law(rollouts, process)
         level = stratified(rollouts.num_rows, self.num_steps, generator).to(law.device)
         bounds = law.cumsum(-1)
         steps = torch.searchsorted(bounds, (level.T * bounds[:, -1:]).contiguous(), right=True)
         steps = steps.clamp(max=law.shape[1] - 1).T
         chance = law.gather(1, steps.T).T
         weight = torch.where(chance > 0, 1 / (self.num_steps * chance.clamp(min=1e-12)), 0.0)
-        return replay(rollouts, corruption, steps, weight)
+        return process.replay_steps(rollouts, steps, weight)
 
-    def _law(self, rollouts: Rollouts, corruption: Corruption) -> Float[Tensor, "b s"]:
+    def _law(self, rollouts: Rollouts, process: ForwardProcess) -> Float[Tensor, "b s"]:
         """Probability of each of a row's own steps."""
-        own = own_steps(rollouts, corruption).float()
+        own = process.own_steps(rollouts).float()
         uniform = own / own.sum(-1, keepdim=True).clamp(min=1)
         if self.steps_by == "uniform":
             return uniform

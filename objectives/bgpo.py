@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Loss, Rollouts, Views
-from dllm_rl.views import elbo
+from dllm_rl.types import Loss, Rollouts, Views
 from objectives._method import BelowOne, Count, Method, NonNegative, NoPenalty
 from objectives._metrics import clip_metrics, ratio_metrics
 from objectives._surrogate import Surrogate, dual, lengths, log_ratio, mean_of_rows
@@ -42,9 +42,9 @@ class BGPO(Method):
         """Yes: the mean over its views."""
         return True
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Plain ELBO views, each an estimate of its own; loss_weight 1 / k makes the loss their mean."""
-        drawn = elbo(rollouts, corruption, generator, num_draws=self.num_draws, antithetic=False)
+        drawn = process.elbo(rollouts, generator, num_draws=self.num_draws, antithetic=False)
         num_views = drawn.num_views
         share = torch.full_like(drawn.weight, 1 / num_views)
         return replace(drawn, weight=drawn.weight * num_views, loss_weight=share)

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.trajectory_views import trajectory
-from dllm_rl.types import Corruption, Loss, Rollouts, Views
+from dllm_rl.types import Loss, Rollouts, Views
 from objectives._kl import TOKEN_KL, KLName
 from objectives._method import BelowOne, Count, Method, NonNegative
 from objectives._surrogate import ClipName, mean_of_sequences
@@ -40,9 +40,9 @@ class CJGRPO(Method):
     kl: KLName = "k2"
     num_steps: Count | None = 8
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """The recorded canvases before the sampled steps, each scoring what its step committed."""
-        return trajectory(rollouts, corruption, generator, num_steps=self.num_steps)
+        return process.replay(rollouts, generator, num_steps=self.num_steps)
 
     def loss(
         self,

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Family, Rollouts, Views
-from dllm_rl.views import hide_units, random_units, stratified, units
+from dllm_rl.types import Family, Rollouts, Views
+from dllm_rl.views import stratified
 from objectives._method import BelowOne, NonNegative
 from objectives._surrogate import mean_of_tokens
 from objectives.grpo import GRPO
@@ -39,16 +40,16 @@ class CoupledGRPO(GRPO):
     clip_high: NonNegative = 0.5
     exact_scale: bool = True
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Everything hidden, a random share t in (.2, .8) hidden, and its complement hidden."""
         level = stratified(rollouts.num_rows, 1, generator).to(rollouts.completion_ids.device)
         level = LOWEST_LEVEL + (HIGHEST_LEVEL - LOWEST_LEVEL) * level
-        member = units(rollouts, corruption)
-        share = random_units(rollouts, corruption, level, generator)
+        member = process.units(rollouts)
+        share = process.random_units(rollouts, level, generator)
         hidden = torch.cat([member[None], share, member & ~share])
         part = 4 if self.exact_scale else 2
         weight = torch.cat([torch.full_like(level, 0.5), 1 / (part * level), 1 / (part * (1 - level))])
-        return hide_units(rollouts, corruption, hidden, weight, generator)
+        return process.hide_units(rollouts, hidden, weight, generator)
 
     def reduce(self, rollouts: Rollouts, views: Views, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
         """Every token of the step weighs the same."""

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Loss, Rollouts, Views
-from dllm_rl.views import elbo, quadrature
+from dllm_rl.types import Loss, Rollouts, Views
 from objectives._method import BelowOne, Count, Method, NonNegative
 from objectives._surrogate import ClipName, mean_of_rows
 from objectives._terms import Clip, sequence_terms
@@ -49,11 +49,11 @@ class ESPO(Method):
         """Yes with random levels; quadrature has a small bias."""
         return self.levels == "random"
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
         if self.levels == "quadrature":
-            return quadrature(rollouts, corruption, generator, num_nodes=2 * self.num_draws)
-        return elbo(rollouts, corruption, generator, num_draws=self.num_draws, antithetic=self.antithetic)
+            return process.quadrature(rollouts, generator, num_nodes=2 * self.num_draws)
+        return process.elbo(rollouts, generator, num_draws=self.num_draws, antithetic=self.antithetic)
 
     def loss(
         self,

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Family, Loss, Rollouts, Views
-from dllm_rl.views import elbo
+from dllm_rl.types import Family, Loss, Rollouts, Views
 from objectives._method import BelowOne, Count, Method, NonNegative, NoPenalty
 from objectives._surrogate import lengths, mean_of_rows, scored, sequence_sum
 from objectives._terms import Clip, clipped_terms
@@ -39,11 +39,11 @@ class ESPOUnshared(Method):
     num_draws: Count = 2
     antithetic: bool = True
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Two independent sets of ELBO views: the first half is for the new scores, the second for the old ones."""
         options = {"num_draws": self.num_draws, "antithetic": self.antithetic}
-        first = elbo(rollouts, corruption, generator, **options)
-        second = elbo(rollouts, corruption, generator, **options)
+        first = process.elbo(rollouts, generator, **options)
+        second = process.elbo(rollouts, generator, **options)
         return _stack(first, second)
 
     def loss(

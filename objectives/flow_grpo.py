@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.trajectory_views import trajectory
-from dllm_rl.types import Corruption, Loss, Rollouts, Views
+from dllm_rl.types import Loss, Rollouts, Views
 from objectives._kl import k2
 from objectives._method import Count, Method, NonNegative
 from objectives._metrics import kl_metrics
@@ -39,9 +39,9 @@ class FlowGRPO(Method):
     num_steps: Count | None = 8
     max_advantage: NonNegative = 5.0
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """The recorded canvases before the sampled steps, each scoring what its step committed."""
-        return trajectory(rollouts, corruption, generator, num_steps=self.num_steps)
+        return process.replay(rollouts, generator, num_steps=self.num_steps)
 
     def loss(
         self,

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Loss, Rollouts, Views
-from dllm_rl.views import elbo
+from dllm_rl.types import Loss, Rollouts, Views
 from objectives._kl import k2
 from objectives._method import Count, Method, NonNegative, Positive
 from objectives._metrics import kl_metrics, ratio_metrics
@@ -51,9 +51,9 @@ class GDSD(Method):
         """Yes."""
         return True
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
-        return elbo(rollouts, corruption, generator, num_draws=self.num_draws)
+        return process.elbo(rollouts, generator, num_draws=self.num_draws)
 
     def loss(
         self,

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Loss, Rollouts, Views
-from dllm_rl.views import one_step
+from dllm_rl.types import Loss, Rollouts, Views
 from objectives._kl import TOKEN_KL, KLName
 from objectives._method import BelowOne, Method, NonNegative
 from objectives._surrogate import ClipName, mean_of_sequences
@@ -40,9 +40,9 @@ class GRPO(Method):
     kl: KLName = "k3"
     prompt_mask_share: BelowOne = 0.0
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """One fully hidden view; the exact one for the autoregressive family."""
-        return one_step(rollouts, corruption, generator, prompt_mask_share=self.prompt_mask_share)
+        return process.one_step(rollouts, generator, prompt_mask_share=self.prompt_mask_share)
 
     def loss(
         self,

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Loss, Rollouts, Views
-from dllm_rl.views import one_step
+from dllm_rl.types import Loss, Rollouts, Views
 from objectives._method import BelowOne, Method, NonNegative
 from objectives._surrogate import ClipName, mean_of_rows
 from objectives._terms import Clip, sequence_terms
@@ -30,9 +30,9 @@ class GSPO(Method):
     clip_high: NonNegative = 4e-4
     clip_rule: ClipName = "ppo"
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """One fully hidden view; the exact one for the autoregressive family."""
-        return one_step(rollouts, corruption, generator)
+        return process.one_step(rollouts, generator)
 
     def loss(
         self,

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import torch
 
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Family, Rollouts, Views
-from dllm_rl.views import exact, hide
+from dllm_rl.types import Family, Rollouts, Views
 from objectives._kl import KLName
 from objectives._method import Count, NonNegative
 from objectives.cj_grpo import CJGRPO
@@ -34,23 +34,6 @@ class JustGRPO(CJGRPO):
     kl: KLName = "k3"
     num_steps: Count | None = None
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """For each of the chosen tokens, the canvas with it and all that follows hidden."""
-        if corruption.family == "autoregressive":
-            return exact(rollouts)
-        ids, mask = rollouts.completion_ids, rollouts.completion_mask
-        total = mask.sum(-1)
-        width = max(1, min(int(total.max()), self.num_steps or ids.shape[1]))
-        keys = torch.rand(mask.shape, generator=generator, device=generator.device).to(ids.device)
-        chosen = torch.where(mask, keys, 2.0).argsort(-1)[:, :width].T
-        is_used = mask.gather(1, chosen.T).T
-        column = torch.arange(ids.shape[1], device=ids.device)
-        score = (column == chosen[..., None]) & is_used[..., None]
-        share = total / is_used.sum(0).clamp(min=1)
-        return Views(
-            kind="elbo",
-            tokens=hide(rollouts, corruption, column >= chosen[..., None], generator),
-            score=score,
-            weight=score.float(),
-            loss_weight=score * share[:, None],
-        )
+        return process.left_to_right(rollouts, generator, num_tokens=self.num_steps)

@@ -8,7 +8,7 @@ the browser's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -17,8 +17,9 @@ from torch import Tensor
 
 from dllm_rl.advantages import ESTIMATORS
 from dllm_rl.errors import ConfigError
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Answers, Corruption, Family, Loss, Rollouts, Views
+from dllm_rl.types import Answers, Family, Loss, Rollouts, Views
 from objectives._kl import k2
 from objectives._method import BelowOne, Count, Method, NonNegative
 from objectives._metrics import kl_metrics
@@ -52,28 +53,21 @@ class MDPO(Method):
         columns = [estimate(column, rollouts.group_ids, rollouts.valid) for column in gains.unbind(1)]
         return torch.stack(columns, dim=1)
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """The canvases before the chosen steps; targets are the answers, scored wherever they were still open."""
-        answers, recorded = _answers(rollouts), rollouts.trajectory
-        assert recorded is not None
+        answers = _answers(rollouts)
         row = torch.arange(rollouts.num_rows, device=answers.ids.device)
         steps = self._steps(rollouts, answers.score.any(-1))
         score = answers.score[row, steps]
         num_open = score.sum(-1, keepdim=True).clamp(min=1)
         num_views = score.any(-1).sum(0)[:, None].clamp(min=1)
-        is_flow = corruption.family == "flow"
-        assert not is_flow or recorded.time is not None
-        return Views(
-            kind="answer",
-            tokens=recorded.states(steps),
+        return replace(
+            process.recorded(rollouts, steps),
             targets=answers.ids[row, steps],
             score=score,
             weight=score.float(),
             # lambda / |H| with lambda = max_len / |H|, times the confidence, over the K views of the row.
             loss_weight=answers.confidence[row, steps] * rollouts.totals.max_len / num_open.square() / num_views,
-            time=recorded.time[steps] if is_flow and recorded.time is not None else None,
-            step=steps,
-            order=recorded.orders(steps),
         )
 
     def _steps(self, rollouts: Rollouts, is_alive: Bool[Tensor, "b s"]) -> Int[Tensor, "k b"]:

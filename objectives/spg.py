@@ -16,9 +16,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Family, Loss, Rollouts, Views
-from dllm_rl.views import hide_units, random_units, stratified, units
+from dllm_rl.types import Family, Loss, Rollouts, Views
+from dllm_rl.views import stratified
 from objectives._method import BelowOne, Count, Method, NoPenalty, Positive
 from objectives._surrogate import lengths, scored, sum_of_rows
 
@@ -47,16 +48,16 @@ class SPG(Method):
     mix: BelowOne = 0.5
     block_size: Count | None = None
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Views at levels t spread evenly; `weight` is 1 / t."""
         level = stratified(rollouts.num_rows, self.num_levels, generator).to(rollouts.completion_ids.device)
         level = LOWEST_LEVEL + (1 - LOWEST_LEVEL) * level
-        hidden = random_units(rollouts, corruption, level, generator)
+        hidden = process.random_units(rollouts, level, generator)
         if self.block_size is None:
-            return hide_units(rollouts, corruption, hidden, 1 / level, generator)
-        inside, later = one_block(units(rollouts, corruption), self.block_size, generator)
-        drawn = hide_units(rollouts, corruption, hidden & inside | later, 1 / level, generator)
-        seen = hide_units(rollouts, corruption, inside[None], torch.ones_like(level[:1]), generator).score
+            return process.hide_units(rollouts, hidden, 1 / level, generator)
+        inside, later = one_block(process.units(rollouts), self.block_size, generator)
+        drawn = process.hide_units(rollouts, hidden & inside | later, 1 / level, generator)
+        seen = process.hide_units(rollouts, inside[None], torch.ones_like(level[:1]), generator).score
         return replace(drawn, score=drawn.score & seen, weight=drawn.weight * seen)
 
     def loss(

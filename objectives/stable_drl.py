@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Loss, Rollouts, Views
-from dllm_rl.views import elbo
+from dllm_rl.types import Loss, Rollouts, Views
 from objectives._method import BelowOne, Count, Method, NonNegative, NoPenalty
 from objectives._metrics import clip_metrics, ratio_metrics
 from objectives._surrogate import lengths, log_ratio, scored, sequence_sum, sum_of_rows, unconditional
@@ -40,9 +40,9 @@ class StableDRL(Method):
         """Yes."""
         return True
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
-        return elbo(rollouts, corruption, generator, num_draws=self.num_draws)
+        return process.elbo(rollouts, generator, num_draws=self.num_draws)
 
     def loss(
         self,

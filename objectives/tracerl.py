@@ -7,10 +7,9 @@ from typing import ClassVar
 
 import torch
 
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.trajectory_views import own_steps, replay
-from dllm_rl.types import Corruption, Family, Rollouts, Views
-from dllm_rl.views import exact
+from dllm_rl.types import Family, Rollouts, Views
 from objectives._kl import KLName
 from objectives._method import Count, NonNegative
 from objectives.cj_grpo import CJGRPO
@@ -32,11 +31,9 @@ class TraceRL(CJGRPO):
     kl: KLName = "k3"
     shrink: Count = 8
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """The canvas before each segment of `shrink` steps, scoring all that the segment committed."""
-        if corruption.family == "autoregressive":
-            return exact(rollouts)
-        num_steps = own_steps(rollouts, corruption).shape[1]
+        num_steps = process.own_steps(rollouts).shape[1]
         first = torch.arange(0, num_steps, self.shrink, device=rollouts.completion_ids.device)
         steps = first[:, None].expand(-1, rollouts.num_rows)
-        return replay(rollouts, corruption, steps, torch.ones_like(steps, dtype=torch.float32), span=self.shrink)
+        return process.replay_steps(rollouts, steps, torch.ones_like(steps, dtype=torch.float32), span=self.shrink)

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Family, Rollouts, Views
-from dllm_rl.views import hide_units, random_units, stratified, units
+from dllm_rl.types import Family, Rollouts, Views
+from dllm_rl.views import stratified
 from objectives._method import NonNegative
 from objectives._surrogate import mean_of_scored
 from objectives.grpo import GRPO
@@ -31,12 +32,12 @@ class UniGRPO(GRPO):
 
     beta: NonNegative = 0.01
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """A uniform share of the completion hidden, at least one piece of it."""
         level = stratified(rollouts.num_rows, 1, generator).to(rollouts.completion_ids.device)
-        hidden = random_units(rollouts, corruption, level, generator)
-        hidden = hidden | _one_of(units(rollouts, corruption), generator) & ~hidden.any(-1, keepdim=True)
-        return hide_units(rollouts, corruption, hidden, torch.ones_like(level), generator)
+        hidden = process.random_units(rollouts, level, generator)
+        hidden = hidden | _one_of(process.units(rollouts), generator) & ~hidden.any(-1, keepdim=True)
+        return process.hide_units(rollouts, hidden, torch.ones_like(level), generator)
 
     def reduce(self, rollouts: Rollouts, views: Views, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
         """The mean over each sequence's hidden tokens."""

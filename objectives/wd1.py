@@ -14,9 +14,9 @@ from torch import Tensor
 
 from dllm_rl import advantages as adv
 from dllm_rl.advantages import AdvantageName
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Loss, Rollouts, Views
-from dllm_rl.views import one_step
+from dllm_rl.types import Loss, Rollouts, Views
 from objectives._method import BelowOne, Method, NoPenalty
 from objectives._surrogate import scored, sequence_sum, sum_of_rows
 
@@ -35,9 +35,9 @@ class WD1(Method):
     advantage: AdvantageName = "centred"
     prompt_mask_share: BelowOne = 0.0
 
-    def views(self, rollouts: Rollouts, corruption: Corruption, generator: torch.Generator, inner_step: int) -> Views:
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """One fully hidden view; the exact one for the autoregressive family."""
-        return one_step(rollouts, corruption, generator, prompt_mask_share=self.prompt_mask_share)
+        return process.one_step(rollouts, generator, prompt_mask_share=self.prompt_mask_share)
 
     def advantages(self, rollouts: Rollouts) -> Float[Tensor, " b"]:
         """W = softmax(A) - softmax(-A) over the valid rows of each group."""

@@ -19,7 +19,8 @@ from dllm_rl.constraint import Constraint
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.policies.head import scored_only, without_adapter
 from dllm_rl.policies.terms import Attention, attention_mask, joint_terms, last_ids, target_log_probs
-from dllm_rl.types import Corruption, Family, Prompts, Rollouts, Views
+from dllm_rl.process import ForwardProcess
+from dllm_rl.types import Family, Prompts, Rollouts, Views
 
 MASKED_FAMILIES: tuple[Family, ...] = ("masked", "block", "slot")
 
@@ -97,9 +98,9 @@ class BasePolicy:
         return next(self.model.parameters()).device
 
     @property
-    def corruption(self) -> Corruption:
-        """The facts that views are drawn from."""
-        return Corruption(
+    def process(self) -> ForwardProcess:
+        """The forward process that views are drawn from."""
+        return ForwardProcess(
             family=self.family,
             mask_id=self.mask_id if self.family in MASKED_FAMILIES else None,
             pad_id=self.canvas.pad_id,
@@ -107,7 +108,6 @@ class BasePolicy:
             vocab_size=self.vocab_size,
             slot_size=self.facts.slot_size,
             schedule_power=self.facts.schedule_power,
-            is_shifted=self.facts.is_shifted,
             banned_ids=self.banned_ids,
         )
 
@@ -125,7 +125,7 @@ class BasePolicy:
 
     def empty_canvas(self, num_rows: int) -> Int[Tensor, "b l"]:
         """A canvas before anything is written."""
-        mask_id = self.corruption.mask_id
+        mask_id = self.process.mask_id
         start = self.canvas.pad_id if mask_id is None else mask_id
         return torch.full((num_rows, self.facts.canvas_length), start, dtype=torch.long)
 

@@ -23,8 +23,9 @@ from transformers import DynamicCache
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.terms import Attention, keys_of_rows, last_ids
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Corruption, Family, Prompts, Rollouts, Views
+from dllm_rl.types import Family, Prompts, Rollouts, Views
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,9 +58,9 @@ class BlockPolicy(BasePolicy):
             )
 
     @property
-    def corruption(self) -> Corruption:
-        """The facts that views are drawn from."""
-        return replace(super().corruption, block_size=self.facts.block_size)
+    def process(self) -> ForwardProcess:
+        """The forward process that views are drawn from."""
+        return replace(super().process, block_size=self.facts.block_size)
 
     def read_prompts(self, prompts: Prompts) -> BlockCache:
         """An empty cache: the first block's first forward reads the prompts too."""

@@ -32,7 +32,7 @@ class Case:
 
     def draw(self, rollouts: Rollouts, seed: int = 0) -> Views:
         """Views from a generator of this seed."""
-        return self.objective.views(rollouts, self.policy.corruption, torch.Generator().manual_seed(seed), 0)
+        return self.objective.views(rollouts, self.policy.process, torch.Generator().manual_seed(seed))
 
     def score(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
         """Scores without gradient."""

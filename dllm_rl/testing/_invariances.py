@@ -94,11 +94,11 @@ def two_passes(case: Case) -> None:
 def left_padding(case: Case) -> None:
     """More padding on the left of the prompt changes nothing: not the views that are drawn, and not the loss."""
     pad = (3, 0)
-    ids = torch.nn.functional.pad(case.rollouts.prompt_ids, pad, value=case.policy.corruption.pad_id)
+    ids = torch.nn.functional.pad(case.rollouts.prompt_ids, pad, value=case.policy.process.pad_id)
     mask = torch.nn.functional.pad(case.rollouts.prompt_mask, pad, value=False)
     views = case.views
     if views.prompt_tokens is not None:
-        filled = torch.nn.functional.pad(views.prompt_tokens, pad, value=case.policy.corruption.pad_id)
+        filled = torch.nn.functional.pad(views.prompt_tokens, pad, value=case.policy.process.pad_id)
         views = replace(views, prompt_tokens=filled)
     padded = replace(case.rollouts, prompt_ids=ids, prompt_mask=mask)
     _same_views(case.draw(padded), views, "views drawn with more left padding")
@@ -113,7 +113,7 @@ def left_padding(case: Case) -> None:
 def tail(case: Case) -> None:
     """What stands after EOS has no influence."""
     ids = case.rollouts.completion_ids
-    is_tail = ~until_first(ids == case.policy.corruption.eos_id)
+    is_tail = ~until_first(ids == case.policy.process.eos_id)
     changed = replace(case.rollouts, completion_ids=torch.where(is_tail, ids.max(), ids))
     old = case.score(case.rollouts, case.views) + noise(case)
     views = case.draw(changed)

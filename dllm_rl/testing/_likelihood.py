@@ -34,15 +34,15 @@ def elbo_views(case: Case) -> None:
     share = drawn.weight if drawn.loss_weight is None else drawn.weight * drawn.loss_weight
     expected = 1.0
     if case.policy.family == "flow":
-        corruption = case.policy.corruption
-        expected = MAX_KAPPA * (1 - 1 / (corruption.vocab_size - len(set(corruption.banned_ids))))
+        process = case.policy.process
+        expected = MAX_KAPPA * (1 - 1 / (process.vocab_size - len(set(process.banned_ids))))
         share = share * (drawn.tokens != copies.completion_ids)
     total = (share * drawn.score).sum(0)[:, case.rollouts.completion_mask[row]]
     error = float(((total.mean(0) - expected).abs() / (total.std(0) / math.sqrt(NUM_DRAWS) + 1e-6)).max())
     assert error < NUM_ERRORS, (
         f"the expected weight of a scored position is not {expected:.3g} ({error:.1f} standard errors off)"
     )
-    if case.policy.family == "masked" and editable(copies, case.policy.corruption)[0].sum() <= MAX_UNITS:
+    if case.policy.family == "masked" and editable(copies, case.policy.process)[0].sum() <= MAX_UNITS:
         estimates = (share * case.score(copies, drawn)).sum((0, 2))
         exact = enumerated_elbo(case, case.rollouts.rows(torch.tensor([row])))
         error = abs(float(estimates.mean()) - exact) / (float(estimates.std()) / math.sqrt(NUM_DRAWS) + 1e-6)
@@ -51,12 +51,12 @@ def elbo_views(case: Case) -> None:
 
 def enumerated_elbo(case: Case, one: Rollouts) -> float:
     """sum_n 1/(N+1) mean over masks of n columns of (N+1)/n times the log-probabilities that they hide."""
-    member = units(one, case.policy.corruption)
+    member = units(one, case.policy.process)
     hidden = _subsets(member[0])
     size = hidden.sum(-1)
     num = int(member.sum())
     weight = torch.tensor([1 / (n * math.comb(num, n)) for n in size.tolist()])
-    views = hide_units(one, case.policy.corruption, hidden[:, None], weight[:, None], torch.Generator())
+    views = hide_units(one, case.policy.process, hidden[:, None], weight[:, None], torch.Generator())
     return float((views.weight * case.score(one, views)).sum())
 
 

@@ -44,7 +44,7 @@ def states_lead_to_the_text(case: SamplerCase) -> None:
 
 def done_rows_stay(case: SamplerCase) -> None:
     """Once no mask stands before a row's first EOS, the row never changes again (families with a mask)."""
-    mask_id = case.policy.corruption.mask_id
+    mask_id = case.policy.process.mask_id
     with ending(case.policy, 0.2):
         canvases = case.draw().trajectory.canvases
     if canvases is None or mask_id is None:

@@ -73,7 +73,7 @@ def _check_one(objective: Any, policy: Any, rollouts: Rollouts, name: str, check
 
 
 def _case(objective: Any, policy: Any, rollouts: Rollouts) -> Case:
-    views = objective.views(rollouts, policy.corruption, torch.Generator().manual_seed(0), 0)
+    views = objective.views(rollouts, policy.process, torch.Generator().manual_seed(0))
     return Case(
         objective=objective,
         policy=policy,

@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dllm_rl.events import events_of_states
+from dllm_rl.process import ForwardProcess
 from dllm_rl.testing.joined import joined_slots
-from dllm_rl.types import Answers, Corruption, Family, Rollouts, Trajectory, Views
+from dllm_rl.types import Answers, Family, Rollouts, Trajectory, Views
 
 PAD, EOS, MASK, FILL = range(4)
 LETTERS = (4, 5, 6, 7)
@@ -74,7 +75,7 @@ class ToyPolicy:
         generator = torch.Generator().manual_seed(seed)
         self.model = ToyModel(length, generator, sharpness=sharpness)
         has_mask = family in ("masked", "block", "slot")
-        self.corruption = Corruption(
+        self.process = ForwardProcess(
             family=family,
             mask_id=MASK if has_mask else None,
             pad_id=PAD,
@@ -82,7 +83,6 @@ class ToyPolicy:
             vocab_size=VOCABULARY,
             slot_size=SLOT_SIZE,
             block_size=BLOCK_SIZE if family == "block" else None,
-            num_steps=NUM_STEPS,
             banned_ids=(PAD, MASK),
         )
 
@@ -100,7 +100,7 @@ class ToyPolicy:
             self._clean(rollouts, views),
         )
         banned = torch.zeros(VOCABULARY, dtype=torch.bool)
-        banned[list(self.corruption.banned_ids)] = True
+        banned[list(self.process.banned_ids)] = True
         return logits.masked_fill(banned, -torch.inf).log_softmax(-1).unflatten(0, (num_views, num_rows))
 
     def _clean(self, rollouts: Rollouts, views: Views) -> tuple[Tensor, Tensor] | None:
@@ -128,7 +128,7 @@ class ToyPolicy:
 
     def _transition(self, views: Views, targets: Tensor, log_p: Tensor) -> Tensor:
         assert views.time is not None and views.time_next is not None
-        power = self.corruption.schedule_power
+        power = self.process.schedule_power
         jump = (1 - (1 - views.time_next**power) / (1 - views.time**power))[..., None]
         stay = torch.where(views.tokens == targets, 1 - jump, torch.zeros_like(jump))
         return (stay + jump * log_p.exp()).log()
@@ -222,7 +222,7 @@ def _trajectory(policy: ToyPolicy, ids: Tensor, mask: Tensor, generator: torch.G
         start = torch.tensor((EOS, FILL, *LETTERS))[torch.randint(6, ids.shape, generator=generator)]
     final = torch.where(ids == PAD, FILL, ids)
     canvases = torch.where(is_written, final[:, None], start[:, None])
-    record = _record(canvases, commit, policy.corruption.mask_id)
+    record = _record(canvases, commit, policy.process.mask_id)
     time = torch.linspace(0, 1, num_steps + 1) if policy.family == "flow" else None
     record = replace(record, time=time)
     if policy.family != "slot":

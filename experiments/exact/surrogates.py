@@ -93,7 +93,7 @@ def estimate(
     generator = torch.Generator().manual_seed(seed)
     values, changes = [], []
     for _ in range(num_draws):
-        views = objective.views(rollouts, policy.corruption, generator, 0)
+        views = objective.views(rollouts, policy.process, generator)
         now, then = (_weighted(views, each.view_log_probs(rollouts, views)) for each in (policy, other))
         values.append(now)
         changes.append(then - now)

@@ -262,7 +262,7 @@ class Denoising:
         again = again & in_block & ~self.is_masked[rows]
         place, column = again.nonzero(as_tuple=True)
         row, is_event = rows[place], was_visible[place, column]
-        self.canvas[row, column] = self.policy.corruption.mask_id or 0
+        self.canvas[row, column] = self.policy.process.mask_id or 0
         self.is_masked[row, column] = True
         self.log_probs[row, column] = 0.0
         row, column = row[is_event], column[is_event]

@@ -118,8 +118,8 @@ def test_with_blocks_of_one_column_elbo_and_one_step_are_the_exact_likelihood(ti
     assert rollouts.trajectory is not None
     wanted = torch.where(rollouts.completion_mask, rollouts.trajectory.log_probs, 0.0).sum(1)
     for views in (
-        elbo(rollouts, policy.corruption, torch.Generator().manual_seed(1), num_draws=1),
-        one_step(rollouts, policy.corruption, torch.Generator().manual_seed(1)),
+        elbo(rollouts, policy.process, torch.Generator().manual_seed(1), num_draws=1),
+        one_step(rollouts, policy.process, torch.Generator().manual_seed(1)),
     ):
         with torch.no_grad():
             terms = policy.view_log_probs(rollouts, views)
@@ -131,7 +131,7 @@ def test_a_view_across_blocks_reads_the_earlier_ones_clean(tiny_policies):
     policy = tiny_policies["block"]
     rollouts = sampled(policy, num_steps=4)
     objective = registry.get("objective", "tracerl")(shrink=4)
-    views = objective.views(rollouts, policy.corruption, torch.Generator(), 0)
+    views = objective.views(rollouts, policy.process, torch.Generator())
     assert views.num_views == 1
     with torch.no_grad():
         merged = policy.view_log_probs(rollouts, views)[0]

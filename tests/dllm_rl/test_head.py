@@ -66,7 +66,7 @@ def written_by_the_head(policy, work) -> int:
 def test_only_scored_positions_have_logits_and_their_terms_are_right(tiny_policies, name):
     policy = stock_policy(name) if name in ("llama", "bert") else tiny_policies[name]
     rollouts = rollouts_of(policy)
-    views = elbo(rollouts, policy.corruption, generator(0, "views"), num_draws=1)
+    views = elbo(rollouts, policy.process, generator(0, "views"), num_draws=1)
     with torch.no_grad():
         assert written_by_the_head(policy, lambda: policy.view_log_probs(rollouts, views)) == int(views.score.sum())
         terms = policy.view_log_probs(rollouts, views)
@@ -80,7 +80,7 @@ def test_only_scored_positions_have_logits_and_their_terms_are_right(tiny_polici
 def test_gradients_are_those_of_all_logits():
     policy = stock_policy("llama")
     rollouts = rollouts_of(policy)
-    views = elbo(rollouts, policy.corruption, generator(0, "views"), num_draws=1)
+    views = elbo(rollouts, policy.process, generator(0, "views"), num_draws=1)
     gradients = []
     for is_narrow in (True, False):
         policy.model.zero_grad()

@@ -22,7 +22,7 @@ FAMILIES = ("masked", "block", "slot", "flow")
 
 def views_and_scores(family, draw=elbo, **options):
     case = toy(family)
-    views = draw(case.rollouts, case.policy.corruption, generator(3, "masks"), **options)
+    views = draw(case.rollouts, case.policy.process, generator(3, "masks"), **options)
     return case, views, case.policy.view_log_probs(case.rollouts, views).detach()
 
 

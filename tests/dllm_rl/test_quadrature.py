@@ -23,7 +23,7 @@ FOUR, FIVE = (4, FILL, 6, EOS, PAD, PAD), (4, FILL, 6, 7, EOS, PAD)
 def expected(policy: ToyPolicy, ids: tuple[int, ...], num_nodes: int) -> float:
     """Of the estimate, by enumeration: every mask with its Bernoulli probability at every node."""
     row = one_row(policy, ids=ids)
-    columns = v.editable(row, policy.corruption)[0].nonzero()[:, 0].tolist()
+    columns = v.editable(row, policy.process)[0].nonzero()[:, 0].tolist()
     total = 0.0
     for code in range(1, 2 ** len(columns)):
         subset = [column for bit, column in enumerate(columns) if code >> bit & 1]
@@ -52,7 +52,7 @@ def test_beyond_it_has_a_bias_that_falls_with_the_number_of_nodes() -> None:
 def test_what_is_drawn_has_that_expectation(num_nodes: int) -> None:
     policy = ToyPolicy("masked", sharpness=3.0)
     rollouts = one_row(policy, DRAWS, ids=FIVE)
-    drawn = v.quadrature(rollouts, policy.corruption, generator(), num_nodes=num_nodes)
+    drawn = v.quadrature(rollouts, policy.process, generator(), num_nodes=num_nodes)
     given = estimates(policy, rollouts, drawn)
     assert abs(float(given.mean()) - expected(policy, FIVE, num_nodes)) < 4 * float(given.std()) / math.sqrt(DRAWS)
 
@@ -62,7 +62,7 @@ def test_what_is_drawn_has_that_expectation(num_nodes: int) -> None:
 def test_nodes_come_in_pairs_and_every_scored_position_has_expected_weight_one(family: str, num_nodes: int) -> None:
     policy = ToyPolicy(family)
     rollouts = one_row(policy, DRAWS)
-    drawn = v.quadrature(rollouts, policy.corruption, generator(1), num_nodes=num_nodes)
+    drawn = v.quadrature(rollouts, policy.process, generator(1), num_nodes=num_nodes)
     assert drawn.num_views == num_nodes + num_nodes % 2
     for first in range(0, drawn.num_views, 2):
         assert torch.equal(drawn.score[first].long() + drawn.score[first + 1].long(), rollouts.completion_mask.long())
@@ -75,15 +75,15 @@ def test_nodes_come_in_pairs_and_every_scored_position_has_expected_weight_one(f
 def test_on_twelve_columns_a_pair_of_nodes_varies_less_than_a_pair_at_a_random_level(seed: int) -> None:
     policy = ToyPolicy("masked", length=12, seed=seed)
     rollouts = one_row(policy, DRAWS, ids=(4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, EOS))
-    nodes = v.quadrature(rollouts, policy.corruption, generator())
-    pair = v.elbo(rollouts, policy.corruption, generator(), num_draws=1)
+    nodes = v.quadrature(rollouts, policy.process, generator())
+    pair = v.elbo(rollouts, policy.process, generator(), num_draws=1)
     assert estimates(policy, rollouts, nodes).var() < estimates(policy, rollouts, pair).var()
 
 
 def test_flow_takes_the_nodes_of_its_own_range() -> None:
     policy = ToyPolicy("flow")
     rollouts = one_row(policy, 4 * DRAWS)
-    drawn = v.quadrature(rollouts, policy.corruption, generator())
+    drawn = v.quadrature(rollouts, policy.process, generator())
     assert drawn.time is not None
     low, high = (v.MAX_KAPPA * t for t, _ in NODES[2])
     torch.testing.assert_close(drawn.time[:, 0], torch.tensor([low, high]))
@@ -95,4 +95,4 @@ def test_flow_takes_the_nodes_of_its_own_range() -> None:
 
 def test_autoregressive_is_exact() -> None:
     item = toy("autoregressive")
-    assert v.quadrature(item.rollouts, item.policy.corruption, generator()).kind == "exact"
+    assert v.quadrature(item.rollouts, item.policy.process, generator()).kind == "exact"

@@ -26,7 +26,7 @@ def scores(policy, trainer):
         seed=1,
         temperature=1.0,
     )
-    views = one_step(batch.rollouts, trainer.policy.corruption, torch.Generator())
+    views = one_step(batch.rollouts, trainer.policy.process, torch.Generator())
 
     def of(scored):
         with torch.no_grad():

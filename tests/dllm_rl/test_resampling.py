@@ -99,13 +99,13 @@ def test_stacked_rollouts_score_as_their_parts(family: str) -> None:
     item = toy(family)
     first, second = item.rollouts, item.rollouts
     narrow = replace(first, prompt_ids=first.prompt_ids[:, 1:], prompt_mask=first.prompt_mask[:, 1:])
-    stacked = stack_rollouts([narrow, second], pad_id=item.policy.corruption.pad_id)
+    stacked = stack_rollouts([narrow, second], pad_id=item.policy.process.pad_id)
     assert stacked.num_rows == 24 and stacked.group_ids.unique().numel() == 6
     assert stacked.totals.rows == 2 * first.totals.rows
     objective = registry.get("objective", "cj_grpo")(num_steps=None)
 
     def scored(rollouts):
-        views = objective.views(rollouts, item.policy.corruption, torch.Generator().manual_seed(0), 0)
+        views = objective.views(rollouts, item.policy.process, torch.Generator().manual_seed(0))
         with torch.no_grad():
             return item.policy.view_log_probs(rollouts, views).sum(0)
 

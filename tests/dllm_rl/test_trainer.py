@@ -346,7 +346,7 @@ def test_trajectory_objectives_score_at_the_sampling_temperature(tmp_path, famil
         seed=1,
         temperature=1.5,
     )
-    views = trajectory(batch.rollouts, policy.corruption, torch.Generator().manual_seed(0))
+    views = trajectory(batch.rollouts, policy.process, torch.Generator().manual_seed(0))
     with torch.no_grad():
         scored = (policy.view_log_probs(batch.rollouts, views) * views.score).sum(dim=0)
     recorded = batch.rollouts.trajectory.log_probs * batch.rollouts.completion_mask

@@ -43,7 +43,7 @@ def estimates(policy: ToyPolicy, rollouts: Rollouts, drawn: Views) -> torch.Tens
 
 def hidden_view(policy: ToyPolicy, rollouts: Rollouts, hidden: torch.Tensor) -> torch.Tensor:
     """Terms of one view with these columns hidden (and the tail)."""
-    tail = ~v.editable(rollouts, policy.corruption)
+    tail = ~v.editable(rollouts, policy.process)
     tokens = torch.where(hidden | tail, MASK, rollouts.completion_ids)
     score = hidden & rollouts.completion_mask
     one = Views(kind="elbo", tokens=tokens[None], score=score[None], weight=score[None].float())
@@ -53,7 +53,7 @@ def hidden_view(policy: ToyPolicy, rollouts: Rollouts, hidden: torch.Tensor) -> 
 
 def exact_elbo(policy: ToyPolicy, rollouts: Rollouts) -> float:
     """Sum over n of 1/(N+1) times the mean over all subsets of size n of (N+1)/n times the hidden terms."""
-    members = v.editable(rollouts, policy.corruption)[0].nonzero()[:, 0].tolist()
+    members = v.editable(rollouts, policy.process)[0].nonzero()[:, 0].tolist()
     total = 0.0
     for size in range(1, len(members) + 1):
         subsets = list(itertools.combinations(members, size))
@@ -69,7 +69,7 @@ def exact_elbo(policy: ToyPolicy, rollouts: Rollouts) -> float:
 def test_masked_elbo_is_unbiased_for_one_row(num_draws: int, antithetic: bool) -> None:
     policy = ToyPolicy("masked", sharpness=3.0)
     rollouts = one_row(policy, DRAWS)
-    drawn = v.elbo(rollouts, policy.corruption, generator(), num_draws=num_draws, antithetic=antithetic)
+    drawn = v.elbo(rollouts, policy.process, generator(), num_draws=num_draws, antithetic=antithetic)
     given = estimates(policy, rollouts, drawn)
     error = float(given.mean()) - exact_elbo(policy, one_row(policy))
     assert abs(error) < 4 * float(given.std()) / math.sqrt(DRAWS)
@@ -89,7 +89,7 @@ def test_block_elbo_is_the_sum_over_blocks_and_unbiased(antithetic: bool) -> Non
                 hidden[0, list(subset)] = True
                 wanted += float(hidden_view(policy, row, hidden)) / size / len(subsets)
     rollouts = one_row(policy, DRAWS, ids=(4, FILL, 6, 7, 5, EOS))
-    drawn = v.elbo(rollouts, policy.corruption, generator(), num_draws=1, antithetic=antithetic)
+    drawn = v.elbo(rollouts, policy.process, generator(), num_draws=1, antithetic=antithetic)
     given = estimates(policy, rollouts, drawn)
     assert abs(float(given.mean()) - wanted) < 4 * float(given.std()) / math.sqrt(DRAWS)
 
@@ -97,7 +97,7 @@ def test_block_elbo_is_the_sum_over_blocks_and_unbiased(antithetic: bool) -> Non
 def test_noise_levels_of_blocks_are_independent() -> None:
     policy = ToyPolicy("block")
     rollouts = one_row(policy, DRAWS, ids=(4, 5, 6, 7, 5, EOS))
-    drawn = v.elbo(rollouts, policy.corruption, generator(), num_draws=1, antithetic=False)
+    drawn = v.elbo(rollouts, policy.process, generator(), num_draws=1, antithetic=False)
     hidden = drawn.score[0]
     first, second = hidden[:, :4].sum(-1), hidden[:, 4:].sum(-1)
     counts = torch.bincount(first * 3 + second, minlength=15)
@@ -132,9 +132,9 @@ def path_log_prob(policy: ToyPolicy, row: Rollouts, order: tuple[int, ...]) -> f
 def test_the_number_of_hidden_units_is_uniform(family: str) -> None:
     policy = ToyPolicy(family)
     rollouts = one_row(policy, DRAWS)
-    drawn = v.elbo(rollouts, policy.corruption, generator(1), num_draws=1, antithetic=False)
+    drawn = v.elbo(rollouts, policy.process, generator(1), num_draws=1, antithetic=False)
     units = 5 if family == "masked" else 3
-    inside = v.editable(rollouts, policy.corruption)
+    inside = v.editable(rollouts, policy.process)
     hidden = (drawn.tokens[0] == MASK) & inside
     counts = hidden.sum(-1) if family == "masked" else hidden[:, [0, 2, 4]].sum(-1)
     observed = torch.bincount(counts, minlength=units + 1)
@@ -147,7 +147,7 @@ def test_the_number_of_hidden_units_is_uniform(family: str) -> None:
 def test_weights_sum_to_one_per_scored_position(family: str, antithetic: bool) -> None:
     policy = ToyPolicy(family)
     rollouts = one_row(policy, DRAWS)
-    drawn = v.elbo(rollouts, policy.corruption, generator(2), num_draws=2, antithetic=antithetic)
+    drawn = v.elbo(rollouts, policy.process, generator(2), num_draws=2, antithetic=antithetic)
     total = (drawn.weight * drawn.score).sum(0)
     error = (total.mean(0) - rollouts.completion_mask[0].float()).abs()
     assert bool((error <= 4 * total.std(0) / math.sqrt(DRAWS)).all())
@@ -157,20 +157,20 @@ def test_weights_sum_to_one_per_scored_position(family: str, antithetic: bool) -
 def test_a_pair_scores_each_position_once_and_two_stratified_pairs_beat_four_plain_views(seed: int) -> None:
     policy = ToyPolicy("masked", seed=seed)
     rollouts = one_row(policy, 2 * DRAWS, ids=(4, 5, 6, 7, 4, EOS))
-    pair = v.elbo(rollouts, policy.corruption, generator(), num_draws=1)
+    pair = v.elbo(rollouts, policy.process, generator(), num_draws=1)
     assert torch.equal(pair.score.sum(0), rollouts.completion_mask.long())
-    plain = v.elbo(rollouts, policy.corruption, generator(), num_draws=1, antithetic=False)
+    plain = v.elbo(rollouts, policy.process, generator(), num_draws=1, antithetic=False)
     of_four_plain = estimates(policy, rollouts, plain).var() / 4
-    pairs = v.elbo(rollouts, policy.corruption, generator(), num_draws=2)
+    pairs = v.elbo(rollouts, policy.process, generator(), num_draws=2)
     assert estimates(policy, rollouts, pairs).var() < of_four_plain
 
 
 @pytest.mark.parametrize("family", ["masked", "block", "slot", "flow"])
 def test_tail_is_hidden_and_nothing_but_the_completion_mask_is_scored(family: str) -> None:
     item = toy(family)
-    rollouts, corruption = item.rollouts, item.policy.corruption
-    tail = ~v.editable(rollouts, corruption)
-    for drawn in (v.elbo(rollouts, corruption, generator()), v.one_step(rollouts, corruption, generator())):
+    rollouts, process = item.rollouts, item.policy.process
+    tail = ~v.editable(rollouts, process)
+    for drawn in (v.elbo(rollouts, process, generator()), v.one_step(rollouts, process, generator())):
         assert not bool((drawn.score & ~rollouts.completion_mask).any())
         seen = drawn.tokens[:, tail]
         assert bool((seen == MASK).all()) if family != "flow" else bool((seen != PAD).all())
@@ -178,9 +178,9 @@ def test_tail_is_hidden_and_nothing_but_the_completion_mask_is_scored(family: st
 
 def test_slots_are_hidden_whole_and_clean_slots_come_first() -> None:
     item = toy("slot")
-    rollouts, corruption = item.rollouts, item.policy.corruption
-    drawn = v.elbo(rollouts, corruption, generator(), num_draws=4)
-    inside = v.editable(rollouts, corruption)
+    rollouts, process = item.rollouts, item.policy.process
+    drawn = v.elbo(rollouts, process, generator(), num_draws=4)
+    inside = v.editable(rollouts, process)
     assert drawn.order is not None
     columns = torch.arange(6).expand_as(drawn.order)
     assert torch.equal(drawn.order.sort(-1).values, columns)
@@ -201,7 +201,7 @@ def test_flow_elbo_is_below_the_exact_log_likelihood_of_its_jump_process() -> No
     """Two letters to write: exact probability by summing the process over a fine grid of all canvases."""
     policy = ToyPolicy("flow", length=2, sharpness=2.0)
     rollouts = one_row(policy, 10_000, ids=(5, EOS))
-    drawn = v.elbo(rollouts, policy.corruption, generator(), num_draws=1)
+    drawn = v.elbo(rollouts, policy.process, generator(), num_draws=1)
     given = estimates(policy, rollouts, drawn)
     mean, error = float(given.mean()), float(given.std()) / math.sqrt(len(given))
     exact = flow_log_likelihood(policy, one_row(policy, ids=(5, EOS)), num_steps=300)
@@ -214,7 +214,7 @@ def test_flow_elbo_is_unbiased_against_enumeration(antithetic: bool) -> None:
     policy = ToyPolicy("flow", length=2, sharpness=0.5)
     row = one_row(policy, ids=(5, EOS))
     rollouts = one_row(policy, 40_000, ids=(5, EOS))
-    drawn = v.elbo(rollouts, policy.corruption, generator(), num_draws=1, antithetic=antithetic)
+    drawn = v.elbo(rollouts, policy.process, generator(), num_draws=1, antithetic=antithetic)
     given = estimates(policy, rollouts, drawn)
     states = torch.tensor(list(itertools.product((EOS, FILL, *LETTERS), repeat=2)))
     copies = row.rows(torch.zeros(len(states), dtype=torch.long))
@@ -266,7 +266,7 @@ def flow_log_likelihood(policy: ToyPolicy, row: Rollouts, num_steps: int) -> flo
 def test_flow_weights_and_noise() -> None:
     policy = ToyPolicy("flow")
     rollouts = one_row(policy, 4 * DRAWS)
-    drawn = v.elbo(rollouts, policy.corruption, generator(), num_draws=1)
+    drawn = v.elbo(rollouts, policy.process, generator(), num_draws=1)
     is_noise = drawn.tokens != rollouts.completion_ids
     share = (drawn.weight * is_noise * drawn.score).sum(0)[:, rollouts.completion_mask[0]]
     expected = v.MAX_KAPPA * (1 - 1 / 6)
@@ -278,9 +278,9 @@ def test_flow_weights_and_noise() -> None:
 
 def test_flow_time_inverts_the_schedule() -> None:
     item = toy("flow")
-    corruption = replace(item.policy.corruption, schedule_power=2.0)
-    linear = v.elbo(item.rollouts, item.policy.corruption, generator())
-    square = v.elbo(item.rollouts, corruption, generator())
+    process = replace(item.policy.process, schedule_power=2.0)
+    linear = v.elbo(item.rollouts, item.policy.process, generator())
+    square = v.elbo(item.rollouts, process, generator())
     assert linear.time is not None
     assert square.time is not None
     torch.testing.assert_close(square.time**2, linear.time)
@@ -289,11 +289,11 @@ def test_flow_time_inverts_the_schedule() -> None:
 
 def test_autoregressive_views_are_all_exact() -> None:
     item = toy("autoregressive")
-    rollouts, corruption = item.rollouts, item.policy.corruption
+    rollouts, process = item.rollouts, item.policy.process
     for drawn in (
-        v.one_step(rollouts, corruption, generator()),
-        v.elbo(rollouts, corruption, generator(), num_draws=3),
-        tv.trajectory(rollouts, corruption, generator(), num_steps=2),
+        v.one_step(rollouts, process, generator()),
+        v.elbo(rollouts, process, generator(), num_draws=3),
+        tv.trajectory(rollouts, process, generator(), num_steps=2),
     ):
         assert drawn.kind == "exact"
         assert torch.equal(drawn.tokens[0], rollouts.completion_ids)
@@ -303,8 +303,8 @@ def test_autoregressive_views_are_all_exact() -> None:
 @pytest.mark.parametrize("family", ["masked", "block", "slot", "flow"])
 def test_all_steps_score_every_event_once(family: str) -> None:
     item = toy(family)
-    rollouts, corruption = item.rollouts, item.policy.corruption
-    drawn = tv.trajectory(rollouts, corruption, generator())
+    rollouts, process = item.rollouts, item.policy.process
+    drawn = tv.trajectory(rollouts, process, generator())
     times = drawn.score.sum(0)
     expected = rollouts.completion_mask.long() * (rollouts.trajectory.num_steps if family == "flow" else 1)
     assert torch.equal(times, expected)
@@ -315,10 +315,10 @@ def test_all_steps_score_every_event_once(family: str) -> None:
 @pytest.mark.parametrize("family", ["masked", "block", "slot", "flow"])
 def test_sampled_steps_are_weighted_to_all_steps_on_average(family: str) -> None:
     item = toy(family)
-    rollouts, corruption = item.rollouts, item.policy.corruption
+    rollouts, process = item.rollouts, item.policy.process
     copies = rollouts.rows(torch.zeros(DRAWS, dtype=torch.long))
-    whole = tv.trajectory(rollouts, corruption, generator())
-    drawn = tv.trajectory(copies, corruption, generator(), num_steps=2)
+    whole = tv.trajectory(rollouts, process, generator())
+    drawn = tv.trajectory(copies, process, generator(), num_steps=2)
     assert drawn.num_views == 2
     assert drawn.loss_weight is not None
     total = drawn.loss_weight.sum(0)
@@ -331,9 +331,9 @@ def test_sampled_steps_are_weighted_to_all_steps_on_average(family: str) -> None
 
 def test_rows_with_fewer_steps_than_asked_use_all_of_theirs() -> None:
     item = toy("masked")
-    rollouts, corruption = item.rollouts, item.policy.corruption
-    own = tv.own_steps(rollouts, corruption)
-    drawn = tv.trajectory(rollouts, corruption, generator(), num_steps=3)
+    rollouts, process = item.rollouts, item.policy.process
+    own = tv.own_steps(rollouts, process)
+    drawn = tv.trajectory(rollouts, process, generator(), num_steps=3)
     used = drawn.score.any(-1).sum(0)
     assert torch.equal(used, own.sum(-1).clamp(max=3))
     assert len(used.unique()) > 1, "rows of different numbers of steps"
@@ -341,9 +341,9 @@ def test_rows_with_fewer_steps_than_asked_use_all_of_theirs() -> None:
 
 def test_merged_steps_are_the_canvas_before_the_first_of_them() -> None:
     item = toy("masked")
-    rollouts, corruption = item.rollouts, item.policy.corruption
+    rollouts, process = item.rollouts, item.policy.process
     steps = torch.tensor([0, 2])[:, None].expand(2, rollouts.num_rows)
-    drawn = tv.replay(rollouts, corruption, steps, torch.ones(2, rollouts.num_rows), span=2)
+    drawn = tv.replay(rollouts, process, steps, torch.ones(2, rollouts.num_rows), span=2)
     assert torch.equal(drawn.score.sum(0), rollouts.completion_mask.long())
     commit = rollouts.trajectory.commit_step
     assert torch.equal(drawn.tokens[1] == MASK, (commit >= 2))
@@ -351,20 +351,20 @@ def test_merged_steps_are_the_canvas_before_the_first_of_them() -> None:
 
 def test_prompt_tokens_are_hidden_only_where_there_is_a_mask() -> None:
     item = toy("masked")
-    drawn = v.one_step(item.rollouts, item.policy.corruption, generator(), prompt_mask_share=0.5)
+    drawn = v.one_step(item.rollouts, item.policy.process, generator(), prompt_mask_share=0.5)
     assert drawn.prompt_tokens is not None
     hidden = drawn.prompt_tokens[0] == MASK
     assert 0 < int(hidden.sum()) < int(item.rollouts.prompt_mask.sum())
     assert not bool((hidden & ~item.rollouts.prompt_mask).any())
     flow = toy("flow")
     with pytest.raises(ConfigError, match="flow family has none"):
-        v.one_step(flow.rollouts, flow.policy.corruption, generator(), prompt_mask_share=0.15)
+        v.one_step(flow.rollouts, flow.policy.process, generator(), prompt_mask_share=0.15)
 
 
 def test_views_of_rows_are_rows_of_views() -> None:
     """Drawn once for the whole batch: a micro-batch is an index into it, not a new draw."""
     item = toy("slot")
-    drawn = v.elbo(item.rollouts, item.policy.corruption, generator())
+    drawn = v.elbo(item.rollouts, item.policy.process, generator())
     index = torch.tensor([3, 1])
     part = drawn.rows(index)
     assert torch.equal(part.tokens, drawn.tokens[:, index])
@@ -380,7 +380,7 @@ def test_hidden_prompt_tokens_do_not_depend_on_the_padding_of_the_batch() -> Non
         prompt_mask=pad(item.rollouts.prompt_mask, (4, 0)),
     )
     drawn = [
-        v.one_step(rollouts, item.policy.corruption, generator(), prompt_mask_share=0.5).prompt_tokens
+        v.one_step(rollouts, item.policy.process, generator(), prompt_mask_share=0.5).prompt_tokens
         for rollouts in (item.rollouts, wider)
     ]
     assert drawn[0] is not None and drawn[1] is not None
@@ -390,7 +390,7 @@ def test_hidden_prompt_tokens_do_not_depend_on_the_padding_of_the_batch() -> Non
 def test_views_follow_from_seed_step_and_inner_step() -> None:
     item = toy("masked")
     drawn = [
-        v.elbo(item.rollouts, item.policy.corruption, stream(0, "masks", step, inner, 0)).tokens
+        v.elbo(item.rollouts, item.policy.process, stream(0, "masks", step, inner, 0)).tokens
         for step, inner in ((3, 0), (3, 0), (3, 1), (4, 0))
     ]
     assert torch.equal(drawn[0], drawn[1])

@@ -40,7 +40,7 @@ class Sorting:
         optimiser = torch.optim.Adam(policy.model.parameters(), lr=0.02)
         for _ in range(WARM_STEPS):
             shown = demonstrations(policy, generator)
-            views = replace(v.elbo(shown, policy.corruption, generator, num_draws=1), weight=torch.ones(()))
+            views = replace(v.elbo(shown, policy.process, generator, num_draws=1), weight=torch.ones(()))
             if self.family == "flow":
                 views = replace(views, kind="one_step")
             loss = -policy.view_log_probs(shown, views).sum() / views.score.sum().clamp(min=1)
@@ -101,7 +101,7 @@ def sample(policy: ToyPolicy, generator: torch.Generator, *, num_groups: int = 8
     with torch.no_grad():
         canvases, commit, time = WRITERS[policy.family](policy, blank, generator)
     zeros = torch.zeros(commit.shape)
-    events = events_of_states(canvases, commit, zeros, zeros, mask_id=policy.corruption.mask_id)
+    events = events_of_states(canvases, commit, zeros, zeros, mask_id=policy.process.mask_id)
     trajectory = Trajectory(
         events=replace(events, initial=None) if policy.family == "autoregressive" else events,
         num_steps=canvases.shape[1] - 1,
@@ -158,7 +158,7 @@ def write_left_to_right(policy: ToyPolicy, blank: Rollouts, generator: torch.Gen
 def write_by_unit(policy: ToyPolicy, blank: Rollouts, generator: torch.Generator):
     """One column a step in random order; block by block, or (slot) one slot a step, committed slots fed first."""
     size = SLOT_SIZE if policy.family == "slot" else 1
-    block = torch.arange(LENGTH // size) // (policy.corruption.block_size or LENGTH)
+    block = torch.arange(LENGTH // size) // (policy.process.block_size or LENGTH)
     key = block + torch.rand(blank.num_rows, LENGTH // size, generator=generator)
     commit = key.argsort(-1).argsort(-1).repeat_interleave(size, -1)
     canvas = torch.full((blank.num_rows, LENGTH), MASK)
@@ -214,8 +214,7 @@ def train(policy: ToyPolicy, name: str, *, learning_rate: float, seed: int, num_
         rollouts = sample(policy, generator)
         advantages = objective.advantages(rollouts)
         views = [
-            objective.views(rollouts, policy.corruption, generator, inner)
-            for inner in range(objective.max_inner_steps or 2)
+            objective.views(rollouts, policy.process, generator) for inner in range(objective.max_inner_steps or 2)
         ]
         with torch.no_grad():
             olds = [policy.view_log_probs(rollouts, view) for view in views]

@@ -44,7 +44,7 @@ def test_each_metric_of_a_loss_is_documented(name: str) -> None:
     objective = registry.get("objective", name)(beta=0.1)
     item = toy(objective.families[-1])
     generator = torch.Generator().manual_seed(0)
-    views = objective.views(item.rollouts, item.policy.corruption, generator, 0)
+    views = objective.views(item.rollouts, item.policy.process, generator)
     new = item.policy.view_log_probs(item.rollouts, views).detach()
     metrics = objective.loss(item.rollouts, views, new, new, new, objective.advantages(item.rollouts)).metrics
     assert set(metrics) <= documented

@@ -31,7 +31,7 @@ def draw(
     """Rollouts, views and scores of the toy of a family."""
     item = toy(family)
     rollouts = item.rollouts if rollouts is None else rollouts
-    views = objective.views(rollouts, item.policy.corruption, torch.Generator().manual_seed(seed), 0)
+    views = objective.views(rollouts, item.policy.process, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         return rollouts, views, item.policy.view_log_probs(rollouts, views)
 
@@ -140,7 +140,7 @@ def test_sampled_steps_estimate_the_loss_of_all_steps(name: str) -> None:
 
 def value_of(objective: Any, policy: Any, rollouts: Rollouts, seed: int) -> float:
     """The loss against old scores that differ by a fixed function of the token and its context."""
-    views = objective.views(rollouts, policy.corruption, torch.Generator().manual_seed(seed), 0)
+    views = objective.views(rollouts, policy.process, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         new = policy.view_log_probs(rollouts, views)
     old = new * 0.9
@@ -153,7 +153,7 @@ def test_coupled_weights_sum_to_one_and_upstreams_to_one_and_a_half(family: str,
     item = toy(family)
     rollouts = item.rollouts.rows(torch.zeros(4000, dtype=torch.long))
     objective = make("coupled_grpo", exact_scale=exact_scale)
-    views = objective.views(rollouts, item.policy.corruption, torch.Generator().manual_seed(0), 0)
+    views = objective.views(rollouts, item.policy.process, torch.Generator().manual_seed(0))
     assert torch.equal(views.score.sum(0), 2 * rollouts.completion_mask.long()), "each token in two views"
     total = views.weight.sum(0)[:, rollouts.completion_mask[0]]
     error = (total.mean(0) - (1.0 if exact_scale else 1.5)).abs()
@@ -163,7 +163,7 @@ def test_coupled_weights_sum_to_one_and_upstreams_to_one_and_a_half(family: str,
 def test_unigrpo_hides_a_uniform_share_and_at_least_one() -> None:
     item = toy("masked")
     rollouts = item.rollouts.rows(torch.zeros(4000, dtype=torch.long))
-    views = make("unigrpo").views(rollouts, item.policy.corruption, torch.Generator().manual_seed(0), 0)
+    views = make("unigrpo").views(rollouts, item.policy.process, torch.Generator().manual_seed(0))
     hidden = (views.tokens[0] == 2).sum(-1)
     assert int(hidden.min()) >= 1
     shares = torch.bincount(hidden, minlength=7)[2:].float() / 4000
@@ -189,7 +189,7 @@ def test_spg_upper_bound_is_above_the_lower_one(num_hidden: int) -> None:
     columns = torch.tensor(list(itertools.combinations(range(6), num_hidden)))
     hidden = torch.zeros(len(columns), 6, dtype=torch.bool).scatter_(1, columns, True)[:, None]
     weight = torch.full((len(columns), 1), 6 / num_hidden)
-    views = v.hide_units(row, item.policy.corruption, hidden, weight, torch.Generator())
+    views = v.hide_units(row, item.policy.process, hidden, weight, torch.Generator())
     with torch.no_grad():
         log_p = item.policy.view_log_probs(row, views)
     for power in (1.0, 1.5, 3.0):
@@ -289,7 +289,7 @@ def test_spg_block_by_block_keeps_what_is_before_and_hides_what_is_behind(family
     rollouts = replace(row, completion_ids=ids, completion_mask=torch.ones_like(ids, dtype=torch.bool))
     size = 2 if family == "masked" else 1
     objective = make("spg", block_size=size, num_levels=3)
-    views = objective.views(rollouts, item.policy.corruption, torch.Generator().manual_seed(0), 0)
+    views = objective.views(rollouts, item.policy.process, torch.Generator().manual_seed(0))
     block = torch.arange(6) // 2
     hidden = views.tokens == 2
     touched = views.score.any(0).unflatten(-1, (3, 2)).any(-1)
@@ -308,9 +308,7 @@ def test_spg_block_by_block_keeps_what_is_before_and_hides_what_is_behind(family
 def test_espo_at_the_nodes_of_a_quadrature_has_as_many_views_and_a_ratio_of_one() -> None:
     objective = make("espo", levels="quadrature", num_draws=2, beta=0.0)
     rollouts, views, new = draw(objective, "masked")
-    assert (
-        views.num_views == make("espo").views(rollouts, toy("masked").policy.corruption, torch.Generator(), 0).num_views
-    )
+    assert views.num_views == make("espo").views(rollouts, toy("masked").policy.process, torch.Generator()).num_views
     metrics = objective.loss(rollouts, views, new, new, None, objective.advantages(rollouts)).metrics
     assert metrics["ratio_dev"] == 0 and not objective.estimates_elbo
 

@@ -90,7 +90,7 @@ def test_properties_hold_with_a_penalty(name: str, family: str) -> None:
 def test_replaying_all_steps_gives_what_the_sampler_recorded(family: str) -> None:
     """The views of a trajectory read what the sampler read: canvas, feed order, time, and the law it drew from."""
     policy, rollouts = real(family)
-    views = trajectory(rollouts, policy.corruption, torch.Generator().manual_seed(0))
+    views = trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
     with torch.no_grad():
         replayed = policy.view_log_probs(rollouts, views).sum(0)
     mask = rollouts.completion_mask

@@ -52,9 +52,9 @@ def test_live_dropout_is_found() -> None:
 def test_a_global_generator_is_found() -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Ambient(GRPO):
-        def views(self, rollouts, corruption, generator, inner_step):
+        def views(self, rollouts, process, generator):
             np.random.rand()
-            return views.one_step(rollouts, corruption, generator)
+            return views.one_step(rollouts, process, generator)
 
     assert "'same_generator'" in found(Ambient(), "masked")
 
@@ -91,9 +91,9 @@ def test_a_wrong_sign_is_found() -> None:
 def test_a_visible_tail_is_found() -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class SeesTail(GRPO):
-        def views(self, rollouts, corruption, generator, inner_step):
-            drawn = views.one_step(rollouts, corruption, generator)
-            is_tail = ~views.editable(rollouts, corruption)
+        def views(self, rollouts, process, generator):
+            drawn = views.one_step(rollouts, process, generator)
+            is_tail = ~views.editable(rollouts, process)
             return replace(drawn, tokens=torch.where(is_tail, rollouts.completion_ids, drawn.tokens))
 
     assert "'tail'" in found(SeesTail(), "masked")
@@ -142,8 +142,8 @@ def test_a_penalty_that_pushes_away_is_found() -> None:
 def test_a_false_claim_to_estimate_the_elbo_is_found(family: str) -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Scaled(ESPO):
-        def views(self, rollouts, corruption, generator, inner_step):
-            drawn = views.elbo(rollouts, corruption, generator)
+        def views(self, rollouts, process, generator):
+            drawn = views.elbo(rollouts, process, generator)
             return replace(drawn, weight=1.2 * drawn.weight)
 
     assert "'elbo_views': the expected weight of a scored position is not" in found(Scaled(), family)
@@ -154,10 +154,10 @@ def test_weights_that_are_right_on_average_over_wrong_masks_are_found() -> None:
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class OneLevel(ESPO):
-        def views(self, rollouts, corruption, generator, inner_step):
+        def views(self, rollouts, process, generator):
             level = torch.full((1, rollouts.num_rows), 0.9)
-            hidden = views.random_units(rollouts, corruption, level, generator)
-            return views.hide_units(rollouts, corruption, hidden, 1 / level, generator)
+            hidden = views.random_units(rollouts, process, level, generator)
+            return views.hide_units(rollouts, process, hidden, 1 / level, generator)
 
     item = toy("masked")
     policy = ToyPolicy("masked", sharpness=4.0)
@@ -185,8 +185,8 @@ def test_an_undocumented_metric_is_found_and_a_declared_one_is_not() -> None:
 def test_views_that_depend_on_the_width_of_the_prompts_are_found() -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Wide(ESPO):
-        def views(self, rollouts, corruption, generator, inner_step):
+        def views(self, rollouts, process, generator):
             torch.rand(rollouts.prompt_ids.shape, generator=generator)
-            return views.elbo(rollouts, corruption, generator)
+            return views.elbo(rollouts, process, generator)
 
     assert "'left_padding': views drawn" in found(Wide(), "masked")

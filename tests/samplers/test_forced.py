@@ -129,7 +129,7 @@ def test_a_plan_without_a_choice_takes_no_forward(tiny_policies, family, name):
     assert [policy.canvas.decode(ids) for ids in out.ids] == ["submit p1.e1"] * 3
     assert (out.nfe, out.token_forwards) == (0, 0)
     rollouts = rollouts_of(prompts, out)
-    views = trajectory(rollouts, policy.corruption, torch.Generator().manual_seed(0))
+    views = trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
     assert not views.score.any()
     assert not policy.view_log_probs(rollouts, views).any()
 

@@ -106,7 +106,7 @@ def test_what_does_not_ground_is_refused(tiny_policies, plan):
 def test_the_policy_replays_the_recorded_probabilities(tiny_policies, name, family, temperature):
     policy = tiny_policies[family]
     rollouts = rollouts_of(policy, name, range(6), temperature)
-    views = trajectory(rollouts, policy.corruption, torch.Generator().manual_seed(0))
+    views = trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
     with torch.no_grad():
         terms = policy.view_log_probs(rollouts, views).sum(0)
     drawn = rollouts.completion_mask & (rollouts.trajectory.commit_step >= 0)
@@ -128,7 +128,7 @@ def test_autoregressive_replay(tiny_policies):
 def test_flow_replay_sums_to_the_record(tiny_policies, name, temperature):
     policy = tiny_policies["flow"]
     rollouts = rollouts_of(policy, name, range(6), temperature, num_steps=4)
-    views = trajectory(rollouts, policy.corruption, torch.Generator().manual_seed(0))
+    views = trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
     with torch.no_grad():
         terms = policy.view_log_probs(rollouts, views).sum(0)
     mask = rollouts.completion_mask
@@ -138,7 +138,7 @@ def test_flow_replay_sums_to_the_record(tiny_policies, name, temperature):
 def test_the_replay_has_a_gradient(tiny_policies):
     policy = random_policy("masked", seed=2)
     rollouts = rollouts_of(policy, "low_confidence", range(3), num_steps=4)
-    views = trajectory(rollouts, policy.corruption, torch.Generator().manual_seed(0))
+    views = trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
     policy.view_log_probs(rollouts, views).sum().backward()
     gradient = policy.model.embed.weight.grad
     assert gradient is not None and gradient.isfinite().all() and gradient.abs().sum() > 0
@@ -148,7 +148,7 @@ def test_the_replay_has_a_gradient(tiny_policies):
 def test_views_of_another_law_are_refused(tiny_policies, make):
     policy = tiny_policies["masked"]
     rollouts = rollouts_of(policy, "low_confidence", range(3))
-    views = make(rollouts, policy.corruption, torch.Generator().manual_seed(0))
+    views = make(rollouts, policy.process, torch.Generator().manual_seed(0))
     with pytest.raises(ConfigError, match="does not score its law"):
         policy.view_log_probs(rollouts, views)
 
@@ -157,7 +157,7 @@ def test_rules_that_mask_again_are_refused_in_training(tiny_policies):
     policy = tiny_policies["masked"]
     rollouts = rollouts_of(policy, "rcr", range(3))
     with pytest.raises(ConfigError, match="masks tokens again"):
-        trajectory(rollouts, policy.corruption, torch.Generator().manual_seed(0))
+        trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
 
 
 def mutants(page: Page, plan: str, count: int, seed: int) -> Iterator[str]:

@@ -194,7 +194,7 @@ def test_a_record_of_stale_draws_is_not_replayed(tiny_policies, cache):
         totals=Rollouts.count_totals(valid, torch.zeros(5), out.mask),
     )
     with pytest.raises(ConfigError, match="stale keys and values"):
-        trajectory(rollouts, policy.corruption, torch.Generator().manual_seed(0))
+        trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(
