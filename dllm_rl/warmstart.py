@@ -14,7 +14,7 @@ import itertools
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ from dllm_rl.feed_order import feed_order
 from dllm_rl.generators import generator
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.block import BlockPolicy
+from dllm_rl.policies.feed import Feed
 from dllm_rl.types import Prompts
 
 STEPS_PER_STATE = 100
@@ -99,8 +100,7 @@ def slot_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> F
     hidden = (is_hidden[:, :, None] & (offset >= revealed[:, :, None])).flatten(1)
     order = feed_order(torch.where(is_hidden, num_slots, rank), size, length)
     canvas = batch.canvas.masked_fill(hidden, policy.process.mask_id or 0)
-    prompts = batch.prompts
-    logits = policy.score(prompts.ids, prompts.mask, canvas, order=order)
+    logits = policy.score(replace(Feed.of(batch.prompts, canvas), order=order))
     draft = F.cross_entropy(logits[hidden], batch.canvas[hidden])
     inside = (~is_hidden[:, :, None] & (offset < size - 1)).flatten(1)
     if not inside.any():
@@ -127,8 +127,7 @@ def block_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> 
     hidden = ((rank < quota[..., None]) & is_learned[..., None]).flatten(1)[:, :length]
     columns = hidden.any(dim=0).nonzero().squeeze(1)
     noisy = batch.canvas.masked_fill(hidden, policy.process.mask_id or 0)
-    prompts = batch.prompts
-    logits = policy.score_blocks(prompts.ids, prompts.mask, batch.canvas, noisy, columns, block_size=size)
+    logits = policy.score_blocks(Feed.of(batch.prompts, noisy), batch.canvas, columns, block_size=size)
     where = hidden[:, columns]
     return F.cross_entropy(logits[where], batch.canvas[:, columns][where])
 

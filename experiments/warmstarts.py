@@ -195,7 +195,7 @@ def train_stage(stage: str, out: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
     from dllm_rl import registry
-    from dllm_rl.policies.base import PolicyFacts
+    from dllm_rl.policies.facts import PolicyFacts
     from dllm_rl.policies.loading import load_policy, save_policy
     from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
     from dllm_rl.warmstart import WarmStartConfig, warm_start

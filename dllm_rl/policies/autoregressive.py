@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.constraint import Constraint
-from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.terms import Attention, last_ids
+from dllm_rl.policies.attention import Causal, lower_triangle, readable
+from dllm_rl.policies.base import BasePolicy, Reading
+from dllm_rl.policies.feed import Tokens, last_ids, neighbours, prompt_positions
 from dllm_rl.registry import register
 from dllm_rl.types import Family, Prompts, Rollouts, Views
 
@@ -39,17 +40,17 @@ class AutoregressivePolicy(BasePolicy):
     """Writes left to right; column i is read at position i - 1 under causal attention."""
 
     family: ClassVar[Family] = "autoregressive"
-    attention: ClassVar[Attention] = "causal"
+
+    @property
+    def reading(self) -> Reading:
+        """Every position reads those before it, and scores the next token."""
+        return Reading(attention=Causal(), is_shifted=True)
 
     @property
     def banned_ids(self) -> tuple[int, ...]:
         """PAD is banned too, where it is not EOS: a row ends with EOS."""
         pad, eos = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
         return super().banned_ids if pad == eos else (*super().banned_ids, pad)
-
-    def score(self, *args: Any, is_shifted: bool | None = None, **kwargs: Any) -> Float[Tensor, "b c v"]:
-        """As `BasePolicy.score`; always shifted, whatever reading a view asks for: here they are all the same."""
-        return super().score(*args, is_shifted=True, **kwargs)
 
     def constrained_terms(
         self, logits: Float[Tensor, "b l v"], rollouts: Rollouts, views: Views, index: int, constraint: Constraint
@@ -67,19 +68,17 @@ class AutoregressivePolicy(BasePolicy):
         ids, mask, column = prompts.ids, prompts.mask, torch.zeros_like(prompts.ids)
         if tokens is not None and tokens.numel():
             ids, mask, column = _followed_by(prompts, tokens, is_real, self.canvas.pad_id)
-        length = ids.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool).tril()
         state = DecodingState(
             cache=DynamicCache(),
             visible=mask,
             num_real=prompts.mask.sum(dim=1),
             column=column.amax(dim=1),
-            recent=last_ids(ids, self._num_smeared, self.canvas.pad_id),
+            recent=last_ids(ids, self.interface.lookback, self.canvas.pad_id),
             logits=torch.empty(0),
         )
-        reads = (mask[:, None, None, :] & causal) | torch.eye(length, dtype=torch.bool)
-        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
-        state.logits = self._forward(ids, reads, positions, column, state.cache)
+        reads = self.reading.attention.mask(mask, ids.shape[1])
+        tokens = Tokens(ids=ids, mask=reads, positions=prompt_positions(mask), columns=column)
+        state.logits = self._next_logits(tokens, state.cache)
         return state
 
     def advance(
@@ -92,53 +91,31 @@ class AutoregressivePolicy(BasePolicy):
         real = torch.ones_like(tokens, dtype=torch.bool) if is_real is None else is_real
         count = tokens.shape[1]
         before = state.visible[:, None, None, :].expand(-1, 1, count, -1)
-        own = (real[:, None, None, :] & torch.ones(count, count, dtype=torch.bool).tril()) | torch.eye(
-            count, dtype=torch.bool
-        )
+        own = readable(real, lower_triangle(count))
         column = (state.column[:, None] + real.long().cumsum(dim=1)) * real
-        positions = (state.num_real[:, None] + column - 1).clamp(min=0)
         line = _joined(state.recent, tokens, real, self.canvas.pad_id)
-        reads = torch.cat([before, own], dim=-1)
-        state.logits = self._forward(tokens, reads, positions, column, state.cache, line)
+        fed = Tokens(
+            ids=tokens,
+            mask=torch.cat([before, own], dim=-1),
+            positions=(state.num_real[:, None] + column - 1).clamp(min=0),
+            columns=column,
+            neighbours=neighbours(line, self.interface.lookback, self.canvas.pad_id)[:, -count:],
+        )
+        state.logits = self._next_logits(fed, state.cache)
         state.visible = torch.cat([state.visible, real], dim=1)
         state.column = state.column + real.sum(dim=1)
-        state.recent = last_ids(line, self._num_smeared, self.canvas.pad_id)
+        state.recent = last_ids(line, self.interface.lookback, self.canvas.pad_id)
 
-    def keep_rows(self, state: DecodingState, index: Int[Tensor, " n"]) -> None:
+    def select_rows(self, state: DecodingState, index: Int[Tensor, " n"]) -> None:
         """Drop the rows that have ended."""
         state.cache.batch_select_indices(index.to(self.device))
         state.visible, state.num_real, state.column = state.visible[index], state.num_real[index], state.column[index]
         state.logits, state.recent = state.logits[index], state.recent[index]
 
-    @property
-    def _num_smeared(self) -> int:
-        return getattr(self.model.config, "num_smeared", 0)
-
-    def _forward(
-        self,
-        ids: Int[Tensor, "b n"],
-        reads: Bool[Tensor, "b 1 n t"],
-        positions: Int[Tensor, "b n"],
-        columns: Int[Tensor, "b n"],
-        cache: Any,
-        line: Int[Tensor, "b m"] | None = None,
-    ) -> Float[Tensor, "b v"]:
-        """Law after the last of these tokens. line: what was fed before them, and they; None: nothing was."""
-        config: Any = self.model.config
-        extra: dict[str, Any] = {"column_ids": columns} if getattr(config, "num_columns", 0) else {}
-        if line is not None and self._num_smeared:
-            extra["previous_ids"] = _previous(line, ids.shape[1], self._num_smeared)
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": reads,
-            "position_ids": positions,
-            "logits_to_keep": torch.tensor([ids.shape[1] - 1]),
-            **extra,
-        }
-        moved = {name: value.to(self.device) for name, value in inputs.items()}
-        output = self.model(**moved, **self.kept(cache))
-        logits = output.logits[:, -1].float()
-        return logits.masked_fill(self._banned.to(logits.device), -torch.inf).to(ids.device)
+    def _next_logits(self, tokens: Tokens, cache: Any) -> Float[Tensor, "b v"]:
+        """Logits of what follows these tokens."""
+        last = torch.tensor([tokens.ids.shape[1] - 1])
+        return self.forward(tokens, last, cache=cache)[:, -1].to(tokens.ids.device)
 
 
 def _followed_by(
@@ -161,9 +138,3 @@ def _joined(
     known = torch.cat([torch.ones_like(recent, dtype=torch.bool), is_real], dim=1)
     order = known.long().argsort(dim=1, stable=True)
     return torch.where(known, line, pad_id).gather(1, order)
-
-
-def _previous(line: Int[Tensor, "b m"], count: int, num_smeared: int) -> Int[Tensor, "b n s"]:
-    """The tokens before each of the last `count` ones of the line, the nearest first."""
-    end = line.shape[1]
-    return torch.stack([line[:, end - count - s : end - s] for s in range(1, num_smeared + 1)], dim=-1)

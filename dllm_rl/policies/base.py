@@ -1,13 +1,12 @@
-"""What every policy family shares: a Hugging Face model, its facts, and the way tokens, positions and masks are fed.
+"""What every policy family shares: a Hugging Face model, its facts, and one forward over prompt and canvas.
 
-Legend: b rows, p prompt, l canvas, c chosen columns, n scored positions of all rows, v vocabulary, k views.
+Legend: b rows, l canvas, c chosen columns, n scored positions of all rows, v vocabulary, k views.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -16,9 +15,12 @@ from torch import Tensor
 
 from dllm_rl.canvas import Canvas, CanvasConfig
 from dllm_rl.constraint import Constraint
-from dllm_rl.errors import ConfigError, unknown_name
-from dllm_rl.policies.head import scored_only, without_adapter
-from dllm_rl.policies.terms import Attention, attention_mask, joint_terms, last_ids, target_log_probs
+from dllm_rl.errors import ConfigError
+from dllm_rl.policies.attention import Attention, Causal
+from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.policies.feed import Feed, Tokens
+from dllm_rl.policies.interface import ModelInterface
+from dllm_rl.policies.terms import joint_terms, target_log_probs
 from dllm_rl.process import ForwardProcess
 from dllm_rl.types import Family, Prompts, Rollouts, Views
 
@@ -26,49 +28,29 @@ MASKED_FAMILIES: tuple[Family, ...] = ("masked", "block", "slot")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyFacts:
-    """What a checkpoint must say of itself; stored in its config.json under `policy`.
+class Reading:
+    """How a canvas is read.
 
-    max_prompt: longest prompt in tokens; longer ones are refused, never cut. canvas_length, line_width: the canvas.
-    slot_size: tokens of a slot (slot family). schedule_power: kappa_t = t ** power, as trained (flow family).
-    block_size: tokens of a block (block family). block_sizes: those that a warm start draws from, if it knows several.
-    is_prompt_causal: within the prompt each token reads those before it, else all of them (block family).
-    is_shifted: logits at position i are of token i + 1 in a bidirectional model (Dream).
+    attention: which positions each position reads.
+    is_shifted: the logits of a column stand one position before it.
     """
 
-    family: Family
-    max_prompt: int = 384
-    canvas_length: int = 128
-    line_width: int | None = None
-    slot_size: int = 4
-    block_size: int = 32
-    block_sizes: tuple[int, ...] = ()
-    is_prompt_causal: bool = False
-    schedule_power: float = 1.0
+    attention: Attention
     is_shifted: bool = False
-    mask_id: int | None = None
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> PolicyFacts:
-        """Read facts; unknown keys are refused."""
-        known = {item.name for item in fields(cls)}
-        for key in values:
-            if key not in known:
-                raise unknown_name("policy fact", key, known)
-        # A file has lists where facts are tuples.
-        given: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in values.items()}
-        return cls(**given)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The facts as plain data."""
-        return asdict(self)
+# The policy's own reading, and the two causal ones of the original study.
+_READINGS = {
+    "native": None,
+    "causal": Reading(attention=Causal()),
+    "causal_shifted": Reading(attention=Causal(), is_shifted=True),
+}
 
 
 class BasePolicy:
     """A model with its tokenizer and facts. Subclasses say how a family attends, and what its likelihood terms are."""
 
     family: ClassVar[Family]
-    attention: ClassVar[Attention]
 
     def __init__(self, model: torch.nn.Module, tokenizer: Any, facts: PolicyFacts) -> None:
         self.model, self.tokenizer, self.facts = model, tokenizer, facts
@@ -77,14 +59,14 @@ class BasePolicy:
         if self.mask_id is None and self.family in MASKED_FAMILIES:
             raise ConfigError(f"the {self.family} family needs a mask token; this tokenizer has none. Set mask_id.")
         self.vocab_size = int(model.config.vocab_size)  # type: ignore[union-attr]
-        # Stock encoders (masked language models) give every position's logits; adapters hide what a decoder takes.
-        takes = inspect.signature(without_adapter(model).forward).parameters
-        self._slices = "logits_to_keep" in takes
-        # transformers renamed the argument in 5.24.
-        self._cache_name = next((name for name in ("cache", "past_key_values") if name in takes), None)
-        self._takes_any = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in takes.values())
+        self.interface = ModelInterface.of(model, self.canvas.pad_id)
         self._banned = torch.zeros(self.vocab_size, dtype=torch.bool)
         self._banned[list(self.banned_ids)] = True
+
+    @property
+    def reading(self) -> Reading:
+        """How the family reads a canvas."""
+        raise NotImplementedError
 
     @property
     def banned_ids(self) -> tuple[int, ...]:
@@ -143,113 +125,62 @@ class BasePolicy:
 
         columns: the same for all rows, or one index tensor a row. cache: what `read_prompts` returned for these rows.
         """
-        logits = self.score(prompts.ids, prompts.mask, canvas, columns=columns, time=time, order=order, cache=cache)
-        return logits.to(canvas.device)
+        feed = Feed(prompt_ids=prompts.ids, prompt_mask=prompts.mask, canvas=canvas, time=time, order=order)
+        return self.score(feed, columns=columns, cache=cache).to(canvas.device)
 
     def read_prompts(self, prompts: Prompts) -> Any:
-        """Keys and values of the prompts, where what they are does not depend on the canvas; else None."""
+        """Return keys and values of the prompts, where they do not depend on the canvas; else None."""
         return None
 
     def score(
         self,
-        prompt_ids: Int[Tensor, "b p"],
-        prompt_mask: Bool[Tensor, "b p"],
-        canvas: Int[Tensor, "b l"],
+        feed: Feed,
         *,
         columns: Int[Tensor, " c"] | Int[Tensor, "b c"] | None = None,
-        time: Float[Tensor, " b"] | None = None,
-        order: Int[Tensor, "b l"] | None = None,
-        attention: Attention | None = None,
-        is_shifted: bool | None = None,
+        reading: Reading | None = None,
         cache: Any = None,
         scored: Bool[Tensor, "b c"] | None = None,
     ) -> Float[Tensor, "b c v"] | Float[Tensor, "1 n v"]:
-        """One forward over [prompt, canvas], on the model's device; records live on the CPU, whatever that is.
+        """Return float32 logits of columns in one forward, on the model's device; banned ids are -inf.
 
-        Positions count real tokens, so that padding changes nothing.
+        Records live on the CPU, whatever the model's device.
 
-        order: feed order of the canvas columns; each token keeps its true position. is_shifted: read column i at i - 1.
-        cache: keys and values of the prompt, which then is not fed again; left as it came.
+        columns: columns that are asked, the same for all rows or each row its own. Default: all.
+        reading: default the family's own.
+        cache: keys and values that then are not fed again. A cache of the prompt is left as it came.
         scored: which of the columns are wanted in each row; their logits come row after row, as one row, and no others
-        are computed. Not with a cache.
+            are computed. Not with a cache.
         """
-        width, length = prompt_ids.shape[1], canvas.shape[1]
-        shifted = self.facts.is_shifted if is_shifted is None else is_shifted
-        column = torch.arange(length, device=canvas.device).expand_as(canvas)
-        fed, fed_column = (canvas, column) if order is None else (canvas.gather(1, order), order)
-        tokens = torch.cat([prompt_ids, fed], dim=1)
-        visible = torch.cat([prompt_mask, torch.ones_like(fed, dtype=torch.bool)], dim=1)
-        real = prompt_mask.sum(dim=1, keepdim=True)
-        positions = torch.cat([(prompt_mask.long().cumsum(dim=1) - 1).clamp(min=0), real + fed_column], dim=1)
-        wanted = column[0] if columns is None else columns.to(canvas.device)
-        extra: dict[str, Any] = {}
-        if getattr(self.model.config, "num_columns", 0):
-            extra["column_ids"] = torch.cat([torch.zeros_like(prompt_ids), fed_column + 1], dim=1)
-        if getattr(self.model.config, "has_time", False):
-            extra["time"] = torch.ones(len(canvas), device=canvas.device) if time is None else time
-        if order is None:
-            keep = width + wanted - (1 if shifted else 0)
-        else:
-            place = torch.empty_like(order).scatter_(1, order, column)
-            keep = width + (place[:, wanted] if wanted.dim() == 1 else place.gather(1, wanted))
-        inputs = {
-            "input_ids": tokens,
-            "attention_mask": self.reads(visible, width, attention or self.attention),
-            "position_ids": positions,
-            **extra,
-        }
-        output = self._at(inputs, keep, scored) if cache is None else self._after_prompt(inputs, keep, width, cache)
-        return output.masked_fill(self._banned.to(output.device), -torch.inf)
+        reading = reading or self.reading
+        every = torch.arange(feed.canvas.shape[1], device=feed.canvas.device)
+        keep = feed.places(every if columns is None else columns.to(feed.canvas.device))
+        if reading.is_shifted and feed.order is None:
+            keep = keep - 1
+        tokens = feed.tokens(reading.attention)
+        if cache is None:
+            return self.forward(tokens, keep, scored=scored)
+        return self.continue_from(cache, tokens, keep, feed.width)
 
-    def reads(self, visible: Bool[Tensor, "b t"], width: int, attention: Attention) -> Bool[Tensor, "b 1 t t"]:
-        """Which of [prompt, canvas] each position reads; the canvas starts at `width`."""
-        return attention_mask(visible, attention)
-
-    def _at(
-        self, inputs: dict[str, Tensor], keep: Tensor, scored: Bool[Tensor, "b c"] | None = None, **cached: Any
+    def forward(
+        self,
+        tokens: Tokens,
+        keep: Int[Tensor, " c"] | Int[Tensor, "b c"],
+        *,
+        cache: Any = None,
+        scored: Bool[Tensor, "b c"] | None = None,
     ) -> Float[Tensor, "b c v"] | Float[Tensor, "1 n v"]:
-        """Float32 logits of the model at positions (c,) or (b, c); stock decoders compute the union of all rows'."""
-        by_row = keep.dim() == 2 and not getattr(self.model.config, "keeps_by_row", False)
-        wanted = keep.unique() if by_row else keep
-        moved = {name: value.to(self.device) for name, value in inputs.items()} | cached
-        if self._slices:
-            moved["logits_to_keep"] = wanted.to(self.device)
-        if scored is not None:
-            row, column = scored.nonzero(as_tuple=True)
-            at = keep[column] if keep.dim() == 1 else keep[row, column]
-            place = at if not self._slices else torch.searchsorted(wanted, at) if by_row else column
-            read = wanted.shape[-1] if self._slices else inputs["input_ids"].shape[1]
-            with scored_only(self.model, row, place, shape=(len(scored), read)) as narrowed:
-                return narrowed(self.model(**moved).logits).float()
-        output = self.model(**moved).logits
-        output = (output if self._slices else output.index_select(1, wanted.to(self.device))).float()
-        if not by_row:
-            return output
-        place = torch.searchsorted(wanted, keep).to(output.device)
-        return output.gather(1, place[..., None].expand(-1, -1, output.shape[-1]))
+        """Return the model's logits at these positions of the tokens, without banned ids; see `ModelInterface`."""
+        logits = self.interface.forward(self.model, tokens, keep, cache=cache, scored=scored)
+        return logits.masked_fill(self._banned.to(logits.device), -torch.inf)
 
-    def _after_prompt(self, inputs: dict[str, Tensor], keep: Tensor, width: int, cache: Any) -> Float[Tensor, "b n v"]:
-        rest = {name: value[:, width:] for name, value in inputs.items() if name not in ("attention_mask", "time")}
-        rest["attention_mask"] = inputs["attention_mask"][:, :, width:]
-        num_smeared: int = getattr(self.model.config, "num_smeared", 0)
-        if num_smeared:
-            rest["previous_ids"] = last_ids(inputs["input_ids"][:, :width], num_smeared, self.canvas.pad_id)
-        output = self._at(rest, keep - width, **self.kept(cache))
-        cache.crop(width - inputs["input_ids"].shape[1])
-        return output
-
-    def kept(self, cache: Any) -> dict[str, Any]:
-        """Arguments by which the model reads these keys and values, and adds to them.
-
-        Raises ConfigError where its forward takes none. One that takes anything is given the older name.
-        """
-        if self._cache_name is None and not self._takes_any:
-            raise ConfigError(
-                f"the {self.family} family keeps keys and values between forwards, and the forward of "
-                f"{type(without_adapter(self.model)).__name__} takes neither `cache` nor `past_key_values`. Use a "
-                "decoder of transformers, or add the argument (a transformers Cache that is read and added to)."
-            )
-        return {self._cache_name or "past_key_values": cache, "use_cache": True}
+    def continue_from(
+        self, cache: Any, tokens: Tokens, keep: Int[Tensor, " c"] | Int[Tensor, "b c"], width: int
+    ) -> Float[Tensor, "b c v"]:
+        """Return logits at these positions, where a cache holds keys and values of the prompt (of this width)."""
+        total = tokens.ids.shape[1]
+        logits = self.forward(tokens.between(width, total), keep - width, cache=cache)
+        cache.crop(width - total)
+        return logits
 
     def view_log_probs(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
         """Log p(target) at scored positions of each view, float32, 0 elsewhere.
@@ -266,21 +197,22 @@ class BasePolicy:
         columns = score.any(dim=0).nonzero().squeeze(1)
         if columns.numel() == 0:
             return torch.zeros(score.shape, dtype=torch.float32)
-        prompt = rollouts.prompt_ids if views.prompt_tokens is None else views.prompt_tokens[index]
-        attention = self.attention if views.read == "native" else "causal"
-        shifted = True if views.read == "causal_shifted" else (None if views.read == "native" else False)
         logits = self.score(
-            prompt,
-            rollouts.prompt_mask,
-            views.tokens[index],
+            self._view_feed(rollouts, views, index),
             columns=columns,
-            time=None if views.time is None else views.time[index],
-            order=None if views.order is None else views.order[index],
-            attention=attention,
-            is_shifted=shifted,
+            reading=_READINGS[views.read],
             scored=score[:, columns],
         )
         return self.spread_terms(logits[0], targets, rollouts, views, index)
+
+    def _view_feed(self, rollouts: Rollouts, views: Views, index: int) -> Feed:
+        return Feed(
+            prompt_ids=rollouts.prompt_ids if views.prompt_tokens is None else views.prompt_tokens[index],
+            prompt_mask=rollouts.prompt_mask,
+            canvas=views.tokens[index],
+            time=None if views.time is None else views.time[index],
+            order=None if views.order is None else views.order[index],
+        )
 
     def spread_terms(
         self,
@@ -308,14 +240,7 @@ class BasePolicy:
                 "training would follow other probabilities than those of the draws. Use an objective that replays "
                 "trajectories (such as cj_grpo) or the autoregressive family, or set decoding.grammar to evaluation."
             )
-        tokens = views.tokens[index]
-        logits = self.score(
-            rollouts.prompt_ids,
-            rollouts.prompt_mask,
-            tokens,
-            time=None if views.time is None else views.time[index],
-            order=None if views.order is None else views.order[index],
-        )
+        logits = self.score(self._view_feed(rollouts, views, index))
         terms = self.constrained_terms(logits / rollouts.temperature, rollouts, views, index, constraint)
         return torch.where(views.score[index], terms.float(), 0.0)
 
@@ -342,11 +267,11 @@ class BasePolicy:
         targets = rollouts.completion_ids
         if trajectory.keeps_states:
             targets = trajectory.states(trajectory.events.end[None])[0]
-        end = self.horizon(chosen)
+        end = self.unscored_from(chosen)
         return joint_terms(constraint, logits, tokens, tokens == self.mask_id, chosen, targets, end=end)
 
-    def horizon(self, chosen: Bool[Tensor, "b l"]) -> Int[Tensor, " b"] | None:
-        """The column from which on the step that wrote these positions asked for no law; None: it asked for all."""
+    def unscored_from(self, chosen: Bool[Tensor, "b l"]) -> Int[Tensor, " b"] | None:
+        """First column that the step which wrote these positions did not score; None if it scored all."""
         return None
 
     def terms(

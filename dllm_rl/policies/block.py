@@ -21,8 +21,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.base import BasePolicy, PolicyFacts
-from dllm_rl.policies.terms import Attention, keys_of_rows, last_ids
+from dllm_rl.policies.attention import BlockCausal, readable
+from dllm_rl.policies.base import BasePolicy, Reading
+from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.policies.feed import Feed, Tokens, neighbours, prompt_positions
+from dllm_rl.policies.terms import keys_of_rows
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
 from dllm_rl.types import Family, Prompts, Rollouts, Views
@@ -45,17 +48,22 @@ class BlockPolicy(BasePolicy):
     """Masked inside a block, left to right across blocks of `facts.block_size` columns; the last may be shorter."""
 
     family: ClassVar[Family] = "block"
-    attention: ClassVar[Attention] = "block_causal"
 
     def __init__(self, model: torch.nn.Module, tokenizer: Any, facts: PolicyFacts) -> None:
         super().__init__(model, tokenizer, facts)
         if facts.block_size < 1:
-            raise ConfigError(f"block_size={facts.block_size} is no length of a block; give 1 or more columns")
+            raise ConfigError(f"block_size={facts.block_size}: a block must have at least one column.")
         if facts.is_shifted:
             raise ConfigError(
                 "is_shifted reads a block's first column in the block before it, which does not see the block. "
                 "The block family needs unshifted logits."
             )
+
+    @property
+    def reading(self) -> Reading:
+        """A column reads the prompt, all earlier blocks and its own."""
+        attention = BlockCausal(block_size=self.facts.block_size, is_prompt_causal=self.facts.is_prompt_causal)
+        return Reading(attention=attention)
 
     @property
     def process(self) -> ForwardProcess:
@@ -66,87 +74,82 @@ class BlockPolicy(BasePolicy):
         """An empty cache: the first block's first forward reads the prompts too."""
         return BlockCache(keys=DynamicCache())
 
-    def reads(self, visible: Bool[Tensor, "b t"], width: int, attention: Attention) -> Bool[Tensor, "b 1 t t"]:
-        """The prompt, all earlier blocks, and the own block."""
-        if attention != "block_causal":
-            return super().reads(visible, width, attention)
-        rank = self._rank(width, torch.arange(visible.shape[1] - width, device=visible.device), self.facts.block_size)
-        return _readable(visible, rank[None, :] <= rank[:, None])
-
-    def _rank(self, width: int, columns: Int[Tensor, " n"], size: int) -> Int[Tensor, " t"]:
-        """Of prompt and columns: who reads whom (those of no higher rank). The prompt's are negative."""
-        before = torch.arange(-width, 0, device=columns.device)
-        prompt = before if self.facts.is_prompt_causal else torch.full_like(before, -1)
-        return torch.cat([prompt, columns // size])
-
-    def _after_prompt(
-        self, inputs: dict[str, Tensor], keep: Tensor, width: int, cache: BlockCache
-    ) -> Float[Tensor, "b n v"]:
+    def continue_from(
+        self, cache: BlockCache, tokens: Tokens, keep: Int[Tensor, " c"] | Int[Tensor, "b c"], width: int
+    ) -> Float[Tensor, "b c v"]:
         """Feed what is not cached up to the end of the one block that `keep` lies in; keep all that stands before it.
 
         So a finished block is fed once more, in the first step of the next block, and never again.
         """
-        size, total = self.facts.block_size, inputs["input_ids"].shape[1]
+        size, total = self.facts.block_size, tokens.ids.shape[1]
         start = width + int((keep.min() - width) // size) * size
         end, first = min(start + size, total), cache.length
         assert first <= start and int(keep.max()) < end, "with a cache, blocks are read one by one, left to right"
-        fed = {name: value[:, first:end] for name, value in inputs.items() if name not in ("attention_mask", "time")}
-        fed["attention_mask"] = inputs["attention_mask"][:, :, first:end, :end]
-        smeared = getattr(self.model.config, "num_smeared", 0)
-        if smeared and first:
-            fed["previous_ids"] = last_ids(inputs["input_ids"][:, :first], smeared, self.canvas.pad_id)
-        output = self._at(fed, keep - first, **self.kept(cache.keys))
+        fed = tokens.between(first, end, mask=tokens.mask[:, :, first:end, :end])
+        output = self.forward(fed, keep - first, cache=cache.keys)
         cache.keys.crop(start - end)
         cache.length = start
         return output
 
     def score_blocks(
         self,
-        prompt_ids: Int[Tensor, "b p"],
-        prompt_mask: Bool[Tensor, "b p"],
+        feed: Feed,
         clean: Int[Tensor, "b l"],
-        noisy: Int[Tensor, "b l"],
         columns: Int[Tensor, " c"],
         *,
         block_size: int | None = None,
         scored: Bool[Tensor, "b c"] | None = None,
     ) -> Float[Tensor, "b c v"] | Float[Tensor, "1 n v"]:
-        """Float32 logits of noisy columns (sorted), each given its noisy block and the clean blocks before it.
+        """Return float32 logits of noisy columns (sorted), each given its noisy block and the clean blocks before it.
 
-        Only the blocks of these columns, and the clean ones before the last of them, are fed. block_size: default the
-        policy's. scored: as in `score`.
+        Only the blocks of these columns, and the clean ones before the last of them, are fed.
+
+        feed: prompts with the noisy canvases.
+        block_size: default the policy's.
+        scored: see `score`.
         """
-        size, width, length = block_size or self.facts.block_size, prompt_ids.shape[1], clean.shape[1]
-        every = torch.arange(length, device=columns.device)
+        size, width = block_size or self.facts.block_size, feed.width
+        every = torch.arange(clean.shape[1], device=columns.device)
         hidden = every[torch.isin(every // size, columns // size)]
         known = every[: hidden[-1] // size * size]
-        rank = torch.cat([self._rank(width, known, size), hidden // size])
+        both = torch.cat([known, hidden])
+        ids = torch.cat([feed.prompt_ids, clean[:, known], feed.canvas[:, hidden]], dim=1)
+        visible = torch.cat([feed.prompt_mask, torch.ones_like(ids[:, width:], dtype=torch.bool)], dim=1)
+        real = feed.prompt_mask.sum(dim=1, keepdim=True)
+        tokens = Tokens(
+            ids=ids,
+            mask=readable(visible, self._doubled_mask(width, known, hidden, size)),
+            positions=torch.cat([prompt_positions(feed.prompt_mask), real + both], dim=1),
+            columns=torch.cat([torch.zeros_like(feed.prompt_ids), (both + 1).expand(len(clean), -1)], dim=1),
+            neighbours=self._doubled_neighbours(feed, clean, known, hidden, size),
+        )
+        keep = width + len(known) + torch.searchsorted(hidden, columns)
+        return self.forward(tokens, keep, scored=scored)
+
+    def _doubled_mask(
+        self, width: int, known: Int[Tensor, " n"], hidden: Int[Tensor, " m"], size: int
+    ) -> Bool[Tensor, "t t"]:
+        """Clean columns read clean blocks up to their own; noisy ones read earlier clean blocks and their noisy own."""
+        attention = BlockCausal(block_size=size, is_prompt_causal=self.facts.is_prompt_causal)
+        rank = torch.cat([attention.rank(width, known), hidden // size])
         is_noisy = torch.arange(len(rank), device=rank.device) >= width + len(known)
         same = rank[None, :] == rank[:, None]
         earlier = (rank[None, :] < rank[:, None]) | (same & ~is_noisy[:, None])
-        real = prompt_mask.sum(dim=1, keepdim=True)
-        both = torch.cat([known, hidden])
-        tokens = torch.cat([prompt_ids, clean[:, known], noisy[:, hidden]], dim=1)
-        visible = torch.cat([prompt_mask, torch.ones_like(tokens[:, width:], dtype=torch.bool)], dim=1)
-        inputs = {
-            "input_ids": tokens,
-            "attention_mask": _readable(visible, torch.where(is_noisy[None, :], same & is_noisy[:, None], earlier)),
-            "position_ids": torch.cat([(prompt_mask.long().cumsum(1) - 1).clamp(min=0), real + both], dim=1),
-        }
-        if getattr(self.model.config, "num_columns", 0):
-            inputs["column_ids"] = torch.cat([torch.zeros_like(prompt_ids), (both + 1).expand(len(clean), -1)], dim=1)
-        if smeared := getattr(self.model.config, "num_smeared", 0):
-            before = _before(torch.cat([prompt_ids, clean], dim=1), smeared, self.canvas.pad_id)
-            inside = _before(torch.cat([prompt_ids, noisy], dim=1), smeared, self.canvas.pad_id)
-            same_block = hidden[:, None] % size > torch.arange(smeared, device=hidden.device)
-            of_noisy = torch.where(same_block, inside[:, width + hidden], before[:, width + hidden])
-            inputs["previous_ids"] = torch.cat([before[:, : width + len(known)], of_noisy], dim=1)
-        keep = width + len(known) + torch.searchsorted(hidden, columns)
-        output = self._at(inputs, keep, scored)
-        return output.masked_fill(self._banned.to(output.device), -torch.inf)
+        return torch.where(is_noisy[None, :], same & is_noisy[:, None], earlier)
 
-    def horizon(self, chosen: Bool[Tensor, "b l"]) -> Int[Tensor, " b"]:
-        """The end of the block that the chosen positions lie in. Raises ConfigError where they lie in several."""
+    def _doubled_neighbours(
+        self, feed: Feed, clean: Int[Tensor, "b l"], known: Int[Tensor, " n"], hidden: Int[Tensor, " m"], size: int
+    ) -> Int[Tensor, "b t s"]:
+        """The tokens before each one: noisy inside a noisy block, clean before it."""
+        count, width = self.interface.lookback, feed.width
+        before = neighbours(torch.cat([feed.prompt_ids, clean], dim=1), count, self.canvas.pad_id)
+        inside = neighbours(torch.cat([feed.prompt_ids, feed.canvas], dim=1), count, self.canvas.pad_id)
+        same_block = hidden[:, None] % size > torch.arange(count, device=hidden.device)
+        of_noisy = torch.where(same_block, inside[:, width + hidden], before[:, width + hidden])
+        return torch.cat([before[:, : width + len(known)], of_noisy], dim=1)
+
+    def unscored_from(self, chosen: Bool[Tensor, "b l"]) -> Int[Tensor, " b"]:
+        """Return the end of the block that the chosen positions lie in. Raises ConfigError where these are several."""
         block = torch.arange(chosen.shape[1]) // self.facts.block_size
         first = torch.where(chosen, block, chosen.shape[1]).amin(dim=1)
         last = torch.where(chosen, block, 0).amax(dim=1)
@@ -167,24 +170,6 @@ class BlockPolicy(BasePolicy):
         if columns.numel() == 0:
             return torch.zeros(score.shape, dtype=torch.float32)
         targets = rollouts.completion_ids if views.targets is None else views.targets[index]
-        prompt = rollouts.prompt_ids if views.prompt_tokens is None else views.prompt_tokens[index]
-        logits = self.score_blocks(
-            prompt,
-            rollouts.prompt_mask,
-            rollouts.completion_ids,
-            views.tokens[index],
-            columns,
-            scored=score[:, columns],
-        )
+        feed = self._view_feed(rollouts, views, index)
+        logits = self.score_blocks(feed, rollouts.completion_ids, columns, scored=score[:, columns])
         return self.spread_terms(logits[0], targets, rollouts, views, index)
-
-
-def _readable(visible: Bool[Tensor, "b t"], allowed: Bool[Tensor, "t t"]) -> Bool[Tensor, "b 1 t t"]:
-    """Who reads whom, without padding; every query reads itself."""
-    return (visible[:, None, None, :] & allowed) | torch.eye(len(allowed), dtype=torch.bool, device=visible.device)
-
-
-def _before(ids: Int[Tensor, "b t"], count: int, pad_id: int) -> Int[Tensor, "b t s"]:
-    """The tokens before each token, the nearest first."""
-    padded = torch.nn.functional.pad(ids, (count, 0), value=pad_id)
-    return torch.stack([padded[:, count - shift : padded.shape[1] - shift] for shift in range(1, count + 1)], dim=-1)

@@ -12,12 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.constraint import Constraint
-from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.terms import Attention, joint_terms, target_log_probs
+from dllm_rl.policies.attention import Full
+from dllm_rl.policies.base import BasePolicy, Reading
+from dllm_rl.policies.terms import joint_terms, target_log_probs
 from dllm_rl.registry import register
 from dllm_rl.types import Family, FlowLaw, Rollouts, Views
-
-KAPPA_MAX = 0.999
 
 
 @register("policy", "flow")
@@ -25,7 +24,11 @@ class FlowPolicy(BasePolicy):
     """Bidirectional and told the time; its likelihood terms are of the flow's own forward process."""
 
     family: ClassVar[Family] = "flow"
-    attention: ClassVar[Attention] = "full"
+
+    @property
+    def reading(self) -> Reading:
+        """Every position reads every other."""
+        return Reading(attention=Full(), is_shifted=self.facts.is_shifted)
 
     def terms(
         self,

@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import sha256
-from dllm_rl.policies.base import BasePolicy, PolicyFacts
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 
 BUILTIN = "builtin:"

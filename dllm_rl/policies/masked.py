@@ -17,9 +17,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.head import without_adapter
-from dllm_rl.policies.terms import Attention, keys_of_rows, last_ids
+from dllm_rl.policies.attention import Full
+from dllm_rl.policies.base import BasePolicy, Reading
+from dllm_rl.policies.feed import Tokens
+from dllm_rl.policies.terms import keys_of_rows
 from dllm_rl.registry import register
 from dllm_rl.types import Family
 
@@ -48,48 +49,50 @@ class MaskedPolicy(BasePolicy):
     """Sees the whole canvas; the logits at a MASK are of the token under it (shifted by one for Dream)."""
 
     family: ClassVar[Family] = "masked"
-    attention: ClassVar[Attention] = "full"
+
+    @property
+    def reading(self) -> Reading:
+        """Every position reads every other."""
+        return Reading(attention=Full(), is_shifted=self.facts.is_shifted)
 
     def num_fed(self, cache: StaleCache) -> int:
         """Positions that a forward with this cache feeds, once it is filled."""
         return cache.end - cache.start + int(self.facts.is_shifted)
 
-    def _after_prompt(
-        self, inputs: dict[str, Tensor], keep: Tensor, width: int, cache: StaleCache
+    def continue_from(
+        self, cache: StaleCache, tokens: Tokens, keep: Int[Tensor, " c"] | Int[Tensor, "b c"], width: int
     ) -> Float[Tensor, "b c v"]:
-        """With an empty cache feed everything and fill it; else feed the columns that it leaves out, and only those.
+        """Feed everything and fill an empty cache; with a filled one feed only the columns that it leaves out.
 
-        A shifted model says a block's first column one position earlier, which is therefore fed, and read anew, too.
+        In a shifted model the logits of a block's first column stand one position earlier, which is fed again, too.
         """
         last = width + cache.end
         first = last - self.num_fed(cache)
         if cache.keys is None:
-            output, keys = self._read_all(inputs, keep)
+            output, keys = self._read_all(tokens, keep)
             cache.keys = _without(keys, first, last)
             return output
         assert first <= int(keep.min()) and int(keep.max()) < last, "only the columns that a cache leaves out are fed"
-        fed = {name: value[:, first:last] for name, value in inputs.items() if name not in ("attention_mask", "time")}
-        reads = inputs["attention_mask"][:, :, first:last]
-        fed["attention_mask"] = torch.cat([reads[..., :first], reads[..., last:], reads[..., first:last]], dim=-1)
-        if smeared := getattr(self.model.config, "num_smeared", 0):
-            fed["previous_ids"] = last_ids(inputs["input_ids"][:, :first], smeared, self.canvas.pad_id)
-        output = self._at(fed, keep - first, **self.kept(cache.keys))
+        reads = tokens.mask[:, :, first:last]
+        mask = torch.cat([reads[..., :first], reads[..., last:], reads[..., first:last]], dim=-1)
+        output = self.forward(tokens.between(first, last, mask=mask), keep - first, cache=cache.keys)
         cache.keys.crop(first - last)
         return output
 
-    def _read_all(self, inputs: dict[str, Tensor], keep: Tensor) -> tuple[Float[Tensor, "b c v"], Any]:
+    def _read_all(
+        self, tokens: Tokens, keep: Int[Tensor, " c"] | Int[Tensor, "b c"]
+    ) -> tuple[Float[Tensor, "b c v"], Any]:
         """An exact forward, and all its keys and values. Raises ConfigError where the model does not keep them."""
         keys: Any = DynamicCache()
-        total = inputs["input_ids"].shape[1]
-        if self._cache_name is not None and _has_keys(self.model):
-            output = self._at(inputs, keep, **self.kept(keys))
+        total = tokens.ids.shape[1]
+        if self.interface.cache_name is not None and _has_keys(self.model):
+            output = self.forward(tokens, keep, cache=keys)
             if keys.layers and all(layer.get_seq_length() == total for layer in keys.layers):
                 return output, keys
-        name = type(without_adapter(self.model)).__name__
         raise ConfigError(
-            f"{name} does not hand out keys and values of every layer and position, as encoders and models with "
-            "recurrent layers do not, so nothing can be kept between steps. Take cache='exact', which reads everything "
-            "in every step."
+            f"{self.interface.model_name} does not hand out keys and values of every layer and position, as encoders "
+            "and models with recurrent layers do not, so nothing can be kept between steps. Take cache='exact', which "
+            "reads everything in every step."
         )
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 from transformers import DynamicCache
 
-from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.terms import Attention, attention_mask
+from dllm_rl.policies.attention import Causal
+from dllm_rl.policies.base import BasePolicy, Reading
+from dllm_rl.policies.feed import prompt_tokens
 from dllm_rl.registry import register
 from dllm_rl.types import Family, Prompts
 
@@ -24,25 +23,15 @@ class SlotPolicy(BasePolicy):
     """Like masked, but each slot reads only the prompt and what stands before it in the feed order."""
 
     family: ClassVar[Family] = "slot"
-    attention: ClassVar[Attention] = "causal"
+
+    @property
+    def reading(self) -> Reading:
+        """Every position reads those fed before it."""
+        return Reading(attention=Causal(), is_shifted=self.facts.is_shifted)
 
     def read_prompts(self, prompts: Prompts) -> Any:
-        """Keys and values of the prompts: under causal attention they do not depend on the canvas, so this is exact."""
-        width = prompts.ids.shape[1]
-        inputs: dict[str, Tensor] = {
-            "input_ids": prompts.ids,
-            "attention_mask": attention_mask(prompts.mask, self.attention),
-            "position_ids": (prompts.mask.long().cumsum(dim=1) - 1).clamp(min=0),
-            "logits_to_keep": torch.tensor([width - 1]),
-        }
-        if getattr(self.model.config, "num_columns", 0):
-            inputs["column_ids"] = torch.zeros_like(prompts.ids)
+        """Return keys and values of the prompts, which under causal attention do not depend on the canvas."""
         cache = DynamicCache()
-        moved = {name: value.to(self.device) for name, value in inputs.items()}
-        self.model(**moved, **self.kept(cache))
+        last = torch.tensor([prompts.ids.shape[1] - 1])
+        self.forward(prompt_tokens(prompts, self.reading.attention), last, cache=cache)
         return cache
-
-
-def hidden_slots(is_hidden: Bool[Tensor, "b l"], slot_size: int) -> Bool[Tensor, "b j"]:
-    """Which slots have any hidden column."""
-    return is_hidden.unflatten(1, (-1, slot_size)).any(dim=2)

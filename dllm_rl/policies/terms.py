@@ -1,26 +1,15 @@
-"""Pure functions under the policies: likelihood terms from logits, attention masks, the last tokens of a feed, parts of
-kept keys and values.
-"""
+"""Pure functions under the policies: likelihood terms from logits, and rows of kept keys and values."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.constraint import Constraint
-
-Attention = Literal["causal", "full", "block_causal"]
-
-
-def last_ids(ids: Int[Tensor, "b t"], count: int, pad_id: int) -> Int[Tensor, "b n"]:
-    """The last `count` ids of each row, padded on the left where there are fewer."""
-    tail = ids[:, max(0, ids.shape[1] - count) :]
-    return F.pad(tail, (count - tail.shape[1], 0), value=pad_id)
 
 
 def keys_of_rows(keys: Any, index: Int[Tensor, " n"]) -> DynamicCache:
@@ -55,12 +44,3 @@ def joint_terms(
     weight = logits.gather(-1, targets[..., None]).squeeze(-1)
     chosen = chosen & is_masked
     return constraint.set_log_probs(scores, beta, chosen, constraint.labels_of(targets), weight)
-
-
-def attention_mask(visible: Bool[Tensor, "b t"], attention: Attention) -> Bool[Tensor, "b 1 t t"]:
-    """True where a query may read a key. Every query reads itself, so that rows of padding stay finite."""
-    length = visible.shape[1]
-    mask = visible[:, None, None, :].expand(-1, 1, length, -1)
-    if attention == "causal":
-        mask = mask & torch.ones(length, length, dtype=torch.bool, device=visible.device).tril()
-    return mask | torch.eye(length, dtype=torch.bool, device=visible.device)

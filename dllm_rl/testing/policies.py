@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from dllm_rl import registry
-from dllm_rl.policies.base import BasePolicy, PolicyFacts
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.tasks import Control, Page
 from dllm_rl.tokenizer import train_tokenizer

@@ -35,7 +35,8 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.answers import with_step_rewards
-from dllm_rl.policies.base import BasePolicy, PolicyFacts
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.trainer import TrainConfig, Trainer
 from dllm_rl.types import Rollouts

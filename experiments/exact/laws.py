@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm_rl.policies.feed import Feed
 from experiments.exact.policy import EnumerablePolicy
 
 NUM_TABLES = 5
@@ -105,7 +106,8 @@ def _state(policy: EnumerablePolicy, ids: Int[Tensor, "n l"], revealed: tuple[in
     is_open[list(revealed)] = False
     canvas = ids.masked_fill(is_open, policy.mask_id or 0)
     rows = policy.rollouts(ids)
-    logits = policy.score(rows.prompt_ids, rows.prompt_mask, canvas)[..., : policy.num_letters].double()
+    feed = Feed(prompt_ids=rows.prompt_ids, prompt_mask=rows.prompt_mask, canvas=canvas)
+    logits = policy.score(feed)[..., : policy.num_letters].double()
     log_p = logits.log_softmax(-1)
     return State(is_open=is_open, log_p=log_p, token=log_p.gather(-1, ids[..., None]).squeeze(-1))
 

@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dllm_rl.policies.base import PolicyFacts
+from dllm_rl.policies.base import Reading
+from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.policies.feed import Feed
 from dllm_rl.policies.masked import MaskedPolicy
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.types import Prompts, Rollouts
@@ -58,7 +60,7 @@ class EnumerablePolicy(MaskedPolicy):
     def __init__(self, model: TinyForPlans, tokenizer: Letters, facts: PolicyFacts) -> None:
         super().__init__(model, tokenizer, facts)
         self.length, self.num_letters = facts.canvas_length, tokenizer.num_letters
-        self._tables: dict[tuple[Any, Any], Tensor] = {}
+        self._tables: dict[Reading, Tensor] = {}
 
     def completions(self) -> Int[Tensor, "n l"]:
         """All completions, in lexicographic order."""
@@ -83,26 +85,21 @@ class EnumerablePolicy(MaskedPolicy):
 
     def score(
         self,
-        prompt_ids,
-        prompt_mask,
-        canvas,
+        feed: Feed,
         *,
-        columns=None,
-        time=None,
-        order=None,
-        attention=None,
-        is_shifted=None,
-        cache=None,
-        scored=None,
-    ):
+        columns: Tensor | None = None,
+        reading: Reading | None = None,
+        cache: Any = None,
+        scored: Tensor | None = None,
+    ) -> Tensor:
         """Look up; the prompt is always the same one. columns: the same for all rows, or one index tensor a row."""
-        key = (attention, is_shifted)
-        if key not in self._tables:
-            self._tables[key] = self._table(attention, is_shifted)
+        reading = reading or self.reading
+        if reading not in self._tables:
+            self._tables[reading] = self._table(reading)
         base = self.num_letters + 1
-        digits = torch.where(canvas == self.mask_id, self.num_letters, canvas)
+        digits = torch.where(feed.canvas == self.mask_id, self.num_letters, feed.canvas)
         index = (digits * base ** torch.arange(self.length - 1, -1, -1)).sum(-1)
-        logits = self._tables[key][index]
+        logits = self._tables[reading][index]
         if columns is not None and columns.ndim == 1:
             logits = logits[:, columns]
         elif columns is not None:
@@ -110,12 +107,12 @@ class EnumerablePolicy(MaskedPolicy):
         return logits if scored is None else logits[scored][None]
 
     @torch.no_grad()
-    def _table(self, attention: Any, is_shifted: Any) -> Float[Tensor, "n l v"]:
+    def _table(self, reading: Reading) -> Float[Tensor, "n l v"]:
         digits = torch.tensor(list(itertools.product(range(self.num_letters + 1), repeat=self.length)))
         canvas = torch.where(digits == self.num_letters, self.mask_id or 0, digits)
         prompt = torch.zeros(len(canvas), 1, dtype=torch.long)
-        seen = torch.ones_like(prompt, dtype=torch.bool)
-        return MaskedPolicy.score(self, prompt, seen, canvas, attention=attention, is_shifted=is_shifted)
+        feed = Feed(prompt_ids=prompt, prompt_mask=torch.ones_like(prompt, dtype=torch.bool), canvas=canvas)
+        return MaskedPolicy.score(self, feed, reading=reading)
 
 
 def trained_policy(*, length: int, num_letters: int, seed: int) -> EnumerablePolicy:

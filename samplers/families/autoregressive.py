@@ -75,7 +75,7 @@ class _Writing:
                 break
             if not goes_on.all():
                 index = goes_on.nonzero().squeeze(1)
-                self.policy.keep_rows(state, index)
+                self.policy.select_rows(state, index)
                 rows, before = rows[index], before[index]
             self._feed(rows, before, state)
         num_steps = int(self.column.max())

@@ -11,7 +11,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.base import BasePolicy, PolicyFacts
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.facts import PolicyFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from dllm_rl import registry, warmstart
 from dllm_rl.errors import ConfigError
 from dllm_rl.generators import generator
 from dllm_rl.policies.block import BlockPolicy
+from dllm_rl.policies.feed import Feed
 from dllm_rl.types import Rollouts
 from dllm_rl.views import elbo, one_step
 from dllm_rl.warmstart import Batch, Demonstration, WarmStartConfig, block_loss, warm_start
@@ -45,7 +46,7 @@ def test_a_column_reads_its_block_and_those_before_it(tiny_policies):
 @pytest.mark.parametrize("is_causal", [False, True])
 def test_the_prompt_reads_no_canvas_and_is_causal_where_the_facts_say_so(tiny_policies, is_causal):
     policy = with_facts(tiny_policies["block"], is_prompt_causal=is_causal)
-    mask = policy.reads(torch.ones(1, 7, dtype=torch.bool), 4, "block_causal")[0, 0]
+    mask = policy.reading.attention.mask(torch.ones(1, 7, dtype=torch.bool), 4)[0, 0]
     assert not mask[:4, 4:].any()
     assert mask[4:, :4].all()
     assert torch.equal(mask[:4, :4], torch.ones(4, 4).tril().bool() if is_causal else torch.ones(4, 4).bool())
@@ -57,12 +58,10 @@ def test_one_doubled_pass_and_the_cache_equal_block_by_block(tiny_policies, size
     """Each block alone, its predecessors clean and its successors hidden, through a plain forward over the canvas."""
     policy = with_facts(tiny_policies["block"], block_size=size, is_prompt_causal=is_causal)
     prompts, (clean, noisy) = policy.prompts(PROMPTS, range(3)), canvases(policy)
-    every = torch.arange(36)
-    doubled = policy.score_blocks(prompts.ids, prompts.mask, clean, noisy, every)
+    every, feed = torch.arange(36), Feed.of(prompts, noisy)
+    doubled = policy.score_blocks(feed, clean, every)
     some = torch.tensor([9, 10, 17, 20])
-    torch.testing.assert_close(
-        policy.score_blocks(prompts.ids, prompts.mask, clean, noisy, some), doubled[:, some], **CLOSE
-    )
+    torch.testing.assert_close(policy.score_blocks(feed, clean, some), doubled[:, some], **CLOSE)
     cache = policy.read_prompts(prompts)
     for start in range(0, 36, size):
         columns = every[start : start + size]
@@ -84,8 +83,8 @@ def test_later_and_noisy_blocks_have_no_influence_on_a_score(tiny_policies):
     other[:, columns] = noisy[:, columns]
     changed = clean.clone()
     changed[:, 10:] = 9
-    first = policy.score_blocks(prompts.ids, prompts.mask, clean, noisy, torch.arange(36))[:, columns]
-    second = policy.score_blocks(prompts.ids, prompts.mask, changed, other, columns)
+    first = policy.score_blocks(Feed.of(prompts, noisy), clean, torch.arange(36))[:, columns]
+    second = policy.score_blocks(Feed.of(prompts, other), changed, columns)
     torch.testing.assert_close(first, second, **CLOSE)
 
 
@@ -151,9 +150,9 @@ def test_the_warm_start_learns_nothing_behind_the_block_of_eos(tiny_policies, mo
     asked = []
     score = policy.score_blocks
 
-    def spy(*args, block_size):
-        asked.append((block_size, (args[3] == policy.mask_id)))
-        return score(*args, block_size=block_size)
+    def spy(feed, *args, block_size):
+        asked.append((block_size, feed.canvas == policy.mask_id))
+        return score(feed, *args, block_size=block_size)
 
     monkeypatch.setattr(policy, "score_blocks", spy)
     stream = generator(0, "test")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
 from dllm_rl import registry
 from dllm_rl.generators import generator
-from dllm_rl.policies.base import PolicyFacts
+from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.policies.feed import Feed
 from dllm_rl.policies.head import scored_only
 from dllm_rl.policies.terms import target_log_probs
 from dllm_rl.types import Rollouts
@@ -50,6 +53,10 @@ def rollouts_of(policy) -> Rollouts:
     )
 
 
+def feed_of(rollouts: Rollouts, canvas: torch.Tensor) -> Feed:
+    return Feed(prompt_ids=rollouts.prompt_ids, prompt_mask=rollouts.prompt_mask, canvas=canvas)
+
+
 def written_by_the_head(policy, work) -> int:
     """Positions whose logits the head computed."""
     shapes = []
@@ -71,8 +78,8 @@ def test_only_scored_positions_have_logits_and_their_terms_are_right(tiny_polici
         assert written_by_the_head(policy, lambda: policy.view_log_probs(rollouts, views)) == int(views.score.sum())
         terms = policy.view_log_probs(rollouts, views)
         for index in range(views.num_views) if name != "block" else ():
-            order = None if views.order is None else views.order[index]
-            logits = policy.score(rollouts.prompt_ids, rollouts.prompt_mask, views.tokens[index], order=order)
+            feed = feed_of(rollouts, views.tokens[index])
+            logits = policy.score(feed if views.order is None else replace(feed, order=views.order[index]))
             wanted = torch.where(views.score[index], target_log_probs(logits, rollouts.completion_ids), 0.0)
             torch.testing.assert_close(terms[index], wanted, atol=2e-5, rtol=1e-4)
 
@@ -87,7 +94,7 @@ def test_gradients_are_those_of_all_logits():
         if is_narrow:
             total = policy.view_log_probs(rollouts, views).sum()
         else:
-            logits = [policy.score(rollouts.prompt_ids, rollouts.prompt_mask, tokens) for tokens in views.tokens]
+            logits = [policy.score(feed_of(rollouts, tokens)) for tokens in views.tokens]
             terms = torch.stack([target_log_probs(each, rollouts.completion_ids) for each in logits])
             total = terms[views.score].sum()
         total.backward()

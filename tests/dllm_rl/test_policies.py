@@ -107,7 +107,7 @@ def test_rows_fed_at_their_own_pace_equal_a_full_forward(tiny_policies):
         torch.testing.assert_close(state.logits, full[torch.arange(3), done], atol=5e-5, rtol=1e-4)
         policy.advance(state, *parts(done, counts))
         done = done + torch.tensor(counts)
-    policy.keep_rows(state, torch.tensor([2, 0]))
+    policy.select_rows(state, torch.tensor([2, 0]))
     done, canvas = done[[2, 0]], canvas[[2, 0]]
     policy.advance(state, *parts(done, [2, 1]))
     torch.testing.assert_close(state.logits, full[[2, 0], done + torch.tensor([2, 1])], atol=5e-5, rtol=1e-4)

@@ -7,6 +7,7 @@ import functools
 import pytest
 import torch
 
+from dllm_rl.policies.feed import Feed
 from dllm_rl.types import Prompts
 from experiments.exact.laws import RULES, Law, law
 from experiments.exact.policy import EnumerablePolicy, moved, trained_policy
@@ -90,7 +91,8 @@ def uniform_order_elbo() -> torch.Tensor:
     for order in orders:
         canvas = torch.full_like(ids, policy().mask_id or 0)
         for column in order:
-            log_p = policy().score(rows.prompt_ids, rows.prompt_mask, canvas).double().log_softmax(-1)
+            feed = Feed(prompt_ids=rows.prompt_ids, prompt_mask=rows.prompt_mask, canvas=canvas)
+            log_p = policy().score(feed).double().log_softmax(-1)
             total += log_p[torch.arange(len(ids)), column, ids[:, column]]
             canvas[:, column] = ids[:, column]
     return total / len(orders)

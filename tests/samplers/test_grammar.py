@@ -12,7 +12,7 @@ import torch
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.plan import parse_plan, render_plan
-from dllm_rl.policies.base import PolicyFacts
+from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.tasks import Page
 from dllm_rl.testing.policies import PAGES, PLANS, prompts_of, random_policy
 from dllm_rl.testing.sampler import is_grounded

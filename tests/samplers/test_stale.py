@@ -10,7 +10,7 @@ from transformers import BertConfig, BertForMaskedLM, Lfm2Config, Lfm2ForCausalL
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.base import PolicyFacts
+from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.masked import MaskedPolicy, StaleCache
 from dllm_rl.testing import SAMPLER_PROPERTIES
 from dllm_rl.testing.policies import prompts_of, random_policy

@@ -17,7 +17,8 @@ import torch
 from dllm_rl import plan as plans
 from dllm_rl import registry
 from dllm_rl.jsonl import read_rows
-from dllm_rl.policies.base import BasePolicy, PolicyFacts
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.tasks import Fault, FieldResult, GoldField, Outcome, Page, Task
 from dllm_rl.template import render_prompt

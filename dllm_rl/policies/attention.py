@@ -1,0 +1,82 @@
+"""Attention masks over [prompt, canvas]: which positions each position reads.
+
+Legend: b rows, t positions, n canvas columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+class Attention(Protocol):
+    """A rule that says which positions each position reads."""
+
+    def mask(self, visible: Bool[Tensor, "b t"], width: int) -> Bool[Tensor, "b 1 t t"]:
+        """Return True where a query may read a key.
+
+        visible: False at padding, which nobody but itself reads.
+        width: length of the prompt, behind which the canvas begins.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """Every position reads every other."""
+
+    def mask(self, visible: Bool[Tensor, "b t"], width: int) -> Bool[Tensor, "b 1 t t"]:
+        """Return True at all keys that are not padding."""
+        length = visible.shape[1]
+        return with_itself(visible[:, None, None, :].expand(-1, 1, length, -1))
+
+
+@dataclass(frozen=True, slots=True)
+class Causal:
+    """Every position reads those fed before it."""
+
+    def mask(self, visible: Bool[Tensor, "b t"], width: int) -> Bool[Tensor, "b 1 t t"]:
+        """Return True at earlier keys that are not padding."""
+        return readable(visible, lower_triangle(visible.shape[1], visible.device))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockCausal:
+    """A column reads the prompt, all earlier blocks and its own block.
+
+    block_size: columns of a block; the last one may be shorter.
+    is_prompt_causal: within the prompt each token reads those before it, else all of them.
+    """
+
+    block_size: int
+    is_prompt_causal: bool = False
+
+    def mask(self, visible: Bool[Tensor, "b t"], width: int) -> Bool[Tensor, "b 1 t t"]:
+        """Return True at keys of no higher rank."""
+        rank = self.rank(width, torch.arange(visible.shape[1] - width, device=visible.device))
+        return readable(visible, rank[None, :] <= rank[:, None])
+
+    def rank(self, width: int, columns: Int[Tensor, " n"]) -> Int[Tensor, " t"]:
+        """Rank of the prompt's positions (negative), then of these columns: a position reads all of no higher rank."""
+        before = torch.arange(-width, 0, device=columns.device)
+        prompt = before if self.is_prompt_causal else torch.full_like(before, -1)
+        return torch.cat([prompt, columns // self.block_size])
+
+
+def readable(visible: Bool[Tensor, "b t"], allowed: Bool[Tensor, "t t"]) -> Bool[Tensor, "b 1 t t"]:
+    """Return the allowed keys without padding; every query reads itself."""
+    return with_itself(visible[:, None, None, :] & allowed)
+
+
+def lower_triangle(length: int, device: torch.device | None = None) -> Bool[Tensor, "t t"]:
+    """Return True at keys that do not stand behind the query."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def with_itself(mask: Bool[Tensor, "b 1 t t"]) -> Bool[Tensor, "b 1 t t"]:
+    """Let every query read itself, so that rows of padding stay finite."""
+    return mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
