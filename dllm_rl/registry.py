@@ -1,17 +1,35 @@
-"""Names to classes: a decorator, discovery of our own packages, entry points of others, did-you-mean."""
+"""Names to components: a decorator, discovery of our own packages, entry points of others, and one builder."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.options import construct
 
-_PACKAGES = {"objective": "objectives", "sampler": "samplers", "environment": "harness", "policy": "dllm_rl.policies"}
-_REGISTRY: dict[str, dict[str, type]] = {kind: {} for kind in _PACKAGES}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """Where components of a kind are found: our package, and the entry points of others."""
+
+    package: str
+    group: str
+
+
+KINDS = {
+    "objective": Kind(package="objectives", group="dllm_rl.objectives"),
+    "sampler": Kind(package="samplers", group="dllm_rl.samplers"),
+    "environment": Kind(package="harness", group="dllm_rl.environments"),
+    "reward": Kind(package="harness.rewards", group="dllm_rl.rewards"),
+    "policy": Kind(package="dllm_rl.policies", group="dllm_rl.policies"),
+}
+_REGISTRY: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
+_BROKEN: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
 _discovered: set[str] = set()
 C = TypeVar("C", bound=type)
 
@@ -21,7 +39,7 @@ def register(kind: str, name: str) -> Callable[[C], C]:
 
     def decorate(cls: C) -> C:
         known = _REGISTRY[kind].get(name)
-        if known is not None and known.__qualname__ != cls.__qualname__:
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ConfigError(f"two {kind}s are named '{name}': {known.__module__} and {cls.__module__}. Rename one.")
         _REGISTRY[kind][name] = cls
         return cls
@@ -30,23 +48,51 @@ def register(kind: str, name: str) -> Callable[[C], C]:
 
 
 def get(kind: str, name: str) -> Any:
-    """Return the class registered under this name, or raise with the nearest known name."""
+    """Return the class registered under this name. Raises ConfigError with the nearest known name where none is."""
     discover(kind)
-    if name not in _REGISTRY[kind]:
-        raise unknown_name(kind, name, _REGISTRY[kind])
-    return _REGISTRY[kind][name]
+    if name in _REGISTRY[kind]:
+        return _REGISTRY[kind][name]
+    if name in _BROKEN[kind]:
+        raise ConfigError(f"{kind} '{name}' cannot be used: {_BROKEN[kind][name]}. Mend or uninstall that package.")
+    lost = [f"'{other}', since {reason}" for other, reason in _BROKEN[kind].items()]
+    raise ConfigError(". Not loaded: ".join([str(unknown_name(kind, name, _REGISTRY[kind])), *lost]))
+
+
+def build(
+    kind: str, name: str, options: Mapping[str, Any] | None = None, *, family: str | None = None, **given: Any
+) -> Any:
+    """Make a component from its name and its options, as they stand in a preset or in JSON.
+
+    options: plain data, checked against the types that the class declares for its fields or parameters.
+    family: of the policy that the component is for, where it is known.
+    given: what the caller decides, such as a sampler's temperature; no option may say otherwise.
+    Raises ConfigError for an unknown name or option (with the nearest known one), a value of the wrong type or range,
+    and a component that is undefined for the family.
+    """
+    cls = get(kind, name)
+    if family is not None and family not in cls.families:
+        raise ConfigError(
+            f"{kind} '{name}' is undefined for the {family} family; it is defined for {', '.join(cls.families)}."
+        )
+    return construct(cls, options or {}, owner=f"{kind} '{name}'", given=given)
 
 
 def names(kind: str) -> list[str]:
-    """All registered names of a kind, sorted."""
+    """Return all registered names of a kind, sorted."""
     discover(kind)
     return sorted(_REGISTRY[kind])
 
 
 def items(kind: str) -> Iterator[tuple[str, Any]]:
-    """All registered (name, class) pairs of a kind, sorted by name."""
+    """Iterate over all registered (name, class) pairs of a kind, sorted by name."""
     for name in names(kind):
         yield name, _REGISTRY[kind][name]
+
+
+def broken(kind: str) -> dict[str, str]:
+    """Return the entry points of a kind that could not be loaded, by name, with the reason."""
+    discover(kind)
+    return dict(_BROKEN[kind])
 
 
 def discover(kind: str) -> None:
@@ -54,9 +100,12 @@ def discover(kind: str) -> None:
     if kind in _discovered:
         return
     _discovered.add(kind)
-    _import_all(_PACKAGES[kind])
-    for point in importlib.metadata.entry_points(group=f"dllm_rl.{kind}s"):
-        point.load()
+    _import_all(KINDS[kind].package)
+    for point in importlib.metadata.entry_points(group=KINDS[kind].group):
+        try:
+            point.load()
+        except Exception as error:  # Another's package must not take the program down.
+            _BROKEN[kind][point.name] = f"its entry point {point.value} failed with {type(error).__name__}: {error}"
 
 
 def _import_all(package: str) -> None:

@@ -345,6 +345,7 @@ LISTABLE = {
     "objectives": "objective",
     "samplers": "sampler",
     "environments": "environment",
+    "rewards": "reward",
     "policies": "policy",
     "presets": "preset",
 }
@@ -357,7 +358,7 @@ def list_names(
 ) -> None:
     """List what is registered, our own and that of installed plug-ins."""
     from dllm_rl.errors import unknown_name
-    from experiments.listing import entries, print_entries
+    from experiments.listing import broken, entries, print_entries
 
     if kind not in LISTABLE:
         raise unknown_name("list", kind, LISTABLE)
@@ -366,6 +367,8 @@ def list_names(
         print(json.dumps(found, indent=2))
     else:
         print_entries(found)
+    for name, reason in broken(LISTABLE[kind]).items():
+        print(f"dllm-rl: {LISTABLE[kind]} '{name}' is left out: {reason}", file=sys.stderr)
 
 
 @app.command()

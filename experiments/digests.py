@@ -10,11 +10,10 @@ from dataclasses import asdict
 from typing import Any
 
 import dllm_rl
+from dllm_rl import registry
 from dllm_rl.tasks import Task
-from experiments.components import build_objective, build_sampler
 from experiments.config import Component
 from experiments.grid import Cell
-from harness.reward import SCHEMES
 
 # The checkpoint stands for itself by its own digest, wherever its folder lies.
 _TRAINING = ("facts", "train", "environment", "threads")
@@ -77,13 +76,7 @@ def _component(kind: str, component: Component) -> dict[str, Any]:
 
     Whoever edits an objective or a sampler, or a default in it, gets other results, and so another key.
     """
-    if kind == "reward":
-        built: Any = SCHEMES[component.name]
-        defaults = {k: p.default for k, p in inspect.signature(built).parameters.items() if p.default is not p.empty}
-        options = {**defaults, **component.options}
-    else:
-        built = build_objective(component) if kind == "objective" else build_sampler(component)
-        options = asdict(built)
-    module = inspect.getmodule(built if kind == "reward" else type(built))
+    built = registry.build(kind, component.name, component.options)
+    module = inspect.getmodule(type(built))
     source = "" if module is None else inspect.getsource(module)
-    return {"name": component.name, "options": options, "source": digest(source)}
+    return {"name": component.name, "options": asdict(built), "source": digest(source)}

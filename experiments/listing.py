@@ -20,6 +20,11 @@ def entries(kind: str) -> list[dict[str, Any]]:
     return [_entry(name, cls) for name, cls in registry.items(kind)]
 
 
+def broken(kind: str) -> dict[str, str]:
+    """What installed packages announce and cannot deliver, with the reason."""
+    return {} if kind == "preset" else registry.broken(kind)
+
+
 def _entry(name: str, cls: Any) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": name, "summary": _summary(cls), "module": cls.__module__}
     for fact in _FACTS:

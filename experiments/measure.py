@@ -18,7 +18,7 @@ from experiments.components import build_reward, build_sampler, build_session
 from experiments.config import Component, PolicyLevel, load_preset
 from experiments.units import select_tasks
 from experiments.validation import validate
-from harness.reward import RewardRecord
+from harness.rewards import RewardRecord
 from harness.session import EnvironmentSession
 from harness.settings import world_settings
 from harness.text import TextSession

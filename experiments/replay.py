@@ -10,11 +10,12 @@ from typing import Any
 
 from rich.console import Console
 
+from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.evaluation import summarise
 from dllm_rl.tasks import Outcome, Task
 from experiments.commands import run_folder
-from experiments.components import build_reward, form_settings
+from experiments.components import build_reward
 from experiments.config import Component
 from experiments.run_folder import read_json
 from harness import chromium
@@ -148,7 +149,9 @@ def _line(path: Path, number: str) -> dict[str, Any]:
 
 
 async def _run(recorded: Recorded, out: Path, *, is_shown: bool) -> tuple[Task, Outcome, list[Path]]:
-    environment = FormEnvironment(form_settings(recorded.environment))
+    environment = registry.build("environment", recorded.environment.name, recorded.environment.options)
+    if not isinstance(environment, FormEnvironment):
+        raise ConfigError(f"rollouts of '{recorded.environment.name}' need no browser; replay shows those of 'forms'")
     environment.pool = BrowserPool(is_headful=is_shown)
     environment.recorder = Recorder(folder=out, keeps_all=True)
     task_id = recorded.row["task_id"]

@@ -27,7 +27,7 @@ from harness.outcome import Evidence
 from harness.outcome_cache import Audit, Key, OutcomeCache
 from harness.quarantine import Quarantine
 from harness.recording import Recorder
-from harness.reward import success
+from harness.rewards import Success
 from harness.rollout import Execution, ServerView, execute
 from harness.scoring import score_plan
 from harness.scout import scout
@@ -200,7 +200,7 @@ class FormEnvironment:
         for task, result in zip(tasks, results, strict=True):
             if not result.is_valid:
                 self.quarantined[task.id] = f"its gold plan could not be run: {result.fault_reason}"
-            elif success(result).value != 1.0:
+            elif Success()(result).value != 1.0:
                 self.quarantined[task.id] = result.fault_reason or "its gold plan does not score 1"
         return [task for task in tasks if task.id not in self.quarantined]
 
@@ -306,7 +306,7 @@ def tasks_for(settings: FormSettings, split: str) -> tuple[Task, ...]:
         split,
         count=settings.count(split),
         seed=settings.seed,
-        size=settings.size,  # type: ignore[arg-type]
+        size=settings.size,
         dials=settings.dials,
         kinds=settings.kinds,
         sites_per_kind=settings.sites_per_kind,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dllm_rl.tasks import SPLITS, Outcome, Task
 from harness.browser import Isolation
 from harness.executor import ExecutorName
-from harness.reward import shaped, success
+from harness.rewards import Shaped, Success
 from harness.session import EnvironmentSession
 from harness.sites import empty_plan
 
@@ -59,7 +59,7 @@ def prove(
 
 def _proof(task: Task, plan: str, full: Outcome, empty: Outcome) -> Proof:
     """Both rewards must agree, the 0/1 one and the shaped one; the worse of the two is kept."""
-    gold = min(shaped(full).value, success(full).value)
-    nothing = max(shaped(empty).value, success(empty).value)
+    gold = min(Shaped()(full).value, Success()(full).value)
+    nothing = max(Shaped()(empty).value, Success()(empty).value)
     reason = "" if gold == 1.0 else full.fault_reason or "; ".join(full.validity_errors) or "a field is not as wanted"
     return Proof(task=task, plan=plan, gold=gold, empty=nothing, reason=reason)

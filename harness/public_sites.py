@@ -17,10 +17,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from dllm_rl import registry
 from dllm_rl.plan import parse_plan
 from dllm_rl.tasks import Outcome, Page, Task
 from harness.outcome import Evidence, judge
-from harness.reward import SCHEMES
 from harness.rollout import Execution
 from harness.sites import SiteServer, make_site, site_defaults
 from harness.sites.files import content_of, offered_files
@@ -83,7 +83,7 @@ class PublicSites:
                 "task": outcome.task_id,
                 "is_success": outcome.is_success,
                 "is_submitted": outcome.is_submitted,
-                "rewards": {name: scheme(outcome).value for name, scheme in SCHEMES.items()},
+                "rewards": {name: cls()(outcome).value for name, cls in registry.items("reward")},
                 "fields": fields,
                 "num_submissions": outcome.num_submissions,
                 "num_rejected": outcome.num_rejected,

@@ -13,6 +13,7 @@ from dllm_rl.tasks import SPLITS
 from harness.browser import Isolation
 from harness.cores import usable_cores
 from harness.executor import ExecutorName
+from harness.sites.schema import Size
 
 WORLDS = ("basic", "rich")
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120, "test_layout": 60}
@@ -42,7 +43,7 @@ class FormSettings:
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
-    size: str = "small"
+    size: Size = "small"
     dials: tuple[int, ...] = (0, 1)
     seed: int = 0
     kinds: tuple[str, ...] | None = None

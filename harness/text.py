@@ -16,7 +16,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.plan import VERBS_BY_KIND, parse_plan
 from dllm_rl.registry import register
 from dllm_rl.tasks import SPLITS, Control, FieldResult, GoldField, Outcome, Page, Task
-from harness.reward import accuracy_of
+from harness.rewards import accuracy_of
 
 NUM_TASKS = {"train": 512, "val": 64, "test": 128, "test_layout": 128}
 NAMES = ("Anna", "Karl", "Mia", "Omar", "Rosa", "Yuki", "Ben", "Lena", "Ivo", "Sara", "Tom", "Nora")

@@ -1,10 +1,9 @@
 """Reinforcement-learning objectives, one method a file, on shared blocks that plug-ins of third parties use too.
 
-`build_objective` makes one from the options of a preset. The blocks: `Method` and the option types, views' sums and
+The blocks: `Method` and the option types, views' sums and
 log-ratios, clips, KL estimators, loss terms by level, and reductions. See docs/objectives.md.
 """
 
-from objectives._build import build_objective
 from objectives._kl import TOKEN_KL, KLName, k1, k2, k3
 from objectives._method import BelowOne, Count, Method, NonNegative, NoPenalty, Positive
 from objectives._metrics import clip_metrics, kl_metrics, ratio_metrics
@@ -44,7 +43,6 @@ __all__ = [
     "Positive",
     "Surrogate",
     "Terms",
-    "build_objective",
     "clip_metrics",
     "clipped_terms",
     "dual",

@@ -11,10 +11,10 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BeforeValidator
 
 from dllm_rl import registry
-from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.errors import ConfigError
 
 NAME_KEY = "sampler"
 
@@ -44,17 +44,7 @@ def sampler_from_dict(values: Mapping[str, Any]) -> Any:
     if NAME_KEY not in options:
         raise ConfigError(f"a sampler's configuration names it: {{'{NAME_KEY}': 'threshold', ...}}; given: {options}")
     name = options.pop(NAME_KEY)
-    cls = registry.get("sampler", name)
-    known = {field.name for field in dataclasses.fields(cls)}
-    for key in options:
-        if key not in known:
-            raise unknown_name(f"option of sampler '{name}'", key, known)
-    try:
-        return TypeAdapter(cls).validate_python(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"sampler '{name}', option {where}={first['input']!r}: {first['msg']}") from error
+    return registry.build("sampler", name, options)
 
 
 def sampler_to_json(sampler: Any) -> str:

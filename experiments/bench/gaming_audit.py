@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 
+from dllm_rl import registry
 from dllm_rl.tasks import Outcome
 from harness.gaming import gaming_plans
-from harness.reward import SCHEMES
+from harness.rewards import RewardRecord
 from harness.session import EnvironmentSession
 from harness.settings import FormSettings
 
@@ -25,15 +27,16 @@ def main(num_tasks: int) -> None:
     for (name, _, _), outcome in zip(triples, outcomes, strict=True):
         found[name].append(outcome)
     print(f"{num_tasks} tasks of `test`; mean / highest reward; share above .5 without success\n")
-    print("| plan | " + " | ".join(SCHEMES) + " |\n|---|" + "---|" * len(SCHEMES))
+    rewards = dict(registry.items("reward"))
+    print("| plan | " + " | ".join(rewards) + " |\n|---|" + "---|" * len(rewards))
     for name, ended in found.items():
         valid = [outcome for outcome in ended if outcome.is_valid]
-        cells = [_cell(valid, scheme) for scheme in SCHEMES]
+        cells = [_cell(valid, cls()) for cls in rewards.values()]
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def _cell(outcomes: list[Outcome], scheme: str) -> str:
-    values = [SCHEMES[scheme](outcome).value for outcome in outcomes]
+def _cell(outcomes: list[Outcome], reward: Callable[[Outcome], RewardRecord]) -> str:
+    values = [reward(outcome).value for outcome in outcomes]
     above = sum(value > 0.5 and not outcome.is_success for value, outcome in zip(values, outcomes, strict=True))
     return f"{sum(values) / len(values):.2f} / {max(values):.2f}; {100 * above / len(values):.0f} %"
 

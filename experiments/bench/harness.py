@@ -28,7 +28,7 @@ from dllm_rl.tasks import Control, Task
 from harness.browser import BrowserPool, Isolation
 from harness.environment import FormEnvironment
 from harness.executor import ExecutorName
-from harness.reward import success
+from harness.rewards import Success
 from harness.settings import FormSettings
 from harness.sites import gold_plan
 
@@ -122,7 +122,7 @@ async def _act(page: BrowserPage, action: Action, control: Control) -> None:
 def ours(isolation: Isolation, executor: ExecutorName) -> Work:
     async def work(environment: FormEnvironment, pairs: Pairs) -> list[float]:
         outcomes = await environment.run_many(pairs, isolation=isolation, executor=executor)
-        assert all(success(outcome).value == 1.0 for outcome in outcomes)
+        assert all(Success()(outcome).value == 1.0 for outcome in outcomes)
         return [sum(outcome.seconds.values()) for outcome in outcomes]
 
     return work

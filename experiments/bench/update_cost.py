@@ -42,7 +42,6 @@ from dllm_rl.trainer import TrainConfig, Trainer
 from dllm_rl.types import Rollouts
 from experiments.bench.memory import forget_peak, held_tensors, resident
 from experiments.exact.policy import Letters
-from objectives import build_objective
 from samplers.rules.low_confidence import LowConfidenceSampler
 
 STEPS = 16
@@ -152,7 +151,7 @@ def trainer_of(policy: BasePolicy, name: str, options: dict[str, Any], *, micro_
     return Trainer(
         policy=policy,
         sampler=LowConfidenceSampler(num_steps=STEPS),
-        objective=build_objective(name, options),
+        objective=registry.build("objective", name, options),
         environment=unused,
         reward=unused,
         tasks=(),

@@ -15,10 +15,10 @@ from jaxtyping import Float, Int
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from dllm_rl import registry
 from dllm_rl.types import Views
 from experiments.exact.laws import Law
 from experiments.exact.policy import EnumerablePolicy
-from objectives import build_objective
 
 BATCH = 256
 
@@ -88,7 +88,7 @@ def estimate(
 ) -> Estimates:
     """Draw views of all completions and score them under both policies."""
     assert surrogate.name is not None
-    objective = build_objective(surrogate.name, surrogate.options)
+    objective = registry.build("objective", surrogate.name, surrogate.options)
     rollouts = policy.rollouts(policy.completions())
     generator = torch.Generator().manual_seed(seed)
     values, changes = [], []

@@ -1,6 +1,6 @@
 """`gymnasium.make("dllm_rl/Forms-v0")`: a task and a page as text, a whole plan as the action, one step an episode.
 
-The reward is the server's word (`harness.reward`), the observation after the step is the feedback on every line. A
+The reward is the server's word (`harness.rewards`), the observation after the step is the feedback on every line. A
 rollout that the environment lost is truncated instead of terminated, with reward 0 and `info["is_valid"]` False.
 """
 
@@ -12,11 +12,10 @@ from typing import Any
 import gymnasium
 from gymnasium.spaces import Text
 
-from dllm_rl.errors import unknown_name
+from dllm_rl import registry
 from dllm_rl.plan import MAX_CHARACTERS
 from dllm_rl.tasks import Task
 from dllm_rl.template import render_prompt
-from harness.reward import SCHEMES
 from harness.session import EnvironmentSession
 from harness.settings import FormSettings
 
@@ -34,11 +33,9 @@ class FormsEnv(gymnasium.Env[str, str]):
     metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own convention
 
     def __init__(self, *, split: str = "train", reward: str = "shaped", **settings: Any) -> None:
-        if reward not in SCHEMES:
-            raise unknown_name("reward", reward, SCHEMES)
         self.observation_space = Text(max_length=MAX_OBSERVATION, min_length=0, charset=CHARACTERS)
         self.action_space = Text(max_length=MAX_CHARACTERS, min_length=0, charset=CHARACTERS)
-        self._reward = SCHEMES[reward]
+        self._reward = registry.build("reward", reward)
         self._session = EnvironmentSession(FormSettings(**settings))
         self._tasks = self._session.tasks(split)
         self._task: Task = self._tasks[0]

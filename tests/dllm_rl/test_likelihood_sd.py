@@ -8,13 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dllm_rl import update
+from dllm_rl import registry, update
 from dllm_rl.generators import generator
 from dllm_rl.jsonl import read_rows
 from dllm_rl.metrics import inner_metrics, likelihood_sd
 from dllm_rl.testing.toys import toy
 from dllm_rl.views import elbo, exact, quadrature
-from objectives import build_objective
 from tests.dllm_rl.test_trainer import make
 
 FAMILIES = ("masked", "block", "slot", "flow")
@@ -98,7 +97,7 @@ def test_it_is_left_out_where_it_is_not_defined() -> None:
 )
 def test_a_row_of_metrics_has_it_and_nothing_else_changes(tmp_path, monkeypatch, family, objective, has_it) -> None:
     """With it and without it: the same weights bit for bit, the same metrics, and the same number of forwards."""
-    assert hasattr(build_objective(objective), "estimates_elbo")
+    assert hasattr(registry.build("objective", objective), "estimates_elbo")
 
     def run(name):
         trainer, counted = make(family, objective, tmp_path / name), []

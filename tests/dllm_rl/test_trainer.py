@@ -15,7 +15,6 @@ from dllm_rl.rollout import collect
 from dllm_rl.tasks import Control, Fault, Outcome, Page, Task
 from dllm_rl.trainer import TrainConfig, Trainer
 from dllm_rl.types import FAMILIES
-from objectives import build_objective
 from samplers import DEFAULT_SAMPLERS
 from tests.tiny_policies import make_tiny_policy
 
@@ -70,7 +69,7 @@ def make(family, objective, run_dir, *, environment=None, reward=share_of_e, opt
     return Trainer(
         policy=make_tiny_policy(family, sharpness=4.0),
         sampler=sampler,
-        objective=build_objective(objective, options or {}),
+        objective=registry.build("objective", objective, options or {}),
         environment=environment,
         reward=reward,
         tasks=TASKS,

@@ -27,13 +27,14 @@ def test_help_is_fast_and_loads_nothing_heavy() -> None:
     assert loaded.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("kind", ["objectives", "samplers", "environments", "policies", "presets"])
+@pytest.mark.parametrize("kind", ["objectives", "samplers", "environments", "rewards", "policies", "presets"])
 def test_list_speaks_json(kind: str) -> None:
     found = json.loads(dllm_rl("list", kind, "--json").stdout)
     wanted = {
         "objectives": {"grpo", "cj_grpo", "gspo", "espo"},
         "samplers": {"ar", "low_confidence", "slots", "flow_exact"},
         "environments": {"forms"},
+        "rewards": {"outcome", "shaped", "tree"},
         "policies": {"autoregressive", "masked", "block", "slot", "flow"},
         "presets": {"quick", "ci", "grid16", "positive_control"},
     }
@@ -47,6 +48,9 @@ def test_list_speaks_json(kind: str) -> None:
         (("grid", "quik"), "Did you mean 'quick'"),
         (("grid", "quick", "trian.steps=1"), "Did you mean 'train'"),
         (("grid", "--nope"), "No such option"),
+        (("grid", "quick", "environment.options.size=huge"), "size='huge' was given; it should be 'small' or 'full'"),
+        (("grid", "toy_copy", "reward.options.submission=a"), "submission='a' was given; it should be a valid number"),
+        (("grid", "toy_copy", "policies.masked.sampler.options.num_steps=two"), "num_steps='two' was given"),
         (("list", "objctives"), "Did you mean 'objectives'"),
         (("grid", "toy_copy", "--out", __file__), "cannot be the folder of a run"),
         (("status", "nowhere"), "is no run folder"),

@@ -18,7 +18,7 @@ from harness.browser import BrowserPool
 from harness.environment import FormEnvironment
 from harness.executor_fast import FastExecutor
 from harness.faults import AgentDeadlineError, EnvironmentFaultError, attribute
-from harness.reward import shaped
+from harness.rewards import Shaped
 from harness.session import EnvironmentSession
 from harness.settings import FormSettings
 from harness.sites import SiteServer
@@ -60,7 +60,7 @@ def test_a_killed_browser_changes_no_reward(session: EnvironmentSession) -> None
 
     outcomes = session.run_many(pairs, on_result=kill_once)
     assert num_killed
-    assert [shaped(outcome).value for outcome in outcomes] == [1.0] * len(pairs)
+    assert [Shaped()(outcome).value for outcome in outcomes] == [1.0] * len(pairs)
     assert max(outcome.num_attempts for outcome in outcomes) > 1
 
 
@@ -121,7 +121,7 @@ def run_with(fault: Application, times: int, task: Task, plan: str, settings: Fo
 @pytest.mark.browser
 def test_one_server_error_is_tried_again(session: EnvironmentSession, contact: tuple[Task, str]) -> None:
     outcome = run_with(answer_500, 1, *contact, session.settings)
-    assert (shaped(outcome).value, outcome.num_attempts) == (1.0, 2)
+    assert (Shaped()(outcome).value, outcome.num_attempts) == (1.0, 2)
 
 
 @pytest.mark.browser

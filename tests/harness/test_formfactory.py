@@ -15,7 +15,7 @@ from harness.adapters.formfactory import Catalogue, Checkout, FormFactoryEnviron
 from harness.adapters.formfactory.canonical import CannotHoldError, wanted_values
 from harness.adapters.formfactory.names import find_controls
 from harness.adapters.formfactory.tasks import oracle_plan
-from harness.reward import shaped, success
+from harness.rewards import Shaped, Success
 
 NAME_THAT_BREAKS_IT = "Robert'); --"
 LOOKALIKE = Path(__file__).parent / "lookalike"
@@ -62,8 +62,8 @@ def test_every_solvable_record_is_solved_and_nothing_else_is(vendored: Path, exe
 
     catalogue, gold, wrong, pid = asyncio.run(work())
     assert len(catalogue.tasks) == 6
-    assert [(item.task_id, item.fault_reason) for item in gold if success(item).value != 1.0] == []
-    assert all(shaped(item).value == 1.0 for item in gold)
+    assert [(item.task_id, item.fault_reason) for item in gold if Success()(item).value != 1.0] == []
+    assert all(Shaped()(item).value == 1.0 for item in gold)
     assert [item.task_id for item in wrong if item.is_success] == []
     assert not is_alive(pid)
     assert not (LOOKALIKE / "received.txt").exists()

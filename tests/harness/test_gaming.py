@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dllm_rl import registry
 from harness.gaming import gaming_plans
-from harness.reward import SCHEMES, success
+from harness.rewards import Success
 from harness.session import EnvironmentSession
 
 UNREAD = ("submit only", "submit five times")
@@ -22,15 +23,15 @@ def test_no_reward_is_earned_without_the_task(session: EnvironmentSession) -> No
     ]
     outcomes = session.run_many([(task, plan) for _, task, plan in plans])
     for (name, task, plan), outcome in zip(plans, outcomes, strict=True):
-        rewards = {scheme: SCHEMES[scheme](outcome).value for scheme in SCHEMES}
+        rewards = {name: cls()(outcome).value for name, cls in registry.items("reward")}
         if name in UNREAD:
             assert set(rewards.values()) == {0.0}, (name, task.id, plan)
         if name == "everything right, submit twice":
-            assert success(outcome).value == 1.0
+            assert Success()(outcome).value == 1.0
             assert rewards["shaped"] == rewards["tree"] == pytest.approx(0.9)
         elif name == "everything right and whatever else there is":
             # What is added may happen to be what stood there anyway.
-            assert (rewards["shaped"] == 1.0) == (rewards["tree"] == 1.0) == (success(outcome).value == 1.0)
+            assert (rewards["shaped"] == 1.0) == (rewards["tree"] == 1.0) == (Success()(outcome).value == 1.0)
         elif name != "everything right but one field":
-            assert success(outcome).value == 0.0, (name, task.id, plan)
+            assert Success()(outcome).value == 0.0, (name, task.id, plan)
             assert rewards["shaped"] < 1.0

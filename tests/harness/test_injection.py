@@ -19,7 +19,7 @@ from harness.browser import OPEN_SECONDS, BrowserPool, _Running
 from harness.environment import FormEnvironment
 from harness.faults import AgentDeadlineError, EnvironmentFaultError
 from harness.quarantine import Quarantine
-from harness.reward import success
+from harness.rewards import Success
 from harness.session import EnvironmentSession
 from harness.settings import FormSettings
 from tests.harness.conftest import Lab
@@ -81,7 +81,7 @@ def test_a_redirect_that_was_cut_short_is_not_the_agents(session: EnvironmentSes
         return await environment.run(*wizard)
 
     outcome = with_server(session, first(1, "cut", method=b"POST"), work, isolation=isolation)
-    assert (success(outcome).value, outcome.num_attempts) == (1.0, 2)
+    assert (Success()(outcome).value, outcome.num_attempts) == (1.0, 2)
 
 
 class Dying:
@@ -125,7 +125,7 @@ def test_an_injected_fault_costs_an_attempt_and_nothing_else(
     outcome = with_server(session, first(1, fault, method=method), work, isolation=isolation)
     # A form that was accepted before its answer was cut short is accepted: what the server received is the truth.
     is_accepted_before = fault == "cut" and method == b"POST"
-    assert success(outcome).value == 1.0
+    assert Success()(outcome).value == 1.0
     assert outcome.num_attempts in ((1, 2) if is_accepted_before else (2,))
 
 
@@ -155,7 +155,7 @@ def test_killed_processes_lose_no_rollout_and_leave_none(session: EnvironmentSes
 
     outcomes = with_server(session, lambda head: None, work)
     assert [outcome.fault_reason for outcome in outcomes] == [""] * len(outcomes)
-    assert [success(outcome).value for outcome in outcomes] == [1.0] * len(outcomes)
+    assert [Success()(outcome).value for outcome in outcomes] == [1.0] * len(outcomes)
     assert asyncio.run(none_left(before))
 
 
@@ -282,6 +282,6 @@ def test_a_thousand_injected_faults_are_never_the_agents(
         if outcome.fault is not Fault.ENVIRONMENT:
             is_gold = index % (2 * num_pairs) < num_pairs
             assert outcome.fault is (Fault.NONE if is_gold else Fault.AGENT), outcome
-            assert (success(outcome).value == 1.0) or not is_gold
+            assert (Success()(outcome).value == 1.0) or not is_gold
     lost = sum(not outcome.is_valid for outcome in outcomes)
     print(f"{len(outcomes)} rollouts in {isolation}, {lost} lost to the environment after three attempts")

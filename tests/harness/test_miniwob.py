@@ -12,7 +12,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.tasks import Outcome
 from harness.adapters.miniwob import MiniWobEnvironment, miniwob_tasks, oracle_plan
 from harness.adapters.miniwob_oracle import ORACLES
-from harness.reward import success
+from harness.rewards import Success
 
 
 def run(num_seeds: int, executor: str = "fast", isolation: str = "page") -> dict[str, list[Outcome]]:
@@ -36,16 +36,18 @@ def run(num_seeds: int, executor: str = "fast", isolation: str = "page") -> dict
 def test_the_oracle_solves_every_task(executor: str, isolation: str) -> None:
     found = run(1, executor, isolation)
     assert len(ORACLES) >= 15
-    failed = {item.task_id: (item.fault_reason, item.fields) for item in found["oracle"] if success(item).value != 1.0}
+    failed = {
+        item.task_id: (item.fault_reason, item.fields) for item in found["oracle"] if Success()(item).value != 1.0
+    }
     assert failed == {}
-    assert [success(item).value for item in found["empty"]] == [0.0] * len(ORACLES)
+    assert [Success()(item).value for item in found["empty"]] == [0.0] * len(ORACLES)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_the_oracle_solves_ninety_five_percent_over_many_seeds() -> None:
     outcomes = run(20)["oracle"]
-    solved = sum(success(item).value == 1.0 for item in outcomes)
+    solved = sum(Success()(item).value == 1.0 for item in outcomes)
     print(f"{solved} of {len(outcomes)} solved; not: {[item.task_id for item in outcomes if not item.is_success]}")
     assert solved >= 0.95 * len(outcomes)
 

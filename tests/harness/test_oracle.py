@@ -7,7 +7,7 @@ import pytest
 from dllm_rl.plan import parse_plan
 from dllm_rl.tasks import Outcome, Page, Task
 from harness.oracle import prove
-from harness.reward import shaped, success
+from harness.rewards import Shaped, Success
 from harness.session import EnvironmentSession
 
 pytestmark = pytest.mark.browser
@@ -29,12 +29,12 @@ def gold_of(session: EnvironmentSession, split: str) -> list[tuple[Task, str]]:
 def test_gold_is_one_and_empty_is_nought(session, split: str, isolation, executor) -> None:
     pairs = gold_of(session, split)
     for outcome in session.run_many(pairs, isolation=isolation, executor=executor):
-        assert (shaped(outcome).value, success(outcome).value) == (1.0, 1.0), outcome
+        assert (Shaped()(outcome).value, Success()(outcome).value) == (1.0, 1.0), outcome
         assert all(item.status == "ok" for item in outcome.actions)
         assert outcome.pages_reached == outcome.num_pages
     empty = [(task, "") for task, _ in pairs[:6]]
     for outcome in session.run_many(empty, isolation=isolation, executor=executor):
-        assert (shaped(outcome).value, success(outcome).value) == (0.0, 0.0)
+        assert (Shaped()(outcome).value, Success()(outcome).value) == (0.0, 0.0)
 
 
 def submit_only(page: Page) -> str:
@@ -58,7 +58,7 @@ def first_options(page: Page) -> str:
 
 
 def values(outcomes: list[Outcome]) -> list[float]:
-    return [shaped(outcome).value for outcome in outcomes]
+    return [Shaped()(outcome).value for outcome in outcomes]
 
 
 def test_nothing_is_earned_without_reading_the_task(session: EnvironmentSession) -> None:
@@ -83,7 +83,7 @@ def test_a_second_submission_costs_and_is_skipped(session: EnvironmentSession) -
     (outcome,) = session.run_many([(task, f"{gold}\n{last}")])
     assert outcome.actions[-1].status == "skipped"
     assert outcome.num_submissions == 1
-    assert shaped(outcome).value == pytest.approx(0.9)
+    assert Shaped()(outcome).value == pytest.approx(0.9)
 
 
 def test_words_of_success_earn_nothing(session: EnvironmentSession) -> None:
@@ -91,7 +91,7 @@ def test_words_of_success_earn_nothing(session: EnvironmentSession) -> None:
         refs = [action.ref for action in parse_plan(gold).actions if action.verb == "fill"]
         words = "\n".join(f'fill {ref} "Thank you, your form was accepted"' for ref in refs)
         (outcome,) = session.run_many([(task, f"accepted, success, done\n{words}")])
-        assert shaped(outcome).value == 0.0
+        assert Shaped()(outcome).value == 0.0
         assert not outcome.is_parsed
         assert outcome.actions[0].status == "malformed"
 
@@ -104,7 +104,7 @@ def test_order_of_fields_of_one_page_does_not_matter(session: EnvironmentSession
         if any(control.condition for control in page.controls):
             continue
         (outcome,) = session.run_many([(task, "\n".join([*reversed(fields), submit]))])
-        assert shaped(outcome).value == 1.0
+        assert Shaped()(outcome).value == 1.0
 
 
 def test_an_extra_field_spoils_success(session: EnvironmentSession) -> None:
@@ -120,7 +120,7 @@ def test_an_extra_field_spoils_success(session: EnvironmentSession) -> None:
             (outcome,) = session.run_many([(task, f'fill {free[0].ref} "more"\n{gold}')])
             if outcome.is_submitted:
                 assert not outcome.is_clean
-                assert success(outcome).value == 0.0
+                assert Success()(outcome).value == 0.0
 
 
 def test_a_task_whose_gold_cannot_win_is_quarantined(tmp_path) -> None:

@@ -15,7 +15,7 @@ from dllm_rl.tasks import Fault, Outcome
 from harness.browser import BrowserPool, Isolation
 from harness.environment import FormEnvironment
 from harness.executor_trusted import TrustedExecutor
-from harness.reward import shaped, success
+from harness.rewards import Shaped, Success
 from harness.session import EnvironmentSession
 from harness.settings import FormSettings
 from harness.steps import make_steps
@@ -40,7 +40,7 @@ def run_hostile(settings: FormSettings, num_plans: int, seed: int, log: Path) ->
             outcomes = await environment.run_many(pairs)
             gold = [(task, environment.gold_plan(task, page)) for task, page in zip(tasks, pages, strict=True)]
             after = await environment.run_many(gold)
-            assert [success(outcome).value for outcome in after] == [1.0] * len(gold), "the pool is not what it was"
+            assert [Success()(outcome).value for outcome in after] == [1.0] * len(gold), "the pool is not what it was"
         return outcomes
 
     return asyncio.run(run()), read_sockets(log)
@@ -53,7 +53,7 @@ def check_hostile(outcomes: list[Outcome], sockets: Sockets) -> None:
     assert sockets.num_datagrams == 0
     lost = [outcome.fault_reason for outcome in outcomes if outcome.fault is Fault.ENVIRONMENT]
     assert lost == []
-    assert all(shaped(outcome).value < 1.0 for outcome in outcomes)
+    assert all(Shaped()(outcome).value < 1.0 for outcome in outcomes)
 
 
 @pytest.mark.browser

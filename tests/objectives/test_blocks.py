@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
+from dllm_rl import registry
 from dllm_rl.errors import ConfigError, NonFiniteError
 from dllm_rl.testing import toy
 from dllm_rl.views import exact
-from objectives import build_objective
 from objectives._kl import k1, k2, k3
 from objectives._metrics import clip_metrics, ratio_metrics
 from objectives._surrogate import (
@@ -200,10 +200,10 @@ def test_metrics_read_the_scored_entries_only() -> None:
 )
 def test_a_wrong_preset_is_refused_with_the_reason(name: str, options: dict, family: str | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_objective(name, options, family=family)
+        registry.build("objective", name, options, family=family)
 
 
 def test_options_of_a_preset_reach_the_objective() -> None:
-    built = build_objective("espo", {"beta": 0, "num_draws": 1, "advantage": "centred"}, family="masked")
+    built = registry.build("objective", "espo", {"beta": 0, "num_draws": 1, "advantage": "centred"}, family="masked")
     assert (built.beta, built.num_draws, built.advantage, built.needs_ref) == (0.0, 1, "centred", False)
-    assert build_objective("cj_grpo", {"num_steps": None}).num_steps is None
+    assert registry.build("objective", "cj_grpo", {"num_steps": None}).num_steps is None

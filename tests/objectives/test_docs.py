@@ -12,7 +12,6 @@ import torch
 from dllm_rl import registry
 from dllm_rl.metrics import LOSS_METRICS
 from dllm_rl.testing import check_objective, toy
-from objectives import build_objective
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "objectives.md").read_text()
@@ -58,7 +57,7 @@ def test_the_example_registers_and_passes_the_suite(monkeypatch: pytest.MonkeyPa
     (tmp_path / "smooth_espo.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module("smooth_espo")
-    objective = build_objective("smooth_espo", {"width": 0.1}, family="flow")
+    objective = registry.build("objective", "smooth_espo", {"width": 0.1}, family="flow")
     assert len({family for family, _ in check_objective(objective)}) == 5
 
 

@@ -16,7 +16,6 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.testing import check_objective, toy
 from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import Rollouts
-from objectives import build_objective
 from tests.tiny_policies import PROMPTS, make_tiny_policy
 
 CASES = [(name, family) for name, cls in registry.items("objective") for family in cls.families]
@@ -79,7 +78,7 @@ def test_properties_on_the_real_policies(name: str, family: str) -> None:
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_properties_hold_with_a_penalty(name: str, family: str) -> None:
     try:
-        objective = build_objective(name, {"beta": 0.5})
+        objective = registry.build("objective", name, {"beta": 0.5})
     except ConfigError:
         pytest.skip("has no penalty")
     item = toy(family)

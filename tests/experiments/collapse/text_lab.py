@@ -24,8 +24,7 @@ from dllm_rl.tasks import Fault, FieldResult, GoldField, Outcome, Page, Task
 from dllm_rl.template import render_prompt
 from dllm_rl.trainer import TrainConfig, Trainer
 from dllm_rl.warmstart import Demonstration, WarmStartConfig, warm_start
-from harness.reward import RewardRecord, shaped
-from objectives import build_objective
+from harness.rewards import RewardRecord, Shaped
 from samplers import DEFAULT_SAMPLERS
 from tests.tiny_policies import tokenizer
 
@@ -100,12 +99,12 @@ class TextEnvironment:
 
 
 def honest(outcome: Outcome) -> RewardRecord:
-    return shaped(outcome)
+    return Shaped()(outcome)
 
 
 def pays_for_length(outcome: Outcome) -> RewardRecord:
     """A reward that can be gamed: characters written, whatever they say. Success is still told as it is."""
-    record = shaped(outcome)
+    record = Shaped()(outcome)
     text = outcome.validity_errors[0] if outcome.validity_errors else ""
     return RewardRecord(
         value=min(1.0, len(text) / 80),
@@ -173,7 +172,7 @@ def train(
         Trainer(
             policy=warm_policy(family),
             sampler=registry.get("sampler", DEFAULT_SAMPLERS[family])(),
-            objective=build_objective(objective, {"advantage": "centred", "beta": 0.0} | (options or {})),
+            objective=registry.build("objective", objective, {"advantage": "centred", "beta": 0.0} | (options or {})),
             environment=environment or TextEnvironment(),
             reward=reward,
             tasks=TASKS,

@@ -1,0 +1,96 @@
+"""The built-in rewards. In [0, 1]; the oracle plan earns exactly 1, the empty plan exactly 0.
+
+The shaped weights are those of the original study of form filling, with P in place of its "executed share".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.registry import register
+from dllm_rl.tasks import Outcome
+from harness.rewards.base import (
+    RewardRecord,
+    accuracy_of,
+    has_changed_something,
+    num_repeats,
+    progress_of,
+    submission_of,
+)
+
+
+@register("reward", "outcome")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Success:
+    """0 or 1: accepted, every gold field equal, every other field at its default, and something was changed."""
+
+    version: ClassVar[int] = 1
+
+    def __call__(self, outcome: Outcome) -> RewardRecord:
+        """Return 1 for a success."""
+        return RewardRecord.of(outcome, float(outcome.is_success and has_changed_something(outcome)))
+
+
+@register("reward", "shaped")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shaped:
+    """Weighted sum of S, F and P, less a penalty for every repeated submission.
+
+    submission, field_accuracy, progress: weights of S, F and P; shares that sum to 1.
+    repeat_penalty: what each submission beyond the first costs.
+    """
+
+    version: ClassVar[int] = 1
+
+    submission: float = 0.4
+    field_accuracy: float = 0.4
+    progress: float = 0.2
+    repeat_penalty: float = 0.1
+
+    def __post_init__(self) -> None:
+        weights = (self.submission, self.field_accuracy, self.progress)
+        if abs(sum(weights) - 1) > 1e-9 or min(weights) < 0:
+            raise ConfigError(f"reward weights {', '.join(f'{each:g}' for each in weights)}: give shares that sum to 1")
+
+    def __call__(self, outcome: Outcome) -> RewardRecord:
+        """Return submission S + field_accuracy F + progress P, less the penalty; at least 0."""
+        parts = (submission_of(outcome), accuracy_of(outcome), progress_of(outcome))
+        # Exactly 1 for the oracle, which the rounding of weights such as .4 + .4 + .2 does not promise.
+        whole = 1.0
+        if parts != (1.0, 1.0, 1.0):
+            whole = self.submission * parts[0] + self.field_accuracy * parts[1] + self.progress * parts[2]
+        return RewardRecord.of(outcome, max(0.0, whole - self.repeat_penalty * num_repeats(outcome)))
+
+
+@register("reward", "tree")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """Rule-based progress tree, for credit where nothing was accepted: how far, how right, and were errors put right.
+
+    Three branches of equal weight under the gate of S and P: pages left behind; F; the last word of the server (1 for
+    an acceptance, 0.5 where it refused a submission with fewer errors than the one before, else 0). What is accepted
+    without being a success earns at most 0.9.
+
+    repeat_penalty: what each submission beyond the first costs.
+    """
+
+    version: ClassVar[int] = 1
+
+    repeat_penalty: float = 0.1
+
+    def __call__(self, outcome: Outcome) -> RewardRecord:
+        """Return the mean of the branches, less the penalty; at least 0."""
+        if not has_changed_something(outcome):
+            return RewardRecord.of(outcome, 0.0)
+        branches = (progress_of(outcome), accuracy_of(outcome), _last_word(outcome))
+        whole = 1.0 if branches == (1.0, 1.0, 1.0) else 0.9 * sum(branches) / 3
+        return RewardRecord.of(outcome, max(0.0, whole - self.repeat_penalty * num_repeats(outcome)))
+
+
+def _last_word(outcome: Outcome) -> float:
+    if outcome.is_submitted:
+        return 1.0
+    errors = outcome.errors_by_rejection
+    return 0.5 if len(errors) > 1 and errors[-1] < errors[-2] else 0.0
