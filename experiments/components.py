@@ -19,7 +19,7 @@ def build_sampler(component: Component, *, temperature: float | None = None) -> 
     """Instantiate a sampler. The temperature belongs to training or evaluation, never to the sampler's options."""
     if "temperature" in component.options:
         raise ConfigError(f"sampler '{component.name}': set train.temperature and evaluation.temperature instead")
-    given = {} if temperature is None else {"temperature": temperature}
+    given: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
     return registry.build("sampler", component.name, component.options, **given)
 
 
