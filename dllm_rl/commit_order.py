@@ -11,12 +11,7 @@ from dllm_rl.types import Rollouts
 MAX_POSITIONS, MAX_STEPS = 24, 24
 
 
-def marked_steps(num_steps: int) -> tuple[int, ...]:
-    """The training steps at which the order is kept: first, middle and last."""
-    return tuple(sorted({0, (num_steps - 1) // 2, num_steps - 1})) if num_steps else ()
-
-
-def commit_order(rollouts: Rollouts) -> dict[str, Any]:
+def commit_counts(rollouts: Rollouts) -> dict[str, Any]:
     """Counts of scored tokens by position (rows) and the denoising step that wrote them (columns), both binned.
 
     num_positions, num_steps: what the bins cover, from 0. Tokens that no step drew are not counted.

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dllm_rl.rollout import Collected
+from dllm_rl.engine import RolloutBatch
 from dllm_rl.types import Rollouts, Views
 
 # What a loss may report; docs/metrics.md says what each means and how to read it.
@@ -24,24 +24,27 @@ _MAXIMA = ("ratio_dev", "ratio_dev_u0", "ratio/max", "grad_norm", "nonfinite_log
 _MINIMA = ("ratio/min",)
 
 
-def describe(collected: Collected) -> dict[str, float]:
-    """Everything that follows from the rollouts alone. Rates are over valid rollouts; lost ones are counted apart."""
-    rollouts, outcomes = collected.rollouts, collected.outcomes
+def describe(batch: RolloutBatch, rollouts: Rollouts, *, eos_id: int) -> dict[str, float]:
+    """Everything that follows from the rollouts alone. Rates are over valid rollouts; lost ones are counted apart.
+
+    rollouts: the batch's, stacked.
+    """
+    outcomes = [rollout.outcome for rollout in batch.rollouts]
     valid = rollouts.valid
     count = max(1, int(valid.sum()))
-    success = torch.tensor([bool(record.is_success) for record in collected.rewards]) & valid
-    near = torch.tensor([bool(record.is_near_miss) for record in collected.rewards]) & valid
+    success = torch.tensor([outcome.is_success for outcome in outcomes]) & valid
+    near = torch.tensor([outcome.is_near_miss for outcome in outcomes]) & valid
     parsed = torch.tensor([outcome.is_parsed for outcome in outcomes]) & valid
     right = torch.tensor([outcome.all_correct for outcome in outcomes]) & valid
-    scored = rollouts.completion_mask
-    length = scored.sum(dim=1).float()
+    length = torch.tensor([rollout.num_tokens for rollout in batch.rollouts]).float()
     trajectory = rollouts.trajectory
     assert trajectory is not None
-    drawn = scored & (trajectory.commit_step >= 0)
+    is_drawn = trajectory.commit_step >= 0
+    drawn = rollouts.completion_mask & is_drawn
     tokens = max(1, int(drawn.sum()))
     path = -(trajectory.log_probs * drawn).sum(dim=1)
     entropies = (trajectory.entropy * drawn).sum(dim=1)
-    has_eos = (rollouts.completion_ids == collected.eos_id).any(dim=1)
+    has_eos = (rollouts.completion_ids == eos_id).any(dim=1)
     return {
         "reward": float(rollouts.rewards[valid].mean()) if valid.any() else 0.0,
         "reward_std": float(rollouts.rewards[valid].std(unbiased=False)) if valid.any() else 0.0,
@@ -53,24 +56,17 @@ def describe(collected: Collected) -> dict[str, float]:
         "fault_share": 1.0 - float(valid.float().mean()),
         "num_rechecked": float(sum(outcome.recheck != "" for outcome in outcomes)),
         "num_disagreements": float(sum(outcome.recheck == "different" for outcome in outcomes)),
-        **_groups(rollouts, success, collected.plans),
+        **_groups(rollouts, success, [rollout.plan for rollout in batch.rollouts]),
         "entropy": float((trajectory.entropy * drawn).sum()) / tokens,
         "path_entropy": float(path.mean()),
         "selection_gap": float((entropies - path).mean()),
         "completion_length": float(length.mean()),
         "eos_share": float(has_eos.float().mean()),
-        "masks_left": float(_masks_left(collected)),
-        "nfe": float(collected.completions.nfe),
-        "token_forwards": float(collected.completions.token_forwards),
+        "masks_left": (rollouts.completion_mask & ~is_drawn).float().mean().item(),
+        "nfe": float(batch.nfe),
+        "token_forwards": float(batch.token_forwards),
         "num_rollouts": float(len(outcomes)),
     }
-
-
-def _masks_left(collected: Collected) -> float:
-    trajectory = collected.rollouts.trajectory
-    assert trajectory is not None
-    never = collected.rollouts.completion_mask & (trajectory.commit_step < 0)
-    return never.float().mean().item()
 
 
 def _groups(rollouts: Rollouts, success: Tensor, plans: Sequence[str]) -> dict[str, float]:

@@ -46,6 +46,24 @@ class Environment(Protocol):
         ...
 
 
+class EnvironmentLike(Protocol):
+    """The synchronous face of an environment that trainer and evaluation use."""
+
+    def observe_many(self, tasks: Sequence[Task]) -> Sequence[Page]:
+        """Pages of tasks, cached."""
+        ...
+
+    def run_many(
+        self, pairs: Sequence[tuple[Task, str]], *, isolation: Any = None, executor: Any = None
+    ) -> Sequence[Outcome]:
+        """Outcomes of plans, in order; isolation and executor as the environment names them, None for its default."""
+        ...
+
+    def score_many(self, pairs: Sequence[tuple[Task, str]]) -> Sequence[float]:
+        """Cheap scores of plans, without running them; the gold plan scores 1."""
+        ...
+
+
 class Policy(Protocol):
     """A model of one family with the facts that samplers and likelihoods need."""
 
@@ -78,10 +96,15 @@ class Policy(Protocol):
 
 
 class Sampler(Protocol):
-    """Writes completions. Draws depend on (seed, row id, position, step) and on nothing else."""
+    """Writes completions; a dataclass. Draws depend on (seed, row id, position, step) and on nothing else."""
 
     name: ClassVar[str]
     families: ClassVar[tuple[Family, ...]]
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of the draws, 0 for the most likely tokens. The source for everything that scores them."""
+        ...
 
     def generate(self, policy: Any, prompts: Prompts, *, seed: int) -> Completions:
         """Sample one completion a row and record how it was written."""

@@ -193,10 +193,51 @@ class Outcome:
 
     @property
     def is_success(self) -> bool:
-        """Accepted, every gold field equal, every other field at its default: read from the payload only."""
-        return self.is_submitted and self.all_correct and self.is_clean
+        """Accepted, every gold field equal, every other field at its default, and something changed.
+
+        Read from the payload only. The one definition of success: no reward has another.
+        """
+        return self.is_submitted and self.all_correct and self.is_clean and self.has_changed_something
+
+    @property
+    def has_changed_something(self) -> bool:
+        """At least one gold field went from something else to its right value."""
+        return any(result.is_correct and not result.is_default for result in self.fields)
 
     @property
     def is_near_miss(self) -> bool:
         """All fields right, nothing accepted."""
         return self.all_correct and not self.is_submitted
+
+    def notes(self, limit: int = 4) -> str:
+        """Say what went wrong, in a line: the fault, the first failed actions, the wrong fields."""
+        parts = [f"fault: {self.fault_reason}"] if self.fault_reason else []
+        said = [action.note for action in self.actions if action.status in ("failed", "malformed") and action.note]
+        parts += [note for note in dict.fromkeys(said) if note not in self.fault_reason]
+        for result in self.fields:
+            if not result.is_correct:
+                shown = ", ".join((result.dom if result.server is None else result.server) or ()) or "nothing"
+                parts.append(f"{result.name}: wanted {', '.join(result.wanted) or 'unset'}, got {shown}")
+        if self.is_success:
+            parts.append("success")
+        elif not self.is_submitted:
+            parts.append("not submitted")
+        return "; ".join(parts[:limit])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardRecord:
+    """Reward of a rollout and its components, each in [0, 1].
+
+    value: the reward.
+    submission: whether something was accepted that earns anything.
+    field_accuracy: share of gold fields that hold their wanted value.
+    progress: how far the plan came.
+
+    A rollout that the environment lost has no reward: its record is all zero and must be masked by `Outcome.is_valid`.
+    """
+
+    value: float
+    submission: float
+    field_accuracy: float
+    progress: float

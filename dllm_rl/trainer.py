@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,24 +21,22 @@ from pydantic import BaseModel, ConfigDict, Field
 from dllm_rl import seeding
 from dllm_rl.answers import with_step_rewards
 from dllm_rl.checkpoint import load_state, save_state
-from dllm_rl.commit_order import commit_order, marked_steps
 from dllm_rl.early_stop import Targets
+from dllm_rl.engine import RolloutBatch, RolloutEngine
 from dllm_rl.errors import ConfigError
 from dllm_rl.generators import generator
 from dllm_rl.jsonl import (
-    COMMITS_FILE,
     METRICS_FILE,
     ROLLOUTS_FILE,
     append_rows,
     truncate_rows,
 )
 from dllm_rl.metrics import describe
-from dllm_rl.policies.base import BasePolicy
-from dllm_rl.protocols import Objective, Sampler
+from dllm_rl.protocols import Objective
 from dllm_rl.ranks import Ranks
 from dllm_rl.reference import reference_of
-from dllm_rl.resampling import Resampled, resample
-from dllm_rl.rollout import Collected, EnvironmentLike, RewardFunction, collect
+from dllm_rl.resampling import Resampled, grouped, resample
+from dllm_rl.stacking import Group, stack_rollouts
 from dllm_rl.tasks import Task
 from dllm_rl.trackers import Tracker, require_tracker, trackable, tracked
 from dllm_rl.types import Rollouts
@@ -90,31 +89,32 @@ class TrainConfig(BaseModel):
 class Trainer:
     """Trains one policy with one objective. `train` continues from `run_dir` if a checkpoint is there.
 
-    on_step gets each row of metrics; where it returns True the state is saved and training ends there.
+    engine: makes the rollouts; its policy is trained. Its sampler's temperature must be the configuration's.
+    on_step: gets each row of metrics; where it returns True the state is saved and training ends there.
+    on_rollouts: gets each step's number and first draw. Both are called by the first process alone.
     """
 
     def __init__(
         self,
         *,
-        policy: BasePolicy,
-        sampler: Sampler,
+        engine: RolloutEngine,
         objective: Objective,
-        environment: EnvironmentLike,
-        reward: RewardFunction,
         tasks: Sequence[Task],
         config: TrainConfig,
         run_dir: Path,
         on_step: Callable[[dict[str, Any]], bool | None] | None = None,
+        on_rollouts: Callable[[int, Rollouts], None] | None = None,
     ) -> None:
-        _check_combination(policy, sampler, objective, config)
-        self.policy, self.sampler, self.objective = policy, sampler, objective
-        self.environment, self.reward, self.tasks, self.config = environment, reward, list(tasks), config
-        self.run_dir, self.on_step = run_dir, on_step
+        _check_combination(engine, objective, config)
+        policy = self.policy = engine.policy
+        self.objective, self.tasks, self.config = objective, list(tasks), config
+        self.run_dir, self.on_step, self.on_rollouts = run_dir, on_step, on_rollouts
         require_tracker(config.tracker)
         self.accelerator = Accelerator(
             cpu=policy.device.type == "cpu", log_with=config.tracker, project_dir=str(run_dir)
         )
         self.ranks = Ranks.of(self.accelerator.state)
+        self.engine = replace(engine, ranks=self.ranks)
         _check_share(self.ranks, config)
         optimiser = torch.optim.AdamW(
             [weight for weight in policy.model.parameters() if weight.requires_grad],
@@ -153,7 +153,7 @@ class Trainer:
     def _train(self, num_steps: int) -> None:
         first = load_state(self.run_dir, model=self.policy.model, optimiser=self.optimiser)
         if self.ranks.is_first:
-            for name in (METRICS_FILE, ROLLOUTS_FILE, COMMITS_FILE):
+            for name in (METRICS_FILE, ROLLOUTS_FILE):
                 truncate_rows(self.run_dir / name, before_step=first)
         for step in range(first, num_steps):
             row = self._one_step(step)
@@ -183,68 +183,65 @@ class Trainer:
 
     def _one_step(self, step: int) -> dict[str, Any]:
         config = self.config
-        collected = self._collect(
+        first = self._run(
             self._tasks_of(step),
             first_row=step * config.prompts_per_step * config.group_size,
             seed=seeding.derive(config.seed, "sampling"),
         )
-        batch = self._resampled(step, collected)
-        drawn = (collected, *batch.extra)
-        self._write(ROLLOUTS_FILE, _log_rows(step, drawn))
-        if step in marked_steps(config.steps):
-            self._write(COMMITS_FILE, [{"step": step, **commit_order(collected.rollouts)}])
+        resampled = self._resampled(step, first)
+        drawn = (first, *resampled.extra)
+        logged = enumerate(rollout for batch in drawn for rollout in batch.rollouts)
+        self._write(ROLLOUTS_FILE, [rollout.to_row(step=step, row=number) for number, rollout in logged])
+        sampled = self._stacked(grouped(first, config.group_size))
+        if self.on_rollouts is not None and self.ranks.is_first:
+            self.on_rollouts(step, sampled)
         started = time.perf_counter()
-        rollouts, metrics = self._answered(step, batch)
+        rollouts = self._stacked(resampled.groups) if config.resample_rounds else sampled
+        rollouts, metrics = self._answered(step, resampled.groups, rollouts)
         rate = self._rate(step)
         metrics |= self.updater.update(step, rollouts, rate=rate)
         return {
             "step": step,
-            **describe(collected),
+            **describe(first, sampled, eos_id=self.policy.canvas.eos_id),
             **metrics,
-            **batch.metrics,
+            **resampled.metrics,
             "learning_rate": rate,
             "seconds/sampling": sum(part.seconds_sampling for part in drawn),
             "seconds/browser": sum(part.seconds_browser for part in drawn),
             "seconds/update": time.perf_counter() - started,
         }
 
-    def _collect(self, tasks: Sequence[Task], *, first_row: int, seed: int) -> Collected:
-        return collect(
-            policy=self.policy,
-            sampler=self.sampler,
-            environment=self.environment,
-            reward=self.reward,
-            tasks=tasks,
-            group_size=self.config.group_size,
-            first_row=first_row,
-            seed=seed,
-            temperature=self.config.temperature,
-            ranks=self.ranks,
-        )
+    def _run(self, tasks: Sequence[Task], *, first_row: int, seed: int) -> RolloutBatch:
+        """`group_size` rollouts of each task. first_row: row id of the first one, by which the noise is keyed."""
+        repeated = [task for task in tasks for _ in range(self.config.group_size)]
+        return self.engine.run(repeated, range(first_row, first_row + len(repeated)), seed=seed)
 
-    def _resampled(self, step: int, first: Collected) -> Resampled:
-        """The batch to train on: the first draw, or with groups of other tasks in place of those without variance."""
-        if not self.config.resample_rounds:
-            return Resampled(rollouts=first.rollouts, tasks=first.tasks, extra=(), metrics={})
+    def _stacked(self, groups: Sequence[Group]) -> Rollouts:
+        temperature = self.engine.sampler.temperature
+        return stack_rollouts(groups, temperature=temperature, pad_id=self.policy.canvas.pad_id)
+
+    def _resampled(self, step: int, first: RolloutBatch) -> Resampled:
+        """The groups to train on: the first draw, or with groups of other tasks in place of those without variance."""
+        size, num_rounds = self.config.group_size, self.config.resample_rounds
+        if not num_rounds:
+            return Resampled(groups=tuple(grouped(first, size)), extra=(), metrics={})
         order = list(self.tasks)
         seeding.python_random(self.config.seed, "resampled-tasks", step).shuffle(order)
 
-        def draw(number: int, tasks: Sequence[Task]) -> Collected:
-            seed = seeding.derive(self.config.seed, "resampling", step, number)
-            return self._collect(tasks, first_row=0, seed=seed)
+        def draw(number: int, tasks: Sequence[Task]) -> RolloutBatch:
+            return self._run(tasks, first_row=0, seed=seeding.derive(self.config.seed, "resampling", step, number))
 
-        pad_id = self.policy.canvas.pad_id
-        return resample(first, draw, order, num_rounds=self.config.resample_rounds, pad_id=pad_id)
+        return resample(first, draw, order, group_size=size, num_rounds=num_rounds)
 
-    def _answered(self, step: int, batch: Resampled) -> tuple[Rollouts, dict[str, float]]:
+    def _answered(self, step: int, groups: Sequence[Group], rollouts: Rollouts) -> tuple[Rollouts, dict[str, float]]:
         """The rollouts with rewards of intermediate answers, where the objective requires them, and their cost."""
         if "step_rewards" not in self.objective.requires:
-            return batch.rollouts, {}
+            return rollouts, {}
         answered = with_step_rewards(
             self.policy,
-            batch.rollouts,
-            batch.tasks,
-            self.environment.score_many,
+            rollouts,
+            [rollout.task for group in groups for rollout in group],
+            self.engine.environment.score_many,
             generator(self.config.seed, "answers", step),
             batch_rows=self.config.micro_batch_rows,
         )
@@ -269,7 +266,8 @@ class Trainer:
         return self.config.learning_rate * min(1.0, rising, falling)
 
 
-def _check_combination(policy: BasePolicy, sampler: Sampler, objective: Objective, config: TrainConfig) -> None:
+def _check_combination(engine: RolloutEngine, objective: Objective, config: TrainConfig) -> None:
+    policy, sampler = engine.policy, engine.sampler
     if policy.family not in objective.families:
         raise ConfigError(
             f"objective '{objective.name}' is not defined on the {policy.family} family. "
@@ -277,6 +275,11 @@ def _check_combination(policy: BasePolicy, sampler: Sampler, objective: Objectiv
         )
     if policy.family not in sampler.families:
         raise ConfigError(f"sampler '{sampler.name}' draws from: {', '.join(sampler.families)}, not {policy.family}.")
+    if sampler.temperature != config.temperature:
+        raise ConfigError(
+            f"the sampler draws at temperature {sampler.temperature:g} and train.temperature is "
+            f"{config.temperature:g}; scores would be those of another distribution. Give both the same."
+        )
     lacking = sorted(set(objective.requires) - {*_ALWAYS, *_ON_REQUEST})
     if lacking:
         names = ", ".join(lacking)
@@ -302,21 +305,3 @@ def _check_share(ranks: Ranks, config: TrainConfig) -> None:
             f"a step has {config.prompts_per_step} prompts x {config.group_size} rollouts, too few for {ranks.count} "
             "processes. Launch fewer, or raise train.prompts_per_step."
         )
-
-
-def _log_rows(step: int, drawn: Sequence[Collected]) -> list[dict[str, Any]]:
-    rows = [row for part in drawn for row in zip(part.tasks, part.plans, part.outcomes, part.rewards, strict=True)]
-    return [
-        {
-            "step": step,
-            "row": number,
-            "task_id": task.id,
-            "plan": plan,
-            "reward": float(reward.value),
-            "success": bool(reward.is_success),
-            "submitted": bool(outcome.is_submitted),
-            "near_miss": bool(reward.is_near_miss),
-            "fault": str(outcome.fault.value),
-        }
-        for number, (task, plan, outcome, reward) in enumerate(rows)
-    ]

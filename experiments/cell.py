@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from dllm_rl.engine import RolloutEngine
 from dllm_rl.evaluation import evaluate
 from dllm_rl.jsonl import METRICS_FILE, read_rows
 from dllm_rl.policies.base import BasePolicy
@@ -15,6 +17,7 @@ from dllm_rl.ranks import ALONE, Ranks
 from dllm_rl.trainer import TrainConfig, Trainer
 from experiments import policies
 from experiments.collapse.online import OnlineDiagnosis
+from experiments.commit_order import keep_commit_order
 from experiments.components import build_objective, build_reward, build_sampler
 from experiments.grid import Cell
 from experiments.run_folder import write_json
@@ -75,16 +78,20 @@ class LocalExecutor:
                 self._take_waypoint(unit, policy, row["step"] + 1)
             return alarms.observe(row)
 
-        Trainer(
+        engine = RolloutEngine(
             policy=policy,
             sampler=build_sampler(cell.sampler, temperature=config.temperature),
-            objective=build_objective(cell.objective),
             environment=self._session,
             reward=build_reward(cell.reward),
+        )
+        Trainer(
+            engine=engine,
+            objective=build_objective(cell.objective),
             tasks=select_tasks(self._source, cell.training_tasks.split, cell.training_tasks.max_tasks),
             config=config,
             run_dir=unit.folder,
             on_step=on_step,
+            on_rollouts=keep_commit_order(unit.folder, config.steps),
         ).train(until=None if stopped_at is None else stopped_at + 1)
         # The last one, where an alarm ended the run between two, or a kill fell on it.
         if is_first and (done := read_rows(unit.folder / METRICS_FILE)):
@@ -98,39 +105,37 @@ class LocalExecutor:
         """By the first process alone, which has browsers of its own. What goes wrong here costs a run nothing."""
         if not self._ranks.is_first or not unit.has_waypoints or has_waypoint(unit.folder, step):
             return
-        cell, settings = unit.cell, unit.cell.evaluation
+        settings = unit.cell.evaluation
+        engine = replace(self._evaluation_engine(policy, unit.cell), ranks=ALONE)
+        tasks = select_tasks(self._source, settings.split, settings.max_tasks)
         try:
-            take_waypoint(
-                unit.folder,
-                step,
-                policy=policy,
-                sampler=build_sampler(cell.evaluation_sampler or cell.sampler, temperature=settings.temperature),
-                environment=self._session,
-                reward=build_reward(cell.reward),
-                tasks=select_tasks(self._source, settings.split, settings.max_tasks),
-                evaluation=settings,
-            )
+            take_waypoint(unit.folder, step, engine=engine, tasks=tasks, seed=settings.seed)
         except Exception:
             _LOGGER.warning("the waypoint of %s after %d steps is left out", unit.name, step, exc_info=True)
 
     def _evaluate(self, policy: Any, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
-        cell, settings = unit.cell, unit.cell.evaluation
+        settings = unit.cell.evaluation
         rows = evaluate(
+            self._evaluation_engine(policy, unit.cell),
+            select_tasks(self._source, settings.split, settings.max_tasks),
+            num_samples=settings.num_samples,
+            seed=settings.seed,
+            on_result=lambda done, total: on_event({"evaluated": done, "of": total}),
+        )
+        self._note_browser(unit)
+        return rows
+
+    def _evaluation_engine(self, policy: BasePolicy, cell: Cell) -> RolloutEngine:
+        settings = cell.evaluation
+        return RolloutEngine(
             policy=policy,
             sampler=build_sampler(cell.evaluation_sampler or cell.sampler, temperature=settings.temperature),
             environment=self._session,
             reward=build_reward(cell.reward),
-            tasks=select_tasks(self._source, settings.split, settings.max_tasks),
-            num_samples=settings.num_samples,
-            temperature=settings.temperature,
-            seed=settings.seed,
+            ranks=self._ranks,
             isolation=settings.isolation,
             executor=settings.executor,
-            on_result=lambda done, total: on_event({"evaluated": done, "of": total}),
-            ranks=self._ranks,
         )
-        self._note_browser(unit)
-        return rows
 
     def _note_browser(self, unit: Unit) -> None:
         """Say in cell.json which Chromium evaluated, beside the other versions: known only once it runs."""

@@ -161,7 +161,7 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure success in real Chromium."""
-    from experiments.measure import measure, measure_oracle
+    from experiments.measure import Draws, measure, measure_oracle
 
     if what == "oracle":
         code = measure_oracle(
@@ -170,17 +170,8 @@ def evaluate(
         raise typer.Exit(code)
     if world != "basic" or difficulty:
         raise ConfigError("--world and --difficulty are for `eval oracle`: the policies here know the basic world only")
-    code = measure(
-        what,
-        split or ["val"],
-        max_tasks=max_tasks,
-        num_samples=num_samples,
-        temperature=temperature,
-        seed=seed,
-        sampler=sampler,
-        out=out,
-        as_json=as_json,
-    )
+    draws = Draws(sampler=sampler, temperature=temperature, num_samples=num_samples, seed=seed)
+    code = measure(what, split or ["val"], draws, max_tasks=max_tasks, out=out, as_json=as_json)
     raise typer.Exit(code)
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.tasks import Outcome
+from dllm_rl.tasks import Outcome, RewardRecord
 from experiments.config import Component
 from harness.environment import FormEnvironment
-from harness.rewards import RewardRecord
 from harness.session import EnvironmentSession
 from harness.text import TextEnvironment, TextSession
 

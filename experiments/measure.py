@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
+from dllm_rl.episode import Completion, RewardFunction, run_plans
 from dllm_rl.errors import ConfigError, unknown_name
-from dllm_rl.tasks import SPLITS, Outcome
+from dllm_rl.tasks import SPLITS
 from experiments.components import build_reward, build_sampler, build_session
 from experiments.config import Component, PolicyLevel, load_preset
 from experiments.units import select_tasks
 from experiments.validation import validate
-from harness.rewards import RewardRecord
 from harness.session import EnvironmentSession
 from harness.settings import world_settings
 from harness.text import TextSession
@@ -44,7 +45,7 @@ def measure_oracle(
         for split in chosen:
             rows += _oracle_rows(session, split, max_tasks, build_reward(preset.reward))
     _print(rows, as_json=as_json)
-    wrong = [row for row in rows if not row["success"]]
+    wrong = [row for row in rows if not row["success"] or row["reward"] != 1.0]
     if not as_json:
         print(f"{len(rows) - len(wrong)} of {len(rows)} gold plans score exactly 1")
         for row in wrong:
@@ -65,63 +66,53 @@ def _oracle_rows(
     session: EnvironmentSession | TextSession,
     split: str,
     max_tasks: int | None,
-    reward: Callable[[Outcome], RewardRecord],
+    reward: RewardFunction,
 ) -> list[dict[str, Any]]:
     tasks = select_tasks(session, split, max_tasks)
-    pairs = [(task, session.gold_plan(task)) for task in tasks]
-    rows = []
-    for (task, plan), outcome in zip(
-        pairs, session.run_many(pairs, isolation="context", executor="trusted"), strict=True
-    ):
-        value = reward(outcome).value
-        rows.append(
-            {
-                "split": split,
-                "task_id": task.id,
-                "success": value == 1.0 and outcome.is_success,
-                "reward": value,
-                "fault": outcome.fault.value,
-                "plan": plan,
-                "notes": outcome.fault_reason,
-            }
-        )
-    return rows
+    plans = [(task, Completion(plan=session.gold_plan(task))) for task in tasks]
+    rollouts = run_plans(session, reward, plans, isolation="context", executor="trusted")
+    return [rollout.to_row(mode="oracle") for rollout in rollouts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """How plans are sampled for a measurement.
+
+    sampler: as YAML; None for the usual one of the policy's family.
+    num_samples: sampled rollouts a task, beside the greedy one.
+    seed: of the sampling noise.
+    """
+
+    sampler: str | None
+    temperature: float
+    num_samples: int
+    seed: int
 
 
 def measure(
-    checkpoint: str,
-    splits: list[str],
-    *,
-    max_tasks: int | None,
-    num_samples: int,
-    temperature: float,
-    seed: int,
-    sampler: str | None,
-    out: Path | None,
-    as_json: bool,
+    checkpoint: str, splits: list[str], draws: Draws, *, max_tasks: int | None, out: Path | None, as_json: bool
 ) -> int:
-    """Evaluate a policy on splits: a greedy pass and num_samples sampled rollouts a task."""
+    """Evaluate a policy on splits: a greedy pass and some sampled rollouts a task."""
+    from dllm_rl.engine import RolloutEngine
     from dllm_rl.evaluation import evaluate
     from experiments import policies
 
     preset = load_preset(REFERENCE_PRESET)
     policy = policies.load(checkpoint)
-    chosen = usual_sampler(sampler, policy.family, preset.policies)
+    chosen = usual_sampler(draws.sampler, policy.family, preset.policies)
     rows: list[dict[str, Any]] = []
     with build_session(preset.environment) as session:
+        engine = RolloutEngine(
+            policy=policy,
+            sampler=build_sampler(chosen, temperature=draws.temperature),
+            environment=session,
+            reward=build_reward(preset.reward),
+            isolation="context",
+            executor="trusted",
+        )
         for split in checked_splits(splits):
-            rows += evaluate(
-                policy=policy,
-                sampler=build_sampler(chosen, temperature=temperature),
-                environment=session,
-                reward=build_reward(preset.reward),
-                tasks=select_tasks(session, split, max_tasks),
-                num_samples=num_samples,
-                temperature=temperature,
-                seed=seed,
-                isolation="context",
-                executor="trusted",
-            )
+            tasks = select_tasks(session, split, max_tasks)
+            rows += evaluate(engine, tasks, num_samples=draws.num_samples, seed=draws.seed)
     if out is not None:
         from experiments.results import write_rows
 
@@ -130,7 +121,7 @@ def measure(
             "policy": policy.family,
             "objective": "",
             "role": "",
-            "seed": seed,
+            "seed": draws.seed,
             "stage": "eval",
         }
         write_rows(out, rows, **labels)
@@ -188,7 +179,7 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 def _grouped(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["split"], row.get("mode", "oracle")), []).append(row)
+        groups.setdefault((row["split"], row["mode"]), []).append(row)
     return groups
 
 

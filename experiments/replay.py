@@ -11,12 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from dllm_rl import registry
+from dllm_rl.episode import Completion, Rollout, one_turn
 from dllm_rl.errors import ConfigError
-from dllm_rl.evaluation import summarise
-from dllm_rl.tasks import Outcome, Task
 from experiments.commands import run_folder
 from experiments.components import build_reward
 from experiments.config import Component
+from experiments.results import TIMING_COLUMNS
 from experiments.run_folder import read_json
 from harness import chromium
 from harness.browser import BrowserPool
@@ -40,12 +40,12 @@ def replay_rollout(run: Path, rollout: str, *, out: Path, is_headless: bool) -> 
     """Replay and print; 1 where the outcome is not the recorded one."""
     recorded = find_rollout(run, rollout)
     is_shown = chromium.can_show() and not is_headless
-    task, outcome, files = asyncio.run(_run(recorded, out, is_shown=is_shown))
+    rollout, files = asyncio.run(_run(recorded, out, is_shown=is_shown))
     console = Console(highlight=False, markup=False)
-    console.print(f"{task.id}\n{task.instruction}\n")
-    for action in outcome.actions:
+    console.print(f"{rollout.task.id}\n{rollout.task.instruction}\n")
+    for action in rollout.outcome.actions:
         console.print(f"{action.text}\n    {action.note}")
-    differences = compare(recorded, outcome)
+    differences = compare(recorded.row, rollout.to_row())
     console.print()
     for path in files:
         console.print(f"wrote {path}")
@@ -54,27 +54,14 @@ def replay_rollout(run: Path, rollout: str, *, out: Path, is_headless: bool) -> 
         for name, (before, now) in differences.items():
             console.print(f"  {name}: was {before}, is {now}")
         return DIFFERENT
-    console.print(f"the outcome is the recorded one: reward {recorded.row['reward']:g}, {summarise(outcome)}")
+    console.print(f"the outcome is the recorded one: reward {recorded.row['reward']:g}, {rollout.outcome.notes()}")
     return 0
 
 
-def compare(recorded: Recorded, outcome: Outcome) -> dict[str, tuple[Any, Any]]:
-    """What is recorded and what is now, for every fact of the record that differs."""
-    record = build_reward(recorded.reward)(outcome)
-    now = {
-        "reward": float(record.value),
-        "success": record.is_success,
-        "submitted": outcome.is_submitted,
-        "near_miss": record.is_near_miss,
-        "fault": outcome.fault.value,
-        "field_accuracy": record.field_accuracy,
-        "notes": summarise(outcome),
-    }
-    return {
-        name: (recorded.row[name], value)
-        for name, value in now.items()
-        if name in recorded.row and recorded.row[name] != value
-    }
+def compare(recorded: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What is recorded and what is now, for every column of the record that differs; time has no part in it."""
+    names = [name for name in now if name in recorded and name not in TIMING_COLUMNS]
+    return {name: (recorded[name], now[name]) for name in names if recorded[name] != now[name]}
 
 
 def find_rollout(run: Path, rollout: str) -> Recorded:
@@ -148,7 +135,7 @@ def _line(path: Path, number: str) -> dict[str, Any]:
     raise ConfigError(f"'{number}' is no rollout of {path}: expected STEP.ROW, such as 0.3")
 
 
-async def _run(recorded: Recorded, out: Path, *, is_shown: bool) -> tuple[Task, Outcome, list[Path]]:
+async def _run(recorded: Recorded, out: Path, *, is_shown: bool) -> tuple[Rollout, list[Path]]:
     environment = registry.build("environment", recorded.environment.name, recorded.environment.options)
     if not isinstance(environment, FormEnvironment):
         raise ConfigError(f"rollouts of '{recorded.environment.name}' need no browser; replay shows those of 'forms'")
@@ -159,5 +146,8 @@ async def _run(recorded: Recorded, out: Path, *, is_shown: bool) -> tuple[Task, 
     if task is None:
         raise ConfigError(f"the task {task_id} is not in this version's sites, or the run used other task settings")
     async with environment:
+        page = await environment.observe(task)
         outcome = await environment.run(task, recorded.row["plan"], executor=recorded.executor)  # type: ignore[arg-type]
-    return task, outcome, [path for pair in environment.recorder.written for path in pair]
+    completion = Completion(plan=recorded.row["plan"], num_tokens=recorded.row.get("num_tokens", 0))
+    rollout = one_turn(task, page, completion, outcome, build_reward(recorded.reward))
+    return rollout, [path for pair in environment.recorder.written for path in pair]

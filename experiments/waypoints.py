@@ -9,15 +9,11 @@ after the checkpoint of its step, it is missing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from dllm_rl.evaluation import noise_seed, result_row
-from dllm_rl.policies.base import BasePolicy
-from dllm_rl.rollout import EnvironmentLike, RewardFunction, prompts_for
+from dllm_rl.engine import RolloutEngine
+from dllm_rl.evaluation import noise_seed
 from dllm_rl.tasks import Task
-from experiments.config import Evaluation
 from experiments.film.page import render_film
 from experiments.film.record import record_film
 from experiments.run_folder import WAYPOINTS_FOLDER, replace_file, write_json
@@ -46,43 +42,33 @@ def take_waypoint(
     folder: Path,
     step: int,
     *,
-    policy: BasePolicy,
-    sampler: Any,
-    environment: EnvironmentLike,
-    reward: RewardFunction,
+    engine: RolloutEngine,
     tasks: Sequence[Task],
-    evaluation: Evaluation,
+    seed: int,
 ) -> None:
     """Write greedy plans with their outcomes to <folder>/waypoints/step<n>.json, and a film of each beside it.
 
-    tasks: all that are evaluated, of which some are shown.
+    engine: the evaluation's. tasks: all that are evaluated, of which some are shown. seed: the evaluation's.
     """
     numbers = shown_tasks(len(tasks))
     shown = [tasks[number] for number in numbers]
-    drawer = replace(sampler, temperature=0.0)
-    prompts = prompts_for(policy, environment, shown, numbers)
-    completions = drawer.generate(policy, prompts, seed=noise_seed(evaluation.seed))
-    plans = [policy.canvas.decode(ids) for ids in completions.ids]
-    outcomes = environment.run_many(
-        list(zip(shown, plans, strict=True)), isolation=evaluation.isolation, executor=evaluation.executor
-    )
-    lengths = completions.mask.sum(dim=1).tolist()
+    batch = engine.at_temperature(0.0).run(shown, numbers, seed=noise_seed(seed))
     place, rows = folder / WAYPOINTS_FOLDER, []
     place.mkdir(parents=True, exist_ok=True)
     for torn in place.glob(".*.tmp"):
         torn.unlink()
-    for index, (task, plan, outcome, length) in enumerate(zip(shown, plans, outcomes, lengths, strict=True)):
+    for index, rollout in enumerate(batch.rollouts):
+        task = rollout.task
         film = record_film(
-            policy,
-            completions,
-            row=index,
+            engine.policy,
+            rollout.turns[0].completion,
             title=f"{task.id} after {step} steps",
             instruction=task.instruction,
-            sampler=sampler.name,
+            sampler=engine.sampler.name,
         )
         name = f"step{step}-{index}.html"
         with replace_file(place / name) as temporary:
             temporary.write_text(render_film(film), encoding="utf-8")
-        row = result_row(task, "greedy", 0, plan, outcome, reward, length)
-        rows.append({"instruction": task.instruction, "film": f"{WAYPOINTS_FOLDER}/{name}", **row})
+        labels = {"instruction": task.instruction, "film": f"{WAYPOINTS_FOLDER}/{name}"}
+        rows.append(rollout.to_row(**labels, mode="greedy", sample=0))
     write_json(place / f"step{step}.json", {"step": step, "rows": rows})

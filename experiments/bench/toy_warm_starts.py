@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from dllm_rl.engine import RolloutEngine
 from dllm_rl.evaluation import evaluate
 from experiments.components import build_reward, build_sampler, build_session
 from experiments.config import load_preset
@@ -30,18 +31,13 @@ def measure(toy: str, family: str, num_steps: int) -> dict[str, float]:
     policy = policies.load_toy(f"{policies.TOY}{toy}", {"family": family})
     seconds = time.process_time() - started
     with build_session(preset.environment) as session:
-        rows = evaluate(
+        engine = RolloutEngine(
             policy=policy,
             sampler=build_sampler(preset.policies[family].sampler, temperature=1.0),
             environment=session,
             reward=build_reward(preset.reward),
-            tasks=session.tasks("val"),
-            num_samples=4,
-            temperature=1.0,
-            seed=0,
-            isolation=None,
-            executor=None,
         )
+        rows = evaluate(engine, session.tasks("val"), num_samples=4, seed=0)
 
     def share(mode: str, key: str) -> float:
         return mean(float(row[key]) for row in rows if row["mode"] == mode)

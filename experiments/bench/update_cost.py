@@ -35,6 +35,7 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.answers import with_step_rewards
+from dllm_rl.engine import RolloutEngine
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
@@ -149,11 +150,10 @@ def trainer_of(policy: BasePolicy, name: str, options: dict[str, Any], *, micro_
     """A trainer whose update is measured; it never collects."""
     unused: Any = None
     return Trainer(
-        policy=policy,
-        sampler=LowConfidenceSampler(num_steps=STEPS),
+        engine=RolloutEngine(
+            policy=policy, sampler=LowConfidenceSampler(num_steps=STEPS), environment=unused, reward=unused
+        ),
         objective=registry.build("objective", name, options),
-        environment=unused,
-        reward=unused,
         tasks=(),
         config=TrainConfig(learning_rate=0.0, micro_batch_rows=micro_batch_rows),  # type: ignore[call-arg]
         run_dir=Path(tempfile.gettempdir()),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dllm_rl.episode import Completion
 from dllm_rl.plan import parse_plan
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.trajectory import confidence, frames
-from dllm_rl.types import Completions
 
 MASK, HIDDEN = "\u2591", "\u00b7"
 
@@ -33,10 +33,10 @@ class Film:
     break_after: list[int]
 
 
-def record_film(
-    policy: BasePolicy, completions: Completions, *, title: str, instruction: str, sampler: str, row: int = 0
-) -> Film:
-    """The film of one row. Its number of forwards is that of the batch, which ends with its slowest row."""
+def record_film(policy: BasePolicy, completion: Completion, *, title: str, instruction: str, sampler: str) -> Film:
+    """The film of a completion that was sampled. Its forwards are its batch's, which ends with its slowest row."""
+    assert completion.sampled is not None
+    completions, row = completion.sampled.completions, completion.sampled.row
     mask_ids = {"masked": policy.mask_id, "block": policy.mask_id, "slot": policy.mask_id, "flow": None}
     mask_id = mask_ids.get(policy.family, policy.canvas.pad_id)
     shown = frames(completions, policy.canvas.pad_id)[row]
@@ -45,7 +45,6 @@ def record_film(
     closed = [_word(policy, token, None) for token in ids]
     if words[-1] != closed:
         words.append(closed)
-    plan = policy.canvas.decode(ids)
     newline = policy.canvas.newline_ids[0]
     width = policy.canvas.config.line_width
     breaks = [i for i, token in enumerate(ids) if token == newline]
@@ -54,8 +53,8 @@ def record_film(
         instruction=instruction,
         sampler=sampler,
         nfe=completions.nfe,
-        plan=plan,
-        is_parsed=parse_plan(plan).is_parsed and bool(plan),
+        plan=completion.plan,
+        is_parsed=parse_plan(completion.plan).is_parsed and bool(completion.plan),
         words=words,
         step=step,
         confidence=[round(value, 4) for value in confidence(completions)[row].tolist()],

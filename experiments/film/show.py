@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dllm_rl.engine import RolloutEngine
 from dllm_rl.errors import ConfigError
-from dllm_rl.rollout import prompts_for
 from experiments import policies
-from experiments.components import build_sampler, build_session
+from experiments.components import build_reward, build_sampler, build_session
 from experiments.config import load_preset
 from experiments.film.page import render_film
 from experiments.film.record import record_film
@@ -30,13 +30,17 @@ def show_film(
         tasks = select_tasks(session, split, None)
         if number >= len(tasks):
             raise ConfigError(f"there is no task {number} in {split}: it has {len(tasks)}, counted from 0")
-        prompts = prompts_for(policy, session, [tasks[number]], [number])
-    drawer = build_sampler(component, temperature=temperature)
-    completions = drawer.generate(policy, prompts, seed=seed)
+        engine = RolloutEngine(
+            policy=policy,
+            sampler=build_sampler(component, temperature=temperature),
+            environment=session,
+            reward=build_reward(preset.reward),
+        )
+        (completion,) = engine.write([tasks[number]], [number], seed=seed)
     options = ", ".join(f"{key} {value}" for key, value in component.options.items())
     film = record_film(
         policy,
-        completions,
+        completion,
         title=tasks[number].id,
         instruction=tasks[number].instruction,
         sampler=f"{component.name} ({options})" if options else component.name,

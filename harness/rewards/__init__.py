@@ -1,13 +1,7 @@
 """Rewards: a number for an outcome, one registered class each, and the components that they are made of."""
 
-from harness.rewards.base import (
-    RewardRecord,
-    accuracy_of,
-    has_changed_something,
-    num_repeats,
-    progress_of,
-    submission_of,
-)
+from dllm_rl.tasks import RewardRecord
+from harness.rewards.base import accuracy_of, num_repeats, progress_of, record_of, submission_of
 from harness.rewards.schemes import Shaped, Success, Tree
 
 __all__ = [
@@ -16,8 +10,8 @@ __all__ = [
     "Success",
     "Tree",
     "accuracy_of",
-    "has_changed_something",
     "num_repeats",
     "progress_of",
+    "record_of",
     "submission_of",
 ]

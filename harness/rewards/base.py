@@ -1,4 +1,4 @@
-"""The components that rewards are made of, and the record of a reward.
+"""The components that rewards are made of, and the record that comes of them.
 
 S submission: the server accepted. F field accuracy over the gold fields that the untouched page did not hold already; a
 default that the plan has spoilt counts against it, and answers that nobody asked for count as one field more that is
@@ -8,36 +8,17 @@ S and P count only once at least one gold field has been changed to its right va
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from dllm_rl.tasks import Outcome
+from dllm_rl.tasks import Outcome, RewardRecord
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewardRecord:
-    """Components of a reward. is_near_miss: all fields right and nothing accepted.
-
-    A rollout that the environment lost has no reward: its record is all zero and must be masked by `outcome.is_valid`.
-    """
-
-    value: float
-    submission: float
-    field_accuracy: float
-    progress: float
-    is_success: bool
-    is_near_miss: bool
-
-    @classmethod
-    def of(cls, outcome: Outcome, value: float) -> RewardRecord:
-        """Return the record of an outcome that is worth `value`."""
-        return cls(
-            value=value,
-            submission=submission_of(outcome),
-            field_accuracy=accuracy_of(outcome),
-            progress=progress_of(outcome),
-            is_success=outcome.is_success,
-            is_near_miss=outcome.is_near_miss,
-        )
+def record_of(outcome: Outcome, value: float) -> RewardRecord:
+    """Return the record of an outcome that is worth `value`."""
+    return RewardRecord(
+        value=value,
+        submission=submission_of(outcome),
+        field_accuracy=accuracy_of(outcome),
+        progress=progress_of(outcome),
+    )
 
 
 def accuracy_of(outcome: Outcome) -> float:
@@ -47,19 +28,14 @@ def accuracy_of(outcome: Outcome) -> float:
     return sum(result.is_correct for result in counted) / num_counted if counted else 0.0
 
 
-def has_changed_something(outcome: Outcome) -> bool:
-    """At least one gold field went from something else to its right value."""
-    return any(result.is_correct and not result.is_default for result in outcome.fields)
-
-
 def submission_of(outcome: Outcome) -> float:
     """S, gated."""
-    return float(outcome.is_submitted and has_changed_something(outcome))
+    return float(outcome.is_submitted and outcome.has_changed_something)
 
 
 def progress_of(outcome: Outcome) -> float:
     """P, gated: pages left behind out of all pages of the form."""
-    if not has_changed_something(outcome):
+    if not outcome.has_changed_something:
         return 0.0
     if outcome.is_submitted:
         return 1.0

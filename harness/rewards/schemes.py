@@ -10,15 +10,8 @@ from typing import ClassVar
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.registry import register
-from dllm_rl.tasks import Outcome
-from harness.rewards.base import (
-    RewardRecord,
-    accuracy_of,
-    has_changed_something,
-    num_repeats,
-    progress_of,
-    submission_of,
-)
+from dllm_rl.tasks import Outcome, RewardRecord
+from harness.rewards.base import accuracy_of, num_repeats, progress_of, record_of, submission_of
 
 
 @register("reward", "outcome")
@@ -30,7 +23,7 @@ class Success:
 
     def __call__(self, outcome: Outcome) -> RewardRecord:
         """Return 1 for a success."""
-        return RewardRecord.of(outcome, float(outcome.is_success and has_changed_something(outcome)))
+        return record_of(outcome, float(outcome.is_success))
 
 
 @register("reward", "shaped")
@@ -61,7 +54,7 @@ class Shaped:
         whole = 1.0
         if parts != (1.0, 1.0, 1.0):
             whole = self.submission * parts[0] + self.field_accuracy * parts[1] + self.progress * parts[2]
-        return RewardRecord.of(outcome, max(0.0, whole - self.repeat_penalty * num_repeats(outcome)))
+        return record_of(outcome, max(0.0, whole - self.repeat_penalty * num_repeats(outcome)))
 
 
 @register("reward", "tree")
@@ -82,11 +75,11 @@ class Tree:
 
     def __call__(self, outcome: Outcome) -> RewardRecord:
         """Return the mean of the branches, less the penalty; at least 0."""
-        if not has_changed_something(outcome):
-            return RewardRecord.of(outcome, 0.0)
+        if not outcome.has_changed_something:
+            return record_of(outcome, 0.0)
         branches = (progress_of(outcome), accuracy_of(outcome), _last_word(outcome))
         whole = 1.0 if branches == (1.0, 1.0, 1.0) else 0.9 * sum(branches) / 3
-        return RewardRecord.of(outcome, max(0.0, whole - self.repeat_penalty * num_repeats(outcome)))
+        return record_of(outcome, max(0.0, whole - self.repeat_penalty * num_repeats(outcome)))
 
 
 def _last_word(outcome: Outcome) -> float:

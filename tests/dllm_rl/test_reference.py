@@ -8,29 +8,18 @@ import torch
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.adapters import add_lora
 from dllm_rl.reference import AdapterOff, is_fresh_adapter, reference_of
-from dllm_rl.rollout import collect
 from dllm_rl.views import one_step
-from tests.dllm_rl.test_trainer import TASKS, make, share_of_e
+from tests.dllm_rl.test_trainer import TASKS, make, rollouts_of
 from tests.tiny_policies import make_tiny_policy
 
 
 def scores(policy, trainer):
-    batch = collect(
-        policy=trainer.policy,
-        sampler=trainer.sampler,
-        environment=trainer.environment,
-        reward=share_of_e,
-        tasks=TASKS[:1],
-        group_size=2,
-        first_row=0,
-        seed=1,
-        temperature=1.0,
-    )
-    views = one_step(batch.rollouts, trainer.policy.process, torch.Generator())
+    rollouts = rollouts_of(trainer.engine, TASKS[:1])
+    views = one_step(rollouts, trainer.policy.process, torch.Generator())
 
     def of(scored):
         with torch.no_grad():
-            return scored.view_log_probs(batch.rollouts, views)
+            return scored.view_log_probs(rollouts, views)
 
     return of(policy), of(trainer.policy), lambda: (of(policy), of(trainer.policy))
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
-import torch
 
-from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.jsonl import read_rows
-from dllm_rl.resampling import stack_rollouts
-from dllm_rl.testing import toy
 from experiments.grid import build_cells
 from tests.dllm_rl.test_trainer import CountingEnvironment, flat, make, same, share_of_e, weights
 from tests.experiments.grids import preset
@@ -92,35 +86,3 @@ def test_a_grid_refuses_it_unless_the_factors_declare_it(tmp_path) -> None:
         build_cells(preset(tmp_path, setting))
     declared = "factors.objective=[objective,train.resample_rounds]"
     assert {cell.train["resample_rounds"] for cell in build_cells(preset(tmp_path, setting, declared))} == {2}
-
-
-@pytest.mark.parametrize("family", ["masked", "slot", "flow", "autoregressive"])
-def test_stacked_rollouts_score_as_their_parts(family: str) -> None:
-    item = toy(family)
-    first, second = item.rollouts, item.rollouts
-    narrow = replace(first, prompt_ids=first.prompt_ids[:, 1:], prompt_mask=first.prompt_mask[:, 1:])
-    stacked = stack_rollouts([narrow, second], pad_id=item.policy.process.pad_id)
-    assert stacked.num_rows == 24 and stacked.group_ids.unique().numel() == 6
-    assert stacked.totals.rows == 2 * first.totals.rows
-    objective = registry.get("objective", "cj_grpo")(num_steps=None)
-
-    def scored(rollouts):
-        views = objective.views(rollouts, item.policy.process, torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            return item.policy.view_log_probs(rollouts, views).sum(0)
-
-    torch.testing.assert_close(scored(stacked)[:12], scored(narrow))
-    torch.testing.assert_close(scored(stacked)[12:], scored(second))
-
-
-def test_trajectories_of_fewer_steps_are_padded_with_their_last_state() -> None:
-    item = toy("masked")
-    recorded = item.rollouts.trajectory
-    assert recorded is not None and recorded.canvases is not None
-    longer = replace(item.rollouts, trajectory=replace(recorded, num_steps=recorded.num_steps + 2))
-    stacked = stack_rollouts([item.rollouts, longer], pad_id=0).trajectory
-    assert stacked is not None and stacked.canvases is not None
-    assert stacked.num_steps == recorded.num_steps + 2
-    assert torch.equal(stacked.canvases[:12], stacked.canvases[12:])
-    last = recorded.canvases[:, -1:].expand(-1, 2, -1)
-    assert torch.equal(stacked.canvases[:12], torch.cat([recorded.canvases, last], dim=1))

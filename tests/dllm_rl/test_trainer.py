@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dllm_rl import registry
+from dllm_rl.engine import RolloutEngine
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.jsonl import append_rows, read_rows
-from dllm_rl.rollout import collect
-from dllm_rl.tasks import Control, Fault, Outcome, Page, Task
+from dllm_rl.resampling import grouped
+from dllm_rl.stacking import stack_rollouts
+from dllm_rl.tasks import Control, Fault, Outcome, Page, RewardRecord, Task
 from dllm_rl.trainer import TrainConfig, Trainer
 from dllm_rl.types import FAMILIES
 from samplers import DEFAULT_SAMPLERS
@@ -52,30 +54,32 @@ class CountingEnvironment:
 
 
 def share_of_e(outcome):
-    value = float(outcome.fault_reason)
-    return SimpleNamespace(
-        value=value, submission=0.0, field_accuracy=0.0, progress=0.0, is_success=value > 0.3, is_near_miss=False
-    )
+    return RewardRecord(value=float(outcome.fault_reason), submission=0.0, field_accuracy=0.0, progress=0.0)
 
 
 def flat(outcome):
-    return SimpleNamespace(**{**vars(share_of_e(outcome)), "value": 0.5})
+    return replace(share_of_e(outcome), value=0.5)
 
 
 def make(family, objective, run_dir, *, environment=None, reward=share_of_e, options=None, **settings):
     config = {"steps": 2, "prompts_per_step": 2, "group_size": 4, "inner_steps": 2, "learning_rate": 1e-3} | settings
     sampler = registry.get("sampler", DEFAULT_SAMPLERS[family])()
     environment = environment or CountingEnvironment()
+    policy = make_tiny_policy(family, sharpness=4.0)
     return Trainer(
-        policy=make_tiny_policy(family, sharpness=4.0),
-        sampler=sampler,
+        engine=RolloutEngine(policy=policy, sampler=sampler, environment=environment, reward=reward),
         objective=registry.build("objective", objective, options or {}),
-        environment=environment,
-        reward=reward,
         tasks=TASKS,
         config=TrainConfig(**config),
         run_dir=run_dir,
     )
+
+
+def rollouts_of(engine, tasks):
+    """Two rollouts of each task, stacked."""
+    repeated = [task for task in tasks for _ in range(2)]
+    batch = engine.run(repeated, range(len(repeated)), seed=1)
+    return stack_rollouts(grouped(batch, 2), temperature=engine.sampler.temperature, pad_id=engine.policy.canvas.pad_id)
 
 
 def weights(trainer):
@@ -191,19 +195,13 @@ def test_an_answer_keeps_what_the_step_wrote_and_ends_in_the_completion(tmp_path
     from dllm_rl.answers import last_step, with_step_rewards
 
     trainer = make("masked", "mdpo", tmp_path)
-    batch = collect(
-        policy=trainer.policy,
-        sampler=trainer.sampler,
-        environment=trainer.environment,
-        reward=share_of_e,
-        tasks=TASKS,
-        group_size=2,
-        first_row=0,
-        seed=1,
-        temperature=1.0,
-    )
+    tasks = [task for task in TASKS for _ in range(2)]
     answered = with_step_rewards(
-        trainer.policy, batch.rollouts, batch.tasks, trainer.environment.score_many, torch.Generator().manual_seed(0)
+        trainer.policy,
+        rollouts_of(trainer.engine, TASKS),
+        tasks,
+        trainer.engine.environment.score_many,
+        torch.Generator().manual_seed(0),
     )
     rollouts, answers = answered.rollouts, answered.rollouts.answers
     recorded, last = rollouts.trajectory, last_step(rollouts.trajectory)
@@ -262,7 +260,7 @@ def test_lost_rollouts_have_no_influence(tmp_path):
 
     def other(outcome):
         record = share_of_e(outcome)
-        return record if outcome.is_valid else SimpleNamespace(**{**vars(record), "value": 123.0})
+        return record if outcome.is_valid else replace(record, value=123.0)
 
     first = make("masked", "grpo", tmp_path / "a", environment=CountingEnvironment(lost))
     second = make("masked", "grpo", tmp_path / "b", environment=CountingEnvironment(lost), reward=other)
@@ -305,11 +303,8 @@ def test_undefined_combinations_are_refused_with_the_reason(tmp_path):
     trainer = make("masked", "grpo", tmp_path)
     with pytest.raises(ConfigError, match="draws from"):
         Trainer(
-            policy=trainer.policy,
-            sampler=registry.get("sampler", "ar")(),
+            engine=replace(trainer.engine, sampler=registry.get("sampler", "ar")()),
             objective=trainer.objective,
-            environment=trainer.environment,
-            reward=share_of_e,
             tasks=TASKS,
             config=TrainConfig(),
             run_dir=tmp_path,
@@ -333,20 +328,11 @@ def test_trajectory_objectives_score_at_the_sampling_temperature(tmp_path, famil
 
     policy = make_tiny_policy(family, sharpness=4.0)
     sampler = registry.get("sampler", DEFAULT_SAMPLERS[family])(temperature=1.5)
-    trainer = make(family, "cj_grpo", tmp_path)
-    batch = collect(
-        policy=policy,
-        sampler=sampler,
-        environment=trainer.environment,
-        reward=share_of_e,
-        tasks=TASKS,
-        group_size=2,
-        first_row=0,
-        seed=1,
-        temperature=1.5,
-    )
-    views = trajectory(batch.rollouts, policy.process, torch.Generator().manual_seed(0))
+    engine = RolloutEngine(policy=policy, sampler=sampler, environment=CountingEnvironment(), reward=share_of_e)
+    rollouts = rollouts_of(engine, TASKS)
+    assert rollouts.temperature == 1.5
+    views = trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        scored = (policy.view_log_probs(batch.rollouts, views) * views.score).sum(dim=0)
-    recorded = batch.rollouts.trajectory.log_probs * batch.rollouts.completion_mask
+        scored = (policy.view_log_probs(rollouts, views) * views.score).sum(dim=0)
+    recorded = rollouts.trajectory.log_probs * rollouts.completion_mask
     torch.testing.assert_close(scored, recorded, atol=2e-4, rtol=1e-3)

@@ -10,9 +10,11 @@ import torch
 from rich.console import Console
 
 from dllm_rl import registry
+from dllm_rl.episode import Completion
 from dllm_rl.errors import ConfigError
 from dllm_rl.testing.policies import prompts_of
 from dllm_rl.trajectory import commit_order, confidence, frames, retakes, states, step_map
+from dllm_rl.types import SampledRow
 from experiments.film.page import render_film
 from experiments.film.record import MASK, record_film
 from experiments.film.terminal import print_film
@@ -23,8 +25,11 @@ def completions_of(policy, name, rows=(0, 1), **options):
 
 
 def film_of(policy, name, **options):
-    out = completions_of(policy, name, (0,), **options)
-    return record_film(policy, out, title="a task", instruction="Name: </script><b>", sampler=name)
+    prompts = prompts_of(policy, (0,))
+    out = registry.get("sampler", name)(**options).generate(policy, prompts, seed=1)
+    row = SampledRow(prompts=prompts, completions=out, row=0)
+    completion = Completion(plan=policy.canvas.decode(out.ids[0]), sampled=row)
+    return record_film(policy, completion, title="a task", instruction="Name: </script><b>", sampler=name)
 
 
 @pytest.mark.parametrize(

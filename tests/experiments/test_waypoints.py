@@ -7,9 +7,10 @@ import json
 
 import pytest
 
+from dllm_rl.engine import RolloutEngine
 from dllm_rl.evaluation import evaluate
 from experiments.components import build_reward, build_sampler, build_session
-from experiments.config import Component, Evaluation
+from experiments.config import Component
 from experiments.report.load import CellRun, Run, SeedRun
 from experiments.report.waypoints import waypoints_of
 from experiments.results import SCHEMA
@@ -38,31 +39,20 @@ def test_a_waypoint_taken_twice_is_the_same_and_has_a_film_of_each_plan(tmp_path
     with build_session(Component(name="toy_copy")) as session:
         every = session.tasks("val")[:9]
         tasks = [every[index] for index in shown_tasks(len(every))]
+        engine = RolloutEngine(policy=policy, sampler=sampler, environment=session, reward=reward)
         texts = []
         for _ in range(2):
             take_waypoint(
                 tmp_path,
                 3,
-                policy=policy,
-                sampler=sampler,
-                environment=session,
-                reward=reward,
+                engine=engine,
                 tasks=every,
-                evaluation=Evaluation(),
+                seed=0,
             )
             assert has_waypoint(tmp_path, 3)
             texts.append({path.name: path.read_text() for path in (tmp_path / "waypoints").iterdir()})
             (tmp_path / "waypoints" / ".step3.json.torn.tmp").write_text("left by a kill")
-        final = evaluate(
-            policy=policy,
-            sampler=sampler,
-            environment=session,
-            reward=reward,
-            tasks=every,
-            num_samples=1,
-            temperature=1.0,
-            seed=0,
-        )
+        final = evaluate(engine, every, num_samples=1, seed=0)
     written = texts[0]
     assert sorted(written) == ["step3-0.html", "step3-1.html", "step3-2.html", "step3.json"]
     assert {name: text for name, text in texts[1].items() if name != "step3.json"} == {

@@ -70,8 +70,8 @@ def test_answers_that_nobody_asked_for_count_as_one_wrong_field() -> None:
 
 def test_near_miss_and_success_exclude_each_other() -> None:
     filled = Outcome(task_id="t", fields=(field(True),))
-    assert Shaped()(filled).is_near_miss
-    assert not Shaped()(filled).is_success
+    assert filled.is_near_miss
+    assert not filled.is_success
     assert Shaped()(filled).value == pytest.approx(0.4)
 
 
@@ -97,8 +97,9 @@ def test_the_tree_pays_for_pages_fields_and_errors_put_right() -> None:
 
 
 def test_a_lost_rollout_has_an_empty_record() -> None:
-    record = Shaped()(Outcome(task_id="t", fault=Fault.ENVIRONMENT))
-    assert (record.value, record.submission, record.is_success) == (0.0, 0.0, False)
+    outcome = Outcome(task_id="t", fault=Fault.ENVIRONMENT)
+    record = Shaped()(outcome)
+    assert (record.value, record.submission, outcome.is_success) == (0.0, 0.0, False)
 
 
 def test_weights_must_sum_to_one() -> None:

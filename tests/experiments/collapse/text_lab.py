@@ -16,15 +16,16 @@ import torch
 
 from dllm_rl import plan as plans
 from dllm_rl import registry
+from dllm_rl.engine import RolloutEngine
 from dllm_rl.jsonl import read_rows
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
-from dllm_rl.tasks import Fault, FieldResult, GoldField, Outcome, Page, Task
+from dllm_rl.tasks import Fault, FieldResult, GoldField, Outcome, Page, RewardRecord, Task
 from dllm_rl.template import render_prompt
 from dllm_rl.trainer import TrainConfig, Trainer
 from dllm_rl.warmstart import Demonstration, WarmStartConfig, warm_start
-from harness.rewards import RewardRecord, Shaped
+from harness.rewards import Shaped
 from samplers import DEFAULT_SAMPLERS
 from tests.tiny_policies import tokenizer
 
@@ -111,8 +112,6 @@ def pays_for_length(outcome: Outcome) -> RewardRecord:
         submission=record.submission,
         field_accuracy=record.field_accuracy,
         progress=record.progress,
-        is_success=record.is_success,
-        is_near_miss=record.is_near_miss,
     )
 
 
@@ -170,11 +169,13 @@ def train(
     parts = [(None, {})] if then is None else [(then[0], {}), (None, then[1])]
     for until, changed in parts:
         Trainer(
-            policy=warm_policy(family),
-            sampler=registry.get("sampler", DEFAULT_SAMPLERS[family])(),
+            engine=RolloutEngine(
+                policy=warm_policy(family),
+                sampler=registry.get("sampler", DEFAULT_SAMPLERS[family])(),
+                environment=environment or TextEnvironment(),
+                reward=reward,
+            ),
             objective=registry.build("objective", objective, {"advantage": "centred", "beta": 0.0} | (options or {})),
-            environment=environment or TextEnvironment(),
-            reward=reward,
             tasks=TASKS,
             config=TrainConfig(**(config | settings | changed)),
             run_dir=folder,

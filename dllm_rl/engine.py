@@ -1,0 +1,96 @@
+"""The rollout engine: tasks to prompts, prompts to plans, plans to outcomes, outcomes to rewards. One path for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dllm_rl.episode import Completion, RewardFunction, Rollout, run_plans
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.protocols import EnvironmentLike, Sampler
+from dllm_rl.ranks import ALONE, Ranks
+from dllm_rl.tasks import Task
+from dllm_rl.template import render_prompt
+from dllm_rl.types import SampledRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutBatch:
+    """Rollouts that were sampled together, and what that cost.
+
+    nfe: model forwards, one after another; of the slowest process. token_forwards: summed over the processes.
+    """
+
+    rollouts: tuple[Rollout, ...]
+    nfe: int
+    token_forwards: int
+    seconds_sampling: float
+    seconds_browser: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutEngine:
+    """Makes rollouts of one policy, drawn by one sampler, in one environment.
+
+    ranks: processes that share the rows of a batch; all of them get all rollouts.
+    isolation, executor: how the environment runs plans, in its own words; None for its default.
+    """
+
+    policy: BasePolicy
+    sampler: Sampler
+    environment: EnvironmentLike
+    reward: RewardFunction
+    ranks: Ranks = ALONE
+    isolation: str | None = None
+    executor: str | None = None
+
+    def at_temperature(self, temperature: float) -> RolloutEngine:
+        """The same engine, its sampler at another temperature; 0 is greedy."""
+        sampler: Any = self.sampler
+        return replace(self, sampler=replace(sampler, temperature=temperature))
+
+    def write(self, tasks: Sequence[Task], row_ids: Sequence[int], *, seed: int) -> list[Completion]:
+        """Sample one plan a task, on this process alone. row_ids: names of the rows, by which their noise is keyed."""
+        unique = {task.id: task for task in tasks}
+        pages = dict(zip(unique, self.environment.observe_many(list(unique.values())), strict=True))
+        texts = [render_prompt(task, pages[task.id]) for task in tasks]
+        prompts = replace(self.policy.prompts(texts, row_ids), pages=tuple(pages[task.id] for task in tasks))
+        completions = self.sampler.generate(self.policy, prompts, seed=seed)
+        lengths = self.policy.canvas.scored(completions.ids).sum(dim=1).tolist()
+        return [
+            Completion(
+                plan=self.policy.canvas.decode(ids),
+                prompt=text,
+                num_tokens=length,
+                sampled=SampledRow(prompts=prompts, completions=completions, row=row),
+            )
+            for row, (text, ids, length) in enumerate(zip(texts, completions.ids, lengths, strict=True))
+        ]
+
+    def run(self, tasks: Sequence[Task], row_ids: Sequence[int], *, seed: int) -> RolloutBatch:
+        """Sample one plan a task, run all of them and reward them; rows are shared among the processes."""
+        started = time.perf_counter()
+        share = self.ranks.share(len(tasks))
+        mine = list(tasks[share])
+        written = self.write(mine, list(row_ids[share]), seed=seed) if mine else []
+        sampled = time.perf_counter()
+        rollouts = run_plans(
+            self.environment,
+            self.reward,
+            list(zip(mine, written, strict=True)),
+            isolation=self.isolation,
+            executor=self.executor,
+        )
+        finished = time.perf_counter()
+        first = written[0].sampled if written else None
+        nfe, token_forwards = (first.completions.nfe, first.completions.token_forwards) if first else (0, 0)
+        parts = self.ranks.gather((rollouts, nfe, token_forwards))
+        return RolloutBatch(
+            rollouts=tuple(rollout for part, _, _ in parts for rollout in part),
+            nfe=max(count for _, count, _ in parts),
+            token_forwards=sum(count for _, _, count in parts),
+            seconds_sampling=sampled - started,
+            seconds_browser=finished - sampled,
+        )

@@ -1,0 +1,124 @@
+"""One rollout as a record, free of torch: the task, what was seen, written and done turn by turn, and what it earned.
+
+Training, evaluation, snapshots, films and replay make and read this record, and `Rollout.to_row` is its one spelling in
+`rollouts.jsonl`, `results.parquet` and everything that is compared with them. A whole plan is an episode of one turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dllm_rl.protocols import EnvironmentLike
+from dllm_rl.tasks import Outcome, Page, RewardRecord, Task
+
+if TYPE_CHECKING:
+    from dllm_rl.types import SampledRow
+
+RewardFunction = Callable[[Outcome], RewardRecord]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What was written at one turn, and how.
+
+    plan: text of what was written.
+    prompt: text that the policy read; "" where no policy wrote the plan (a gold plan, a recorded one).
+    num_tokens: length of what was written, EOS included, FILL and PAD not. A grammar has no influence on it: tokens
+        that it forced count like all others.
+    sampled: the sampler's record of it, token ids included; None where no policy wrote it.
+    """
+
+    plan: str
+    prompt: str = ""
+    num_tokens: int = 0
+    sampled: SampledRow | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One exchange with the environment.
+
+    observation: what the policy could see.
+    completion: what it wrote.
+    outcome: what came of it; the feedback that a next turn would build on.
+    """
+
+    observation: Page
+    completion: Completion
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One episode.
+
+    outcome: of the whole episode, by which it is judged.
+    reward: of the whole episode; it counts only where the outcome is valid.
+    """
+
+    task: Task
+    turns: tuple[Turn, ...]
+    outcome: Outcome
+    reward: RewardRecord
+
+    @property
+    def plan(self) -> str:
+        """All that was written, turn below turn."""
+        return "\n".join(turn.completion.plan for turn in self.turns)
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of all that was written."""
+        return sum(turn.completion.num_tokens for turn in self.turns)
+
+    def to_row(self, **labels: Any) -> dict[str, Any]:
+        """The rollout as a row of plain values, the same wherever it is written. labels: further columns."""
+        outcome, reward = self.outcome, self.reward
+        return {
+            **labels,
+            "split": self.task.split,
+            "task_id": self.task.id,
+            "reward": float(reward.value),
+            "success": outcome.is_success,
+            "submitted": outcome.is_submitted,
+            "field_accuracy": float(reward.field_accuracy),
+            "progress": float(reward.progress),
+            "near_miss": outcome.is_near_miss,
+            "parsed": outcome.is_parsed,
+            "fault": str(outcome.fault.value),
+            "plan": self.plan,
+            "notes": outcome.notes(),
+            "num_tokens": self.num_tokens,
+            "seconds": float(sum(outcome.seconds.values())),
+        }
+
+
+def one_turn(
+    task: Task, observation: Page, completion: Completion, outcome: Outcome, reward: RewardFunction
+) -> Rollout:
+    """The episode of a whole plan: one turn, whose outcome is the episode's."""
+    turn = Turn(observation=observation, completion=completion, outcome=outcome)
+    return Rollout(task=task, turns=(turn,), outcome=outcome, reward=reward(outcome))
+
+
+def run_plans(
+    environment: EnvironmentLike,
+    reward: RewardFunction,
+    plans: Sequence[tuple[Task, Completion]],
+    *,
+    isolation: str | None = None,
+    executor: str | None = None,
+) -> list[Rollout]:
+    """Run whole plans and reward them, in order. isolation, executor: as the environment names them; None: its own."""
+    tasks = [task for task, _ in plans]
+    unique = {task.id: task for task in tasks}
+    pages = dict(zip(unique, environment.observe_many(list(unique.values())), strict=True))
+    outcomes = environment.run_many(
+        [(task, completion.plan) for task, completion in plans], isolation=isolation, executor=executor
+    )
+    return [
+        one_turn(task, pages[task.id], completion, outcome, reward)
+        for (task, completion), outcome in zip(plans, outcomes, strict=True)
+    ]
