@@ -23,7 +23,7 @@ PAD_TOKEN = "<pad>"
 
 def until_first(where: Bool[Tensor, "*b l"]) -> Bool[Tensor, "*b l"]:
     """Positions up to and including the first that is marked; all of them where none is."""
-    return where.cumsum(dim=-1) - where.long() == 0
+    return where.cumsum(dim=-1) <= where
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

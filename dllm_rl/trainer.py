@@ -12,16 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from pydantic import BaseModel, ConfigDict, Field
 
 from dllm_rl import seeding
 from dllm_rl.answers import with_step_rewards
 from dllm_rl.checkpoint import load_state, save_state
-from dllm_rl.early_stop import Targets
 from dllm_rl.engine import RolloutBatch, RolloutEngine
 from dllm_rl.errors import ConfigError
 from dllm_rl.generators import generator
@@ -38,52 +36,13 @@ from dllm_rl.reference import reference_of
 from dllm_rl.resampling import Resampled, grouped, resample
 from dllm_rl.stacking import Group, stack_rollouts
 from dllm_rl.tasks import Task
-from dllm_rl.trackers import Tracker, require_tracker, trackable, tracked
+from dllm_rl.trackers import require_tracker, trackable, tracked
+from dllm_rl.train_config import TrainConfig
 from dllm_rl.types import Rollouts
 from dllm_rl.update import Updater
 
 _ALWAYS = ("trajectory", "temperature")
 _ON_REQUEST = ("step_rewards", "answers")
-
-
-class TrainConfig(BaseModel):
-    """Settings of a training run. learning_rate 0 trains nothing and is the null control.
-
-    adam_epsilon: floor under AdamW's divisor. Policy gradients of a small policy are near 1e-4 a weight, far smaller
-    at embeddings that a batch hardly touches; with 1e-8 those take full steps of noise (docs/lab_notebook.md).
-    lr_scheduler_type (transformers' name): `linear` falls to zero over the run, and with it the last weights' noise.
-    tracker: metrics go there too, beside metrics.jsonl; it changes no number.
-    micro_batch_rows: rows x views whose activations are held at a time; decides memory, not the result.
-    target_log_ratio, target_kl: end the inner updates on a batch where the mean abs(log new/old) a scored term, or the
-    estimated KL(old, new), passes it (dllm_rl.early_stop). resample_rounds: times that groups without variance are
-    replaced by groups of other tasks (dllm_rl.resampling); it spends rollouts that other methods do not.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    steps: int = Field(20, ge=0)
-    prompts_per_step: int = Field(8, ge=1)
-    group_size: int = Field(8, ge=2)
-    inner_steps: int = Field(1, ge=1)
-    learning_rate: float = Field(1e-4, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    temperature: float = Field(1.0, gt=0)
-    seed: int = 0
-    micro_batch_rows: int = Field(32, ge=1)
-    checkpoint_every: int = Field(5, ge=1)
-    weight_decay: float = Field(0.0, ge=0)
-    adam_epsilon: float = Field(1e-8, gt=0)
-    warmup_steps: int = Field(0, ge=0)
-    lr_scheduler_type: Literal["constant", "linear"] = "constant"
-    tracker: Tracker | None = None
-    target_log_ratio: float | None = Field(None, gt=0)
-    target_kl: float | None = Field(None, gt=0)
-    resample_rounds: int = Field(0, ge=0, le=16)
-
-    @property
-    def targets(self) -> Targets:
-        """Where the inner updates end early."""
-        return Targets(log_ratio=self.target_log_ratio, kl=self.target_kl)
 
 
 class Trainer:
@@ -198,7 +157,7 @@ class Trainer:
         started = time.perf_counter()
         rollouts = self._stacked(resampled.groups) if config.resample_rounds else sampled
         rollouts, metrics = self._answered(step, resampled.groups, rollouts)
-        rate = self._rate(step)
+        rate = config.rate_at(step)
         metrics |= self.updater.update(step, rollouts, rate=rate)
         return {
             "step": step,
@@ -256,14 +215,6 @@ class Trainer:
             seeding.python_random(self.config.seed, "tasks", epoch).shuffle(order)
             chosen.append(self.tasks[order[index]])
         return chosen
-
-    def _rate(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then constant or falling to zero at the end."""
-        warmup, steps = self.config.warmup_steps, self.config.steps
-        rising = (step + 1) / warmup if warmup else 1.0
-        is_falling = self.config.lr_scheduler_type == "linear" and steps > warmup
-        falling = (steps - step) / (steps - warmup) if is_falling else 1.0
-        return self.config.learning_rate * min(1.0, rising, falling)
 
 
 def _check_combination(engine: RolloutEngine, objective: Objective, config: TrainConfig) -> None:

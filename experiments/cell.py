@@ -14,7 +14,8 @@ from dllm_rl.evaluation import evaluate
 from dllm_rl.jsonl import METRICS_FILE, read_rows
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.ranks import ALONE, Ranks
-from dllm_rl.trainer import TrainConfig, Trainer
+from dllm_rl.train_config import TrainConfig
+from dllm_rl.trainer import Trainer
 from experiments import policies
 from experiments.collapse.online import OnlineDiagnosis
 from experiments.commit_order import keep_commit_order

@@ -127,7 +127,7 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
 
 def _train_settings(name: str, *layers: dict[str, Any]) -> dict[str, Any]:
     """Merge the layers, later ones winning, and spell out every default, so that a digest covers them."""
-    from dllm_rl.trainer import TrainConfig
+    from dllm_rl.train_config import TrainConfig
 
     merged: dict[str, Any] = {}
     for layer in layers:

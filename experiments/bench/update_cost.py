@@ -39,7 +39,8 @@ from dllm_rl.engine import RolloutEngine
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
-from dllm_rl.trainer import TrainConfig, Trainer
+from dllm_rl.train_config import TrainConfig
+from dllm_rl.trainer import Trainer
 from dllm_rl.types import Rollouts
 from experiments.bench.memory import forget_peak, held_tensors, resident
 from experiments.exact.policy import Letters

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm_rl.canvas import until_first
 from dllm_rl.errors import ConfigError
 from dllm_rl.events import BEFORE_ALL
 from dllm_rl.feed_order import feed_order
@@ -139,7 +140,7 @@ def _to_write(canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], ends_a
     if ends_at is None:
         return is_masked
     is_end = (canvas == ends_at) & ~is_masked
-    return is_masked & (is_end.cumsum(dim=1) == 0)
+    return is_masked & until_first(is_end)
 
 
 def _append_finished(

@@ -19,6 +19,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.utils import ModelOutput
 
 from dllm_rl import registry
+from dllm_rl.canvas import until_first
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.tasks import Page
@@ -216,13 +217,13 @@ def _result(
 ) -> Tensor | DiffusionOutput:
     """Prompt and canvas; whichever end token comes first, what stands behind it is padding."""
     ends = torch.tensor([policy.canvas.eos_id, *end_ids(config)])
-    is_end = torch.isin(out.ids, ends).long()
-    behind = is_end.cumsum(dim=1) - is_end > 0
+    is_end = torch.isin(out.ids, ends)
+    behind = ~until_first(is_end)
     ids = out.ids.masked_fill(behind, policy.canvas.pad_id)
     sequences: Any = torch.cat([prompts.ids, ids], dim=1).to(device)
     if not config.return_dict_in_generate:
         return sequences
-    kept = (~behind & (policy.canvas.scored(out.ids) | is_end.bool())).sum()
+    kept = (~behind & (policy.canvas.scored(out.ids) | is_end)).sum()
     has_end = is_end.any(dim=1)
     reasons = ["eos" if end else "criteria" if stop else "length" for end, stop in zip(has_end, stopped, strict=True)]
     return DiffusionOutput(

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm_rl.canvas import until_first
 from dllm_rl.constraint import Constraint
 from dllm_rl.events import Events, Kind, sort_events
 from dllm_rl.protocols import Policy
@@ -152,8 +153,7 @@ class Recorder:
 def is_finished(canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], eos_id: int) -> Bool[Tensor, " b"]:
     """Rows where no mask stands before the first EOS (or anywhere, where there is no EOS)."""
     is_eos = (canvas == eos_id) & ~is_masked
-    after = is_eos.cumsum(dim=1) > 0
-    return ~(is_masked & ~after).any(dim=1)
+    return ~(is_masked & until_first(is_eos)).any(dim=1)
 
 
 def columns_of(where: Bool[Tensor, "b l"]) -> tuple[Int[Tensor, "b n"], Bool[Tensor, "b n"]]:

@@ -18,7 +18,8 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.evaluation import evaluate
 from dllm_rl.stacking import stack_rollouts
 from dllm_rl.tasks import Control, FieldResult, Outcome
-from dllm_rl.trainer import TrainConfig, Trainer
+from dllm_rl.train_config import TrainConfig
+from dllm_rl.trainer import Trainer
 from dllm_rl.trajectory_views import trajectory
 from experiments.components import build_reward, build_session
 from experiments.config import Component

@@ -15,7 +15,8 @@ from dllm_rl.jsonl import append_rows, read_rows
 from dllm_rl.resampling import grouped
 from dllm_rl.stacking import stack_rollouts
 from dllm_rl.tasks import Control, Fault, Outcome, Page, RewardRecord, Task
-from dllm_rl.trainer import TrainConfig, Trainer
+from dllm_rl.train_config import TrainConfig
+from dllm_rl.trainer import Trainer
 from dllm_rl.types import FAMILIES
 from samplers import DEFAULT_SAMPLERS
 from tests.tiny_policies import make_tiny_policy

@@ -23,7 +23,8 @@ from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.tasks import Fault, FieldResult, GoldField, Outcome, Page, RewardRecord, Task
 from dllm_rl.template import render_prompt
-from dllm_rl.trainer import TrainConfig, Trainer
+from dllm_rl.train_config import TrainConfig
+from dllm_rl.trainer import Trainer
 from dllm_rl.warmstart import Demonstration, WarmStartConfig, warm_start
 from harness.rewards import Shaped
 from samplers import DEFAULT_SAMPLERS
