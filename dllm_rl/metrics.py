@@ -39,8 +39,7 @@ def describe(batch: RolloutBatch, rollouts: Rollouts, *, eos_id: int) -> dict[st
     length = torch.tensor([rollout.num_tokens for rollout in batch.rollouts]).float()
     trajectory = rollouts.trajectory
     assert trajectory is not None
-    is_drawn = trajectory.commit_step >= 0
-    drawn = rollouts.completion_mask & is_drawn
+    drawn = rollouts.completion_mask & (trajectory.commit_step >= 0)
     tokens = max(1, int(drawn.sum()))
     path = -(trajectory.log_probs * drawn).sum(dim=1)
     entropies = (trajectory.entropy * drawn).sum(dim=1)
@@ -62,11 +61,17 @@ def describe(batch: RolloutBatch, rollouts: Rollouts, *, eos_id: int) -> dict[st
         "selection_gap": float((entropies - path).mean()),
         "completion_length": float(length.mean()),
         "eos_share": float(has_eos.float().mean()),
-        "masks_left": (rollouts.completion_mask & ~is_drawn).float().mean().item(),
+        "masks_left": masks_left(rollouts),
         "nfe": float(batch.nfe),
         "token_forwards": float(batch.token_forwards),
         "num_rollouts": float(len(outcomes)),
     }
+
+
+def masks_left(rollouts: Rollouts) -> float:
+    """Share of positions that count and that no step wrote."""
+    assert rollouts.trajectory is not None
+    return (rollouts.completion_mask & (rollouts.trajectory.commit_step < 0)).float().mean().item()
 
 
 def _groups(rollouts: Rollouts, success: Tensor, plans: Sequence[str]) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.constraint import START
-from dllm_rl.metrics import _masks_left
+from dllm_rl.metrics import masks_left
 from dllm_rl.tasks import Control, Page
 from dllm_rl.testing import check_sampler
 from dllm_rl.testing.policies import prompts_of, random_policy
@@ -163,9 +162,9 @@ def test_the_exact_view_scores_draws_only(tiny_policies):
 def test_forced_tokens_are_no_masks_left(tiny_policies):
     prompts = prompts_of(tiny_policies["autoregressive"], range(6))
     rollouts = rollouts_of(prompts, draw(tiny_policies["autoregressive"], "ar"))
-    assert _masks_left(SimpleNamespace(rollouts=rollouts)) == 0  # type: ignore[arg-type]
+    assert masks_left(rollouts) == 0
     whole = replace(rollouts, completion_mask=torch.ones_like(rollouts.completion_mask))
-    assert _masks_left(SimpleNamespace(rollouts=whole)) > 0  # type: ignore[arg-type]
+    assert masks_left(whole) > 0
 
 
 def test_the_film_shows_forced_tokens_with_the_draw_before_them(tiny_policies):
