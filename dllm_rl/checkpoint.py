@@ -6,7 +6,6 @@ Random state is not stored because none exists: every draw comes from a named st
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dllm_rl.errors import CheckpointError
-from dllm_rl.files import sha256
+from dllm_rl.files import replace_folder, sha256
 
 _FOLDER = "checkpoint"
 
@@ -27,19 +26,12 @@ def save_state(
     optimiser: torch.optim.Optimizer,
 ) -> None:
     """Write the state after `step` steps. The previous state stays until the new one is complete."""
-    temporary, final, previous = (run_dir / name for name in (_FOLDER + ".part", _FOLDER, _FOLDER + ".old"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     weights = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, temporary / "model.safetensors")
-    torch.save(optimiser.state_dict(), temporary / "optimiser.pt")
-    record = {"step": step, "files": {path.name: sha256(path) for path in sorted(temporary.iterdir())}}
-    (temporary / "state.json").write_text(json.dumps(record))
-    shutil.rmtree(previous, ignore_errors=True)
-    if final.exists():
-        final.rename(previous)
-    temporary.rename(final)
-    shutil.rmtree(previous, ignore_errors=True)
+    with replace_folder(run_dir / _FOLDER) as folder:
+        save_file(weights, folder / "model.safetensors")
+        torch.save(optimiser.state_dict(), folder / "optimiser.pt")
+        record = {"step": step, "files": {path.name: sha256(path) for path in sorted(folder.iterdir())}}
+        (folder / "state.json").write_text(json.dumps(record))
 
 
 def load_state(run_dir: Path, *, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> int:

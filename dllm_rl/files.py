@@ -1,9 +1,10 @@
-"""Files that are whole or absent, whatever is killed, and their hash. One way to write and one to check for all."""
+"""Files and folders that are whole or absent, whatever is killed, and the hash of a file."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,20 @@ def replace_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Hand out an empty folder that becomes `folder` on success; until then `<folder>.old` stays."""
+    temporary, previous = (folder.with_name(folder.name + end) for end in (".part", ".old"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    shutil.rmtree(previous, ignore_errors=True)
+    if folder.exists():
+        folder.rename(previous)
+    temporary.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
@@ -14,6 +13,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from dllm_rl.files import replace_file
 from dllm_rl.tasks import Condition, Control, Page
 
 _SCOUT_FILES = ("scout.py", "walk.py", "observation.py", "in_page")
@@ -66,10 +66,8 @@ class ScoutCache:
         self._pages[key] = page
         if self._folder is None:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=self._folder, delete=False) as file:
-            json.dump(asdict(page), file)
-        os.replace(file.name, self._folder / f"{key}.json")
+        with replace_file(self._folder / f"{key}.json") as temporary:
+            temporary.write_text(json.dumps(asdict(page)), encoding="utf-8")
 
 
 def _read(record: dict[str, Any]) -> Page:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
-from dllm_rl.files import sha256
+from dllm_rl.files import replace_folder, sha256
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
@@ -88,22 +87,16 @@ def save_policy(policy: BasePolicy, folder: Path, *, half: bool = False) -> str:
 
     half: store float16 (what ships inside the package).
     """
-    temporary = folder.with_name(folder.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     policy.model.config.policy = policy.facts.to_dict()  # type: ignore[union-attr]
     model: Any = policy.model
-    if half:
-        state = {key: value.to(torch.float16) for key, value in model.state_dict().items()}
-        model.save_pretrained(temporary, state_dict=state)
-    else:
-        model.save_pretrained(temporary)
-    policy.tokenizer.save_pretrained(temporary)
-    digest = _digest_of(temporary)
-    (temporary / _DIGEST_FILE).write_text(json.dumps(digest, indent=1))
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.rename(folder)
+    with replace_folder(folder) as temporary:
+        if half:
+            state = {key: value.to(torch.float16) for key, value in model.state_dict().items()}
+            model.save_pretrained(temporary, state_dict=state)
+        else:
+            model.save_pretrained(temporary)
+        policy.tokenizer.save_pretrained(temporary)
+        (temporary / _DIGEST_FILE).write_text(json.dumps(_digest_of(temporary), indent=1))
     return checkpoint_digest(folder)
 
 

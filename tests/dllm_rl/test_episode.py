@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from harness.reward import SCHEMES
 
 from dllm_rl import registry
 from dllm_rl.engine import RolloutEngine
@@ -26,7 +25,7 @@ from experiments.config import Component
 from experiments.replay import compare
 from experiments.results import SCHEMA
 from experiments.waypoints import take_waypoint
-from objectives import build_objective
+from harness.rewards import Shaped, Success, Tree
 from tests.dllm_rl.test_trainer import PAGE, TASKS, CountingEnvironment, make, rollouts_of, share_of_e
 from tests.tiny_policies import make_tiny_policy
 
@@ -57,7 +56,7 @@ def test_every_writer_spells_a_rollout_alike(tmp_path) -> None:
         engine = RolloutEngine(policy=policy, sampler=sampler, environment=session, reward=reward)
         tasks = session.tasks("val")[:3]
         config = TrainConfig(steps=1, prompts_per_step=2, group_size=2)  # type: ignore[call-arg]
-        objective = build_objective("grpo", {"beta": 0.0})
+        objective = registry.build("objective", "grpo", {"beta": 0.0})
         Trainer(engine=engine, objective=objective, tasks=tasks, config=config, run_dir=tmp_path).train()
         take_waypoint(tmp_path, 1, engine=engine, tasks=tasks, seed=0)
         gold = run_plans(session, reward, [(task, Completion(plan=session.gold_plan(task))) for task in tasks])
@@ -81,10 +80,10 @@ def test_success_asks_for_a_change_whoever_tells_it() -> None:
     """A form that already held what was wanted: sending it off is no success, for the outcome and for every reward."""
     held = FieldResult(name="f", wanted=("a",), server=("a",), dom=("a",), is_correct=True, is_default=True)
     outcome = Outcome(task_id="t", is_submitted=True, fields=(held,))
-    rows = [one_turn(TASKS[0], PAGE, Completion(plan=""), outcome, scheme).to_row() for scheme in SCHEMES.values()]
-    assert [(row["success"], row["reward"]) for row in rows] == [(False, 0.0)] * len(SCHEMES)
+    rows = [one_turn(TASKS[0], PAGE, Completion(plan=""), outcome, cls()).to_row() for cls in (Shaped, Success, Tree)]
+    assert [(row["success"], row["reward"]) for row in rows] == [(False, 0.0)] * 3
     changed = replace(outcome, fields=(replace(held, is_default=False),))
-    assert changed.is_success and SCHEMES["outcome"](changed).value == 1.0
+    assert changed.is_success and Success()(changed).value == 1.0
 
 
 @pytest.mark.parametrize("grammar", [False, True])
@@ -157,7 +156,7 @@ def test_a_plan_that_was_not_sampled_is_not_trained_on() -> None:
         stack_rollouts([given], temperature=1.0, pad_id=0)
 
 
-@pytest.mark.parametrize("module", ["harness", "harness.reward", "dllm_rl.episode", "dllm_rl.protocols"])
+@pytest.mark.parametrize("module", ["harness", "harness.rewards", "dllm_rl.episode", "dllm_rl.protocols"])
 def test_the_record_and_the_harness_need_no_torch(module) -> None:
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from dllm_rl.files import replace_file, sha256
+from dllm_rl.files import replace_file, replace_folder, sha256
 
 
 def test_a_file_that_is_cut_off_leaves_the_old_one(tmp_path):
@@ -24,3 +24,21 @@ def test_a_file_that_is_cut_off_leaves_the_old_one(tmp_path):
     assert path.read_text() == "first"
     assert [item.name for item in path.parent.iterdir()] == ["a.txt"]
     assert sha256(path) == hashlib.sha256(b"first").hexdigest()
+
+
+def test_a_folder_that_is_cut_off_leaves_the_old_one(tmp_path):
+    folder = tmp_path / "state"
+
+    def write(text, *, is_killed=False):
+        with replace_folder(folder) as temporary:
+            (temporary / "a.txt").write_text(text)
+            if is_killed:
+                raise KeyboardInterrupt
+
+    write("first")
+    with pytest.raises(KeyboardInterrupt):
+        write("ha", is_killed=True)
+    assert (folder / "a.txt").read_text() == "first"
+    write("second")
+    assert (folder / "a.txt").read_text() == "second"
+    assert [item.name for item in tmp_path.iterdir()] == ["state"]
