@@ -3,7 +3,10 @@
 A token drawn, masked again, jumped to, or written without a draw is an event of 21 bytes; a canvas of l columns that is
 written once takes 21 l bytes and its first state 4 l, where its states as whole canvases take 8 l for every step.
 
-Legend: b rows, l canvas, e events, k steps that are asked about, n = b l.
+In the slot family columns are fed in an order of their own: committed slots as their groups were finished, then the
+others.
+
+Legend: b rows, l canvas, e events, j slots, k steps that are asked about, n = b l.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 BEFORE_ALL = -1
+# The rank of a slot that did not join.
+NEVER_JOINED = torch.iinfo(torch.int32).max
 _FOREVER = torch.iinfo(torch.int32).max
 
 
@@ -210,3 +215,23 @@ def events_of_states(
 
 def _starts(count: Int[Tensor, " b"]) -> Int[Tensor, " b1"]:
     return torch.nn.functional.pad(count.long().cumsum(0), (1, 0))
+
+
+def feed_order(slot_rank: Int[Tensor, "b j"], slot_size: int, length: int) -> Int[Tensor, "b l"]:
+    """Columns in feed order, slots sorted by rank (stable, so equal ranks keep the natural order)."""
+    slots = slot_rank.argsort(dim=1, stable=True)
+    columns = slots[:, :, None] * slot_size + torch.arange(slot_size, device=slots.device)
+    return columns.flatten(1)[:, :length]
+
+
+def recorded_orders(
+    events: Events, joined: Int[Tensor, "b j"], steps: Int[Tensor, "k b"], slot_size: int
+) -> Int[Tensor, "k b l"]:
+    """The feed order that each row read before these steps; the natural one from its end on.
+
+    joined: the step at which each slot joined the committed ones; later than all steps where it never did.
+    """
+    rank = torch.where(joined < steps[..., None], joined, NEVER_JOINED)
+    order = feed_order(rank.flatten(0, 1), slot_size, events.length).unflatten(0, steps.shape)
+    natural = torch.arange(events.length, device=order.device)
+    return torch.where((steps < events.end)[..., None], order, natural)

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from dllm_rl.episode import Rollout, Turn
 from dllm_rl.errors import ConfigError
-from dllm_rl.joining import join_completions
-from dllm_rl.types import Completions, Prompts, Rollouts, SampledRow
+from dllm_rl.types import Completions, Prompts, Rollouts, SampledRow, join_completions
 
 Group = Sequence[Rollout]
 

@@ -6,7 +6,6 @@ Every record is frozen: a rollout is made once and never changes afterwards.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -15,15 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.constraint import Constraint
-from dllm_rl.errors import ConfigError
-from dllm_rl.events import Events
-from dllm_rl.feed_order import recorded_orders
 from dllm_rl.tasks import Page
+from dllm_rl.trajectory import FlowLaw, Trajectory, join_trajectories
 
 Family = Literal["autoregressive", "masked", "block", "slot", "flow"]
-# How a position of the flow family moves between two times: `dllm_rl.policies.flow`.
-FlowLaw = Literal["exact", "euler", "cumulative"]
 FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "block", "slot", "flow")
 
 
@@ -65,103 +59,6 @@ class Prompts:
         return replace(_map(self, lambda tensor: tensor[index]), pages=pages)
 
 
-# Not slotted: what is rebuilt from the events is kept beside them.
-@dataclass(frozen=True, kw_only=True)
-class Trajectory:
-    """How the sampler wrote each canvas: its events, from which states and final draws are rebuilt when asked for.
-
-    num_steps: denoising steps of the longest row. time: of each state, for the flow family, and path_log_probs the
-    summed log-probability of each position's transitions. slot_size, slot_joined: for the slot family, whose feed order
-    follows from the step at which each slot joined the committed ones (`dllm_rl.feed_order`). constraint: what the
-    draws were constrained by; log-probabilities are then those of the constrained law. flow_law: which transition law
-    of the flow family the draws follow.
-    """
-
-    events: Events
-    num_steps: int
-    time: Float[Tensor, " s1"] | None = None
-    path_log_probs: Float[Tensor, "b l"] | None = None
-    slot_size: int | None = None
-    slot_joined: Int[Tensor, "b j"] | None = None
-    is_approximate: bool = False
-    constraint: Constraint | None = None
-    flow_law: FlowLaw = "exact"
-
-    def __post_init__(self) -> None:
-        if (self.slot_size is None) != (self.slot_joined is None):
-            raise ConfigError(
-                "the record of a slot sampler says both its slot_size and slot_joined, the step at which each slot "
-                "joined the committed ones: without them a replay would read the slots in another order"
-            )
-
-    @property
-    def commit_step(self) -> Int[Tensor, "b l"]:
-        """Step that drew the final token, -1 where nothing was drawn (forced, filled up after EOS)."""
-        return self._final_draws[0]
-
-    @property
-    def log_probs(self) -> Float[Tensor, "b l"]:
-        """Behaviour log-probability of the final token at its commit, 0 where commit_step is -1.
-
-        For the flow family the summed log-probability of the position's transitions.
-        """
-        return self._final_draws[1] if self.path_log_probs is None else self.path_log_probs
-
-    @property
-    def entropy(self) -> Float[Tensor, "b l"]:
-        """Entropy in nats of the distribution that the final token was drawn from."""
-        return self._final_draws[2]
-
-    @property
-    def keeps_states(self) -> bool:
-        """False where the canvas was written left to right: a step read the tokens before it."""
-        return self.events.initial is not None
-
-    @functools.cached_property
-    def canvases(self) -> Int[Tensor, "b s1 l"] | None:
-        """State before step 0, 1, ..., and after the last. Kept once rebuilt: prefer `states` where a few will do."""
-        return self.states(self._all_steps).transpose(0, 1) if self.keeps_states else None
-
-    @functools.cached_property
-    def order(self) -> Int[Tensor, "b s1 l"] | None:
-        """Feed order of the canvas columns at each state, for the slot family."""
-        orders = self.orders(self._all_steps)
-        return None if orders is None else orders.transpose(0, 1)
-
-    def states(self, steps: Int[Tensor, "k b"], blank: int = -1) -> Int[Tensor, "k b l"]:
-        """What each row held before these steps. blank: what stands where nothing was written yet left to right."""
-        return self.events.states(steps, blank)
-
-    def orders(self, steps: Int[Tensor, "k b"]) -> Int[Tensor, "k b l"] | None:
-        """The feed order before these steps, for the slot family."""
-        if self.slot_size is None or self.slot_joined is None:
-            return None
-        return recorded_orders(self.events, self.slot_joined, steps, self.slot_size)
-
-    def rows(self, index: Tensor) -> Trajectory:
-        """The rows of this index."""
-        return replace(
-            self,
-            events=self.events.rows(index),
-            path_log_probs=None if self.path_log_probs is None else self.path_log_probs[index],
-            slot_joined=None if self.slot_joined is None else self.slot_joined[index],
-            constraint=None if self.constraint is None else self.constraint.rows(index),
-        )
-
-    @functools.cached_property
-    def _final_draws(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.events.final_draws()
-
-    @property
-    def _all_steps(self) -> Int[Tensor, "s1 b"]:
-        steps = torch.arange(self.num_steps + 1, device=self.events.end.device)
-        return steps[:, None].expand(-1, len(self.events.end))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what was rebuilt, so that processes send one another the events only."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
     """What each denoising step would have answered, had the policy written all that was still open at once.
@@ -198,6 +95,21 @@ class Completions:
     def rows(self, index: Tensor) -> Completions:
         """The rows of this index; what the batch cost stays."""
         return replace(_map(self, lambda tensor: tensor[index]), trajectory=self.trajectory.rows(index))
+
+
+def join_completions(parts: Sequence[Completions], place: Tensor | None = None) -> Completions:
+    """One record of all rows; place: row of the parts, put one after another, that each row is, default as they come.
+
+    Shorter trajectories stay at their last state; nfe is that of the longest.
+    """
+    rows = torch.arange(sum(len(part.ids) for part in parts)) if place is None else place
+    return Completions(
+        ids=torch.cat([part.ids for part in parts])[rows],
+        mask=torch.cat([part.mask for part in parts])[rows],
+        trajectory=join_trajectories([part.trajectory for part in parts], rows),
+        nfe=max(part.nfe for part in parts),
+        token_forwards=sum(part.token_forwards for part in parts),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from dllm_rl import seeding
 from dllm_rl.checkpoint import load_state, save_state
-from dllm_rl.feed_order import feed_order
+from dllm_rl.events import feed_order
 from dllm_rl.generators import generator
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.block import BlockPolicy

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from dllm_rl.commit_order import commit_counts
 from dllm_rl.jsonl import COMMITS_FILE, append_rows, truncate_rows
+from dllm_rl.trajectory import commit_counts
 from dllm_rl.types import Rollouts
 
 

@@ -16,7 +16,8 @@ from dllm_rl.policies.attention import Full
 from dllm_rl.policies.base import BasePolicy, Reading
 from dllm_rl.policies.terms import joint_terms, target_log_probs
 from dllm_rl.registry import register
-from dllm_rl.types import Family, FlowLaw, Rollouts, Views
+from dllm_rl.trajectory import FlowLaw
+from dllm_rl.types import Family, Rollouts, Views
 
 
 @register("policy", "flow")

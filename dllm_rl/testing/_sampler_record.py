@@ -17,7 +17,8 @@ from torch import Tensor
 from dllm_rl.policies.flow import rate_log_prob, transition_log_prob
 from dllm_rl.testing._sampler_case import SamplerCase, ending
 from dllm_rl.testing.policies import prompts_of
-from dllm_rl.types import Completions, Prompts, Trajectory
+from dllm_rl.trajectory import Trajectory
+from dllm_rl.types import Completions, Prompts
 
 # Of a sum of martingale differences in standard deviations; a right sampler passes it once in a million.
 LARGEST_DEVIATION = 5.0

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dllm_rl.events import Events
-from dllm_rl.feed_order import NEVER
+from dllm_rl.events import NEVER_JOINED, Events
 
 
 def joined_slots(events: Events, slot_size: int) -> Int[Tensor, "b j"]:
@@ -25,9 +24,9 @@ def joined_slots(events: Events, slot_size: int) -> Int[Tensor, "b j"]:
     is_state = step < events.end[events.row]
     place, step = place[is_state], step[is_state]
     zeros = torch.zeros(shape, dtype=torch.long, device=place.device).flatten()
-    opened = (zeros + NEVER).scatter_reduce(0, place, step, "amin").view(shape)
+    opened = (zeros + NEVER_JOINED).scatter_reduce(0, place, step, "amin").view(shape)
     last = zeros.scatter_reduce(0, place, step, "amax").view(shape)
     width = (events.length - torch.arange(num_slots, device=place.device) * slot_size).clamp(max=slot_size)
-    filled = torch.where(torch.bincount(place, minlength=len(zeros)).view(shape) == width, last, NEVER)
+    filled = torch.where(torch.bincount(place, minlength=len(zeros)).view(shape) == width, last, NEVER_JOINED)
     is_together = opened[:, :, None] == opened[:, None, :]
     return torch.where(is_together, filled[:, None, :], -1).amax(dim=2)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from dllm_rl.events import events_of_states
 from dllm_rl.process import ForwardProcess
 from dllm_rl.testing.joined import joined_slots
-from dllm_rl.types import Answers, Family, Rollouts, Trajectory, Views
+from dllm_rl.trajectory import Trajectory
+from dllm_rl.types import Answers, Family, Rollouts, Views
 
 PAD, EOS, MASK, FILL = range(4)
 LETTERS = (4, 5, 6, 7)

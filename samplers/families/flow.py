@@ -20,7 +20,8 @@ from torch import Tensor
 from dllm_rl.constraint import Constraint
 from dllm_rl.policies.flow import FlowPolicy, rate_log_prob, transition_log_prob
 from dllm_rl.registry import register
-from dllm_rl.types import Completions, Family, FlowLaw, Prompts
+from dllm_rl.trajectory import FlowLaw
+from dllm_rl.types import Completions, Family, Prompts
 from samplers.config import check_options
 from samplers.grammar.automaton import Automata
 from samplers.grammar.compile import constraint_of

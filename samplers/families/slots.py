@@ -24,8 +24,7 @@ from torch import Tensor
 
 from dllm_rl.canvas import until_first
 from dllm_rl.errors import ConfigError
-from dllm_rl.events import BEFORE_ALL
-from dllm_rl.feed_order import feed_order
+from dllm_rl.events import BEFORE_ALL, feed_order
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts

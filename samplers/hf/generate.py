@@ -23,7 +23,8 @@ from dllm_rl.canvas import until_first
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.tasks import Page
-from dllm_rl.types import Completions, Prompts, Trajectory
+from dllm_rl.trajectory import Trajectory
+from dllm_rl.types import Completions, Prompts
 from samplers import DEFAULT_SAMPLERS
 from samplers.config import NAME_KEY, sampler_from_dict
 from samplers.hf.policy import TokenIds, end_ids, policy_of, refuse_too_long

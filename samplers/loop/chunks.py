@@ -11,9 +11,8 @@ from dataclasses import replace
 
 import torch
 
-from dllm_rl.joining import join_completions
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.types import Completions, Prompts
+from dllm_rl.types import Completions, Prompts, join_completions
 
 TOKENS_ON_CPU = 2048
 

@@ -12,7 +12,8 @@ from dllm_rl.canvas import until_first
 from dllm_rl.constraint import Constraint
 from dllm_rl.events import Events, Kind, sort_events
 from dllm_rl.protocols import Policy
-from dllm_rl.types import Completions, FlowLaw, Trajectory
+from dllm_rl.trajectory import FlowLaw, Trajectory
+from dllm_rl.types import Completions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dllm_rl.events import Events, Kind, events_of_states, join_events, sort_events
-from dllm_rl.feed_order import recorded_orders
-from dllm_rl.joining import join_trajectories
+from dllm_rl.events import Events, Kind, events_of_states, join_events, recorded_orders, sort_events
 from dllm_rl.testing.joined import joined_slots
-from dllm_rl.types import Trajectory
+from dllm_rl.trajectory import Trajectory, join_trajectories
 
 ROWS, LENGTH, STEPS, MASK = 5, 7, 6, 9
 DRAWS = (Kind.COMMIT, Kind.EDIT, Kind.JUMP)

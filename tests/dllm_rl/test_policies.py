@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
-from dllm_rl.feed_order import feed_order
+from dllm_rl.events import feed_order
 from dllm_rl.policies.loading import load_policy, save_policy
 from dllm_rl.testing.policies import prompts_of
 from dllm_rl.types import FAMILIES, Prompts

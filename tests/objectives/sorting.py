@@ -19,7 +19,8 @@ from dllm_rl.events import events_of_states
 from dllm_rl.testing import ToyPolicy, toy_rollouts
 from dllm_rl.testing.joined import joined_slots
 from dllm_rl.testing.toys import EOS, FILL, LETTERS, MASK, NUM_STEPS, PAD, SLOT_SIZE
-from dllm_rl.types import Answers, Rollouts, Trajectory, Views
+from dllm_rl.trajectory import Trajectory
+from dllm_rl.types import Answers, Rollouts, Views
 
 NUM_LETTERS, LENGTH = 4, 6
 NUM_PLACES = NUM_LETTERS + 1

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.feed_order import feed_order
+from dllm_rl.events import feed_order
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.types import Family, Prompts
 from samplers.loop.sampling import TOKEN, uniform
