@@ -9,6 +9,8 @@ from dllm_rl import seeding
 from dllm_rl.engine import RolloutEngine
 from dllm_rl.tasks import Task
 
+# Raised whenever the same policy would be evaluated with other numbers: results are keyed by it.
+VERSION = 1
 _SAMPLE_STRIDE = 1_000_003
 
 

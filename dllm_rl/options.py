@@ -25,8 +25,16 @@ class Option:
     default: Any
 
 
-def options_of(cls: type) -> dict[str, Option]:
-    """Return the options of a class by name: the fields of a dataclass, or the parameters of another's constructor."""
+def resolved(cls: type, values: Mapping[str, Any], *, owner: str) -> dict[str, Any]:
+    """Return every option of a class by name, checked, those that were left out at their defaults."""
+    known = _all_options(cls)
+    record = _record_of(known)
+    known = known if record is None else _all_options(record[1])
+    return {key: option.default for key, option in known.items()} | checked(known, values, owner=owner)
+
+
+def _all_options(cls: type) -> dict[str, Option]:
+    """The fields of a dataclass, or the parameters of another's constructor."""
     if dataclasses.is_dataclass(cls):
         hints = get_type_hints(cls, include_extras=True)
         return {item.name: Option(hint=hints[item.name], default=_default(item)) for item in dataclasses.fields(cls)}
@@ -44,7 +52,7 @@ def construct(cls: type, values: Mapping[str, Any], *, owner: str, given: Mappin
     owner: the component as messages name it, such as "sampler 'klass'".
     Raises ConfigError for an option that does not exist, is missing, has a wrong type or a value out of range.
     """
-    known = options_of(cls)
+    known = _all_options(cls)
     for key in given:
         if key not in known:
             raise ConfigError(f"{owner} does not take {key}, which its caller gives. Add it to {cls.__name__}.")
@@ -52,7 +60,7 @@ def construct(cls: type, values: Mapping[str, Any], *, owner: str, given: Mappin
             raise ConfigError(f"{owner}: {key}={values[key]!r} was given as an option; its caller sets it. Drop it.")
     left = {key: option for key, option in known.items() if key not in given}
     record = _record_of(left)
-    options = checked(left if record is None else options_of(record[1]), values, owner=owner)
+    options = checked(left if record is None else _all_options(record[1]), values, owner=owner)
     try:
         if record is not None:
             options = {record[0]: record[1](**options)}

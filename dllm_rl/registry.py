@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dllm_rl.errors import ConfigError, unknown_name
-from dllm_rl.options import construct
+from dllm_rl.options import construct, resolved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +75,16 @@ def build(
             f"{kind} '{name}' is undefined for the {family} family; it is defined for {', '.join(cls.families)}."
         )
     return construct(cls, options or {}, owner=f"{kind} '{name}'", given=given)
+
+
+def identity(kind: str, name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what decides the numbers of a component: its name, its declared version, and all of its options."""
+    cls = get(kind, name)
+    return {
+        "name": name,
+        "version": cls.version,
+        "options": resolved(cls, options or {}, owner=f"{kind} '{name}'"),
+    }
 
 
 def names(kind: str) -> list[str]:

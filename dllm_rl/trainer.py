@@ -41,6 +41,8 @@ from dllm_rl.train_config import TrainConfig
 from dllm_rl.types import Rollouts
 from dllm_rl.update import Updater
 
+# Raised whenever what is collected, scored or updated changes in its numbers: results are keyed by it.
+VERSION = 1
 _ALWAYS = ("trajectory", "temperature")
 _ON_REQUEST = ("step_rewards", "answers")
 

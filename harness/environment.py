@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 from dllm_rl.errors import HarnessError
 from dllm_rl.plan import Plan, parse_plan
@@ -75,6 +75,8 @@ class FormEnvironment:
             await self.server.start()
             self._is_open = True
         await self.pool.open()
+
+    version: ClassVar[int] = 1
 
     async def close(self) -> None:
         """Cancel what is still running, then end the browser and the server."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from dllm_rl import seeding
 from dllm_rl.errors import ConfigError
@@ -72,6 +72,8 @@ class TextEnvironment:
 
     async def close(self) -> None:
         """Nothing to end."""
+
+    version: ClassVar[int] = 1
 
     async def observe(self, task: Task) -> Page:
         """The page of a task."""

@@ -46,6 +46,8 @@ class Method:
     exceptions: ClassVar[dict[str, str]] = {}
     own_metrics: ClassVar[dict[str, str]] = {}
 
+    version: ClassVar[int] = 1
+
     beta: NonNegative = 0.0
     advantage: AdvantageName = "normalised"
 

@@ -51,6 +51,7 @@ class BasePolicy:
     """A model with its tokenizer and facts. Subclasses say how a family attends, and what its likelihood terms are."""
 
     family: ClassVar[Family]
+    version: ClassVar[int] = 1
 
     def __init__(self, model: torch.nn.Module, tokenizer: Any, facts: PolicyFacts) -> None:
         self.model, self.tokenizer, self.facts = model, tokenizer, facts

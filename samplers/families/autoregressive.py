@@ -30,6 +30,7 @@ class AutoregressiveSampler:
     """Next token, at a temperature (0 is greedy); one forward a draw. grammar: among those that lead to a plan."""
 
     name: ClassVar[str] = "ar"
+    version: ClassVar[int] = 1
     families: ClassVar[tuple[Family, ...]] = ("autoregressive",)
     temperature: float = 1.0
     grammar: bool = False

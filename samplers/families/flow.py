@@ -37,6 +37,7 @@ class FlowExactSampler:
     """num_steps: forwards, on an even time grid from 0 to 1. grammar: the last step draws from accepted plans only."""
 
     name: ClassVar[str] = "flow_exact"
+    version: ClassVar[int] = 1
     families: ClassVar[tuple[Family, ...]] = ("flow",)
     law: ClassVar[FlowLaw] = "exact"
     temperature: float = 1.0

@@ -42,6 +42,7 @@ class SlotSampler:
     """slot_threshold opens slots, token_threshold accepts positions inside; both are top-token probabilities."""
 
     name: ClassVar[str] = "slots"
+    version: ClassVar[int] = 1
     families: ClassVar[tuple[Family, ...]] = ("slot",)
     temperature: float = 1.0
     slot_threshold: float = 0.6

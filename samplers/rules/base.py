@@ -32,6 +32,7 @@ class UnmaskingRule:
     """
 
     families: ClassVar[tuple[Family, ...]] = ("masked", "block")
+    version: ClassVar[int] = 1
     # Whether a step may write nothing in a row. Such a rule chooses before the model is asked, and takes nothing back.
     may_wait: ClassVar[bool] = False
     temperature: float = 1.0

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from experiments.config import load_preset, preset_names
 from experiments.grid import build_cells
-from experiments.units import GridPlan, Without, select_tasks
+from experiments.units import GridPlan, Unit, Without, select_tasks
 from tests.experiments.grids import Tasks, plan, preset
 
 
@@ -88,24 +87,61 @@ def test_the_margin_of_equivalence_decides_no_rollout(tmp_path) -> None:
 
 
 def test_defaults_of_components_are_part_of_a_result_s_key(tmp_path) -> None:
-    """Written out or left alone, an option is the same; edited code is not."""
     known = plan(tmp_path)
     written_out = plan(tmp_path, "objectives.grpo.options.prompt_mask_share=0.0")
     assert [unit.digest for unit in known.units] == [unit.digest for unit in written_out.units]
 
 
-def test_edited_code_of_an_objective_is_another_result(tmp_path, monkeypatch) -> None:
+def test_a_raised_version_of_an_objective_owes_its_cells_alone(tmp_path, monkeypatch) -> None:
     known = plan(tmp_path)
-    source = inspect.getsource
-    edited = "objectives.espo"
-
-    def with_an_edit(module: Any) -> str:
-        return source(module) + ("# edited" if module.__name__ == edited else "")
-
-    monkeypatch.setattr("experiments.digests.inspect.getsource", with_an_edit)
-    changed = [unit.cell.id for old, unit in zip(known.units, plan(tmp_path).units, strict=True) if old != unit]
+    monkeypatch.setattr(registry.get("objective", "espo"), "version", 2)
+    changed = _changed(known, plan(tmp_path))
     assert changed
-    assert all("-espo" in name and "unshared" not in name for name in changed)
+    assert all("-espo" in unit.cell.id and "unshared" not in unit.cell.id for unit in changed)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("environment", "forms"), ("reward", "outcome"), ("sampler", "ar")])
+def test_a_raised_version_of_what_all_cells_share_owes_them_all(tmp_path, monkeypatch, kind: str, name: str) -> None:
+    known = plan(tmp_path)
+    monkeypatch.setattr(registry.get(kind, name), "version", 2)
+    touched = {unit.name for unit in known.units if kind != "sampler" or unit.cell.sampler.name == name}
+    assert {unit.name for unit in _changed(known, plan(tmp_path))} == touched
+
+
+def test_a_raised_version_of_the_trainer_owes_no_warm_start_and_one_of_the_evaluation_no_training(
+    tmp_path, monkeypatch
+) -> None:
+    known = plan(tmp_path)
+    monkeypatch.setattr("dllm_rl.trainer.VERSION", 2)
+    trained = plan(tmp_path)
+    assert {unit.is_warm_start for unit in _changed(known, trained)} == {False}
+    monkeypatch.setattr("dllm_rl.evaluation.VERSION", 2)
+    evaluated = plan(tmp_path)
+    assert len(_changed(trained, evaluated)) == len(evaluated.units)
+    assert _folders(trained, trained=True) == _folders(evaluated, trained=True)
+
+
+@pytest.mark.parametrize(
+    ("edited", "is_owed"),
+    [("", False), ("    # Half, as in the paper.\n", False), ("    version: ClassVar[int] = 2\n", True)],
+)
+def test_a_comment_owes_nothing_and_a_raised_version_does(tmp_path, monkeypatch, edited: str, is_owed: bool) -> None:
+    source = (
+        "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom dllm_rl.registry import register\n"
+        "@register('reward', 'half')\n@dataclass(frozen=True)\nclass Half:\n"
+        "    version: ClassVar[int] = 1\n    share: float = 0.5\n"
+    )
+    monkeypatch.setitem(registry._REGISTRY, "reward", dict(registry._REGISTRY["reward"]))
+    exec(compile(source, "half.py", "exec", dont_inherit=True), {"__name__": "half"})
+    known = plan(tmp_path, "reward=half")
+    exec(compile(source + edited, "half.py", "exec", dont_inherit=True), {"__name__": "half"})
+    assert len(_changed(known, plan(tmp_path, "reward=half"))) == (len(known.units) if is_owed else 0)
+
+
+def test_options_of_the_environment_count_with_their_defaults(tmp_path) -> None:
+    known = plan(tmp_path)
+    assert not _changed(known, plan(tmp_path, "environment.options.seed=0"))
+    assert len(_changed(known, plan(tmp_path, "environment.options.seed=1"))) == len(known.units)
 
 
 def test_controls_must_be_what_the_report_calls_them(tmp_path) -> None:
@@ -157,6 +193,11 @@ def test_seeds_come_one_after_the_other_and_warm_starts_first(tmp_path) -> None:
     seeds = [unit.seed for unit in plan(tmp_path).units]
     assert seeds == sorted(seeds)
     assert seeds[:2] == [-1, -1]
+
+
+def _changed(first: GridPlan, second: GridPlan) -> list[Unit]:
+    """Units of the second plan that the results of the first do not finish."""
+    return [unit for old, unit in zip(first.units, second.units, strict=True) if old.digest != unit.digest]
 
 
 def _folders(grid: GridPlan, *, trained: bool) -> set[Path]:
