@@ -9,8 +9,9 @@ from typing import Any
 
 from dllm_rl.episode import Completion, RewardFunction, Rollout, run_plans
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.protocols import EnvironmentLike, Sampler
+from dllm_rl.protocols import Sampler
 from dllm_rl.ranks import ALONE, Ranks
+from dllm_rl.session import Session
 from dllm_rl.tasks import Task
 from dllm_rl.template import render_prompt
 from dllm_rl.types import SampledRow
@@ -40,7 +41,7 @@ class RolloutEngine:
 
     policy: BasePolicy
     sampler: Sampler
-    environment: EnvironmentLike
+    environment: Session
     reward: RewardFunction
     ranks: Ranks = ALONE
     isolation: str | None = None

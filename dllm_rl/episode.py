@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dllm_rl.protocols import EnvironmentLike
+from dllm_rl.session import Session
 from dllm_rl.tasks import Outcome, Page, RewardRecord, Task
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def one_turn(
 
 
 def run_plans(
-    environment: EnvironmentLike,
+    environment: Session,
     reward: RewardFunction,
     plans: Sequence[tuple[Task, Completion]],
     *,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from dllm_rl.tasks import Outcome, Page, Task
+from dllm_rl.environment import Environment
 
 if TYPE_CHECKING:
     import torch
@@ -16,52 +15,7 @@ if TYPE_CHECKING:
     from dllm_rl.process import ForwardProcess
     from dllm_rl.types import Completions, Family, Loss, Prompts, Rollouts, Views
 
-
-@runtime_checkable
-class Environment(Protocol):
-    """Turns plans into outcomes. Asynchronous; `open` before use, `close` afterwards."""
-
-    async def open(self) -> None:
-        """Start what is needed (server, browser)."""
-        ...
-
-    async def close(self) -> None:
-        """End what was started, and nothing else."""
-        ...
-
-    def tasks(self, split: str) -> Sequence[Task]:
-        """All tasks of a split, in a fixed order."""
-        ...
-
-    async def observe(self, task: Task) -> Page:
-        """What the policy may read of the task's site (cached)."""
-        ...
-
-    async def run(self, task: Task, plan: str) -> Outcome:
-        """Execute a plan once and judge it. Environment faults are retried inside, then reported."""
-        ...
-
-    async def score(self, task: Task, plan: str) -> float:
-        """Cheap score of an intermediate plan, without a browser; the gold plan scores 1."""
-        ...
-
-
-class EnvironmentLike(Protocol):
-    """The synchronous face of an environment that trainer and evaluation use."""
-
-    def observe_many(self, tasks: Sequence[Task]) -> Sequence[Page]:
-        """Pages of tasks, cached."""
-        ...
-
-    def run_many(
-        self, pairs: Sequence[tuple[Task, str]], *, isolation: Any = None, executor: Any = None
-    ) -> Sequence[Outcome]:
-        """Outcomes of plans, in order; isolation and executor as the environment names them, None for its default."""
-        ...
-
-    def score_many(self, pairs: Sequence[tuple[Task, str]]) -> Sequence[float]:
-        """Cheap scores of plans, without running them; the gold plan scores 1."""
-        ...
+__all__ = ["Environment", "Objective", "Policy", "Sampler"]
 
 
 class Policy(Protocol):

@@ -73,11 +73,13 @@ class Control:
 class Page:
     """What the scout saw: every control of every page of one site, all branches included.
 
-    titles: heading of page 1, 2, ... in order.
+    titles: heading of page 1, 2, ... in order. instruction: what is asked for, where only the page says it and the
+    task does not.
     """
 
     titles: tuple[str, ...]
     controls: tuple[Control, ...]
+    instruction: str = ""
 
     def control(self, ref: str) -> Control | None:
         """Return the control with this ref, or None."""

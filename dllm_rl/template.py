@@ -7,7 +7,7 @@ from dllm_rl.tasks import Control, Page, Task
 
 def render_prompt(task: Task, page: Page) -> str:
     """Write the instruction, then every control of every page in reading order, one a line."""
-    lines = [f"task: {task.instruction}"]
+    lines = [f"task: {task.instruction or page.instruction}"]
     number = 0
     for control in page.controls:
         if control.page_number != number:

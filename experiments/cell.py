@@ -14,6 +14,7 @@ from dllm_rl.evaluation import evaluate
 from dllm_rl.jsonl import METRICS_FILE, read_rows
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.ranks import ALONE, Ranks
+from dllm_rl.session import Session
 from dllm_rl.train_config import TrainConfig
 from dllm_rl.trainer import Trainer
 from experiments import policies
@@ -23,10 +24,8 @@ from experiments.components import build_objective, build_reward, build_sampler
 from experiments.grid import Cell
 from experiments.run_folder import write_json
 from experiments.runner import OnEvent
-from experiments.units import TaskSource, Unit, select_tasks
+from experiments.units import TaskSets, Unit
 from experiments.waypoints import has_waypoint, is_waypoint, take_waypoint
-from harness.session import EnvironmentSession
-from harness.text import TextSession
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -39,14 +38,14 @@ class LocalExecutor:
 
     def __init__(
         self,
-        session: EnvironmentSession | TextSession,
-        source: TaskSource,
+        session: Session,
+        tasks: TaskSets,
         *,
         device: str = "cpu",
         ranks: Ranks = ALONE,
     ) -> None:
         self._session = session
-        self._source = source
+        self._tasks = tasks
         self._device = device
         self._ranks = ranks
 
@@ -88,7 +87,7 @@ class LocalExecutor:
         Trainer(
             engine=engine,
             objective=build_objective(cell.objective),
-            tasks=select_tasks(self._source, cell.training_tasks.split, cell.training_tasks.max_tasks),
+            tasks=self._tasks.training,
             config=config,
             run_dir=unit.folder,
             on_step=on_step,
@@ -108,9 +107,8 @@ class LocalExecutor:
             return
         settings = unit.cell.evaluation
         engine = replace(self._evaluation_engine(policy, unit.cell), ranks=ALONE)
-        tasks = select_tasks(self._source, settings.split, settings.max_tasks)
         try:
-            take_waypoint(unit.folder, step, engine=engine, tasks=tasks, seed=settings.seed)
+            take_waypoint(unit.folder, step, engine=engine, tasks=self._tasks.evaluation, seed=settings.seed)
         except Exception:
             _LOGGER.warning("the waypoint of %s after %d steps is left out", unit.name, step, exc_info=True)
 
@@ -118,12 +116,12 @@ class LocalExecutor:
         settings = unit.cell.evaluation
         rows = evaluate(
             self._evaluation_engine(policy, unit.cell),
-            select_tasks(self._source, settings.split, settings.max_tasks),
+            self._tasks.evaluation,
             num_samples=settings.num_samples,
             seed=settings.seed,
             on_result=lambda done, total: on_event({"evaluated": done, "of": total}),
         )
-        self._note_browser(unit)
+        self._note_versions(unit)
         return rows
 
     def _evaluation_engine(self, policy: BasePolicy, cell: Cell) -> RolloutEngine:
@@ -138,10 +136,10 @@ class LocalExecutor:
             executor=settings.executor,
         )
 
-    def _note_browser(self, unit: Unit) -> None:
-        """Say in cell.json which Chromium evaluated, beside the other versions: known only once it runs."""
-        if self._ranks.is_first and (version := self._session.browser_version):
-            made_by = {**unit.settings["versions"], "chromium": version}
+    def _note_versions(self, unit: Unit) -> None:
+        """Add versions that are known only once the environment runs, such as the browser's, to cell.json."""
+        if self._ranks.is_first and (found := self._session.versions):
+            made_by = {**unit.settings["versions"], **found}
             write_json(unit.folder / "cell.json", {**unit.settings, "versions": made_by})
 
     @staticmethod

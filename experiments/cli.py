@@ -13,7 +13,7 @@ import typer
 
 from dllm_rl.errors import ConfigError, DllmRlError
 from experiments.cli_new import new_app
-from experiments.cli_sites import DifficultyOption, JsonFlag, WorldOption, sites_app
+from experiments.cli_sites import JsonFlag, sites_app
 from experiments.threads import wait_politely
 
 app = typer.Typer(
@@ -156,22 +156,19 @@ def evaluate(
         str | None, typer.Option(help="Sampler, as YAML: slots, or {name: flow_exact, options: {num_steps: 8}}.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the rollouts to this parquet file.")] = None,
-    world: WorldOption = "basic",
-    difficulty: DifficultyOption = None,
+    environment: Annotated[
+        str | None, typer.Option(help="Environment, as YAML: {name: forms, options: {world: rich}}. Default: forms.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure success in real Chromium."""
-    from experiments.measure import Draws, measure, measure_oracle
+    """Measure success in an environment."""
+    from experiments.measure import Draws, EvaluatedTasks, measure, measure_oracle
 
     if what == "oracle":
-        code = measure_oracle(
-            split, max_tasks=max_tasks or 60, world=world, difficulties=difficulty or (), as_json=as_json
-        )
-        raise typer.Exit(code)
-    if world != "basic" or difficulty:
-        raise ConfigError("--world and --difficulty are for `eval oracle`: the policies here know the basic world only")
+        raise typer.Exit(measure_oracle(split, environment=environment, max_tasks=max_tasks or 60, as_json=as_json))
     draws = Draws(sampler=sampler, temperature=temperature, num_samples=num_samples, seed=seed)
-    code = measure(what, split or ["val"], draws, max_tasks=max_tasks, out=out, as_json=as_json)
+    tasks = EvaluatedTasks(environment=environment, splits=tuple(split or ["val"]), max_tasks=max_tasks)
+    code = measure(what, tasks, draws, out=out, as_json=as_json)
     raise typer.Exit(code)
 
 

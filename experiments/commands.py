@@ -18,13 +18,12 @@ from experiments.failures import common_failure
 from experiments.progress import ConsoleProgress, duration
 from experiments.run_folder import Status, make_folder, read_json, read_status, status_of, warm_start_status
 from experiments.runner import Executor, owed_units, refresh, run_units
-from experiments.units import GridPlan, TaskSource, Unit, choose, plan_grid
+from experiments.units import GridPlan, TaskSets, Unit, choose, plan_grid
 
 if TYPE_CHECKING:
     from dllm_rl.ranks import Ranks
+    from dllm_rl.session import Session
     from experiments.cluster.run import Cluster
-    from harness.session import EnvironmentSession
-    from harness.text import TextSession
 
 FAILED = 1
 STATES = ("done", "stopped", "running", "failed", "owed")
@@ -56,21 +55,21 @@ def run_grid(
     root = out or Path("runs") / preset.name
     with build_session(preset.environment) as session:
         if is_dry_run:
-            source = known_tasks(preset, session, root)
-            print_dry_run(choose(plan_grid(preset, source, root), only), source, console)
+            tasks = known_tasks(preset, session, root)
+            print_dry_run(choose(plan_grid(preset, tasks, root), only), tasks, console)
             return 0
         # What cannot be run is refused before a browser starts.
-        choose(plan_grid(preset, session, root), only)
+        choose(plan_grid(preset, TaskSets.of(preset, session), root), only)
         make_folder(root)
         if not ranks.is_first:
             _follow(preset, session, root, ranks)
             ranks.leave()
             return 0
-        source = checked_tasks(preset, session, root, console)
-        plan = choose(plan_grid(preset, source, root), only)
+        tasks = checked_tasks(preset, session, root, console)
+        plan = choose(plan_grid(preset, tasks, root), only)
         is_unchanged = _digest_in(root) == plan.config["digest"]
         owed = owed_units(plan)
-        statuses = _run_owed(plan, owed, session, source, console, cluster, ranks)
+        statuses = _run_owed(plan, owed, session, tasks, console, cluster, ranks)
         ranks.leave()
     if owed or not is_unchanged or is_report_stale(root):
         write_report(root)
@@ -113,8 +112,8 @@ def train_cell(words: list[str], *, preset_name: str, seed: int, out: Path | Non
 def _run_owed(
     plan: GridPlan,
     owed: list[Unit],
-    session: EnvironmentSession | TextSession,
-    source: TaskSource,
+    session: Session,
+    tasks: TaskSets,
     console: Console,
     cluster: Cluster | None,
     ranks: Ranks,
@@ -138,7 +137,7 @@ def _run_owed(
             return run_units_on_ray(plan, cluster, progress)
     from experiments.cell import LocalExecutor
 
-    work: Executor = LocalExecutor(session, source, ranks=ranks)
+    work: Executor = LocalExecutor(session, tasks, ranks=ranks)
     with ConsoleProgress(owed, console) as progress:
         if ranks.is_alone:
             return run_units(plan, work, progress)
@@ -160,15 +159,15 @@ def _launched(cluster: Cluster | None) -> Ranks:
     return ranks
 
 
-def _follow(preset: Preset, session: EnvironmentSession | TextSession, root: Path, ranks: Ranks) -> None:
+def _follow(preset: Preset, session: Session, root: Path, ranks: Ranks) -> None:
     """What the processes other than the first do: wait for the self-check, then work on the units they are told."""
     from experiments.cell import LocalExecutor
     from experiments.launched import follow
     from experiments.self_check import known_tasks
 
     if ranks.from_first(None):
-        source = known_tasks(preset, session, root)
-        follow(plan_grid(preset, source, root), LocalExecutor(session, source, ranks=ranks), ranks)
+        tasks = known_tasks(preset, session, root)
+        follow(plan_grid(preset, tasks, root), LocalExecutor(session, tasks, ranks=ranks), ranks)
 
 
 def _conclude(statuses: dict[str, Status], num_units: int, console: Console) -> int:

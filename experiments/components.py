@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from dllm_rl import registry
+from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError
+from dllm_rl.session import Session
 from dllm_rl.tasks import Outcome, RewardRecord
 from experiments.config import Component
-from harness.environment import FormEnvironment
-from harness.session import EnvironmentSession
-from harness.text import TextEnvironment, TextSession
 
 
 def build_sampler(component: Component, *, temperature: float | None = None) -> Any:
@@ -32,11 +31,11 @@ def build_reward(component: Component) -> Callable[[Outcome], RewardRecord]:
     return registry.build("reward", component.name, component.options)
 
 
-def build_session(component: Component) -> EnvironmentSession | TextSession:
-    """The environment of a grid; nothing is started before the first rollout."""
-    environment = registry.build("environment", component.name, component.options)
-    if isinstance(environment, TextEnvironment):
-        return TextSession(environment=environment)
-    if isinstance(environment, FormEnvironment):
-        return EnvironmentSession(environment.settings)
-    raise ConfigError(f"environment '{component.name}' has no session yet; presets run on 'forms' or a text toy")
+def build_environment(component: Component) -> Environment:
+    """Instantiate an environment; nothing is started."""
+    return registry.build("environment", component.name, component.options)
+
+
+def build_session(component: Component) -> Session:
+    """The environment of a grid; nothing is started before the first call that needs it."""
+    return Session(build_environment(component))

@@ -12,10 +12,10 @@ from experiments.preset_table import describe
 from experiments.progress import duration
 from experiments.runner import is_done, owed_units
 from experiments.stats import smallest_detectable_effect
-from experiments.units import GridPlan, TaskSource, select_tasks
+from experiments.units import GridPlan, TaskSets
 
 
-def print_dry_run(plan: GridPlan, source: TaskSource, console: Console) -> None:
+def print_dry_run(plan: GridPlan, tasks: TaskSets, console: Console) -> None:
     """Print cells, sizes, rollouts, estimated minutes and the smallest detectable effect."""
     table = Table("unit", "rollouts: training", "evaluation", "estimate", "state")
     for unit in plan.units:
@@ -24,7 +24,7 @@ def print_dry_run(plan: GridPlan, source: TaskSource, console: Console) -> None:
         table.add_row(unit.name, str(cost.train_rollouts), str(cost.evaluation_rollouts), duration(cost.seconds), state)
     console.print(table)
     sizes = Table("size", "value", show_header=False)
-    for name, value in describe(plan.preset, source).items():
+    for name, value in describe(plan.preset, tasks).items():
         sizes.add_row(name, value)
     console.print(sizes)
     seconds = plan.cost.seconds + BROWSER_START_SECONDS + REPORT_SECONDS
@@ -38,13 +38,13 @@ def print_dry_run(plan: GridPlan, source: TaskSource, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    console.print(smallest_effect(plan, source), highlight=False, soft_wrap=True)
+    console.print(smallest_effect(plan, tasks), highlight=False, soft_wrap=True)
 
 
-def smallest_effect(plan: GridPlan, source: TaskSource) -> str:
+def smallest_effect(plan: GridPlan, tasks: TaskSets) -> str:
     """The smallest change of success that the design can find, as a sentence."""
     evaluation, num_seeds = plan.preset.evaluation, len(plan.preset.seeds)
-    num_tasks = len(select_tasks(source, evaluation.split, evaluation.max_tasks))
+    num_tasks = len(tasks.evaluation)
     num_cells = max(1, sum(cell.role == "cell" for cell in plan.cells))
     effect = smallest_detectable_effect(num_seeds, num_tasks, evaluation.num_samples, num_comparisons=num_cells)
     if math.isinf(effect):

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.tasks import Outcome
-from harness.adapters.formfactory import Catalogue, Checkout, FormFactoryEnvironment
+from harness.adapters.formfactory import Catalogue, FormFactoryEnvironment, FormFactorySettings
 from harness.adapters.formfactory.environment import sample
 from harness.adapters.formfactory.tasks import oracle_plan
 
@@ -29,9 +29,14 @@ def check(
     as_json: bool = False,
 ) -> int:
     """Print one line a form and the reasons; 1 where the oracle fails on a record that should be solvable."""
-    checkout = Checkout(folder=folder, application=application)
     environment = FormFactoryEnvironment(
-        checkout, fixtures=fixtures, vendored=vendored, python=str(python or sys.executable)
+        FormFactorySettings(
+            folder=folder,
+            application=application,
+            fixtures=fixtures,
+            vendored=vendored,
+            python=str(python or sys.executable),
+        )
     )
     catalogue, outcomes = asyncio.run(_run(environment, max_records))
     failed = {item.task_id: _reason(item) for item in outcomes if not item.is_success}
@@ -46,7 +51,7 @@ def check(
 
 async def _run(environment: FormFactoryEnvironment, max_records: int | None) -> tuple[Catalogue, list[Outcome]]:
     async with environment:
-        catalogue = await environment.catalogue()
+        catalogue = environment.catalogue
         if not (catalogue.tasks or catalogue.unsolvable):
             raise ConfigError(
                 f"{environment.checkout.folder}: no form that the first page links to has a file of gold records. "

@@ -1,9 +1,8 @@
-"""`dllm-rl eval`: success in real Chromium, of a policy or of the gold plans, by split and with intervals."""
+"""`dllm-rl eval`: success in an environment, of a policy or of the gold plans, by split and with intervals."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,35 +13,23 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from dllm_rl.episode import Completion, RewardFunction, run_plans
-from dllm_rl.errors import ConfigError, unknown_name
-from dllm_rl.tasks import SPLITS
+from dllm_rl.errors import ConfigError
+from dllm_rl.session import Session
 from experiments.components import build_reward, build_sampler, build_session
 from experiments.config import Component, PolicyLevel, load_preset
-from experiments.units import select_tasks
 from experiments.validation import validate
-from harness.session import EnvironmentSession
-from harness.settings import world_settings
-from harness.text import TextSession
 from samplers import DEFAULT_SAMPLERS
 
 # The built-in world and reward, as the study preset has them.
 REFERENCE_PRESET = "grid16"
 
 
-def measure_oracle(
-    splits: list[str] | None,
-    *,
-    max_tasks: int | None,
-    as_json: bool,
-    world: str = "basic",
-    difficulties: Sequence[int] = (),
-) -> int:
-    """Run the gold plan of every task; 1 where one does not score exactly 1. world: see `FormSettings`."""
+def measure_oracle(splits: list[str] | None, *, environment: str | None, max_tasks: int | None, as_json: bool) -> int:
+    """Run the gold plan of every task; return 1 where one does not score exactly 1. environment: as YAML."""
     preset = load_preset(REFERENCE_PRESET)
-    chosen = checked_splits(splits or list(SPLITS))
     rows: list[dict[str, Any]] = []
-    with _oracle_session(preset.environment, chosen, max_tasks, world, difficulties) as session:
-        for split in chosen:
+    with build_session(chosen_environment(environment, preset.environment)) as session:
+        for split in splits or session.environment.splits:
             rows += _oracle_rows(session, split, max_tasks, build_reward(preset.reward))
     _print(rows, as_json=as_json)
     wrong = [row for row in rows if not row["success"] or row["reward"] != 1.0]
@@ -53,22 +40,13 @@ def measure_oracle(
     return 1 if wrong else 0
 
 
-def _oracle_session(
-    component: Component, splits: list[str], max_tasks: int | None, world: str, difficulties: Sequence[int]
-) -> EnvironmentSession | TextSession:
-    """The basic world is that of the study preset."""
-    counts = dict.fromkeys(splits, max_tasks) if max_tasks else {}
-    settings = world_settings(world, difficulties, counts=counts)
-    return build_session(component) if world == "basic" else EnvironmentSession(settings)
-
-
 def _oracle_rows(
-    session: EnvironmentSession | TextSession,
+    session: Session,
     split: str,
     max_tasks: int | None,
     reward: RewardFunction,
 ) -> list[dict[str, Any]]:
-    tasks = select_tasks(session, split, max_tasks)
+    tasks = session.tasks(split)[:max_tasks]
     plans = [(task, Completion(plan=session.gold_plan(task))) for task in tasks]
     rollouts = run_plans(session, reward, plans, isolation="context", executor="trusted")
     return [rollout.to_row(mode="oracle") for rollout in rollouts]
@@ -89,9 +67,20 @@ class Draws:
     seed: int
 
 
-def measure(
-    checkpoint: str, splits: list[str], draws: Draws, *, max_tasks: int | None, out: Path | None, as_json: bool
-) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatedTasks:
+    """What is measured on.
+
+    environment: as YAML; None for the one of the study preset.
+    max_tasks: of each split; None for all.
+    """
+
+    environment: str | None
+    splits: tuple[str, ...]
+    max_tasks: int | None
+
+
+def measure(checkpoint: str, tasks: EvaluatedTasks, draws: Draws, *, out: Path | None, as_json: bool) -> int:
     """Evaluate a policy on splits: a greedy pass and some sampled rollouts a task."""
     from dllm_rl.engine import RolloutEngine
     from dllm_rl.evaluation import evaluate
@@ -101,7 +90,7 @@ def measure(
     policy = policies.load(checkpoint)
     chosen = usual_sampler(draws.sampler, policy.family, preset.policies)
     rows: list[dict[str, Any]] = []
-    with build_session(preset.environment) as session:
+    with build_session(chosen_environment(tasks.environment, preset.environment)) as session:
         engine = RolloutEngine(
             policy=policy,
             sampler=build_sampler(chosen, temperature=draws.temperature),
@@ -110,9 +99,9 @@ def measure(
             isolation="context",
             executor="trusted",
         )
-        for split in checked_splits(splits):
-            tasks = select_tasks(session, split, max_tasks)
-            rows += evaluate(engine, tasks, num_samples=draws.num_samples, seed=draws.seed)
+        for split in tasks.splits:
+            chosen_tasks = session.tasks(split)[: tasks.max_tasks]
+            rows += evaluate(engine, chosen_tasks, num_samples=draws.num_samples, seed=draws.seed)
     if out is not None:
         from experiments.results import write_rows
 
@@ -129,29 +118,28 @@ def measure(
     return 0
 
 
-def checked_splits(splits: list[str]) -> list[str]:
-    """The splits, or an error with the nearest known name."""
-    for split in splits:
-        if split not in SPLITS:
-            raise unknown_name("split", split, SPLITS)
-    return splits
+def chosen_environment(text: str | None, usual: Component) -> Component:
+    """The environment that the text names, or the usual one."""
+    return usual if text is None else _component(text, "--environment", "{name: forms, options: {world: rich}}")
 
 
 def usual_sampler(text: str | None, family: str, levels: dict[str, PolicyLevel]) -> Component:
     """The sampler that the text names; for None the family's in these levels, in the preset `block`, or by default."""
     if text is not None:
-        try:
-            return validate(Component, yaml.safe_load(text), source="--sampler")
-        except yaml.YAMLError as error:
-            raise ConfigError(
-                f"--sampler {text}: not YAML. Write {{name: threshold, options: {{threshold: 0.9}}}}."
-            ) from error
+        return _component(text, "--sampler", "{name: threshold, options: {threshold: 0.9}}")
     for level in (*levels.values(), *load_preset("block").policies.values()):
         if level.family == family:
             return level.sampler
     if family in DEFAULT_SAMPLERS:
         return Component(name=DEFAULT_SAMPLERS[family])
     raise ConfigError(f"no usual sampler is known for the family '{family}'. Give one: --sampler NAME")
+
+
+def _component(text: str, option: str, example: str) -> Component:
+    try:
+        return validate(Component, yaml.safe_load(text), source=option)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{option} {text}: not YAML. Write {example}.") from error
 
 
 def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:

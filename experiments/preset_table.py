@@ -15,15 +15,14 @@ from experiments.components import build_session
 from experiments.config import BUILTIN, PolicyLevel, Preset, load_preset, preset_names
 from experiments.costs import design_cost
 from experiments.grid import Cell, build_cells
-from experiments.units import TaskSource, select_tasks
+from experiments.units import TaskSets
 
 
-def describe(preset: Preset, source: TaskSource) -> dict[str, str]:
+def describe(preset: Preset, tasks: TaskSets) -> dict[str, str]:
     """One row a size, as text."""
     cells = build_cells(preset)
     train = cells[0].train
-    training = select_tasks(source, preset.training_tasks.split, preset.training_tasks.max_tasks)
-    evaluated = select_tasks(source, preset.evaluation.split, preset.evaluation.max_tasks)
+    training, evaluated = tasks.training, tasks.evaluation
     cost = design_cost(cells, len(preset.seeds), len(evaluated))
     fields = [len(task.gold) for task in (*training, *evaluated)]
     facts = {name: _facts(level) for name, level in preset.policies.items()}
@@ -100,7 +99,7 @@ def markdown() -> str:
     for name in preset_names():
         preset = load_preset(name)
         with build_session(preset.environment) as session:
-            columns[name] = describe(preset, session)
+            columns[name] = describe(preset, TaskSets.of(preset, session))
     rows = list(next(iter(columns.values())))
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     lines += [f"| {row} | " + " | ".join(column[row] for column in columns.values()) + " |" for row in rows]

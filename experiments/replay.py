@@ -10,16 +10,16 @@ from typing import Any
 
 from rich.console import Console
 
-from dllm_rl import registry
 from dllm_rl.episode import Completion, Rollout, one_turn
 from dllm_rl.errors import ConfigError
 from experiments.commands import run_folder
-from experiments.components import build_reward
+from experiments.components import build_environment, build_reward
 from experiments.config import Component
 from experiments.results import TIMING_COLUMNS
 from experiments.run_folder import read_json
 from harness import chromium
 from harness.browser import BrowserPool
+from harness.browser_environment import BrowserEnvironment
 from harness.environment import FormEnvironment
 from harness.recording import Recorder
 
@@ -40,12 +40,12 @@ def replay_rollout(run: Path, rollout: str, *, out: Path, is_headless: bool) -> 
     """Replay and print; 1 where the outcome is not the recorded one."""
     recorded = find_rollout(run, rollout)
     is_shown = chromium.can_show() and not is_headless
-    rollout, files = asyncio.run(_run(recorded, out, is_shown=is_shown))
+    replayed, files = asyncio.run(_run(recorded, out, is_shown=is_shown))
     console = Console(highlight=False, markup=False)
-    console.print(f"{rollout.task.id}\n{rollout.task.instruction}\n")
-    for action in rollout.outcome.actions:
+    console.print(f"{replayed.task.id}\n{replayed.task.instruction}\n")
+    for action in replayed.outcome.actions:
         console.print(f"{action.text}\n    {action.note}")
-    differences = compare(recorded.row, rollout.to_row())
+    differences = compare(recorded.row, replayed.to_row())
     console.print()
     for path in files:
         console.print(f"wrote {path}")
@@ -54,7 +54,7 @@ def replay_rollout(run: Path, rollout: str, *, out: Path, is_headless: bool) -> 
         for name, (before, now) in differences.items():
             console.print(f"  {name}: was {before}, is {now}")
         return DIFFERENT
-    console.print(f"the outcome is the recorded one: reward {recorded.row['reward']:g}, {rollout.outcome.notes()}")
+    console.print(f"the outcome is the recorded one: reward {recorded.row['reward']:g}, {replayed.outcome.notes()}")
     return 0
 
 
@@ -136,18 +136,18 @@ def _line(path: Path, number: str) -> dict[str, Any]:
 
 
 async def _run(recorded: Recorded, out: Path, *, is_shown: bool) -> tuple[Rollout, list[Path]]:
-    environment = registry.build("environment", recorded.environment.name, recorded.environment.options)
-    if not isinstance(environment, FormEnvironment):
-        raise ConfigError(f"rollouts of '{recorded.environment.name}' need no browser; replay shows those of 'forms'")
-    environment.pool = BrowserPool(is_headful=is_shown)
-    environment.recorder = Recorder(folder=out, keeps_all=True)
+    environment, recorder = build_environment(recorded.environment), Recorder(folder=out, keeps_all=True)
+    if isinstance(environment, BrowserEnvironment):
+        environment.pool = BrowserPool(is_headful=is_shown)
+    if isinstance(environment, FormEnvironment):
+        environment.recorder = recorder
     task_id = recorded.row["task_id"]
-    task = next((task for task in environment.tasks(task_id.split("/")[0]) if task.id == task_id), None)
-    if task is None:
-        raise ConfigError(f"the task {task_id} is not in this version's sites, or the run used other task settings")
     async with environment:
+        task = next((task for task in environment.tasks(task_id.split("/")[0]) if task.id == task_id), None)
+        if task is None:
+            raise ConfigError(f"the task {task_id} is not in this version's sites, or the run used other task settings")
         page = await environment.observe(task)
-        outcome = await environment.run(task, recorded.row["plan"], executor=recorded.executor)  # type: ignore[arg-type]
+        outcome = await environment.run(task, recorded.row["plan"], executor=recorded.executor)
     completion = Completion(plan=recorded.row["plan"], num_tokens=recorded.row.get("num_tokens", 0))
     rollout = one_turn(task, page, completion, outcome, build_reward(recorded.reward))
-    return rollout, [path for pair in environment.recorder.written for path in pair]
+    return rollout, [path for pair in recorder.written for path in pair]

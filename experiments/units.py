@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import dllm_rl
 from dllm_rl.errors import ConfigError
+from dllm_rl.session import Session
 from dllm_rl.tasks import Task
 from experiments.config import Preset
 from experiments.costs import Cost, evaluation_cost, training_cost, waypoint_cost
@@ -26,24 +27,28 @@ from experiments.run_folder import rows_file
 WARM_START_SEED = -1
 
 
-class TaskSource(Protocol):
-    """Where tasks come from; an `EnvironmentSession` is one, and needs no browser for it."""
-
-    def tasks(self, split: str) -> Sequence[Task]:
-        """All tasks of a split, in a fixed order."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Without:
-    """A task source that leaves out some tasks, by id."""
+class TaskSets:
+    """The tasks that a preset trains on and those that it evaluates on."""
 
-    source: TaskSource
-    excluded: frozenset[str]
+    training: tuple[Task, ...]
+    evaluation: tuple[Task, ...]
 
-    def tasks(self, split: str) -> Sequence[Task]:
-        """The source's tasks of a split but for those left out."""
-        return [task for task in self.source.tasks(split) if task.id not in self.excluded]
+    @classmethod
+    def of(cls, preset: Preset, session: Session) -> TaskSets:
+        """Read the first `max_tasks` tasks of the preset's two splits."""
+        trained, evaluated = preset.training_tasks, preset.evaluation
+        return cls(
+            training=tuple(session.tasks(trained.split)[: trained.max_tasks]),
+            evaluation=tuple(session.tasks(evaluated.split)[: evaluated.max_tasks]),
+        )
+
+    def without(self, excluded: Collection[str]) -> TaskSets:
+        """Leave out tasks by id. They are not replaced by later ones."""
+        return TaskSets(
+            training=tuple(task for task in self.training if task.id not in excluded),
+            evaluation=tuple(task for task in self.evaluation if task.id not in excluded),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,22 +157,13 @@ def _is_named(unit: Unit, pattern: str) -> bool:
     return fnmatchcase(unit.name, pattern) or (not unit.is_warm_start and fnmatchcase(unit.cell.id, pattern))
 
 
-def select_tasks(source: TaskSource, split: str, max_tasks: int | None) -> list[Task]:
-    """The first `max_tasks` tasks of a split, or all; no unchecked task takes the place of one that is left out."""
-    if isinstance(source, Without):
-        return [task for task in select_tasks(source.source, split, max_tasks) if task.id not in source.excluded]
-    return list(source.tasks(split))[:max_tasks]
-
-
-def plan_grid(preset: Preset, source: TaskSource, root: Path) -> GridPlan:
+def plan_grid(preset: Preset, tasks: TaskSets, root: Path) -> GridPlan:
     """Resolve a preset: cells, digests, folders, costs and the configuration that is saved beside the results."""
     from dllm_rl.policies.loading import checkpoint_digest
 
     cells = build_cells(preset)
-    training = select_tasks(source, preset.training_tasks.split, preset.training_tasks.max_tasks)
-    evaluated = select_tasks(source, preset.evaluation.split, preset.evaluation.max_tasks)
     keys = {level.checkpoint: checkpoint_digest(level.checkpoint) for level in preset.policies.values()}
-    train_key, evaluation_key = task_digest(training), task_digest(evaluated)
+    train_key, evaluation_key = task_digest(tasks.training), task_digest(tasks.evaluation)
     # Of the command that ran the unit last, whatever config.json says of a later one.
     made_by = {"versions": versions()}
     warm: dict[str, Unit] = {}
@@ -175,7 +171,7 @@ def plan_grid(preset: Preset, source: TaskSource, root: Path) -> GridPlan:
     folders: dict[str, str] = {}
     for cell in cells:
         if cell.policy not in warm:
-            start = _warm_start(cell, root, keys[cell.checkpoint], evaluation_key, len(evaluated))
+            start = _warm_start(cell, root, keys[cell.checkpoint], evaluation_key, len(tasks.evaluation))
             warm[cell.policy] = replace(start, settings=start.settings | made_by)
         key = training_digest(cell, checkpoint=keys[cell.checkpoint], tasks=train_key)
         folders[cell.id] = f"cells/{cell.id}-{key[:10]}"
@@ -190,7 +186,7 @@ def plan_grid(preset: Preset, source: TaskSource, root: Path) -> GridPlan:
                     folder=root / folders[cell.id] / f"seed{seed}",
                     digest=final_key,
                     cost=training_cost(cell)
-                    + evaluation_cost(cell, len(evaluated))
+                    + evaluation_cost(cell, len(tasks.evaluation))
                     + (waypoint_cost(cell.train["steps"]) if has_waypoints else Cost()),
                     settings={"seed": seed, **settings, **made_by},
                     has_waypoints=has_waypoints,

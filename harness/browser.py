@@ -10,21 +10,40 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from playwright.async_api import Browser, Playwright, async_playwright
 
+from dllm_rl.errors import unknown_name
 from harness import chromium
 from harness.arena import Arena, ArenaTab
+from harness.cores import usable_cores
 from harness.faults import EnvironmentFaultError, attribute
 from harness.pace import Pace
 from harness.tab import NOTICE_SECONDS, OriginTab, Tab
 
 Isolation = Literal["context", "origin", "page", "arena"]
+# Where rollouts a second stop growing (`experiments.bench.harness --concurrency 1 2 3 4 6 8 12`).
+PLACES_A_CORE: dict[Isolation, int] = {"context": 2, "origin": 2, "page": 2, "arena": 4}
+# Of one browser, whatever the number of cores: each context takes some 25 MB and the one browser process serves all.
+MAX_PLACES = 32
 RECYCLE_PAGE_AFTER = 200
 RECYCLE_BROWSER_AFTER = 4000
 OPEN_SECONDS = 10.0
 T = TypeVar("T")
+
+
+def isolation_named(name: str) -> Isolation:
+    """Return the isolation mode of this name. Raises ConfigError, with the nearest known name, if there is none."""
+    for mode in get_args(Isolation):
+        if name == mode:
+            return mode
+    raise unknown_name("isolation", name, get_args(Isolation))
+
+
+def usual_places(isolation: Isolation) -> int:
+    """Rollouts at a time that were measured to be best in this mode on this machine's cores."""
+    return min(MAX_PLACES, PLACES_A_CORE[isolation] * usable_cores())
 
 
 @dataclass(slots=True, eq=False)

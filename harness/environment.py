@@ -6,28 +6,28 @@ import asyncio
 import functools
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, get_args
 
+from dllm_rl.environment import OnResult, all_or_none
 from dllm_rl.errors import HarnessError
 from dllm_rl.plan import Plan, parse_plan
 from dllm_rl.registry import register
 from dllm_rl.tasks import Outcome, Page, Task
 from harness import outcome as outcomes
 from harness.attempts import NUM_ATTEMPTS, Attempt, attempts
-from harness.browser import BrowserPool, Isolation
-from harness.executor import Executor, ExecutorName
-from harness.executor_fast import FastExecutor
-from harness.executor_trusted import TrustedExecutor
+from harness.browser import Isolation, isolation_named
+from harness.browser_environment import BrowserEnvironment
+from harness.executor import Executor
+from harness.executors import executor_named
 from harness.faults import EnvironmentFaultError, attribute
 from harness.outcome import Evidence
 from harness.outcome_cache import Audit, Key, OutcomeCache
 from harness.quarantine import Quarantine
 from harness.recording import Recorder
-from harness.rewards import Success
 from harness.rollout import Execution, ServerView, execute
 from harness.scoring import score_plan
 from harness.scout import scout
@@ -38,25 +38,20 @@ from harness.sites.files import offered_files
 from harness.sites.rich import make_rich_tasks
 from harness.sites.server import SiteServer
 
-EXECUTORS: dict[ExecutorName, Executor] = {"fast": FastExecutor(), "trusted": TrustedExecutor()}
 ROLLOUT_SECONDS = 60.0
-OnResult = Callable[[int, Outcome], None]
-T = TypeVar("T")
 
 
 @register("environment", "forms")
-class FormEnvironment:
-    """Implements `dllm_rl.protocols.Environment`. All coroutines belong to one event loop.
+class FormEnvironment(BrowserEnvironment[FormSettings]):
+    """Forms of the built-in sites.
 
-    quarantined: ids of tasks whose gold plan failed its self-check, with the reason; `tasks` leaves them out.
-    quarantine: sites that kept failing, with the reason; their rollouts are lost without being run.
+    Attributes:
+        quarantine: Sites that kept failing, with the reason; their rollouts are lost without being run.
     """
 
     def __init__(self, settings: FormSettings | None = None) -> None:
-        self.settings = settings or FormSettings()
-        self.pool = BrowserPool()
+        super().__init__(settings or FormSettings())
         self.server = SiteServer()
-        self.quarantined: dict[str, str] = {}
         self.quarantine = Quarantine()
         self.recorder = Recorder(folder=Path(self.settings.trace_dir)) if self.settings.trace_dir else None
         self._cache = ScoutCache(Path(self.settings.cache_dir or default_cache_dir()))
@@ -76,8 +71,6 @@ class FormEnvironment:
             self._is_open = True
         await self.pool.open()
 
-    version: ClassVar[int] = 1
-
     async def close(self) -> None:
         """Cancel what is still running, then end the browser and the server."""
         for item in self._active:
@@ -88,19 +81,11 @@ class FormEnvironment:
             self._is_open = False
             await self.server.stop()
 
-    async def __aenter__(self) -> FormEnvironment:
-        await self.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
     def tasks(self, split: str) -> tuple[Task, ...]:
-        """All tasks of a split in a fixed order, without quarantined ones. Needs no browser."""
+        """All tasks of a split in a fixed order. Needs no browser."""
         if split not in self._tasks:
-            settings = self.settings
-            self._tasks[split] = tasks_for(settings, split)
-        return tuple(task for task in self._tasks[split] if task.id not in self.quarantined)
+            self._tasks[split] = tasks_for(self.settings, split)
+        return self._tasks[split]
 
     async def observe(self, task: Task) -> Page:
         """The scouted page of the task's site, from memory, disk or, the first time, from the browser."""
@@ -113,9 +98,9 @@ class FormEnvironment:
             self._cache.put(task.site, page)
             return page
 
-    async def observe_many(self, tasks: Sequence[Task]) -> list[Page]:
-        """Observe several tasks, in their order."""
-        return await _all_or_none(self.observe(task) for task in tasks)
+    def forget_failures(self) -> None:
+        """Give sites that kept failing another chance."""
+        self.quarantine.forget()
 
     def gold_plan(self, task: Task, page: Page) -> str:
         """The plan that does what the task asks for."""
@@ -125,16 +110,14 @@ class FormEnvironment:
         """Cheap score of an intermediate plan, without running it; the gold plan scores 1."""
         return score_plan(task, await self.observe(task), site_defaults(make_site(task.site)), plan)
 
-    async def run(
-        self, task: Task, plan: str, *, isolation: Isolation | None = None, executor: ExecutorName | None = None
-    ) -> Outcome:
+    async def run(self, task: Task, plan: str, *, isolation: str | None = None, executor: str | None = None) -> Outcome:
         """Run a plan once and judge it. What the environment loses is tried again: fresh page, then fresh browser."""
+        wanted = isolation_named(isolation or self.settings.isolation)
+        chosen = executor_named(executor or self.settings.executor)
         page = await self.observe(task)
         parsed = parse_plan(plan)
-        chosen = EXECUTORS[executor or self.settings.executor]
         if task.site in self.quarantine.reasons:
             return outcomes.lost(task, page, self.quarantine.reasons[task.site], num_attempts=0)
-        wanted = isolation or self.settings.isolation
 
         async def once(attempt: Attempt) -> Outcome:
             # What an arena loses may be its neighbour's doing, so it is run again in a tab of its own.
@@ -157,8 +140,8 @@ class FormEnvironment:
         self,
         pairs: Sequence[tuple[Task, str]],
         *,
-        isolation: Isolation | None = None,
-        executor: ExecutorName | None = None,
+        isolation: str | None = None,
+        executor: str | None = None,
         on_result: OnResult | None = None,
     ) -> list[Outcome]:
         """Run several plans at a time. Outcomes are in the order of `pairs`; on_result(index, outcome) as they end."""
@@ -173,11 +156,9 @@ class FormEnvironment:
                 on_result(index, result)
             return result
 
-        return await _all_or_none(one(index, task, plan) for index, (task, plan) in enumerate(pairs))
+        return await all_or_none(one(index, task, plan) for index, (task, plan) in enumerate(pairs))
 
-    async def _run_and_recheck(
-        self, task: Task, plan: str, isolation: Isolation | None, executor: ExecutorName | None
-    ) -> Outcome:
+    async def _run_and_recheck(self, task: Task, plan: str, isolation: str | None, executor: str | None) -> Outcome:
         """Run a plan; where the settings decide how, a sample is run as evaluation does it, too."""
         result = await self.run(task, plan, isolation=isolation, executor=executor)
         if isolation or executor or not result.is_valid or not self.settings.is_rechecked(task.id, plan):
@@ -187,24 +168,9 @@ class FormEnvironment:
             return result
         return replace(result, recheck="same" if verdict(again) == verdict(result) else "different")
 
-    def _key(self, task: Task, plan: str, executor: ExecutorName | None) -> Key:
+    def _key(self, task: Task, plan: str, executor: str | None) -> Key:
         name = executor or self.settings.executor
         return Key(site_version=sites_digest(), task=task, plan=parse_plan(plan), executor=name)
-
-    async def self_check(self, tasks: Sequence[Task]) -> list[Task]:
-        """Run the gold plan of each task; those that do not succeed are quarantined, the others returned.
-
-        A gold plan that the environment lost in every attempt proves nothing, so its task is left out too.
-        """
-        pages = await self.observe_many(tasks)
-        pairs = [(task, gold_plan(task, page)) for task, page in zip(tasks, pages, strict=True)]
-        results = await self.run_many(pairs)
-        for task, result in zip(tasks, results, strict=True):
-            if not result.is_valid:
-                self.quarantined[task.id] = f"its gold plan could not be run: {result.fault_reason}"
-            elif Success()(result).value != 1.0:
-                self.quarantined[task.id] = result.fault_reason or "its gold plan does not score 1"
-        return [task for task in tasks if task.id not in self.quarantined]
 
     @asynccontextmanager
     async def _place(self, isolation: Isolation) -> AsyncIterator[None]:
@@ -332,15 +298,3 @@ def verdict(outcome: Outcome) -> tuple[Any, ...]:
     right = tuple(item.is_correct for item in outcome.fields)
     counts = (outcome.pages_reached, outcome.num_submissions, outcome.errors_by_rejection)
     return outcome.is_submitted, outcome.is_clean, right, counts
-
-
-async def _all_or_none(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Results in order; the first exception cancels the others, and none is left running."""
-    futures = [asyncio.ensure_future(item) for item in coroutines]
-    try:
-        return list(await asyncio.gather(*futures))
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        await asyncio.gather(*futures, return_exceptions=True)
-        raise

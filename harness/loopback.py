@@ -23,15 +23,15 @@ class LoopbackServer:
 
     def __init__(self, app: Any, *, port: int = 0) -> None:
         self.app = app
-        self._port = port
-        self._is_bound = False
+        self._wanted_port = port
+        self._port = 0
         self._server: uvicorn.Server | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen on a port that Chromium will open."""
-        listener = _listen(self._port)
-        self._port, self._is_bound = listener.getsockname()[1], True
+        listener = _listen(self._wanted_port)
+        self._port = listener.getsockname()[1]
         config = uvicorn.Config(
             self.app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1
         )
@@ -53,7 +53,7 @@ class LoopbackServer:
     @property
     def base_url(self) -> str:
         """Origin, without a slash at the end."""
-        if not self._is_bound:
+        if not self._port:
             raise ConfigError("the site server has no address yet. Call `await server.start()` first.")
         return f"http://127.0.0.1:{self._port}"
 

@@ -7,15 +7,14 @@ evaluation and statistics do not know the difference; nothing that is learned he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from abc import abstractmethod
+from typing import Any
 
 from dllm_rl import seeding
-from dllm_rl.errors import ConfigError
+from dllm_rl.environment import Environment
 from dllm_rl.plan import VERBS_BY_KIND, parse_plan
 from dllm_rl.registry import register
-from dllm_rl.tasks import SPLITS, Control, FieldResult, GoldField, Outcome, Page, Task
+from dllm_rl.tasks import Control, FieldResult, GoldField, Outcome, Page, Task
 from harness.rewards import accuracy_of
 
 NUM_TASKS = {"train": 512, "val": 64, "test": 128, "test_layout": 128}
@@ -25,36 +24,34 @@ PLANS = ("Basic", "Pro", "Team", "Free")
 LABELS = {"Name": NAMES, "Town": TOWNS, "Plan": PLANS}
 
 
-class TextEnvironment:
+class TextEnvironment(Environment):
     """Base: tasks by split, and judgement of a text. A subclass makes a task from a random stream, and judges."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, tuple[Task, ...]] = {}
 
+    @abstractmethod
     def make_task(self, split: str, index: int, gold: Any) -> Task:
         """The task of one gold answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw_gold(self, random: Any) -> Any:
         """A hashable gold answer from a `random.Random`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def page(self, task: Task) -> Page:
         """What the policy may read beside the instruction."""
-        raise NotImplementedError
 
-    def gold_plan(self, task: Task) -> str:
+    @abstractmethod
+    def gold_plan(self, task: Task, page: Page) -> str:
         """The text that does what the task asks for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def judge(self, task: Task, plan: str) -> Outcome:
         """What becomes of a text."""
-        raise NotImplementedError
 
     def tasks(self, split: str) -> tuple[Task, ...]:
         """All tasks of a split; no gold answer is in two splits."""
-        if split not in SPLITS:
-            raise ConfigError(f"no split '{split}'; there are {', '.join(SPLITS)}")
         if not self._tasks:
             random, seen = seeding.python_random(0, type(self).__name__), set()
             for name, count in NUM_TASKS.items():
@@ -67,19 +64,11 @@ class TextEnvironment:
                 self._tasks[name] = tuple(self.make_task(name, index, gold) for index, gold in enumerate(golds))
         return self._tasks[split]
 
-    async def open(self) -> None:
-        """Nothing to start."""
-
-    async def close(self) -> None:
-        """Nothing to end."""
-
-    version: ClassVar[int] = 1
-
     async def observe(self, task: Task) -> Page:
         """The page of a task."""
         return self.page(task)
 
-    async def run(self, task: Task, plan: str) -> Outcome:
+    async def run(self, task: Task, plan: str, *, isolation: str | None = None, executor: str | None = None) -> Outcome:
         """Judge a text."""
         return self.judge(task, plan)
 
@@ -109,7 +98,7 @@ class ToySort(TextEnvironment):
         """There is nothing to read."""
         return Page(titles=(), controls=())
 
-    def gold_plan(self, task: Task) -> str:
+    def gold_plan(self, task: Task, page: Page) -> str:
         """The sorted digits."""
         return "".join(place.wanted[0] for place in task.gold)
 
@@ -150,7 +139,7 @@ class ToyCopy(TextEnvironment):
         button = Control(ref=f"p1.e{len(fields) + 1}", kind="button", name="Send")
         return Page(titles=("Form",), controls=(*fields, button))
 
-    def gold_plan(self, task: Task) -> str:
+    def gold_plan(self, task: Task, page: Page) -> str:
         """Fill in every control, then submit."""
         lines = [f'fill p1.e{i + 1} "{item.wanted[0]}"' for i, item in enumerate(task.gold)]
         return "\n".join([*lines, f"submit p1.e{len(lines) + 1}"])
@@ -192,63 +181,3 @@ def outcome(task: Task, found: dict[str, tuple[str, ...]], *, is_parsed: bool, i
             for item in task.gold
         ),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextSession:
-    """The synchronous face of a text environment, as `EnvironmentSession` is that of a browser: nothing to start."""
-
-    environment: TextEnvironment
-
-    def __enter__(self) -> TextSession:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def quarantined(self) -> dict[str, str]:
-        """No task is ever left out: a gold text that fails is an error of the environment."""
-        return {}
-
-    @property
-    def browser_version(self) -> str:
-        """There is no browser."""
-        return ""
-
-    def tasks(self, split: str) -> tuple[Task, ...]:
-        """All tasks of a split, in a fixed order."""
-        return self.environment.tasks(split)
-
-    def forget_failures(self) -> None:
-        """Nothing here fails."""
-
-    def observe_many(self, tasks: Sequence[Task]) -> list[Page]:
-        """Pages of tasks, in order."""
-        return [self.environment.page(task) for task in tasks]
-
-    def run_many(
-        self,
-        pairs: Sequence[tuple[Task, str]],
-        *,
-        isolation: Any = None,
-        executor: Any = None,
-        on_result: Callable[[int, Outcome], None] | None = None,
-    ) -> list[Outcome]:
-        """Outcomes of (task, text) pairs, in order; isolation and executor mean nothing here."""
-        return [self.environment.judge(task, plan) for task, plan in pairs]
-
-    def gold_plan(self, task: Task) -> str:
-        """The text that does what the task asks for."""
-        return self.environment.gold_plan(task)
-
-    def score_many(self, pairs: Sequence[tuple[Task, str]]) -> list[float]:
-        """Shares of right fields."""
-        return [accuracy_of(self.environment.judge(task, plan)) for task, plan in pairs]
-
-    def self_check(self, tasks: Sequence[Task]) -> list[Task]:
-        """The tasks whose gold text succeeds."""
-        return [task for task in tasks if self.environment.judge(task, self.environment.gold_plan(task)).is_success]
-
-    def close(self) -> None:
-        """Nothing to end."""

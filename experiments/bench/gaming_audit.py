@@ -7,16 +7,17 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from dllm_rl import registry
+from dllm_rl.session import Session
 from dllm_rl.tasks import Outcome
+from harness.environment import FormEnvironment
 from harness.gaming import gaming_plans
 from harness.rewards import RewardRecord
-from harness.session import EnvironmentSession
 from harness.settings import FormSettings
 
 
 def main(num_tasks: int) -> None:
     found: dict[str, list[Outcome]] = defaultdict(list)
-    with EnvironmentSession(FormSettings(counts={"test": num_tasks})) as session:
+    with Session(FormEnvironment(FormSettings(counts={"test": num_tasks}))) as session:
         tasks = session.tasks("test")
         triples = [
             (name, task, plan)

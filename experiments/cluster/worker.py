@@ -94,11 +94,11 @@ class Worker:
         from experiments.units import plan_grid
 
         self._session = build_session(job.preset.environment)
-        source = known_tasks(job.preset, self._session, job.root)
-        self._plan: GridPlan = plan_grid(job.preset, source, job.root)
+        tasks = known_tasks(job.preset, self._session, job.root)
+        self._plan: GridPlan = plan_grid(job.preset, tasks, job.root)
         _refuse_other("grid digest", {"digest": self._plan.config["digest"]}, {"digest": job.digest})
         self._units = {unit.name: unit for unit in self._plan.units}
-        self._executor: Executor = LocalExecutor(self._session, source)
+        self._executor: Executor = LocalExecutor(self._session, tasks)
 
     def _observe(self, event: dict[str, Any]) -> None:
         self._event = event

@@ -14,8 +14,7 @@ from experiments.config import load_preset
 from experiments.film.page import render_film
 from experiments.film.record import record_film
 from experiments.film.terminal import print_film
-from experiments.measure import REFERENCE_PRESET, checked_splits, usual_sampler
-from experiments.units import select_tasks
+from experiments.measure import REFERENCE_PRESET, usual_sampler
 
 
 def show_film(
@@ -25,9 +24,8 @@ def show_film(
     preset = load_preset(REFERENCE_PRESET)
     policy = policies.load(checkpoint)
     component = usual_sampler(sampler, policy.family, preset.policies)
-    checked_splits([split])
     with build_session(preset.environment) as session:
-        tasks = select_tasks(session, split, None)
+        tasks = session.tasks(split)
         if number >= len(tasks):
             raise ConfigError(f"there is no task {number} in {split}: it has {len(tasks)}, counted from 0")
         engine = RolloutEngine(

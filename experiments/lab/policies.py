@@ -60,7 +60,8 @@ def _warm_started(name: str, family: str) -> BasePolicy:
 
 
 def _demonstration(environment: TextEnvironment, task: Any) -> Demonstration:
-    return Demonstration(prompt=render_prompt(task, environment.page(task)), plan=environment.gold_plan(task))
+    page = environment.page(task)
+    return Demonstration(prompt=render_prompt(task, page), plan=environment.gold_plan(task, page))
 
 
 def _untrained(family: str, words: PreTrainedTokenizerFast, name: str) -> BasePolicy:

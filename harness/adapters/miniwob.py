@@ -10,28 +10,34 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from starlette.applications import Starlette
 from starlette.staticfiles import StaticFiles
 
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.plan import parse_plan
+from dllm_rl.registry import register
 from dllm_rl.tasks import Control, Fault, FieldResult, GoldField, Outcome, Page, Task
 from harness import outcome as outcomes
 from harness.adapters.miniwob_oracle import ORACLES
 from harness.attempts import NUM_ATTEMPTS, Attempt, attempts
-from harness.browser import BrowserPool, Isolation
-from harness.environment import EXECUTORS
-from harness.executor import ExecutorName
+from harness.browser import isolation_named
+from harness.browser_environment import BrowserEnvironment
+from harness.executors import executor_named
 from harness.faults import EnvironmentFaultError, attribute
 from harness.loopback import LoopbackServer
 from harness.observation import Seen
 from harness.rollout import Execution, ServerView, execute
+from harness.settings import BrowserSettings
 from harness.tab import Tab
 
 START_SECONDS = 5.0
+DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120}
+SEEDS_A_SPLIT = 1_000_000
 REWARD = GoldField(name="reward", kind="number", wanted=("1",), label="reward of the task's own core")
 # The clock of an episode would run out on a loaded machine, so it is set to a day.
 START = """(seed) => {
@@ -48,58 +54,82 @@ RESULT = "() => [Boolean(WOB_DONE_GLOBAL), Number(WOB_RAW_REWARD_GLOBAL)]"
 QUERY = "() => core.getUtterance()"
 
 
-def miniwob_tasks(
-    names: Sequence[str] = tuple(ORACLES), *, num_seeds: int = 1, first_seed: int = 0
-) -> tuple[Task, ...]:
-    """Tasks without their instruction, which the page itself says: `MiniWobEnvironment.observe` fills it in."""
-    for name in names:
-        if name not in ORACLES:
-            raise unknown_name("MiniWoB++ task", name, ORACLES)
-    seeds = range(first_seed, first_seed + num_seeds)
-    return tuple(
-        Task(id=f"miniwob/{name}-{seed}", split="test", site=f"{name}?{seed}", instruction="", gold=(REWARD,))
-        for name in names
-        for seed in seeds
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiniWobSettings(BrowserSettings):
+    """Settings of the MiniWoB++ environment.
+
+    Attributes:
+        names: Names of tasks, such as "enter-text"; None for all that the oracle can solve.
+        counts: Number of tasks by split; each split has seeds of its own.
+    """
+
+    names: tuple[str, ...] | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        BrowserSettings.__post_init__(self)
+        for name in self.names or ():
+            if name not in ORACLES:
+                raise unknown_name("MiniWoB++ task", name, ORACLES)
+        for split in self.counts:
+            if split not in DEFAULT_COUNTS:
+                raise unknown_name("split", split, DEFAULT_COUNTS)
+        if self.isolation == "arena":
+            raise ConfigError("isolation is arena; MiniWoB++ pages run in a tab of their own: context, origin or page.")
 
 
-class MiniWobEnvironment:
-    """Observe and run MiniWoB++ tasks. All coroutines belong to one event loop."""
+@register("environment", "miniwob")
+class MiniWobEnvironment(BrowserEnvironment[MiniWobSettings]):
+    """The form-like tasks of MiniWoB++. The page itself says the instruction: `Page.instruction`."""
 
-    def __init__(self, *, isolation: Isolation = "page", executor: ExecutorName = "fast") -> None:
-        if isolation == "arena":
-            raise ConfigError("MiniWoB++ pages run in a tab of their own: isolation context, origin or page.")
-        self.isolation: Isolation = isolation
-        self.executor: ExecutorName = executor
-        self.pool = BrowserPool()
+    splits: ClassVar[tuple[str, ...]] = tuple(DEFAULT_COUNTS)
+
+    def __init__(self, settings: MiniWobSettings | None = None) -> None:
+        super().__init__(settings or MiniWobSettings())
         self.server = LoopbackServer(Starlette())
-        self.server.app.mount("/", StaticFiles(directory=_html_folder()))
         self._numbers = itertools.count(1)
+        self._seen: dict[str, Page] = {}
 
-    async def __aenter__(self) -> MiniWobEnvironment:
+    async def open(self) -> None:
+        """Serve the package's pages. Raises ConfigError where it is not installed."""
+        if not self.server.app.routes:
+            self.server.app.mount("/", StaticFiles(directory=_html_folder()))
         await self.server.start()
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def close(self) -> None:
+        """End the browser and the server."""
         await self.pool.close()
         await self.server.stop()
 
-    async def observe(self, task: Task) -> tuple[str, Page]:
-        """Instruction and controls of an episode, as they stand at its start."""
-        async with self.pool.tab(self.isolation) as tab:
-            return await self._start(tab, task)
+    def tasks(self, split: str) -> tuple[Task, ...]:
+        """All tasks of a split: the names in turn, each with the split's next seed."""
+        counts = {**DEFAULT_COUNTS, **self.settings.counts}
+        return miniwob_tasks(split, self.settings.names or tuple(ORACLES), counts[split])
 
-    async def run(self, task: Task, plan: str) -> Outcome:
+    async def observe(self, task: Task) -> Page:
+        """Instruction and controls of an episode, as they stand at its start."""
+        if task.site not in self._seen:
+
+            async def once(attempt: Attempt) -> Page:
+                async with self.pool.tab(self.settings.isolation, is_fresh=attempt.is_fresh) as tab:
+                    return await self._start(tab, task)
+
+            self._seen[task.site] = await attempts(self.pool, once)
+        return self._seen[task.site]
+
+    async def run(self, task: Task, plan: str, *, isolation: str | None = None, executor: str | None = None) -> Outcome:
         """Run a plan once. Its outcome is a success where the page's own reward is 1."""
+        mode = isolation_named(isolation or self.settings.isolation)
+        acting = executor_named(executor or self.settings.executor)
         page = Page(titles=("",), controls=())
 
         async def once(attempt: Attempt) -> Outcome:
             nonlocal page
-            async with self.pool.tab(self.isolation, is_fresh=attempt.is_fresh) as tab:
-                _, page = await self._start(tab, task)
+            async with self.pool.tab(mode, is_fresh=attempt.is_fresh) as tab:
+                page = await self._start(tab, task)
                 server = ServerView(is_accepted=lambda: False, rejections=list)
                 with attribute("execute"):
-                    execution = await execute(tab, EXECUTORS[self.executor], parse_plan(plan), page, server)
+                    execution = await execute(tab, acting, parse_plan(plan), page, server)
                     work = tab.page.evaluate(RESULT)
                     is_done, reward = await tab.within(work, START_SECONDS, is_action=False)
             return _outcome(task, plan, execution, is_done=is_done, reward=reward, num_attempts=attempt.number)
@@ -109,8 +139,12 @@ class MiniWobEnvironment:
         except EnvironmentFaultError as fault:
             return outcomes.lost(task, page, str(fault), NUM_ATTEMPTS)
 
-    async def _start(self, tab: Tab, task: Task) -> tuple[str, Page]:
-        name, seed = task.site.split("?")
+    def gold_plan(self, task: Task, page: Page) -> str:
+        """The plan that does what the page asks for."""
+        return ORACLES[_name_and_seed(task)[0]](page.instruction, page)
+
+    async def _start(self, tab: Tab, task: Task) -> Page:
+        name, seed = _name_and_seed(task)
         # The number keeps a page that was left from being taken for the one that comes.
         await tab.goto(f"{self.server.base_url}/miniwob/{name}.html?{next(self._numbers)}")
         with attribute("start"):
@@ -122,12 +156,23 @@ class MiniWobEnvironment:
         controls: list[Control] = [
             Seen.read(record).control(f"p1.e{at}", None) for at, record in enumerate(seen["controls"], start=1)
         ]
-        return query, Page(titles=(seen["title"],), controls=tuple(controls))
+        return Page(titles=(seen["title"],), controls=tuple(controls), instruction=query)
 
 
-def oracle_plan(task: Task, query: str, page: Page) -> str:
-    """The plan that does what the query asks for."""
-    return ORACLES[task.site.split("?")[0]](query, page)
+def miniwob_tasks(split: str, names: Sequence[str], count: int) -> tuple[Task, ...]:
+    """Tasks of a split, the names in turn; no seed of a name is in two splits."""
+    first_seed = list(DEFAULT_COUNTS).index(split) * SEEDS_A_SPLIT
+    tasks = []
+    for number in range(count):
+        name, seed = names[number % len(names)], first_seed + number // len(names)
+        task_id = f"{split}/miniwob-{name}-{seed}"
+        tasks.append(Task(id=task_id, split=split, site=f"{name}?{seed}", instruction="", gold=(REWARD,)))
+    return tuple(tasks)
+
+
+def _name_and_seed(task: Task) -> tuple[str, str]:
+    name, _, seed = task.site.partition("?")
+    return name, seed
 
 
 def _outcome(

@@ -11,11 +11,11 @@ from dllm_rl.seeding import python_random
 from dllm_rl.tasks import GoldField, Task
 from experiments.config import Preset, load_preset
 from experiments.runner import OnEvent
-from experiments.units import GridPlan, Unit, plan_grid
+from experiments.units import GridPlan, TaskSets, Unit, plan_grid
 
 
 class Tasks:
-    """A task source. salt changes every task."""
+    """The tasks of a session. salt changes every task."""
 
     def __init__(self, salt: str = "") -> None:
         self.salt = salt
@@ -48,7 +48,12 @@ def preset(folder: Path, *overrides: str) -> Preset:
 
 
 def plan(folder: Path, *overrides: str, tasks: Tasks | None = None) -> GridPlan:
-    return plan_grid(preset(folder, *overrides), tasks or Tasks(), folder / "run")
+    chosen = preset(folder, *overrides)
+    return plan_grid(chosen, task_sets(chosen, tasks), folder / "run")
+
+
+def task_sets(chosen: Preset, tasks: Tasks | None = None) -> TaskSets:
+    return TaskSets.of(chosen, tasks or Tasks())  # type: ignore[arg-type]
 
 
 class FakeWork:

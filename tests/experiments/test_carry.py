@@ -24,7 +24,7 @@ from experiments.run_folder import claim, read_json, read_status, write_json, wr
 from experiments.runner import begin, owed_units, run_units
 from experiments.units import choose
 from experiments.unpack import unpack_run
-from tests.experiments.grids import FakeWork, Silent, Tasks, plan
+from tests.experiments.grids import FakeWork, Silent, Tasks, plan, task_sets
 from tests.experiments.synthetic import metrics_of, write_waypoint
 
 
@@ -100,7 +100,7 @@ def test_grid_writes_the_report_anew_where_results_came_from_elsewhere_and_only_
     run_units(here, FakeWork(), Silent())
     monkeypatch.setattr(commands, "load_preset", lambda name, overrides: here.preset)
     monkeypatch.setattr(components, "build_session", lambda environment: nullcontext(Tasks()))
-    monkeypatch.setattr(self_check, "checked_tasks", lambda preset, session, root, console: session)
+    monkeypatch.setattr(self_check, "checked_tasks", lambda preset, session, root, console: task_sets(preset))
     stale = read_json(here.root / "report.json")
     assert not stale["is_complete"]
     assert commands.run_grid("ci", [], out=here.root, is_dry_run=False) == 0

@@ -25,7 +25,7 @@ from experiments.config import Preset, load_preset
 from experiments.results import is_equal
 from experiments.run_folder import read_status
 from experiments.runner import owed_units, run_units
-from experiments.units import GridPlan, plan_grid, versions
+from experiments.units import GridPlan, TaskSets, plan_grid, versions
 from tests.experiments.grids import Silent
 from tests.experiments.grids import plan as fake_plan
 from tests.tiny_policies import make_tiny_policy
@@ -53,7 +53,7 @@ def overrides(folder: Path) -> list[str]:
 def grid(folder: Path, name: str) -> tuple[Preset, GridPlan]:
     preset = load_preset("toy_copy", overrides(folder))
     with build_session(preset.environment) as session:
-        return preset, plan_grid(preset, session, folder / name)
+        return preset, plan_grid(preset, TaskSets.of(preset, session), folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def local(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cluster")
     preset, plan = grid(folder, "local")
     with build_session(preset.environment) as session:
-        run_units(plan, LocalExecutor(session, session), Silent())
+        run_units(plan, LocalExecutor(session, TaskSets.of(preset, session)), Silent())
     return folder
 
 

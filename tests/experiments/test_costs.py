@@ -7,13 +7,13 @@ import pytest
 from experiments.components import build_session
 from experiments.config import load_preset
 from experiments.costs import BROWSER_START_SECONDS, REPORT_SECONDS, WAYPOINT_SECONDS
-from experiments.units import plan_grid
+from experiments.units import TaskSets, plan_grid
 
 
 def planned(tmp_path, name, *overrides):
     preset = load_preset(name, list(overrides))
     with build_session(preset.environment) as session:
-        return plan_grid(preset, session, tmp_path)
+        return plan_grid(preset, TaskSets.of(preset, session), tmp_path)
 
 
 @pytest.mark.parametrize(("name", "minutes"), [("positive_control", 35.4), ("quick", 17.2), ("study16_quick", 18.1)])

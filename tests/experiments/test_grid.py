@@ -10,8 +10,8 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from experiments.config import load_preset, preset_names
 from experiments.grid import build_cells
-from experiments.units import GridPlan, Unit, Without, select_tasks
-from tests.experiments.grids import Tasks, plan, preset
+from experiments.units import GridPlan, Unit
+from tests.experiments.grids import Tasks, plan, preset, task_sets
 
 
 def test_factors_are_crossed_and_the_null_control_learns_nothing(tmp_path) -> None:
@@ -160,10 +160,9 @@ def test_cells_of_one_name_are_refused() -> None:
 
 
 def test_no_unchecked_task_takes_the_place_of_one_left_out() -> None:
-    source = Tasks()
-    first, second, *_ = source.tasks("train")
-    left = select_tasks(Without(source=source, excluded=frozenset([first.id])), "train", 2)
-    assert [task.id for task in left] == [second.id]
+    first, second, *_ = Tasks().tasks("train")
+    left = task_sets(load_preset("ci", ["training_tasks.max_tasks=2"])).without([first.id])
+    assert [task.id for task in left.training] == [second.id]
 
 
 @pytest.mark.parametrize(

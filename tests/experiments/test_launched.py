@@ -12,6 +12,7 @@ from experiments.launched import Leader, follow
 from experiments.results import is_equal
 from experiments.run_folder import read_status
 from experiments.runner import owed_units, run_units
+from experiments.units import TaskSets
 from tests.dllm_rl.test_ranks import launch
 from tests.experiments.grids import FakeWork, Silent, plan
 from tests.experiments.test_cluster import grid, overrides
@@ -21,7 +22,7 @@ from tests.experiments.test_cluster import grid, overrides
 def test_two_processes_end_in_the_results_of_one(tmp_path):
     preset, alone = grid(tmp_path, "alone")
     with build_session(preset.environment) as session:
-        run_units(alone, LocalExecutor(session, session), Silent())
+        run_units(alone, LocalExecutor(session, TaskSets.of(preset, session)), Silent())
     output = launch("-m", "experiments.cli", "grid", "toy_copy", *overrides(tmp_path), "--out", str(tmp_path / "two"))
     assert is_equal(tmp_path / "two" / "results.parquet", alone.root / "results.parquet")
     # One of the two speaks.

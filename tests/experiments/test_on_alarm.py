@@ -8,6 +8,7 @@ import pytest
 from dllm_rl.errors import ConfigError
 from dllm_rl.jsonl import read_rows
 from dllm_rl.policies.loading import save_policy
+from dllm_rl.session import Session
 from experiments.cell import LocalExecutor
 from experiments.collapse.online import read_alarms
 from experiments.config import load_preset
@@ -16,7 +17,7 @@ from experiments.grid import build_cells
 from experiments.pairing import pair, split_by
 from experiments.run_folder import read_status
 from experiments.runner import run_units
-from experiments.units import plan_grid
+from experiments.units import TaskSets, plan_grid
 from tests.experiments.collapse.text_lab import TextEnvironment, random_policy
 from tests.experiments.grids import Silent
 
@@ -46,8 +47,10 @@ def preset_of(checkpoint, on_alarm: str):
 
 
 def run(checkpoint, folder, on_alarm: str, environment: TextEnvironment, progress=None):
-    plan = plan_grid(preset_of(checkpoint, on_alarm), environment, folder)
-    statuses = run_units(plan, LocalExecutor(environment, environment), progress or Silent())
+    with Session(environment) as session:
+        tasks = TaskSets.of(preset := preset_of(checkpoint, on_alarm), session)
+        plan = plan_grid(preset, tasks, folder)
+        statuses = run_units(plan, LocalExecutor(session, tasks), progress or Silent())
     return plan.units[-1], statuses[plan.units[-1].name]
 
 

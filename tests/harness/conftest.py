@@ -14,12 +14,13 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from dllm_rl.plan import parse_plan
+from dllm_rl.session import Session
 from dllm_rl.tasks import Control, Page
 from harness.browser import BrowserPool
+from harness.environment import FormEnvironment
 from harness.executor import Executor
 from harness.observation import Seen
 from harness.rollout import Execution, ServerView, execute
-from harness.session import EnvironmentSession
 from harness.settings import FormSettings
 
 T = TypeVar("T")
@@ -27,10 +28,10 @@ COUNTS = {"train": 15, "val": 15, "test": 15, "test_layout": 15}
 
 
 @pytest.fixture(scope="session")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnvironmentSession]:
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session[FormEnvironment]]:
     """One task of every form kind in every split; scouted anew."""
     settings = FormSettings(counts=COUNTS, cache_dir=tmp_path_factory.mktemp("scout"), shares_identical=False)
-    with EnvironmentSession(settings) as opened:
+    with Session(FormEnvironment(settings)) as opened:
         yield opened
 
 

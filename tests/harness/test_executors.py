@@ -6,11 +6,12 @@ import random
 
 import pytest
 
+from dllm_rl.session import Session
 from dllm_rl.tasks import Outcome
+from harness.environment import FormEnvironment
 from harness.executor import Executor
 from harness.executor_fast import FastExecutor
 from harness.executor_trusted import TrustedExecutor
-from harness.session import EnvironmentSession
 from tests.harness.conftest import Lab
 from tests.harness.corruption import corrupted
 
@@ -154,7 +155,7 @@ def same(outcome: Outcome) -> tuple:
     return (outcome.is_submitted, outcome.is_clean, outcome.fields, outcome.fault, outcome.pages_reached, actions)
 
 
-def test_executors_and_isolation_modes_agree_on_corrupted_plans(session: EnvironmentSession) -> None:
+def test_executors_and_isolation_modes_agree_on_corrupted_plans(session: Session[FormEnvironment]) -> None:
     rng, pairs = random.Random(7), []
     for split in ("train", "test_layout"):
         tasks = session.tasks(split)

@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import Error as PlaywrightError
 
 from dllm_rl.errors import HarnessError
+from dllm_rl.session import Session
 from dllm_rl.tasks import Fault, Outcome, Task
 from harness import tab
 from harness.browser import BrowserPool
@@ -19,7 +20,6 @@ from harness.environment import FormEnvironment
 from harness.executor_fast import FastExecutor
 from harness.faults import AgentDeadlineError, EnvironmentFaultError, attribute
 from harness.rewards import Shaped
-from harness.session import EnvironmentSession
 from harness.settings import FormSettings
 from harness.sites import SiteServer
 from tests.harness.conftest import Lab
@@ -47,7 +47,7 @@ def test_every_exception_is_attributed(error: Exception, expected: type[Exceptio
 
 
 @pytest.mark.browser
-def test_a_killed_browser_changes_no_reward(session: EnvironmentSession) -> None:
+def test_a_killed_browser_changes_no_reward(session: Session[FormEnvironment]) -> None:
     pairs = [(task, session.gold_plan(task)) for task in session.tasks("train")]
     num_killed = 0
 
@@ -92,7 +92,7 @@ async def reset(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def contact(session: EnvironmentSession) -> tuple[Task, str]:
+def contact(session: Session[FormEnvironment]) -> tuple[Task, str]:
     task = next(task for task in session.tasks("train") if ".small." in task.site and "contact" in task.site)
     return task, session.gold_plan(task)
 
@@ -119,7 +119,7 @@ def run_with(fault: Application, times: int, task: Task, plan: str, settings: Fo
 
 
 @pytest.mark.browser
-def test_one_server_error_is_tried_again(session: EnvironmentSession, contact: tuple[Task, str]) -> None:
+def test_one_server_error_is_tried_again(session: Session[FormEnvironment], contact: tuple[Task, str]) -> None:
     outcome = run_with(answer_500, 1, *contact, session.settings)
     assert (Shaped()(outcome).value, outcome.num_attempts) == (1.0, 2)
 
@@ -127,7 +127,7 @@ def test_one_server_error_is_tried_again(session: EnvironmentSession, contact: t
 @pytest.mark.browser
 @pytest.mark.parametrize("fault", [answer_500, hang, reset], ids=["500", "hang", "reset"])
 def test_a_broken_server_is_the_environments(
-    session: EnvironmentSession, contact: tuple[Task, str], fault: Application, monkeypatch: pytest.MonkeyPatch
+    session: Session[FormEnvironment], contact: tuple[Task, str], fault: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if fault is hang:
         monkeypatch.setattr(tab, "LOAD_SECONDS", 0.5)
@@ -139,7 +139,7 @@ def test_a_broken_server_is_the_environments(
 
 
 @pytest.mark.browser
-def test_what_a_plan_does_wrong_is_the_agents(session: EnvironmentSession, contact: tuple[Task, str]) -> None:
+def test_what_a_plan_does_wrong_is_the_agents(session: Session[FormEnvironment], contact: tuple[Task, str]) -> None:
     task, gold = contact
     for plan in ('fill p9.e9 "x"', "not a plan", gold.rsplit("\n", 1)[-1]):
         (outcome,) = session.run_many([(task, plan)])

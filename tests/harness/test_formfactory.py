@@ -11,7 +11,7 @@ import pytest
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.tasks import Control, Page
-from harness.adapters.formfactory import Catalogue, Checkout, FormFactoryEnvironment
+from harness.adapters.formfactory import Catalogue, Checkout, FormFactoryEnvironment, FormFactorySettings
 from harness.adapters.formfactory.canonical import CannotHoldError, wanted_values
 from harness.adapters.formfactory.names import find_controls
 from harness.adapters.formfactory.tasks import oracle_plan
@@ -33,8 +33,8 @@ def vendored(tmp_path: Path) -> Path:
 
 
 def environment(**settings: Any) -> FormFactoryEnvironment:
-    checkout = Checkout(folder=LOOKALIKE, application=APPLICATION)
-    return FormFactoryEnvironment(checkout, **{"fixtures": LOOKALIKE / "fixtures", **settings})
+    settings = {"fixtures": LOOKALIKE / "fixtures", **settings}
+    return FormFactoryEnvironment(FormFactorySettings(folder=LOOKALIKE, application=APPLICATION, **settings))
 
 
 def is_alive(pid: int) -> bool:
@@ -50,7 +50,7 @@ def test_every_solvable_record_is_solved_and_nothing_else_is(vendored: Path, exe
             pid = opened.application.pid
             assert pid is not None
             assert pid != os.getpid()
-            catalogue = await opened.catalogue()
+            catalogue = opened.catalogue
             gold, wrong = [], []
             for task in catalogue.tasks:
                 page = await opened.observe(task)
@@ -84,7 +84,7 @@ def test_what_a_plan_does_is_never_masked(executor: Any, isolation: Any) -> None
 
     async def work() -> list[Any]:
         async with environment(executor=executor, isolation=isolation) as opened:
-            task = (await opened.catalogue()).tasks[0]
+            task = opened.catalogue.tasks[0]
             plan = oracle_plan(task, await opened.observe(task))
             (name,) = (line for line in plan.splitlines() if line.startswith("fill p1.e1 "))
             away = next(item.ref for item in (await opened.observe(task)).controls if item.kind == "link")
@@ -103,7 +103,7 @@ def test_what_a_plan_does_is_never_masked(executor: Any, isolation: Any) -> None
 def test_what_cannot_be_solved_is_listed_with_the_reason_and_left_out() -> None:
     async def work(**settings: Any) -> Catalogue:
         async with environment(isolation="page", **settings) as opened:
-            return await opened.catalogue()
+            return opened.catalogue
 
     catalogue = asyncio.run(work(fixtures=None))
     assert catalogue.reasons() == {
@@ -127,7 +127,7 @@ def test_what_cannot_be_solved_is_listed_with_the_reason_and_left_out() -> None:
 def test_external_assets_are_blocked_and_a_script_that_needs_them_sends_nothing() -> None:
     async def work() -> Any:
         async with environment() as opened:
-            catalogue = await opened.catalogue()
+            catalogue = opened.catalogue
             task = next(item for item in catalogue.tasks if item.site == "/note")
             return await opened.run(task, oracle_plan(task, await opened.observe(task)))
 
@@ -201,7 +201,7 @@ def test_an_application_that_does_not_start_says_its_last_words(tmp_path: Path) 
     (tmp_path / "app.py").write_text("import no_such_package_here")
 
     async def work() -> None:
-        async with FormFactoryEnvironment(Checkout(folder=tmp_path)):
+        async with FormFactoryEnvironment(FormFactorySettings(folder=tmp_path)):
             pass
 
     with pytest.raises(ConfigError, match="No module named 'no_such_package_here'"):

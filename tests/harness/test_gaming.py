@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from dllm_rl import registry
+from dllm_rl.session import Session
+from harness.environment import FormEnvironment
 from harness.gaming import gaming_plans
 from harness.rewards import Success
-from harness.session import EnvironmentSession
 
 UNREAD = ("submit only", "submit five times")
 
 
 @pytest.mark.browser
-def test_no_reward_is_earned_without_the_task(session: EnvironmentSession) -> None:
+def test_no_reward_is_earned_without_the_task(session: Session[FormEnvironment]) -> None:
     tasks = session.tasks("val")[:5]
     gold = {task.id: session.gold_plan(task) for task in tasks}
     plans = [

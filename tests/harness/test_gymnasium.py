@@ -11,8 +11,10 @@ gymnasium = pytest.importorskip("gymnasium")
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
 from dllm_rl.errors import ConfigError  # noqa: E402
-from harness.adapters.gymnasium import CHARACTERS, FormsEnv, register_forms  # noqa: E402
-from harness.session import EnvironmentSession  # noqa: E402
+from dllm_rl.session import Session  # noqa: E402
+from harness.adapters._forms_env import CHARACTERS, FormsEnv  # noqa: E402
+from harness.adapters.gymnasium import register_forms  # noqa: E402
+from harness.environment import FormEnvironment  # noqa: E402
 
 
 @pytest.mark.browser
@@ -24,7 +26,7 @@ def test_the_environment_passes_the_checker_and_pays_the_oracle(tmp_path: Path) 
         observation, info = env.reset(seed=3)
         assert observation.startswith("task: ")
         assert (observation, info) == env.reset(seed=3)
-        session: EnvironmentSession = env.unwrapped._session
+        session: Session[FormEnvironment] = env.unwrapped._session
         task = next(task for task in session.tasks("train") if task.id == info["task_id"])
         feedback, reward, terminated, truncated, info = env.step(session.gold_plan(task))
         assert (reward, terminated, truncated, info["is_success"]) == (1.0, True, False, True)

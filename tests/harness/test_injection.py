@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from dllm_rl.session import Session
 from dllm_rl.tasks import Fault, Outcome, Task
 from harness import tab
 from harness.browser import OPEN_SECONDS, BrowserPool, _Running
@@ -20,7 +21,6 @@ from harness.environment import FormEnvironment
 from harness.faults import AgentDeadlineError, EnvironmentFaultError
 from harness.quarantine import Quarantine
 from harness.rewards import Success
-from harness.session import EnvironmentSession
 from harness.settings import FormSettings
 from tests.harness.conftest import Lab
 from tests.harness.injection import FAULTS, Choose, InjectingServer, first, sometimes
@@ -30,7 +30,7 @@ T = TypeVar("T")
 Pairs = list[tuple[Task, str]]
 
 
-def running_with(session: EnvironmentSession) -> set[int]:
+def running_with(session: Session[FormEnvironment]) -> set[int]:
     """Our processes once the shared session has started its own."""
     session.observe_many(session.tasks("train"))
     return descendants(os.getpid())
@@ -46,7 +46,7 @@ async def none_left(before: set[int], seconds: float = 20.0) -> bool:
 
 
 def with_server(
-    session: EnvironmentSession,
+    session: Session[FormEnvironment],
     choose: Choose,
     work: Callable[[FormEnvironment, Pairs], Coroutine[Any, Any, T]],
     **more: Any,
@@ -54,7 +54,7 @@ def with_server(
     """Work in an environment whose site server is reached through the injecting proxy; pairs are gold plans."""
     settings = FormSettings(
         counts={"train": 15},
-        cache_dir=session.settings.cache_dir,
+        cache_dir=session.environment.settings.cache_dir,
         shares_identical=False,
         **{"isolation": "page", **more},
     )
@@ -72,7 +72,7 @@ def with_server(
 
 @pytest.mark.browser
 @pytest.mark.parametrize("isolation", ["page", "arena"])
-def test_a_redirect_that_was_cut_short_is_not_the_agents(session: EnvironmentSession, isolation: str) -> None:
+def test_a_redirect_that_was_cut_short_is_not_the_agents(session: Session[FormEnvironment], isolation: str) -> None:
     """Its document is empty, and what the plan does there would fail; only forms of several pages go on after it."""
 
     async def work(environment: FormEnvironment, pairs: Pairs) -> Outcome:
@@ -114,7 +114,7 @@ def test_a_page_that_never_opens_is_lost_with_its_browser_and_not_at_the_deadlin
 @pytest.mark.parametrize("method", [b"GET", b"POST"], ids=["load", "submission"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_injected_fault_costs_an_attempt_and_nothing_else(
-    session: EnvironmentSession, monkeypatch: pytest.MonkeyPatch, fault: Any, method: bytes, isolation: str
+    session: Session[FormEnvironment], monkeypatch: pytest.MonkeyPatch, fault: Any, method: bytes, isolation: str
 ) -> None:
     monkeypatch.setattr(tab, "LOAD_SECONDS", 0.4)
     monkeypatch.setattr("harness.arena.LOAD_SECONDS", 0.4)
@@ -131,7 +131,7 @@ def test_an_injected_fault_costs_an_attempt_and_nothing_else(
 
 @pytest.mark.browser
 @pytest.mark.parametrize("victim", ["browser", "renderers", "driver"])
-def test_killed_processes_lose_no_rollout_and_leave_none(session: EnvironmentSession, victim: str) -> None:
+def test_killed_processes_lose_no_rollout_and_leave_none(session: Session[FormEnvironment], victim: str) -> None:
     before = running_with(session)
 
     async def work(environment: FormEnvironment, pairs: Pairs) -> list[Outcome]:
@@ -162,7 +162,7 @@ def test_killed_processes_lose_no_rollout_and_leave_none(session: EnvironmentSes
 @pytest.mark.browser
 @pytest.mark.parametrize("victim", ["browser", "driver"])
 def test_a_wait_for_a_document_ends_with_its_browser_and_not_at_the_deadline(
-    session: EnvironmentSession, monkeypatch: pytest.MonkeyPatch, victim: str
+    session: Session[FormEnvironment], monkeypatch: pytest.MonkeyPatch, victim: str
 ) -> None:
     monkeypatch.setattr(tab, "LOAD_SECONDS", 600.0)
     before = running_with(session)
@@ -229,7 +229,7 @@ def test_a_site_that_keeps_failing_is_quarantined_unless_all_fail() -> None:
 
 
 @pytest.mark.browser
-def test_a_quarantined_site_costs_no_attempts(session: EnvironmentSession) -> None:
+def test_a_quarantined_site_costs_no_attempts(session: Session[FormEnvironment]) -> None:
     async def work(environment: FormEnvironment, pairs: Pairs) -> list[Outcome]:
         broken = pairs[0][0].site.encode()
         environment.server.choose = lambda head: "close" if broken in head.split(b"\r\n")[0] else None  # type: ignore
@@ -248,7 +248,7 @@ def test_a_quarantined_site_costs_no_attempts(session: EnvironmentSession) -> No
 @pytest.mark.timeout(14400)
 @pytest.mark.parametrize("chunk", range(10))
 def test_a_thousand_injected_faults_are_never_the_agents(
-    session: EnvironmentSession, monkeypatch: pytest.MonkeyPatch, chunk: int
+    session: Session[FormEnvironment], monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     """A fifth of all requests breaks, and every 100th rollout its browser, until 1,000 faults were injected."""
     monkeypatch.setattr(tab, "LOAD_SECONDS", 1.0)

@@ -7,11 +7,12 @@ from typing import Any, get_args
 
 import pytest
 
+from dllm_rl.session import Session
 from dllm_rl.tasks import Outcome
 from harness.browser import Isolation
+from harness.environment import FormEnvironment
 from harness.executor import ExecutorName
 from harness.faults import EnvironmentFaultError
-from harness.session import EnvironmentSession
 from tests.harness.conftest import Lab
 from tests.harness.corruption import corrupted
 
@@ -118,7 +119,7 @@ def same(outcome: Outcome) -> tuple[Any, ...]:
     return (outcome.is_submitted, outcome.is_clean, outcome.fields, outcome.fault, outcome.pages_reached, actions)
 
 
-def test_all_modes_and_both_executors_give_one_outcome(session: EnvironmentSession) -> None:
+def test_all_modes_and_both_executors_give_one_outcome(session: Session[FormEnvironment]) -> None:
     rng = random.Random(11)
     tasks = session.tasks("train")[1:4] + session.tasks("test_layout")[10:12]
     pairs = []

@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("miniwob")
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.session import Session
 from dllm_rl.tasks import Outcome
-from harness.adapters.miniwob import MiniWobEnvironment, miniwob_tasks, oracle_plan
+from harness.adapters.miniwob import MiniWobEnvironment, MiniWobSettings
 from harness.adapters.miniwob_oracle import ORACLES
 from harness.rewards import Success
 
@@ -19,13 +20,15 @@ def run(num_seeds: int, executor: str = "fast", isolation: str = "page") -> dict
     """The oracle on every task, and an empty plan on the first seed of each."""
 
     async def work() -> dict[str, list[Outcome]]:
-        found: dict[str, list[Outcome]] = {"oracle": [], "empty": []}
-        async with MiniWobEnvironment(executor=executor, isolation=isolation) as environment:  # type: ignore[arg-type]
-            for task in miniwob_tasks(num_seeds=num_seeds):
-                query, page = await environment.observe(task)
-                found["oracle"].append(await environment.run(task, oracle_plan(task, query, page)))
-            for task in miniwob_tasks():
-                found["empty"].append(await environment.run(task, ""))
+        found: dict[str, list[Outcome]] = {}
+        counts = {"test": num_seeds * len(ORACLES)}
+        settings = MiniWobSettings(counts=counts, executor=executor, isolation=isolation)  # type: ignore[arg-type]
+        async with MiniWobEnvironment(settings) as environment:
+            tasks = environment.tasks("test")
+            pages = await environment.observe_many(tasks)
+            gold = [(task, environment.gold_plan(task, page)) for task, page in zip(tasks, pages, strict=True)]
+            found["oracle"] = await environment.run_many(gold)
+            found["empty"] = await environment.run_many([(task, "") for task in tasks[: len(ORACLES)]])
         return found
 
     return asyncio.run(work())
@@ -54,4 +57,13 @@ def test_the_oracle_solves_ninety_five_percent_over_many_seeds() -> None:
 
 def test_an_unknown_task_is_named() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'enter-text'"):
-        miniwob_tasks(["enter-txt"])
+        MiniWobSettings(names=("enter-txt",))
+
+
+def test_no_episode_is_in_two_splits_and_every_split_has_every_task() -> None:
+    environment = MiniWobEnvironment(MiniWobSettings(counts={"train": 60, "val": 60, "test": 60}))
+    sites = [{task.site for task in environment.tasks(split)} for split in ("train", "val", "test")]
+    assert [len(site) for site in sites] == [60] * 3 and not sites[0] & sites[1] and not sites[1] & sites[2]
+    assert all({site.partition("?")[0] for site in split} == set(ORACLES) for split in sites)
+    with pytest.raises(ConfigError, match="no split named 'test_layout'"):
+        Session(environment).tasks("test_layout")

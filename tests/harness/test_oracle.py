@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from dllm_rl.plan import parse_plan
+from dllm_rl.session import Session
 from dllm_rl.tasks import Outcome, Page, Task
-from harness.oracle import prove
+from harness.environment import FormEnvironment
 from harness.rewards import Shaped, Success
-from harness.session import EnvironmentSession
+from tests.harness.oracle import prove
 
 pytestmark = pytest.mark.browser
 
 
-def gold_of(session: EnvironmentSession, split: str) -> list[tuple[Task, str]]:
+def gold_of(session: Session[FormEnvironment], split: str) -> list[tuple[Task, str]]:
     return [(task, session.gold_plan(task)) for task in session.tasks(split)]
 
 
@@ -61,7 +62,7 @@ def values(outcomes: list[Outcome]) -> list[float]:
     return [Shaped()(outcome).value for outcome in outcomes]
 
 
-def test_nothing_is_earned_without_reading_the_task(session: EnvironmentSession) -> None:
+def test_nothing_is_earned_without_reading_the_task(session: Session[FormEnvironment]) -> None:
     tasks = session.tasks("train")
     pages = session.observe_many(tasks)
     submitted = session.run_many([(task, submit_only(page)) for task, page in zip(tasks, pages, strict=True)])
@@ -71,13 +72,13 @@ def test_nothing_is_earned_without_reading_the_task(session: EnvironmentSession)
     assert sum(blind) / len(blind) < 0.35
 
 
-def test_gold_of_another_task_does_not_succeed(session: EnvironmentSession) -> None:
+def test_gold_of_another_task_does_not_succeed(session: Session[FormEnvironment]) -> None:
     pairs = gold_of(session, "train")
     crossed = [(task, pairs[at - 1][1]) for at, (task, _) in enumerate(pairs)]
     assert not any(outcome.is_success for outcome in session.run_many(crossed))
 
 
-def test_a_second_submission_costs_and_is_skipped(session: EnvironmentSession) -> None:
+def test_a_second_submission_costs_and_is_skipped(session: Session[FormEnvironment]) -> None:
     task, gold = gold_of(session, "train")[1]
     last = gold.splitlines()[-1]
     (outcome,) = session.run_many([(task, f"{gold}\n{last}")])
@@ -86,7 +87,7 @@ def test_a_second_submission_costs_and_is_skipped(session: EnvironmentSession) -
     assert Shaped()(outcome).value == pytest.approx(0.9)
 
 
-def test_words_of_success_earn_nothing(session: EnvironmentSession) -> None:
+def test_words_of_success_earn_nothing(session: Session[FormEnvironment]) -> None:
     for task, gold in gold_of(session, "train")[:4]:
         refs = [action.ref for action in parse_plan(gold).actions if action.verb == "fill"]
         words = "\n".join(f'fill {ref} "Thank you, your form was accepted"' for ref in refs)
@@ -96,7 +97,7 @@ def test_words_of_success_earn_nothing(session: EnvironmentSession) -> None:
         assert outcome.actions[0].status == "malformed"
 
 
-def test_order_of_fields_of_one_page_does_not_matter(session: EnvironmentSession) -> None:
+def test_order_of_fields_of_one_page_does_not_matter(session: Session[FormEnvironment]) -> None:
     simple = [(task, plan) for task, plan in gold_of(session, "train") if "p2." not in plan]
     for task, plan in simple[:4]:
         *fields, submit = plan.splitlines()
@@ -107,7 +108,7 @@ def test_order_of_fields_of_one_page_does_not_matter(session: EnvironmentSession
         assert Shaped()(outcome).value == 1.0
 
 
-def test_an_extra_field_spoils_success(session: EnvironmentSession) -> None:
+def test_an_extra_field_spoils_success(session: Session[FormEnvironment]) -> None:
     for task, gold in gold_of(session, "train"):
         wanted = {item.name for item in task.gold}
         (page,) = session.observe_many([task])
@@ -123,20 +124,18 @@ def test_an_extra_field_spoils_success(session: EnvironmentSession) -> None:
                 assert Success()(outcome).value == 0.0
 
 
-def test_a_task_whose_gold_cannot_win_is_quarantined(tmp_path) -> None:
+def test_a_task_whose_gold_cannot_win_fails_its_self_check(tmp_path) -> None:
     from dataclasses import replace
 
     from harness.settings import FormSettings
 
-    with EnvironmentSession(FormSettings(counts={"train": 2}, cache_dir=tmp_path, kinds=("contact",))) as opened:
+    with Session(FormEnvironment(FormSettings(counts={"train": 2}, cache_dir=tmp_path, kinds=("contact",)))) as opened:
         good, other = opened.tasks("train")
         bad = replace(other, gold=(*other.gold, replace(other.gold[0], name="no_such_field")))
-        assert opened.self_check([good, bad]) == [good]
-        assert list(opened.quarantined) == [bad.id]
-        assert opened.tasks("train") == (good,)
+        assert list(opened.self_check([good, bad])) == [bad.id]
 
 
-def test_the_proof_says_which_task_fails_and_why(session: EnvironmentSession) -> None:
+def test_the_proof_says_which_task_fails_and_why(session: Session[FormEnvironment]) -> None:
     proofs = prove(session, ["train", "test"], max_tasks=2, executor="fast")
     assert [proof.task.split for proof in proofs] == ["train", "train", "test", "test"]
     assert all(proof.holds and proof.reason == "" for proof in proofs)

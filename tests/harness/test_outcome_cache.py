@@ -11,10 +11,10 @@ import pytest
 
 from dllm_rl.errors import HarnessError
 from dllm_rl.plan import parse_plan
+from dllm_rl.session import Session
 from dllm_rl.tasks import ActionResult, Fault, Outcome, Task
 from harness.environment import FormEnvironment
 from harness.outcome_cache import Audit, Key, OutcomeCache
-from harness.session import EnvironmentSession
 from harness.settings import FormSettings
 from tests.harness.corruption import corrupted
 
@@ -64,10 +64,13 @@ def test_audits_come_first_and_then_one_in_so_many() -> None:
 
 
 @pytest.mark.browser
-def test_cached_outcomes_equal_executed_ones(session: EnvironmentSession, tmp_path: Path) -> None:
+def test_cached_outcomes_equal_executed_ones(session: Session[FormEnvironment], tmp_path: Path) -> None:
     """Every reuse is audited here, so that an outcome which differs from its execution raises."""
     settings = FormSettings(
-        counts=session.settings.counts, cache_dir=session.settings.cache_dir, caches_outcomes=True, audit_every=1
+        counts=session.environment.settings.counts,
+        cache_dir=session.environment.settings.cache_dir,
+        caches_outcomes=True,
+        audit_every=1,
     )
     rng, pairs = random.Random(3), []
     for task, page in zip(session.tasks("val"), session.observe_many(session.tasks("val")), strict=True):

@@ -12,11 +12,11 @@ import pytest
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.plan import VERBS_BY_KIND, parse_plan
+from dllm_rl.session import Session
 from dllm_rl.tasks import SPLITS, GoldField, Outcome, Page, Task
 from dllm_rl.template import render_prompt
-from harness.environment import with_files
+from harness.environment import FormEnvironment, with_files
 from harness.rewards import Shaped, Success
-from harness.session import EnvironmentSession
 from harness.settings import FormSettings
 from harness.sites import (
     Site,
@@ -138,15 +138,15 @@ def test_what_the_world_does_not_have_is_named(settings: dict, message: str) -> 
 
 
 @pytest.fixture(scope="module")
-def rich(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnvironmentSession]:
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session[FormEnvironment]]:
     settings = FormSettings(
         world="rich", kinds=OWN, counts={"train": len(OWN), "test_layout": 2}, cache_dir=tmp_path_factory.mktemp("rich")
     )
-    with EnvironmentSession(settings) as opened:
+    with Session(FormEnvironment(settings)) as opened:
         yield opened
 
 
-def gold_of(session: EnvironmentSession, split: str) -> list[tuple[Task, str]]:
+def gold_of(session: Session[FormEnvironment], split: str) -> list[tuple[Task, str]]:
     return [(task, session.gold_plan(task)) for task in session.tasks(split)]
 
 
@@ -170,7 +170,7 @@ def with_one_wrong(task: Task, page: Page, at: int) -> str | None:
 
 
 @pytest.mark.browser
-def test_the_scout_sees_what_the_site_is_made_of(rich: EnvironmentSession) -> None:
+def test_the_scout_sees_what_the_site_is_made_of(rich: Session[FormEnvironment]) -> None:
     tasks = rich.tasks("train") + rich.tasks("test_layout")
     for task, page in zip(tasks, rich.observe_many(tasks), strict=True):
         assert page == page_of(task), task.site
@@ -178,7 +178,7 @@ def test_the_scout_sees_what_the_site_is_made_of(rich: EnvironmentSession) -> No
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("executor", "isolation"), [("fast", "page"), ("trusted", "context")])
-def test_gold_is_one_in_both_executors(rich: EnvironmentSession, executor, isolation) -> None:
+def test_gold_is_one_in_both_executors(rich: Session[FormEnvironment], executor, isolation) -> None:
     pairs = gold_of(rich, "train") + gold_of(rich, "test_layout")
     outcomes = rich.run_many(pairs, executor=executor, isolation=isolation)
     assert [(item.task_id, item.fault_reason, item.fields) for item in outcomes if Shaped()(item).value != 1.0] == []
@@ -186,7 +186,7 @@ def test_gold_is_one_in_both_executors(rich: EnvironmentSession, executor, isola
 
 
 @pytest.mark.browser
-def test_empty_is_nought_and_one_wrong_value_never_succeeds(rich: EnvironmentSession) -> None:
+def test_empty_is_nought_and_one_wrong_value_never_succeeds(rich: Session[FormEnvironment]) -> None:
     tasks = rich.tasks("train")
     pages = rich.observe_many(tasks)
     wrong = [
@@ -202,7 +202,7 @@ def task_where(is_wanted: Callable[[Site], object]) -> Task:
 
 
 @pytest.mark.browser
-def test_what_covers_the_page_must_be_closed(rich: EnvironmentSession) -> None:
+def test_what_covers_the_page_must_be_closed(rich: Session[FormEnvironment]) -> None:
     task = task_where(lambda site: site.behaviour.obstacles and not site.behaviour.num_refusals)
     plan = rich.gold_plan(task)
     assert plan.startswith("click p1.e1\n")
@@ -212,7 +212,7 @@ def test_what_covers_the_page_must_be_closed(rich: EnvironmentSession) -> None:
 
 
 @pytest.mark.browser
-def test_a_busy_site_is_the_tasks_and_takes_the_form_the_second_time(rich: EnvironmentSession) -> None:
+def test_a_busy_site_is_the_tasks_and_takes_the_form_the_second_time(rich: Session[FormEnvironment]) -> None:
     task = task_where(lambda site: site.behaviour.num_refusals)
     plan = rich.gold_plan(task)
     assert "busy at times" in task.instruction
@@ -228,7 +228,7 @@ def same(outcome: Outcome) -> tuple:
     return (outcome.is_submitted, outcome.is_clean, outcome.fields, outcome.fault, outcome.pages_reached, actions)
 
 
-def disagreements(session: EnvironmentSession, split: str, num_each: int, seed: int) -> list[str]:
+def disagreements(session: Session[FormEnvironment], split: str, num_each: int, seed: int) -> list[str]:
     """Corrupted plans of which the executors make something different."""
     rng, pairs = random.Random(seed), []
     for task, plan in gold_of(session, split):
@@ -243,7 +243,7 @@ def disagreements(session: EnvironmentSession, split: str, num_each: int, seed: 
 
 
 @pytest.mark.browser
-def test_both_executors_make_the_same_of_corrupted_plans(rich: EnvironmentSession) -> None:
+def test_both_executors_make_the_same_of_corrupted_plans(rich: Session[FormEnvironment]) -> None:
     assert disagreements(rich, "train", 1, seed=5) == []
 
 
@@ -251,7 +251,9 @@ def test_both_executors_make_the_same_of_corrupted_plans(rich: EnvironmentSessio
 @pytest.mark.timeout(7200)
 def test_every_kind_at_every_difficulty_proves_itself(tmp_path) -> None:
     counts = dict.fromkeys(SPLITS, 3 * len(rich_forms()))
-    with EnvironmentSession(FormSettings(world="rich", counts=counts, cache_dir=tmp_path, dials=(0, 1, 2))) as session:
+    with Session(
+        FormEnvironment(FormSettings(world="rich", counts=counts, cache_dir=tmp_path, dials=(0, 1, 2)))
+    ) as session:
         for split in SPLITS:
             tasks = session.tasks(split)
             pages = session.observe_many(tasks)

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dllm_rl.plan import parse_plan
+from dllm_rl.session import Session
 from dllm_rl.tasks import Fault, Outcome
 from harness.browser import BrowserPool, Isolation
 from harness.environment import FormEnvironment
 from harness.executor_trusted import TrustedExecutor
 from harness.rewards import Shaped, Success
-from harness.session import EnvironmentSession
 from harness.settings import FormSettings
 from harness.steps import make_steps
 from harness.tab import FOREIGN
@@ -59,10 +59,13 @@ def check_hostile(outcomes: list[Outcome], sockets: Sockets) -> None:
 @pytest.mark.browser
 @pytest.mark.parametrize("isolation", ["page", "arena"])
 def test_hostile_plans_reach_nothing_but_loopback(
-    session: EnvironmentSession, tmp_path: Path, isolation: Isolation
+    session: Session[FormEnvironment], tmp_path: Path, isolation: Isolation
 ) -> None:
     settings = FormSettings(
-        counts={"train": 15}, cache_dir=session.settings.cache_dir, isolation=isolation, shares_identical=False
+        counts={"train": 15},
+        cache_dir=session.environment.settings.cache_dir,
+        isolation=isolation,
+        shares_identical=False,
     )
     check_hostile(*run_hostile(settings, 60, 1, tmp_path / "net.json"))
 
@@ -71,9 +74,11 @@ def test_hostile_plans_reach_nothing_but_loopback(
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("chunk", range(10))
 def test_a_thousand_hostile_plans_reach_nothing_but_loopback(
-    session: EnvironmentSession, tmp_path: Path, chunk: int
+    session: Session[FormEnvironment], tmp_path: Path, chunk: int
 ) -> None:
-    settings = FormSettings(counts={"train": 15}, cache_dir=session.settings.cache_dir, shares_identical=False)
+    settings = FormSettings(
+        counts={"train": 15}, cache_dir=session.environment.settings.cache_dir, shares_identical=False
+    )
     check_hostile(*run_hostile(settings, 1000, 100 + chunk, tmp_path / "net.json"))
 
 

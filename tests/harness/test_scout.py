@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from dllm_rl.session import Session
 from dllm_rl.tasks import Condition, Page, Task
+from harness.environment import FormEnvironment
 from harness.scout_cache import ScoutCache
-from harness.session import EnvironmentSession
 from harness.sites import expected_page, make_site
 from harness.walk import walk
 from tests.harness.conftest import Lab
@@ -18,19 +19,19 @@ BRANCHING = ("insurance.small.L1.s0", "job.small.L8.s300001", "loan.full.L3.s2",
 
 
 @pytest.mark.parametrize("split", ["train", "test_layout"])
-def test_scout_sees_what_the_schema_says(session: EnvironmentSession, split: str) -> None:
+def test_scout_sees_what_the_schema_says(session: Session[FormEnvironment], split: str) -> None:
     tasks = session.tasks(split)
     for task, page in zip(tasks, session.observe_many(tasks), strict=True):
         assert page == expected_page(make_site(task.site)), task.site
 
 
 @pytest.mark.parametrize("key", BRANCHING)
-def test_scout_sees_every_branch(session: EnvironmentSession, key: str) -> None:
+def test_scout_sees_every_branch(session: Session[FormEnvironment], key: str) -> None:
     task = Task(id=key, split="train", site=key, instruction="", gold=())
     assert session.observe_many([task]) == [expected_page(make_site(key))]
 
 
-def test_a_cached_page_is_the_scouted_one(session: EnvironmentSession, tmp_path) -> None:
+def test_a_cached_page_is_the_scouted_one(session: Session[FormEnvironment], tmp_path) -> None:
     task = session.tasks("train")[0]
     (page,) = session.observe_many([task])
     ScoutCache(tmp_path).put(task.site, page)

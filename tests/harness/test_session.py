@@ -12,18 +12,21 @@ from pathlib import Path
 import pytest
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.session import Session
+from harness.browser import MAX_PLACES
 from harness.cores import quota_cores
+from harness.environment import FormEnvironment
 from harness.rewards import Shaped
-from harness.session import EnvironmentSession
-from harness.settings import MAX_PLACES, FormSettings
+from harness.settings import FormSettings
 
 SCRIPT = """
 import sys
 from harness.settings import FormSettings
-from harness.session import EnvironmentSession
+from dllm_rl.session import Session
+from harness.environment import FormEnvironment
 settings = FormSettings(counts={"train": 1}, kinds=("contact",), cache_dir=sys.argv[1], shares_identical=False)
 try:
-    with EnvironmentSession(settings) as session:
+    with Session(FormEnvironment(settings)) as session:
         (task,) = session.tasks("train")
         pairs = [(task, session.gold_plan(task))] * 100_000
         print(*session.pids, flush=True)
@@ -63,7 +66,7 @@ def test_no_browser_outlives_its_session(tmp_path: Path, end: signal.Signals) ->
 
 
 @pytest.mark.browser
-def test_outcomes_come_in_order_and_results_as_they_end(session: EnvironmentSession) -> None:
+def test_outcomes_come_in_order_and_results_as_they_end(session: Session[FormEnvironment]) -> None:
     pairs = [(task, session.gold_plan(task) if at % 2 else "") for at, task in enumerate(session.tasks("train")[:8])]
     ended: list[int] = []
     outcomes = session.run_many(pairs, on_result=lambda index, outcome: ended.append(index))
@@ -74,7 +77,7 @@ def test_outcomes_come_in_order_and_results_as_they_end(session: EnvironmentSess
 
 @pytest.mark.browser
 def test_a_session_can_be_closed_twice_and_used_again(tmp_path: Path) -> None:
-    session = EnvironmentSession(FormSettings(counts={"train": 1}, cache_dir=tmp_path, kinds=("contact",)))
+    session = Session(FormEnvironment(FormSettings(counts={"train": 1}, cache_dir=tmp_path, kinds=("contact",))))
     for _ in range(2):
         (task,) = session.tasks("train")
         (outcome,) = session.run_many([(task, session.gold_plan(task))])
@@ -85,13 +88,13 @@ def test_a_session_can_be_closed_twice_and_used_again(tmp_path: Path) -> None:
 
 def test_tasks_need_no_browser(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLLM_RL_CHROMIUM", "no-such-browser")
-    assert len(EnvironmentSession(FormSettings(counts={"val": 7})).tasks("val")) == 7
+    assert len(Session(FormEnvironment(FormSettings(counts={"val": 7}))).tasks("val")) == 7
 
 
 def test_concurrency_follows_cores_and_isolation_unless_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.settings.usable_cores", lambda: 3)
+    monkeypatch.setattr("harness.browser.usable_cores", lambda: 3)
     assert FormSettings().num_places("arena") == 12 == 2 * FormSettings().num_places("page")
-    monkeypatch.setattr("harness.settings.usable_cores", lambda: 64)
+    monkeypatch.setattr("harness.browser.usable_cores", lambda: 64)
     assert FormSettings().num_places("page") == MAX_PLACES
     assert {FormSettings(concurrency=5).num_places(mode) for mode in ("arena", "context")} == {5}
 

@@ -7,13 +7,14 @@ from typing import get_args
 
 import pytest
 
+from dllm_rl.session import Session
 from dllm_rl.tasks import SPLITS
 from harness.browser import Isolation
+from harness.environment import FormEnvironment
 from harness.executor import ExecutorName
-from harness.oracle import prove
 from harness.rewards import Success
-from harness.session import EnvironmentSession
 from harness.settings import FormSettings
+from tests.harness.oracle import prove
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(14400)]
 
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(14400)]
 @pytest.mark.parametrize("executor", get_args(ExecutorName))
 def test_oracle_is_one_and_empty_nought_on_a_thousand_tasks(executor: ExecutorName) -> None:
     settings = FormSettings(counts=dict.fromkeys(SPLITS, 256), shares_identical=False)
-    with EnvironmentSession(settings) as session:
+    with Session(FormEnvironment(settings)) as session:
         proofs = prove(session, isolation="page", executor=executor)
     assert len(proofs) >= 1000
     assert [proof.task.id for proof in proofs if not proof.holds] == []
@@ -32,7 +33,7 @@ def test_one_in_a_thousand_clean_rollouts_at_most_is_lost() -> None:
     settings = FormSettings(counts={"train": 100}, shares_identical=False)
     num_rollouts = num_lost = num_repeated = 0
     started = time.monotonic()
-    with EnvironmentSession(settings) as session:
+    with Session(FormEnvironment(settings)) as session:
         pairs = [(task, session.gold_plan(task)) for task in session.tasks("train")]
         for turn in range(100):
             for outcome in session.run_many(pairs, isolation=modes[turn % len(modes)]):

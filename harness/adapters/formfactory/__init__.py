@@ -6,7 +6,7 @@ it, `environment.py` observes and runs.
 """
 
 from harness.adapters.formfactory.checkout import Checkout, FormRecords
-from harness.adapters.formfactory.environment import FormFactoryEnvironment
+from harness.adapters.formfactory.environment import FormFactoryEnvironment, FormFactorySettings
 from harness.adapters.formfactory.tasks import Catalogue, Unsolvable
 
-__all__ = ["Catalogue", "Checkout", "FormFactoryEnvironment", "FormRecords", "Unsolvable"]
+__all__ = ["Catalogue", "Checkout", "FormFactoryEnvironment", "FormFactorySettings", "FormRecords", "Unsolvable"]

@@ -10,30 +10,37 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
 from playwright.async_api import Route
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.plan import parse_plan
+from dllm_rl.plan import Plan, parse_plan
+from dllm_rl.registry import register
 from dllm_rl.tasks import Outcome, Page, Task
 from harness import outcome as outcomes
 from harness.adapters.formfactory.checkout import MAX_PAGES, Checkout, FormRecords, PageLinks
 from harness.adapters.formfactory.process import ApplicationProcess
 from harness.adapters.formfactory.proxy import RecordingProxy, Sent
-from harness.adapters.formfactory.tasks import Catalogue, make_catalogue
+from harness.adapters.formfactory.tasks import Catalogue, make_catalogue, oracle_plan
 from harness.attempts import NUM_ATTEMPTS, Attempt, attempts
-from harness.browser import BrowserPool, Isolation
-from harness.environment import EXECUTORS
+from harness.browser import Isolation, isolation_named
+from harness.browser_environment import BrowserEnvironment
 from harness.executor import ExecutorName
+from harness.executors import executor_named
 from harness.faults import EnvironmentFaultError, attribute
 from harness.observation import Seen
 from harness.outcome import Evidence
-from harness.rollout import ServerView, execute
+from harness.rollout import Execution, ServerView, execute
+from harness.settings import BrowserSettings
 from harness.tab import FOREIGN, Tab
 
 Choices = Mapping[str, Mapping[str, str]]
+# Which of every five solvable records belong to a split.
+NUM_PARTS = 5
+PARTS = {"train": (0, 1, 2), "val": (3,), "test": (4,)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,57 +61,96 @@ class _Received:
     errors: tuple[str, ...] = ()
 
 
-class FormFactoryEnvironment:
-    """Tasks from a user's own checkout. All coroutines belong to one event loop.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormFactorySettings(BrowserSettings):
+    """Settings of the FormFactory environment.
 
-    fixtures: folder of files that plans may upload. vendored: folder of external assets, as `<host>/<path>`; what is
-    not there is refused, as everything outside of loopback is. python: the interpreter that has the application's
-    packages.
+    Attributes:
+        folder: The user's checkout.
+        application: `file:attribute` of its WSGI application, the file relative to the folder.
+        forms: Gold file by page path; None to find out which file belongs to which page.
+        fixtures: Folder of files that plans may upload; None for none.
+        vendored: Folder of external assets, as `<host>/<path>`; what is not there is refused, as is everything outside
+            of loopback.
+        python: The interpreter that has the application's packages.
     """
 
-    def __init__(
-        self,
-        checkout: Checkout,
-        *,
-        fixtures: Path | None = None,
-        vendored: Path | None = None,
-        python: str = sys.executable,
-        isolation: Isolation = "context",
-        executor: ExecutorName = "trusted",
-    ) -> None:
-        if isolation == "arena":
-            raise ConfigError("forms of a checkout run in a tab of their own: isolation context, origin or page.")
-        self.checkout, self.vendored = checkout, vendored
-        self.isolation: Isolation = isolation
-        self.executor: ExecutorName = executor
-        if fixtures is not None and not fixtures.is_dir():
-            raise ConfigError(f"the folder of fixtures {fixtures} does not exist. Give a folder of files, or none.")
-        paths = sorted(fixtures.iterdir()) if fixtures else []
+    folder: Path
+    application: str = "app.py:app"
+    forms: Mapping[str, str] | None = None
+    fixtures: Path | None = None
+    vendored: Path | None = None
+    python: str = sys.executable
+    isolation: Isolation = "context"
+    executor: ExecutorName = "trusted"
+
+    def __post_init__(self) -> None:
+        BrowserSettings.__post_init__(self)
+        if self.isolation == "arena":
+            raise ConfigError("isolation is arena; forms of a checkout run in a tab: context, origin or page.")
+        if self.fixtures is not None and not self.fixtures.is_dir():
+            raise ConfigError(f"no folder of fixtures {self.fixtures}. Give a folder of files, or none.")
+
+
+@register("environment", "formfactory")
+class FormFactoryEnvironment(BrowserEnvironment[FormFactorySettings]):
+    """Tasks from a user's own checkout; which ones there are is known once its forms were looked at."""
+
+    splits: ClassVar[tuple[str, ...]] = tuple(PARTS)
+    opens_for_tasks: ClassVar[bool] = True
+
+    def __init__(self, settings: FormFactorySettings) -> None:
+        super().__init__(settings)
+        self.checkout = Checkout(folder=settings.folder, application=settings.application, forms=settings.forms)
+        paths = sorted(settings.fixtures.iterdir()) if settings.fixtures else []
         self.files = {path.name: path.read_bytes() for path in paths if path.is_file()}
-        self.pool = BrowserPool()
-        self.application = ApplicationProcess(checkout.folder, checkout.application, python=python)
+        self.application = ApplicationProcess(settings.folder, settings.application, python=settings.python)
         self.proxy = RecordingProxy()
         self.forms: tuple[FormRecords, ...] = ()
+        self._catalogue: Catalogue | None = None
         self._seen: dict[str, _Observed] = {}
         self._numbers = itertools.count(1)
         self._routed: WeakSet[Tab] = WeakSet()
 
-    async def __aenter__(self) -> FormFactoryEnvironment:
-        try:
-            await self.application.start()
-            self.proxy.upstream = self.application.port
-            await self.proxy.start()
-        except BaseException:
-            await self.__aexit__()
-            raise
-        return self
+    async def open(self) -> None:
+        """Start the application and the proxy before it, and look at every form."""
+        await self.application.start()
+        self.proxy.upstream = self.application.port
+        await self.proxy.start()
+        if self._catalogue is None:
+            self._catalogue = await self._look_at_all()
 
-    async def __aexit__(self, *_: object) -> None:
+    async def close(self) -> None:
+        """End the browser, the proxy and the application."""
         await self.pool.close()
         await self.proxy.stop()
         await self.application.stop()
 
-    async def catalogue(self) -> Catalogue:
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of the browsers and of the application."""
+        application = self.application.pid
+        return (*self.pool.pids, *(() if application is None else (application,)))
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """All records, and which of them can be satisfied. Known while or after the environment is open."""
+        assert self._catalogue is not None
+        return self._catalogue
+
+    def tasks(self, split: str) -> tuple[Task, ...]:
+        """The solvable records of a split; of five in a row, three are for training, one is val and one test."""
+        return tuple(
+            replace(task, id=f"{split}/{task.id}", split=split)
+            for number, task in enumerate(self.catalogue.tasks)
+            if number % NUM_PARTS in PARTS[split]
+        )
+
+    def gold_plan(self, task: Task, page: Page) -> str:
+        """The plan that gives every gold value and sends the form."""
+        return oracle_plan(task, page)
+
+    async def _look_at_all(self) -> Catalogue:
         """Look at every form once, give it its gold records, and say which of them can be satisfied."""
         paths = list(self.checkout.forms or await asyncio.to_thread(self._linked_forms))
         for path in paths:
@@ -118,10 +164,12 @@ class FormFactoryEnvironment:
         """The controls of the task's form."""
         return (await self._observed(task.site)).page
 
-    async def run(self, task: Task, plan: str) -> Outcome:
+    async def run(self, task: Task, plan: str, *, isolation: str | None = None, executor: str | None = None) -> Outcome:
         """Run a plan once and judge it by what the application received and answered."""
+        mode = isolation_named(isolation or self.settings.isolation)
+        acting = executor_named(executor or self.settings.executor)
         seen = await self._observed(task.site)
-        num_broken = 0
+        parsed, num_broken = parse_plan(plan), 0
 
         async def once(attempt: Attempt) -> Outcome:
             nonlocal num_broken
@@ -129,8 +177,13 @@ class FormFactoryEnvironment:
             # An application that breaks at this plan's form every time is refusing it, in its way.
             takes_errors = attempt.is_last and num_broken == attempt.number - 1
             try:
-                async with self.pool.tab(self.isolation, is_fresh=attempt.is_fresh) as tab:
-                    result = await self._attempt(tab, task, plan, seen, rollout_id, takes_errors=takes_errors)
+                async with self.pool.tab(mode, is_fresh=attempt.is_fresh) as tab:
+                    await self._open(tab, task.site, rollout_id)
+                    server = self._server_view(rollout_id, takes_errors=takes_errors)
+                    with attribute("execute"):
+                        execution = await execute(tab, acting, parsed, seen.page, server, self.files)
+                    await self.proxy.settled(rollout_id)
+                result = self._judged(task, parsed, execution, seen, rollout_id)
                 return replace(result, num_attempts=attempt.number)
             except EnvironmentFaultError:
                 num_broken += bool(self._broke_at(rollout_id))
@@ -148,24 +201,19 @@ class FormFactoryEnvironment:
         sent = self.proxy.sent(rollout_id)
         return _complaint(sent[-1])[0] if sent and sent[-1].status >= 500 else ""
 
-    async def _attempt(
-        self, tab: Tab, task: Task, plan: str, seen: _Observed, rollout_id: str, *, takes_errors: bool
-    ) -> Outcome:
-        await self._open(tab, task.site, rollout_id)
-        server = ServerView(
+    def _server_view(self, rollout_id: str, *, takes_errors: bool) -> ServerView:
+        return ServerView(
             is_accepted=lambda: any(item.is_accepted for item in self.proxy.sent(rollout_id)),
             rejections=lambda: [_complaint(item) for item in self.proxy.sent(rollout_id) if not item.is_accepted],
             injected=lambda: self._broke_at(rollout_id) if takes_errors else "",
         )
-        parsed = parse_plan(plan)
-        with attribute("execute"):
-            execution = await execute(tab, EXECUTORS[self.executor], parsed, seen.page, server, self.files)
-        await self.proxy.settled(rollout_id)
+
+    def _judged(self, task: Task, plan: Plan, execution: Execution, seen: _Observed, rollout_id: str) -> Outcome:
         return outcomes.judge(
             Evidence(
                 task=task,
                 page=seen.page,
-                plan=parsed,
+                plan=plan,
                 execution=execution,
                 submissions=[_received(item, seen) for item in self.proxy.sent(rollout_id)],
                 pages_reached=1,
@@ -177,7 +225,7 @@ class FormFactoryEnvironment:
         async def once(attempt: Attempt) -> _Observed:
             rollout_id = f"f{next(self._numbers)}"
             try:
-                async with self.pool.tab(self.isolation, is_fresh=attempt.is_fresh) as tab:
+                async with self.pool.tab(self.settings.isolation, is_fresh=attempt.is_fresh) as tab:
                     await self._open(tab, path, rollout_id)
                     return await _observe(tab)
             finally:
@@ -188,17 +236,17 @@ class FormFactoryEnvironment:
         return self._seen[path]
 
     async def _open(self, tab: Tab, path: str, rollout_id: str) -> None:
-        if self.vendored is not None and tab not in self._routed:
+        if self.settings.vendored is not None and tab not in self._routed:
             await tab.context.route(FOREIGN, self._give_vendored)
             self._routed.add(tab)
         await tab.goto(self.proxy.url(rollout_id, path))
 
     async def _give_vendored(self, route: Route) -> None:
         """A file that the user keeps, or nothing: no request leaves."""
-        assert self.vendored is not None
+        assert self.settings.vendored is not None
         parts = urlsplit(route.request.url)
-        path = (self.vendored / parts.netloc / parts.path.lstrip("/")).resolve()
-        if not path.is_relative_to(self.vendored.resolve()) or not path.is_file():
+        path = (self.settings.vendored / parts.netloc / parts.path.lstrip("/")).resolve()
+        if not path.is_relative_to(self.settings.vendored.resolve()) or not path.is_file():
             await route.abort("addressunreachable")
             return
         headers = {"Access-Control-Allow-Origin": "*"}

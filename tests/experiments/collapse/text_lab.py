@@ -17,10 +17,12 @@ import torch
 from dllm_rl import plan as plans
 from dllm_rl import registry
 from dllm_rl.engine import RolloutEngine
+from dllm_rl.environment import Environment
 from dllm_rl.jsonl import read_rows
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
+from dllm_rl.session import Session
 from dllm_rl.tasks import Fault, FieldResult, GoldField, Outcome, Page, RewardRecord, Task
 from dllm_rl.template import render_prompt
 from dllm_rl.train_config import TrainConfig
@@ -49,12 +51,8 @@ def gold_plan(name: str) -> str:
     return f'fill p1.e1 "{name}"\nsubmit p1.e3'
 
 
-class TextEnvironment:
+class TextEnvironment(Environment):
     """Parses plans. lost: which rollouts of the training the environment loses, by (batch, row)."""
-
-    browser_version = ""
-
-    def forget_failures(self) -> None: ...
 
     def __init__(self, lost: Callable[[int, int], bool] = lambda batch, row: False) -> None:
         self.lost, self.batch = lost, 0
@@ -62,10 +60,13 @@ class TextEnvironment:
     def tasks(self, split: str) -> list[Task]:
         return TASKS
 
-    def observe_many(self, tasks: Sequence[Task]) -> list[Page]:
-        return [PAGE for _ in tasks]
+    async def observe(self, task: Task) -> Page:
+        return PAGE
 
-    def run_many(self, pairs: Sequence[tuple[Task, str]], **settings: Any) -> list[Outcome]:
+    async def run(self, task: Task, plan: str, **settings: Any) -> Outcome:
+        return self._outcome(task, plan, is_lost=False)
+
+    async def run_many(self, pairs: Sequence[tuple[Task, str]], **settings: Any) -> list[Outcome]:
         # The final evaluation asks for an isolation; training takes the default.
         is_training = settings.get("isolation") is None
         self.batch += is_training
@@ -173,7 +174,7 @@ def train(
             engine=RolloutEngine(
                 policy=warm_policy(family),
                 sampler=registry.get("sampler", DEFAULT_SAMPLERS[family])(),
-                environment=environment or TextEnvironment(),
+                environment=Session(environment or TextEnvironment()),
                 reward=reward,
             ),
             objective=registry.build("objective", objective, {"advantage": "centred", "beta": 0.0} | (options or {})),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dllm_rl.session import Session
 from dllm_rl.tasks import SPLITS, Outcome, Task
 from harness.browser import Isolation
+from harness.environment import FormEnvironment
 from harness.executor import ExecutorName
 from harness.rewards import Shaped, Success
-from harness.session import EnvironmentSession
 from harness.sites import empty_plan
 
 OnProof = Callable[[int, int], None]
@@ -32,7 +33,7 @@ class Proof:
 
 
 def prove(
-    session: EnvironmentSession,
+    session: Session[FormEnvironment],
     splits: Sequence[str] = SPLITS,
     *,
     max_tasks: int | None = None,

@@ -1,0 +1,190 @@
+"""The contract of an environment: tasks, what a policy may read of them, and what becomes of its plans.
+
+Subclass `Environment`, implement `tasks`, `observe` and `run`, and register the class; `dllm_rl.session.Session` is the
+blocking face of every environment. The members with a default are for environments that can do better than it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.tasks import SPLITS, Outcome, Page, Task
+
+OnResult = Callable[[int, Outcome], None]
+T = TypeVar("T")
+
+
+class Environment(ABC):
+    """Turns plans into outcomes. All coroutines belong to one event loop, in which many plans run at a time.
+
+    The options that a preset may give are the fields of the constructor's one parameter, `settings`, a frozen
+    dataclass; an environment without options takes none.
+
+    Attributes:
+        version: Part of the key of results; raise it when the same plan comes to another outcome.
+        splits: Names of the splits that there are.
+        opens_for_tasks: Whether `tasks` is known only once the environment is open.
+    """
+
+    version: ClassVar[int] = 1
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+    opens_for_tasks: ClassVar[bool] = False
+
+    async def open(self) -> None:  # noqa: B027 - nothing to start is a valid answer
+        """Start what is needed, such as a server or a browser. An environment may be opened again after `close`."""
+
+    async def close(self) -> None:  # noqa: B027
+        """End what was started, and nothing else."""
+
+    async def __aenter__(self) -> Any:
+        try:
+            await self.open()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @abstractmethod
+    def tasks(self, split: str) -> Sequence[Task]:
+        """Return all tasks of a split, in a fixed order."""
+
+    @abstractmethod
+    async def observe(self, task: Task) -> Page:
+        """Return what the policy may read beside the task's instruction. Called often: cache what is costly."""
+
+    @abstractmethod
+    async def run(self, task: Task, plan: str, *, isolation: str | None = None, executor: str | None = None) -> Outcome:
+        """Run a plan once and judge it.
+
+        A rollout that the environment loses is run again inside; lost for good, its outcome's fault says so. It is
+        never scored as zero.
+
+        Args:
+            task: One of `tasks`.
+            plan: The text that the policy wrote.
+            isolation: How rollouts are kept apart, by a name of the environment's own; None for its default. An
+                environment without such modes ignores it.
+            executor: How actions are carried out; otherwise as `isolation`.
+        """
+
+    def gold_plan(self, task: Task, page: Page) -> str | None:
+        """Return a plan that does what the task asks for; None where none is known."""
+        return None
+
+    async def score(self, task: Task, plan: str) -> float:
+        """Score an intermediate plan cheaply, without running it; the gold plan scores 1.
+
+        By default: the share of lines that the plan has in common with the gold plan (Dice coefficient).
+        """
+        gold = self.gold_plan(task, await self.observe(task))
+        if gold is None:
+            raise ConfigError(
+                f"{type(self).__name__} cannot score unfinished plans: it has no gold plan for {task.id}. "
+                "Take an objective without step rewards, or implement `score`."
+            )
+        wanted, given = Counter(gold.splitlines()), Counter(plan.splitlines())
+        return 2 * (wanted & given).total() / max(1, wanted.total() + given.total())
+
+    @property
+    def concurrency(self) -> int:
+        """Number of plans that `run_many` runs at a time."""
+        return 8
+
+    async def observe_many(self, tasks: Sequence[Task]) -> list[Page]:
+        """Observe several tasks, in their order."""
+        return await limited((self.observe(task) for task in tasks), self.concurrency)
+
+    async def run_many(
+        self,
+        pairs: Sequence[tuple[Task, str]],
+        *,
+        isolation: str | None = None,
+        executor: str | None = None,
+        on_result: OnResult | None = None,
+    ) -> list[Outcome]:
+        """Run several plans at a time.
+
+        Args:
+            pairs: Tasks with the plan of each.
+            isolation: As for `run`.
+            executor: As for `run`.
+            on_result: Called with (index, outcome) as rollouts end.
+
+        Returns:
+            Outcomes in the order of `pairs`.
+        """
+
+        async def one(index: int, task: Task, plan: str) -> Outcome:
+            outcome = await self.run(task, plan, isolation=isolation, executor=executor)
+            if on_result:
+                on_result(index, outcome)
+            return outcome
+
+        runs = (one(index, task, plan) for index, (task, plan) in enumerate(pairs))
+        return await limited(runs, self.concurrency)
+
+    async def self_check(self, tasks: Sequence[Task]) -> dict[str, str]:
+        """Run the gold plan of each task; return the ids of tasks that it does not solve, with the reason.
+
+        A gold plan that the environment lost in every attempt proves nothing, so its task is among them. A task
+        without a gold plan cannot be checked, and is not.
+        """
+        pages = await self.observe_many(tasks)
+        gold = [(task, self.gold_plan(task, page)) for task, page in zip(tasks, pages, strict=True)]
+        pairs = [(task, plan) for task, plan in gold if plan is not None]
+        outcomes = await self.run_many(pairs)
+        return {task.id: why for (task, _), outcome in zip(pairs, outcomes, strict=True) if (why := _failure(outcome))}
+
+    def forget_failures(self) -> None:  # noqa: B027
+        """Forget what failed so far, so that it decides nothing in the next piece of work."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of what runs now and decides results, such as the browser's."""
+        return {}
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Ids of the processes that this environment started and that run now."""
+        return ()
+
+
+def _failure(outcome: Outcome) -> str:
+    """Why a gold plan's outcome is not a success; "" where it is one."""
+    if not outcome.is_valid:
+        return f"its gold plan could not be run: {outcome.fault_reason}"
+    has_changed_something = any(result.is_correct and not result.is_default for result in outcome.fields)
+    if outcome.is_success and has_changed_something:
+        return ""
+    return outcome.fault_reason or "its gold plan does not score 1"
+
+
+async def limited(coroutines: Iterable[Coroutine[Any, Any, T]], at_a_time: int) -> list[T]:
+    """Await coroutines, some at a time. Results are in order; the first exception cancels the others."""
+    places = asyncio.Semaphore(at_a_time)
+
+    async def one(coroutine: Coroutine[Any, Any, T]) -> T:
+        async with places:
+            return await coroutine
+
+    return await all_or_none(one(item) for item in coroutines)
+
+
+async def all_or_none(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await coroutines at once. Results are in order; the first exception cancels all others and waits for them."""
+    futures = [asyncio.ensure_future(item) for item in coroutines]
+    try:
+        return list(await asyncio.gather(*futures))
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        await asyncio.gather(*futures, return_exceptions=True)
+        raise
