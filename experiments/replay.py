@@ -21,7 +21,7 @@ from harness import chromium
 from harness.browser import BrowserPool
 from harness.browser_environment import BrowserEnvironment
 from harness.environment import FormEnvironment
-from harness.recording import Recorder
+from harness.recording import TraceRecorder
 
 DIFFERENT = 1
 
@@ -136,7 +136,7 @@ def _line(path: Path, number: str) -> dict[str, Any]:
 
 
 async def _run(recorded: Recorded, out: Path, *, is_shown: bool) -> tuple[Rollout, list[Path]]:
-    environment, recorder = build_environment(recorded.environment), Recorder(folder=out, keeps_all=True)
+    environment, recorder = build_environment(recorded.environment), TraceRecorder(folder=out, keeps_all=True)
     if isinstance(environment, BrowserEnvironment):
         environment.pool = BrowserPool(is_headful=is_shown)
     if isinstance(environment, FormEnvironment):

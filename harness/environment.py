@@ -27,7 +27,7 @@ from harness.faults import EnvironmentFaultError, attribute
 from harness.outcome import Evidence
 from harness.outcome_cache import Audit, Key, OutcomeCache
 from harness.quarantine import Quarantine
-from harness.recording import Recorder
+from harness.recording import TraceRecorder
 from harness.rollout import Execution, ServerView, execute
 from harness.scoring import score_plan
 from harness.scout import scout
@@ -53,7 +53,7 @@ class FormEnvironment(BrowserEnvironment[FormSettings]):
         super().__init__(settings or FormSettings())
         self.server = SiteServer()
         self.quarantine = Quarantine()
-        self.recorder = Recorder(folder=Path(self.settings.trace_dir)) if self.settings.trace_dir else None
+        self.recorder = TraceRecorder(folder=Path(self.settings.trace_dir)) if self.settings.trace_dir else None
         self._cache = ScoutCache(Path(self.settings.cache_dir or default_cache_dir()))
         self._tasks: dict[str, tuple[Task, ...]] = {}
         self._scouting: dict[str, asyncio.Lock] = {}

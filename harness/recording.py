@@ -16,7 +16,7 @@ _OURS = re.compile(r"-\d{4}T\d{6}-\d+-\d+\.zip$")
 
 
 @dataclass(slots=True, kw_only=True)
-class Recorder:
+class TraceRecorder:
     """keep: how many rollouts stay on disk. keeps_all: those that succeeded too. written: the files, oldest first.
 
     `playwright show-trace <file>` shows a trace step by step.
