@@ -2,6 +2,7 @@
 
 from experiments.collapse.departures import Departure
 from experiments.collapse.detectors import Alarm
-from experiments.collapse.diagnosis import USUAL_CAUSE, Check, Diagnosis, Kind, diagnose, title_of
+from experiments.collapse.diagnosis import USUAL_CAUSE, Diagnosis, Kind, diagnose, title_of
+from experiments.collapse.watches import Check
 
 __all__ = ["USUAL_CAUSE", "Alarm", "Check", "Departure", "Diagnosis", "Kind", "diagnose", "title_of"]

@@ -33,6 +33,8 @@ SIGNALS: tuple[Signal, ...] = (
     Signal(name="reward", bad="down", least=0.05),
     Signal(name="success", bad="down", least=0.05),
     Signal(name="entropy", bad="down", least=0.01),
+    # Clipping higher doubles it in runs that learn.
+    Signal(name="entropy", bad="up", least=0.3, relative=1.0),
     Signal(name="unique_completions", bad="down", least=0.0),
     Signal(name="frac_reward_zero_std", bad="up", least=0.15),
     Signal(name="kl", bad="up", least=0.05),
@@ -43,6 +45,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal(name="parse_valid", bad="down", least=0.1, relative=0.15),
     Signal(name="completion_length", bad="either", least=2.0, relative=0.25),
     Signal(name="eos_share", bad="down", least=0.1, relative=0.15),
+    Signal(name="cut_share", bad="up", least=0.1, relative=0.15),
     Signal(name="masks_left", bad="up", least=0.02),
     Signal(name="fault_share", bad="up", least=0.05),
 )
@@ -56,6 +59,11 @@ class Departure:
     step: int
     before: float
     after: float
+
+    @property
+    def is_rise(self) -> bool:
+        """Whether the signal left its band upwards."""
+        return self.after > self.before
 
 
 def departure(series: Series, signal: Signal, window: int) -> Departure | None:

@@ -16,6 +16,7 @@ from experiments.collapse.series import (
     Series,
     first_streak,
     noise_of,
+    stride_of,
     trailing_mean,
 )
 
@@ -29,6 +30,11 @@ MAX_FAR_SHARE = 0.1
 # In noise units: plateaus cross this limit in under 5 % of runs (tests simulate it).
 _CUSUM_LIMIT = 10.0
 _NON_FINITE_STREAK = 2
+# Exploration may double or triple the entropy of a run that learns; text without sense has several times as much, and
+# at least this many nats a token more.
+_EXPLODED, _LEAST_EXPLOSION = 3.0, 0.5
+# Where most completions are cut, most rewards judge what the cap left of them.
+MAX_CUT_SHARE = 0.7
 # Signals that may never be without a number, not even at one step.
 _DECISIVE = ("reward", "loss")
 
@@ -48,45 +54,60 @@ class Alarm:
     message: str
 
 
-def _alarm(series: Series, detector: str, severity: Severity, message: str, *, onset: int, raised: int) -> Alarm:
-    """An alarm on a series; onset and raised are positions in it."""
+def alarm_at(series: Series, detector: str, severity: Severity, message: str, *, onset: int, raised: int) -> Alarm:
+    """Make an alarm on a series; onset and raised are positions in it."""
     begin, end = int(series.steps[onset]), int(series.steps[raised])
     return Alarm(detector=detector, signal=series.name, severity=severity, onset=begin, raised=end, message=message)
 
 
-def _can_show_trend(series: Series, window: int) -> bool:
+def can_show_trend(series: Series, window: int) -> bool:
+    """Whether a series is long enough to tell a trend from noise."""
     return len(series) >= max(MIN_TREND_STEPS, 2 * window)
 
 
 def drawdown(series: Series, window: int) -> Alarm | None:
-    """Confirm a collapse: the trailing mean stays under half of its running peak for a whole window.
+    """Confirm a collapse: the trailing mean loses half of what it had at its peak, and stays there for a whole window.
 
-    The fall must also exceed five standard errors of the mean, so that a noisy signal near zero cannot collapse.
+    What it had is its height above zero or all that it gained on the way to its peak, whichever is more: a reward may
+    lie below zero. The fall must also exceed five standard errors of the mean, so that a noisy signal near zero cannot
+    collapse.
     """
     series = series.finite()
-    if not _can_show_trend(series, window):
+    if not can_show_trend(series, window):
         return None
     means = trailing_mean(series.values, window)
-    floor = min(0.0, float(means.min()))
-    peaks = np.maximum.accumulate(means) - floor
-    fall = peaks - (means - floor)
+    peaks = np.maximum.accumulate(means)
+    held = np.maximum(np.abs(peaks), _gains(means))
     noise = noise_of(series.values) / np.sqrt(window)
-    start = first_streak((fall > peaks / 2) & (fall > 5 * noise), window)
+    start = first_streak((peaks - means > held / 2) & (peaks - means > 5 * noise), window)
     if start is None:
         return None
     raised = start + 2 * window - 2
     # The fall began after the last value that still stood at the peak's level, give or take the noise.
-    at_peak = np.flatnonzero(series.values[: start + window] >= peaks[start] + floor - noise_of(series.values))
+    at_peak = np.flatnonzero(series.values[: start + window] >= peaks[start] - noise_of(series.values))
     onset = min(int(at_peak[-1]) + 1 if len(at_peak) else start, raised)
-    levels = f"{peaks[start] + floor:.3g} to {means[start + window - 1]:.3g}"
-    message = f"{series.name} fell from {levels} and stayed under half of its peak for {window} steps"
-    return _alarm(series, "drawdown", "collapse", message, onset=onset, raised=raised)
+    levels = f"{peaks[start]:.3g} to {means[start + window - 1]:.3g}"
+    what = "stayed under half of its peak" if means.min() >= 0 else "lost over half of what it had"
+    message = f"{series.name} fell from {levels} and {what} for {window * stride_of(series.steps)} steps"
+    return alarm_at(series, "drawdown", "collapse", message, onset=onset, raised=raised)
+
+
+def _gains(means: np.ndarray) -> np.ndarray:
+    """At each place, how far the running peak lies above the lowest value on the way to it."""
+    lowest, peak, gains = float(means[0]), float(means[0]), np.zeros(len(means))
+    before = lowest
+    for index, value in enumerate(means):
+        lowest = min(lowest, float(value))
+        if value > peak:
+            peak, before = float(value), lowest
+        gains[index] = peak - before
+    return gains
 
 
 def cusum(series: Series, window: int) -> Alarm | None:
     """Warn of a fall: the summed shortfall under the running peak, in noise units, passes a limit."""
     series = series.finite()
-    if not _can_show_trend(series, window):
+    if not can_show_trend(series, window):
         return None
     noise = noise_of(series.values)
     # The highest of many means lies above the true level, by more the shorter the window.
@@ -101,32 +122,35 @@ def cusum(series: Series, window: int) -> Alarm | None:
         total = max(0.0, total + step)
         if total > _CUSUM_LIMIT:
             message = f"{series.name} runs below its best level by more than noise explains"
-            return _alarm(series, "cusum", "warning", message, onset=start, raised=index)
+            return alarm_at(series, "cusum", "warning", message, onset=start, raised=index)
     return None
 
 
-def non_finite(series: Series, *, is_count: bool = False) -> Alarm | None:
+def non_finite(series: Series, *, is_count: bool = False, is_over: bool = True) -> Alarm | None:
     """Find a value that is no number, or infinite, twice running; reward and loss at the last step, too.
 
-    One step whose gradient is not finite is skipped by the trainer, and no failure; a streak that ended is a warning.
-    is_count: the series itself counts non-finite values, so that anything above 0 is one.
+    One step whose gradient is not finite is skipped by the trainer, and no failure; a streak that ended is a warning. A
+    run that is over ended at its last row: one value there is a failure, unless the run got over one before.
+    is_count: the series itself counts non-finite values, so that anything above 0 is one. is_over: False for a run that
+    still trains.
     """
     is_bad = ~np.isfinite(series.values) | (is_count & (series.values > 0))
     what = "is above 0" if is_count else "is not finite"
     good = np.flatnonzero(~is_bad)
     lasting = int(good[-1]) + 1 if len(good) else 0
-    is_decisive = series.name in _DECISIVE or len(is_bad) == 1
+    is_last_word = is_over and not is_bad[:lasting].any()
+    is_decisive = series.name in _DECISIVE or len(is_bad) == 1 or is_last_word
     if len(is_bad) - lasting >= (1 if is_decisive else _NON_FINITE_STREAK):
         message = f"{series.name} {what} from step {series.steps[lasting]} on"
-        return _alarm(series, "non_finite", "error", message, onset=lasting, raised=lasting)
+        return alarm_at(series, "non_finite", "error", message, onset=lasting, raised=lasting)
     start = first_streak(is_bad, _NON_FINITE_STREAK)
     if start is None:
         return None
     if is_bad[start:].mean() > 0.5:
         message = f"{series.name} {what} at most steps from step {series.steps[start]} on"
-        return _alarm(series, "non_finite", "error", message, onset=start, raised=start)
+        return alarm_at(series, "non_finite", "error", message, onset=start, raised=start)
     message = f"{series.name} {what} at step {series.steps[start]} and the next, and was finite again later"
-    return _alarm(series, "non_finite_for_a_while", "warning", message, onset=start, raised=start)
+    return alarm_at(series, "non_finite_for_a_while", "warning", message, onset=start, raised=start)
 
 
 def off_policy_at_start(series: Series, *, tolerance: float = RATIO_TOLERANCE) -> Alarm | None:
@@ -138,7 +162,7 @@ def off_policy_at_start(series: Series, *, tolerance: float = RATIO_TOLERANCE) -
     first = int(bad[0])
     size = f"{series.values[first]:.3g} before any update (up to {series.values.max():.3g})"
     message = f"{series.name} is {size}; on policy it must be 0"
-    return _alarm(series, "off_policy_at_start", "error", message, onset=first, raised=first)
+    return alarm_at(series, "off_policy_at_start", "error", message, onset=first, raised=first)
 
 
 def far_off_policy(series: Series, *, limit: float = MAX_FAR_SHARE) -> Alarm | None:
@@ -154,7 +178,7 @@ def far_off_policy(series: Series, *, limit: float = MAX_FAR_SHARE) -> Alarm | N
     message = (
         f"{series.values[first]:.0%} of the importance ratios are beyond a factor of e at step {series.steps[first]}"
     )
-    return _alarm(series, "far_off_policy", "warning", message, onset=first, raised=first)
+    return alarm_at(series, "far_off_policy", "warning", message, onset=first, raised=first)
 
 
 def surge(series: Series, fall: int, within: int, *, factor: float = 2.0, least: float = 0.05) -> Alarm | None:
@@ -176,7 +200,7 @@ def surge(series: Series, fall: int, within: int, *, factor: float = 2.0, least:
         f"{series.values[first]:.0%} of the importance ratios are beyond a factor of e at step {series.steps[first]}, "
         f"at most {early.max():.0%} in the steps before"
     )
-    return _alarm(series, "surge", "warning", message, onset=first, raised=first)
+    return alarm_at(series, "surge", "warning", message, onset=first, raised=first)
 
 
 def faults(series: Series, window: int, *, limit: float = MAX_FAULT_SHARE, is_over: bool = True) -> Alarm | None:
@@ -194,43 +218,39 @@ def faults(series: Series, window: int, *, limit: float = MAX_FAULT_SHARE, is_ov
         return None
     first, raised = int(over[0]), int(over[0]) + size - 1
     onset = first + int(np.argmax(series.values[first : raised + 1] > limit))
-    message = f"{means.max():.1%} of rollouts lost to the environment over {size} steps (limit {limit:.0%})"
-    return _alarm(series, "faults", "error", message, onset=onset, raised=raised)
+    span = size * stride_of(series.steps)
+    message = f"{means.max():.1%} of rollouts lost to the environment over {span} steps (limit {limit:.0%})"
+    return alarm_at(series, "faults", "error", message, onset=onset, raised=raised)
 
 
-def dead_run(reward: Series, no_spread: Series, window: int) -> Alarm | None:
-    """Find a run that never had anything to learn from: no group with different rewards and none rewarded."""
-    if min(len(reward), len(no_spread)) < max(MIN_TREND_STEPS, window):
+def entropy_explosion(entropy: Series, window: int) -> Alarm | None:
+    """Find entropy that rises to several times its level at the start and stays there."""
+    entropy = entropy.finite()
+    if not can_show_trend(entropy, window):
         return None
-    if np.nanmean(no_spread.values) < 0.9 or np.nanmax(trailing_mean(reward.values, window)) > 0.05:
+    first = float(np.median(entropy.values[:window]))
+    limit = max(_EXPLODED * first, first + _LEAST_EXPLOSION)
+    means = trailing_mean(entropy.values, window)
+    start = first_streak(means > limit, window)
+    if start is None or means[-1] <= limit:
         return None
-    levels = f"{np.nanmean(no_spread.values):.0%} of groups have no spread in reward"
-    message = f"{levels}, mean reward {np.nanmean(reward.values):.3f}: nothing to learn from, from the start"
-    return _alarm(no_spread, "dead_run", "warning", message, onset=0, raised=window - 1)
+    # The rise began after the last value that still was nearer to the start than to the limit.
+    calm = np.flatnonzero(entropy.values[: start + window] < (first + limit) / 2)
+    onset = int(calm[-1]) + 1 if len(calm) else 0
+    message = f"{entropy.name} rose from {first:.3g} to {means[-1]:.3g}"
+    return alarm_at(entropy, "entropy_explosion", "warning", message, onset=onset, raised=start + 2 * window - 2)
 
 
-def saturation(all_good: Series, window: int) -> Alarm | None:
-    """Find success in every group: nothing is left to learn on these tasks."""
-    all_good = all_good.finite()
-    if len(all_good) < max(MIN_TREND_STEPS, window):
+def truncation(cut_share: Series, window: int) -> Alarm | None:
+    """Find most completions cut off at the cap of their length, over the last window."""
+    cut_share = cut_share.finite()
+    if not can_show_trend(cut_share, window):
         return None
-    start = first_streak(trailing_mean(all_good.values, window) > 0.9, 1)
-    if start is None or trailing_mean(all_good.values, window)[-1] <= 0.9:
+    means = trailing_mean(cut_share.values, window)
+    below = np.flatnonzero(means <= MAX_CUT_SHARE)
+    first = int(below[-1]) + 1 if len(below) else 0
+    if first == len(means):
         return None
-    full = start + window - 1
-    message = f"all rollouts succeed in over 90 % of groups from step {all_good.steps[full]} on"
-    return _alarm(all_good, "saturation", "warning", message, onset=full, raised=full)
-
-
-def no_exploration(no_spread: Series, unique: Series, window: int) -> Alarm | None:
-    """Find a run that ends without different completions: groups without spread, few unique ones in each."""
-    no_spread, unique = no_spread.finite(), unique.finite()
-    if not (_can_show_trend(no_spread, window) and _can_show_trend(unique, window)):
-        return None
-    spread, kinds = trailing_mean(no_spread.values, window), trailing_mean(unique.values, window)
-    if spread[-1] < 0.95 or kinds[-1] > 0.5 * kinds[0]:
-        return None
-    full = (first_streak(spread >= 0.95, 1) or 0) + window - 1
-    levels = f"unique completions fell from {kinds[0]:.3g} to {kinds[-1]:.3g}"
-    message = f"no group has different rewards from step {no_spread.steps[full]} on, and {levels}"
-    return _alarm(unique, "no_exploration", "collapse", message, onset=full, raised=full)
+    message = f"{means[-1]:.0%} of completions are cut off at the cap, at first {means[0]:.0%}"
+    onset = first + window - 1 if first else 0
+    return alarm_at(cut_share, "truncation", "warning", message, onset=onset, raised=first + window - 1)

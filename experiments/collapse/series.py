@@ -53,6 +53,46 @@ def window_of(num_steps: int) -> int:
     return min(_MAX_WINDOW, max(_MIN_WINDOW, num_steps // 10))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How a run was logged. Detectors count rows, since noise is that of a row; what they say is in training steps.
+
+    num_rows: rows that hold a training metric. num_steps: training steps that they cover. stride: steps between rows.
+    """
+
+    num_rows: int
+    num_steps: int
+    stride: int
+
+    @property
+    def window(self) -> int:
+        """Window of the run, in rows."""
+        return window_of(self.num_rows)
+
+    @property
+    def window_steps(self) -> int:
+        """Window of the run, in steps."""
+        return self.window * self.stride
+
+    @property
+    def resolution(self) -> int:
+        """Steps within which departures cannot be told apart: they are dated by a mean over as many."""
+        return max(3, self.window // 2) * self.stride
+
+
+def pace_of(steps: Sequence[int]) -> Pace:
+    """Pace of a run from the steps of its rows, in order."""
+    if not len(steps):
+        return Pace(num_rows=0, num_steps=0, stride=1)
+    stride = stride_of(steps)
+    return Pace(num_rows=len(steps), num_steps=int(steps[-1] - steps[0]) + stride, stride=stride)
+
+
+def stride_of(steps: Sequence[int] | Int[np.ndarray, " n"]) -> int:
+    """Usual number of steps from one row to the next."""
+    return max(1, round(float(np.median(np.diff(steps))))) if len(steps) > 1 else 1
+
+
 def trailing_mean(values: Float[np.ndarray, " n"], window: int) -> Float[np.ndarray, " m"]:
     """Mean over each full window, m = n - window + 1; entry i ends at value i + window - 1."""
     if len(values) < window:

@@ -1,7 +1,4 @@
-"""Metrics of runs from files: our run folders and `metrics.jsonl`, `trainer_state.json` of TRL or transformers, verl.
-
-verl prints `step:12 - actor/entropy:0.41 - ...` a line; its file logger writes `{"step": 12, "data": {...}}` a line.
-"""
+"""Runs under a path: a run folder of ours with its cells and seeds, a log of another trainer, or a folder of them."""
 
 from __future__ import annotations
 
@@ -13,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.jsonl import METRICS_FILE, read_rows
+from dllm_rl.jsonl import METRICS_FILE
+from experiments.collapse.readers import read_runs, what_is_read
+from experiments.collapse.readers.events import EVENT_FILES, read_events
+from experiments.collapse.readers.rows import one_a_step
 
-_PRINTED_STEP = re.compile(r"\bstep:(\d+)\s+-\s+(.*)")
-_NUMBER = r"-?(?:\d+\.?\d*(?:e[+-]?\d+)?|nan|inf)"
-_PRINTED_METRIC = re.compile(rf"([\w./@-]+):(?:(?:np|numpy)\.\w+\(|tensor\()?({_NUMBER})")
-_FILES = (METRICS_FILE, "trainer_state.json")
-# A colour code of a terminal, which logs of Ray workers carry.
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# A file of one of these names holds the whole history of the folder that it lies in; the surest first.
+_HISTORIES = (METRICS_FILE, "trainer_state.json", "logging.jsonl", "trainer_log.jsonl")
+# Of other files, those that may be logs.
+_SUFFIXES = (".log", ".out", ".txt", ".jsonl", ".json", ".csv")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,22 +39,28 @@ class LoggedRun:
 def find_runs(path: Path) -> list[LoggedRun]:
     """All runs under a path: one for a file or a seed's folder, one a seed for a cell, one a cell and seed for a grid.
 
-    Raises ConfigError where nothing there can be read.
+    Of a folder of other trainers' logs, one for each log, or for each output folder with its newest checkpoint. Raises
+    ConfigError where nothing there can be read.
     """
-    if not path.is_dir():
-        return [LoggedRun(group=path.name, seed="", path=path, metrics=read_metrics(path))]
-    found = list(_grid_runs(path) if _is_grid(path) else _folder_runs(path))
-    if not found:
-        if (path / "config.json").is_file() and not _is_grid(path):
+    if path.is_dir():
+        found = list(_grid_runs(path) if _is_grid(path) else _seeds(path, path.name)) or list(_foreign(path, path))
+        if not found:
             raise ConfigError(
-                f"'{path / 'config.json'}' lists no cells, so '{path}' is no run folder of `dllm-rl grid`, nor "
-                f"does it hold {' or '.join(_FILES)}, or a checkpoint-*/trainer_state.json of TRL or transformers."
+                f"'{path}' holds no metrics: neither seeds or cells that began, nor a training log. "
+                f"Give a run folder, a cell, a seed, or a log.\n{what_is_read()}"
             )
-        raise ConfigError(
-            f"'{path}' holds no metrics: neither {' nor '.join(_FILES)}, nor seeds or cells that began. "
-            "Give a run folder, a cell, a seed, or a metrics file."
-        )
-    return found
+        return found
+    if not path.is_file():
+        raise ConfigError(f"no file or folder '{path}'. Give a run's folder or its log.\n{what_is_read()}")
+    return list(_file_runs(path, path.name))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read one run's metrics, one row a step, from its log or its folder."""
+    runs = find_runs(path)
+    if len(runs) > 1:
+        raise ConfigError(f"'{path}' holds {len(runs)} runs: {', '.join(run.name for run in runs)}. Give one of them.")
+    return runs[0].metrics
 
 
 def _is_grid(root: Path) -> bool:
@@ -71,22 +75,49 @@ def _grid_runs(root: Path) -> Iterator[LoggedRun]:
         yield from _seeds(root / cell["folder"], cell["id"])
 
 
-def _folder_runs(folder: Path) -> Iterator[LoggedRun]:
-    if any((folder / name).is_file() for name in _FILES):
-        yield LoggedRun(group=folder.name, seed="", path=folder, metrics=read_metrics(folder))
-        return
-    yield from _seeds(folder, folder.name)
-    # TRL and transformers keep the state in each checkpoint; the newest holds the whole history.
-    states = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda state: _number(state.parent.name))
-    if states:
-        yield LoggedRun(group=folder.name, seed="", path=states[-1], metrics=read_metrics(states[-1]))
-
-
 def _seeds(cell: Path, group: str) -> Iterator[LoggedRun]:
     for folder in sorted(cell.glob("seed*"), key=lambda folder: _number(folder.name)):
         if (folder / METRICS_FILE).is_file():
             seed = folder.name.replace("seed", "seed ", 1)
-            yield LoggedRun(group=group, seed=seed, path=folder, metrics=read_metrics(folder))
+            yield LoggedRun(group=group, seed=seed, path=folder, metrics=_history(folder / METRICS_FILE))
+
+
+def _foreign(folder: Path, root: Path) -> Iterator[LoggedRun]:
+    """The run that a folder is, or all runs in it and below."""
+    name = folder.name if folder == root else str(folder.relative_to(root))
+    # TRL and transformers keep the state in each checkpoint; the newest holds the whole history.
+    states = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda state: _number(state.parent.name))
+    histories = [folder / history for history in _HISTORIES if (folder / history).is_file()] or states[-1:]
+    if histories:
+        path = folder if not states else histories[0]
+        yield LoggedRun(group=name, seed="", path=path, metrics=_history(histories[0]))
+        return
+    if events := list(folder.glob(EVENT_FILES)):
+        yield LoggedRun(group=name, seed="", path=folder, metrics=one_a_step(read_events(events)))
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith("."):
+            yield from _foreign(path, root)
+        elif path.suffix in _SUFFIXES and path.is_file():
+            yield from _readable(path, str(path.relative_to(root)))
+
+
+def _readable(path: Path, name: str) -> Iterator[LoggedRun]:
+    """Runs of a file that may be none: a folder of logs holds other things, too."""
+    try:
+        yield from _file_runs(path, name)
+    except ConfigError:
+        return
+
+
+def _file_runs(path: Path, name: str) -> Iterator[LoggedRun]:
+    for run, rows in read_runs(path).items():
+        yield LoggedRun(group=run or name, seed="", path=path, metrics=rows)
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    """Metrics of a file that holds one run."""
+    (rows,) = read_runs(path).values()
+    return rows
 
 
 def _number(name: str) -> int:
@@ -94,60 +125,8 @@ def _number(name: str) -> int:
     return int(digits[0]) if digits else 0
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read one run's metrics, one row a step. A folder stands for the metrics file or trainer state inside it."""
-    if path.is_dir():
-        found = next((path / name for name in _FILES if (path / name).is_file()), None)
-        if found is None:
-            raise ConfigError(f"'{path}' holds none of {', '.join(_FILES)}. Give a run's folder or its metrics file.")
-        path = found
-    if not path.is_file():
-        raise ConfigError(
-            f"no file or folder '{path}'. Give a run's folder, metrics.jsonl, trainer_state.json or a log."
-        )
-    readers = {".jsonl": _json_lines, ".json": _trainer_state}
-    return [_numbers(row) for row in readers.get(path.suffix, _printed)(path)]
-
-
-def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """Only what can be a metric; None stands for a number that was not finite, and is no step."""
-    kept = {name: value for name, value in row.items() if value is None or isinstance(value, int | float)}
-    return {name: value for name, value in kept.items() if name != "step" or value is not None}
-
-
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"'{path}' is no valid JSON ({error}); was its writer stopped half way?") from None
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    rows = read_rows(path)
-    if not all(isinstance(row, dict) for row in rows):
-        raise ConfigError(f"'{path}' has lines that are no JSON objects: it is no metrics file.")
-    if not rows and path.stat().st_size:
-        raise ConfigError(f"'{path}' has no whole line of JSON: it is no metrics file.")
-    return [{**row["data"], "step": row.get("step")} if isinstance(row.get("data"), dict) else row for row in rows]
-
-
-def _trainer_state(path: Path) -> list[dict[str, Any]]:
-    state = _json(path)
-    if not isinstance(state, dict) or not isinstance(state.get("log_history"), list):
-        raise ConfigError(f"'{path}' has no log_history: it is no trainer_state.json of TRL or transformers.")
-    # The last entry sums up the whole run; evaluations have entries of their own.
-    return [
-        row for row in state["log_history"] if "train_runtime" not in row and not any(k[:5] == "eval_" for k in row)
-    ]
-
-
-def _printed(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for line in path.read_text(errors="replace").splitlines():
-        match = _PRINTED_STEP.search(_COLOUR.sub("", line))
-        if match is not None:
-            metrics = {name: float(value) for name, value in _PRINTED_METRIC.findall(match[2])}
-            rows.append({**metrics, "step": int(match[1])})
-    if not rows:
-        raise ConfigError(f"'{path}' has no line of the form 'step:1 - name:value - ...': not a log that verl prints.")
-    return rows

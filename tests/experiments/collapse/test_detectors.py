@@ -65,13 +65,20 @@ def test_not_finite():
     nan = float("nan")
     assert detectors.non_finite(series([1, 2, nan, 3])) is None
     assert detectors.non_finite(series([1, 2, nan, nan], "kl")).onset == 2
-    assert detectors.non_finite(series([1, 2, 3, float("inf")], "kl")) is None
     assert detectors.non_finite(series([1, 2, 3, float("inf")], "reward")).onset == 3
     for_a_while = detectors.non_finite(series([nan, nan, 1, 2, 3, 4, 5], "grad_norm"))
     assert (for_a_while.detector, for_a_while.severity) == ("non_finite_for_a_while", "warning")
     assert detectors.non_finite(series([1, nan, nan, nan, nan, 3])).severity == "error"
     assert detectors.non_finite(series([0, 0, 2, 4], "nonfinite_gradients"), is_count=True).onset == 2
     assert detectors.non_finite(series([])) is None
+
+
+def test_the_last_row_of_a_run_that_is_over_is_its_last_word():
+    ended = series([1, 2, 3, float("inf")], "kl")
+    assert detectors.non_finite(ended).onset == 3
+    assert detectors.non_finite(ended, is_over=False) is None
+    got_over_one = series([1, float("inf"), 3, float("inf")], "grad_norm")
+    assert detectors.non_finite(got_over_one) is None
 
 
 def test_a_ratio_off_one_before_the_update_is_an_error_at_any_length():

@@ -56,7 +56,8 @@ def test_metrics_of_ours_trl_and_verl(tmp_path):
     history += [{"step": 60, "eval_reward": 0.3}, {"step": 60, "train_runtime": 12.0}]
     state = tmp_path / "trainer_state.json"
     state.write_text(json.dumps({"log_history": history}))
-    assert len(read_metrics(state)) == 60
+    assert read_metrics(state)[-1] == {"step": 60, "eval_reward": 0.3}
+    assert diagnose(read_metrics(state)).num_steps == 60
     assert diagnose(read_metrics(state)).first_signal == "grad_norm"
     log = tmp_path / "train.log"
     log.write_text(
