@@ -12,19 +12,31 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.collapse.series import MIN_TREND_STEPS, Series, first_streak, noise_of, read_series, trailing_mean
+from experiments.collapse.series import (
+    MIN_TREND_STEPS,
+    Series,
+    first_streak,
+    noise_of,
+    read_series,
+    trailing_mean,
+    trailing_median,
+)
 
 Direction = Literal["up", "down", "either"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """A watched metric. bad: the direction in which it leaves. least: smallest change that counts, in its unit."""
+    """A watched metric. bad: the direction in which it leaves. least: smallest change that counts, in its unit.
+
+    has_spikes: single steps lie far out in healthy runs, so that medians are read instead of means.
+    """
 
     name: str
     bad: Direction
     least: float
     relative: float = 0.4
+    has_spikes: bool = False
 
 
 # What a run is judged by; the rest may be a cause.
@@ -41,7 +53,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal(name="ratio_spread", bad="up", least=0.05),
     Signal(name="clip_ratio/region_mean", bad="up", least=0.05),
     Signal(name="ess", bad="down", least=0.1, relative=0.2),
-    Signal(name="grad_norm", bad="up", least=0.0, relative=2.0),
+    Signal(name="grad_norm", bad="up", least=0.0, relative=2.0, has_spikes=True),
     Signal(name="parse_valid", bad="down", least=0.1, relative=0.15),
     Signal(name="completion_length", bad="either", least=2.0, relative=0.25),
     Signal(name="eos_share", bad="down", least=0.1, relative=0.15),
@@ -75,7 +87,7 @@ def departure(series: Series, signal: Signal, window: int) -> Departure | None:
     if len(series) < max(MIN_TREND_STEPS, 2 * window):
         return None
     size = max(3, window // 2)
-    means = trailing_mean(series.values, size)
+    means = (trailing_median if signal.has_spikes else trailing_mean)(series.values, size)
     first = float(np.median(series.values[:window]))
     rises = signal.name in OUTCOMES
     base = np.maximum.accumulate(means) if rises else np.full(len(means), first)
@@ -95,6 +107,14 @@ def departure(series: Series, signal: Signal, window: int) -> Departure | None:
         before=float(low),
         after=float(series.values[index : index + window].mean()),
     )
+
+
+def near_departures(
+    metrics: Sequence[Mapping[str, Any]], window: int, *, since: int, until: int
+) -> tuple[Departure, ...]:
+    """Departures of what is no outcome from its level at a step, up to another: what moves slowly hardly leaves it."""
+    rows = [row for index, row in enumerate(metrics) if since <= row.get("step", index) <= until]
+    return tuple(item for item in departures(rows, window) if item.signal not in OUTCOMES)
 
 
 def departures(metrics: Sequence[Mapping[str, Any]], window: int) -> tuple[Departure, ...]:

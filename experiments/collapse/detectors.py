@@ -54,6 +54,17 @@ class Alarm:
     message: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardScale:
+    """Size of single rewards, where it is known. spread: their standard deviation, or 0. lowest: the lowest of all."""
+
+    spread: float = 0.0
+    lowest: float | None = None
+
+
+NO_SCALE = RewardScale()
+
+
 def alarm_at(series: Series, detector: str, severity: Severity, message: str, *, onset: int, raised: int) -> Alarm:
     """Make an alarm on a series; onset and raised are positions in it."""
     begin, end = int(series.steps[onset]), int(series.steps[raised])
@@ -65,12 +76,12 @@ def can_show_trend(series: Series, window: int) -> bool:
     return len(series) >= max(MIN_TREND_STEPS, 2 * window)
 
 
-def drawdown(series: Series, window: int) -> Alarm | None:
+def drawdown(series: Series, window: int, *, scale: RewardScale = NO_SCALE) -> Alarm | None:
     """Confirm a collapse: the trailing mean loses half of what it had at its peak, and stays there for a whole window.
 
-    What it had is its height above zero or all that it gained on the way to its peak, whichever is more: a reward may
-    lie below zero. The fall must also exceed five standard errors of the mean, so that a noisy signal near zero cannot
-    collapse.
+    What it had is its distance from zero, or all that it gained on the way to its peak, whichever is more. The fall
+    must also exceed five standard errors of the mean, so that a noisy signal near zero cannot collapse. Where values
+    lie below zero, zero says nothing about size: `_held_below_zero`.
     """
     series = series.finite()
     if not can_show_trend(series, window):
@@ -79,6 +90,8 @@ def drawdown(series: Series, window: int) -> Alarm | None:
     peaks = np.maximum.accumulate(means)
     held = np.maximum(np.abs(peaks), _gains(means))
     noise = noise_of(series.values) / np.sqrt(window)
+    if means.min() < 0:
+        held = _held_below_zero(peaks, held, scale, noise_of(series.values))
     start = first_streak((peaks - means > held / 2) & (peaks - means > 5 * noise), window)
     if start is None:
         return None
@@ -90,6 +103,17 @@ def drawdown(series: Series, window: int) -> Alarm | None:
     what = "stayed under half of its peak" if means.min() >= 0 else "lost over half of what it had"
     message = f"{series.name} fell from {levels} and {what} for {window * stride_of(series.steps)} steps"
     return alarm_at(series, "drawdown", "collapse", message, onset=onset, raised=raised)
+
+
+def _held_below_zero(peaks: np.ndarray, held: np.ndarray, scale: RewardScale, noise: float) -> np.ndarray:
+    """What a signal had that knows values below zero: its height above the lowest reward, where that is known.
+
+    Elsewhere a fall must also exceed half of the spread of single rewards (a medium effect, Cohen 1988) and four times
+    the noise of a step.
+    """
+    if scale.lowest is not None:
+        return np.maximum(peaks - scale.lowest, 0.0)
+    return np.maximum(held, max(scale.spread, 8 * noise))
 
 
 def _gains(means: np.ndarray) -> np.ndarray:

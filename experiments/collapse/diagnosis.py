@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from experiments.collapse.departures import SIGNALS, Departure, departures
+from experiments.collapse.departures import SIGNALS, Departure, departures, near_departures
 from experiments.collapse.detectors import Alarm
 from experiments.collapse.names import component_names, uniform
 from experiments.collapse.nothing_to_learn import rise, stands_at_peak
@@ -42,6 +42,8 @@ _EVIDENCE: dict[Kind, tuple[str, ...]] = {
 }
 # Ratios are measured while a batch is learned, its effects on the next one: of what moves together these are the cause.
 _RATIOS = ("ratio_spread", "clip_ratio/region_mean", "ess")
+# Longer completions and larger gradients come with learning, too.
+_DRIFTS = ("completion_length", "grad_norm")
 USUAL_CAUSE: dict[Kind, str] = {
     "healthy": "nothing found",
     "too_short": "a run this short shows no trend",
@@ -148,7 +150,9 @@ def _classify(run: Run, alarms: tuple[Alarm, ...], moved: tuple[Departure, ...])
     if "off_policy_at_start" in by_name:
         return "estimator_noise", by_name["off_policy_at_start"].onset
     if fall is not None:
-        return _cause(moved, _far(alarms), fall.onset, run.pace), fall.onset
+        until = fall.onset + 2 * run.pace.window_steps
+        near = near_departures(run.rows, run.pace.window, since=fall.onset - 3 * run.pace.window_steps, until=until)
+        return _cause(moved, near, _far(alarms), fall.onset, run.pace), fall.onset
     for detector, kind in _DECIDED_BY.items():
         if detector in by_name:
             return kind, by_name[detector].onset
@@ -165,11 +169,23 @@ def _is_at_its_best(run: Run) -> bool:
     return len(reward) >= window and rise(reward, window) > 0 and stands_at_peak(reward, window)
 
 
-def _cause(moved: tuple[Departure, ...], far: Alarm | None, fall: int, pace: Pace) -> Kind:
+def _cause(moved: tuple[Departure, ...], near: tuple[Departure, ...], far: Alarm | None, fall: int, pace: Pace) -> Kind:
     """The cause whose evidence moved first, of what moved no later than a window after the fall began.
 
+    What moved in the three windows before the fall speaks first; what drifted away long before, only where nothing did,
+    and length and gradient not at all: they drift in runs that learn. far: ratios far from 1 before the fall.
+    """
+    kind = _first_cause(near, far, fall, pace)
+    if kind is None:
+        kind = _first_cause(tuple(item for item in moved if item.signal not in _DRIFTS), far, fall, pace)
+    return kind or "unexplained"
+
+
+def _first_cause(moved: tuple[Departure, ...], far: Alarm | None, fall: int, pace: Pace) -> Kind | None:
+    """The cause whose evidence moved first.
+
     A departure is dated to within half a window; ratios that left their band no later than that after the first sign
-    are the cause of the rest. far: ratios far from 1 before the fall, which count from where they began.
+    are the cause of the rest.
     """
     early = [item for item in moved if item.step <= fall + pace.window_steps]
     steps = {item.signal: item.step for item in early if item.signal in _RATIOS}
@@ -182,7 +198,7 @@ def _cause(moved: tuple[Departure, ...], far: Alarm | None, fall: int, pace: Pac
         if seen:
             candidates.append((min(seen), -len(seen), kind))
     if not candidates:
-        return "unexplained"
+        return None
     earliest, _, kind = min(candidates)
     is_off_policy = any(step <= earliest + pace.resolution for step in steps.values())
     return "off_policy" if is_off_policy else kind

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.collapse.detectors import Alarm, alarm_at, can_show_trend
+from experiments.collapse.detectors import Alarm, RewardScale, alarm_at, can_show_trend
 from experiments.collapse.series import MIN_TREND_STEPS, Series, first_streak, noise_of, read_series, trailing_mean
 
 # Share of groups without spread from which on nothing is learned: one group in ten still teaches something.
@@ -25,8 +25,9 @@ def without_spread(rows: Sequence[Mapping[str, Any]]) -> Series:
 
     - Advantages that are all 0 (verl): no group has spread.
     - `reward_std`, the mean over groups: in proportion to the share of groups that have any, as for equal groups.
-    - Lowest, highest and mean reward of a batch (verl): a variance is at most (highest - mean)(mean - lowest), by
-      Bhatia and Davis (2000); taken in parts of a quarter of the range, which is the most that it can be.
+    - Lowest, highest and mean reward of a batch (verl): where rewards are either, p of them the higher, a group of
+      eight is alike with probability p^8 + (1-p)^8, near either end 1 - 8p(1-p). By Bhatia and Davis (2000) no other
+      rewards with this mean have more variance.
     The series bears the name of what it was taken from, and is empty where none of these is logged.
     """
     logged = read_series(rows, "frac_reward_zero_std")
@@ -58,8 +59,17 @@ def _from_range(rows: Sequence[Mapping[str, Any]]) -> Series:
     bottom, top = np.nanmin(low.values), np.nanmax(high.values)
     if not top > bottom:
         return Series(name="critic/score", steps=mean.steps, values=np.ones(len(mean)))
-    values = 1 - 4 * (top - mean.values) * (mean.values - bottom) / (top - bottom) ** 2
+    values = 1 - 8 * (top - mean.values) * (mean.values - bottom) / (top - bottom) ** 2
     return Series(name="critic/score", steps=mean.steps, values=np.clip(values, 0.0, 1.0))
+
+
+def scale_of(rows: Sequence[Mapping[str, Any]]) -> RewardScale:
+    """Size of single rewards: their deviation in a group (TRL), the lowest of all batches (verl)."""
+    spread, low = (read_series(rows, name).finite().values for name in ("reward_std", "critic/score/min"))
+    return RewardScale(
+        spread=float(np.median(spread)) if len(spread) else 0.0,
+        lowest=float(low.min()) if len(low) else None,
+    )
 
 
 def dead_run(reward: Series, no_spread: Series, window: int) -> Alarm | None:

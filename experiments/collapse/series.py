@@ -101,6 +101,13 @@ def trailing_mean(values: Float[np.ndarray, " n"], window: int) -> Float[np.ndar
     return (sums[window:] - sums[:-window]) / window
 
 
+def trailing_median(values: Float[np.ndarray, " n"], window: int) -> Float[np.ndarray, " m"]:
+    """Median over each full window, as `trailing_mean`."""
+    if len(values) < window:
+        return np.empty(0)
+    return np.median(np.lib.stride_tricks.sliding_window_view(values, window), axis=1)
+
+
 def noise_of(values: Float[np.ndarray, " n"]) -> float:
     """Standard deviation of step-to-step noise, which a trend or a jump barely moves.
 

@@ -45,7 +45,8 @@ class Run:
     @cached_property
     def falls(self) -> tuple[Alarm, ...]:
         """Falls of reward and success."""
-        found = (detectors.drawdown(self.series(name), self.pace.window) for name in _OUTCOMES)
+        scales = {"reward": nothing_to_learn.scale_of(self.rows), "success": detectors.NO_SCALE}
+        found = (detectors.drawdown(self.series(name), self.pace.window, scale=scales[name]) for name in _OUTCOMES)
         return tuple(alarm for alarm in found if alarm is not None)
 
 
