@@ -258,16 +258,18 @@ def diagnose(
     path: Annotated[
         Path,
         typer.Argument(
-            help="A run folder, a cell or a seed of one; a trainer_state.json of TRL or transformers; "
-            "a log or metrics file of verl."
+            help="A run folder, a cell or a seed of one; or a log of another trainer (TRL, transformers, verl, "
+            "ms-swift, LLaMA-Factory, wandb, TensorBoard, CSV), or a folder of such."
         ),
     ] = Path("quick"),
     as_json: JsonFlag = False,
+    as_page: Annotated[bool, typer.Option("--html", help="Write a page beside the input, too.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the page to this file.")] = None,
 ) -> None:
     """Say what became of each training run: healthy, or collapsed, how, when, and what failed first."""
     from experiments.diagnose import show_diagnosis
 
-    raise typer.Exit(show_diagnosis(path, as_json=as_json))
+    raise typer.Exit(show_diagnosis(path, as_json=as_json, as_page=as_page, out=out))
 
 
 @app.command()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,28 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.collapse import Diagnosis, diagnose, title_of
-from experiments.collapse.sources import LoggedRun, find_runs
+from experiments.collapse.sources import find_runs
 from experiments.collapse.survival import kaplan_meier, lifetime
 from experiments.report.build import plain
+from experiments.report.diagnosis_page import Diagnosed, render_diagnosis
+from experiments.run_folder import replace_file
 
 _QUIET = ("healthy", "too_short")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnosed:
-    """A run with its diagnosis."""
+def show_diagnosis(path: Path, *, as_json: bool, as_page: bool = False, out: Path | None = None) -> int:
+    """Diagnose every run under a path (a file, a seed, a cell, a grid, or a run's name under runs/) and print it.
 
-    run: LoggedRun
-    diagnosis: Diagnosis
-
-
-def show_diagnosis(path: Path, *, as_json: bool) -> int:
-    """Diagnose every run under a path (a file, a seed, a cell, a grid, or a run's name under runs/) and print it."""
+    as_page: write a page, too, beside the input, or to `out`.
+    """
     if not path.exists() and (Path("runs") / path).is_dir():
         path = Path("runs") / path
     found = [Diagnosed(run=run, diagnosis=diagnose(run.metrics)) for run in find_runs(path)]
+    if as_page or out is not None:
+        page = out or (path / "diagnosis.html" if path.is_dir() else path.with_name(f"{path.name}.diagnosis.html"))
+        with replace_file(page) as temporary:
+            temporary.write_text(render_diagnosis(path, found, notes=group_lines(found)), encoding="utf-8")
+        print(f"wrote {page}", file=sys.stderr)
     if as_json:
         print(
             json.dumps(plain({"path": str(path), "runs": [_record(item) for item in found], "groups": _groups(found)}))

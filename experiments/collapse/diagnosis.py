@@ -89,7 +89,8 @@ class Diagnosis:
 
     is_collapsed: the policy lost what it had, by its own doing. onset: step at which that began. first_signal: the
     earliest that left its healthy band. departures: the onset timeline. checks: everything looked for, found or not.
-    num_steps: training steps that the log covers. num_rows: logged steps, which may be fewer. window: in rows.
+    num_steps: training steps that the log covers, up to last_step. num_rows: logged steps, which may be fewer.
+    window: in rows.
     """
 
     kind: Kind
@@ -101,6 +102,7 @@ class Diagnosis:
     checks: tuple[Check, ...]
     num_steps: int
     num_rows: int
+    last_step: int
     window: int
     sentence: str
 
@@ -128,6 +130,7 @@ def diagnose(metrics: Sequence[Mapping[str, Any]], *, is_over: bool = True) -> D
         checks=tuple(watch.check(run, alarms) for watch in WATCHES),
         num_steps=run.pace.num_steps,
         num_rows=run.pace.num_rows,
+        last_step=run.pace.last_step,
         window=run.pace.window,
         sentence=_sentence(run, kind, onset, first, moved, alarms),
     )

@@ -37,10 +37,18 @@ class OnlineDiagnosis:
     stop: Alarm | None = None
 
     def observe(self, row: Mapping[str, Any]) -> bool:
-        """Take in the metrics of one more step. A step that is done again after an interruption is known already."""
-        if self.rows and row.get("step", len(self.rows)) <= self.rows[-1].get("step", -1):
+        """Take in the metrics of one more step. A step that is done again after an interruption is known already.
+
+        A second row of the last step adds what the first did not have: evaluations are logged after training.
+        """
+        last = self.rows[-1].get("step", -1) if self.rows else -1
+        step = row.get("step", len(self.rows))
+        if step == last and not row.keys() <= self.rows[-1].keys():
+            self.rows[-1] = {**row, **self.rows[-1]}
+        elif step > last:
+            self.rows.append(dict(row))
+        else:
             return False
-        self.rows.append(dict(row))
         known = {(alarm.detector, alarm.signal) for alarm in self.alarms}
         fresh = [
             alarm for alarm in diagnose(self.rows, is_over=False).alarms if (alarm.detector, alarm.signal) not in known

@@ -62,6 +62,7 @@ class Pace:
 
     num_rows: int
     num_steps: int
+    last_step: int
     stride: int
 
     @property
@@ -83,9 +84,9 @@ class Pace:
 def pace_of(steps: Sequence[int]) -> Pace:
     """Pace of a run from the steps of its rows, in order."""
     if not len(steps):
-        return Pace(num_rows=0, num_steps=0, stride=1)
-    stride = stride_of(steps)
-    return Pace(num_rows=len(steps), num_steps=int(steps[-1] - steps[0]) + stride, stride=stride)
+        return Pace(num_rows=0, num_steps=0, last_step=0, stride=1)
+    stride, last = stride_of(steps), int(steps[-1])
+    return Pace(num_rows=len(steps), num_steps=last - int(steps[0]) + stride, last_step=last, stride=stride)
 
 
 def stride_of(steps: Sequence[int] | Int[np.ndarray, " n"]) -> int:

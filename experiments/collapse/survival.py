@@ -32,10 +32,10 @@ class Survival:
 
 
 def lifetime(diagnosis: Diagnosis) -> Lifetime:
-    """Lifetime of a diagnosed run."""
+    """Lifetime of a diagnosed run. Steps count from that of the trainer, also where the log begins later."""
     if diagnosis.is_collapsed and diagnosis.onset is not None:
         return Lifetime(steps=diagnosis.onset, is_collapsed=True)
-    return Lifetime(steps=diagnosis.num_steps, is_collapsed=False)
+    return Lifetime(steps=max(diagnosis.num_steps, diagnosis.last_step), is_collapsed=False)
 
 
 def _censored(lives: Sequence[Lifetime]) -> stats.CensoredData:

@@ -59,6 +59,8 @@ def curve_axis(values: Sequence[float], *, is_share: bool = False) -> Axis:
     low = min(0.0, finite[0])
     if is_share:
         return Axis(low=0.0, high=1.0)
+    if high <= 0 > low:
+        return Axis(low=low, high=0.0)
     if high <= low:
         high = low + 1.0
     # Room above the highest line, where the axis label stands.
@@ -83,15 +85,19 @@ def curve_chart(
     label: str,
     reference: float | None = None,
     onsets: Sequence[int] = (),
+    departures: Sequence[int] = (),
 ) -> Markup:
-    """Draw every seed as a thin line and, over several, their mean; a dashed reference; a mark where one collapsed."""
+    """Draw every seed as a thin line and, over several, their mean.
+
+    Marked are a reference (dashed, across), the onset of what was found, and departures (dashed, upright).
+    """
     parts = []
     if reference is not None:
         y = _y(reference, axis)
         parts.append(f'<line class="reference" x1="0" x2="{_WIDTH:g}" y1="{y}" y2="{y}"/>')
-    for onset in onsets:
-        x = _x(onset, last_step)
-        parts.append(f'<line class="onset" x1="{x}" x2="{x}" y1="0" y2="{_HEIGHT:g}"/>')
+    for name, marks in (("onset", onsets), ("departure", departures)):
+        places = [_x(mark, last_step) for mark in marks]
+        parts += [f'<line class="{name}" x1="{x}" x2="{x}" y1="0" y2="{_HEIGHT:g}"/>' for x in places]
     kind = "seed" if len(seeds) > 1 else "mean"
     parts += [_polyline(seed["steps"], seed["values"], axis, last_step, kind) for seed in seeds]
     if len(seeds) > 1:

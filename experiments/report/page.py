@@ -6,7 +6,6 @@ It links to nothing but the films of the run folder that it lies in.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,6 +15,7 @@ from experiments.collapse.diagnosis import USUAL_CAUSE
 from experiments.report import charts
 from experiments.report.commits import commit_blocks
 from experiments.report.curves import CURVES, Curve
+from experiments.report.moved import checks_of, timeline_of
 from experiments.report.planes import phase_blocks, survival_blocks
 from experiments.report.tables import GLYPHS, all_cells, effect_of, has_begun, label_of, percent
 
@@ -24,6 +24,33 @@ _MARGIN_VIEW = 10.0
 
 def render(report: dict[str, Any]) -> str:
     """Render a report's data (as `build_report` returns it)."""
+    environment = page_environment()
+    cells, matrix = all_cells(report), _matrix(report["cells"])
+    begun = [cell for cell in cells if has_begun(cell)]
+    return environment.get_template("template.html.j2").render(
+        report=report,
+        unit="seed",
+        whole="cell",
+        cells=cells,
+        begun=begun,
+        absent=[cell["id"] for cell in cells if not has_begun(cell)],
+        style=Markup(environment.get_template("style.css").render()),
+        matrix=matrix,
+        forest=_forest(begun, report["evaluation"]["margin"]),
+        curves=[block for curve in CURVES if (block := _curve_block(curve, _in_rows(cells), report)) is not None],
+        timelines=[timeline for cell in cells if (timeline := timeline_of(cell)) is not None],
+        checks=checks_of(cells),
+        too_short=all(seed["diagnosis"]["kind"] == "too_short" for cell in begun for seed in cell["seeds"]),
+        commits=commit_blocks(cells),
+        phases=phase_blocks(cells, matrix["objectives"]),
+        survival=survival_blocks(report),
+        timing=_timing(report["timing"]),
+        settings=json.dumps(report["settings"], indent=2, ensure_ascii=False),
+    )
+
+
+def page_environment() -> Environment:
+    """Templates of pages, with their filters and the names that all of them use."""
     environment = Environment(
         loader=PackageLoader("experiments.report"),
         autoescape=True,
@@ -33,26 +60,7 @@ def render(report: dict[str, Any]) -> str:
     )
     environment.filters.update(percent=percent, points=_points, number=_number, duration=_duration, shown=_shown)
     environment.globals.update(glyphs=GLYPHS, label_of=label_of, effect_of=effect_of, usual_cause=USUAL_CAUSE)
-    cells, matrix = all_cells(report), _matrix(report["cells"])
-    begun = [cell for cell in cells if has_begun(cell)]
-    return environment.get_template("template.html.j2").render(
-        report=report,
-        cells=cells,
-        begun=begun,
-        absent=[cell["id"] for cell in cells if not has_begun(cell)],
-        style=Markup(environment.get_template("style.css").render()),
-        matrix=matrix,
-        forest=_forest(begun, report["evaluation"]["margin"]),
-        curves=[block for curve in CURVES if (block := _curve_block(curve, _in_rows(cells), report)) is not None],
-        timelines=[timeline for cell in cells if (timeline := _timeline(cell)) is not None],
-        checks=_checks(cells),
-        too_short=all(seed["diagnosis"]["kind"] == "too_short" for cell in begun for seed in cell["seeds"]),
-        commits=commit_blocks(cells),
-        phases=phase_blocks(cells, matrix["objectives"]),
-        survival=survival_blocks(report),
-        timing=_timing(report["timing"]),
-        settings=json.dumps(report["settings"], indent=2, ensure_ascii=False),
-    )
+    return environment
 
 
 def _points(value: float | None) -> str:
@@ -135,51 +143,6 @@ def _curve_block(curve: Curve, cells: list[dict[str, Any]], report: dict[str, An
         ends = [seed["values"][-1] for seed in seeds if seed["values"] and seed["values"][-1] is not None]
         plots.append({"cell": cell, "chart": chart if seeds else None, "end": sum(ends) / len(ends) if ends else None})
     return {"curve": curve, "axis": axis, "last_step": last_step, "plots": plots}
-
-
-def _timeline(cell: dict[str, Any]) -> dict[str, Any] | None:
-    """What moved first in a cell: one row a signal, the earliest on top; None where nothing left its band."""
-    runs = [seed["diagnosis"] for seed in cell["seeds"]]
-    by_signal: dict[str, list[int]] = {}
-    for run in runs:
-        for item in run["departures"]:
-            by_signal.setdefault(item["signal"], []).append(item["step"])
-    found = [run for run in runs if run["kind"] not in ("healthy", "too_short")]
-    if not by_signal and not found:
-        return None
-    last_step = max(run["num_steps"] for run in runs) - 1
-    falls = [run["onset"] for run in runs if run["is_collapsed"] and run["onset"] is not None]
-    rows = [
-        (signal, steps, charts.onset_chart(steps, last_step, label=f"{signal} left its band at {steps}", fall=falls))
-        for signal, steps in sorted(by_signal.items(), key=lambda item: min(item[1]))
-    ]
-    kinds = Counter((run["kind"], run["title"]) for run in found)
-    return {
-        "cell": cell,
-        "num_runs": sum(run["num_steps"] > 0 for run in runs),
-        "rows": rows,
-        "last_step": last_step,
-        "kinds": [(title, count, USUAL_CAUSE[kind]) for (kind, title), count in kinds.most_common()],
-        "sentences": [
-            (seed["seed"], seed["diagnosis"]["sentence"]) for seed in cell["seeds"] if seed["diagnosis"]["num_steps"]
-        ],
-        "is_collapsed": bool(falls),
-    }
-
-
-def _checks(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each thing looked for: in how many runs it was found, not found, or could not be told."""
-    table: dict[str, dict[str, Any]] = {}
-    for cell in cells:
-        for seed in cell["seeds"]:
-            if not seed["diagnosis"]["num_steps"]:
-                continue
-            for check in seed["diagnosis"]["checks"]:
-                row = table.setdefault(check["name"], {"name": check["name"], "counts": Counter(), "where": {}})
-                row["counts"][check["outcome"]] += 1
-                if check["outcome"] == "found":
-                    row["where"].setdefault(cell["id"], []).append(f"seed {seed['seed']}: {check['detail']}")
-    return list(table.values())
 
 
 def _timing(timing: dict[str, Any]) -> dict[str, Any]:
