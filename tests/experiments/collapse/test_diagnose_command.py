@@ -123,3 +123,32 @@ def test_empty_and_missing_paths_are_refused(tmp_path):
         find_runs(tmp_path)
     with pytest.raises(ConfigError, match="no file or folder"):
         find_runs(tmp_path / "nowhere")
+
+
+def test_a_page_beside_the_input_shows_curves_onsets_and_what_was_looked_for(tmp_path, capsys):
+    state = tmp_path / "trainer_state.json"
+    history = [
+        {"step": row["step"], "reward": row["reward"] - 0.5, "clip_ratio": row["clip_ratio/region_mean"], "note": "<b>"}
+        | {"grad_norm": row["grad_norm"], "rewards/format/mean": 0.2}
+        for row in metrics_of("off_policy", 60)
+    ]
+    state.write_text(json.dumps({"log_history": history}))
+    assert show_diagnosis(state, as_json=False, as_page=True) == 0
+    page = (tmp_path / "trainer_state.json.diagnosis.html").read_text()
+    assert "Off-policy blow-up from step" in page
+    for name in ("reward", "clip_ratio/region_mean", "grad_norm", "rewards/format/mean"):
+        assert f"<b>{name}</b>" in page
+    assert page.count('class="onset"') > 4
+    assert 'class="departure"' in page
+    assert "a part of the reward lost behind a growing one" in page
+    assert "<script" not in page
+    assert "wrote" in capsys.readouterr().err
+
+
+def test_a_page_of_several_runs_elsewhere(grid, tmp_path):
+    out = tmp_path / "pages" / "grid.html"
+    show_diagnosis(grid, as_json=True, out=out)
+    page = out.read_text()
+    assert "3 of 12 runs collapsed" in page
+    assert "masked-grpo: 3 of 3 seeds collapsed" in page
+    assert "seed 2: " in page
