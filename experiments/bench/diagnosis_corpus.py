@@ -18,7 +18,7 @@ from experiments.collapse.readers.rows import one_a_step
 
 Half = Literal["first", "second"]
 Curve = np.ndarray
-NUM_HEALTHY, NUM_OF_A_KIND = 200, 14
+NUM_HEALTHY, NUM_OF_A_KIND = 400, 16
 _SEEDS: dict[Half, int] = {"first": 20_261_130, "second": 77_003_911}
 _PARTS = {"accuracy": "rewards/accuracy_reward/mean", "format": "rewards/format_reward/mean"}
 
@@ -402,7 +402,8 @@ def _names(draft: Draft, success: Curve, dialect: str) -> dict[str, Curve]:
     if dialect == "verl":
         is_flat = c["no_spread"] >= 1
         # A reward of several parts may exceed that of one.
-        top, bottom = draft.scale * (max(1.0, success.max()) + draft.offset), draft.scale * draft.offset
+        highest = 1.3 if "accuracy" in c else 1.0
+        top, bottom = draft.scale * (max(highest, success.max()) + draft.offset), draft.scale * draft.offset
         mean = draft.scale * (success + draft.offset)
         return {
             "actor/entropy": c["entropy"],

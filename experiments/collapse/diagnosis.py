@@ -208,7 +208,12 @@ def _first_cause(moved: tuple[Departure, ...], far: Alarm | None, fall: int, pac
 
 
 def _is_evidence(item: Departure, kind: Kind) -> bool:
-    """Whether a departure speaks for a kind. Entropy that rises and entropy that falls speak for different ones."""
+    """Whether a departure speaks for a kind. Entropy that rises and entropy that falls speak for different ones.
+
+    Lengths grow in runs that learn to reason: half as long again, or half as long, is the least that speaks.
+    """
+    if item.signal == "completion_length" and abs(item.after - item.before) < abs(item.before) / 2:
+        return False
     if item.signal == "entropy" and item.is_rise != (kind == "entropy_explosion"):
         return False
     return item.signal in _EVIDENCE.get(kind, ())

@@ -67,7 +67,8 @@ def scale_of(rows: Sequence[Mapping[str, Any]]) -> RewardScale:
     """Size of single rewards: their deviation in a group (TRL), the lowest of all batches (verl)."""
     spread, low = (read_series(rows, name).finite().values for name in ("reward_std", "critic/score/min"))
     return RewardScale(
-        spread=float(np.median(spread)) if len(spread) else 0.0,
+        # The upper quartile: groups lose their spread where a run ends badly.
+        spread=float(np.quantile(spread, 0.75)) if len(spread) else 0.0,
         lowest=float(low.min()) if len(low) else None,
     )
 
