@@ -16,7 +16,7 @@ from typing import get_args
 
 from scipy.stats import binomtest
 
-from dllm_rl.tracking import read_rows
+from dllm_rl.jsonl import read_rows
 from experiments.bench.diagnosis_corpus import Case, Half, corpus
 from experiments.collapse import Diagnosis, Kind, diagnose
 
