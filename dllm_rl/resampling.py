@@ -1,8 +1,9 @@
 """Dynamic sampling (DAPO, 2503.14476): groups whose rewards are all equal are drawn anew on other tasks.
 
 Such groups teach nothing, so a batch that holds them is smaller than it seems. Drawing others costs rollouts that a
-method without this does not spend: a grid refuses it unless the preset declares it (`experiments.grid`), every rollout
-is counted and logged, and the metrics of the rollouts stay those of the first draw, which is the same for all methods.
+method without this does not spend: a grid refuses it unless the preset declares it (`experiments.design.grid`), every
+rollout is counted and logged, and the metrics of the rollouts stay those of the first draw, which is the same for all
+methods.
 """
 
 from __future__ import annotations

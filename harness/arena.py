@@ -1,7 +1,7 @@
 """The isolation mode "arena": several rollouts at a time, each in a frame of its own, on one page of the site's origin.
 
 Frames load and send like pages, without the cost of a tab: two fifths of the CPU time of a new context on full built-in
-forms (101 against 250 ms a rollout, `experiments/bench/harness.py`). What a frame shares with its neighbours
+forms (101 against 250 ms a rollout, `benchmarks/harness.py`). What a frame shares with its neighbours
 is guarded: dialogs and the length of the history are kept per frame (`in_page/frame.js`), plans act one at a time, and
 a rollout counts only if at its end nobody has stored anything in the origin. Otherwise it is lost to the environment,
 which runs it again in a tab of its own.

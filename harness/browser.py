@@ -23,7 +23,7 @@ from harness.pace import Pace
 from harness.tab import NOTICE_SECONDS, OriginTab, Tab
 
 Isolation = Literal["context", "origin", "page", "arena"]
-# Where rollouts a second stop growing (`experiments.bench.harness --concurrency 1 2 3 4 6 8 12`).
+# Where rollouts a second stop growing (`benchmarks.harness --concurrency 1 2 3 4 6 8 12`).
 PLACES_A_CORE: dict[Isolation, int] = {"context": 2, "origin": 2, "page": 2, "arena": 4}
 # Of one browser, whatever the number of cores: each context takes some 25 MB and the one browser process serves all.
 MAX_PLACES = 32

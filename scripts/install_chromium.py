@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 
-from experiments import browser_check
+from experiments.cli import browser_check
 
 DOWNLOAD_SECONDS = 240
 PACKAGE_SECONDS = 600

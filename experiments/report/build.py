@@ -7,17 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from experiments.collapse import Diagnosis, diagnose, title_of
+from experiments.analysis.collapse import Diagnosis, diagnose, title_of
+from experiments.analysis.stats import CellVerdict, judge_grid
 from experiments.report.commits import commits_of
 from experiments.report.curves import curves_of
 from experiments.report.examples import examples_of
 from experiments.report.headline import control_states, headline
 from experiments.report.load import CellRun, load_run
+from experiments.report.snapshots import waypoints_of
 from experiments.report.survival import survival_of
 from experiments.report.timing import timing_of
 from experiments.report.versions import mixed_versions
-from experiments.report.waypoints import waypoints_of
-from experiments.stats import CellVerdict, judge_grid
 
 FORMAT = 1
 _SIGNIFICANT = 6
@@ -26,13 +26,13 @@ _SIGNIFICANT = 6
 def build_report(folder: Path) -> dict[str, Any]:
     """Judge and diagnose a run folder; the result is plain JSON data, with None where a number is undefined."""
     run = load_run(folder)
-    evaluation = run.config["evaluation"]
+    evaluation = run.config.evaluation
     diagnoses = {cell.id: [diagnose(seed.metrics) for seed in cell.seeds] for cell in run.cells}
     infos = [cell.info(sum(item.is_collapsed for item in diagnoses[cell.id])) for cell in run.cells]
-    verdicts = judge_grid(run.results, infos, margin=evaluation["margin"], digest=run.config["digest"])
+    verdicts = judge_grid(run.results, infos, margin=evaluation.margin, digest=run.config.digest)
     examples = examples_of(run)
     records = [
-        _cell(cell, verdict, diagnoses[cell.id], {"examples": examples[cell.id], "waypoints": waypoints_of(run, cell)})
+        _cell(cell, verdict, diagnoses[cell.id], {"examples": examples[cell.id], "waypoints": waypoints_of(cell)})
         for cell, verdict in zip(run.cells, verdicts, strict=True)
     ]
     cells = [record for record in records if record["role"] in ("cell", "positive")]
@@ -40,24 +40,24 @@ def build_report(folder: Path) -> dict[str, Any]:
     is_complete = all(_has_ended(record) for record in records)
     report = {
         "format": FORMAT,
-        "preset": run.config["preset"],
-        "description": run.config.get("description", ""),
-        "digest": run.config["digest"],
+        "preset": run.config.preset,
+        "description": run.config.description,
+        "digest": run.config.digest,
         "headline": headline(cells, controls, is_complete=is_complete),
         "is_complete": is_complete,
         "mixed_versions": mixed_versions(run),
-        "is_demonstration": len(run.config["seeds"]) == 1,
-        "seeds": run.config["seeds"],
-        "evaluation": evaluation,
+        "is_demonstration": len(run.config.seeds) == 1,
+        "seeds": run.config.seeds,
+        "evaluation": evaluation.model_dump(mode="json"),
         "num_tasks": max((record["num_tasks"] or 0 for record in records), default=0),
         "controls": controls,
         "cells": cells,
         "warm_starts": _warm_starts(verdicts),
         "survival": survival_of(run.cells, diagnoses),
         "timing": timing_of(run),
-        "settings": run.config.get("settings", {}),
-        "digests": run.config.get("digests", {}),
-        "versions": run.config.get("versions", {}),
+        "settings": run.config.settings,
+        "digests": run.config.digests,
+        "versions": run.config.versions,
     }
     return plain(report)
 
@@ -78,9 +78,9 @@ def _cell(cell: CellRun, verdict: CellVerdict, diagnoses: list[Diagnosis], plans
     test = comparison.test if comparison else None
     return {
         "id": cell.id,
-        "policy": cell.policy,
-        "objective": cell.objective,
-        "role": cell.role,
+        "policy": cell.record.policy,
+        "objective": cell.record.objective,
+        "role": cell.record.role,
         "verdict": verdict.verdict,
         "is_provisional": verdict.is_provisional,
         "reason": verdict.reason,

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.collapse.names import uniform
-from experiments.collapse.series import read_series
+from experiments.analysis.collapse.names import uniform
+from experiments.analysis.collapse.series import read_series
 from experiments.report.load import CellRun
 
 MAX_POINTS = 240

@@ -10,11 +10,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from experiments.collapse import Diagnosis, title_of
-from experiments.collapse.departures import OUTCOMES, SIGNALS
-from experiments.collapse.names import component_names, uniform
-from experiments.collapse.series import read_series
-from experiments.collapse.sources import LoggedRun
+from experiments.analysis.collapse import Diagnosis, title_of
+from experiments.analysis.collapse.departures import OUTCOMES, SIGNALS
+from experiments.analysis.collapse.names import component_names, uniform
+from experiments.analysis.collapse.series import read_series
+from experiments.analysis.collapse.sources import LoggedRun
 from experiments.report import charts
 from experiments.report.build import plain
 from experiments.report.curves import MAX_POINTS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.report.load import Run
+from experiments.run.results import UnitKey, is_lost
 
 _FIELDS = ("plan", "success", "submitted", "reward", "field_accuracy", "near_miss", "fault", "notes")
 _CHANGES = (
@@ -21,12 +22,13 @@ def examples_of(run: Run) -> dict[str, list[dict[str, Any]]]:
     greedy: dict[str, dict[str, dict[str, Any]]] = {}
     first_seed: dict[str, int] = {}
     for row in run.results.select(["cell", "seed", "task_id", "mode", *_FIELDS]).to_pylist():
-        if row["mode"] != "greedy" or row["fault"] == "environment":
+        if row["mode"] != "greedy" or is_lost(row["fault"]):
             continue
         if first_seed.setdefault(row["cell"], row["seed"]) == row["seed"]:
             greedy.setdefault(row["cell"], {})[row["task_id"]] = {name: row[name] for name in _FIELDS}
     return {
-        cell.id: _examples(greedy.get(f"warmstart:{cell.policy}", {}), greedy.get(cell.id, {})) for cell in run.cells
+        cell.id: _examples(greedy.get(UnitKey(policy=cell.record.policy).label, {}), greedy.get(cell.id, {}))
+        for cell in run.cells
     }
 
 

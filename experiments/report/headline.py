@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from experiments.analysis.stats import UNJUDGED
 from experiments.report.tables import has_begun
-from experiments.stats import UNJUDGED
 
 MIN_POSITIVE_SEEDS = 3
 _WORDS = {

@@ -1,4 +1,4 @@
-"""What lies in a run folder, read once: configuration, evaluated rollouts, and metrics and state of every seed."""
+"""What a report reads of a run folder, read once: evaluated rollouts, and metrics and state of every seed."""
 
 from __future__ import annotations
 
@@ -7,129 +7,117 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from dllm_rl.errors import ConfigError
-from dllm_rl.jsonl import COMMITS_FILE, METRICS_FILE, read_rows
-from experiments.results import SCHEMA, grid_of
-from experiments.run_folder import WAYPOINTS_FOLDER, State, Status, read_json, read_status, status_of, warm_start_status
-from experiments.stats import CellInfo
+from experiments.analysis.stats import CellInfo
+from experiments.run.folder import CellRecord, GridRecord, RunFolder, SnapshotRecord, UnitFolder
+from experiments.run.status import State, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeedRun:
-    """One seed of a cell: rows of its metrics, the commit orders and waypoints it kept, and its state.
+class UnitRun:
+    """One unit: a seed of a cell, or a policy's warm start (seed None).
 
+    metrics: rows of its training, one a step.
+    commits: commit orders that it kept.
+    status: its state.
+    snapshots: greedy plans on the way, whose films are named from the run folder, where the page lies.
     versions: of what made its evaluation, by package; empty where there is none, or it is not known.
     """
 
-    seed: int
+    name: str
+    seed: int | None
     metrics: list[dict[str, Any]]
     commits: list[dict[str, Any]]
     status: Status
-    waypoints: list[dict[str, Any]]
+    snapshots: list[SnapshotRecord]
     versions: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellRun:
-    """One cell with its seeds, in the order of the configuration. warm_state: of its policy's warm start."""
+    """One cell with its seeds, in the order of the configuration. warm_start: of its policy, where the grid has one."""
 
-    id: str
-    policy: str
-    objective: str
-    role: Any
-    seeds: tuple[SeedRun, ...]
-    warm_state: State
+    record: CellRecord
+    seeds: tuple[UnitRun, ...]
+    warm_start: UnitRun | None
+
+    @property
+    def id(self) -> str:
+        """Name of the cell."""
+        return self.record.id
 
     def info(self, num_collapsed: int) -> CellInfo:
         """What the statistics need to know."""
+        warm_state: State = "owed" if self.warm_start is None else self.warm_start.status.state
         return CellInfo(
-            id=self.id,
-            policy=self.policy,
-            objective=self.objective,
-            role=self.role,
-            seeds=tuple(run.seed for run in self.seeds),
+            id=self.record.id,
+            policy=self.record.policy,
+            objective=self.record.objective,
+            role=self.record.role,
+            seeds=tuple(run.seed for run in self.seeds if run.seed is not None),
             num_collapsed=num_collapsed,
             num_stopped=sum(run.status.label == "stopped" for run in self.seeds),
-            owed_seeds=tuple(run.seed for run in self.seeds if run.status.state != "failed"),
-            is_warm_start_owed=self.warm_state != "failed",
+            owed_seeds=tuple(run.seed for run in self.seeds if run.seed is not None and run.status.state != "failed"),
+            is_warm_start_owed=warm_state != "failed",
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A whole run folder. warm_start_seconds: wall time of all warm-start evaluations. warm_*: by policy."""
+    """A whole run. warm_starts: by policy. warm_start_seconds: wall time of all evaluations before training."""
 
-    config: dict[str, Any]
+    config: GridRecord
     results: pa.Table
     cells: tuple[CellRun, ...]
+    warm_starts: dict[str, UnitRun]
     warm_start_seconds: float
-    warm_waypoints: dict[str, list[dict[str, Any]]]
-    warm_versions: dict[str, dict[str, str]]
+
+    @property
+    def units(self) -> list[UnitRun]:
+        """All units: the warm starts, then each cell's seeds."""
+        return [*self.warm_starts.values(), *(seed for cell in self.cells for seed in cell.seeds)]
 
 
-def load_run(folder: Path) -> Run:
+def load_run(root: Path) -> Run:
     """Read a run folder; what is not there yet (a running grid) is empty."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ConfigError(f"'{folder}' is no run folder: it has no config.json. Start one with `dllm-rl grid`.")
-    config = read_json(path)
-    results = folder / "results.parquet"
-    # Rows of another grid lie there while somebody begins this one, or where two share a folder.
-    warm = config.get("warm_starts", {})
-    states: dict[str, State] = {policy: warm_start_status(folder / place).state for policy, place in warm.items()}
-    is_own = results.is_file() and grid_of(results) in ("", config["digest"])
+    folder = RunFolder(root)
+    config = folder.config
+    warm_starts = {policy: _load(folder.warm_start(policy), root) for policy in config.warm_starts}
     return Run(
         config=config,
-        results=pq.read_table(results, schema=SCHEMA) if is_own else SCHEMA.empty_table(),
-        cells=tuple(_load_cell(folder, cell, config["seeds"], states) for cell in config["cells"]),
-        warm_start_seconds=sum(read_status(path.parent).seconds for path in folder.glob("warmstart/*/status.json")),
-        warm_waypoints={policy: _load_waypoints(folder, place) for policy, place in warm.items()},
-        warm_versions={
-            policy: _load_versions(folder / place) if states[policy] == "done" else {} for policy, place in warm.items()
-        },
-    )
-
-
-def _load_cell(folder: Path, cell: dict[str, Any], seeds: list[int], warm_states: dict[str, State]) -> CellRun:
-    runs = []
-    for seed in seeds:
-        place = folder / cell["folder"] / f"seed{seed}"
-        metrics, commits = read_rows(place / METRICS_FILE), read_rows(place / COMMITS_FILE)
-        status = status_of(place, cell["digest"]) if cell.get("digest") else read_status(place)
-        runs.append(
-            SeedRun(
-                seed=seed,
-                metrics=metrics,
-                commits=commits,
-                status=status,
-                waypoints=_load_waypoints(folder, f"{cell['folder']}/seed{seed}"),
-                versions=_load_versions(place, cell.get("digest")) if status.state == "done" else {},
+        results=folder.results(),
+        cells=tuple(
+            CellRun(
+                record=cell,
+                seeds=tuple(_load(folder.unit(cell, seed), root) for seed in config.seeds),
+                warm_start=warm_starts.get(cell.policy),
             )
-        )
-    return CellRun(
-        id=cell["id"],
-        policy=cell["policy"],
-        objective=cell["objective"],
-        role=cell["role"],
-        seeds=tuple(runs),
-        warm_state=warm_states.get(cell["policy"], "owed"),
+            for cell in config.cells
+        ),
+        warm_starts=warm_starts,
+        warm_start_seconds=folder.warm_start_seconds(),
     )
 
 
-def _load_versions(place: Path, digest: str | None = None) -> dict[str, str]:
-    """What made a unit, by its cell.json; empty where that tells of another evaluation than the one with `digest`."""
-    path = place / "cell.json"
-    settings = read_json(path) if path.is_file() else {}
-    return settings.get("versions", {}) if digest in (None, settings.get("digest")) else {}
+def _load(unit: UnitFolder, root: Path) -> UnitRun:
+    status = unit.status
+    return UnitRun(
+        name=unit.key.name,
+        seed=unit.key.seed,
+        metrics=unit.metrics(),
+        commits=unit.commit_orders(),
+        status=status,
+        snapshots=[_with_films(item, unit.path.relative_to(root).as_posix()) for item in unit.snapshots()],
+        versions=_versions(unit) if status.state == "done" else {},
+    )
 
 
-def _load_waypoints(root: Path, place: str) -> list[dict[str, Any]]:
-    """Waypoints of one unit by step, with the paths of their films from the run folder, where the page lies."""
-    found = [read_json(path) for path in (root / place / WAYPOINTS_FOLDER).glob("step*.json")]
-    found.sort(key=lambda item: item["step"])
-    for item in found:
-        for row in item["rows"]:
-            row["film"] = f"{place}/{row['film']}"
-    return found
+def _versions(unit: UnitFolder) -> dict[str, str]:
+    """What made the evaluation; empty where cell.json tells of another one."""
+    record = unit.record()
+    return record.versions if record is not None and unit.is_evaluation(record.digest) else {}
+
+
+def _with_films(snapshot: SnapshotRecord, place: str) -> SnapshotRecord:
+    rows = tuple({**row, "film": f"{place}/{row['film']}"} for row in snapshot.rows)
+    return SnapshotRecord(step=snapshot.step, rows=rows)

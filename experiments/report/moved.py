@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from experiments.collapse.diagnosis import USUAL_CAUSE
+from experiments.analysis.collapse.diagnosis import USUAL_CAUSE
 from experiments.report import charts
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from experiments.collapse.diagnosis import USUAL_CAUSE
+from experiments.analysis.collapse.diagnosis import USUAL_CAUSE
 from experiments.report import charts
 from experiments.report.commits import commit_blocks
 from experiments.report.curves import CURVES, Curve

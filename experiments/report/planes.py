@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.collapse.series import trailing_mean, window_of
+from experiments.analysis.collapse.series import trailing_mean, window_of
 from experiments.report import charts
 
 _PLANES = (("entropy", "Reward against entropy", "entropy"), ("kl", "Reward against KL", "KL to the warm start"))

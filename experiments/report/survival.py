@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from experiments.collapse import Diagnosis
-from experiments.collapse.survival import Lifetime, kaplan_meier, lifetime, log_rank
+from experiments.analysis.collapse import Diagnosis
+from experiments.analysis.collapse.survival import Lifetime, kaplan_meier, lifetime, log_rank
 from experiments.report.load import CellRun
 
 
@@ -20,9 +20,9 @@ def survival_of(cells: Sequence[CellRun], diagnoses: dict[str, list[Diagnosis]])
     for kind in ("policy", "objective"):
         groups: dict[str, list[Lifetime]] = {}
         for cell in cells:
-            if cell.role == "cell":
+            if cell.record.role == "cell":
                 lives = [lifetime(item) for item in diagnoses[cell.id] if item.num_steps]
-                groups.setdefault(getattr(cell, kind), []).extend(lives)
+                groups.setdefault(getattr(cell.record, kind), []).extend(lives)
         for name, lives in groups.items():
             rest = [life for other, others in groups.items() if other != name for life in others]
             if lives:

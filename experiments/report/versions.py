@@ -14,8 +14,7 @@ def mixed_versions(run: Run) -> dict[str, Any] | None:
 
     A unit that does not say (of an older toolkit, or without a browser) counts for nothing.
     """
-    made = {f"warm start {policy}": versions for policy, versions in run.warm_versions.items()}
-    made |= {f"{cell.id} seed {seed.seed}": seed.versions for cell in run.cells for seed in cell.seeds}
+    made = {unit.name: unit.versions for unit in run.units}
     packages = dict.fromkeys(package for versions in made.values() for package in versions)
     differing = [(package, units) for package in packages if len(units := _by_version(made, package)) > 1]
     if not differing:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from dllm_rl.files import replace_file
 from experiments.report.build import build_report
 from experiments.report.page import render
 from experiments.report.tables import latex, markdown
-from experiments.run_folder import replace_file
 
 
 def write_report(run_dir: Path | str) -> None:

@@ -20,11 +20,11 @@ from dllm_rl.tasks import Control, FieldResult, Outcome
 from dllm_rl.train_config import TrainConfig
 from dllm_rl.trainer import Trainer
 from dllm_rl.trajectory_views import trajectory
-from experiments.components import build_reward, build_session
-from experiments.config import Component
-from experiments.replay import compare
-from experiments.results import SCHEMA
-from experiments.waypoints import take_waypoint
+from experiments.cli.replay import compare
+from experiments.design.components import build_reward, build_session
+from experiments.design.config import Component
+from experiments.run.results import SCHEMA
+from experiments.run.snapshots import take_waypoint
 from harness.rewards import Shaped, Success, Tree
 from tests.dllm_rl.test_trainer import PAGE, TASKS, CountingEnvironment, make, rollouts_of, share_of_e
 from tests.tiny_policies import make_tiny_policy

@@ -6,7 +6,7 @@ import pytest
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.jsonl import read_rows
-from experiments.grid import build_cells
+from experiments.design.grid import build_cells
 from tests.dllm_rl.test_trainer import CountingEnvironment, flat, make, same, share_of_e, weights
 from tests.experiments.grids import preset
 

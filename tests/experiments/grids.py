@@ -9,9 +9,9 @@ from typing import Any
 
 from dllm_rl.seeding import python_random
 from dllm_rl.tasks import GoldField, Task
-from experiments.config import Preset, load_preset
-from experiments.runner import OnEvent
-from experiments.units import GridPlan, TaskSets, Unit, plan_grid
+from experiments.design.config import Preset, load_preset
+from experiments.design.units import GridPlan, TaskSets, Unit, plan_grid
+from experiments.run.runner import OnEvent
 
 
 class Tasks:
@@ -74,7 +74,7 @@ class FakeWork:
         self.calls.append(unit.name)
         if unit.name in self.fail:
             raise self.fail[unit.name]
-        rng = python_random(unit.seed, "fake", unit.digest)
+        rng = python_random(-1 if unit.seed is None else unit.seed, "fake", unit.digest)
         return [
             {
                 "split": "val",

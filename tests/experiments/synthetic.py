@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dllm_rl.files import sha256
 from dllm_rl.jsonl import append_rows
-from experiments.results import SCHEMA, merge, write_rows
-from experiments.run_folder import Status, write_json, write_status
+from experiments.run.files import write_json
+from experiments.run.results import SCHEMA, merge, write_rows
+from experiments.run.status import Status, write_status
 
 POLICIES = ("autoregressive", "masked", "slot", "flow")
 OBJECTIVES = ("grpo", "cj_grpo", "gspo", "espo")
@@ -171,6 +173,11 @@ def write_waypoint(place: Path, step: int, rows: list[dict[str, Any]]) -> None:
     write_json(place / "waypoints" / f"step{step}.json", {"step": step, "rows": shown})
 
 
+def finished(rows: Path, **more: Any) -> Status:
+    """Status of a unit whose evaluation `abc` has these rows."""
+    return Status(state="done", digest="abc", evaluations={"abc": sha256(rows)}, **more)
+
+
 def write_run(
     folder: Path,
     *,
@@ -195,10 +202,10 @@ def write_run(
         rates[policy] = np.clip(draw.beta(1.2 + index, 1.6, num_tasks), 0.02, 0.98)
         warm = folder / "warmstart" / f"{policy}-abc"
         rows = evaluation_rows(rates=rates[policy], effect=0, num_samples=num_samples, draw=draw)
-        write_rows(warm / "evaluation.parquet", rows, **labels_of(f"warmstart:{policy}", policy, "", "", -1))
+        write_rows(warm / "evaluation-abc.parquet", rows, **labels_of(f"warmstart:{policy}", policy, "", "", -1))
         write_waypoint(warm, 0, [row for row in rows if row["mode"] == "greedy"])
-        write_status(warm, Status(state="done", seconds=21.5, digest="abc"))
-        parts.append(warm / "evaluation.parquet")
+        parts.append(warm / "evaluation-abc.parquet")
+        write_status(warm, finished(parts[-1], seconds=21.5))
     for cell, policy, objective, role in cells:
         for seed in seeds:
             place = folder / "cells" / f"{cell}-abc" / f"seed{seed}"
@@ -212,9 +219,9 @@ def write_run(
                 write_waypoint(place, step, [row for row in rows if row["mode"] == "greedy"])
             if role == "null":
                 rows = _warm_rows(parts[0])
-            write_rows(place / "evaluation.parquet", rows, **labels_of(cell, policy, objective, role, seed))
-            write_status(place, Status(state="done", seconds=num_steps * 5.1 + 40, digest="abc"))
-            parts.append(place / "evaluation.parquet")
+            write_rows(place / "evaluation-abc.parquet", rows, **labels_of(cell, policy, objective, role, seed))
+            parts.append(place / "evaluation-abc.parquet")
+            write_status(place, finished(parts[-1], seconds=num_steps * 5.1 + 40))
     merge(folder / "results.parquet", parts)
     config = {
         "preset": preset,
@@ -223,7 +230,14 @@ def write_run(
         "seeds": list(seeds),
         "evaluation": {"split": "val", "num_samples": num_samples, "temperature": 1.0, "margin": 5.0},
         "cells": [
-            {"id": cell, "policy": policy, "objective": objective, "role": role, "folder": f"cells/{cell}-abc"}
+            {
+                "id": cell,
+                "policy": policy,
+                "objective": objective,
+                "role": role,
+                "folder": f"cells/{cell}-abc",
+                "digest": "abc",
+            }
             for cell, policy, objective, role in cells
         ],
         "warm_starts": {policy: f"warmstart/{policy}-abc" for policy in policies},

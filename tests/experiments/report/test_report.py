@@ -15,7 +15,8 @@ from dllm_rl.jsonl import append_rows
 from experiments.report import build_report, verdict_table, write_report
 from experiments.report.headline import headline, negative_control, null_control, positive_control
 from experiments.report.tables import all_cells, word_of
-from experiments.run_folder import Status, write_json, write_status
+from experiments.run.files import write_json
+from experiments.run.status import Status, write_status
 from harness.chromium import launch
 from tests.experiments.synthetic import leave_out, metrics_of, write_run
 
@@ -253,10 +254,10 @@ def test_units_of_other_versions_are_told_near_the_top_and_in_the_twin(grid, tmp
     places = sorted(path.parent for path in folder.rglob("status.json"))
     for number, place in enumerate(places):
         versions = {"torch": "2.9.1", "playwright": "1.50"} | ({"chromium": "140.0.1"} if number % 2 else {})
-        write_json(place / "cell.json", {"versions": versions})
+        write_json(place / "cell.json", {"digest": "abc", "versions": versions})
     assert build_report(folder)["mixed_versions"] is None
     other = folder / "cells" / "masked-grpo-abc" / "seed1"
-    write_json(other / "cell.json", {"versions": {"torch": "2.8.0", "chromium": "141.0.2"}})
+    write_json(other / "cell.json", {"digest": "abc", "versions": {"torch": "2.8.0", "chromium": "141.0.2"}})
     write_report(folder)
     found = twin(folder)["mixed_versions"]
     assert [item["package"] for item in found["packages"]] == ["torch", "chromium"]

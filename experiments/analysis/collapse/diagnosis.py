@@ -1,0 +1,319 @@
+"""What became of a training run, and what failed first: alarms and departures put together into one of a few kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from experiments.analysis.collapse.departures import SIGNALS, Departure, departures, near_departures
+from experiments.analysis.collapse.detectors import Alarm
+from experiments.analysis.collapse.names import component_names, uniform
+from experiments.analysis.collapse.nothing_to_learn import rise, stands_at_peak
+from experiments.analysis.collapse.series import MIN_TREND_STEPS, Pace, pace_of, trailing_mean
+from experiments.analysis.collapse.watches import WATCHES, Check, Run
+
+Kind = Literal[
+    "healthy",
+    "too_short",
+    "never_alive",
+    "starved",
+    "saturated",
+    "truncated",
+    "estimator_noise",
+    "off_policy",
+    "concentration",
+    "entropy_explosion",
+    "drift",
+    "reward_hacking",
+    "overfitting",
+    "numerical",
+    "environment",
+    "unexplained",
+]
+
+# Signals whose departure tells one cause of a fall from another. KL rises in every run that learns: no evidence.
+# Entropy is evidence of one cause where it falls and of another where it rises.
+_EVIDENCE: dict[Kind, tuple[str, ...]] = {
+    "off_policy": ("ratio_spread", "clip_ratio/region_mean", "ess", "grad_norm"),
+    "concentration": ("entropy", "unique_completions"),
+    "entropy_explosion": ("entropy",),
+    "drift": ("parse_valid", "completion_length", "eos_share", "cut_share", "masks_left"),
+}
+# Ratios are measured while a batch is learned, its effects on the next one: of what moves together these are the cause.
+_RATIOS = ("ratio_spread", "clip_ratio/region_mean", "ess")
+# Longer completions and larger gradients come with learning, too.
+_DRIFTS = ("completion_length", "grad_norm")
+USUAL_CAUSE: dict[Kind, str] = {
+    "healthy": "nothing found",
+    "too_short": "a run this short shows no trend",
+    "never_alive": "warm start too weak, tasks too easy or too hard, or parser or harness broken",
+    "starved": "tasks that are all too easy or all too hard by now, or a policy that writes one completion a task",
+    "saturated": "success; stop, or take harder tasks",
+    "truncated": "the cap on length is too small, or length pays and nothing ends a completion",
+    "estimator_noise": "masks not shared between current and old policy, too few masks, or a wrong normalisation",
+    "off_policy": "too many inner updates, learning rate or clip too large",
+    "concentration": "no entropy or KL pressure, or advantages divided by their spread",
+    "entropy_explosion": "an entropy bonus too large, or tokens of bad completions pushed down without KL",
+    "drift": "no KL, or a reward that can be gamed",
+    "reward_hacking": "another part of the reward is easier to gain; weigh it less, or multiply instead of adding",
+    "overfitting": "a reward that can be gamed, or too many passes over too few tasks",
+    "numerical": "half precision, log of zero, or division by a noise level",
+    "environment": "the browser or the site, not the policy",
+    "unexplained": "the reward fell and no watched signal says why",
+}
+_OWN_DOING: tuple[Kind, ...] = (
+    "off_policy",
+    "concentration",
+    "entropy_explosion",
+    "drift",
+    "reward_hacking",
+    "overfitting",
+    "unexplained",
+    "numerical",
+)
+# What an alarm that decides alone makes of a run; of several, the first in this order.
+_DECIDED_BY: dict[str, Kind] = {
+    "component_lost": "reward_hacking",
+    "evaluation_falls": "overfitting",
+    "saturation": "saturated",
+    "dead_run": "never_alive",
+    "no_exploration": "concentration",
+    "starvation": "starved",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """The diagnosis of one run.
+
+    is_collapsed: the policy lost what it had, by its own doing. onset: step at which that began. first_signal: the
+    earliest that left its healthy band. departures: the onset timeline. checks: everything looked for, found or not.
+    num_steps: training steps that the log covers, up to last_step. num_rows: logged steps, which may be fewer.
+    window: in rows.
+    """
+
+    kind: Kind
+    is_collapsed: bool
+    onset: int | None
+    first_signal: str | None
+    alarms: tuple[Alarm, ...]
+    departures: tuple[Departure, ...]
+    checks: tuple[Check, ...]
+    num_steps: int
+    num_rows: int
+    last_step: int
+    window: int
+    sentence: str
+
+
+def diagnose(metrics: Sequence[Mapping[str, Any]], *, is_over: bool = True) -> Diagnosis:
+    """Diagnose a run from its rows of metrics, one a logged step: names as in `metrics.jsonl`, or as TRL or verl write.
+
+    is_over: False for a run that still trains.
+    """
+    rows = uniform(metrics)
+    run = Run(rows=rows, pace=pace_of(_training_steps(rows)), is_over=is_over)
+    found = [alarm for watch in WATCHES for alarm in watch.alarms(run)]
+    alarms = tuple(sorted(found, key=lambda alarm: alarm.raised))
+    moved = departures(rows, run.pace.window)
+    kind, onset = _classify(run, alarms, moved)
+    is_collapsed = kind in _OWN_DOING or (kind == "estimator_noise" and bool(run.falls))
+    first = _first_signal(kind, alarms, moved, run.pace)
+    return Diagnosis(
+        kind=kind,
+        is_collapsed=is_collapsed,
+        onset=onset,
+        first_signal=first,
+        alarms=alarms,
+        departures=moved,
+        checks=tuple(watch.check(run, alarms) for watch in WATCHES),
+        num_steps=run.pace.num_steps,
+        num_rows=run.pace.num_rows,
+        last_step=run.pace.last_step,
+        window=run.pace.window,
+        sentence=_sentence(run, kind, onset, first, moved, alarms),
+    )
+
+
+def _training_steps(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Steps of the rows that hold a metric of training; evaluations have rows of their own in some logs."""
+    known = {signal.name for signal in SIGNALS} | {"loss", *component_names(rows)}
+    return [int(row.get("step", index)) for index, row in enumerate(rows) if known & row.keys()]
+
+
+def _classify(run: Run, alarms: tuple[Alarm, ...], moved: tuple[Departure, ...]) -> tuple[Kind, int | None]:
+    """The kind and its onset. Faults of number, machine and estimator come first: they make the rest unreadable."""
+    by_name = {alarm.detector: alarm for alarm in reversed(alarms)}
+    fall = by_name.get("drawdown")
+    if "non_finite" in by_name:
+        return "numerical", by_name["non_finite"].onset
+    if "faults" in by_name and (fall is None or by_name["faults"].onset <= fall.onset + run.pace.window_steps):
+        return "environment", by_name["faults"].onset
+    if "off_policy_at_start" in by_name:
+        return "estimator_noise", by_name["off_policy_at_start"].onset
+    if fall is not None:
+        until = fall.onset + 2 * run.pace.window_steps
+        near = near_departures(run.rows, run.pace.window, since=fall.onset - 3 * run.pace.window_steps, until=until)
+        return _cause(moved, near, _far(alarms), fall.onset, run.pace), fall.onset
+    for detector, kind in _DECIDED_BY.items():
+        if detector in by_name:
+            return kind, by_name[detector].onset
+    # Completions that fill the cap may be what a task asks for: only a reward that is not at its best is worth a word.
+    if "truncation" in by_name and not _is_at_its_best(run):
+        return "truncated", by_name["truncation"].onset
+    return ("too_short" if run.pace.num_rows < MIN_TREND_STEPS else "healthy"), None
+
+
+def _is_at_its_best(run: Run) -> bool:
+    """Whether the reward rose, and stands at its peak."""
+    reward = run.series("reward").finite()
+    window = run.pace.window
+    return len(reward) >= window and rise(reward, window) > 0 and stands_at_peak(reward, window)
+
+
+def _cause(moved: tuple[Departure, ...], near: tuple[Departure, ...], far: Alarm | None, fall: int, pace: Pace) -> Kind:
+    """The cause whose evidence moved first, of what moved no later than a window after the fall began.
+
+    What moved in the three windows before the fall speaks first; what drifted away long before, only where nothing did,
+    and length and gradient not at all: they drift in runs that learn. far: ratios far from 1 before the fall.
+    """
+    kind = _first_cause(near, far, fall, pace)
+    if kind is None:
+        kind = _first_cause(tuple(item for item in moved if item.signal not in _DRIFTS), far, fall, pace)
+    return kind or "unexplained"
+
+
+def _first_cause(moved: tuple[Departure, ...], far: Alarm | None, fall: int, pace: Pace) -> Kind | None:
+    """The cause whose evidence moved first.
+
+    A departure is dated to within half a window; ratios that left their band no later than that after the first sign
+    are the cause of the rest.
+    """
+    early = [item for item in moved if item.step <= fall + pace.window_steps]
+    steps = {item.signal: item.step for item in early if item.signal in _RATIOS}
+    if far is not None and far.onset <= fall:
+        steps["ess"] = min(far.onset, steps.get("ess", far.onset))
+    candidates = []
+    for kind in _EVIDENCE:
+        seen = [item.step for item in early if _is_evidence(item, kind) and item.signal not in steps]
+        seen += [step for name, step in steps.items() if name in _EVIDENCE[kind]]
+        if seen:
+            candidates.append((min(seen), -len(seen), kind))
+    if not candidates:
+        return None
+    earliest, _, kind = min(candidates)
+    is_off_policy = any(step <= earliest + pace.resolution for step in steps.values())
+    return "off_policy" if is_off_policy else kind
+
+
+def _is_evidence(item: Departure, kind: Kind) -> bool:
+    """Whether a departure speaks for a kind. Entropy that rises and entropy that falls speak for different ones.
+
+    Lengths grow in runs that learn to reason: half as long again, or half as long, is the least that speaks.
+    """
+    if item.signal == "completion_length" and abs(item.after - item.before) < abs(item.before) / 2:
+        return False
+    if item.signal == "entropy" and item.is_rise != (kind == "entropy_explosion"):
+        return False
+    return item.signal in _EVIDENCE.get(kind, ())
+
+
+def _far(alarms: tuple[Alarm, ...]) -> Alarm | None:
+    """Where ratios first were far from 1: beyond the limit, or in a jump right before the fall."""
+    found = [alarm for alarm in alarms if alarm.detector in ("far_off_policy", "surge")]
+    return min(found, key=lambda alarm: alarm.onset, default=None)
+
+
+def _first_signal(kind: Kind, alarms: tuple[Alarm, ...], moved: tuple[Departure, ...], pace: Pace) -> str | None:
+    """The first to leave its band; of those too close to tell apart, one that is evidence of the kind."""
+    decisive = {kind: detector for detector, kind in _DECIDED_BY.items() if kind != "concentration"} | {
+        "numerical": "non_finite",
+        "environment": "faults",
+        "estimator_noise": "off_policy_at_start",
+        "truncated": "truncation",
+    }
+    if kind in decisive:
+        return next(alarm.signal for alarm in alarms if alarm.detector == decisive[kind])
+    if kind in ("healthy", "too_short"):
+        return None
+    # KL leaves its starting value of 0 in every run that learns.
+    first = next((item for item in moved if item.signal != "kl"), None)
+    far = _far(alarms) if kind == "off_policy" else None
+    if first is None:
+        return None if far is None else far.signal
+    close = [item for item in moved if item.step <= first.step + pace.resolution]
+    evidence = next((item for item in close if _is_evidence(item, kind)), None)
+    until = first.step + pace.resolution if evidence is None else evidence.step
+    if far is not None and far.onset <= until:
+        return far.signal
+    return (evidence or first).signal
+
+
+_TITLES: dict[Kind, str] = {
+    "healthy": "no sign of collapse",
+    "too_short": "too short to tell",
+    "never_alive": "never alive",
+    "starved": "starved",
+    "saturated": "saturated",
+    "truncated": "cut off at the cap",
+    "estimator_noise": "estimator noise",
+    "off_policy": "off-policy blow-up",
+    "concentration": "concentration",
+    "entropy_explosion": "entropy explosion",
+    "drift": "drift to gibberish",
+    "reward_hacking": "reward hacking",
+    "overfitting": "evaluation falls",
+    "numerical": "numerical failure",
+    "environment": "environment failure",
+    "unexplained": "collapse without a visible cause",
+}
+
+
+def title_of(kind: Kind) -> str:
+    """Name of a kind for people."""
+    return _TITLES[kind]
+
+
+def _sentence(
+    run: Run,
+    kind: Kind,
+    onset: int | None,
+    first: str | None,
+    moved: tuple[Departure, ...],
+    alarms: tuple[Alarm, ...],
+) -> str:
+    num_rows = run.pace.num_rows
+    if kind == "healthy":
+        return f"No sign of collapse in {run.pace.num_steps} steps{_course(run)}.{_remarks(run, alarms)}"
+    if kind == "too_short":
+        return f"{num_rows} logged steps are too few to tell a trend from noise ({MIN_TREND_STEPS} are needed)."
+    text = f"{title_of(kind).capitalize()} from step {onset}"
+    start = next((item for item in moved if item.signal == first), None)
+    decided = next((alarm for alarm in alarms if _DECIDED_BY.get(alarm.detector) == kind), None)
+    if decided is not None or kind == "truncated":
+        told = decided or next(alarm for alarm in alarms if alarm.detector == "truncation")
+        text += f": {told.message}"
+    elif start is not None:
+        text += f": {first} moved first, at step {start.step} ({start.before:.3g} to {start.after:.3g})"
+    elif first is not None:
+        text += f": {next(alarm.message for alarm in alarms if alarm.signal == first)}"
+    return f"{text}. Usual cause: {USUAL_CAUSE[kind]}."
+
+
+def _course(run: Run) -> str:
+    """Where the reward went."""
+    reward = run.series("reward").finite()
+    if len(reward) < MIN_TREND_STEPS:
+        return ""
+    means = trailing_mean(reward.values, run.pace.window)
+    word = "rose" if rise(reward, run.pace.window) > 0 else "went"
+    return f"; reward {word} from {means[0]:.3g} to {means[-1]:.3g}"
+
+
+def _remarks(run: Run, alarms: tuple[Alarm, ...]) -> str:
+    """What is worth a look in a run without a verdict: warnings, or a decisive metric that is not there."""
+    if not any(len(run.series(name)) for name in ("reward", "success")):
+        return " Neither reward nor success is recorded: a fall of either would go unseen."
+    told = [alarm.message for alarm in alarms if alarm.detector in ("entropy_explosion", "truncation", "cusum")]
+    return f" Worth a look: {'; '.join(told)}." if told else ""

@@ -1,0 +1,177 @@
+"""Detectors of runs without anything to learn from: from the start (dead), at the top (saturated), or else (starved).
+
+A method that compares the completions of a group learns nothing from a group in which all have the same reward. How
+many groups are like that is logged as a share (TRL, d1, ours), or follows from what else is logged about the spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.analysis.collapse.detectors import Alarm, RewardScale, alarm_at, can_show_trend
+from experiments.analysis.collapse.series import (
+    MIN_TREND_STEPS,
+    Series,
+    first_streak,
+    noise_of,
+    read_series,
+    trailing_mean,
+)
+
+# Share of groups without spread from which on nothing is learned: one group in ten still teaches something.
+MAX_WITHOUT_SPREAD = 0.9
+# A mean of equal numbers in single precision is off by this much of them.
+_EQUAL = 1e-6
+
+
+def without_spread(rows: Sequence[Mapping[str, Any]]) -> Series:
+    """Share of groups without different rewards at each step: as logged, or else as it follows from what is.
+
+    - Advantages that are all 0 (verl): no group has spread.
+    - `reward_std`, the mean over groups: in proportion to the share of groups that have any, as for equal groups.
+    - Lowest, highest and mean reward of a batch (verl): where rewards are either, p of them the higher, a group of
+      eight is alike with probability p^8 + (1-p)^8, near either end 1 - 8p(1-p). By Bhatia and Davis (2000) no other
+      rewards with this mean have more variance.
+    The series bears the name of what it was taken from, and is empty where none of these is logged.
+    """
+    logged = read_series(rows, "frac_reward_zero_std")
+    if len(logged):
+        return logged
+    low, high = (read_series(rows, f"critic/advantages/{end}") for end in ("min", "max"))
+    if len(low) and len(low) == len(high):
+        values = ((low.values == 0) & (high.values == 0)).astype(float)
+        if values.any():
+            return Series(name="critic/advantages", steps=low.steps, values=values)
+    spread = read_series(rows, "reward_std").finite()
+    if len(spread):
+        return _from_deviation(spread, rows)
+    return _from_range(rows)
+
+
+def _from_deviation(spread: Series, rows: Sequence[Mapping[str, Any]]) -> Series:
+    means = trailing_mean(spread.values, min(5, len(spread)))
+    rewards = read_series(rows, "reward").finite().values
+    least = _EQUAL * max(1.0, float(np.abs(rewards).max()) if len(rewards) else 1.0)
+    values = 1 - np.minimum(1.0, spread.values / max(means.max(), least))
+    return Series(name=spread.name, steps=spread.steps, values=np.where(spread.values <= least, 1.0, values))
+
+
+def _from_range(rows: Sequence[Mapping[str, Any]]) -> Series:
+    low, high, mean = (read_series(rows, f"critic/score/{part}") for part in ("min", "max", "mean"))
+    if not len(mean) or not len(low) == len(high) == len(mean):
+        return Series(name="frac_reward_zero_std", steps=np.empty(0, dtype=int), values=np.empty(0))
+    bottom, top = np.nanmin(low.values), np.nanmax(high.values)
+    if not top > bottom:
+        return Series(name="critic/score", steps=mean.steps, values=np.ones(len(mean)))
+    values = 1 - 8 * (top - mean.values) * (mean.values - bottom) / (top - bottom) ** 2
+    return Series(name="critic/score", steps=mean.steps, values=np.clip(values, 0.0, 1.0))
+
+
+def scale_of(rows: Sequence[Mapping[str, Any]]) -> RewardScale:
+    """Size of single rewards: their deviation in a group (TRL), the lowest of all batches (verl)."""
+    spread, low = (read_series(rows, name).finite().values for name in ("reward_std", "critic/score/min"))
+    return RewardScale(
+        # The upper quartile: groups lose their spread where a run ends badly.
+        spread=float(np.quantile(spread, 0.75)) if len(spread) else 0.0,
+        lowest=float(low.min()) if len(low) else None,
+    )
+
+
+def dead_run(reward: Series, no_spread: Series, window: int) -> Alarm | None:
+    """Find a run that never had anything to learn from: no group with different rewards, and no rise, from the start.
+
+    The height of the reward does not matter. Where no spread is known, a reward that is the same at every step counts.
+    """
+    reward, no_spread = reward.finite(), no_spread.finite()
+    if len(reward) < max(MIN_TREND_STEPS, window):
+        return None
+    if len(no_spread):
+        share = float(no_spread.values.mean())
+        if len(no_spread) < MIN_TREND_STEPS or share < MAX_WITHOUT_SPREAD or rise(reward, window) > 0:
+            return None
+        if trailing_mean(no_spread.values, window)[0] < MAX_WITHOUT_SPREAD:
+            return None
+        levels = f"{share:.0%} of groups have no spread in reward"
+    elif is_constant(reward):
+        levels = "the reward is the same at every step"
+    else:
+        return None
+    message = f"{levels}, mean reward {reward.values.mean():.3f}: nothing to learn from, from the start"
+    return alarm_at(no_spread if len(no_spread) else reward, "dead_run", "warning", message, onset=0, raised=window - 1)
+
+
+def is_constant(reward: Series) -> bool:
+    """Whether a reward is the same at every step."""
+    values = reward.finite().values
+    return len(values) > 1 and bool(np.ptp(values) <= _EQUAL * np.abs(values).max())
+
+
+def rise(reward: Series, window: int) -> float:
+    """How much the mean of the last window lies above that of the first; 0 where noise explains it.
+
+    Three standard errors of the difference, so that a run without a trend rises in one of seven hundred cases.
+    """
+    means = trailing_mean(reward.values, min(window, len(reward)))
+    error = noise_of(reward.values) * np.sqrt(2 / min(window, len(reward)))
+    gain = float(means[-1] - means[0])
+    return gain if gain > max(3 * error, _EQUAL * float(np.abs(means).max())) else 0.0
+
+
+def stands_at_peak(reward: Series, window: int) -> bool:
+    """Whether the last window's mean is the highest of the run, but for noise or a tenth of what was gained."""
+    means = trailing_mean(reward.values, window)
+    lost = float(means.max() - means[-1])
+    return lost <= max(3 * noise_of(reward.values) / np.sqrt(window), 0.1 * float(means.max() - means.min()))
+
+
+def success_everywhere(all_good: Series, window: int) -> Alarm | None:
+    """Find success in every group: nothing is left to learn on these tasks."""
+    all_good = all_good.finite()
+    if len(all_good) < max(MIN_TREND_STEPS, window):
+        return None
+    start = first_streak(trailing_mean(all_good.values, window) > MAX_WITHOUT_SPREAD, 1)
+    if start is None or trailing_mean(all_good.values, window)[-1] <= MAX_WITHOUT_SPREAD:
+        return None
+    full = start + window - 1
+    message = f"all rollouts succeed in over 90 % of groups from step {all_good.steps[full]} on"
+    return alarm_at(all_good, "saturation", "warning", message, onset=full, raised=full)
+
+
+def exhausted(reward: Series, no_spread: Series, window: int) -> Alarm | None:
+    """Find a run whose groups lost their spread for good: at the top of a reward that rose (saturation), or elsewhere.
+
+    Elsewhere is starvation: nothing is learned any more, and the tasks are not solved. A share that was as high from
+    the start is left alone here: such a run is dead, or learns from the few groups that it has.
+    """
+    reward, no_spread = reward.finite(), no_spread.finite()
+    if not (can_show_trend(reward, window) and can_show_trend(no_spread, window)):
+        return None
+    means = trailing_mean(no_spread.values, window)
+    inside = np.flatnonzero(means < MAX_WITHOUT_SPREAD)
+    if not len(inside) or inside[-1] == len(means) - 1:
+        return None
+    full = int(inside[-1]) + window
+    since = f"{means[-1]:.0%} of groups have no spread in reward, from step {no_spread.steps[full]} on"
+    level = float(trailing_mean(reward.values, window)[-1])
+    if rise(reward, window) and stands_at_peak(reward, window):
+        message = f"{since}, with the reward at its peak, {level:.3g}"
+        return alarm_at(no_spread, "saturation", "warning", message, onset=full, raised=full)
+    message = f"{since}, with the reward at {level:.3g}"
+    return alarm_at(no_spread, "starvation", "warning", message, onset=full, raised=full)
+
+
+def no_exploration(no_spread: Series, unique: Series, window: int) -> Alarm | None:
+    """Find a run that ends without different completions: groups without spread, few unique ones in each."""
+    no_spread, unique = no_spread.finite(), unique.finite()
+    if not (can_show_trend(no_spread, window) and can_show_trend(unique, window)):
+        return None
+    spread, kinds = trailing_mean(no_spread.values, window), trailing_mean(unique.values, window)
+    if spread[-1] < 0.95 or kinds[-1] > 0.5 * kinds[0]:
+        return None
+    full = (first_streak(spread >= 0.95, 1) or 0) + window - 1
+    levels = f"unique completions fell from {kinds[0]:.3g} to {kinds[-1]:.3g}"
+    message = f"no group has different rewards from step {no_spread.steps[full]} on, and {levels}"
+    return alarm_at(unique, "no_exploration", "collapse", message, onset=full, raised=full)

@@ -1,0 +1,5 @@
+"""`python -m experiments.cli` is `dllm-rl`."""
+
+from experiments.cli.commands import main
+
+main()

@@ -1,0 +1,353 @@
+"""The command `dllm-rl`. Heavy packages are imported inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dllm_rl.errors import ConfigError, DllmRlError
+from experiments.cli.new import new_app
+from experiments.cli.sites import JsonFlag, sites_app
+from experiments.cli.threads import wait_politely
+
+app = typer.Typer(
+    name="dllm-rl",
+    help="How reinforcement learning changes a diffusion language model that must act on the web.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(new_app, name="new")
+app.add_typer(sites_app, name="sites")
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings laid over the preset.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<preset>.")]
+
+USER_ERROR, INTERRUPTED = 2, 130
+# Typer brings its own copy of click, so its exceptions are reached through typer alone.
+UsageError: Any = typer.BadParameter.__base__
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one message and exit code 2; Ctrl-C is one message and exit code 130."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    wait_politely()
+    try:
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        error.show()
+        code = USER_ERROR
+    except DllmRlError as error:
+        print(f"dllm-rl: {error}", file=sys.stderr)
+        code = USER_ERROR
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except OSError as error:
+        from experiments.run.failures import is_disk_full
+
+        if not is_disk_full(error):
+            raise
+        print(f"dllm-rl: no room is left to write ({error}). Free some; the same command continues.", file=sys.stderr)
+        code = USER_ERROR
+    # Newer versions of typer turn Ctrl-C into this exit code themselves.
+    if code == INTERRUPTED:
+        _end_interrupted()
+    sys.exit(code or 0)
+
+
+def _end_interrupted() -> None:
+    """Say so and end at once: everything is on disk, and what the browser's driver still has to say is of no use."""
+    print("\ndllm-rl: interrupted. The same command continues where it stopped.", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(INTERRUPTED)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@app.command()
+def grid(
+    preset: Annotated[str, typer.Argument(help="A preset's name (`dllm-rl list presets`) or a YAML file.")] = "quick",
+    overrides: Overrides = None,
+    out: OutOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and run nothing.")] = False,
+    executor: Annotated[
+        str, typer.Option(help="`local`: one cell after another, here. `ray`: on the nodes of a cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster that runs: auto, or HOST:PORT. Default: one starts here.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Cells at a time on each node of the cluster.")] = 1,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Run these cells now, the rest another time: 'masked-*', '*-espo'."),
+    ] = None,
+) -> None:
+    """Run a grid of cells: train and evaluate each, judge them, write the report. Finished cells are skipped."""
+    from experiments.cli.grid import run_grid
+
+    cluster = _cluster(executor, address, workers)
+    code = run_grid(preset, overrides or [], out=out, is_dry_run=dry_run, cluster=cluster, only=only or ())
+    raise typer.Exit(code)
+
+
+def _cluster(executor: str, address: str | None, workers: int) -> Any:
+    """Where the cells run: None for this process."""
+    from dllm_rl.errors import unknown_name
+
+    if executor not in ("local", "ray"):
+        raise unknown_name("executor", executor, ("local", "ray"))
+    if executor == "local":
+        if address is not None or workers != 1:
+            raise ConfigError("--address and --workers belong to a cluster: add --executor ray")
+        return None
+    from experiments.run.ray import Cluster, require_ray
+
+    require_ray()
+    return Cluster(address=address, workers_per_node=workers)
+
+
+@app.command()
+def train(
+    cell: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[PRESET] POLICY OBJECTIVE [KEY=VALUE]...",
+            help="A policy of the preset and any registered objective, also as policy=, objective=; then settings.",
+        ),
+    ],
+    preset: Annotated[str, typer.Option(help="Preset that gives the other settings.")] = "quick",
+    seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<policy>-<objective>.")] = None,
+) -> None:
+    """Train one cell of a preset and evaluate it against its warm start. Without a browser: train toy_sort espo."""
+    from experiments.cli.grid import train_cell
+
+    raise typer.Exit(train_cell(cell, preset_name=preset, seed=seed, out=out))
+
+
+@app.command("eval")
+def evaluate(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="`oracle` (the gold plans), builtin:<family>, or the folder of a checkpoint or of a cell's seed."
+        ),
+    ],
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="Split, more than once if wanted. Default: all for the oracle, else val."),
+    ] = None,
+    max_tasks: Annotated[
+        int | None, typer.Option(min=1, help="Tasks a split. Default: 60 for the oracle, else all.")
+    ] = None,
+    num_samples: Annotated[int, typer.Option(min=1, help="Sampled rollouts a task, beside the greedy one.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.01)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
+    sampler: Annotated[
+        str | None, typer.Option(help="Sampler, as YAML: slots, or {name: flow_exact, options: {num_steps: 8}}.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the rollouts to this parquet file.")] = None,
+    environment: Annotated[
+        str | None, typer.Option(help="Environment, as YAML: {name: forms, options: {world: rich}}. Default: forms.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure success in an environment."""
+    from experiments.cli.evaluate import Draws, EvaluatedTasks, measure, measure_oracle
+
+    if what == "oracle":
+        raise typer.Exit(measure_oracle(split, environment=environment, max_tasks=max_tasks or 60, as_json=as_json))
+    draws = Draws(sampler=sampler, temperature=temperature, num_samples=num_samples, seed=seed)
+    tasks = EvaluatedTasks(environment=environment, splits=tuple(split or ["val"]), max_tasks=max_tasks)
+    code = measure(what, tasks, draws, out=out, as_json=as_json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def warmstart(
+    families: Annotated[list[str] | None, typer.Argument(help="Families to train; default: all.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder that the checkpoints are written to.")] = Path("runs/warmstart"),
+) -> None:
+    """Train the built-in policies on demonstrations, as the checkpoints that ship were made. Resumable."""
+    from experiments.run.warmstarts import run_warm_starts
+
+    raise typer.Exit(run_warm_starts(families or [], overrides or [], out=out))
+
+
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Show which cells are done, running, failed or owed."""
+    from experiments.cli.grid import show_status
+
+    raise typer.Exit(show_status(run, as_json=as_json))
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick")) -> None:
+    """Judge what is finished and write report.html and report.json."""
+    from experiments.cli.grid import make_report
+
+    raise typer.Exit(make_report(run))
+
+
+@app.command()
+def pack(
+    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    out: Annotated[Path | None, typer.Option("--out", help="File; default <preset>-<digest>.tar.xz, here.")] = None,
+    rollouts: Annotated[
+        bool, typer.Option("--rollouts", help="With the training rollouts, which only `replay` needs.")
+    ] = False,
+) -> None:
+    """Write the finished units of a run into one small file: for another machine, or for others to check."""
+    from experiments.run.archive import pack as pack_file
+
+    raise typer.Exit(pack_file(run, out, with_rollouts=rollouts))
+
+
+@app.command()
+def unpack(
+    file: Annotated[Path, typer.Argument(help="What `dllm-rl pack` wrote.")],
+    out: OutOption = None,
+) -> None:
+    """Lay the finished units of such a file into a run folder, where `report` and `grid` go on from them."""
+    from experiments.run.archive import unpack as unpack_file
+
+    raise typer.Exit(unpack_file(file, out))
+
+
+@app.command()
+def watch(
+    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+) -> None:
+    """Watch a running grid in the terminal: cells, success, alarms, time left. Reads only; as often as you like."""
+    from experiments.report.watch import watch as watch_run
+
+    raise typer.Exit(watch_run(run, interval=interval, is_once=once))
+
+
+@app.command()
+def serve(
+    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
+) -> None:
+    """Serve the report of a running grid to this machine's browser; the page refreshes itself."""
+    from experiments.report.serve import serve as serve_run
+
+    raise typer.Exit(serve_run(run, port=port))
+
+
+@app.command()
+def diagnose(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A run folder, a cell or a seed of one; or a log of another trainer (TRL, transformers, verl, "
+            "ms-swift, LLaMA-Factory, wandb, TensorBoard, CSV), or a folder of such."
+        ),
+    ] = Path("quick"),
+    as_json: JsonFlag = False,
+    as_page: Annotated[bool, typer.Option("--html", help="Write a page beside the input, too.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the page to this file.")] = None,
+) -> None:
+    """Say what became of each training run: healthy, or collapsed, how, when, and what failed first."""
+    from experiments.cli.diagnose import show_diagnosis
+
+    raise typer.Exit(show_diagnosis(path, as_json=as_json, as_page=as_page, out=out))
+
+
+@app.command()
+def cite(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick")) -> None:
+    """Print BibTeX of the methods that a run used."""
+    from experiments.cli.cite import bibliography
+    from experiments.run.folder import RunFolder
+
+    print(bibliography(RunFolder.find(run)), end="")
+
+
+@app.command()
+def replay(
+    run: Annotated[
+        Path, typer.Argument(help="Run folder, name of a preset, or a .parquet or .jsonl file of rollouts.")
+    ],
+    rollout: Annotated[
+        str,
+        typer.Argument(help="Row of the table (from 0), or STEP.ROW of a rollouts.jsonl, below CELL/seedK/ in a run."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the trace and the screenshot.")] = Path("runs/replay"),
+    headless: Annotated[bool, typer.Option("--headless", help="No window, even where there is a display.")] = False,
+) -> None:
+    """Run one recorded rollout again in the browser, show it, and say whether its outcome is the same."""
+    from experiments.cli.replay import replay_rollout
+
+    raise typer.Exit(replay_rollout(run, rollout, out=out, is_headless=headless))
+
+
+LISTABLE = {
+    "objectives": "objective",
+    "samplers": "sampler",
+    "environments": "environment",
+    "rewards": "reward",
+    "policies": "policy",
+    "presets": "preset",
+}
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(LISTABLE)}.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """List what is registered, our own and that of installed plug-ins."""
+    from dllm_rl.errors import unknown_name
+    from experiments.cli.listing import broken, entries, print_entries
+
+    if kind not in LISTABLE:
+        raise unknown_name("list", kind, LISTABLE)
+    found = entries(LISTABLE[kind])
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        print_entries(found)
+    for name, reason in broken(LISTABLE[kind]).items():
+        print(f"dllm-rl: {LISTABLE[kind]} '{name}' is left out: {reason}", file=sys.stderr)
+
+
+@app.command()
+def doctor(as_json: JsonFlag = False) -> None:
+    """Check this machine: browser, PyTorch, packages, ports, checkpoints."""
+    from experiments.cli.doctor import run_checks
+
+    raise typer.Exit(run_checks(as_json=as_json))
+
+
+@app.command()
+def film(
+    checkpoint: Annotated[str, typer.Argument(help="builtin:<family>, or a checkpoint's or a cell's seed folder.")],
+    split: Annotated[str, typer.Option(help="Split that the task is from.")] = "val",
+    task: Annotated[int, typer.Option(min=0, help="Number of the task in its split.")] = 0,
+    sampler: Annotated[str | None, typer.Option(help="As in `eval`; default: the family's usual one.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write a page with a slider to this file.")] = None,
+) -> None:
+    """Show how a plan is written, step by step: in the terminal, or as one self-contained HTML page."""
+    from experiments.report.film import show_film
+
+    code = show_film(checkpoint, split=split, number=task, sampler=sampler, temperature=temperature, seed=seed, out=out)
+    raise typer.Exit(code)

@@ -1,0 +1,140 @@
+"""`dllm-rl doctor`: checks of this machine, each with what was found and what to do about it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+import dllm_rl
+
+PACKAGES = ("dllm_rl", "objectives", "samplers", "harness", "experiments")
+_MARKS = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding. advice: what to do where it is not ok."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    found: str
+    advice: str = ""
+
+
+def run_checks(*, as_json: bool) -> int:
+    """Run all checks and print them; 1 where one fails."""
+    checks = [check for group in _CHECKS for check in group()]
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        console = Console()
+        for check in checks:
+            advice = f"\n       {check.advice}" if check.advice else ""
+            console.print(f"{_MARKS[check.state]} {check.name}: ", end="")
+            console.print(f"{check.found}{advice}", markup=False, highlight=False, soft_wrap=True)
+    return 1 if any(check.state == "fail" for check in checks) else 0
+
+
+def _python() -> Iterator[Check]:
+    found = f"{sys.version.split()[0]} at {sys.executable}"
+    yield Check(name="python", state="ok", found=found)
+    yield Check(name="dllm_rl", state="ok", found=dllm_rl.__version__)
+
+
+def shadowed(locations: dict[str, Path], home: Path) -> dict[str, Path]:
+    """Packages that are imported from elsewhere than the folder that holds ours."""
+    return {name: path for name, path in locations.items() if path.parent.resolve() != home.resolve()}
+
+
+def _packages() -> Iterator[Check]:
+    home = Path(__file__).parent.parent
+    locations: dict[str, Path] = {}
+    for name in PACKAGES:
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            yield Check(name=f"package {name}", state="fail", found=str(error), advice="Install again: make setup")
+            continue
+        # A folder without __init__.py imports as a namespace package and has no file.
+        locations[name] = Path(module.__file__).parent if module.__file__ else Path(next(iter(module.__path__)))
+    wrong = shadowed(locations, home)
+    for name, path in wrong.items():
+        advice = f"Another folder named '{name}' hides ours. Start elsewhere, or take it off PYTHONPATH."
+        yield Check(name=f"package {name}", state="fail", found=f"imported from {path}", advice=advice)
+    if not wrong:
+        yield Check(name="packages", state="ok", found=f"{', '.join(PACKAGES)} from {home}")
+
+
+def _torch() -> Iterator[Check]:
+    try:
+        import torch
+    except ImportError as error:
+        yield Check(name="torch", state="fail", found=str(error), advice="make setup installs it.")
+        return
+    devices = f"{torch.cuda.device_count()} GPU" if torch.cuda.is_available() else "no GPU, the CPU is used"
+    yield Check(name="torch", state="ok", found=f"{torch.__version__}, {devices}, {os.cpu_count()} cores")
+
+
+def _checkpoints() -> Iterator[Check]:
+    from dllm_rl.errors import CheckpointError
+    from dllm_rl.policies.loading import CHECKPOINTS, verify
+    from dllm_rl.types import FAMILIES
+
+    for family in FAMILIES:
+        try:
+            verify(CHECKPOINTS / family)
+        except CheckpointError as error:
+            advice = f"dllm-rl warmstart {family} makes it."
+            yield Check(name=f"warm start {family}", state="fail", found=str(error), advice=advice)
+        else:
+            yield Check(name=f"warm start {family}", state="ok", found=str(CHECKPOINTS / family))
+
+
+def _browser() -> Iterator[Check]:
+    from experiments.cli.browser_check import launch
+
+    try:
+        yield Check(name="browser", state="ok", found=launch())
+    except Exception as error:
+        advice = "make setup installs one, or set the path of a Chromium in DLLM_RL_CHROMIUM."
+        yield Check(name="browser", state="fail", found=str(error).splitlines()[0], advice=advice)
+
+
+def _ports() -> Iterator[Check]:
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError as error:
+        advice = "The built-in sites are served on 127.0.0.1: allow local connections."
+        yield Check(name="loopback", state="fail", found=str(error), advice=advice)
+    else:
+        yield Check(name="loopback", state="ok", found=f"127.0.0.1:{port} answers")
+
+
+def _space() -> Iterator[Check]:
+    import shutil
+
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    state, advice = ("ok", "") if free > 2 else ("warn", "A grid writes checkpoints: keep 2 GiB free.")
+    yield Check(name="disk", state=state, found=f"{free:.1f} GiB free in {Path.cwd()}", advice=advice)
+
+
+_CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
+    _python,
+    _packages,
+    _torch,
+    _checkpoints,
+    _browser,
+    _ports,
+    _space,
+)

@@ -1,0 +1,188 @@
+"""`dllm-rl eval`: success in an environment, of a policy or of the gold plans, by split and with intervals."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binomtest
+
+from dllm_rl.episode import Completion, RewardFunction, run_plans
+from dllm_rl.errors import ConfigError
+from dllm_rl.session import Session
+from experiments.design.components import build_reward, build_sampler, build_session
+from experiments.design.config import Component, PolicyLevel, load_preset
+from experiments.design.validation import validate
+from experiments.run.results import is_lost, write_rows
+from samplers import DEFAULT_SAMPLERS
+
+# The built-in world and reward, as the study preset has them.
+REFERENCE_PRESET = "grid16"
+
+
+def measure_oracle(splits: list[str] | None, *, environment: str | None, max_tasks: int | None, as_json: bool) -> int:
+    """Run the gold plan of every task; return 1 where one does not score exactly 1. environment: as YAML."""
+    preset = load_preset(REFERENCE_PRESET)
+    rows: list[dict[str, Any]] = []
+    with build_session(chosen_environment(environment, preset.environment)) as session:
+        for split in splits or session.environment.splits:
+            rows += _oracle_rows(session, split, max_tasks, build_reward(preset.reward))
+    _print(rows, as_json=as_json)
+    wrong = [row for row in rows if not row["success"] or row["reward"] != 1.0]
+    if not as_json:
+        print(f"{len(rows) - len(wrong)} of {len(rows)} gold plans score exactly 1")
+        for row in wrong:
+            print(f"  not solved: {row['task_id']} (reward {row['reward']:.2f}, fault {row['fault']}) {row['notes']}")
+    return 1 if wrong else 0
+
+
+def _oracle_rows(
+    session: Session,
+    split: str,
+    max_tasks: int | None,
+    reward: RewardFunction,
+) -> list[dict[str, Any]]:
+    tasks = session.tasks(split)[:max_tasks]
+    plans = [(task, Completion(plan=session.gold_plan(task))) for task in tasks]
+    rollouts = run_plans(session, reward, plans, isolation="context", executor="trusted")
+    return [rollout.to_row(mode="oracle") for rollout in rollouts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """How plans are sampled for a measurement.
+
+    sampler: as YAML; None for the usual one of the policy's family.
+    num_samples: sampled rollouts a task, beside the greedy one.
+    seed: of the sampling noise.
+    """
+
+    sampler: str | None
+    temperature: float
+    num_samples: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatedTasks:
+    """What is measured on.
+
+    environment: as YAML; None for the one of the study preset.
+    max_tasks: of each split; None for all.
+    """
+
+    environment: str | None
+    splits: tuple[str, ...]
+    max_tasks: int | None
+
+
+def measure(checkpoint: str, tasks: EvaluatedTasks, draws: Draws, *, out: Path | None, as_json: bool) -> int:
+    """Evaluate a policy on splits: a greedy pass and some sampled rollouts a task."""
+    from dllm_rl.engine import RolloutEngine
+    from dllm_rl.evaluation import evaluate
+    from experiments.run import policies
+
+    preset = load_preset(REFERENCE_PRESET)
+    policy = policies.load(checkpoint)
+    chosen = usual_sampler(draws.sampler, policy.family, preset.policies)
+    rows: list[dict[str, Any]] = []
+    with build_session(chosen_environment(tasks.environment, preset.environment)) as session:
+        engine = RolloutEngine(
+            policy=policy,
+            sampler=build_sampler(chosen, temperature=draws.temperature),
+            environment=session,
+            reward=build_reward(preset.reward),
+            isolation="context",
+            executor="trusted",
+        )
+        for split in tasks.splits:
+            chosen_tasks = session.tasks(split)[: tasks.max_tasks]
+            rows += evaluate(engine, chosen_tasks, num_samples=draws.num_samples, seed=draws.seed)
+    if out is not None:
+        labels = {
+            "cell": checkpoint,
+            "policy": policy.family,
+            "objective": "",
+            "role": "",
+            "seed": draws.seed,
+            "stage": "eval",
+        }
+        write_rows(out, rows, **labels)
+    _print(rows, as_json=as_json)
+    return 0
+
+
+def chosen_environment(text: str | None, usual: Component) -> Component:
+    """The environment that the text names, or the usual one."""
+    return usual if text is None else _component(text, "--environment", "{name: forms, options: {world: rich}}")
+
+
+def usual_sampler(text: str | None, family: str, levels: dict[str, PolicyLevel]) -> Component:
+    """The sampler that the text names; for None the family's in these levels, in the preset `block`, or by default."""
+    if text is not None:
+        return _component(text, "--sampler", "{name: threshold, options: {threshold: 0.9}}")
+    for level in (*levels.values(), *load_preset("block").policies.values()):
+        if level.family == family:
+            return level.sampler
+    if family in DEFAULT_SAMPLERS:
+        return Component(name=DEFAULT_SAMPLERS[family])
+    raise ConfigError(f"no usual sampler is known for the family '{family}'. Give one: --sampler NAME")
+
+
+def _component(text: str, option: str, example: str) -> Component:
+    try:
+        return validate(Component, yaml.safe_load(text), source=option)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{option} {text}: not YAML. Write {example}.") from error
+
+
+def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    summary = [_summary(split, mode, part) for (split, mode), part in _grouped(rows).items()]
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("split", "mode", "tasks", "rollouts", "success %", "95 % interval", "reward", "lost"):
+        table.add_column(name, no_wrap=True)
+    for row in summary:
+        table.add_row(
+            row["split"],
+            row["mode"],
+            str(row["tasks"]),
+            str(row["rollouts"]),
+            f"{100 * row['success']:.1f}",
+            f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
+            f"{row['reward']:.3f}",
+            str(row["lost"]),
+        )
+    Console().print(table)
+
+
+def _grouped(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["split"], row["mode"]), []).append(row)
+    return groups
+
+
+def _summary(split: str, mode: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rates over valid rollouts; those that the environment lost are counted apart."""
+    valid = [row for row in rows if not is_lost(row["fault"])]
+    count, good = len(valid), sum(row["success"] for row in valid)
+    interval = binomtest(good, count).proportion_ci(method="wilson") if count else None
+    return {
+        "split": split,
+        "mode": mode,
+        "tasks": len({row["task_id"] for row in rows}),
+        "rollouts": len(rows),
+        "success": good / count if count else 0.0,
+        "low": interval.low if interval else 0.0,
+        "high": interval.high if interval else 1.0,
+        "reward": sum(row["reward"] for row in valid) / count if count else 0.0,
+        "lost": len(rows) - count,
+    }

@@ -1,0 +1,252 @@
+"""What the commands `grid`, `train`, `status` and `report` do."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dllm_rl.errors import ConfigError
+from experiments.design.config import Preset, load_preset, preset_names
+from experiments.design.units import GridPlan, TaskSets, Unit, choose, plan_grid
+from experiments.run.failures import common_failure
+from experiments.run.files import make_folder, read_json
+from experiments.run.folder import CONFIG_FILE, RunFolder, UnitFolder
+from experiments.run.progress import ConsoleProgress, duration
+from experiments.run.runner import Executor, owed_units, refresh, run_units
+from experiments.run.status import LABELS, Status
+
+if TYPE_CHECKING:
+    from dllm_rl.ranks import Ranks
+    from dllm_rl.session import Session
+    from experiments.run.ray import Cluster
+
+FAILED = 1
+
+
+def run_grid(
+    preset_name: str,
+    overrides: list[str],
+    *,
+    out: Path | None,
+    is_dry_run: bool,
+    cluster: Cluster | None = None,
+    only: Sequence[str] = (),
+) -> int:
+    """Run what a preset still owes and write its report; returns the exit code (1 where a cell failed).
+
+    cluster: where units run; None is one after another in this process. only: see `units.choose`; none is all.
+    """
+    preset = load_preset(preset_name, overrides)
+    # Of several processes that a launcher started, one speaks.
+    console = Console(quiet=os.environ.get("RANK", "0") != "0")
+    console.print(f"{preset.name}: {preset.description}", markup=False, highlight=False, soft_wrap=True)
+    # From here on PyTorch and Playwright are needed.
+    from experiments.cli.dry_run import print_dry_run
+    from experiments.design.components import build_session
+    from experiments.run.self_check import checked_tasks, known_tasks
+
+    ranks = _launched(cluster)
+    root = out or Path("runs") / preset.name
+    with build_session(preset.environment) as session:
+        if is_dry_run:
+            tasks = known_tasks(preset, session, root)
+            print_dry_run(choose(plan_grid(preset, tasks, root), only), tasks, console)
+            return 0
+        # What cannot be run is refused before a browser starts.
+        choose(plan_grid(preset, TaskSets.of(preset, session), root), only)
+        make_folder(root)
+        if not ranks.is_first:
+            _follow(preset, session, root, ranks)
+            ranks.leave()
+            return 0
+        tasks = checked_tasks(preset, session, root, console)
+        plan = choose(plan_grid(preset, tasks, root), only)
+        is_unchanged = _digest_in(root) == plan.config.digest
+        owed = owed_units(plan)
+        statuses = _run_owed(plan, owed, session, tasks, console, cluster, ranks)
+        ranks.leave()
+    if owed or not is_unchanged or is_report_stale(root):
+        write_report(root)
+    print_verdicts(root, console)
+    return _conclude(statuses, len(plan.units), console)
+
+
+def train_cell(words: list[str], *, preset_name: str, seed: int, out: Path | None) -> int:
+    """Train one cell: `[PRESET] POLICY OBJECTIVE`, or with `policy=`, `objective=`; other `key=value` are overrides.
+
+    Without a policy the preset's first is taken.
+    """
+    named = {"policy": "", "objective": ""}
+    plain, overrides = [], []
+    for word in words:
+        key, separator, value = word.partition("=")
+        if separator and key in named:
+            named[key] = value
+        else:
+            (overrides if separator else plain).append(word)
+    if plain and plain[0] in preset_names():
+        preset_name = plain.pop(0)
+        if len(plain) == 1 and not named["objective"]:
+            named["objective"] = plain.pop()
+    for key in named:
+        named[key] = named[key] or (plain.pop(0) if plain else "")
+    if plain or not named["objective"]:
+        raise ConfigError(
+            f"'{' '.join(words)}' does not name one cell. Write `train masked espo` or `train toy_sort objective=espo`."
+        )
+    preset = load_preset(preset_name)
+    policy = named["policy"] or next(iter(preset.policies))
+    objective = named["objective"]
+    # Named and then selected, so that an objective the preset does not have comes with its own defaults.
+    chosen = [f"policies=[{policy}]", f"objectives.{objective}.name={objective}", f"objectives=[{objective}]"]
+    chosen += [f"seeds=[{seed}]", *(["controls=[]"] if preset.controls.by_role() else []), *overrides]
+    return run_grid(preset_name, chosen, out=out or Path("runs") / f"{policy}-{objective}", is_dry_run=False)
+
+
+def _run_owed(
+    plan: GridPlan,
+    owed: list[Unit],
+    session: Session,
+    tasks: TaskSets,
+    console: Console,
+    cluster: Cluster | None,
+    ranks: Ranks,
+) -> dict[str, Status]:
+    ahead = f", the rest takes about {duration(sum(unit.cost.seconds for unit in owed))} on two cores" if owed else ""
+    num_chosen = sum(plan.is_chosen(unit) for unit in plan.units)
+    chosen = "" if plan.chosen is None else f", of which --only names {num_chosen}"
+    finished = f"{num_chosen - len(owed)} are finished already{ahead}."
+    line = f"{len(plan.cells)} cells, {len(plan.units)} units of work{chosen}; {finished}"
+    console.print(line, highlight=False, soft_wrap=True)
+    # Processes that follow have waited for the self-check, and now learn whether there is anything to do.
+    ranks.from_first(bool(owed))
+    if not owed:
+        return refresh(plan)
+    if cluster is not None:
+        from experiments.run.ray import run_units_on_ray
+
+        # This process only hands out units; its browsers would take memory from the workers'.
+        session.close()
+        with ConsoleProgress(owed, console) as progress:
+            return run_units_on_ray(plan, cluster, progress)
+    from experiments.run.cell import LocalExecutor
+
+    work: Executor = LocalExecutor(session, tasks, ranks=ranks)
+    with ConsoleProgress(owed, console) as progress:
+        if ranks.is_alone:
+            return run_units(plan, work, progress)
+        from experiments.run.launched import Leader
+
+        leader = Leader(work, ranks)
+        statuses = run_units(plan, leader, progress)
+        leader.release()
+        return statuses
+
+
+def _launched(cluster: Cluster | None) -> Ranks:
+    """The processes that `accelerate launch` started, this one among them."""
+    from experiments.run.launched import launched_ranks
+
+    ranks = launched_ranks()
+    if cluster is not None and not ranks.is_alone:
+        raise ConfigError("--executor ray starts its own processes: run it without `accelerate launch`.")
+    return ranks
+
+
+def _follow(preset: Preset, session: Session, root: Path, ranks: Ranks) -> None:
+    """What the processes other than the first do: wait for the self-check, then work on the units they are told."""
+    from experiments.run.cell import LocalExecutor
+    from experiments.run.launched import follow
+    from experiments.run.self_check import known_tasks
+
+    if ranks.from_first(None):
+        tasks = known_tasks(preset, session, root)
+        follow(plan_grid(preset, tasks, root), LocalExecutor(session, tasks, ranks=ranks), ranks)
+
+
+def _conclude(statuses: dict[str, Status], num_units: int, console: Console) -> int:
+    """Tell what failed; the exit code. num_units: of the whole grid, chosen by --only or not."""
+    failed = {name: status for name, status in statuses.items() if status.state == "failed"}
+    for name, status in failed.items():
+        console.print(f"failed: {name}: {status.cause}", markup=False, highlight=False)
+    common = common_failure(statuses.values(), num_units)
+    if common is not None:
+        cause, count = common
+        is_any_left = any(status.state == "owed" for status in statuses.values())
+        left = ", so the rest was not started" if is_any_left else ""
+        text = f"{count} of {num_units} units failed for one reason{left}: {cause}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if failed:
+        console.print("The same command runs the failed cells again.", highlight=False)
+    return FAILED if failed else 0
+
+
+def _digest_in(root: Path) -> str:
+    return RunFolder(root).config.digest if (root / CONFIG_FILE).is_file() else ""
+
+
+def write_report(root: Path) -> None:
+    """Judge what is done and write report.html and report.json."""
+    from experiments import report
+
+    report.write_report(root)
+
+
+def is_report_stale(root: Path) -> bool:
+    """Whether there is no report, or results came after it: from an archive, or from another process."""
+    report, results = root / "report.json", root / "results.parquet"
+    return not report.is_file() or report.stat().st_mtime_ns < results.stat().st_mtime_ns
+
+
+def print_verdicts(root: Path, console: Console) -> None:
+    """Print the verdict table of a report, and where the report is."""
+    from experiments import report
+
+    console.print(report.verdict_table(read_json(root / "report.json")))
+    console.print(f"report: {root / 'report.html'}", highlight=False)
+
+
+def make_report(run: Path) -> int:
+    """Write and print the report of whatever is finished."""
+    folder = RunFolder.find(run)
+    folder.require_results()
+    write_report(folder.root)
+    print_verdicts(folder.root, Console())
+    return 0
+
+
+def show_status(run: Path, *, as_json: bool) -> int:
+    """Print the state of every cell and seed of a run."""
+    rows = [_state(unit) for unit in RunFolder.find(run).units()]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    table = Table("cell", "seed", "state", "seconds", "cause")
+    for row in rows:
+        seed = "" if row["seed"] is None else str(row["seed"])
+        table.add_row(row["cell"], seed, row["state"], f"{row['seconds']:.0f}", escape(row["cause"]))
+    console = Console()
+    console.print(table)
+    counts = {state: sum(row["state"] == state for row in rows) for state in LABELS}
+    console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count), highlight=False)
+    return 0
+
+
+def _state(unit: UnitFolder) -> dict[str, Any]:
+    status = unit.status
+    return {
+        "cell": unit.key.name if unit.cell is None else unit.cell.id,
+        "role": "warm start" if unit.cell is None else unit.cell.role,
+        "seed": unit.key.seed,
+        "state": status.label,
+        "cause": status.cause,
+        "stopped_at": status.stopped_at,
+        "seconds": status.seconds,
+    }

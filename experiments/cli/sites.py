@@ -1,0 +1,44 @@
+"""`dllm-rl sites`: the built-in sites for agents of other people, and the forms of somebody else's checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+sites_app = typer.Typer(help="The built-in sites, on their own.", no_args_is_help=True)
+WorldOption = Annotated[str, typer.Option(help="basic, or rich: further kinds and richer controls.")]
+DifficultyOption = Annotated[list[int] | None, typer.Option(help="Of the rich world, 1 to 3; default: all.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@sites_app.command("serve")
+def serve_sites(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")] = 8123,
+    split: Annotated[str, typer.Option(help="Tasks that are offered.")] = "test",
+    count: Annotated[int, typer.Option(min=1, help="How many of them.")] = 60,
+    world: WorldOption = "basic",
+    difficulty: DifficultyOption = None,
+) -> None:
+    """Serve the built-in sites and their tasks on loopback, for agents of other people."""
+    from experiments.cli.serve_sites import serve
+
+    raise typer.Exit(serve(port=port, split=split, count=count, world=world, difficulties=difficulty or ()))
+
+
+@sites_app.command("formfactory")
+def check_formfactory(
+    folder: Annotated[Path, typer.Argument(help="Folder of your own checkout of FormFactory.")],
+    application: Annotated[str, typer.Option(help="Its WSGI application, as FILE:ATTRIBUTE.")] = "app.py:app",
+    python: Annotated[Path | None, typer.Option(help="The Python that has its packages; default: this one.")] = None,
+    fixtures: Annotated[Path | None, typer.Option(help="Folder of files that plans may upload.")] = None,
+    vendored: Annotated[Path | None, typer.Option(help="Folder of external assets, as <host>/<path>.")] = None,
+    max_records: Annotated[int | None, typer.Option(min=1, help="Records a form; default: all.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Serve the forms of a checkout, say which records no plan can satisfy and why, and run the oracle on the rest."""
+    from experiments.cli.formfactory import check
+
+    settings = {"python": python, "fixtures": fixtures, "vendored": vendored}
+    raise typer.Exit(check(folder, application, max_records=max_records, as_json=as_json, **settings))

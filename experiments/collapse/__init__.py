@@ -1,8 +1,0 @@
-"""Collapse diagnosis: what became of a training run, what moved first, and what was looked for and not found."""
-
-from experiments.collapse.departures import Departure
-from experiments.collapse.detectors import Alarm
-from experiments.collapse.diagnosis import USUAL_CAUSE, Diagnosis, Kind, diagnose, title_of
-from experiments.collapse.watches import Check
-
-__all__ = ["USUAL_CAUSE", "Alarm", "Check", "Departure", "Diagnosis", "Kind", "diagnose", "title_of"]

@@ -1,0 +1,277 @@
+"""Presets and settings of a grid: YAML plus `key=value` overrides, validated once, here.
+
+A preset names levels of two factors, policy and objective, and everything that all cells share. What a level may change
+is declared under `factors`; anything else that differs between two cells is refused, with the name of the field.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from dllm_rl.errors import ConfigError, unknown_name
+from experiments.design.validation import Strict, validate
+
+Role = Literal["cell", "null", "negative", "positive"]
+OnAlarm = Literal["log", "stop", "raise"]
+BUILTIN = "builtin:"
+# Levels that a preset's grid does not have, and that `policies=[...]`, an heir or `train` may ask for by name.
+SPARE = "spare_"
+
+
+class Component(Strict):
+    """A registered plug-in and its options. `grpo` is short for `{name: grpo}`."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+
+class PolicyLevel(Strict):
+    """A level of the factor `policy`: warm-started weights, how they are sampled, and training settings of its own.
+
+    checkpoint: `builtin:<family>`, a folder, or a Hugging Face id. facts: see `dllm_rl.policies.base.PolicyFacts`;
+    needed (at least `family`) where the checkpoint does not carry them. evaluation_sampler: where evaluation, of the
+    warm start too, draws with another sampler than training.
+    """
+
+    checkpoint: str
+    sampler: Component
+    evaluation_sampler: Component | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        """Family of the model, as objectives and samplers name it."""
+        if "family" in self.facts:
+            return str(self.facts["family"])
+        if self.checkpoint.startswith(BUILTIN):
+            return self.checkpoint.removeprefix(BUILTIN)
+        config = Path(self.checkpoint) / "config.json"
+        stored = json.loads(config.read_text(encoding="utf-8")).get("policy", {}) if config.is_file() else {}
+        if "family" not in stored:
+            raise ConfigError(f"checkpoint '{self.checkpoint}' does not say its family. Add facts: {{family: masked}}")
+        return str(stored["family"])
+
+
+class ObjectiveLevel(Component):
+    """A level of the factor `objective`: a registered objective, its options, and training settings of its own."""
+
+    train: dict[str, Any] = Field(default_factory=dict)
+
+
+class Control(Strict):
+    """A run that checks the apparatus instead of a hypothesis. It is reported, and is never among the verdicts."""
+
+    policy: str
+    objective: str
+    train: dict[str, Any] = Field(default_factory=dict)
+
+
+class Controls(Strict):
+    """null: learning rate 0, must change nothing. negative: unshared noise, must trip the estimator-noise alarm."""
+
+    null_control: Control | None = None
+    negative_control: Control | None = None
+
+    def by_role(self) -> list[tuple[Role, Control]]:
+        """The controls that the preset asks for."""
+        pairs: list[tuple[Role, Control | None]] = [("null", self.null_control), ("negative", self.negative_control)]
+        return [(role, control) for role, control in pairs if control is not None]
+
+
+class Factors(Strict):
+    """Which settings may differ between the levels of a factor, as dotted fields of a cell."""
+
+    policy: list[str] = Field(
+        default=["checkpoint", "family", "facts", "sampler", "evaluation_sampler", "train.learning_rate"]
+    )
+    objective: list[str] = Field(default=["objective"])
+
+
+class TrainingTasks(Strict):
+    """Tasks that are trained on: the first `max_tasks` of the split, or all of them."""
+
+    split: str = "train"
+    max_tasks: int | None = Field(default=None, ge=1)
+
+
+class Evaluation(Strict):
+    """The final evaluation. num_samples rollouts a task at `temperature`, and one greedy rollout.
+
+    margin: half width in percentage points inside which two success rates count as equivalent.
+    seed: of the sampling noise; every cell and every warm start share it (common random numbers).
+    """
+
+    split: str = "val"
+    max_tasks: int | None = Field(default=None, ge=1)
+    num_samples: int = Field(default=4, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    margin: float = Field(default=5.0, gt=0)
+    seed: int = 0
+    isolation: str = "context"
+    executor: str = "trusted"
+
+
+class Decoding(Strict):
+    """grammar: whether only plans that parse and act on the page's controls can be written: never, only in evaluation,
+    or always. In training it needs objectives that replay the draws; others are refused.
+    """
+
+    grammar: Literal["never", "evaluation", "always"] = "never"
+
+
+class Preset(Strict):
+    """A whole grid, as written in YAML.
+
+    on_alarm: what an error or a confirmed collapse does to the run it happens in: log it, stop its training and
+    evaluate what there is, or raise, which leaves the run failed. The negative control, made to alarm, always logs.
+    """
+
+    name: str
+    description: str
+    policies: dict[str, PolicyLevel] = Field(min_length=1)
+    objectives: dict[str, ObjectiveLevel] = Field(min_length=1)
+    control_objectives: dict[str, ObjectiveLevel] = Field(default_factory=dict)
+    cell_role: Literal["cell", "positive"] = "cell"
+    controls: Controls = Controls()
+    factors: Factors = Factors()
+    seeds: list[int] = Field(min_length=1)
+    environment: Component = Component(name="forms")
+    reward: Component = Component(name="shaped")
+    training_tasks: TrainingTasks = TrainingTasks()
+    train: dict[str, Any] = Field(default_factory=dict)
+    evaluation: Evaluation = Evaluation()
+    decoding: Decoding = Decoding()
+    on_alarm: OnAlarm = "log"
+    threads: int | None = Field(default=None, ge=1)
+
+    @field_validator("policies", "objectives", "control_objectives", mode="before")
+    @classmethod
+    def _without_dropped(cls, levels: Any) -> Any:
+        """A level set to null is dropped: so a preset takes levels of its base away and adds its own."""
+        if not isinstance(levels, dict):
+            return levels
+        return {name: level for name, level in levels.items() if level is not None}
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if min(seeds) < 0:
+            raise ValueError(f"seeds count from 0, and {min(seeds)} is given")
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("a seed stands there twice; a repeated seed is no new evidence")
+        return seeds
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with the package."""
+    folder = resources.files("experiments") / "presets"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_preset(name_or_path: str, overrides: list[str] | None = None) -> Preset:
+    """Read a preset by name or by path, apply `dotted.key=value` overrides, and validate the whole.
+
+    The override `quick=true` takes the preset's short variant, `<name>_quick`, instead.
+    """
+    overrides = list(overrides or [])
+    if "quick=true" in overrides:
+        overrides.remove("quick=true")
+        if f"{name_or_path}_quick" not in preset_names():
+            with_variant = [name.removesuffix("_quick") for name in preset_names() if name.endswith("_quick")]
+            raise ConfigError(
+                f"preset '{name_or_path}' has no quick variant; {', '.join(with_variant)} have one. For a short run of "
+                "it override its size, such as seeds=[0] train.steps=4 evaluation.max_tasks=12."
+            )
+        name_or_path = f"{name_or_path}_quick"
+    # Components with a default stand there, so that an override of one option keeps their name.
+    defaults = {key: {"name": Preset.model_fields[key].default.name} for key in ("environment", "reward")}
+    data = merge(defaults, _read(name_or_path), source=f"preset '{name_or_path}'")
+    for override in overrides:
+        data = apply_override(data, override)
+    data = {key: value for key, value in data.items() if not key.startswith(SPARE)}
+    return validate(Preset, data, source=f"preset '{name_or_path}'")
+
+
+def _read(name_or_path: str) -> dict[str, Any]:
+    """The settings of a preset, laid over those of its `base`."""
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise ConfigError(f"no preset file {path}")
+        text = path.read_text()
+    elif name_or_path in preset_names():
+        text = (resources.files("experiments") / "presets" / f"{name_or_path}.yaml").read_text()
+    else:
+        raise unknown_name("preset", name_or_path, preset_names())
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"preset '{name_or_path}' is no valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"preset '{name_or_path}' must be a mapping of settings, and is {type(data).__name__}")
+    base = data.pop("base", None)
+    merged = merge({} if base is None else _read(base), data, source=f"preset '{name_or_path}'")
+    return {**merged, "name": data.get("name", path.stem)}
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any], *, source: str) -> dict[str, Any]:
+    """Lay changes over settings, mapping by mapping.
+
+    A list of names given for a mapping keeps those entries of it. A component that gets another name loses the options
+    of the old one, and may stand there as its name alone. Entries of `spare_<key>` are not part of `key`, but come in
+    where the changes name them.
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        current = merged.get(key)
+        if isinstance(current, str) and isinstance(value, dict) and value.keys() <= {"name", "options", "train"}:
+            current = {"name": current}
+        if not isinstance(current, dict):
+            merged[key] = value
+            continue
+        spare = {name: item for name, item in merged.get(SPARE + key, {}).items() if name not in current}
+        if isinstance(value, dict):
+            current = current | {name: item for name, item in spare.items() if name in value}
+            is_other = "name" in value and "name" in current and value["name"] != current["name"]
+            kept = {name: item for name, item in current.items() if not (is_other and name == "options")}
+            merged[key] = merge(kept, value, source=source)
+        elif isinstance(value, list):
+            current = current | spare
+            merged[key] = {name: current[name] for name in _known(value, current, f"entry of {key} in {source}")}
+        else:
+            merged[key] = value
+    return merged
+
+
+def _known(names: list[Any], current: dict[str, Any], kind: str) -> list[str]:
+    for name in names:
+        if name not in current:
+            raise unknown_name(kind, str(name), current)
+    return names
+
+
+def apply_override(data: dict[str, Any], override: str) -> dict[str, Any]:
+    """The settings with one `dotted.key=value` laid over them."""
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"'{override}' is no override: write key=value, such as train.steps=4 or policies=[flow]")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"the value in '{override}' is no valid YAML; quote it") from None
+    for part in reversed(parts):
+        value = {part: value}
+    return merge(data, value, source=f"override '{override}'")

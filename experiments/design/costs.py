@@ -1,0 +1,97 @@
+"""What a grid will cost: rollouts by kind, and wall time on two idle cores, from runs of the built-in policies.
+
+docs/presets.md says which runs the figures are from, and how the estimates compare with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.design.grid import Cell
+
+# Seconds a rollout, with two threads. An update skips the rows of groups without variance, here a third of them.
+SAMPLE_SECONDS = {"autoregressive": 0.022, "masked": 0.04, "slot": 0.04, "flow": 0.17}
+UPDATE_SECONDS_PER_VIEW = {"autoregressive": 0.014, "masked": 0.02, "slot": 0.035, "flow": 0.043}
+UNKNOWN_SAMPLE_SECONDS, UNKNOWN_UPDATE_SECONDS = 0.1, 0.02
+# The same cell with one thread instead of two, sampling and updates alike.
+ONE_THREAD = 1.4
+# By where training rollouts run.
+TRAIN_BROWSER_SECONDS = {"arena": 0.045, "page": 0.08, "origin": 0.12, "context": 0.13}
+EVALUATION_BROWSER_SECONDS = 0.18
+# Three greedy plans, their rollouts and their films.
+WAYPOINT_SECONDS = 1.0
+# Text-only toys have no browser and a policy of two small layers; roughly, from one run.
+TEXT_ENVIRONMENTS = ("toy_sort", "toy_copy")
+TEXT_ROLLOUT_SECONDS, TEXT_UPDATE_SECONDS_PER_VIEW, TEXT_START_SECONDS = 0.002, 0.0005, 5.0
+# Views that an objective scores for each rollout in one inner step where likelihoods are not exact; else one.
+VIEWS = {"cj_grpo": 4, "flow_grpo": 4, "mdpo": 4, "espo": 2, "espo_unshared": 4}
+# Asking for the answer of every step takes about the forwards of sampling once more.
+ANSWERS = ("mdpo",)
+# Loading a policy, opening a cell's files and writing its checkpoint.
+START_SECONDS = 2.0
+BROWSER_START_SECONDS = 5.0
+REPORT_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Rollouts and seconds of one unit of work."""
+
+    train_rollouts: int = 0
+    evaluation_rollouts: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            train_rollouts=self.train_rollouts + other.train_rollouts,
+            evaluation_rollouts=self.evaluation_rollouts + other.evaluation_rollouts,
+            seconds=self.seconds + other.seconds,
+        )
+
+
+def waypoint_cost(num_steps: int) -> Cost:
+    """Time of the plans and films along a training run; of its start alone where it has no steps."""
+    from experiments.run.snapshots import is_waypoint
+
+    taken = [step for step in range(1, num_steps + 1) if is_waypoint(step, num_steps)] or [0]
+    return Cost(seconds=WAYPOINT_SECONDS * len(taken))
+
+
+def evaluation_cost(cell: Cell, num_tasks: int) -> Cost:
+    """Cost of one evaluation: k sampled rollouts and a greedy one for every task."""
+    rollouts = num_tasks * (cell.evaluation.num_samples + 1)
+    if cell.environment.name in TEXT_ENVIRONMENTS:
+        return Cost(evaluation_rollouts=rollouts, seconds=rollouts * TEXT_ROLLOUT_SECONDS + TEXT_START_SECONDS)
+    sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * _slowness(cell)
+    seconds = rollouts * (sample + EVALUATION_BROWSER_SECONDS)
+    return Cost(evaluation_rollouts=rollouts, seconds=seconds + START_SECONDS)
+
+
+def training_cost(cell: Cell) -> Cost:
+    """Cost of one seed of training."""
+    train = cell.train
+    rollouts = train["steps"] * train["prompts_per_step"] * train["group_size"]
+    views = 1 if cell.family == "autoregressive" else VIEWS.get(cell.objective.name, 1)
+    is_text = cell.environment.name in TEXT_ENVIRONMENTS
+    per_view = UPDATE_SECONDS_PER_VIEW.get(cell.family, UNKNOWN_UPDATE_SECONDS)
+    # Old scores are one forward, about a third of a forward and backward.
+    update = (TEXT_UPDATE_SECONDS_PER_VIEW if is_text else per_view) * views * (train["inner_steps"] + 1 / 3)
+    if is_text:
+        return Cost(train_rollouts=rollouts, seconds=rollouts * (TEXT_ROLLOUT_SECONDS + update))
+    sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * (2 if cell.objective.name in ANSWERS else 1)
+    browser = TRAIN_BROWSER_SECONDS[cell.environment.options.get("isolation", "page")]
+    seconds = rollouts * ((sample + update) * _slowness(cell) + browser)
+    return Cost(train_rollouts=rollouts, seconds=seconds + START_SECONDS)
+
+
+def _slowness(cell: Cell) -> float:
+    return ONE_THREAD if cell.threads == 1 else 1.0
+
+
+def design_cost(cells: Sequence[Cell], num_seeds: int, num_tasks: int) -> Cost:
+    """Cost of a whole grid: each policy's warm start once, each cell once a seed."""
+    policies = {cell.policy: cell for cell in cells}
+    warm = sum((evaluation_cost(cell, num_tasks) for cell in policies.values()), start=Cost())
+    runs = [training_cost(cell) + evaluation_cost(cell, num_tasks) for cell in cells for _ in range(num_seeds)]
+    return sum(runs, start=warm)

@@ -1,0 +1,275 @@
+"""A preset as a list of cells: factors crossed, controls added, and everything that is not a factor proved equal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dllm_rl.errors import ConfigError, unknown_name
+from experiments.design.components import build_objective, build_sampler
+from experiments.design.config import (
+    Component,
+    Control,
+    Evaluation,
+    Factors,
+    ObjectiveLevel,
+    OnAlarm,
+    PolicyLevel,
+    Preset,
+    Role,
+    TrainingTasks,
+)
+from experiments.design.validation import Strict, validate
+
+if TYPE_CHECKING:
+    from dllm_rl.types import Rollouts, Views
+
+_LABELS = {"id", "role", "policy", "objective_level"}
+
+
+class Cell(Strict):
+    """One resolved cell: all that its result depends on, but for the seed. policy, objective_level: names of levels."""
+
+    id: str
+    role: Role
+    policy: str
+    objective_level: str
+    checkpoint: str
+    family: str
+    facts: dict[str, Any]
+    sampler: Component
+    evaluation_sampler: Component | None
+    objective: Component
+    train: dict[str, Any]
+    environment: Component
+    reward: Component
+    training_tasks: TrainingTasks
+    evaluation: Evaluation
+    on_alarm: OnAlarm
+    threads: int | None
+
+
+def build_cells(preset: Preset) -> list[Cell]:
+    """All cells and controls of a preset, in the order of its levels; raises where the comparison is not controlled."""
+    cells = [
+        _cell(preset, preset.cell_role, policy, objective)
+        for policy in preset.policies
+        for objective in preset.objectives
+    ]
+    refuse_uncontrolled(cells, preset.factors)
+    refuse_unequal_rollouts(cells, preset.factors)
+    controls = [_control(preset, role, control) for role, control in preset.controls.by_role()]
+    refuse_same_names([*cells, *controls])
+    return cells + controls
+
+
+def refuse_same_names(cells: list[Cell]) -> None:
+    """Raise where two cells would bear one name, such as a-b with c and a with b-c: their results would mix."""
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        other = seen.setdefault(cell.id, cell)
+        if other is not cell:
+            raise ConfigError(
+                f"two cells are called '{cell.id}': policy '{other.policy}' with objective '{other.objective_level}', "
+                f"and '{cell.policy}' with '{cell.objective_level}'. Give one of these levels another name."
+            )
+
+
+def _control(preset: Preset, role: Role, control: Control) -> Cell:
+    if control.policy not in preset.policies:
+        raise unknown_name(f"policy of the {role} control", control.policy, preset.policies)
+    known = {**preset.objectives, **preset.control_objectives}
+    if control.objective not in known:
+        raise unknown_name(f"objective of the {role} control", control.objective, known)
+    cell = _cell(preset, role, control.policy, control.objective, control.train)
+    if role == "null" and cell.train["learning_rate"] != 0:
+        raise ConfigError(
+            f"the null control must learn nothing, and its learning rate is {cell.train['learning_rate']:g}. "
+            "Set controls.null_control.train.learning_rate=0, or leave it out: controls.null_control=null."
+        )
+    if role == "negative" and "on_policy" not in build_objective(cell.objective).exceptions:
+        raise ConfigError(
+            f"the negative control must have a ratio other than 1 before any update, and objective "
+            f"'{cell.objective.name}' does not declare that. Take espo_unshared, or leave the control out: "
+            "controls.negative_control=null."
+        )
+    return cell
+
+
+def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[str, Any] | None = None) -> Cell:
+    policy_level = preset.policies[policy]
+    objective_level = {**preset.objectives, **preset.control_objectives}[objective]
+    name = f"{policy}-{objective}" if role == "cell" else f"{role}-{policy}-{objective}"
+    refuse_undefined(name, policy_level, objective_level)
+    sampler, evaluation_sampler = decoders(policy_level, preset.decoding.grammar)
+    if preset.decoding.grammar == "always":
+        refuse_unreplayable(name, policy_level.family, objective_level)
+    refuse_approximate(name, policy_level.family, sampler, objective_level)
+    return Cell(
+        id=name,
+        role=role,
+        policy=policy,
+        objective_level=objective,
+        checkpoint=policy_level.checkpoint,
+        family=policy_level.family,
+        facts=policy_level.facts,
+        sampler=sampler,
+        evaluation_sampler=evaluation_sampler,
+        objective=Component(name=objective_level.name, options=objective_level.options),
+        train=_train_settings(name, preset.train, policy_level.train, objective_level.train, train or {}),
+        environment=preset.environment,
+        reward=preset.reward,
+        training_tasks=preset.training_tasks,
+        evaluation=preset.evaluation,
+        on_alarm="log" if role == "negative" else preset.on_alarm,
+        threads=preset.threads,
+    )
+
+
+def _train_settings(name: str, *layers: dict[str, Any]) -> dict[str, Any]:
+    """Merge the layers, later ones winning, and spell out every default, so that a digest covers them."""
+    from dllm_rl.train_config import TrainConfig
+
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged |= layer
+    if "seed" in merged:
+        raise ConfigError(f"cell {name}: train.seed is set by the grid. Write seeds=[{merged['seed']}] instead.")
+    resolved = validate(TrainConfig, merged, source=f"train settings of cell {name}").model_dump(mode="json")
+    del resolved["seed"]
+    return resolved
+
+
+def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) -> None:
+    """Raise where objective or sampler is unknown, has wrong options, or is not defined for the policy's family."""
+    parts = [("objective", build_objective(objective)), ("sampler", build_sampler(policy.sampler))]
+    if policy.evaluation_sampler is not None:
+        parts.append(("sampler", build_sampler(policy.evaluation_sampler)))
+    for kind, component in parts:
+        if kind == "sampler" and policy.family != "masked" and getattr(component, "cache", "") in ("prefix", "dual"):
+            raise ConfigError(
+                f"cell {name}: cache='{component.cache}' is for the masked family, and '{policy.family}' keeps what "
+                "never changes without it. Leave the option out."
+            )
+        if policy.family not in component.families:
+            raise ConfigError(
+                f"cell {name}: {kind} '{component.name}' is not defined for the family '{policy.family}' "
+                f"(it is for {', '.join(component.families)}). Take the cell out of the preset."
+            )
+
+
+def decoders(policy: PolicyLevel, grammar: str) -> tuple[Component, Component | None]:
+    """The samplers of training and of evaluation (None: the same), with the grammar where the preset wants it."""
+    if grammar == "never":
+        return policy.sampler, policy.evaluation_sampler
+    evaluation = _under_grammar(policy.evaluation_sampler or policy.sampler)
+    return (policy.sampler if grammar == "evaluation" else _under_grammar(policy.sampler)), evaluation
+
+
+def _under_grammar(sampler: Component) -> Component:
+    bound = Component(name=sampler.name, options={**sampler.options, "grammar": True})
+    build_sampler(bound)
+    return bound
+
+
+def refuse_unreplayable(name: str, family: str, objective: ObjectiveLevel) -> None:
+    """Raise where an objective scores another law than the constrained one that the tokens are drawn from."""
+    views, rollouts = _views_on_a_toy(family, objective)
+    if views.kind not in ("exact", "trajectory"):
+        raise ConfigError(
+            f"cell {name}: with decoding.grammar=always tokens are drawn from a constrained law, and objective "
+            f"'{objective.name}' scores '{views.kind}' views of the unconstrained one. Set "
+            "decoding.grammar=evaluation, or take an objective that replays the draws, such as cj_grpo."
+        )
+    if family == "block" and views.kind == "trajectory" and _merges_steps(views, rollouts):
+        raise ConfigError(
+            f"cell {name}: with decoding.grammar=always the draws of one step are scored together, and a view of "
+            f"objective '{objective.name}' merges steps, which on this family may lie in several blocks. Set "
+            "decoding.grammar=evaluation, or take an objective that replays single steps, such as cj_grpo."
+        )
+
+
+def refuse_approximate(name: str, family: str, sampler: Component, objective: ObjectiveLevel) -> None:
+    """Raise where an objective replays draws whose probabilities a replay by full forwards does not give again."""
+    reason = getattr(build_sampler(sampler), "approximation", None)
+    if reason is not None and _views_on_a_toy(family, objective)[0].kind == "trajectory":
+        raise ConfigError(
+            f"cell {name}: sampler '{sampler.name}' {reason}, and objective '{objective.name}' replays recorded draws, "
+            "which at full forwards of the recorded states have other probabilities. Train with another sampler or "
+            "without that option (the policy's evaluation_sampler may have it), or take an objective that does not "
+            "replay."
+        )
+
+
+def _views_on_a_toy(family: str, objective: ObjectiveLevel) -> tuple[Views, Rollouts]:
+    """What the objective scores, and where."""
+    import torch
+
+    from dllm_rl.testing.toys import toy
+
+    known = toy(family)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(0)
+    views = build_objective(objective).views(known.rollouts, known.policy.process, generator)
+    return views, known.rollouts
+
+
+def _merges_steps(views: Views, rollouts: Rollouts) -> bool:
+    """Whether a view scores tokens of several steps of one row; the toys take four, so cuts into more are not seen."""
+    assert rollouts.trajectory is not None
+    step = rollouts.trajectory.commit_step.expand_as(views.score)
+    last = step.masked_fill(~views.score, -1).amax(dim=-1, keepdim=True)
+    return bool((views.score & (step != last)).any())
+
+
+def refuse_uncontrolled(cells: list[Cell], factors: Factors) -> None:
+    """Raise where two cells differ in a field that no factor declares, or differ inside one level of the factor."""
+    if len(cells) < 2:
+        return
+    flat = [flatten(cell.model_dump(mode="json", exclude=_LABELS)) for cell in cells]
+    for field in sorted(set().union(*flat)):
+        labels = [_level(cell, field, factors) for cell in cells]
+        first: dict[tuple[str, ...], int] = {}
+        for index, label in enumerate(labels):
+            other = first.setdefault(label, index)
+            if flat[index].get(field) != flat[other].get(field):
+                raise ConfigError(
+                    f"cells {cells[other].id} and {cells[index].id} differ in '{field}' "
+                    f"({flat[other].get(field)!r} and {flat[index].get(field)!r}), which no factor declares. "
+                    f"Set it for all cells, or declare it under factors."
+                )
+
+
+def refuse_unequal_rollouts(cells: list[Cell], factors: Factors) -> None:
+    """Raise where cells that are compared may draw other numbers of rollouts, unless a factor declares it."""
+    field = "train.resample_rounds"
+    is_declared = _is_covered(field, factors.policy) or _is_covered(field, factors.objective)
+    resampling = [cell.id for cell in cells if cell.train["resample_rounds"]]
+    if len(cells) > 1 and resampling and not is_declared:
+        raise ConfigError(
+            f"cell {resampling[0]} draws groups without variance anew (train.resample_rounds), so its number of "
+            "rollouts depends on how it learns, and the cells would not be compared at equal cost. Set it to 0, or "
+            "declare it: factors: {objective: [objective, train.resample_rounds]}."
+        )
+
+
+def _level(cell: Cell, field: str, factors: Factors) -> tuple[str, ...]:
+    level = []
+    if _is_covered(field, factors.policy):
+        level.append(cell.policy)
+    if _is_covered(field, factors.objective):
+        level.append(cell.objective_level)
+    return tuple(level)
+
+
+def _is_covered(field: str, declared: list[str]) -> bool:
+    return any(field == name or field.startswith(name + ".") for name in declared)
+
+
+def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted fields."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,1 @@
+"""The running of a grid: the folder of a run (`folder`), what runs units in it (`runner`, `cell`, `ray`), archives."""

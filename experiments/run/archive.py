@@ -1,0 +1,348 @@
+"""`dllm-rl pack` and `unpack`: the finished units of a run as one small file, for another machine or other readers.
+
+The file is a tar.xz whose bytes depend on its contents alone: files of a run folder under their names there, and first
+a manifest with the hash of each. Checkpoints and optimiser states stay where they are. What is unpacked is checked in
+a temporary folder, as a run folder, before anything is written. Which of its units count is decided as ever: a unit is
+done where its evaluation carries the digest that the settings, tasks, checkpoint and code of this machine have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import lzma
+import shutil
+import tarfile
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.files import replace_file, sha256
+from dllm_rl.jsonl import COMMITS_FILE, METRICS_FILE, ROLLOUTS_FILE
+from experiments.run.files import make_folder
+from experiments.run.folder import (
+    ALARMS_FILE,
+    CHECKPOINTS,
+    CONFIG_FILE,
+    RECORD_FILE,
+    SELF_CHECK_FILE,
+    SNAPSHOTS_FOLDER,
+    STATUS_FILE,
+    DamagedResultError,
+    RunFolder,
+    UnitFolder,
+    nothing_finished,
+    refuse_damaged,
+)
+from experiments.run.results import is_equal
+from experiments.run.status import claim, is_claimed, read_status, write_status
+
+MANIFEST = "dllm_rl_run.json"
+FORMAT = 1
+# Unpacked: a study with every rollout stays far below; a file made to fill a disk does not.
+MAX_BYTES = 2**30
+# Training rollouts are for `replay` alone: 50 steps of 64 are about a megabyte, which packs to 20 kilobytes.
+MAX_ROLLOUTS_BYTES = 256 * 1024
+# Films of one unit; the usual thirteen are one megabyte, which packs to some ten kilobytes.
+MAX_FILMS_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """What `pack` wrote. left_out: bytes of what was too large, by what it is."""
+
+    path: Path
+    num_units: int
+    num_planned: int
+    num_bytes: int
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpacked:
+    """What `unpack` did.
+
+    num_new: units that were written.
+    num_known: units that were there already.
+    num_judged: finished units of the folder's configuration now.
+    is_other: whether that is another configuration than the archive's; it stays.
+    """
+
+    root: Path
+    num_new: int
+    num_known: int
+    num_judged: int
+    is_other: bool
+
+
+def pack_run(run: RunFolder, out: Path | None = None, *, with_rollouts: bool = False) -> Packed:
+    """Pack the finished units of a run folder. out: default <preset>-<digest>.tar.xz, here.
+
+    with_rollouts: training rollouts whatever their size. Raises ConfigError where nothing is finished, or an evaluation
+    is not what was written.
+    """
+    config = run.config
+    path = out or Path(f"{config.preset}-{config.digest[:8]}.tar.xz")
+    if path.is_dir():
+        raise ConfigError(f"'{path}' is a folder. Give --out a file, such as '{path / 'run.tar.xz'}'.")
+    units = run.finished()
+    if not units:
+        raise nothing_finished(run.root)
+    refuse_damaged(units)
+    files = {name: run.root / name for name in (CONFIG_FILE, SELF_CHECK_FILE) if (run.root / name).is_file()}
+    contents = {name: place.read_bytes() for name, place in files.items()}
+    left_out: dict[str, int] = {}
+    for unit in units:
+        contents |= _contents(run.root, unit, MAX_BYTES if with_rollouts else MAX_ROLLOUTS_BYTES, left_out)
+    packed = _tar_of(config.preset, config.digest, contents)
+    try:
+        with replace_file(path) as temporary:
+            temporary.write_bytes(packed)
+    except OSError as error:
+        raise ConfigError(f"'{path}' cannot be written ({error.strerror}). Give another file with --out.") from None
+    num_planned = len(run.units())
+    return Packed(path=path, num_units=len(units), num_planned=num_planned, num_bytes=len(packed), left_out=left_out)
+
+
+def _contents(root: Path, unit: UnitFolder, max_rollouts: int, left_out: dict[str, int]) -> dict[str, bytes]:
+    """Files of one unit by their names from the run's folder; adds to `left_out` what is too large."""
+    status = unit.status
+    # As a run that evaluated just this, and whose process is gone.
+    status = replace(status, pid=0, evaluations={status.digest: status.evaluations[status.digest]})
+    place = unit.path.relative_to(root).as_posix()
+    found = {f"{place}/{STATUS_FILE}": (json.dumps(asdict(status), indent=2) + "\n").encode()}
+    parts = [("training rollouts", max_rollouts, _rollouts(unit)), ("waypoints", MAX_FILMS_BYTES, _snapshots(unit))]
+    chosen = _kept(unit)
+    for what, limit, paths in parts:
+        size = sum(path.stat().st_size for path in paths)
+        if size > limit:
+            left_out[what] = left_out.get(what, 0) + size
+        else:
+            chosen += paths
+    return found | {path.relative_to(root).as_posix(): path.read_bytes() for path in chosen}
+
+
+def _kept(unit: UnitFolder) -> list[Path]:
+    names = (RECORD_FILE, METRICS_FILE, COMMITS_FILE, ALARMS_FILE)
+    return [path for path in (unit.rows_file, *(unit.path / name for name in names)) if path.is_file()]
+
+
+def _rollouts(unit: UnitFolder) -> list[Path]:
+    path = unit.path / ROLLOUTS_FILE
+    return [path] if path.is_file() else []
+
+
+def _snapshots(unit: UnitFolder) -> list[Path]:
+    paths = (unit.path / SNAPSHOTS_FOLDER).glob("step*")
+    return sorted(path for path in paths if path.suffix in (".json", ".html"))
+
+
+def _tar_of(preset: str, grid: str, contents: dict[str, bytes]) -> bytes:
+    """The archive's bytes. Files of one kind lie side by side: they resemble one another, so they compress together."""
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
+    manifest = {"format": FORMAT, "preset": preset, "grid": grid, "files": hashes}
+    names = sorted(contents, key=lambda name: (Path(name).name.split("-")[0], name))
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        parts = [(MANIFEST, json.dumps(manifest, indent=1).encode()), *((name, contents[name]) for name in names)]
+        for name, content in parts:
+            # Its owner, mode and time are tarfile's constants.
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return lzma.compress(buffer.getvalue(), preset=6 | lzma.PRESET_EXTREME)
+
+
+def unpack_run(path: Path, out: Path | None = None) -> Unpacked:
+    """Write the units of an archive into a run folder. out: default runs/<preset>.
+
+    Raises ConfigError or DamagedResultError, and writes nothing, where the archive is damaged or is not one, where an
+    evaluation does not match the hash its unit recorded, where the folder is another preset's, or has a finished unit
+    with other rollouts.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        there = _extracted(path, Path(temporary))
+        return _lay_down(path, there, out or Path("runs") / there.config.preset)
+
+
+def _extracted(path: Path, folder: Path) -> RunFolder:
+    """The archive as a run folder of its own, checked."""
+    _extract(path, folder)
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        hashes, is_known = dict(manifest["files"]), manifest["format"] == FORMAT
+        name = (manifest["preset"], manifest["grid"])
+    except (OSError, KeyError, ValueError, TypeError):
+        raise _refused(path, "is not an archive of `dllm-rl pack`: it has no manifest of a run") from None
+    if not is_known:
+        raise ConfigError(f"'{path}' has format {manifest['format']}, and this version reads {FORMAT}: update dllm_rl.")
+    (folder / MANIFEST).unlink()
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+    wrong = sorted(hashes.keys() ^ files.keys()) or [name for name in files if sha256(files[name]) != hashes[name]]
+    if wrong:
+        raise _refused(path, f"is damaged: '{wrong[0]}' is not what was packed. Copy it again, or pack it again")
+    run = RunFolder(folder)
+    try:
+        if (run.config.preset, run.config.digest) != name:
+            raise _refused(path, "holds a configuration that is not its own")
+        known = {folder / CONFIG_FILE, folder / SELF_CHECK_FILE}
+        for unit in run.finished():
+            unit.refuse_damaged()
+            known |= {unit.path / STATUS_FILE, *_kept(unit), *_rollouts(unit), *_snapshots(unit)}
+    except DamagedResultError:
+        raise _refused(path, "holds rows that do not match their recorded hash") from None
+    except ConfigError as error:
+        raise _refused(path, f"holds no configuration of a grid that this version reads: {error}") from None
+    foreign = sorted(name for name, file in files.items() if file not in known)
+    if foreign:
+        raise _refused(path, f"holds '{foreign[0]}', which is not a file of a finished unit of its configuration")
+    return run
+
+
+def _extract(path: Path, folder: Path) -> None:
+    """Extract plain files, each once, and none outside of the folder."""
+    num_bytes = 0
+    try:
+        with tarfile.open(path, mode="r:xz") as tar:
+            for entry in tar:
+                num_bytes += entry.size
+                if num_bytes > MAX_BYTES:
+                    raise _refused(path, f"unpacks to over {MAX_BYTES:,} bytes, which no run needs")
+                if not entry.isfile() or (folder / entry.name).exists():
+                    raise _refused(path, f"holds '{entry.name}', which is not a plain file, or is there twice")
+                tar.extract(entry, folder, filter="data")
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file '{path}'. `dllm-rl pack RUN` writes one.") from None
+    except IsADirectoryError:
+        raise ConfigError(f"'{path}' is a folder; give the file that `dllm-rl pack` wrote.") from None
+    except tarfile.FilterError as error:
+        raise _refused(path, f"holds a file that would lie elsewhere ({error})") from None
+    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
+        if num_bytes:
+            raise _refused(path, f"is damaged ({error}). Copy it again, or pack it again") from None
+        raise _refused(path, "is damaged, or is not an archive of `dllm-rl pack`") from None
+
+
+def _refused(path: Path, why: str) -> ConfigError:
+    return ConfigError(f"'{path}' {why}. Nothing was written.")
+
+
+def _lay_down(path: Path, there: RunFolder, root: Path) -> Unpacked:
+    here = RunFolder(root, None if (root / CONFIG_FILE).is_file() else there.config)
+    if here.config.preset != there.config.preset:
+        raise ConfigError(
+            f"'{root}' is a run of '{here.config.preset}' and '{path}' one of '{there.config.preset}': give another "
+            "--out."
+        )
+    refuse_damaged(here.finished())
+    checked = _self_checks(here, there)
+    units = there.finished()
+    places = [(unit, root / unit.path.relative_to(there.root)) for unit in units]
+    fresh = [(unit, place) for unit, place in places if not _is_there(unit, place)]
+    # Looked at before any is claimed, which makes folders.
+    for _, place in fresh:
+        if is_claimed(place):
+            raise _taken(place)
+    make_folder(root)
+    with ExitStack() as claims:
+        for _, place in fresh:
+            if not claims.enter_context(claim(place)):
+                raise _taken(place)
+        for unit, place in fresh:
+            _write_unit(unit, place)
+    if checked:
+        here.write_self_check(checked)
+    if here.given is not None:
+        _copy(there.root / CONFIG_FILE, root / CONFIG_FILE)
+    here.gather()
+    return Unpacked(
+        root=root,
+        num_new=len(fresh),
+        num_known=len(units) - len(fresh),
+        num_judged=len(here.finished()),
+        is_other=here.config.digest != there.config.digest,
+    )
+
+
+def _taken(place: Path) -> ConfigError:
+    return ConfigError(f"a process works on '{place}' now. Stop it, or unpack to another --out.")
+
+
+def _self_checks(here: RunFolder, there: RunFolder) -> dict[str, Any]:
+    """Self-checks of the folder and of the archive; they decide which tasks are used, so they may not differ."""
+    ours, theirs = here.self_check(), there.self_check()
+    for key in theirs.keys() & ours.keys():
+        if theirs[key].keys() != ours[key].keys():
+            raise ConfigError(
+                f"the self-check of '{here.root}' left out {sorted(ours[key])} and the archive's {sorted(theirs[key])} "
+                "of the same tasks, so their results do not compare. Give another --out."
+            )
+    return {**theirs, **ours}
+
+
+def _is_there(unit: UnitFolder, place: Path) -> bool:
+    """Whether a folder has this evaluation already; raises where it has one with other rollouts."""
+    ours = replace(unit, path=place)
+    if not ours.is_done:
+        return False
+    ours.refuse_damaged()
+    # Wall times differ wherever the same unit was run twice.
+    if not is_equal(ours.rows_file, unit.rows_file):
+        raise ConfigError(
+            f"'{place}' is finished with other rollouts than the archive's, under equal settings and code. Nothing was "
+            "written: give another --out and compare the two reports."
+        )
+    return True
+
+
+def _write_unit(unit: UnitFolder, place: Path) -> None:
+    """Write one unit, its status last, so that a kill leaves it owed. A training that others used is left as it is.
+
+    Where nothing was evaluated of the training that lies there, nothing of it stays beside the one that is unpacked.
+    """
+    before = read_status(place)
+    if not before.evaluations:
+        for name in (METRICS_FILE, COMMITS_FILE, ROLLOUTS_FILE, ALARMS_FILE):
+            (place / name).unlink(missing_ok=True)
+        for folder in (*place.glob(CHECKPOINTS), place / SNAPSHOTS_FOLDER):
+            shutil.rmtree(folder, ignore_errors=True)
+    for file in (*_kept(unit), *_rollouts(unit), *_snapshots(unit)):
+        target = place / file.relative_to(unit.path)
+        if not (before.evaluations and target.exists()):
+            _copy(file, target)
+    (place / "failure.txt").unlink(missing_ok=True)
+    status = read_status(unit.path)
+    write_status(place, replace(status, evaluations={**before.evaluations, **status.evaluations}))
+
+
+def _copy(source: Path, target: Path) -> None:
+    with replace_file(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def pack(run: Path, out: Path | None, *, with_rollouts: bool) -> int:
+    """Pack a run and say what is in the file and what is not."""
+    done = pack_run(RunFolder.find(run), out, with_rollouts=with_rollouts)
+    each = done.num_bytes / done.num_units / 1000
+    print(f"{done.num_units} of {done.num_planned} units are finished; {each:.0f} kB each: {done.path}")
+    for what, size in done.left_out.items():
+        hint = " (--rollouts packs them)" if what == "training rollouts" else ""
+        print(f"left out, too large: {what}, {size / 1e6:.1f} MB{hint}")
+    return 0
+
+
+def unpack(file: Path, out: Path | None) -> int:
+    """Unpack a file and say what is finished now, and how to go on."""
+    done = unpack_run(file, out)
+    print(f"{done.root}: {done.num_new} units unpacked, {done.num_known} were there already")
+    if done.is_other:
+        print(
+            f"This folder's configuration is another than the file's, and stays: {done.num_judged} finished units "
+            "belong to it. The others count where settings and code are those that made them."
+        )
+    print(f"`dllm-rl report {done.root}` judges them; the grid's own command with --out {done.root} runs what is owed.")
+    return 0

@@ -1,0 +1,148 @@
+"""The real work of a unit: load the policy, train it in real Chromium, evaluate it. Here all packages meet."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from dllm_rl.engine import RolloutEngine
+from dllm_rl.evaluation import evaluate
+from dllm_rl.jsonl import METRICS_FILE, read_rows
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.ranks import ALONE, Ranks
+from dllm_rl.session import Session
+from dllm_rl.train_config import TrainConfig
+from dllm_rl.trainer import Trainer
+from experiments.analysis.collapse.online import OnlineDiagnosis
+from experiments.commit_order import keep_commit_order
+from experiments.design.components import build_objective, build_reward, build_sampler
+from experiments.design.grid import Cell
+from experiments.design.units import TaskSets, Unit
+from experiments.run.files import write_json
+from experiments.run.folder import RECORD_FILE
+from experiments.run.runner import OnEvent
+from experiments.run.snapshots import has_waypoint, is_waypoint, take_waypoint
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class LocalExecutor:
+    """Runs units in this process. All share one environment session, and with it the site server and the browsers.
+
+    ranks: processes that work on each unit together, this one among them.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        tasks: TaskSets,
+        *,
+        device: str = "cpu",
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self._session = session
+        self._tasks = tasks
+        self._device = device
+        self._ranks = ranks
+
+    def warm_start(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
+        """Evaluate the policy as it was before training."""
+        self._session.forget_failures()
+        self._set_threads(unit.cell)
+        policy = self._load(unit.cell)
+        self._take_waypoint(unit, policy, 0)
+        return self._evaluate(policy, unit, on_event)
+
+    def cell(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
+        """Train (or resume) in the unit's folder, then evaluate the last checkpoint: nothing is selected.
+
+        A run that an alarm stops is evaluated as it stands, on the same tasks and noise as every other.
+        """
+        assert unit.seed is not None, "a warm start is not trained"
+        cell = unit.cell
+        # What an earlier unit of this process went through must not decide anything here.
+        self._session.forget_failures()
+        self._set_threads(cell)
+        alarms = OnlineDiagnosis(on_alarm=cell.on_alarm, folder=unit.folder)
+        is_first = self._ranks.is_first
+        stopped_at = self._ranks.from_first(alarms.replay(read_rows(unit.folder / METRICS_FILE)) if is_first else None)
+        policy = self._load(cell)
+        config = TrainConfig(**cell.train, seed=unit.seed)
+
+        def on_step(row: dict[str, Any]) -> bool:
+            on_event(row)
+            if is_waypoint(row["step"] + 1, config.steps):
+                self._take_waypoint(unit, policy, row["step"] + 1)
+            return alarms.observe(row)
+
+        engine = RolloutEngine(
+            policy=policy,
+            sampler=build_sampler(cell.sampler, temperature=config.temperature),
+            environment=self._session,
+            reward=build_reward(cell.reward),
+        )
+        Trainer(
+            engine=engine,
+            objective=build_objective(cell.objective),
+            tasks=self._tasks.training,
+            config=config,
+            run_dir=unit.folder,
+            on_step=on_step,
+            on_rollouts=keep_commit_order(unit.folder, config.steps),
+        ).train(until=None if stopped_at is None else stopped_at + 1)
+        # The last one, where an alarm ended the run between two, or a kill fell on it.
+        if is_first and (done := read_rows(unit.folder / METRICS_FILE)):
+            self._take_waypoint(unit, policy, done[-1]["step"] + 1)
+        return self._evaluate(policy, unit, on_event)
+
+    def _load(self, cell: Cell) -> Any:
+        return policies.load(cell.checkpoint, facts=cell.facts, device=self._device)
+
+    def _take_waypoint(self, unit: Unit, policy: BasePolicy, step: int) -> None:
+        """By the first process alone, which has browsers of its own. What goes wrong here costs a run nothing."""
+        if not self._ranks.is_first or not unit.has_waypoints or has_waypoint(unit.folder, step):
+            return
+        settings = unit.cell.evaluation
+        engine = replace(self._evaluation_engine(policy, unit.cell), ranks=ALONE)
+        try:
+            take_waypoint(unit.folder, step, engine=engine, tasks=self._tasks.evaluation, seed=settings.seed)
+        except Exception:
+            _LOGGER.warning("the waypoint of %s after %d steps is left out", unit.name, step, exc_info=True)
+
+    def _evaluate(self, policy: Any, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
+        settings = unit.cell.evaluation
+        rows = evaluate(
+            self._evaluation_engine(policy, unit.cell),
+            self._tasks.evaluation,
+            num_samples=settings.num_samples,
+            seed=settings.seed,
+            on_result=lambda done, total: on_event({"evaluated": done, "of": total}),
+        )
+        self._note_versions(unit)
+        return rows
+
+    def _evaluation_engine(self, policy: BasePolicy, cell: Cell) -> RolloutEngine:
+        settings = cell.evaluation
+        return RolloutEngine(
+            policy=policy,
+            sampler=build_sampler(cell.evaluation_sampler or cell.sampler, temperature=settings.temperature),
+            environment=self._session,
+            reward=build_reward(cell.reward),
+            ranks=self._ranks,
+            isolation=settings.isolation,
+            executor=settings.executor,
+        )
+
+    def _note_versions(self, unit: Unit) -> None:
+        """Add versions that are known only once the environment runs, such as the browser's, to cell.json."""
+        if self._ranks.is_first and (found := self._session.versions):
+            made_by = {**unit.settings["versions"], **found}
+            write_json(unit.folder / RECORD_FILE, {**unit.settings, "versions": made_by})
+
+    @staticmethod
+    def _set_threads(cell: Cell) -> None:
+        torch.set_num_threads(cell.threads or os.cpu_count() or 1)

@@ -1,0 +1,118 @@
+"""The results table: one row per evaluated rollout, in a fixed schema and a fixed order, written atomically."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dllm_rl.files import replace_file
+from dllm_rl.tasks import Fault
+
+SCHEMA = pa.schema(
+    [
+        ("cell", pa.string()),
+        ("policy", pa.string()),
+        ("objective", pa.string()),
+        ("role", pa.string()),
+        ("seed", pa.int64()),
+        ("stage", pa.string()),
+        ("split", pa.string()),
+        ("task_id", pa.string()),
+        ("mode", pa.string()),
+        ("sample", pa.int64()),
+        ("reward", pa.float64()),
+        ("success", pa.bool_()),
+        ("submitted", pa.bool_()),
+        ("field_accuracy", pa.float64()),
+        ("progress", pa.float64()),
+        ("near_miss", pa.bool_()),
+        ("parsed", pa.bool_()),
+        ("fault", pa.string()),
+        ("plan", pa.string()),
+        ("notes", pa.string()),
+        ("num_tokens", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+TIMING_COLUMNS = ("seconds",)
+_GRID = b"grid_digest"
+_ORDER = ("stage", "cell", "seed", "split", "task_id", "mode", "sample")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitKey:
+    """Which unit rows belong to: one seed of a cell, or the warm start of a policy (cell and seed are None)."""
+
+    policy: str
+    cell: str | None = None
+    seed: int | None = None
+
+    @property
+    def is_warm_start(self) -> bool:
+        """Whether this is the evaluation of a policy before any training."""
+        return self.cell is None
+
+    @property
+    def name(self) -> str:
+        """Name for people."""
+        return f"warm start {self.policy}" if self.is_warm_start else f"{self.cell} seed {self.seed}"
+
+    @property
+    def label(self) -> str:
+        """What the column `cell` says."""
+        return f"warmstart:{self.policy}" if self.cell is None else self.cell
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns that tell its rows from others; the table has -1 for the seed of a warm start."""
+        seed, stage = (-1, "warmstart") if self.seed is None else (self.seed, "final")
+        return {"cell": self.label, "policy": self.policy, "seed": seed, "stage": stage}
+
+
+def is_lost(fault: str) -> bool:
+    """Whether a rollout with this fault was lost to the environment: it is counted, and is never a zero."""
+    return fault == Fault.ENVIRONMENT.value
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]], **labels: Any) -> None:
+    """Write rollouts as parquet; labels (cell, policy, ...) are added to every row."""
+    _write(path, pa.Table.from_pylist([{**row, **labels} for row in rows], schema=SCHEMA))
+
+
+def merge(path: Path, parts: Iterable[Path], *, grid: str = "") -> int:
+    """Write all parts as one sorted table, whatever their order, and return its number of rows.
+
+    A table that says the same already stays untouched, so that its time says when the results last changed.
+    grid: digest of the grid that they belong to, which is kept with them (`grid_of`).
+    """
+    tables = [pq.read_table(part, schema=SCHEMA) for part in parts]
+    table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+    _write(path, table.replace_schema_metadata({_GRID: grid.encode()}))
+    return table.num_rows
+
+
+def grid_of(path: Path) -> str:
+    """Digest of the grid whose rows a merged table holds; "" where it says nothing."""
+    return (pq.read_schema(path).metadata or {}).get(_GRID, b"").decode()
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    ordered = table.sort_by([(name, "ascending") for name in _ORDER])
+    buffer = io.BytesIO()
+    pq.write_table(ordered, buffer)
+    if path.is_file() and path.read_bytes() == buffer.getvalue():
+        return
+    with replace_file(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def is_equal(first: Path | BinaryIO, second: Path | BinaryIO) -> bool:
+    """Whether two result tables hold the same rollouts, timing aside."""
+    one, two = (pq.read_table(path, schema=SCHEMA).drop_columns(list(TIMING_COLUMNS)) for path in (first, second))
+    return one.equals(two)

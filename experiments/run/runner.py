@@ -1,0 +1,175 @@
+"""Runs the units of a grid one after another on this machine; whatever is interrupted is continued by the same command.
+
+A unit is done once its evaluation lies on disk and its status carries that one's digest. Until then it is owed: the
+trainer resumes from its checkpoint, the evaluation starts again. A unit that fails is recorded with its cause, the
+others go on, and the next run tries it again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
+
+from dllm_rl.errors import BrowserMissingError
+from dllm_rl.files import sha256
+from experiments.design.units import GridPlan, Unit
+from experiments.run.failures import DiskFullError, ProcessesBrokenError, common_failure, is_disk_full, refuse_lost
+from experiments.run.files import write_json
+from experiments.run.folder import RECORD_FILE
+from experiments.run.results import write_rows
+from experiments.run.status import State, Status, claim, read_status, write_status
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+class Executor(Protocol):
+    """Does the work of a unit. The real one is `experiments.run.cell.LocalExecutor`."""
+
+    def warm_start(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
+        """Evaluate the policy as it was before training; rows of the results table without labels."""
+        ...
+
+    def cell(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
+        """Train (or resume) in the unit's folder, then evaluate."""
+        ...
+
+
+class Progress(Protocol):
+    """Is told what happens; shows it or not."""
+
+    def start(self, unit: Unit) -> None:
+        """A unit begins."""
+        ...
+
+    def event(self, unit: Unit, event: dict[str, Any]) -> None:
+        """A training step or an evaluated rollout of this unit."""
+        ...
+
+    def finish(self, unit: Unit, status: Status) -> None:
+        """A unit ended, or was found ended."""
+        ...
+
+
+def owed_units(plan: GridPlan) -> list[Unit]:
+    """Units that this command still has to run, in order."""
+    return [unit for unit in plan.units if plan.is_chosen(unit) and not unit.files.is_done]
+
+
+class Silent:
+    """Progress that shows nothing."""
+
+    def start(self, unit: Unit) -> None:
+        """A unit begins."""
+
+    def event(self, unit: Unit, event: dict[str, Any]) -> None:
+        """A training step or an evaluated rollout of this unit."""
+
+    def finish(self, unit: Unit, status: Status) -> None:
+        """A unit ended, or was found ended."""
+
+
+def run_units(
+    plan: GridPlan, executor: Executor, progress: Progress, *, retries_failed: bool = True
+) -> dict[str, Status]:
+    """Run what is owed and return the status of every chosen unit by name. Ctrl-C leaves it owed and goes through.
+
+    Other processes may run the same grid: a unit is run by whoever claims it, and those that a process left behind are
+    looked at once more. Where too many units fail for one reason, the rest is left owed (`experiments.run.failures`).
+    retries_failed: whether a unit that has failed before is run again; else its status stands.
+    """
+    begin(plan)
+    statuses: dict[str, Status] = {}
+    chosen = [unit for unit in plan.units if plan.is_chosen(unit)]
+    left = chosen
+    for is_second_look in (False, True):
+        for unit in left:
+            if common_failure(statuses.values(), len(plan.units)) is not None:
+                statuses.setdefault(unit.name, unit.files.status)
+                continue
+            status = unit.files.status
+            if status.state != "failed" or retries_failed:
+                status = _run_claimed(plan, unit, executor, progress)
+            if is_second_look and status == statuses[unit.name]:
+                continue
+            statuses[unit.name] = status
+            progress.finish(unit, status)
+        left = [unit for unit in chosen if statuses[unit.name].state == "running"]
+    collect(plan)
+    return statuses
+
+
+def _run_claimed(plan: GridPlan, unit: Unit, executor: Executor, progress: Progress) -> Status:
+    """Run one unit unless it is done or another process holds it, bring results.parquet up to date; its status."""
+    with claim(unit.folder) as is_mine:
+        if not is_mine:
+            return Status(state="running", cause="another process works on it")
+        if unit.files.is_done:
+            return unit.files.status
+        status = _run(unit, executor, progress)
+    collect(plan)
+    return status
+
+
+def begin(plan: GridPlan) -> None:
+    """Bring config.json and results.parquet up to date: rows of other settings do not stay under these."""
+    plan.folder.write_config()
+    collect(plan)
+
+
+def refresh(plan: GridPlan) -> dict[str, Status]:
+    """Bring what is shared up to date without running anything; the status of every chosen unit by name."""
+    begin(plan)
+    return {unit.name: unit.files.status for unit in plan.units if plan.is_chosen(unit)}
+
+
+def collect(plan: GridPlan) -> int:
+    """Write results.parquet from all units that are done; returns the number of rows.
+
+    Raises DamagedResultError where a finished result is not what was written.
+    """
+    return plan.folder.gather()
+
+
+def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
+    before = read_status(unit.folder)
+    started = time.monotonic()
+
+    def now(state: State, cause: str = "", **more: Any) -> Status:
+        seconds = round(before.seconds + time.monotonic() - started, 3)
+        return Status(state=state, cause=cause, seconds=seconds, **{"evaluations": before.evaluations, **more})
+
+    for torn in unit.folder.glob(".*.tmp"):
+        torn.unlink()
+    write_json(unit.folder / RECORD_FILE, unit.settings)
+    write_status(unit.folder, replace(now("running", pid=os.getpid()), seconds=before.seconds))
+    progress.start(unit)
+    work = executor.warm_start if unit.is_warm_start else executor.cell
+    try:
+        rows = work(unit, lambda event: progress.event(unit, event))
+        refuse_lost(rows)
+        write_rows(unit.files.rows_file, rows, **unit.labels)
+        alarms = unit.files.alarms()
+    except KeyboardInterrupt:
+        write_status(unit.folder, now("owed", "interrupted"))
+        raise
+    except (BrowserMissingError, ProcessesBrokenError) as error:
+        write_status(unit.folder, now("owed", str(error)))
+        raise
+    except Exception as error:
+        if is_disk_full(error):
+            raise DiskFullError(
+                f"no room is left to write '{unit.folder}' ({error}). Free some; the same command continues."
+            ) from error
+        (unit.folder / "failure.txt").write_text(traceback.format_exc())
+        status = now("failed", f"{type(error).__name__}: {error}")
+    else:
+        (unit.folder / "failure.txt").unlink(missing_ok=True)
+        # With the alarm that ended its training, if one did.
+        evaluations = {**before.evaluations, unit.digest: sha256(unit.files.rows_file)}
+        status = now("done", alarms.because, digest=unit.digest, stopped_at=alarms.stopped_at, evaluations=evaluations)
+    write_status(unit.folder, status)
+    return status

@@ -1,0 +1,230 @@
+"""`dllm-rl warmstart`: recreate the built-in checkpoints: demonstrations, tokenizer, then one policy a family.
+
+Families that wait for no other train side by side, each in a process with one thread. What is finished is kept, and of
+a stage that was cut off the last state: the same command goes on there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import Field
+
+from dllm_rl.errors import ConfigError, unknown_name
+from experiments.design.config import apply_override
+from experiments.design.validation import Strict, validate
+from experiments.run.files import write_json
+
+if TYPE_CHECKING:
+    from dllm_rl.warmstart import Demonstration
+
+POLL_SECONDS = 2.0
+_RECIPE_FILE = "recipe.json"
+
+
+class Demonstrations(Strict):
+    """Tasks whose gold plans are imitated, as `harness.sites.make_tasks` takes them (split `train`)."""
+
+    count: int = Field(ge=1)
+    sites_per_kind: int | None = None
+    dials: tuple[int, ...] = (0, 1)
+    size: str = "small"
+    seed: int = 0
+
+
+class Tokenizer(Strict):
+    """The shared tokenizer. plan_weight: how often each plan counts beside its prompt."""
+
+    vocab_size: int = Field(ge=300)
+    plan_weight: int = Field(default=1, ge=1)
+
+
+class FamilyRecipe(Strict):
+    """One stage. family: of the policy that is trained, default the stage's name. init: the stage it starts from.
+
+    train: see `dllm_rl.warmstart.WarmStartConfig`.
+    """
+
+    family: str | None = None
+    init: str | None = None
+    train: dict[str, Any] = Field(default_factory=dict)
+
+
+class Recipe(Strict):
+    """Everything that decides the checkpoints. model: see `TinyConfig`. facts: see `PolicyFacts`."""
+
+    demonstrations: Demonstrations
+    tokenizer: Tokenizer
+    model: dict[str, Any]
+    facts: dict[str, Any]
+    families: dict[str, FamilyRecipe]
+
+
+def load_recipe(overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe that ships, with overrides laid over it."""
+    data = yaml.safe_load((resources.files("experiments.run") / "warmstart.yaml").read_text())
+    for override in overrides:
+        data = apply_override(data, override)
+    return validate(Recipe, data, source="the warm-start recipe")
+
+
+def run_warm_starts(families: list[str], overrides: list[str], *, out: Path) -> int:
+    """Train the families (default: all) that `out` does not hold yet; 1 where one fails."""
+    recipe = load_recipe(overrides)
+    for family in families:
+        if family not in recipe.families:
+            raise unknown_name("family", family, recipe.families)
+    wanted = _with_origins(families or list(recipe.families), recipe)
+    out.mkdir(parents=True, exist_ok=True)
+    _refuse_other_recipe(recipe, out)
+    print(f"warm starts of {', '.join(wanted)} in {out}")
+    _make_tokenizer(recipe, out)
+    return _run_side_by_side(wanted, recipe, out)
+
+
+def _with_origins(families: list[str], recipe: Recipe) -> list[str]:
+    """The families and those that they start from, in the recipe's order."""
+    needed = set(families)
+    for family in families:
+        init = recipe.families[family].init
+        if init is not None:
+            needed |= set(_with_origins([init], recipe))
+    return [family for family in recipe.families if family in needed]
+
+
+def _refuse_other_recipe(recipe: Recipe, out: Path) -> None:
+    path, wanted = out / _RECIPE_FILE, recipe.model_dump(mode="json")
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != wanted:
+        raise ConfigError(f"{out} holds warm starts of another recipe. Choose another --out, or remove that folder.")
+    write_json(path, wanted)
+
+
+def _run_side_by_side(wanted: list[str], recipe: Recipe, out: Path) -> int:
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    failed: set[str] = set()
+    shown = ""
+    try:
+        while True:
+            for family in [name for name, process in running.items() if process.poll() is not None]:
+                if running.pop(family).returncode:
+                    failed.add(family)
+                    print(f"{family}: failed; see {out / family}.log")
+            owed = [name for name in wanted if not _is_done(out, name) and name not in failed and name not in running]
+            ready = [name for name in owed if _origin_is_done(recipe, out, name)]
+            for family in ready[: (os.cpu_count() or 1) - len(running)]:
+                running[family] = _start(family, out)
+            if not running:
+                return 1 if failed or owed else 0
+            time.sleep(POLL_SECONDS)
+            line = " · ".join(f"{name}: {_last_line(out, name)}" for name in running)
+            if line != shown:
+                print(line, flush=True)
+                shown = line
+    finally:
+        for process in running.values():
+            process.terminate()
+
+
+def _is_done(out: Path, family: str) -> bool:
+    return (out / family / "config.json").is_file()
+
+
+def _origin_is_done(recipe: Recipe, out: Path, family: str) -> bool:
+    init = recipe.families[family].init
+    return init is None or _is_done(out, init)
+
+
+def _start(family: str, out: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (out / f"{family}.log").open("ab") as log:
+        command = [sys.executable, "-m", "experiments.run.warmstarts", family, str(out)]
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+def _last_line(out: Path, family: str) -> str:
+    lines = (out / f"{family}.log").read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "starting"
+
+
+def demonstrations(recipe: Recipe) -> list[Demonstration]:
+    """Prompts and gold plans of the recipe's training tasks."""
+    from dllm_rl.template import render_prompt
+    from dllm_rl.warmstart import Demonstration
+    from harness.sites import expected_page, gold_plan, make_site, make_tasks
+
+    settings = recipe.demonstrations
+    tasks = make_tasks(
+        "train",
+        count=settings.count,
+        seed=settings.seed,
+        size=settings.size,  # type: ignore[arg-type]
+        dials=settings.dials,
+        sites_per_kind=settings.sites_per_kind,
+    )
+    pages = {site: expected_page(make_site(site)) for site in {task.site for task in tasks}}
+    return [
+        Demonstration(prompt=render_prompt(task, pages[task.site]), plan=gold_plan(task, pages[task.site]))
+        for task in tasks
+    ]
+
+
+def _make_tokenizer(recipe: Recipe, out: Path) -> None:
+    """Train the shared tokenizer once."""
+    from dllm_rl.tokenizer import train_tokenizer
+
+    folder = out / "tokenizer"
+    if (folder / "tokenizer.json").is_file():
+        return
+    shown = demonstrations(recipe)
+    texts = [item.prompt for item in shown] + [item.plan for item in shown] * recipe.tokenizer.plan_weight
+    train_tokenizer(texts, recipe.tokenizer.vocab_size).save_pretrained(folder)
+
+
+def train_stage(stage: str, out: Path) -> None:
+    """Train one stage with one thread and save it; runs in a process of its own."""
+    import torch
+    from transformers import PreTrainedTokenizerFast
+
+    from dllm_rl import registry
+    from dllm_rl.policies.facts import PolicyFacts
+    from dllm_rl.policies.loading import load_policy, save_policy
+    from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
+    from dllm_rl.warmstart import WarmStartConfig, warm_start
+
+    torch.set_num_threads(1)
+    recipe = Recipe.model_validate_json((out / _RECIPE_FILE).read_text())
+    own = recipe.families[stage]
+    config = validate(WarmStartConfig, own.train, source=f"warm-start settings of {stage}")
+    family = own.family or stage
+    words = PreTrainedTokenizerFast.from_pretrained(out / "tokenizer")
+    torch.manual_seed(config.seed)
+    sizes = {"vocab_size": len(words), "pad_token_id": words.pad_token_id, **recipe.model}
+    model = TinyForPlans(TinyConfig(has_time=family == "flow", **sizes))
+    if own.init is not None:
+        # The flow family's time embedding has no counterpart, and starts at zero.
+        model.load_state_dict(load_policy(str(out / own.init)).model.state_dict(), strict=False)
+    policy = registry.get("policy", family)(model, words, PolicyFacts.from_dict({"family": family, **recipe.facts}))
+    started, first = time.monotonic(), 0
+
+    def show(step: int, num_steps: int, loss: float) -> None:
+        nonlocal first
+        first = first or step
+        if step % 100 == 0 or step == num_steps:
+            left = (time.monotonic() - started) / (step - first + 1) * (num_steps - step)
+            print(f"step {step}/{num_steps}, loss {loss:.4f}, about {left / 60:.0f} min left", flush=True)
+
+    warm_start(policy, demonstrations(recipe), config, on_step=show, state_dir=out / f"{stage}.state")
+    save_policy(policy, out / stage, half=True)
+
+
+if __name__ == "__main__":
+    train_stage(sys.argv[1], Path(sys.argv[2]))

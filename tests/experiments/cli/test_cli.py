@@ -1,0 +1,69 @@
+"""The command line answers fast, lists what is registered, and answers a mistake with one message and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+
+
+def dllm_rl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "experiments.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_is_fast_and_loads_nothing_heavy() -> None:
+    # Processor time, so that other work on this machine does not decide.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert dllm_rl("--help").returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.5
+    heavy = "'torch', 'pydantic', 'playwright', 'pyarrow'"
+    script = f"import sys, experiments.cli; print([name for name in ({heavy}) if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", ["objectives", "samplers", "environments", "rewards", "policies", "presets"])
+def test_list_speaks_json(kind: str) -> None:
+    found = json.loads(dllm_rl("list", kind, "--json").stdout)
+    wanted = {
+        "objectives": {"grpo", "cj_grpo", "gspo", "espo"},
+        "samplers": {"ar", "low_confidence", "slots", "flow_exact"},
+        "environments": {"forms"},
+        "rewards": {"outcome", "shaped", "tree"},
+        "policies": {"autoregressive", "masked", "block", "slot", "flow"},
+        "presets": {"quick", "ci", "grid16", "positive_control"},
+    }
+    assert wanted[kind] <= {entry["name"] for entry in found}
+    assert all(entry["summary"] for entry in found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("grid", "quik"), "Did you mean 'quick'"),
+        (("grid", "quick", "trian.steps=1"), "Did you mean 'train'"),
+        (("grid", "--nope"), "No such option"),
+        (("grid", "quick", "environment.options.size=huge"), "size='huge' was given; it should be 'small' or 'full'"),
+        (("grid", "toy_copy", "reward.options.submission=a"), "submission='a' was given; it should be a valid number"),
+        (("grid", "toy_copy", "policies.masked.sampler.options.num_steps=two"), "num_steps='two' was given"),
+        (("list", "objctives"), "Did you mean 'objectives'"),
+        (("grid", "toy_copy", "--out", __file__), "cannot be the folder of a run"),
+        (("status", "nowhere"), "is not a run folder"),
+        (("watch", "nowhere"), "is not a run folder"),
+        (("diagnose", "nowhere"), "no file or folder 'nowhere'"),
+        (("new", "objective", "Not-A-Name"), "use snake_case"),
+        (("sites", "formfactory", "nowhere"), "no app.py in 'nowhere'"),
+        (("sites", "serve", "--world", "ritch"), "Did you mean 'rich'"),
+        (("sites", "serve", "--difficulty", "2"), "has no difficulties"),
+    ],
+)
+def test_a_mistake_is_one_message(arguments: tuple[str, ...], message: str) -> None:
+    done = dllm_rl(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,45 @@
+"""`grid --dry-run` of every preset that ships: what would run, what it costs, and what the design could see."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from experiments.cli import app
+from experiments.cli.dry_run import print_dry_run
+from experiments.design.config import load_preset, preset_names
+from experiments.design.units import choose
+from experiments.run.runner import run_units
+from tests.experiments.grids import FakeWork, Silent, plan, preset, task_sets
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_says_its_units_its_cost_and_its_power(name: str, tmp_path) -> None:
+    done = CliRunner().invoke(app, ["grid", name, "--dry-run", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert "Traceback" not in done.output
+    text = " ".join(done.output.split())
+    assert "estimate on two cores:" in text
+    power = re.search(r"Smallest effect that this design finds 80 % of the time \(Holm over \d+\): (\S+) points", text)
+    if name == "ci":
+        assert "none: not even 100 points" in text
+    else:
+        assert power and 0 < float(power[1]) < 100, text[-400:]
+    assert ("every verdict is single_seed" in text) == (len(load_preset(name).seeds) == 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_finished_reads_done_and_each_total_says_what_it_is_of(tmp_path, capsys) -> None:
+    run_units(choose(plan(tmp_path), ["masked-grpo"]), FakeWork(), Silent())
+    sets = task_sets(preset(tmp_path))
+    print_dry_run(choose(plan(tmp_path), ["autoregressive-espo"]), sets, Console(width=120))
+    said = capsys.readouterr().out
+    wanted = {"masked-grpo": "done", "autoregressive-espo": "owed", "masked-espo": "not"}
+    lines = {name: next(line for line in said.splitlines() if f" {name} seed 0" in line) for name in wanted}
+    assert all(word in lines[name] for name, word in wanted.items())
+    assert "owed in all" in said and "owed by this command" in said
+    print_dry_run(plan(tmp_path), sets, Console(width=120))
+    assert "owed by this command" not in capsys.readouterr().out

@@ -1,0 +1,49 @@
+"""A recorded rollout is run again: the same outcome is found to be the same, and a forged record is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.tasks import Task
+from experiments.cli.replay import find_rollout, replay_rollout
+from harness.sites import make_tasks
+
+TASK: Task = make_tasks("train", count=360)[1]
+
+
+def write(path: Path, **row: object) -> Path:
+    record = {"step": 2, "row": 5, "task_id": TASK.id, "plan": "click p9.e9", "fault": "agent", "near_miss": False}
+    path.write_text(json.dumps({**record, **row}) + "\n")
+    return path
+
+
+@pytest.mark.browser
+def test_a_replay_says_whether_the_outcome_is_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    true = write(tmp_path / "true.jsonl", reward=0.0, success=False, submitted=False)
+    assert replay_rollout(true, "2.5", out=tmp_path / "out", is_headless=True) == 0
+    said = capsys.readouterr().out
+    assert "not found: p9.e9" in said
+    assert "the outcome is the recorded one" in said
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".png", ".zip"]
+    forged = write(tmp_path / "forged.jsonl", reward=1.0, success=True, submitted=True)
+    assert replay_rollout(forged, "2.5", out=tmp_path / "out", is_headless=True) == 1
+    said = capsys.readouterr().out
+    assert "NOT the recorded one" in said
+    assert "reward: was 1.0, is 0.0" in said
+
+
+@pytest.mark.parametrize(
+    ("rollout", "message"), [("2.6", "expected STEP.ROW"), ("x", "expected STEP.ROW")], ids=["absent", "no number"]
+)
+def test_a_rollout_that_is_not_there(tmp_path: Path, rollout: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_rollout(write(tmp_path / "a.jsonl"), rollout)
+
+
+def test_a_run_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a run folder"):
+        find_rollout(tmp_path / "nothing", "0")

@@ -1,0 +1,203 @@
+"""Cells of a grid differ in the declared factors and in nothing else; results are keyed by what they depend on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dllm_rl import registry
+from dllm_rl.errors import ConfigError
+from experiments.design.config import load_preset, preset_names
+from experiments.design.grid import build_cells
+from experiments.design.units import GridPlan, Unit
+from tests.experiments.grids import Tasks, plan, preset, task_sets
+
+
+def test_factors_are_crossed_and_the_null_control_learns_nothing(tmp_path) -> None:
+    cells = build_cells(preset(tmp_path))
+    assert [cell.id for cell in cells if cell.role == "cell"] == [
+        "autoregressive-grpo",
+        "autoregressive-espo",
+        "masked-grpo",
+        "masked-espo",
+    ]
+    (null,) = [cell for cell in cells if cell.role == "null"]
+    assert null.train["learning_rate"] == 0
+
+
+def test_a_setting_that_differs_outside_the_factors_is_refused_by_name(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"masked-grpo differ in 'train\.steps' \(1 and 9\)"):
+        build_cells(preset(tmp_path, "policies.masked.train.steps=9"))
+    with pytest.raises(ConfigError, match=r"differ in 'train\.inner_steps'"):
+        build_cells(preset(tmp_path, "objectives.espo.train.inner_steps=8"))
+
+
+def test_a_declared_factor_may_differ(tmp_path) -> None:
+    declared = "factors.objective=[objective,train.inner_steps]"
+    cells = build_cells(preset(tmp_path, "objectives.espo.train.inner_steps=8", declared))
+    assert {cell.train["inner_steps"] for cell in cells if cell.objective_level == "espo"} == {8}
+
+
+def test_an_undefined_combination_is_refused_with_the_reason(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="objective 'espo_unshared' is not defined for the family 'autoregressive'"):
+        build_cells(preset(tmp_path, "objectives.espo.name=espo_unshared"))
+    with pytest.raises(ConfigError, match="sampler 'ar' is not defined for the family 'masked'"):
+        build_cells(preset(tmp_path, "policies.masked.sampler={name: ar}"))
+
+
+def test_the_two_by_eight_design_differs_in_the_method_and_its_mu_alone() -> None:
+    cells = build_cells(load_preset("study16"))
+    assert [sum(cell.role == role for cell in cells) for role in ("cell", "null", "negative")] == [16, 1, 1]
+    sixteen = [cell for cell in cells if cell.role == "cell"]
+    assert {cell.family for cell in sixteen} == {"masked", "flow"}
+    mu = {cell.objective_level: cell.train["inner_steps"] for cell in sixteen}
+    assert mu.pop("cj_grpo") == 2 and mu.pop("espo_mu8") == 8
+    assert set(mu.values()) == {1} and len(mu) == 6
+    assert {cell.objective.options["advantage"] for cell in sixteen} == {"centred"}
+    assert {cell.objective.options["beta"] for cell in sixteen} == {0.0}
+
+
+@pytest.mark.parametrize("objective", ["mdpo", "spg"])
+def test_an_undefined_cell_of_the_study_is_refused_when_it_loads(objective: str) -> None:
+    family = {"mdpo": "autoregressive", "spg": "flow"}[objective]
+    changed = (
+        [f"policies.flow={{checkpoint: 'builtin:{family}', sampler: {{name: ar}}}}"] if objective == "mdpo" else []
+    )
+    preset = load_preset("study16", [*changed, f"objectives.mdpo={{name: {objective}, options: {{beta: 0.0}}}}"])
+    with pytest.raises(ConfigError, match=f"cell flow-mdpo: objective '{objective}' is not defined for the family"):
+        build_cells(preset)
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_that_ships_is_a_controlled_comparison(name: str) -> None:
+    assert build_cells(load_preset(name))
+
+
+def test_a_new_evaluation_never_retrains(tmp_path) -> None:
+    first, second = plan(tmp_path), plan(tmp_path, "evaluation.split=test", "evaluation.num_samples=2")
+    assert _folders(first, trained=True) == _folders(second, trained=True)
+    assert not _folders(first, trained=False) & _folders(second, trained=False)
+    assert not {unit.digest for unit in first.units} & {unit.digest for unit in second.units}
+
+
+def test_the_margin_of_equivalence_decides_no_rollout(tmp_path) -> None:
+    first, second = plan(tmp_path), plan(tmp_path, "evaluation.margin=3")
+    assert [unit.digest for unit in first.units] == [unit.digest for unit in second.units]
+
+
+def test_defaults_of_components_are_part_of_a_result_s_key(tmp_path) -> None:
+    known = plan(tmp_path)
+    written_out = plan(tmp_path, "objectives.grpo.options.prompt_mask_share=0.0")
+    assert [unit.digest for unit in known.units] == [unit.digest for unit in written_out.units]
+
+
+def test_a_raised_version_of_an_objective_owes_its_cells_alone(tmp_path, monkeypatch) -> None:
+    known = plan(tmp_path)
+    monkeypatch.setattr(registry.get("objective", "espo"), "version", 2)
+    changed = _changed(known, plan(tmp_path))
+    assert changed
+    assert all("-espo" in unit.cell.id and "unshared" not in unit.cell.id for unit in changed)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("environment", "forms"), ("reward", "outcome"), ("sampler", "ar")])
+def test_a_raised_version_of_what_all_cells_share_owes_them_all(tmp_path, monkeypatch, kind: str, name: str) -> None:
+    known = plan(tmp_path)
+    monkeypatch.setattr(registry.get(kind, name), "version", 2)
+    touched = {unit.name for unit in known.units if kind != "sampler" or unit.cell.sampler.name == name}
+    assert {unit.name for unit in _changed(known, plan(tmp_path))} == touched
+
+
+def test_a_raised_version_of_the_trainer_owes_no_warm_start_and_one_of_the_evaluation_no_training(
+    tmp_path, monkeypatch
+) -> None:
+    known = plan(tmp_path)
+    monkeypatch.setattr("dllm_rl.trainer.VERSION", 2)
+    trained = plan(tmp_path)
+    assert {unit.is_warm_start for unit in _changed(known, trained)} == {False}
+    monkeypatch.setattr("dllm_rl.evaluation.VERSION", 2)
+    evaluated = plan(tmp_path)
+    assert len(_changed(trained, evaluated)) == len(evaluated.units)
+    assert _folders(trained, trained=True) == _folders(evaluated, trained=True)
+
+
+@pytest.mark.parametrize(
+    ("edited", "is_owed"),
+    [("", False), ("    # Half, as in the paper.\n", False), ("    version: ClassVar[int] = 2\n", True)],
+)
+def test_a_comment_owes_nothing_and_a_raised_version_does(tmp_path, monkeypatch, edited: str, is_owed: bool) -> None:
+    source = (
+        "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom dllm_rl.registry import register\n"
+        "@register('reward', 'half')\n@dataclass(frozen=True)\nclass Half:\n"
+        "    version: ClassVar[int] = 1\n    share: float = 0.5\n"
+    )
+    monkeypatch.setitem(registry._REGISTRY, "reward", dict(registry._REGISTRY["reward"]))
+    exec(compile(source, "half.py", "exec", dont_inherit=True), {"__name__": "half"})
+    known = plan(tmp_path, "reward=half")
+    exec(compile(source + edited, "half.py", "exec", dont_inherit=True), {"__name__": "half"})
+    assert len(_changed(known, plan(tmp_path, "reward=half"))) == (len(known.units) if is_owed else 0)
+
+
+def test_options_of_the_environment_count_with_their_defaults(tmp_path) -> None:
+    known = plan(tmp_path)
+    assert not _changed(known, plan(tmp_path, "environment.options.seed=0"))
+    assert len(_changed(known, plan(tmp_path, "environment.options.seed=1"))) == len(known.units)
+
+
+def test_controls_must_be_what_the_report_calls_them(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"must learn nothing, and its learning rate is 0\.001"):
+        plan(tmp_path, "controls.null_control.train.learning_rate=1e-3")
+    preset = load_preset("grid16", ["controls.negative_control.objective=espo"])
+    with pytest.raises(ConfigError, match="'espo' does not declare that"):
+        build_cells(preset)
+
+
+def test_cells_of_one_name_are_refused() -> None:
+    level = "{checkpoint: 'builtin:masked', sampler: {name: threshold}}"
+    names = [f"policies={{a: {level}, a-b: {level}}}", "objectives={b-c: {name: grpo}, c: {name: grpo}}"]
+    with pytest.raises(ConfigError, match="two cells are called 'a-b-c'"):
+        build_cells(load_preset("quick", [*names, "controls=[]"]))
+
+
+def test_no_unchecked_task_takes_the_place_of_one_left_out() -> None:
+    first, second, *_ = Tasks().tasks("train")
+    left = task_sets(load_preset("ci", ["training_tasks.max_tasks=2"])).without([first.id])
+    assert [task.id for task in left.training] == [second.id]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["train.steps=2", "policies.masked.train.learning_rate=1e-3", "objectives.espo.options.beta=0.1", "reward=shaped"],
+)
+def test_cells_of_other_settings_have_other_folders(tmp_path, override: str) -> None:
+    assert _folders(plan(tmp_path), trained=True) != _folders(plan(tmp_path, override), trained=True)
+
+
+def test_only_the_cells_that_a_setting_touches_are_run_again(tmp_path) -> None:
+    changed = plan(tmp_path, "objectives.espo.options.beta=0.1")
+    new = _folders(changed, trained=True) - _folders(plan(tmp_path), trained=True)
+    assert new
+    assert all("-espo-" in folder.parent.name for folder in new)
+
+
+def test_other_tasks_or_another_checkpoint_are_other_results(tmp_path) -> None:
+    first = plan(tmp_path)
+    assert not _folders(first, trained=True) & _folders(plan(tmp_path, tasks=Tasks(" again")), trained=True)
+    (tmp_path / "checkpoints" / "masked" / "weights").write_text("other")
+    changed = {unit.digest for unit in first.units} - {unit.digest for unit in plan(tmp_path).units}
+    assert changed == {unit.digest for unit in first.units if unit.cell.policy == "masked"}
+
+
+def test_seeds_come_one_after_the_other_and_warm_starts_first(tmp_path) -> None:
+    seeds = [unit.seed for unit in plan(tmp_path).units]
+    assert seeds == sorted(seeds)
+    assert seeds[:2] == [-1, -1]
+
+
+def _changed(first: GridPlan, second: GridPlan) -> list[Unit]:
+    """Units of the second plan that the results of the first do not finish."""
+    return [unit for old, unit in zip(first.units, second.units, strict=True) if old.digest != unit.digest]
+
+
+def _folders(grid: GridPlan, *, trained: bool) -> set[Path]:
+    return {unit.folder for unit in grid.units if unit.is_warm_start is not trained}

@@ -1,0 +1,225 @@
+"""Two processes on one grid, full disks, damaged files, and many failures alike: nothing is lost, nothing is hidden."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from dllm_rl.errors import CheckpointError
+from experiments.cli.grid import _conclude, show_status
+from experiments.design.units import choose
+from experiments.report import build_report
+from experiments.run.failures import common_failure, reason_of
+from experiments.run.folder import DamagedResultError
+from experiments.run.results import is_equal
+from experiments.run.runner import owed_units, run_units
+from experiments.run.status import Status, claim, is_claimed, read_status, write_status
+from tests.experiments.grids import FakeWork, Silent, plan
+
+ROOT = Path(__file__).parents[3]
+
+
+def child(script: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(script), *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def undisturbed(folder):
+    grid = plan(folder)
+    run_units(grid, FakeWork(), Silent())
+    return grid.root / "results.parquet"
+
+
+_SHARED = """
+    import os, sys, time
+    from pathlib import Path
+    from experiments.run.runner import run_units
+    from tests.experiments.grids import FakeWork, Silent, plan
+
+    class Slow(FakeWork):
+        def _rows(self, unit):
+            with open(sys.argv[2], "a") as file:
+                file.write(unit.name + "\\n")
+            time.sleep(0.15)
+            return super()._rows(unit)
+
+    statuses = run_units(plan(Path(sys.argv[1])), Slow(), Silent())
+"""
+
+
+def test_two_processes_share_one_grid(tmp_path):
+    """Each unit runs once, in one of them, and the results are those of one process alone."""
+    folder, log = tmp_path / "shared", tmp_path / "log"
+    plan(folder)
+    processes = [child(_SHARED, str(folder), str(log)) for _ in range(2)]
+    for process in processes:
+        _, text = process.communicate(timeout=200)
+        assert process.returncode == 0, text
+    grid = plan(folder)
+    assert sorted(log.read_text().splitlines()) == sorted(unit.name for unit in grid.units)
+    assert owed_units(grid) == []
+    assert is_equal(grid.root / "results.parquet", undisturbed(tmp_path / "alone"))
+
+
+def test_a_look_at_a_state_does_not_make_a_runner_pass_the_unit_over(tmp_path):
+    """Whoever reads a state takes the lock for an instant; a claim outlasts that."""
+    watcher = child(
+        """
+        import sys, time
+        from pathlib import Path
+        from filelock import FileLock
+        lock = FileLock(Path(sys.argv[1]) / ".lock")
+        with lock:
+            (Path(sys.argv[1]) / "held").touch()
+            time.sleep(0.1)
+        """,
+        str(tmp_path),
+    )
+    while not (tmp_path / "held").exists():
+        assert watcher.poll() is None
+    with claim(tmp_path) as is_mine:
+        assert is_mine
+    assert not is_claimed(tmp_path)
+    watcher.communicate()
+
+
+_FULL = """
+    import resource, sys
+    from pathlib import Path
+    from dllm_rl.jsonl import append_rows
+    from experiments.run.runner import run_units
+    from tests.experiments.grids import FakeWork, Silent, plan
+
+    class Filling(FakeWork):
+        def _rows(self, unit):
+            rows = super()._rows(unit)
+            if len(self.calls) == 4:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+                if sys.argv[2] == "metrics":
+                    append_rows(unit.folder / "metrics.jsonl", [{"step": step, "note": "x" * 90} for step in range(20)])
+            return rows
+
+    run_units(plan(Path(sys.argv[1])), Filling(), Silent())
+"""
+
+
+@pytest.mark.parametrize("file", ["metrics", "evaluation"])
+def test_a_full_disk_ends_the_grid_with_one_message_and_costs_nothing_finished(tmp_path, file):
+    """A limit on file sizes stands for the full disk: the write that does not fit fails half way."""
+    process = child(_FULL, str(tmp_path / "full"), file)
+    _, text = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "DiskFullError: no room is left to write" in text
+    grid = plan(tmp_path / "full")
+    states = [read_status(unit.folder).state for unit in grid.units]
+    assert states == ["done"] * 3 + ["owed"] * (len(grid.units) - 3)
+    finished = {unit.name: unit.files.rows_file.read_bytes() for unit in grid.units[:3]}
+    run_units(grid, FakeWork(), Silent())
+    assert is_equal(grid.root / "results.parquet", undisturbed(tmp_path / "alone"))
+    assert finished == {unit.name: unit.files.rows_file.read_bytes() for unit in grid.units[:3]}
+
+
+def test_a_damaged_result_is_refused_until_it_is_deleted(tmp_path):
+    grid = plan(tmp_path)
+    run_units(grid, FakeWork(), Silent())
+    part = grid.units[2].files.rows_file
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(bytes(data))
+    with pytest.raises(DamagedResultError, match="Delete it"):
+        run_units(grid, FakeWork(), Silent())
+    part.unlink()
+    again = FakeWork()
+    run_units(grid, again, Silent())
+    assert again.calls == [grid.units[2].name]
+
+
+def test_an_evaluation_whose_rows_are_gone_is_owed_in_state_and_report(tmp_path, capsys):
+    grid = plan(tmp_path)
+    run_units(grid, FakeWork(), Silent())
+    assert build_report(grid.root)["is_complete"]
+    warm, cell = grid.units[0], grid.units[3]
+    for unit in (warm, cell):
+        unit.files.rows_file.unlink()
+    show_status(grid.root, as_json=True)
+    rows = json.loads(capsys.readouterr().out)
+    assert sorted(row["state"] for row in rows) == ["done"] * 10 + ["owed"] * 2
+    report = build_report(grid.root)
+    assert not report["is_complete"] and report["headline"].startswith("This grid is not finished")
+
+
+def test_a_damaged_checkpoint_is_a_failure_with_its_cause_in_the_status(tmp_path, capsys):
+    grid = plan(tmp_path)
+    name = "masked-grpo seed 0"
+    statuses = run_units(grid, FakeWork({name: CheckpointError("'x' does not match its recorded hash")}), Silent())
+    assert statuses[name].cause == "CheckpointError: 'x' does not match its recorded hash"
+    show_status(grid.root, as_json=True)
+    rows = {(row["cell"], row["seed"]): row for row in json.loads(capsys.readouterr().out)}
+    assert "recorded hash" in rows["masked-grpo", 0]["cause"]
+    assert rows["warm start masked", None]["state"] == "done"
+
+
+def test_a_grid_stops_when_many_cells_fail_alike_and_goes_on_once_that_is_mended(tmp_path):
+    """12 units: the fourth failure for one reason passes 30 %."""
+    grid = plan(tmp_path)
+    trained = [unit.name for unit in grid.units if not unit.is_warm_start]
+    broken = {name: RuntimeError(f"step {i}: data/x{i} is gone") for i, name in enumerate(trained)}
+    work = FakeWork(dict(broken))
+    statuses = run_units(grid, work, Silent())
+    assert len(grid.units) == 12
+    assert len(work.calls) == 2 + 4
+    assert sorted(status.state for status in statuses.values()) == ["done"] * 2 + ["failed"] * 4 + ["owed"] * 6
+    cause, count = common_failure(statuses.values(), len(grid.units)) or ("", 0)
+    assert (cause, count) == ("RuntimeError: step 0: data/x0 is gone", 4)
+    assert {status.state for status in run_units(grid, FakeWork(), Silent()).values()} == {"done"}
+
+
+def test_few_failures_among_few_chosen_units_stop_nothing(tmp_path, capsys):
+    """The share is of the whole grid, of 12 units here."""
+    grid = choose(plan(tmp_path), ["masked-*"])
+    broken = {name: RuntimeError("flaky") for name in ("masked-grpo seed 0", "masked-espo seed 0")}
+    work = FakeWork(dict(broken))
+    statuses = run_units(grid, work, Silent())
+    assert len(work.calls) == len(statuses) == 5
+    assert _conclude(statuses, len(grid.units), Console()) == 1
+    assert "for one reason" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("num_owed", [0, 2])
+def test_what_was_not_started_is_told_only_where_something_was_left(num_owed, capsys):
+    states = {f"{n}": Status(state="failed" if n >= num_owed else "owed", cause="burned") for n in range(6)}
+    _conclude(states, 6, Console())
+    said = capsys.readouterr().out
+    assert f"{6 - num_owed} of 6 units failed for one reason" in said
+    assert ("so the rest was not started" in said) == bool(num_owed)
+
+
+def test_failures_of_different_kinds_stop_nothing(tmp_path):
+    grid = plan(tmp_path)
+    trained = [unit.name for unit in grid.units if not unit.is_warm_start]
+    words = ("page", "site", "door", "lamp", "tree", "bird", "moon", "star", "rain", "snow")
+    work = FakeWork({name: RuntimeError(f"the {word} burned") for name, word in zip(trained, words, strict=True)})
+    run_units(grid, work, Silent())
+    assert len(work.calls) == len(grid.units)
+
+
+def test_a_cause_without_what_differs_from_cell_to_cell():
+    first, second = (f"TimeoutError: 'runs/a{n}/seed{n}' after {n}.5 s\nmore" for n in (1, 2))
+    assert reason_of(first) == reason_of(second)
+    assert reason_of("ValueError: a") != reason_of("ValueError: b")
+    assert common_failure([Status(state="failed", cause="a")], 1) is None
+
+
+def test_a_unit_that_a_dead_process_left_is_taken_up(tmp_path):
+    grid = plan(tmp_path)
+    write_status(grid.units[4].folder, Status(state="running", pid=999_999))
+    run_units(grid, FakeWork(), Silent())
+    assert owed_units(grid) == []
