@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dllm_rl.episode import Completion, RewardFunction, Rollout, run_plans
+from dllm_rl.episode import Completion, RewardFunction, Rollout, observe, run_plans
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Sampler
 from dllm_rl.ranks import ALONE, Ranks
@@ -54,10 +54,9 @@ class RolloutEngine:
 
     def write(self, tasks: Sequence[Task], row_ids: Sequence[int], *, seed: int) -> list[Completion]:
         """Sample one plan a task, on this process alone. row_ids: names of the rows, by which their noise is keyed."""
-        unique = {task.id: task for task in tasks}
-        pages = dict(zip(unique, self.environment.observe_many(list(unique.values())), strict=True))
-        texts = [render_prompt(task, pages[task.id]) for task in tasks]
-        prompts = replace(self.policy.prompts(texts, row_ids), pages=tuple(pages[task.id] for task in tasks))
+        pages = observe(self.environment, tasks)
+        texts = [render_prompt(task, page) for task, page in zip(tasks, pages, strict=True)]
+        prompts = replace(self.policy.prompts(texts, row_ids), pages=tuple(pages))
         completions = self.sampler.generate(self.policy, prompts, seed=seed)
         lengths = self.policy.canvas.scored(completions.ids).sum(dim=1).tolist()
         return [

@@ -95,6 +95,13 @@ class Rollout:
         }
 
 
+def observe(environment: Session, tasks: Sequence[Task]) -> list[Page]:
+    """What a policy can see of each task, in order; a task that comes again is observed once."""
+    unique = {task.id: task for task in tasks}
+    pages = dict(zip(unique, environment.observe_many(list(unique.values())), strict=True))
+    return [pages[task.id] for task in tasks]
+
+
 def one_turn(
     task: Task, observation: Page, completion: Completion, outcome: Outcome, reward: RewardFunction
 ) -> Rollout:
@@ -112,13 +119,11 @@ def run_plans(
     executor: str | None = None,
 ) -> list[Rollout]:
     """Run whole plans and reward them, in order. isolation, executor: as the environment names them; None: its own."""
-    tasks = [task for task, _ in plans]
-    unique = {task.id: task for task in tasks}
-    pages = dict(zip(unique, environment.observe_many(list(unique.values())), strict=True))
+    pages = observe(environment, [task for task, _ in plans])
     outcomes = environment.run_many(
         [(task, completion.plan) for task, completion in plans], isolation=isolation, executor=executor
     )
     return [
-        one_turn(task, pages[task.id], completion, outcome, reward)
-        for (task, completion), outcome in zip(plans, outcomes, strict=True)
+        one_turn(task, page, completion, outcome, reward)
+        for (task, completion), page, outcome in zip(plans, pages, outcomes, strict=True)
     ]
