@@ -18,10 +18,10 @@ from dllm_rl.session import Session
 from dllm_rl.train_config import TrainConfig
 from dllm_rl.trainer import Trainer
 from experiments.analysis.collapse.online import OnlineDiagnosis
-from experiments.commit_order import keep_commit_order
 from experiments.design.components import build_objective, build_reward, build_sampler
 from experiments.design.grid import Cell
 from experiments.design.units import TaskSets, Unit
+from experiments.run.commit_order import keep_commit_order
 from experiments.run.files import write_json
 from experiments.run.folder import RECORD_FILE
 from experiments.run.runner import OnEvent
