@@ -7,7 +7,7 @@ only ever scored; shapes that are marked `held_out` occur in it alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -139,12 +139,16 @@ HEALTHY_LEVELS: tuple[Callable[[Draft], Curve], ...] = (
 HELD_OUT_LEVELS = (_sawtooth, _walk, _restarts, _stages)
 
 
+def _pick(draw: np.random.Generator, levels: Sequence[Callable[[Draft], Curve]]) -> Callable[[Draft], Curve]:
+    return levels[int(draw.integers(len(levels)))]
+
+
 # Falls, from the level of a healthy run.
 
 
 def _falls(draft: Draft) -> tuple[Curve, float]:
     """A level that loses seven tenths or more, at once or over three tenths of the run; and when that begins."""
-    level = draft.draw.choice([_exponential, _linear, _flat])(draft)
+    level = _pick(draft.draw, [_exponential, _linear, _flat])(draft)
     at, length = draft.uniform(0.35, 0.75), draft.uniform(0, 0.2) * draft.draw.integers(0, 2)
     return level * (1 - draft.uniform(0.7, 1.0) * draft.ramp(at, length)), at
 
@@ -466,7 +470,7 @@ def corpus(half: Half) -> Iterator[Case]:
         yield Case(label="healthy", shape=shape.__name__.strip("_"), dialect=dialect, rows=_finish(draft, dialect))
     for index in range(NUM_OF_A_KIND):
         draft = _draft(draw, int(draw.integers(3, 15)))
-        draft.level = draw.choice([_exponential, _flat])(draft)
+        draft.level = _pick(draw, [_exponential, _flat])(draft)
         dialect = DIALECTS[index % len(DIALECTS)]
         yield Case(label="too_short", shape="short", dialect=dialect, rows=_finish(draft, dialect))
     for kind, spoil in FALLS.items():
@@ -478,7 +482,7 @@ def corpus(half: Half) -> Iterator[Case]:
     for kind, make in OTHERS.items():
         for index in range(NUM_OF_A_KIND):
             draft = _draft(draw, _num_rows(draw))
-            draft.level = draw.choice([_exponential, _flat, _linear])(draft)
+            draft.level = _pick(draw, [_exponential, _flat, _linear])(draft)
             make(draft)
             yield _case(kind, kind, draft, index)
 

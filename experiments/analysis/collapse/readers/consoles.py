@@ -12,10 +12,10 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*[mK]")
 _DICT = re.compile(r"\{['\"][\w./@-]+['\"]: [^{}]*\}")
 _ENTRY = re.compile(rf"['\"]([\w./@ -]+)['\"]: ['\"]?({_NUMBER})\b", re.IGNORECASE)
 # The trainer's own progress bar, which counts steps, has no words before it; others (`Map: 100%|`) count other things.
-_BAR = re.compile(r"(?:^|\s)\d+%\|[^|]*\|\s*(\d+)/(\d+) \[")
+_BAR = re.compile(r"(?:^|\s)\d+%\|[^|]*\|\s*(\d{1,15})/\d+ \[")
 _TRAINER_KEYS = frozenset({"loss", "reward", "grad_norm", "learning_rate", "epoch"})
 
-_VERL_STEP = re.compile(r"\bstep:(\d+)(?=\s|$)")
+_VERL_STEP = re.compile(r"\bstep:(\d{1,15})(?=\s|$)")
 _VERL_METRIC = re.compile(rf"([\w./@-]+):(?:(?:np|numpy)\.\w+\(|tensor\()?({_NUMBER})")
 _VERL_CONTINUED = re.compile(
     rf"^(?:\([^()]*\)\s*)?\s*-\s+[\w./@-]+:(?:(?:np|numpy)\.\w+\(|tensor\()?{_NUMBER}\)?\s*-?$"

@@ -7,6 +7,9 @@ from typing import Any
 
 from dllm_rl.errors import ConfigError
 
+# What json raises: torn text, numbers of thousands of digits, brackets without end.
+_BROKEN = (ValueError, RecursionError)
+
 
 def json_lines(text: str) -> list[dict[str, Any]] | None:
     """One JSON object a line. A last line that was torn by a kill is left out; verl puts the numbers under `data`."""
@@ -17,7 +20,7 @@ def json_lines(text: str) -> list[dict[str, Any]] | None:
     for line in lines:
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
+        except _BROKEN:
             break
     # A file that is one JSON document spreads it over lines.
     if len(rows) < len(lines) - 1 or not rows or not all(isinstance(row, dict) for row in rows):
@@ -44,7 +47,7 @@ def _document(text: str, opening: str) -> Any:
         return None
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except _BROKEN:
         return None
 
 
@@ -54,5 +57,5 @@ def refuse_torn(text: str, name: str) -> None:
         return
     try:
         json.loads(text)
-    except json.JSONDecodeError as error:
+    except _BROKEN as error:
         raise ConfigError(f"'{name}' is no valid JSON ({error}); was its writer stopped half way?") from None

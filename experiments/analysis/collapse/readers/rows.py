@@ -19,6 +19,9 @@ _STEP_KEYS = (
     "global_step/max_steps",
 )
 
+# Beyond this a number is no count of steps, and not all whole numbers can be told apart.
+_LARGEST_STEP = 2**53
+
 
 def one_a_step(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Keep what is a number, one row a step, in order. Rows of equal steps are joined, and the later value stays.
@@ -47,7 +50,7 @@ def _step(value: Any) -> int | None:
     if isinstance(value, str):
         value = value.partition("/")[0]
     number = _number(value)
-    return int(number) if number is not None and math.isfinite(number) else None
+    return int(number) if number is not None and abs(number) < _LARGEST_STEP else None
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,9 +60,11 @@ def numbers(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _number(value: Any) -> float | int | None:
     """A number, or text that is one: consoles of transformers and exports of wandb write numbers as text."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return None
-    return value if isinstance(value, int | float) else None
+    if not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value) if isinstance(value, str) or abs(value) > _LARGEST_STEP else value
+    except ValueError:
+        return None
+    except OverflowError:
+        return math.inf

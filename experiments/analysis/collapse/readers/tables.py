@@ -16,7 +16,10 @@ def csv_runs(text: str) -> dict[str, list[dict[str, Any]]] | None:
     first = text.partition("\n")[0]
     if "," not in first or first.lstrip().startswith(("{", "[")):
         return None
-    table = list(csv.DictReader(io.StringIO(text)))
+    try:
+        table = list(csv.DictReader(io.StringIO(text)))
+    except csv.Error:
+        return None
     if not table:
         return None
     columns = [name for name in table[0] if name and not name.endswith(_BOUNDS)]

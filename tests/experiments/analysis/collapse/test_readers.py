@@ -173,3 +173,24 @@ def test_a_torn_last_line_is_left_out_and_numbers_that_are_not_finite_stay(tmp_p
     (run,) = find_runs(path)
     assert [row["step"] for row in run.metrics] == [1, 2]
     assert run.metrics[1] == {"step": 2, "reward": None, "kl": float("inf")}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "step:" + "9" * 5000 + " - critic/score/mean:0.5\n",
+        '{"step": 1, "reward": ' + "9" * 5000 + "}\n",
+        "[" * 5000,
+        'step,reward\n"' + "x" * 200_000,
+        '{"step": 1e300, "reward": 0.5}\n',
+    ],
+    ids=["a step of digits", "a number of digits", "brackets", "a cell without end", "a step that is none"],
+)
+def test_what_no_trainer_writes_is_refused_or_passed_over(tmp_path, text):
+    path = tmp_path / "train.log"
+    path.write_text(text)
+    try:
+        runs = find_runs(path)
+    except ConfigError:
+        return
+    assert all(len(run.metrics) <= 1 for run in runs)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from experiments.analysis.collapse import diagnose
+from experiments.analysis.collapse import Kind, diagnose
 from experiments.analysis.collapse.online import OnlineDiagnosis
 from tests.experiments.analysis.collapse.text_lab import TextEnvironment, pays_for_length, train
 
@@ -23,7 +23,7 @@ BREAKS = 15
 class Broken:
     """A run that is broken on purpose, the kind that must be named, and the signals that may have moved first."""
 
-    kind: str
+    kind: Kind
     first: set[str]
     settings: dict[str, Any] = field(default_factory=dict)
 
