@@ -7,8 +7,8 @@ from itertools import islice
 
 import pytest
 
-from experiments.bench.diagnosis import confusion, mistakes, page, score, summary
-from experiments.bench.diagnosis_corpus import NUM_HEALTHY, NUM_OF_A_KIND, corpus
+from benchmarks.diagnosis import confusion, mistakes, page, score, summary
+from benchmarks.diagnosis_corpus import NUM_HEALTHY, NUM_OF_A_KIND, corpus
 
 
 def test_the_corpus_is_the_same_at_every_call_and_its_halves_are_not():
