@@ -23,7 +23,7 @@ from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.loading import load_policy
 from dllm_rl.types import Completions
-from samplers.grammar.projection import Constrained, Projection
+from samplers.grammar.projection import Constrained, StepDistribution
 from samplers.loop.record import Recorder
 
 ARMS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -37,7 +37,7 @@ ARMS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 RECORD = ((Recorder, "commit_at"), (Recorder, "jump"), (Recorder, "finish"))
 ENTROPY = (
-    (Projection, "entropy"),
+    (StepDistribution, "entropy"),
     (Constrained, "entropy"),
     (samplers.families.flow, "entropy"),
     (samplers.families.autoregressive, "entropy"),

@@ -1,12 +1,12 @@
-"""Laws over whole canvases that a finite automaton must accept: projection, path draws, exact log-probabilities.
+"""Distributions over canvases that a finite automaton accepts: marginals, samples, exact log-probabilities.
 
 Why a constraint can hold for any order of writing: let A be the accepted canvases that agree with what is written. If
 all tokens of one step come from the *same* accepted canvas y in A, then y stays in A after the step, and masking tokens
 again only enlarges A. So A is never empty and the last canvas is accepted, for any weights, rule and batch.
 
 Edges carry labels. Label TEXT stands for every token that may stand in a value and has no label of its own; each other
-label is one token. A path's weight is the product of the model's laws at the masked positions; forward-backward sums
-over paths (in float64 and in log space, as random weights span thousands of nats).
+label is one token. A canvas's weight is the product of the model's probabilities at the masked positions;
+forward-backward sums over canvases (in float64 and in log space, as random weights span thousands of nats).
 
 Legend: b rows, l canvas, n open positions of a row, e edges, q states, c labels, v vocabulary.
 """
@@ -31,12 +31,13 @@ NEVER = -1e30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
-    """One automaton a row, padded to common sizes. A canvas is accepted if its path leads from START to ACCEPT.
+    """One automaton a row, padded to common sizes. A canvas is accepted if its labels lead from START to ACCEPT.
 
     source, target, label: of each edge; unused edges run from the last state, which nothing reaches, to itself.
     token: id of each label, -1 for TEXT and unused ones. is_text: ids that may stand in values.
     is_legal: which of (any content, EOS, PAD, line break, FILL) may stand at a column.
-    width, cuts: between two lines of `width` columns only the states `cuts` are possible; None where lines run freely.
+    width, separators: between two lines of `width` columns only the states `separators` are possible; None and empty
+    where lines run freely.
     """
 
     source: Int[Tensor, "b e"]
@@ -47,7 +48,7 @@ class Constraint:
     is_legal: Bool[Tensor, "l 5"]
     num_states: int
     width: int | None = None
-    cuts: tuple[int, ...] = ()
+    separators: tuple[int, ...] = ()
 
     def rows(self, index: Tensor) -> Constraint:
         """The automata of these rows."""
@@ -66,12 +67,12 @@ class Constraint:
         rest[row, self.token[row, label]] = False
         return rest
 
-    def open_scores(self, laws: Float[Tensor, "b n v"], *, is_max: bool = False) -> Float[Tensor, "b n c"]:
-        """Log weight of each label under unnormalised laws; for TEXT the sum over its tokens, or the largest."""
-        text = laws.masked_fill(~self.rest()[:, None], -torch.inf)
+    def open_scores(self, logits: Float[Tensor, "b n v"], *, is_max: bool = False) -> Float[Tensor, "b n c"]:
+        """Log weight of each label under these logits; for TEXT the sum over its tokens, or the largest."""
+        text = logits.masked_fill(~self.rest()[:, None], -torch.inf)
         of_text = text.amax(dim=-1) if is_max else text.logsumexp(dim=-1)
-        index = self.token.clamp(min=0)[:, None].expand(-1, laws.shape[1], -1)
-        scores = laws.gather(-1, index).masked_fill((self.token < 0)[:, None], -torch.inf)
+        index = self.token.clamp(min=0)[:, None].expand(-1, logits.shape[1], -1)
+        scores = logits.gather(-1, index).masked_fill((self.token < 0)[:, None], -torch.inf)
         scores = torch.cat([of_text[..., None], scores[..., 1:]], dim=-1)
         return scores.double().clamp(min=NEVER)
 
@@ -81,19 +82,19 @@ class Constraint:
         columns: Int[Tensor, "b n"],
         canvas: Int[Tensor, "b l"],
         is_masked: Bool[Tensor, "b l"],
-        end: Int[Tensor, " b"] | None = None,
+        unscored_from: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b l c"]:
         """Log weight of each label at each column: the model's where masked, 0 on the written token elsewhere.
 
-        end: masked columns from there on have no law yet; every label weighs 0 (`backward` says what that means).
+        unscored_from: first column that the model does not score yet; there every label weighs 0 (see `backward`).
         """
         labels = self.labels_of(canvas)
         every = torch.arange(self.token.shape[1])
         written = torch.where(labels[..., None] == every, 0.0, NEVER).double()
         index = columns[..., None].expand(-1, -1, len(every))
         scores = torch.where(is_masked[..., None], written.scatter(1, index, open_scores), written)
-        if end is not None:
-            is_later = is_masked & (torch.arange(canvas.shape[1]) >= end[:, None])
+        if unscored_from is not None:
+            is_later = is_masked & (torch.arange(canvas.shape[1]) >= unscored_from[:, None])
             scores = scores.masked_fill(is_later[..., None], 0.0)
         return scores.masked_fill(~self.legal(), NEVER)
 
@@ -103,12 +104,16 @@ class Constraint:
         return torch.cat([self.is_legal, content], dim=1)
 
     def backward(
-        self, scores: Float[Tensor, "b l c"], *, is_max: bool = False, end: Int[Tensor, " b"] | None = None
+        self,
+        scores: Float[Tensor, "b l c"],
+        *,
+        is_max: bool = False,
+        unscored_from: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b l1 q"]:
         """Log weight of all ways (or of the best way) to go on from each state to acceptance, before each column.
 
-        end: from this column on only whether there is a way counts (0, else NEVER): blocks that the model is not asked
-        about yet must be possible, and say nothing more.
+        unscored_from: from this column on only whether there is a way counts (0, else NEVER): blocks that the model
+        does not score yet must be possible, and say nothing more.
         """
         reduce = _largest if is_max else _log_sum
         last = torch.full((len(scores), self.num_states), NEVER, dtype=torch.float64)
@@ -118,9 +123,9 @@ class Constraint:
         for column in reversed(range(scores.shape[1])):
             values = of_edges[:, column] + betas[-1].gather(1, self.target)
             beta = reduce(values, self.source, self.num_states)
-            if end is not None and not is_max:
+            if unscored_from is not None and not is_max:
                 best = _largest(values.detach(), self.source, self.num_states)
-                beta = torch.where((column >= end)[:, None], best, beta)
+                beta = torch.where((column >= unscored_from)[:, None], best, beta)
             betas.append(beta)
         return torch.stack(betas[::-1], dim=1)
 
@@ -173,7 +178,7 @@ class Constraint:
         self.check(beta)
         return self.marginals(scores, self.forward(scores, is_max=True), beta) > NEVER / 2
 
-    def path(
+    def sequence(
         self, scores: Float[Tensor, "b l c"], beta: Float[Tensor, "b l1 q"], noise: Float[Tensor, "b l"] | None
     ) -> Int[Tensor, "b l"]:
         """Labels of one accepted canvas: a posterior draw by these uniforms, or for None the best (beta of maxima)."""
@@ -198,7 +203,7 @@ class Constraint:
     ) -> Float[Tensor, "b l"]:
         """Log-probability of each chosen position's token given the chosen ones before it; 0 elsewhere.
 
-        weight: unnormalised log weight of the token under the model's law. The sum over a row is the exact joint
+        weight: the model's logit of the token. The sum over a row is the exact joint
         log-probability of the chosen set, which must have been chosen without a look at the draw. Differentiable.
         """
         every = torch.arange(scores.shape[2])
@@ -214,12 +219,12 @@ class Constraint:
             before = after
         return torch.stack(terms, dim=1)
 
-    def token_laws(
-        self, laws: Float[Tensor, "b n v"], open_scores: Float[Tensor, "b n c"], marginals: Float[Tensor, "b n c"]
+    def token_log_marginals(
+        self, logits: Float[Tensor, "b n v"], open_scores: Float[Tensor, "b n c"], marginals: Float[Tensor, "b n c"]
     ) -> Float[Tensor, "b n v"]:
         """Log marginal probability of each token: the label's, divided among its tokens as the model does."""
         shift = (marginals - open_scores)[..., TEXT, None].clamp(min=NEVER).float()
-        tokens = (laws + shift).masked_fill(~self.rest()[:, None], -torch.inf)
+        tokens = (logits + shift).masked_fill(~self.rest()[:, None], -torch.inf)
         row, label = (self.token >= 0).nonzero(as_tuple=True)
         values = marginals[row, :, label].float()
         tokens[row, :, self.token[row, label]] = values.masked_fill(values < NEVER / 2, -torch.inf)
@@ -270,14 +275,14 @@ class Constraint:
         self.check(beta)
         return beta
 
-    def next_token_log_probs(self, laws: Float[Tensor, "b l v"], ids: Int[Tensor, "b l"]) -> Float[Tensor, "b l"]:
+    def next_token_log_probs(self, logits: Float[Tensor, "b l v"], ids: Int[Tensor, "b l"]) -> Float[Tensor, "b l"]:
         """Left to right: log-probability of each token among those that the grammar allows after the ones before it."""
         beta, state = self.unwritten(), torch.full((len(ids),), START)
         terms = []
         for column in range(ids.shape[1]):
             allowed = self.allowed(state, column, beta)
-            law = laws[:, column].masked_fill(~allowed, -torch.inf)
-            terms.append(law.gather(1, ids[:, column, None]).squeeze(1) - law.logsumexp(dim=1))
+            step = logits[:, column].masked_fill(~allowed, -torch.inf)
+            terms.append(step.gather(1, ids[:, column, None]).squeeze(1) - step.logsumexp(dim=1))
             state = self.next_states(state, ids[:, column])
         return torch.stack(terms, dim=1)
 

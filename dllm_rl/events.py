@@ -137,29 +137,37 @@ class Events:
 _COLUMNS = ("step", "column", "token", "kind", "log_prob", "entropy")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsortedEvents:
+    """Events in the order in which they happened, the rows mixed. Columns as in `Events`."""
+
+    row: Int[Tensor, " e"]
+    step: Int[Tensor, " e"]
+    column: Int[Tensor, " e"]
+    token: Int[Tensor, " e"]
+    kind: Int[Tensor, " e"]
+    log_prob: Float[Tensor, " e"]
+    entropy: Float[Tensor, " e"]
+
+    @classmethod
+    def join(cls, parts: Sequence[UnsortedEvents]) -> UnsortedEvents:
+        """What happened in one part after another."""
+        return cls(**{item.name: torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)})
+
+
 def sort_events(
-    *,
-    row: Int[Tensor, " e"],
-    step: Int[Tensor, " e"],
-    column: Int[Tensor, " e"],
-    token: Int[Tensor, " e"],
-    kind: Int[Tensor, " e"],
-    log_prob: Float[Tensor, " e"],
-    entropy: Float[Tensor, " e"],
-    end: Int[Tensor, " b"],
-    initial: Int[Tensor, "b l"] | None,
-    length: int,
+    events: UnsortedEvents, *, end: Int[Tensor, " b"], initial: Int[Tensor, "b l"] | None, length: int
 ) -> Events:
-    """The record of events that come in the order in which they happened, the rows mixed."""
-    order = row.argsort(stable=True)
+    """The record of these events, row by row. end, initial, length: as in `Events`."""
+    order = events.row.argsort(stable=True)
     return Events(
-        start=_starts(torch.bincount(row, minlength=len(end))).int(),
-        step=step[order].int(),
-        column=column[order].int(),
-        token=token[order].int(),
-        kind=kind[order].to(torch.uint8),
-        log_prob=log_prob[order].float(),
-        entropy=entropy[order].float(),
+        start=_starts(torch.bincount(events.row, minlength=len(end))).int(),
+        step=events.step[order].int(),
+        column=events.column[order].int(),
+        token=events.token[order].int(),
+        kind=events.kind[order].to(torch.uint8),
+        log_prob=events.log_prob[order].float(),
+        entropy=events.entropy[order].float(),
         end=end.int(),
         initial=None if initial is None else initial.int(),
         length=length,
@@ -199,7 +207,7 @@ def events_of_states(
         kind = torch.where(will_be_drawn, int(Kind.COMMIT), int(Kind.FORCED))
         kind = torch.where(will_be_drawn & (before[row, step, column] != mask_id), int(Kind.EDIT), kind)
         kind = torch.where((token == mask_id) & ~is_drawn, int(Kind.REMASK), kind)
-    return sort_events(
+    happened = UnsortedEvents(
         row=row,
         step=step,
         column=column,
@@ -207,6 +215,9 @@ def events_of_states(
         kind=kind,
         log_prob=torch.where(is_drawn, log_probs[row, column], 0.0),
         entropy=torch.where(is_drawn, entropy[row, column], 0.0),
+    )
+    return sort_events(
+        happened,
         end=torch.full((len(canvases),), after.shape[1], device=canvases.device),
         initial=canvases[:, 0],
         length=canvases.shape[2],

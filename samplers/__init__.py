@@ -6,8 +6,8 @@ them to `generate` of transformers. See docs/samplers.md and docs/adding_a_sampl
 """
 
 from samplers.config import (
-    CacheKind,
-    check_options,
+    check_count,
+    check_temperature,
     sampler_from_dict,
     sampler_from_json,
     sampler_to_dict,
@@ -17,8 +17,11 @@ from samplers.families.autoregressive import AutoregressiveSampler
 from samplers.families.flow import FlowCumulativeSampler, FlowEulerSampler, FlowExactSampler
 from samplers.families.slots import SlotSampler
 from samplers.grammar.compile import constraint_of
+from samplers.grammar.forced import ForcedTokens
+from samplers.grammar.projection import Draw, Keys, Prediction, StepDistribution, project
 from samplers.loop.chunks import in_chunks
-from samplers.loop.context import View, Watcher, Written
+from samplers.loop.context import BlockStep, RemaskContext, StepContext, Watcher
+from samplers.loop.readers import CACHES, CacheName
 from samplers.loop.record import Recorder
 from samplers.loop.sampling import (
     JUMP,
@@ -49,6 +52,7 @@ from samplers.rules.remdm import ReMDMSampler
 from samplers.rules.threshold import ThresholdSampler
 
 __all__ = [
+    "CACHES",
     "DEFAULT_SAMPLERS",
     "JUMP",
     "ORDER",
@@ -59,7 +63,9 @@ __all__ = [
     "AncestralSampler",
     "AnnealedSampler",
     "AutoregressiveSampler",
-    "CacheKind",
+    "BlockStep",
+    "CacheName",
+    "Draw",
     "EntropyBoundSampler",
     "EntropySampler",
     "FactorSampler",
@@ -67,25 +73,31 @@ __all__ = [
     "FlowCumulativeSampler",
     "FlowEulerSampler",
     "FlowExactSampler",
+    "ForcedTokens",
+    "Keys",
     "KlassSampler",
     "LowConfidenceSampler",
     "MarginSampler",
+    "Prediction",
     "RandomSampler",
     "ReMDMSampler",
     "Recorder",
+    "RemaskContext",
     "RunningConfidenceSampler",
     "SlotSampler",
+    "StepContext",
+    "StepDistribution",
     "ThresholdSampler",
     "UnmaskingRule",
-    "View",
     "Watcher",
-    "Written",
-    "check_options",
+    "check_count",
+    "check_temperature",
     "constraint_of",
     "entropy",
     "in_chunks",
     "log_odds",
     "pick",
+    "project",
     "sampler_from_dict",
     "sampler_from_json",
     "sampler_to_dict",

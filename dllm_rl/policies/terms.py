@@ -40,7 +40,7 @@ def joint_terms(
     """Log-probabilities of the chosen positions' targets under the constrained law of one state; 0 elsewhere."""
     columns = torch.arange(canvas.shape[1]).expand_as(canvas)
     scores = constraint.scores(constraint.open_scores(logits), columns, canvas, is_masked, end)
-    beta = constraint.backward(scores, end=end)
+    beta = constraint.backward(scores, unscored_from=end)
     weight = logits.gather(-1, targets[..., None]).squeeze(-1)
     chosen = chosen & is_masked
     return constraint.set_log_probs(scores, beta, chosen, constraint.labels_of(targets), weight)

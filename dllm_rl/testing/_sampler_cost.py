@@ -26,7 +26,7 @@ def every_forward_writes(case: SamplerCase) -> None:
     """A row alone, ending early or never: every step commits, so that there are at most as many as columns, and no more
     than num_steps.
 
-    One forward more may read the prompt. Steps of a rule that may wait (`may_wait`) can write nothing, and then take no
+    One forward more may read the prompt. Steps of a rule that may idle (`may_idle`) can write nothing, and then take no
     forward. Rules that take tokens back, and flows, keep to num_steps only.
     """
     for probability in (0.0, 0.3):
@@ -37,7 +37,7 @@ def every_forward_writes(case: SamplerCase) -> None:
             break
         steps = record.commit_step[0]
         written = steps[steps >= 0].unique().numel()
-        if record.canvases is not None and not getattr(case.sampler_class, "may_wait", False):
+        if record.canvases is not None and not getattr(case.sampler_class, "may_idle", False):
             idle = sorted(set(range(record.num_steps)) - set(steps.tolist()))
             assert not idle, f"steps {idle} of {record.num_steps} wrote nothing"
         assert out.nfe <= written + 1, f"{out.nfe} forwards for {written} steps that wrote"

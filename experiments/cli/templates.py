@@ -71,7 +71,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.registry import register
-from samplers import UnmaskingRule, View
+from samplers import StepContext, UnmaskingRule
 
 
 @register("sampler", "{name}")
@@ -79,16 +79,16 @@ from samplers import UnmaskingRule, View
 class {title}(UnmaskingRule):
     """What a class of this name promises. Its fields are the options that a preset may set.
 
-    sharpness: how much log-odds count against entropy.
+    sharpness: weight of the log-odds against the entropy.
     """
 
     name: ClassVar[str] = "{name}"
     paper: ClassVar[str] = ""
     sharpness: float = 1.0
 
-    def choose(self, view: View) -> Bool[Tensor, "b n"]:
-        """Which open positions are written in this step; tokens are drawn there afterwards."""
-        return view.best(self.sharpness * view.odds - view.entropy, view.quota)
+    def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
+        """Return the open positions to unmask in this step; tokens are drawn there afterwards."""
+        return context.best(self.sharpness * context.log_odds - context.entropy, context.quota)
 '''
 
 

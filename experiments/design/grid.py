@@ -141,11 +141,13 @@ def _train_settings(name: str, *layers: dict[str, Any]) -> dict[str, Any]:
 
 def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) -> None:
     """Raise where objective or sampler is unknown, has wrong options, or is not defined for the policy's family."""
+    from samplers import CACHES, UnmaskingRule
+
     parts = [("objective", build_objective(objective)), ("sampler", build_sampler(policy.sampler))]
     if policy.evaluation_sampler is not None:
         parts.append(("sampler", build_sampler(policy.evaluation_sampler)))
     for kind, component in parts:
-        if kind == "sampler" and policy.family != "masked" and getattr(component, "cache", "") in ("prefix", "dual"):
+        if isinstance(component, UnmaskingRule) and policy.family not in CACHES[component.cache].families:
             raise ConfigError(
                 f"cell {name}: cache='{component.cache}' is for the masked family, and '{policy.family}' keeps what "
                 "never changes without it. Leave the option out."

@@ -1,7 +1,7 @@
 """Left-to-right decoding with an exact key-value cache; rows that have ended leave the batch.
 
 Under the grammar, a token that must come next is written without a draw, and a run of such tokens is fed together with
-the next forward. Rows go on at their own pace, so that a batch takes no more forwards than its slowest row alone.
+the next forward. Rows proceed at their own pace, so that a batch takes no more forwards than its slowest row alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dllm_rl.events import BEFORE_ALL, Kind
 from dllm_rl.policies.autoregressive import AutoregressivePolicy, DecodingState
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
-from samplers.config import check_options
+from samplers.config import check_temperature
 from samplers.grammar.compile import constraint_of
 from samplers.loop.record import Recorder
 from samplers.loop.sampling import TOKEN, entropy, pick, uniform_at
@@ -27,7 +27,11 @@ from samplers.loop.sampling import TOKEN, entropy, pick, uniform_at
 @register("sampler", "ar")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoregressiveSampler:
-    """Next token, at a temperature (0 is greedy); one forward a draw. grammar: among those that lead to a plan."""
+    """One token after another, one forward a draw.
+
+    temperature: of the draws; 0 takes the most likely token.
+    grammar: only tokens that lead to a plan can be written.
+    """
 
     name: ClassVar[str] = "ar"
     version: ClassVar[int] = 1
@@ -36,7 +40,7 @@ class AutoregressiveSampler:
     grammar: bool = False
 
     def __post_init__(self) -> None:
-        check_options(self)
+        check_temperature(self.temperature)
 
     @torch.no_grad()
     def generate(self, policy: AutoregressivePolicy, prompts: Prompts, *, seed: int) -> Completions:
@@ -45,10 +49,12 @@ class AutoregressiveSampler:
 
 
 class _Writing:
-    """One batch of canvases. column: how far each row has come, what stands before it written; rows: those that go on.
+    """One batch of canvases.
+
+    column: the next column of each row; what stands before it is written. last_draw: step of the row's last draw.
 
     A step is a column: the step that wrote a token is the same whatever the rows beside it do. Forced tokens belong to
-    the step of the draw before them (last_draw).
+    the step of the draw before them.
     """
 
     def __init__(
@@ -56,33 +62,33 @@ class _Writing:
     ) -> None:
         self.policy, self.prompts, self.seed, self.temperature = policy, prompts, seed, sampler.temperature
         self.canvas = policy.empty_canvas(len(prompts.ids))
-        self.record = Recorder(self.canvas, keeps_states=False)
         self.column = torch.zeros(len(self.canvas), dtype=torch.long)
         self.last_draw = torch.full_like(self.column, BEFORE_ALL)
         self.constraint = constraint_of(policy, prompts) if sampler.grammar else None
+        self.record = Recorder(self.canvas, keeps_states=False, constraint=self.constraint)
         self.guide = None if self.constraint is None else _Guide(self.constraint)
 
     def run(self) -> Completions:
         rows = torch.arange(len(self.canvas))
         self._force(rows)
-        rows = rows[self._goes_on(rows)]
+        rows = rows[self._is_unfinished(rows)]
         state = self._start(rows) if len(rows) else None
         while state is not None and len(rows):
             before = self.column[rows]
             self._draw(rows, state.logits)
             self._force(rows)
-            goes_on = self._goes_on(rows)
-            if not goes_on.any():
+            is_unfinished = self._is_unfinished(rows)
+            if not is_unfinished.any():
                 break
-            if not goes_on.all():
-                index = goes_on.nonzero().squeeze(1)
+            if not is_unfinished.all():
+                index = is_unfinished.nonzero().squeeze(1)
                 self.policy.select_rows(state, index)
                 rows, before = rows[index], before[index]
             self._feed(rows, before, state)
         num_steps = int(self.column.max())
-        return self.record.finish(self.policy, self.canvas, num_steps=num_steps, constraint=self.constraint)
+        return self.record.finish(self.policy, self.canvas, num_steps=num_steps)
 
-    def _goes_on(self, rows: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    def _is_unfinished(self, rows: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """Which of these rows have neither ended nor filled their canvas."""
         column = self.column[rows]
         last = self.canvas[rows, (column - 1).clamp(min=0)]
@@ -100,11 +106,11 @@ class _Writing:
     def _draw(self, rows: Int[Tensor, " n"], logits: Float[Tensor, "n v"]) -> None:
         """The next token of each row."""
         column = self.column[rows]
-        laws = logits if self.guide is None else self.guide.allowed_only(logits, rows, column)
+        logits = logits if self.guide is None else self.guide.allowed_only(logits, rows, column)
         noise = uniform_at(self.seed, self.prompts.row_ids[rows], column, column, TOKEN)
-        tokens, log_probs = pick(laws[:, None], self.temperature, noise[:, None])
+        tokens, log_probs = pick(logits[:, None], self.temperature, noise[:, None])
         self.canvas[rows, column] = tokens[:, 0]
-        self.record.commit_at(rows, column, column, tokens[:, 0], log_probs[:, 0], entropy(laws[:, None])[:, 0])
+        self.record.commit_at(rows, column, column, tokens[:, 0], log_probs[:, 0], entropy(logits[:, None])[:, 0])
         self.last_draw[rows] = column
         self.column[rows] += 1
         if self.guide is not None:
@@ -114,7 +120,7 @@ class _Writing:
         """Write the tokens that must come next: probability 1, no draw, no forward."""
         if self.guide is None:
             return
-        while len(rows := rows[self._goes_on(rows)]):
+        while len(rows := rows[self._is_unfinished(rows)]):
             tokens = self.guide.only_token(rows, self.column[rows])
             rows, tokens = rows[tokens >= 0], tokens[tokens >= 0]
             self.canvas[rows, self.column[rows]] = tokens
@@ -143,7 +149,7 @@ class _Guide:
     def allowed_only(
         self, logits: Float[Tensor, "n v"], rows: Int[Tensor, " n"], column: Int[Tensor, " n"]
     ) -> Float[Tensor, "n v"]:
-        """The logits of these rows, with -inf where the grammar has no way on."""
+        """The logits of these rows, with -inf where the grammar allows nothing."""
         allowed = self.constraint.rows(rows).allowed(self.state[rows], column, self.beta[rows])
         return logits.masked_fill(~allowed, -torch.inf)
 

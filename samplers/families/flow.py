@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dllm_rl.constraint import Constraint
@@ -22,10 +23,10 @@ from dllm_rl.policies.flow import FlowPolicy, rate_log_prob, transition_log_prob
 from dllm_rl.registry import register
 from dllm_rl.trajectory import FlowLaw
 from dllm_rl.types import Completions, Family, Prompts
-from samplers.config import check_options
+from samplers.config import check_count, check_temperature
 from samplers.grammar.automaton import Automata
 from samplers.grammar.compile import constraint_of
-from samplers.grammar.projection import project
+from samplers.grammar.projection import Constrained, Keys, Prediction
 from samplers.loop.chunks import in_chunks
 from samplers.loop.record import Recorder
 from samplers.loop.sampling import JUMP, SOURCE, TOKEN, entropy, pick, uniform, uniform_at
@@ -34,7 +35,12 @@ from samplers.loop.sampling import JUMP, SOURCE, TOKEN, entropy, pick, uniform, 
 @register("sampler", "flow_exact")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowExactSampler:
-    """num_steps: forwards, on an even time grid from 0 to 1. grammar: the last step draws from accepted plans only."""
+    """The exact jump of the mixture path.
+
+    temperature: of the draws; at 0 only the last step takes the most likely tokens, otherwise nothing would move.
+    num_steps: forwards, on an even time grid from 0 to 1.
+    grammar: the last step draws from accepted plans only.
+    """
 
     name: ClassVar[str] = "flow_exact"
     version: ClassVar[int] = 1
@@ -45,125 +51,57 @@ class FlowExactSampler:
     grammar: bool = False
 
     def __post_init__(self) -> None:
-        check_options(self)
+        check_temperature(self.temperature)
+        check_count("num_steps", self.num_steps, "denoising steps")
 
     @torch.no_grad()
     def generate(self, policy: FlowPolicy, prompts: Prompts, *, seed: int) -> Completions:
         """Sample one completion a row. The position's log-probability is the sum over its transitions."""
-        return in_chunks(policy, prompts, lambda part: self._write(policy, part, seed))
+        return in_chunks(policy, prompts, lambda part: _Flowing(self, policy, part, seed).run())
 
-    def _write(self, policy: FlowPolicy, prompts: Prompts, seed: int) -> Completions:
-        num_rows, length = len(prompts.ids), policy.facts.canvas_length
-        canvas = self._source(policy, prompts, torch.arange(length), seed)
-        record = Recorder(canvas, keeps_states=True)
-        constraint = constraint_of(policy, prompts) if self.grammar else None
-        grid = torch.linspace(0, 1, self.num_steps + 1)
-        for step in range(self.num_steps):
-            now, after = grid[step].expand(num_rows), grid[step + 1].expand(num_rows)
-            logits = policy.logits(prompts, canvas, time=now)
-            record.count(num_rows, prompts.ids.shape[1] + length)
-            if constraint is not None and step + 1 == self.num_steps:
-                canvas = self._last_step(prompts, canvas, logits, constraint, record, seed)
-            else:
-                canvas = self._step(policy, prompts, canvas, logits, (now, after), record, step, seed)
-        return record.finish(
-            policy, canvas, num_steps=self.num_steps, time=grid, constraint=constraint, flow_law=self.law
-        )
-
-    def _temperature(self, step: int) -> float:
-        """At temperature 0 only the last step is an argmax: otherwise nothing would move."""
+    def temperature_at(self, step: int) -> float:
+        """Temperature of a step's draws."""
         return 1.0 if self.temperature == 0 and step + 1 < self.num_steps else self.temperature
 
-    def _step(
-        self,
-        policy: FlowPolicy,
-        prompts: Prompts,
-        canvas: Tensor,
-        logits: Tensor,
-        times: tuple[Tensor, Tensor],
-        record: Recorder,
-        step: int,
-        seed: int,
-    ) -> Tensor:
-        """Redraw the positions that leave, and add every position's transition to the record."""
-        temperature = self._temperature(step)
-        scaled = logits if temperature in (0.0, 1.0) else logits / temperature
-        total = scaled.logsumexp(dim=-1)
-        seen = scaled.gather(-1, canvas[..., None]).squeeze(-1) - total
-        leaves = uniform(seed, prompts.row_ids, torch.arange(canvas.shape[1]), step, JUMP) < self._leaving(
-            policy, seen, times
-        )
-        row, column = leaves.nonzero(as_tuple=True)
-        laws = logits[row, column]
-        is_last = step + 1 == self.num_steps
-        offered = laws if is_last else self._offered(laws, canvas[row, column])
-        drawn, _ = pick(offered, temperature, uniform_at(seed, prompts.row_ids[row], column, step, TOKEN))
-        new = canvas.clone()
-        new[row, column] = drawn
-        log_p = scaled.gather(-1, new[..., None]).squeeze(-1) - total
-        passed = self._transition(policy, log_p, seen, new == canvas, times)
-        uncertainty = torch.zeros(canvas.shape)
-        uncertainty[row, column] = entropy(laws)
-        record.jump(canvas, new, step, passed, uncertainty, is_last=is_last)
-        return new
-
-    def _leaving(self, policy: FlowPolicy, seen: Tensor, times: tuple[Tensor, Tensor]) -> Tensor:
-        """Probability that each position is redrawn; seen: log-probability of the token that it has."""
+    def leaving(self, policy: FlowPolicy, log_p_seen: Tensor, times: tuple[Tensor, Tensor]) -> Tensor:
+        """Probability that each position is redrawn. log_p_seen: log-probability of the token that it has."""
         return policy.jump_probability(*times)[:, None]
 
-    def _offered(self, laws: Tensor, tokens: Tensor) -> Tensor:
-        """What a position that had this token is redrawn from, before the last step."""
-        return laws
+    def offered(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """Logits that a position which had this token is redrawn from, before the last step."""
+        return logits
 
-    def _transition(
-        self, policy: FlowPolicy, log_p: Tensor, seen: Tensor, is_same: Tensor, times: tuple[Tensor, Tensor]
+    def transition(
+        self, policy: FlowPolicy, log_p: Tensor, log_p_seen: Tensor, is_same: Tensor, times: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """Log-probability of what became of each position."""
+        """Log-probability of each position's transition. log_p: of the token after the step."""
         return transition_log_prob(log_p, is_same, policy.jump_probability(*times)[:, None])
-
-    def _last_step(
-        self, prompts: Prompts, canvas: Tensor, logits: Tensor, constraint: Constraint, record: Recorder, seed: int
-    ) -> Tensor:
-        """Every position is redrawn: all from one accepted canvas. The steps before stay unconstrained."""
-        everywhere = torch.ones_like(canvas, dtype=torch.bool)
-        columns = torch.arange(canvas.shape[1]).expand_as(canvas)
-        projection = project(Automata(constraint), logits, columns, canvas, everywhere, self.temperature)
-        draw = projection.draw(everywhere, seed, prompts.row_ids, self.num_steps - 1)
-        new, log_probs = draw.tokens.reshape(canvas.shape), draw.log_probs.reshape(canvas.shape)
-        uncertainty = projection.entropy(everywhere).reshape(canvas.shape)
-        record.jump(canvas, new, self.num_steps - 1, log_probs, uncertainty, is_last=True)
-        return new
-
-    def _source(self, policy: FlowPolicy, prompts: Prompts, columns: Tensor, seed: int) -> Tensor:
-        allowed = torch.tensor(sorted(set(range(policy.vocab_size)) - set(policy.banned_ids)))
-        noise = uniform(seed, prompts.row_ids, columns, 0, SOURCE)
-        return allowed[(noise * len(allowed)).long()]
 
 
 class _ByRates(FlowExactSampler):
     __slots__ = ()
 
-    def _leaving(self, policy: FlowPolicy, seen: Tensor, times: tuple[Tensor, Tensor]) -> Tensor:
-        """1 - exp(-A (1 - p(x))); all of them in the last step, whose rate is infinite."""
+    def leaving(self, policy: FlowPolicy, log_p_seen: Tensor, times: tuple[Tensor, Tensor]) -> Tensor:
+        """1 - exp(-A (1 - p(x))); 1 in the last step, whose rate is infinite."""
         rate = policy.rate(self.law, *times)[:, None]
-        leave = -torch.expm1(-rate * (1 - seen.exp()))
-        return torch.where(torch.isinf(rate), torch.ones_like(seen), leave)
+        leave = -torch.expm1(-rate * (1 - log_p_seen.exp()))
+        return torch.where(torch.isinf(rate), torch.ones_like(log_p_seen), leave)
 
-    def _offered(self, laws: Tensor, tokens: Tensor) -> Tensor:
+    def offered(self, logits: Tensor, tokens: Tensor) -> Tensor:
         """Any token but the one that is left."""
-        return laws.scatter(-1, tokens[:, None], -torch.inf)
+        return logits.scatter(-1, tokens[:, None], -torch.inf)
 
-    def _transition(
-        self, policy: FlowPolicy, log_p: Tensor, seen: Tensor, is_same: Tensor, times: tuple[Tensor, Tensor]
+    def transition(
+        self, policy: FlowPolicy, log_p: Tensor, log_p_seen: Tensor, is_same: Tensor, times: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """Of the law of a rate."""
-        return rate_log_prob(log_p, seen, is_same, policy.rate(self.law, *times)[:, None])
+        """Log-probability of each position's transition by the rate."""
+        return rate_log_prob(log_p, log_p_seen, is_same, policy.rate(self.law, *times)[:, None])
 
 
 @register("sampler", "flow_euler")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowEulerSampler(_ByRates):
-    """The rate at the start of each step, held for the whole of it. Options as of `flow_exact`."""
+    """The rate at the start of each step, held for the whole of it. Options as for `flow_exact`."""
 
     name: ClassVar[str] = "flow_euler"
     paper: ClassVar[str] = "2407.15595"
@@ -173,8 +111,79 @@ class FlowEulerSampler(_ByRates):
 @register("sampler", "flow_cumulative")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowCumulativeSampler(_ByRates):
-    """The rate's integral over each step, so that few steps move as much as many. Options as of `flow_exact`."""
+    """The rate's integral over each step, so that few steps move as much as many. Options as for `flow_exact`."""
 
     name: ClassVar[str] = "flow_cumulative"
     paper: ClassVar[str] = "2509.20624"
     law: ClassVar[FlowLaw] = "cumulative"
+
+
+class _Flowing:
+    """One batch of canvases under one sampler of flows."""
+
+    def __init__(self, sampler: FlowExactSampler, policy: FlowPolicy, prompts: Prompts, seed: int) -> None:
+        self.sampler, self.policy, self.prompts, self.seed = sampler, policy, prompts, seed
+        self.canvas = self._source()
+        self.constraint = constraint_of(policy, prompts) if sampler.grammar else None
+        self.record = Recorder(self.canvas, keeps_states=True, constraint=self.constraint)
+        self.grid = torch.linspace(0, 1, sampler.num_steps + 1)
+
+    def run(self) -> Completions:
+        num_rows, num_steps = len(self.prompts.ids), self.sampler.num_steps
+        for step in range(num_steps):
+            times = self.grid[step].expand(num_rows), self.grid[step + 1].expand(num_rows)
+            logits = self.policy.logits(self.prompts, self.canvas, time=times[0])
+            self.record.count(num_rows, self.prompts.ids.shape[1] + self.canvas.shape[1])
+            if self.constraint is not None and step + 1 == num_steps:
+                self._accepted(logits, self.constraint)
+            else:
+                self._step(logits, step, times)
+        return self.record.finish(
+            self.policy, self.canvas, num_steps=num_steps, time=self.grid, flow_law=self.sampler.law
+        )
+
+    def _source(self) -> Int[Tensor, "b l"]:
+        """Uniform over the ids that may be written."""
+        allowed = torch.tensor(sorted(set(range(self.policy.vocab_size)) - set(self.policy.banned_ids)))
+        columns = torch.arange(self.policy.facts.canvas_length)
+        noise = uniform(self.seed, self.prompts.row_ids, columns, 0, SOURCE)
+        return allowed[(noise * len(allowed)).long()]
+
+    def _step(self, logits: Float[Tensor, "b l v"], step: int, times: tuple[Tensor, Tensor]) -> None:
+        """Redraw the positions that leave, and record every position's transition."""
+        policy, sampler, canvas, row_ids = self.policy, self.sampler, self.canvas, self.prompts.row_ids
+        temperature, is_last = sampler.temperature_at(step), step + 1 == sampler.num_steps
+        scaled = logits if temperature in (0.0, 1.0) else logits / temperature
+        total = scaled.logsumexp(dim=-1)
+        log_p_seen = scaled.gather(-1, canvas[..., None]).squeeze(-1) - total
+        coin = uniform(self.seed, row_ids, torch.arange(canvas.shape[1]), step, JUMP)
+        row, column = (coin < sampler.leaving(policy, log_p_seen, times)).nonzero(as_tuple=True)
+        redrawn = logits[row, column]
+        offered = redrawn if is_last else sampler.offered(redrawn, canvas[row, column])
+        tokens, _ = pick(offered, temperature, uniform_at(self.seed, row_ids[row], column, step, TOKEN))
+        after = canvas.clone()
+        after[row, column] = tokens
+        log_p = scaled.gather(-1, after[..., None]).squeeze(-1) - total
+        log_probs = sampler.transition(policy, log_p, log_p_seen, after == canvas, times)
+        uncertainty = torch.zeros(canvas.shape)
+        uncertainty[row, column] = entropy(redrawn)
+        self.record.jump(canvas, after, step, log_probs, uncertainty, is_last=is_last)
+        self.canvas = after
+
+    def _accepted(self, logits: Float[Tensor, "b l v"], constraint: Constraint) -> None:
+        """Take the last step under the grammar: every position is redrawn, all from one accepted canvas."""
+        canvas, last = self.canvas, self.sampler.num_steps - 1
+        everywhere = torch.ones_like(canvas, dtype=torch.bool)
+        prediction = Prediction(
+            logits=logits,
+            columns=torch.arange(canvas.shape[1]).expand_as(canvas),
+            canvas=canvas,
+            is_masked=everywhere,
+            temperature=self.sampler.temperature,
+        )
+        distribution = Constrained(Automata(constraint), prediction)
+        draw = distribution.draw(everywhere, Keys(seed=self.seed, row_ids=self.prompts.row_ids, step=last))
+        after, log_probs = draw.tokens.reshape(canvas.shape), draw.log_probs.reshape(canvas.shape)
+        uncertainty = distribution.entropy(everywhere).reshape(canvas.shape)
+        self.record.jump(canvas, after, last, log_probs, uncertainty, is_last=True)
+        self.canvas = after

@@ -1,12 +1,12 @@
-"""Plan-and-infill decoding of slots (ReFusion 2512.13586), with every token drawn from the law that is recorded.
+"""Plan-and-infill decoding of slots (ReFusion, 2512.13586); tokens are drawn from the distribution that is recorded.
 
 Plan: one forward over prompt, committed slots in commit order, masked slots; slots whose first token is confident are
 opened (at least the best one). Infill: each open slot accepts the leading run of its confident positions, at least one
 a forward, then redrafts the rest given what it accepted. A finished group is appended to the feed order.
 
 Under the grammar, tokens that every accepted canvas has at a position count as accepted before anything is drawn there,
-and slots that consist of such tokens join the feed order without a draw. What stands behind EOS is never written: it
-stays masked and is fed last, as in the warm start.
+and slots that consist of such tokens join the feed order without a draw. Columns behind EOS are never written: they
+stay masked and are fed last, as in the warm start.
 
 Departures from the paper, so that the recorded probabilities are exact at any temperature: positions are accepted by
 the confidence of the draft distribution before a token is drawn (choose-then-sample), and the separate verifying pass
@@ -16,7 +16,7 @@ through the shifted next-token head is not used.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,10 +28,10 @@ from dllm_rl.events import BEFORE_ALL, feed_order
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.registry import register
 from dllm_rl.types import Completions, Family, Prompts
-from samplers.config import check_options
+from samplers.config import check_temperature
 from samplers.grammar.compile import constraint_of
-from samplers.grammar.forcing import Forcing
-from samplers.grammar.projection import project
+from samplers.grammar.forced import ForcedTokens
+from samplers.grammar.projection import Keys, Prediction, StepDistribution, project
 from samplers.loop.chunks import in_chunks
 from samplers.loop.record import Recorder, columns_of, is_finished
 
@@ -39,7 +39,13 @@ from samplers.loop.record import Recorder, columns_of, is_finished
 @register("sampler", "slots")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotSampler:
-    """slot_threshold opens slots, token_threshold accepts positions inside; both are top-token probabilities."""
+    """Opens slots by the confidence of their first token, and fills them run by run.
+
+    temperature: of the draws; 0 takes the most likely tokens.
+    slot_threshold: probability of the best first token from which on a slot is opened.
+    token_threshold: probability of the best token from which on a position of an open slot is accepted.
+    grammar: only plans that parse and act on the page's controls can be written.
+    """
 
     name: ClassVar[str] = "slots"
     version: ClassVar[int] = 1
@@ -50,7 +56,7 @@ class SlotSampler:
     grammar: bool = False
 
     def __post_init__(self) -> None:
-        check_options(self)
+        check_temperature(self.temperature)
 
     @torch.no_grad()
     def generate(self, policy: BasePolicy, prompts: Prompts, *, seed: int) -> Completions:
@@ -58,111 +64,131 @@ class SlotSampler:
         size, length = policy.facts.slot_size, policy.facts.canvas_length
         if length % size:
             raise ConfigError(f"a canvas of {length} columns is not a whole number of slots of {size}")
-        return in_chunks(policy, prompts, lambda part: self._write(policy, part, seed))
+        return in_chunks(policy, prompts, lambda part: _Infilling(self, policy, part, seed).run())
 
-    def _write(self, policy: BasePolicy, prompts: Prompts, seed: int) -> Completions:
-        size, length = policy.facts.slot_size, policy.facts.canvas_length
-        canvas = policy.empty_canvas(len(prompts.ids))
-        is_masked = torch.ones_like(canvas, dtype=torch.bool)
-        num_slots = length // size
-        rank = torch.full((len(canvas), num_slots), num_slots + length, dtype=torch.long)
-        is_open = torch.zeros_like(rank, dtype=torch.bool)
-        constraint = constraint_of(policy, prompts) if self.grammar else None
-        record = Recorder(canvas, keeps_states=True)
-        forcing = Forcing(constraint, record, pads=False)
-        # Behind EOS nothing is drawn under the grammar, where only PAD can stand.
-        ends_at = None if constraint is None else policy.canvas.eos_id
-        forcing.force(torch.arange(len(canvas)), canvas, is_masked, BEFORE_ALL)
-        _append_finished(rank, is_open, is_masked, _to_write(canvas, is_masked, ends_at), size, BEFORE_ALL)
-        rows = (~is_finished(canvas, is_masked, policy.canvas.eos_id)).nonzero().squeeze(1)
-        cache = policy.read_prompts(prompts.rows(rows)) if len(rows) else None
+
+class _Infilling:
+    """One batch of canvases.
+
+    joined: step at which each slot joined the feed order; larger than any step where it has not.
+    is_open: slots that are being filled.
+    """
+
+    def __init__(self, sampler: SlotSampler, policy: BasePolicy, prompts: Prompts, seed: int) -> None:
+        self.sampler, self.policy, self.prompts, self.seed = sampler, policy, prompts, seed
+        self.size, self.length = policy.facts.slot_size, policy.facts.canvas_length
+        self.canvas = policy.empty_canvas(len(prompts.ids))
+        self.is_masked = torch.ones_like(self.canvas, dtype=torch.bool)
+        num_slots = self.length // self.size
+        self.joined = torch.full((len(self.canvas), num_slots), num_slots + self.length, dtype=torch.long)
+        self.is_open = torch.zeros_like(self.joined, dtype=torch.bool)
+        self.constraint = constraint_of(policy, prompts) if sampler.grammar else None
+        self.record = Recorder(self.canvas, keeps_states=True, constraint=self.constraint)
+        self.forced = ForcedTokens(self.constraint, self.record, writes_padding=False)
+
+    def run(self) -> Completions:
+        """Write step after step."""
+        prompts, rows = self.prompts, torch.arange(len(self.canvas))
+        self._close_step(rows, BEFORE_ALL)
+        rows = rows[self._is_unfinished(rows)]
+        cache, step = None, 0
         if len(rows):
-            record.count(len(rows), prompts.ids.shape[1])
-        step = 0
+            cache = self.policy.read_prompts(prompts.rows(rows))
+            self.record.count(len(rows), prompts.ids.shape[1])
         while len(rows):
-            order = feed_order(rank, size, length)
-            wanted = self._wanted(is_masked[rows], is_open[rows], size)
-            columns, is_asked = columns_of(wanted if constraint is None else is_masked[rows])
-            logits = policy.logits(prompts.rows(rows), canvas[rows], columns=columns, order=order[rows], cache=cache)
-            record.count(len(rows), length)
-            own = forcing.automata(rows)
-            projection = project(own, logits, columns, canvas[rows], is_masked[rows], self.temperature)
-            odds = torch.where(is_asked, projection.odds.sigmoid(), -1.0)
-            confidence = torch.full((len(rows), length), -1.0).scatter(1, columns, odds)
-            to_write = _to_write(canvas[rows], is_masked[rows], ends_at)
-            is_open[rows] = self._plan(confidence, to_write, is_open[rows], size)
-            chosen = self._accept(confidence, to_write, is_open[rows], size).gather(1, columns) & is_asked
-            draw = projection.draw(chosen, seed, prompts.row_ids[rows], step)
-            row = rows[draw.row]
-            canvas[row, draw.column] = draw.tokens
-            is_masked[row, draw.column] = False
-            record.commit_at(row, draw.column, step, draw.tokens, draw.log_probs, projection.entropy(chosen))
-            forcing.force(rows, canvas, is_masked, step)
-            _append_finished(rank, is_open, is_masked, _to_write(canvas, is_masked, ends_at), size, step)
+            self._step(rows, cache, step)
             step += 1
-            alive = ~is_finished(canvas, is_masked, policy.canvas.eos_id)[rows]
-            if cache is not None and alive.any() and not alive.all():
-                cache.batch_select_indices(alive.nonzero().squeeze(1).to(policy.device))
-            rows = rows[alive]
-        return record.finish(policy, canvas, num_steps=step, slot_size=size, slot_joined=rank, constraint=constraint)
+            is_unfinished = self._is_unfinished(rows)
+            if cache is not None and is_unfinished.any() and not is_unfinished.all():
+                cache.batch_select_indices(is_unfinished.nonzero().squeeze(1).to(self.policy.device))
+            rows = rows[is_unfinished]
+        return self.record.finish(
+            self.policy, self.canvas, num_steps=step, slot_size=self.size, slot_joined=self.joined
+        )
 
-    def _wanted(self, is_masked: Bool[Tensor, "b l"], is_open: Bool[Tensor, "b j"], size: int) -> Bool[Tensor, "b l"]:
-        """Where a law is needed: the masked positions of open slots; of all slots in rows that must open some."""
+    def _step(self, rows: Int[Tensor, " n"], cache: Any, step: int) -> None:
+        """Plan and infill: one forward, then open slots, accept positions in them and draw there."""
+        columns, is_asked = columns_of(self._wanted(rows) if self.constraint is None else self.is_masked[rows])
+        distribution = self._distribution(rows, columns, cache)
+        probability = torch.where(is_asked, distribution.log_odds.sigmoid(), -1.0)
+        confidence = torch.full((len(rows), self.length), -1.0).scatter(1, columns, probability)
+        to_write = self._to_write()[rows]
+        self.is_open[rows] = self._opened(confidence, to_write, self.is_open[rows])
+        chosen = self._accepted(confidence, to_write, self.is_open[rows]).gather(1, columns) & is_asked
+        draw = distribution.draw(chosen, Keys(seed=self.seed, row_ids=self.prompts.row_ids[rows], step=step))
+        row = rows[draw.row]
+        self.canvas[row, draw.column] = draw.tokens
+        self.is_masked[row, draw.column] = False
+        entropy = distribution.entropy(chosen)
+        self.record.commit_at(row, draw.column, step, draw.tokens, draw.log_probs, entropy)
+        self._close_step(rows, step)
+
+    def _distribution(self, rows: Tensor, columns: Tensor, cache: Any) -> StepDistribution:
+        canvas, order = self.canvas[rows], feed_order(self.joined, self.size, self.length)[rows]
+        logits = self.policy.logits(self.prompts.rows(rows), canvas, columns=columns, order=order, cache=cache)
+        self.record.count(len(rows), self.length)
+        prediction = Prediction(
+            logits=logits,
+            columns=columns,
+            canvas=canvas,
+            is_masked=self.is_masked[rows],
+            temperature=self.sampler.temperature,
+        )
+        return project(self.forced.automata(rows), prediction)
+
+    def _is_unfinished(self, rows: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        return ~is_finished(self.canvas, self.is_masked, self.policy.canvas.eos_id)[rows]
+
+    def _wanted(self, rows: Int[Tensor, " n"]) -> Bool[Tensor, "n l"]:
+        """The masked positions of open slots; of all slots in rows that must open some."""
+        is_open = self.is_open[rows]
         must_open = ~is_open.any(dim=1, keepdim=True)
-        return is_masked & (is_open | must_open).repeat_interleave(size, dim=1)
+        return self.is_masked[rows] & (is_open | must_open).repeat_interleave(self.size, dim=1)
 
-    def _plan(
-        self, confidence: Float[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], is_open: Bool[Tensor, "b j"], size: int
-    ) -> Bool[Tensor, "b j"]:
-        """Rows with no open slot open the confident ones, judged by their first masked position."""
-        masked = _slots(is_masked, size)
+    def _to_write(self) -> Bool[Tensor, "b l"]:
+        """The masked positions that may be drawn; under the grammar, where only PAD can stand behind EOS, not those."""
+        if self.constraint is None:
+            return self.is_masked
+        is_end = (self.canvas == self.policy.canvas.eos_id) & ~self.is_masked
+        return self.is_masked & until_first(is_end)
+
+    def _opened(
+        self, confidence: Float[Tensor, "n l"], to_write: Bool[Tensor, "n l"], is_open: Bool[Tensor, "n j"]
+    ) -> Bool[Tensor, "n j"]:
+        """Rows with no open slot open the confident ones, judged by their first position to write."""
+        masked = self._slots(to_write)
         is_free = masked.any(dim=2)
         place = masked.long().argmax(dim=2, keepdim=True)
-        first = _slots(confidence, size).gather(2, place).squeeze(2)
+        first = self._slots(confidence).gather(2, place).squeeze(2)
         score = first.masked_fill(~is_free, -1.0)
         best = torch.zeros_like(is_free).scatter(1, score.argmax(dim=1, keepdim=True), True)
-        planned = is_free & ((score > self.slot_threshold) | best)
+        planned = is_free & ((score > self.sampler.slot_threshold) | best)
         return torch.where(is_open.any(dim=1, keepdim=True), is_open, planned)
 
-    def _accept(
-        self, confidence: Float[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], is_open: Bool[Tensor, "b j"], size: int
-    ) -> Bool[Tensor, "b l"]:
-        """In each open slot: the leading run of masked positions that are confident, the first one always."""
-        masked = _slots(is_masked, size)
+    def _accepted(
+        self, confidence: Float[Tensor, "n l"], to_write: Bool[Tensor, "n l"], is_open: Bool[Tensor, "n j"]
+    ) -> Bool[Tensor, "n l"]:
+        """In each open slot the leading run of confident positions to write, the first one always."""
+        masked = self._slots(to_write)
         index = masked.long().cumsum(dim=2)
-        is_good = (_slots(confidence, size) > self.token_threshold) | (index == 1)
+        is_good = (self._slots(confidence) > self.sampler.token_threshold) | (index == 1)
         run = (is_good | ~masked).long().cumprod(dim=2).bool()
         return (run & masked & is_open[:, :, None]).flatten(1)
 
+    def _close_step(self, rows: Int[Tensor, " n"], step: int) -> None:
+        """Write forced tokens; where all open slots of a row are filled, they join the feed order.
 
-def _to_write(canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], ends_at: int | None) -> Bool[Tensor, "b l"]:
-    """The masked positions that may be drawn; not those behind this token, if one is given."""
-    if ends_at is None:
-        return is_masked
-    is_end = (canvas == ends_at) & ~is_masked
-    return is_masked & until_first(is_end)
+        Slots that are full without having been open, which only forced tokens bring about, join at once.
+        """
+        self.forced.write(rows, self.canvas, self.is_masked, step)
+        is_done = ~self._slots(self._to_write()).any(dim=2)
+        is_begun = ~self._slots(self.is_masked).all(dim=2)
+        is_group_done = self.is_open.any(dim=1) & (is_done | ~self.is_open).all(dim=1)
+        closes = self.is_open & is_group_done[:, None]
+        joins = is_begun & (closes | (is_done & ~self.is_open & (self.joined > step)))
+        self.joined[joins] = step
+        self.is_open &= ~closes
 
-
-def _append_finished(
-    rank: Int[Tensor, "b j"],
-    is_open: Bool[Tensor, "b j"],
-    is_masked: Bool[Tensor, "b l"],
-    to_write: Bool[Tensor, "b l"],
-    size: int,
-    step: int,
-) -> None:
-    """Where all open slots of a row are filled, they join the feed order after what is already committed.
-
-    Slots that are full without having been open, which only forced tokens bring about, join at once.
-    """
-    is_done, is_begun = ~_slots(to_write, size).any(dim=2), ~_slots(is_masked, size).all(dim=2)
-    group_done = is_open.any(dim=1) & (is_done | ~is_open).all(dim=1)
-    closes = is_open & group_done[:, None]
-    joins = is_begun & (closes | (is_done & ~is_open & (rank > step)))
-    rank[joins] = step
-    is_open &= ~closes
-
-
-def _slots(of_columns: Tensor, size: int) -> Tensor:
-    """(b, l) to (b, j, size)."""
-    return of_columns.unflatten(1, (-1, size))
+    def _slots(self, of_columns: Tensor) -> Tensor:
+        """(b, l) to (b, j, size)."""
+        return of_columns.unflatten(1, (-1, self.size))

@@ -1,13 +1,14 @@
 """The sums and maxima of `dllm_rl.constraint` without gradients, fast enough to run at every denoising step.
 
-Between two lines of an aligned canvas only a few states are possible (`Constraint.cuts`). So all lines are walked side
-by side, once for each state that a line may end in, and are then joined by a scan over the few states between them
-(the associative scan of Sarkka and Garcia-Fernandez, 1905.13002, over segments). A canvas without cuts is one segment.
+Between two lines of an aligned canvas only the separator states are possible (`Constraint.separators`). So all lines
+are processed side by side, once for each state that a line may end in, and are then joined by a scan over the few
+states between them (the associative scan of Sarkka and Garcia-Fernandez, 1905.13002, over segments). A canvas without
+separators is one segment.
 
 The automata of a batch are one automaton with many starts: nodes, edges and labels of all rows lie side by side, and
 reductions run over sorted edges. Arrays are NumPy's, whose small operations cost less than a tensor library's.
 
-Legend: b rows, l canvas, c labels, k segments, w columns of a segment, t cuts, r rows x states.
+Legend: b rows, l canvas, c labels, k segments, w columns of a segment, t separators, r rows x states.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Grouped:
 
 
 class Automata:
-    """The automata of some rows, ready to be walked."""
+    """The automata of some rows as flat arrays."""
 
     def __init__(self, constraint: Constraint) -> None:
         self.constraint = constraint
@@ -65,7 +66,7 @@ class Automata:
         self.num_states, self.length = constraint.num_states, len(constraint.is_legal)
         self.width = constraint.width or self.length
         self.num_segments = -(-self.length // self.width)
-        self.cuts = np.array(constraint.cuts if constraint.width else (START, ACCEPT))
+        self.separators = np.array(constraint.separators if constraint.width else (START, ACCEPT))
         row, edge = (constraint.source != constraint.num_states - 1).nonzero(as_tuple=True)
         source, target, label = (
             of_edge[row, edge].numpy() for of_edge in (constraint.source, constraint.target, constraint.label)
@@ -76,7 +77,7 @@ class Automata:
         self.label = base * self.num_labels + label
         self.by_source, self.by_target = Grouped.by(self.source), Grouped.by(self.target)
         self.by_label = Grouped.by(self.label)
-        self.cut_nodes = np.arange(self.num_rows) * self.num_states + self.cuts[:, None]
+        self.separator_nodes = np.arange(self.num_rows) * self.num_states + self.separators[:, None]
         self.row_of_node = np.repeat(np.arange(self.num_rows), self.num_states)
         self.out_edges = self._out_edges()
         self.rest = constraint.rest()
@@ -95,7 +96,7 @@ class Automata:
         padded = np.concatenate([by_column, np.full((missing, *by_column.shape[1:]), blank, by_column.dtype)])
         return padded.reshape(self.num_segments, self.width, *by_column.shape[1:])
 
-    def alive(self, place: int) -> int:
+    def num_reaching(self, place: int) -> int:
         """How many segments have a column at this place; only the last one may be shorter."""
         return self.num_segments - ((self.num_segments - 1) * self.width + place >= self.length)
 
@@ -111,17 +112,17 @@ class Automata:
         legal &= self.constraint.legal()
         scores = self.segments(by_column(legal.numpy().astype(np.uint8) * 255), np.uint8(0))
         back = self._bits_back(scores)
-        bits = (1 << np.arange(len(self.cuts))).astype(np.uint8)
-        to_end = back[:, 0][:, self.cut_nodes]
-        goes_on = np.zeros((self.num_segments + 1, self.num_rows), np.uint8)
-        goes_on[-1] = bits[self.cuts == ACCEPT]
+        bits = (1 << np.arange(len(self.separators))).astype(np.uint8)
+        to_end = back[:, 0][:, self.separator_nodes]
+        can_end = np.zeros((self.num_segments + 1, self.num_rows), np.uint8)
+        can_end[-1] = bits[self.separators == ACCEPT]
         for segment in reversed(range(self.num_segments)):
-            can = (to_end[segment] & goes_on[segment + 1]) != 0
-            goes_on[segment] = (can * bits[:, None]).sum(axis=0, dtype=np.uint8)
-        self.check(goes_on[0] & bits[self.cuts == START] != 0)
-        is_live = (back & goes_on[1:, None, self.row_of_node]) != 0
+            can = (to_end[segment] & can_end[segment + 1]) != 0
+            can_end[segment] = (can * bits[:, None]).sum(axis=0, dtype=np.uint8)
+        self.check(can_end[0] & bits[self.separators == START] != 0)
+        is_possible = (back & can_end[1:, None, self.row_of_node]) != 0
         ahead = self._bits_ahead(scores, to_end)
-        passes = ahead[:, :-1][..., self.source] & (scores != 0)[..., self.label] & is_live[:, 1:][..., self.target]
+        passes = ahead[:, :-1][..., self.source] & (scores != 0)[..., self.label] & is_possible[:, 1:][..., self.target]
         found = np.zeros((*passes.shape[:2], self.num_rows * self.num_labels), bool)
         found[..., self.by_label.keys] = np.logical_or.reduceat(
             passes[..., self.by_label.order], self.by_label.starts, axis=-1
@@ -139,35 +140,35 @@ class Automata:
         return row, column, self.constraint.token[row, labels[row, column].long().argmax(dim=-1)]
 
     def _bits_back(self, scores: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(k, w + 1, r): which cuts each node can still reach by the end of its segment."""
+        """(k, w + 1, r): which separators each node can still reach by the end of its segment."""
         back = np.zeros((self.num_segments, self.width + 1, self.num_rows * self.num_states), np.uint8)
-        ends = (1 << np.arange(len(self.cuts))).astype(np.uint8)[:, None]
-        back[:-1, self.width, self.cut_nodes] = ends
-        back[-1, self.last_width, self.cut_nodes] = ends
+        ends = (1 << np.arange(len(self.separators))).astype(np.uint8)[:, None]
+        back[:-1, self.width, self.separator_nodes] = ends
+        back[-1, self.last_width, self.separator_nodes] = ends
         grouped = self.by_source
         label, target = self.label[grouped.order], self.target[grouped.order]
         for place in reversed(range(self.width)):
-            alive = self.alive(place)
-            values = back[:alive, place + 1].take(target, axis=-1) & scores[:alive, place].take(label, axis=-1)
-            back[:alive, place, grouped.keys] = np.bitwise_or.reduceat(values, grouped.starts, axis=-1)
+            count = self.num_reaching(place)
+            values = back[:count, place + 1].take(target, axis=-1) & scores[:count, place].take(label, axis=-1)
+            back[:count, place, grouped.keys] = np.bitwise_or.reduceat(values, grouped.starts, axis=-1)
         return back
 
     def _bits_ahead(self, scores: NDArray[np.uint8], to_end: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """(k, w + 1, r): which nodes can be reached from the start of the canvas."""
         ahead = np.zeros((self.num_segments, self.width + 1, self.num_rows * self.num_states), np.uint8)
-        now = np.zeros((len(self.cuts), self.num_rows), bool)
-        now[self.cuts == START] = True
-        bits = (1 << np.arange(len(self.cuts))).astype(np.uint8)
+        now = np.zeros((len(self.separators), self.num_rows), bool)
+        now[self.separators == START] = True
+        bits = (1 << np.arange(len(self.separators))).astype(np.uint8)
         for segment in range(self.num_segments):
-            ahead[segment, 0, self.cut_nodes] = np.where(now, 255, 0)
+            ahead[segment, 0, self.separator_nodes] = np.where(now, 255, 0)
             ends = np.bitwise_or.reduce(np.where(now, to_end[segment], 0), axis=0)
             now = (ends & bits[:, None]) != 0
         grouped = self.by_target
         label, source = self.label[grouped.order], self.source[grouped.order]
         for place in range(self.width):
-            alive = self.alive(place)
-            values = ahead[:alive, place].take(source, axis=-1) & scores[:alive, place].take(label, axis=-1)
-            ahead[:alive, place + 1, grouped.keys] = np.bitwise_or.reduceat(values, grouped.starts, axis=-1)
+            count = self.num_reaching(place)
+            values = ahead[:count, place].take(source, axis=-1) & scores[:count, place].take(label, axis=-1)
+            ahead[:count, place + 1, grouped.keys] = np.bitwise_or.reduceat(values, grouped.starts, axis=-1)
         return ahead != 0
 
     def check(self, is_possible: NDArray[np.bool_]) -> None:

@@ -177,7 +177,7 @@ def batch(automata: Sequence[Automaton], policy: BasePolicy) -> Constraint:
         is_legal=_legal(canvas),
         num_states=num_states,
         width=canvas.config.line_width,
-        cuts=(START, ACCEPT, END) if canvas.config.line_width else (),
+        separators=(START, ACCEPT, END) if canvas.config.line_width else (),
     )
 
 

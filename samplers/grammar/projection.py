@@ -1,19 +1,72 @@
-"""The laws that a step's tokens come from: the model's own, or their projection on what a grammar accepts."""
+"""What a step's tokens are drawn from: the model's distribution, or its projection on the canvases a grammar accepts.
+
+Legend: b rows of the step, n columns asked about, l canvas, c labels, m sampled positions, v vocabulary.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.constraint import NEVER, TEXT, Constraint
+from dllm_rl.errors import ConfigError
 from samplers.grammar.automaton import Automata
-from samplers.grammar.walk import Walk
+from samplers.grammar.forward_backward import ForwardBackward
 from samplers.loop.sampling import TOKEN, WITHIN, entropy, log_odds, pick, uniform, uniform_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """The model's prediction at some columns of partly masked canvases.
+
+    logits: the model's, untempered.
+    columns: where.
+    canvas, is_masked: what it read.
+    temperature: at which tokens are drawn; 0 takes the most likely ones.
+    """
+
+    logits: Float[Tensor, "b n v"]
+    columns: Int[Tensor, "b n"]
+    canvas: Int[Tensor, "b l"]
+    is_masked: Bool[Tensor, "b l"]
+    temperature: float
+
+    @property
+    def tempered(self) -> Float[Tensor, "b n v"]:
+        """Logits over the temperature; at 0 the untempered ones."""
+        return self.logits if self.is_untempered else self.logits / self.temperature
+
+    @property
+    def is_untempered(self) -> bool:
+        """True where the temperature leaves the distribution as it is."""
+        return self.temperature in (0.0, 1.0)
+
+    def untempered(self) -> Prediction:
+        """The same at temperature 1."""
+        return replace(self, temperature=1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    """What keys the noise of a draw. step: one number, or each row's own."""
+
+    seed: int
+    row_ids: Int[Tensor, " b"]
+    step: int | Int[Tensor, " b"]
+
+    def at(self, row: Int[Tensor, " m"], column: Int[Tensor, " m"], stream: int) -> Float[Tensor, " m"]:
+        """Uniforms at these rows and columns."""
+        step = self.step[row] if isinstance(self.step, Tensor) else self.step
+        return uniform_at(self.seed, self.row_ids[row], column, step, stream)
+
+    def everywhere(self, length: int, stream: int) -> Float[Tensor, "b l"]:
+        """Uniforms at every column of every row."""
+        return uniform(self.seed, self.row_ids, torch.arange(length), self.step, stream)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,115 +79,145 @@ class Draw:
     log_probs: Float[Tensor, " m"]
 
 
-class Projection:
-    """What a rule ranks by, and the draw. Statistics are of the open positions and are computed when asked for.
-
-    laws: log marginals, unnormalised. odds, entropy: see `samplers.loop.sampling`.
-    """
+class StepDistribution:
+    """What a rule ranks by, and the draw. Statistics are untempered and computed when asked for."""
 
     @functools.cached_property
-    def laws(self) -> Float[Tensor, "b n v"]:
-        """Log marginal probability of each token."""
+    def logits(self) -> Float[Tensor, "b n v"]:
+        """Unnormalised log-probability of each token; under a grammar, of its marginal."""
         raise NotImplementedError
 
     @functools.cached_property
-    def odds(self) -> Float[Tensor, "b n"]:
+    def log_odds(self) -> Float[Tensor, "b n"]:
         """Log-odds of the most likely token."""
-        return log_odds(self.laws)
+        return log_odds(self.logits)
 
     def entropy(self, chosen: Bool[Tensor, "b n"]) -> Float[Tensor, " m"]:
-        """Entropy in nats at the chosen open positions, row by row."""
-        return entropy(self.laws[chosen])
+        """Entropy in nats at the chosen positions, row by row."""
+        return entropy(self.logits[chosen])
 
-    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int | Tensor) -> Draw:
-        """Draw the tokens of the chosen open positions. step: a number, or each row's own."""
+    def draw(self, chosen: Bool[Tensor, "b n"], keys: Keys) -> Draw:
+        """Draw the tokens of the chosen positions."""
         raise NotImplementedError
 
 
-class Free(Projection):
-    """No constraint: positions are independent given the canvas."""
+class Unasked(StepDistribution):
+    """Stands in before the model is asked, for a rule that may idle."""
 
-    def __init__(
-        self,
-        logits: Float[Tensor, "b n v"],
-        columns: Int[Tensor, "b n"],
-        temperature: float,
-        truncate: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        self.laws, self.columns, self.temperature, self.truncate = logits, columns, temperature, truncate
+    @functools.cached_property
+    def logits(self) -> Float[Tensor, "b n v"]:
+        """Raise ConfigError."""
+        raise ConfigError(
+            "may_idle=True: `choose` runs before the model, and this one reads its distribution. Use noise, quota, "
+            "progress and memory; or remove may_idle to read log_odds, entropy and logits."
+        )
 
-    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int | Tensor) -> Draw:
-        """Each position on its own."""
+
+class Unconstrained(StepDistribution):
+    """No grammar: positions are independent given the canvas.
+
+    truncate: shortens the tempered logits of sampled positions (top-k and the like).
+    """
+
+    def __init__(self, prediction: Prediction, truncate: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.logits, self.columns, self.temperature = prediction.logits, prediction.columns, prediction.temperature
+        self.truncate = truncate
+
+    def draw(self, chosen: Bool[Tensor, "b n"], keys: Keys) -> Draw:
+        """Draw each position on its own."""
         row, place = chosen.nonzero(as_tuple=True)
         column = self.columns[row, place]
-        noise = uniform_at(seed, row_ids[row], column, _of_rows(step, row), TOKEN)
-        laws, temperature = self.laws[row, place], self.temperature
+        logits, temperature = self.logits[row, place], self.temperature
         if self.truncate is not None and temperature > 0:
-            laws, temperature = self.truncate(laws / temperature), 1.0
-        tokens, log_probs = pick(laws, temperature, noise)
+            logits, temperature = self.truncate(logits / temperature), 1.0
+        tokens, log_probs = pick(logits, temperature, keys.at(row, column, TOKEN))
         return Draw(row=row, column=column, tokens=tokens, log_probs=log_probs)
 
 
-class Constrained(Projection):
+class _Accepted(StepDistribution):
     """All tokens of a step come from one accepted canvas: drawn from the posterior, or the best one at temperature 0.
 
-    At temperature 0 log-probabilities are those of the untempered law; what rules rank by is the untempered law at any
-    temperature, since a low one would make all positions look certain. Every masked position must be among the open
-    ones, since what may stand there depends on all of them.
+    Rules rank by the untempered distribution at any temperature, since a low one would make all positions look certain;
+    at temperature 0 log-probabilities are untempered, too.
     """
 
-    def __init__(
-        self,
-        automata: Automata,
-        logits: Float[Tensor, "b n v"],
-        columns: Int[Tensor, "b n"],
-        canvas: Int[Tensor, "b l"],
-        is_masked: Bool[Tensor, "b l"],
-        temperature: float,
-    ) -> None:
-        self.automata, self.constraint, self.columns = automata, automata.constraint, columns
-        self.temperature, self.canvas, self.is_masked = temperature, canvas, is_masked
-        self.logits = logits if temperature in (0.0, 1.0) else logits / temperature
-        self.text = self.logits.masked_fill(~automata.rest[:, None], -torch.inf)
+    def __init__(self, constraint: Constraint, rest: Bool[Tensor, "b v"], prediction: Prediction) -> None:
+        self.constraint, self.prediction, self.temperature = constraint, prediction, prediction.temperature
+        self.tempered = prediction.tempered
+        self.text = self.tempered.masked_fill(~rest[:, None], -torch.inf)
+
+    def draw(self, chosen: Bool[Tensor, "b n"], keys: Keys) -> Draw:
+        """Draw the labels of one accepted canvas, then tokens within them."""
+        sequence = self._sequence(keys)
+        row, place = chosen.nonzero(as_tuple=True)
+        column = self.prediction.columns[row, place]
+        label = sequence[row, column]
+        tokens, is_text = self.constraint.token[row, label], label == TEXT
+        if is_text.any():
+            noise = keys.at(row[is_text], column[is_text], WITHIN)
+            within = self.text[row[is_text], place[is_text]]
+            tokens[is_text] = pick(within, 0.0 if self.temperature == 0 else 1.0, noise)[0]
+        weight = self.tempered[row, place].gather(1, tokens[:, None]).squeeze(1)
+        log_probs = self._log_probs(row, column, sequence, weight)
+        return Draw(row=row, column=column, tokens=tokens, log_probs=log_probs)
+
+    def _sequence(self, keys: Keys) -> Int[Tensor, "b l"]:
+        """Labels of one accepted canvas a row."""
+        raise NotImplementedError
+
+    def _log_probs(self, row: Tensor, column: Tensor, sequence: Tensor, weight: Tensor) -> Float[Tensor, " m"]:
+        """Of each position's token given those left of it. weight: the token's tempered logit."""
+        raise NotImplementedError
+
+
+class Constrained(_Accepted):
+    """A grammar on the whole canvas. Every masked position must be asked about: what fits depends on all of them."""
+
+    def __init__(self, automata: Automata, prediction: Prediction) -> None:
+        super().__init__(automata.constraint, automata.rest, prediction)
+        self.automata = automata
         self.best_text, index = self.text.max(dim=-1, keepdim=True)
         self.other_text = self.text.scatter(-1, index, -torch.inf).logsumexp(dim=-1).double()
         self.best_text = self.best_text.squeeze(-1).double()
-        self.of_open = self._of_open(torch.logaddexp(self.best_text, self.other_text))
-        self.walk = Walk(automata, self.constraint.scores(self.of_open, columns, canvas, is_masked))
-        self.beta = self.walk.beta()
-        self.untempered: Constrained | None = None
-        if temperature not in (0.0, 1.0):
-            self.untempered = Constrained(automata, logits, columns, canvas, is_masked, 1.0)
+        self.of_labels = self._of_labels(torch.logaddexp(self.best_text, self.other_text))
+        self.sums = ForwardBackward(automata, self._scores(self.of_labels))
+        self.beta = self.sums.beta()
+        self.untempered = None if prediction.is_untempered else Constrained(automata, prediction.untempered())
 
-    def _of_open(self, of_text: Float[Tensor, "b n"]) -> Float[Tensor, "b n c"]:
-        """As `Constraint.open_scores`, with this weight of TEXT."""
+    def _of_labels(self, of_text: Float[Tensor, "b n"]) -> Float[Tensor, "b n c"]:
+        """`Constraint.open_scores`, with this weight of TEXT."""
         token = self.constraint.token
-        index = token.clamp(min=0)[:, None].expand(-1, self.logits.shape[1], -1)
-        scores = self.logits.gather(-1, index).double().masked_fill((token < 0)[:, None], NEVER)
+        index = token.clamp(min=0)[:, None].expand(-1, self.tempered.shape[1], -1)
+        scores = self.tempered.gather(-1, index).double().masked_fill((token < 0)[:, None], NEVER)
         scores[..., TEXT] = of_text
         return scores.clamp(min=NEVER)
 
+    def _scores(self, of_labels: Float[Tensor, "b n c"]) -> Float[Tensor, "b l c"]:
+        asked = self.prediction
+        return self.constraint.scores(of_labels, asked.columns, asked.canvas, asked.is_masked)
+
     @functools.cached_property
     def marginals(self) -> Float[Tensor, "b n c"]:
-        """Log posterior probability of each label at the open positions."""
-        used = self.columns.unique()
-        found = self.walk.marginals(self.beta, used.numpy())
-        place = torch.searchsorted(used, self.columns.contiguous())
+        """Log posterior probability of each label."""
+        columns = self.prediction.columns
+        used = columns.unique()
+        found = self.sums.marginals(self.beta, used.numpy())
+        place = torch.searchsorted(used, columns.contiguous())
         return found.gather(1, place[..., None].expand(-1, -1, found.shape[-1]))
 
     @functools.cached_property
-    def laws(self) -> Float[Tensor, "b n v"]:
+    def logits(self) -> Float[Tensor, "b n v"]:
         """Log marginal probability of each token."""
         if self.untempered is not None:
-            return self.untempered.laws
-        return self.constraint.token_laws(self.logits, self.of_open, self.marginals)
+            return self.untempered.logits
+        return self.constraint.token_log_marginals(self.tempered, self.of_labels, self.marginals)
 
     @functools.cached_property
-    def odds(self) -> Float[Tensor, "b n"]:
+    def log_odds(self) -> Float[Tensor, "b n"]:
         """Log-odds of the most likely token, from those of the labels: no sum over the vocabulary."""
         if self.untempered is not None:
-            return self.untempered.odds
-        shift = self.marginals[..., TEXT] - self.of_open[..., TEXT]
+            return self.untempered.log_odds
+        shift = self.marginals[..., TEXT] - self.of_labels[..., TEXT]
         parts = [self.marginals[..., TEXT + 1 :], (self.best_text + shift)[..., None]]
         tokens = torch.cat([*parts, (self.other_text + shift)[..., None]], dim=-1).clamp(min=NEVER)
         # The last entry stands for many tokens, none of which is likelier than the best of them.
@@ -152,119 +235,79 @@ class Constrained(Projection):
         of_text = -(within.exp() * within.clamp(min=-1e4)).sum(dim=-1).nan_to_num()
         return (of_labels + labels[..., TEXT].exp() * of_text).float()
 
-    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int | Tensor) -> Draw:
-        """Labels along one path, then tokens within them."""
-        labels = self._path(seed, row_ids, step)
-        row, place = chosen.nonzero(as_tuple=True)
-        column = self.columns[row, place]
-        label = labels[row, column]
-        is_text = label == TEXT
-        tokens = self.constraint.token[row, label]
-        if is_text.any():
-            drawn = row[is_text]
-            noise = uniform_at(seed, row_ids[drawn], column[is_text], _of_rows(step, drawn), WITHIN)
-            within = self.text[drawn, place[is_text]]
-            tokens[is_text] = pick(within, 0.0 if self.temperature == 0 else 1.0, noise)[0]
-        weight = self.logits[row, place].gather(1, tokens[:, None]).squeeze(1)
-        order = (row * self.canvas.shape[1] + column).argsort()
+    def _sequence(self, keys: Keys) -> Int[Tensor, "b l"]:
+        if self.temperature > 0:
+            return self.sums.sample(self.beta, keys.everywhere(self.prediction.canvas.shape[1], TOKEN))
+        return ForwardBackward(self.automata, self._scores(self._of_labels(self.best_text)), is_max=True).best()
+
+    def _log_probs(self, row: Tensor, column: Tensor, sequence: Tensor, weight: Tensor) -> Float[Tensor, " m"]:
         log_probs = torch.empty(len(row))
         if len(row):
-            terms = self.walk.set_log_probs(
-                self.beta, *(part[order].numpy() for part in (row, column, label, weight.double()))
-            )
-            log_probs[order] = torch.from_numpy(terms).float()
-        return Draw(row=row, column=column, tokens=tokens, log_probs=log_probs)
-
-    def _path(self, seed: int, row_ids: Tensor, step: int | Tensor) -> Tensor:
-        if self.temperature > 0:
-            noise = uniform(seed, row_ids, torch.arange(self.canvas.shape[1]), step, TOKEN)
-            return self.walk.drawn_path(self.beta, noise)
-        best = self._of_open(self.best_text)
-        scores = self.constraint.scores(best, self.columns, self.canvas, self.is_masked)
-        return Walk(self.automata, scores, is_max=True).best_path()
+            order = (row * sequence.shape[1] + column).argsort()
+            parts = (part[order].numpy() for part in (row, column, sequence[row, column], weight.double()))
+            log_probs[order] = torch.from_numpy(self.sums.set_log_probs(self.beta, *parts)).float()
+        return log_probs
 
 
-class ConstrainedBefore(Projection):
-    """As `Constrained` for a policy that can only be asked up to column `end` (block family), by the definitions.
+class ConstrainedUpTo(_Accepted):
+    """`Constrained` for the block family, whose policy scores the columns before `unscored_from` only.
 
-    Every masked position before `end` must be among the open ones; behind it counts only that the grammar has a way on.
+    Every masked position before that column must be asked about; of the others only that they can be filled at all
+    counts. Uses the reference implementation in `dllm_rl.constraint`.
     """
 
-    def __init__(
-        self,
-        constraint: Constraint,
-        logits: Float[Tensor, "b n v"],
-        columns: Int[Tensor, "b n"],
-        canvas: Int[Tensor, "b l"],
-        is_masked: Bool[Tensor, "b l"],
-        temperature: float,
-        end: int,
-    ) -> None:
-        self.constraint, self.columns, self.temperature = constraint, columns, temperature
-        self.canvas, self.is_masked = canvas, is_masked
-        self.end = torch.full((len(canvas),), end)
-        self.logits = logits if temperature in (0.0, 1.0) else logits / temperature
-        of_open = constraint.open_scores(self.logits)
-        self.scores = constraint.scores(of_open, columns, canvas, is_masked, self.end)
-        self.beta = constraint.backward(self.scores, end=self.end)
+    def __init__(self, constraint: Constraint, prediction: Prediction, unscored_from: int) -> None:
+        super().__init__(constraint, constraint.rest(), prediction)
+        self.unscored_from = torch.full((len(prediction.canvas),), unscored_from)
+        self.of_labels = constraint.open_scores(self.tempered)
+        self.scores = self._scores(self.of_labels)
+        self.beta = constraint.backward(self.scores, unscored_from=self.unscored_from)
         constraint.check(self.beta)
-        # Rules rank by the untempered law, here as everywhere.
-        if temperature not in (0.0, 1.0):
-            self.laws = ConstrainedBefore(constraint, logits, columns, canvas, is_masked, 1.0, end).laws
-            return
+
+    def _scores(self, of_labels: Float[Tensor, "b n c"]) -> Float[Tensor, "b l c"]:
+        asked = self.prediction
+        return self.constraint.scores(of_labels, asked.columns, asked.canvas, asked.is_masked, self.unscored_from)
+
+    @functools.cached_property
+    def logits(self) -> Float[Tensor, "b n v"]:
+        """Log marginal probability of each token."""
+        asked, constraint = self.prediction, self.constraint
+        if not asked.is_untempered:
+            return ConstrainedUpTo(constraint, asked.untempered(), int(self.unscored_from[0])).logits
         marginals = constraint.marginals(self.scores, constraint.forward(self.scores), self.beta)
-        index = columns[..., None].expand(-1, -1, marginals.shape[-1])
-        self.laws = constraint.token_laws(self.logits, of_open, marginals.gather(1, index))
+        index = asked.columns[..., None].expand(-1, -1, marginals.shape[-1])
+        return constraint.token_log_marginals(self.tempered, self.of_labels, marginals.gather(1, index))
 
-    def draw(self, chosen: Bool[Tensor, "b n"], seed: int, row_ids: Int[Tensor, " b"], step: int | Tensor) -> Draw:
-        """Labels along one path, then tokens within them."""
-        labels = self._path(seed, row_ids, step)
-        row, place = chosen.nonzero(as_tuple=True)
-        column = self.columns[row, place]
-        label, laws = labels[row, column], self.logits[row, place]
-        within = laws.masked_fill(~self.constraint.rest()[row], -torch.inf)
-        is_text = label == TEXT
-        tokens = self.constraint.token[row, label]
-        if is_text.any():
-            drawn = row[is_text]
-            noise = uniform_at(seed, row_ids[drawn], column[is_text], _of_rows(step, drawn), WITHIN)
-            tokens[is_text] = pick(within[is_text], 0.0 if self.temperature == 0 else 1.0, noise)[0]
-        where = torch.zeros_like(self.is_masked)
-        weight = torch.zeros(self.canvas.shape)
-        where[row, column] = True
-        weight[row, column] = laws.gather(1, tokens[:, None]).squeeze(1)
-        log_probs = self.constraint.set_log_probs(self.scores, self.beta, where, labels, weight)
-        return Draw(row=row, column=column, tokens=tokens, log_probs=log_probs[row, column].float())
-
-    def _path(self, seed: int, row_ids: Tensor, step: int | Tensor) -> Tensor:
+    def _sequence(self, keys: Keys) -> Int[Tensor, "b l"]:
         if self.temperature > 0:
-            noise = uniform(seed, row_ids, torch.arange(self.canvas.shape[1]), step, TOKEN)
-            return self.constraint.path(self.scores, self.beta, noise)
-        best = self.constraint.open_scores(self.logits, is_max=True)
-        scores = self.constraint.scores(best, self.columns, self.canvas, self.is_masked, self.end)
-        return self.constraint.path(scores, self.constraint.backward(scores, is_max=True), None)
+            noise = keys.everywhere(self.prediction.canvas.shape[1], TOKEN)
+            return self.constraint.sequence(self.scores, self.beta, noise)
+        scores = self._scores(self.constraint.open_scores(self.tempered, is_max=True))
+        return self.constraint.sequence(scores, self.constraint.backward(scores, is_max=True), None)
 
-
-def _of_rows(step: int | Tensor, row: Int[Tensor, " m"]) -> int | Tensor:
-    return step[row] if isinstance(step, Tensor) else step
+    def _log_probs(self, row: Tensor, column: Tensor, sequence: Tensor, weight: Tensor) -> Float[Tensor, " m"]:
+        chosen, weights = torch.zeros_like(self.prediction.is_masked), torch.zeros(sequence.shape)
+        chosen[row, column] = True
+        weights[row, column] = weight
+        found = self.constraint.set_log_probs(self.scores, self.beta, chosen, sequence, weights)
+        return found[row, column].float()
 
 
 def project(
     automata: Automata | None,
-    logits: Float[Tensor, "b n v"],
-    columns: Int[Tensor, "b n"],
-    canvas: Int[Tensor, "b l"],
-    is_masked: Bool[Tensor, "b l"],
-    temperature: float,
+    prediction: Prediction,
+    *,
+    unscored_from: int | None = None,
     truncate: Callable[[Tensor], Tensor] | None = None,
-    end: int | None = None,
-) -> Projection:
-    """The laws to rank by and draw from; automata None: the model's, whose tempered laws `truncate` may shorten.
+) -> StepDistribution:
+    """Return what a step ranks by and draws from.
 
-    end: columns from there on have no law yet.
+    automata: None for the model's own distribution.
+    unscored_from: first column that the model does not score yet; None if it scores all.
+    truncate: shortens the tempered logits of sampled positions; without a grammar only.
     """
     if automata is None:
-        return Free(logits, columns, temperature, truncate)
-    if end is not None and end < canvas.shape[1]:
-        return ConstrainedBefore(automata.constraint, logits, columns, canvas, is_masked, temperature, end)
-    return Constrained(automata, logits, columns, canvas, is_masked, temperature)
+        return Unconstrained(prediction, truncate)
+    if unscored_from is not None and unscored_from < prediction.canvas.shape[1]:
+        return ConstrainedUpTo(automata.constraint, prediction, unscored_from)
+    return Constrained(automata, prediction)

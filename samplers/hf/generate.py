@@ -94,7 +94,7 @@ def diffusion_generate(
         facts = replace(policy.facts, canvas_length=columns)
         policy = type(policy)(policy.model, policy.tokenizer, facts)
     processors = Processors.of(logits_processor, do_sample=bool(generation_config.do_sample))
-    drawer = _drawer(
+    writer = _sampler(
         policy,
         sampler,
         {
@@ -104,19 +104,19 @@ def diffusion_generate(
             "temperature": _temperature(generation_config, processors.temperature, sampler_config or {}),
         },
     )
-    if drawer.grammar and isinstance(policy.tokenizer, TokenIds):
+    if writer.grammar and isinstance(policy.tokenizer, TokenIds):
         raise ConfigError(
             "the grammar reads the page's words, and this model comes without a tokenizer here: give the policy with "
             "its tokenizer (policy=load_policy(...)), or leave grammar out."
         )
-    if drawer.grammar:
+    if writer.grammar:
         processors.refuse_under_grammar()
     prompts = _prompts(input_ids, attention_mask, pages)
     if draft_streamer is not None:
         draft_streamer.put(input_ids.cpu())
     watch = Watch(model, prompts, processors, own_criteria(stopping_criteria), draft_streamer, policy.canvas.close)
     watch.callback = callback_on_step_end
-    out = _write(drawer, policy, prompts, watch, seed)
+    out = _write(writer, policy, prompts, watch, seed)
     if draft_streamer is not None:
         draft_streamer.end()
     return _result(out, policy, prompts, watch.stopped, generation_config, input_ids.device)
@@ -163,7 +163,7 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _drawer(policy: BasePolicy, name: str | None, options: dict[str, Any]) -> Any:
+def _sampler(policy: BasePolicy, name: str | None, options: dict[str, Any]) -> Any:
     if name is not None and options.get(NAME_KEY, name) != name:
         raise ConfigError(f"sampler='{name}', and sampler_config says '{options[NAME_KEY]}'. Give one of them.")
     options = {NAME_KEY: name or DEFAULT_SAMPLERS[policy.family], **options}
@@ -192,17 +192,17 @@ def _prompts(ids: Tensor, attention_mask: Tensor | None, pages: Sequence[Page] |
     )
 
 
-def _write(drawer: Any, policy: BasePolicy, prompts: Prompts, watch: Watch, seed: int) -> Completions:
-    if isinstance(drawer, UnmaskingRule):
-        if watch.criteria and not drawer.block_length:
+def _write(sampler: Any, policy: BasePolicy, prompts: Prompts, watch: Watch, seed: int) -> Completions:
+    if isinstance(sampler, UnmaskingRule):
+        if watch.criteria and not sampler.block_length:
             raise ConfigError("stopping criteria act between blocks: give block_length, or take them away")
-        return drawer.generate(policy, prompts, seed=seed, watcher=watch if watch.is_needed else None)
+        return sampler.generate(policy, prompts, seed=seed, watcher=watch if watch.is_needed else None)
     if watch.processors.everywhere or watch.processors.at_draw or watch.criteria or watch.callback:
         raise ConfigError(
-            f"sampler '{drawer.name}' takes no logits processors, stopping criteria or callbacks (with do_sample=True, "
-            "give top_k=0); the rules of the masked family do"
+            f"sampler '{sampler.name}' takes no logits processors, stopping criteria or callbacks (with "
+            "do_sample=True, give top_k=0); the rules of the masked family do"
         )
-    out = drawer.generate(policy, prompts, seed=seed)
+    out = sampler.generate(policy, prompts, seed=seed)
     if watch.streamer is not None:
         watch.streamer.put(out.ids)
     return out

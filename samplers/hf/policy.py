@@ -48,10 +48,10 @@ def policy_of(
     columns = num_columns or (facts.canvas_length if stored else 128)
     refuse_too_long(model, columns)
     facts = replace(facts, canvas_length=columns, mask_id=facts.mask_id if mask_id is None else mask_id)
-    words = _tokenizer_beside(str(getattr(model, "name_or_path", "") or "")) if stored else None
-    if words is None:
-        words, facts = _ids(model, generation_config, facts), replace(facts, line_width=None)
-    return registry.get("policy", facts.family)(model, words, facts)
+    tokenizer = _tokenizer_beside(str(getattr(model, "name_or_path", "") or "")) if stored else None
+    if tokenizer is None:
+        tokenizer, facts = _ids(model, generation_config, facts), replace(facts, line_width=None)
+    return registry.get("policy", facts.family)(model, tokenizer, facts)
 
 
 def refuse_too_long(model: Any, columns: int) -> None:

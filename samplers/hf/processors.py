@@ -1,8 +1,8 @@
 """Which of transformers' logits processors and stopping criteria mean anything on a canvas, and how they are applied.
 
 Left to right, a processor sees the tokens before one position. On a canvas there is no such prefix: what is stateless
-is applied at every asked position, what truncates a law is applied where a token is drawn (ranks stay those of the
-whole law), the temperature goes to the sampler, and what counts or remembers is refused by name.
+is applied at every position asked about, what truncates a distribution is applied where a token is drawn (rules rank by
+the whole one), the temperature goes to the sampler, and what counts or remembers is refused by name.
 """
 
 from __future__ import annotations
@@ -49,7 +49,12 @@ _OF_THE_LOOP = (MaxLengthCriteria, EosTokenCriteria)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processors:
-    """everywhere: on the logits of every asked position. at_draw: on the tempered law of a position that is written."""
+    """Processors of one call, sorted.
+
+    temperature: product of the temperature warpers.
+    everywhere: applied to the logits of every position asked about.
+    at_draw: applied to the tempered logits of positions that are sampled.
+    """
 
     temperature: float
     everywhere: tuple[Any, ...]
@@ -100,12 +105,12 @@ class Processors:
             scores = item(prefix, scores)
         return scores.unflatten(0, logits.shape[:2])
 
-    def truncate(self, laws: Float[Tensor, "m v"]) -> Float[Tensor, "m v"]:
-        """Apply what shortens a law, in the order given."""
-        none = torch.empty(len(laws), 0, dtype=torch.long)
+    def truncate(self, logits: Float[Tensor, "m v"]) -> Float[Tensor, "m v"]:
+        """Apply what truncates a distribution, in the order given."""
+        none = torch.empty(len(logits), 0, dtype=torch.long)
         for item in self.at_draw:
-            laws = item(none, laws)
-        return laws
+            logits = item(none, logits)
+        return logits
 
 
 def own_criteria(prepared: StoppingCriteriaList) -> StoppingCriteriaList:

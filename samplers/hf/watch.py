@@ -31,9 +31,9 @@ class Watch(Watcher):
         self.criteria, self.streamer = criteria, streamer
         self.callback: Callable[[Any, int, Tensor], None] | None = None
         self.stopped = torch.zeros(len(prompts.ids), dtype=torch.bool)
-        self.law: Tensor | None = None
+        self.logits_seen: Tensor | None = None
         self.takes_draft = hasattr(streamer, "put_draft")
-        self.takes_law = self.takes_draft and bool(getattr(streamer, "_takes_logits", False))
+        self.takes_logits = self.takes_draft and bool(getattr(streamer, "_takes_logits", False))
 
     @property
     def is_needed(self) -> bool:
@@ -44,30 +44,30 @@ class Watch(Watcher):
     def logits(self, rows: Tensor, prompts: Prompts, canvas: Tensor, columns: Tensor, logits: Tensor) -> Tensor:
         """Processors, with prompt and canvas as their prefix."""
         processed = self.processors.process(torch.cat([prompts.ids, canvas], dim=1), logits)
-        if self.takes_law:
-            self._keep_law(rows, canvas, columns, processed)
+        if self.takes_logits:
+            self._keep_logits(rows, canvas, columns, processed)
         return processed
 
-    def _keep_law(self, rows: Tensor, canvas: Tensor, columns: Tensor, logits: Tensor) -> None:
+    def _keep_logits(self, rows: Tensor, canvas: Tensor, columns: Tensor, logits: Tensor) -> None:
         """Logits of the whole batch for a streamer that wants them: certain where a token stands.
 
         Of rows that have not been asked yet nothing is known: all their tokens are equally likely.
         """
         full = torch.full((*canvas.shape, logits.shape[-1]), -torch.inf).scatter(2, canvas[..., None], 0.0)
-        if self.law is None:
-            self.law = torch.zeros(len(self.stopped), *full.shape[1:])
-        self.law[rows] = full.scatter(1, columns[..., None].expand_as(logits), logits)
+        if self.logits_seen is None:
+            self.logits_seen = torch.zeros(len(self.stopped), *full.shape[1:])
+        self.logits_seen[rows] = full.scatter(1, columns[..., None].expand_as(logits), logits)
 
-    def truncate(self, laws: Tensor) -> Tensor:
+    def truncate(self, logits: Tensor) -> Tensor:
         """Top-k, top-p and their kind."""
-        return self.processors.truncate(laws)
+        return self.processors.truncate(logits)
 
     def wrote(self, canvas: Tensor, step: int) -> None:
-        """Show the draft; laws once there are any, which a rule that may wait can take some steps for."""
-        if self.takes_draft and not self.takes_law:
+        """Show the draft; logits once there are any, which a rule that may idle can take some steps for."""
+        if self.takes_draft and not self.takes_logits:
             self.streamer.put_draft(value=canvas.clone())
-        elif self.law is not None:
-            self.streamer.put_draft(logits=self.law.clone())
+        elif self.logits_seen is not None:
+            self.streamer.put_draft(logits=self.logits_seen.clone())
         if self.callback is not None:
             self.callback(self.model, step, canvas.clone())
 

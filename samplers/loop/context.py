@@ -1,60 +1,75 @@
-"""What an unmasking rule sees: the laws of a step before it chooses, and what was written where it may mask again;
-and what else may look on, changing logits, showing drafts or stopping rows.
+"""What others see of the denoise loop: a rule before it chooses and before it remasks, and a watcher.
 
-Legend: b rows of the step, n open positions, l canvas, m chosen positions, v vocabulary.
+Legend: b rows of the step, n columns asked about, l canvas, m sampled positions, v vocabulary.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.errors import ConfigError
 from dllm_rl.types import Prompts
-from samplers.grammar.projection import Projection
+from samplers.grammar.projection import StepDistribution
 
 _LAST = 1 << 40
 
 
-class View:
-    """What a rule sees of one step, for the rows that still have masks. Statistics are computed once, when asked for.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockStep:
+    """One step of a block.
 
-    projection: the laws of the open positions. columns, is_open: which columns they are (rows with fewer open positions
-    are filled up). quota: positions that a plain schedule commits now. step of num_steps: in this block. memory: the
-    rule's own, kept for this batch. rows: which rows of the batch these are.
+    in_block: columns of the block.
+    quota: positions that a plain schedule unmasks in this step.
+    index: this step's number in the block, from 0.
+    num_steps: steps of the block.
     """
 
-    def __init__(
-        self,
-        *,
-        projection: Projection | None,
-        columns: Int[Tensor, "b n"],
-        is_open: Bool[Tensor, "b n"],
-        quota: int,
-        step: int,
-        num_steps: int,
-        rows: Int[Tensor, " b"],
-        noise: Any,
-        memory: dict[str, Tensor],
-    ) -> None:
-        self._projection, self.columns, self.is_open, self.quota = projection, columns, is_open, quota
-        self.step, self.num_steps, self.rows, self.memory = step, num_steps, rows, memory
-        self._noise = noise
+    in_block: Bool[Tensor, " l"]
+    quota: int
+    index: int
+    num_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepContext:
+    """What a rule sees of one step, for the rows that still have masks. Statistics are computed once, when asked for.
+
+    rows: rows of the batch.
+    columns: columns that the model was asked about; rows with fewer are padded.
+    is_open: which of them the rule may unmask now.
+    block_step: place of the step in its block.
+    distribution: what the tokens of `columns` will be drawn from.
+    noise_at: uniforms keyed by row, column, the row's own step and stream.
+    memory: the rule's own tensors, kept for the whole batch.
+    """
+
+    rows: Int[Tensor, " b"]
+    columns: Int[Tensor, "b n"]
+    is_open: Bool[Tensor, "b n"]
+    block_step: BlockStep
+    distribution: StepDistribution
+    noise_at: Callable[[Tensor, Tensor, int], Tensor]
+    memory: dict[str, Tensor]
 
     @property
-    def projection(self) -> Projection:
-        """The laws of the open positions. Raises ConfigError in a rule that may wait."""
-        if self._projection is None:
-            raise ConfigError(
-                "a rule that may wait (may_wait) chooses before the model is asked, so that waiting costs no forward: "
-                "use noise, quota, progress and memory, or leave may_wait out to see laws."
-            )
-        return self._projection
+    def quota(self) -> int:
+        """Positions that a plain schedule unmasks in this step."""
+        return self.block_step.quota
+
+    @property
+    def step(self) -> int:
+        """This step's number in its block, from 0."""
+        return self.block_step.index
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the block."""
+        return self.block_step.num_steps
 
     @property
     def progress(self) -> tuple[float, float]:
@@ -62,60 +77,66 @@ class View:
         return self.step / self.num_steps, (self.step + 1) / self.num_steps
 
     def noise(self, stream: int) -> Float[Tensor, "b n"]:
-        """Keyed uniforms at the open positions."""
-        return self._noise(self.rows, self.columns, stream)
+        """Uniforms in (0, 1) at `columns`, keyed by row, column, step and stream."""
+        return self.noise_at(self.rows, self.columns, stream)
 
     @property
-    def laws(self) -> Float[Tensor, "b n v"]:
-        """Log marginals of the tokens, unnormalised."""
-        return self.projection.laws
+    def logits(self) -> Float[Tensor, "b n v"]:
+        """Unnormalised log-probabilities of each token, untempered; under the grammar those of its marginals."""
+        return self.distribution.logits
 
     @property
-    def odds(self) -> Float[Tensor, "b n"]:
+    def log_odds(self) -> Float[Tensor, "b n"]:
         """Log-odds of the most likely token."""
-        return self.projection.odds
+        return self.distribution.log_odds
 
     @functools.cached_property
     def entropy(self) -> Float[Tensor, "b n"]:
         """Entropy in nats."""
         everywhere = torch.ones_like(self.is_open)
-        return self.projection.entropy(everywhere).reshape(self.is_open.shape)
+        return self.distribution.entropy(everywhere).reshape(self.is_open.shape)
 
     @functools.cached_property
-    def second(self) -> Float[Tensor, "b n"]:
+    def second_probability(self) -> Float[Tensor, "b n"]:
         """Probability of the second most likely token."""
-        best = self.laws.topk(2, dim=-1).values[..., 1]
-        return (best - self.laws.logsumexp(dim=-1)).exp()
+        second = self.logits.topk(2, dim=-1).values[..., 1]
+        return (second - self.logits.logsumexp(dim=-1)).exp()
 
     def best(self, score: Float[Tensor, "b n"], count: int) -> Bool[Tensor, "b n"]:
-        """The `count` open positions of highest score in each row; ties go to the lowest position."""
+        """The `count` open positions of highest score in each row; ties go to the lowest column."""
         return self.rank(score) < count
 
     def rank(self, score: Float[Tensor, "b n"]) -> Int[Tensor, "b n"]:
-        """Place of each open position when sorted by falling score, from 0; others come behind all columns."""
+        """Rank of each open position by falling score, from 0; larger than any column's number elsewhere."""
         order = score.masked_fill(~self.is_open, -torch.inf).argsort(dim=1, descending=True, stable=True)
         return order.argsort(dim=1).masked_fill(~self.is_open, _LAST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """The block's columns after a step's commits, from which a rule may mask again.
+class RemaskContext:
+    """The canvas after a step's tokens were written, of which a rule may remask some.
 
-    was_visible: had a token before the step. log_probs: of each token when it was drawn (0 where it was forced).
-    view: of the step; its rows are the rows here.
+    step: the step that wrote; its rows are the rows here.
+    was_visible: columns of the block that had a token before the step.
+    log_probs: of each token when it was drawn (0 where it was implied by the grammar).
+    noise: uniforms in (0, 1).
     """
 
-    view: View
+    step: StepContext
     was_visible: Bool[Tensor, "b l"]
     log_probs: Float[Tensor, "b l"]
-    in_block: Bool[Tensor, " l"]
     noise: Float[Tensor, "b l"]
+
+    @property
+    def in_block(self) -> Bool[Tensor, " l"]:
+        """Columns of the block, which alone can be remasked."""
+        return self.step.block_step.in_block
 
 
 class Watcher:
-    """Looks on and changes nothing; subclasses override what they need. A watched batch is never divided.
+    """An onlooker of the loop that changes nothing; subclasses override what they need.
 
-    Legend: b rows, r rows asked, n asked columns, l canvas, v vocabulary, m drawn positions.
+    A watched batch is written as one, never in chunks. Legend: b rows of the batch, r rows of the step.
     """
 
     def logits(
@@ -126,16 +147,16 @@ class Watcher:
         columns: Int[Tensor, "r n"],
         logits: Float[Tensor, "r n v"],
     ) -> Float[Tensor, "r n v"]:
-        """The model's logits of these rows of the batch, before any statistic is taken of them."""
+        """Return the model's logits of these rows, changed or not, before any statistic is taken of them."""
         return logits
 
-    def truncate(self, laws: Float[Tensor, "m v"]) -> Float[Tensor, "m v"]:
-        """The tempered laws of positions that are about to be drawn; ranks were taken before."""
-        return laws
+    def truncate(self, logits: Float[Tensor, "m v"]) -> Float[Tensor, "m v"]:
+        """Return the tempered logits of the positions about to be sampled; rules have ranked before this."""
+        return logits
 
     def wrote(self, canvas: Int[Tensor, "b l"], step: int) -> None:
-        """A step has been written."""
+        """See the canvas after a step."""
 
     def block_done(self, canvas: Int[Tensor, "b l"], start: int, end: int) -> Bool[Tensor, " b"]:
-        """Columns start to end are final; which rows are to stop here."""
+        """Return the rows that stop here, where columns start to end are final."""
         return torch.zeros(len(canvas), dtype=torch.bool)

@@ -1,10 +1,12 @@
-"""The one denoise loop of the masked and the block family: rules differ in what they commit and what they mask again.
+"""The one denoise loop of the masked and the block family: rules differ in what they unmask and what they remask.
 
 A step: forced tokens are written; the model is asked at the masked positions of the active block; the rule chooses
-positions by a statistic of their laws (one that may wait chooses before that, by noise); only then are tokens drawn
-there (choose-then-sample, 2510.04525), so that the recorded log-probability is exactly that of the draw. Ranking by the
-probability of the *drawn* token, as LLaDA does, would hide a lower temperature. The block family writes its own blocks
-in order, with exact keys and values of those that are finished (`samplers.loop.readers`).
+positions by a statistic of their distributions (a rule that may idle chooses before that, by noise); only then are
+tokens drawn there (choose-then-sample, 2510.04525), so that the recorded log-probability is exactly that of the draw.
+Ranking by the probability of the *drawn* token, as LLaDA does, would hide a lower temperature. The block family writes
+its own blocks in order, with exact keys and values of those that are finished (`samplers.loop.readers`).
+
+Legend: b rows of the batch, n rows of the step, c columns asked about, l canvas.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from dllm_rl.events import BEFORE_ALL, Kind
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.types import Completions, Prompts
 from samplers.grammar.compile import constraint_of
-from samplers.grammar.forcing import Forcing
-from samplers.grammar.projection import Projection, project
-from samplers.loop.context import View, Watcher, Written
-from samplers.loop.readers import Guided, Reader, reader_of, without_prompt
+from samplers.grammar.forced import ForcedTokens
+from samplers.grammar.projection import Keys, Prediction, StepDistribution, Unasked, project
+from samplers.loop.context import BlockStep, RemaskContext, StepContext, Watcher
+from samplers.loop.readers import CACHES, Guided, Reader, without_prompt
 from samplers.loop.record import Recorder, columns_of, is_finished
 from samplers.loop.sampling import REMASK, uniform_at
 
@@ -33,29 +35,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Turn:
-    """A step of a block: which columns the block has, and what its plain schedule commits now."""
+class _Query:
+    """Columns of rows that the model is asked about; rows with fewer are padded.
 
-    in_block: Bool[Tensor, " l"]
-    quota: int
-    index: int
-    num_steps: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """Which columns of which rows are asked for; rows with fewer are filled up.
-
-    end: the column from which on there are no laws yet. chosen: what is written, where that is known already.
+    unscored_from: first column that the policy cannot score yet; None if it scores all.
+    chosen: columns to unmask, where that is known before the model is asked.
     """
 
     rows: Int[Tensor, " n"]
     columns: Int[Tensor, "n c"]
     is_asked: Bool[Tensor, "n c"]
-    end: int | None
+    unscored_from: int | None
     chosen: Bool[Tensor, "n c"] | None = None
 
-    def part(self, which: Bool[Tensor, " n"]) -> _Asked:
+    def select(self, which: Bool[Tensor, " n"]) -> _Query:
         """These rows, as wide as they need."""
         width = int(self.is_asked[which].sum(dim=1).amax()) if which.any() else 0
         columns, is_asked = self.columns[which, :width], self.is_asked[which, :width]
@@ -74,11 +67,11 @@ class Denoising:
         self.reader = self._reader()
         self.memory: dict[str, Tensor] = {}
         # Noise is keyed by a row's own steps: how long others take in a block must not reach its draws.
-        self.step, self.taken = 0, torch.zeros(len(prompts.ids), dtype=torch.long)
-        self.record = Recorder(self.canvas, keeps_states=True)
-        self.forcing = Forcing(self.constraint, self.record, pads=True)
+        self.step, self.steps_taken = 0, torch.zeros(len(prompts.ids), dtype=torch.long)
+        self.record = Recorder(self.canvas, keeps_states=True, constraint=self.constraint)
+        self.forced = ForcedTokens(self.constraint, self.record, writes_padding=True)
         self.log_probs = torch.zeros(self.canvas.shape) if rule.remasks else None
-        self.forcing.force(torch.arange(len(self.canvas)), self.canvas, self.is_masked, BEFORE_ALL)
+        self.forced.write(torch.arange(len(self.canvas)), self.canvas, self.is_masked, BEFORE_ALL)
 
     def run(self) -> Completions:
         """Write block after block."""
@@ -89,23 +82,19 @@ class Denoising:
         for (start, end), num_steps in zip(blocks, steps, strict=True):
             self._block(start, end, max(1, num_steps))
             self._stop(self.watcher.block_done(self.canvas, start, end))
-        return self.record.finish(
-            self.policy,
-            self.canvas,
-            num_steps=self.step,
-            constraint=self.constraint,
-            is_approximate=self.rule.approximation is not None,
-        )
+        is_approximate = self.rule.approximation is not None
+        return self.record.finish(self.policy, self.canvas, num_steps=self.step, is_approximate=is_approximate)
 
     def _reader(self) -> Reader:
         """How the rule asks the model."""
         rule, policy, prompts, block = self.rule, self.policy, self.prompts, self._block_length()
-        reader = reader_of(policy, prompts, rule.cache, block)
-        if rule.guidance:
-            assert policy.mask_id is not None
-            blind = reader_of(policy, without_prompt(prompts, policy.mask_id), rule.cache, block)
-            return Guided(reader, blind, rule.guidance)
-        return reader
+        cache = CACHES[rule.cache]
+        reader = cache.reader(policy, prompts, block)
+        if not rule.guidance:
+            return reader
+        assert policy.mask_id is not None
+        unconditional = cache.reader(policy, without_prompt(prompts, policy.mask_id), block)
+        return Guided(reader, unconditional, rule.guidance)
 
     def _block_length(self) -> int:
         """Columns that are written before any later one."""
@@ -120,15 +109,15 @@ class Denoising:
             )
         return wanted or size
 
-    def _horizon(self, start: int) -> int | None:
-        """The column from which on the policy cannot be asked yet: the end of the block family's active block."""
+    def _unscored_from(self, start: int) -> int | None:
+        """First column that the policy cannot score yet: behind the block family's active block."""
         if self.policy.family != "block":
             return None
         size = self.policy.facts.block_size
         return min((start // size + 1) * size, self.canvas.shape[1])
 
     def _block(self, start: int, end: int, num_steps: int) -> None:
-        if not self.rule.remasks and not self.rule.may_wait:
+        if not self.rule.remasks and not self.rule.may_idle:
             num_steps = min(num_steps, end - start)
         in_block = torch.zeros(self.canvas.shape[1], dtype=torch.bool)
         in_block[start:end] = True
@@ -138,69 +127,67 @@ class Denoising:
             rows = is_open.any(dim=1).nonzero().squeeze(1)
             if not len(rows):
                 break
-            alive = (~is_done).nonzero().squeeze(1)
-            turn = _Turn(in_block=in_block, quota=quota, index=index, num_steps=num_steps)
-            self._one_step(rows, alive, is_open, turn)
+            unfinished = (~is_done).nonzero().squeeze(1)
+            block_step = BlockStep(in_block=in_block, quota=quota, index=index, num_steps=num_steps)
+            self._one_step(rows, unfinished, is_open, block_step)
             self.watcher.wrote(self.canvas, self.step)
             self.step += 1
 
-    def _stop(self, rows: Tensor) -> None:
-        """What these rows have not written stays empty."""
+    def _stop(self, rows: Bool[Tensor, " b"]) -> None:
+        """Leave empty what these rows have not written."""
         unwritten = rows[:, None] & self.is_masked
         self.canvas[unwritten] = self.policy.canvas.pad_id
         row, column = unwritten.nonzero(as_tuple=True)
         self.record.write_at(row, column, self.step, self.canvas[row, column], Kind.EOS_FILL)
         self.is_masked &= ~unwritten
 
-    def _one_step(self, rows: Tensor, alive: Tensor, is_open: Tensor, turn: _Turn) -> None:
-        """Ask the model, let the rule choose, draw, write, mask again. A rule that may wait chooses first."""
-        asked = self._asked(rows, is_open, turn)
-        if self.rule.may_wait:
-            asked = self._without_waiting(asked, turn)
-            if not len(asked.rows):
+    def _one_step(self, rows: Tensor, unfinished: Tensor, is_open: Tensor, block_step: BlockStep) -> None:
+        """Ask the model, let the rule choose, draw, write, remask. A rule that may idle chooses first."""
+        query = self._query(rows, is_open, block_step)
+        if self.rule.may_idle:
+            query = self._without_idle(query, block_step)
+            if not len(query.rows):
                 return
-        projection = self._laws(asked, alive)
-        view = self._view(asked, turn, projection)
-        self._write(view, projection, self._chosen(view) if asked.chosen is None else asked.chosen, turn)
+        context = self._context(query, block_step, self._distribution(query, unfinished))
+        self._write(context, self._chosen(context) if query.chosen is None else query.chosen)
 
-    def _asked(self, rows: Tensor, is_open: Tensor, turn: _Turn) -> _Asked:
-        """The open columns of these rows; under a grammar all masked ones, on whose laws one another's depend."""
-        end = self._horizon(int(turn.in_block.long().argmax()))
-        where = is_open[rows] if self.constraint is None else self.is_masked[rows, :end]
+    def _query(self, rows: Tensor, is_open: Tensor, block_step: BlockStep) -> _Query:
+        """The open columns of these rows; under a grammar all masked ones, which depend on one another."""
+        unscored_from = self._unscored_from(int(block_step.in_block.long().argmax()))
+        where = is_open[rows] if self.constraint is None else self.is_masked[rows, :unscored_from]
         columns, is_asked = columns_of(where)
-        return _Asked(rows=rows, columns=columns, is_asked=is_asked, end=end)
+        return _Query(rows=rows, columns=columns, is_asked=is_asked, unscored_from=unscored_from)
 
-    def _without_waiting(self, asked: _Asked, turn: _Turn) -> _Asked:
-        """The rows that write now, and what they write; all of them where the forward keeps what others will read."""
-        chosen = self._chosen(self._view(asked, turn, None))
-        goes_on = chosen.any(dim=1)
-        if goes_on.any() and self.reader.begins(asked.columns):
-            goes_on = torch.ones_like(goes_on)
-        self.taken[asked.rows[~goes_on]] += 1
-        return replace(asked, chosen=chosen).part(goes_on)
+    def _without_idle(self, query: _Query, block_step: BlockStep) -> _Query:
+        """The rows that unmask something now, and what; all rows where the forward fills a cache that others read."""
+        chosen = self._chosen(self._context(query, block_step, Unasked()))
+        is_active = chosen.any(dim=1)
+        if is_active.any() and self.reader.begins(query.columns):
+            is_active = torch.ones_like(is_active)
+        self.steps_taken[query.rows[~is_active]] += 1
+        return replace(query, chosen=chosen).select(is_active)
 
-    def _laws(self, asked: _Asked, alive: Tensor) -> Projection:
-        """Of the asked columns, as the grammar leaves them."""
-        rows, columns = asked.rows, asked.columns
+    def _distribution(self, query: _Query, unfinished: Tensor) -> StepDistribution:
+        """Of the tokens at the query's columns, as the grammar leaves it."""
+        rows, columns, canvas = query.rows, query.columns, self.canvas[query.rows]
         # Rows with fewer open positions ask for their first one again.
-        wanted = torch.where(asked.is_asked, columns, columns[:, :1])
-        logits = self.reader.logits(rows, alive, self.canvas, wanted, self.record)
-        logits = self.watcher.logits(rows, self.prompts.rows(rows), self.canvas[rows], columns, logits)
-        return project(
-            self.forcing.automata(rows),
-            logits,
-            columns,
-            self.canvas[rows],
-            self.is_masked[rows],
-            self.rule.temperature,
-            self.watcher.truncate,
-            asked.end,
+        wanted = torch.where(query.is_asked, columns, columns[:, :1])
+        logits = self.reader.logits(rows, unfinished, self.canvas, wanted, self.record)
+        prediction = Prediction(
+            logits=self.watcher.logits(rows, self.prompts.rows(rows), canvas, columns, logits),
+            columns=columns,
+            canvas=canvas,
+            is_masked=self.is_masked[rows],
+            temperature=self.rule.temperature,
         )
+        automata, truncate = self.forced.automata(rows), self.watcher.truncate
+        return project(automata, prediction, unscored_from=query.unscored_from, truncate=truncate)
 
-    def _write(self, view: View, projection: Projection, chosen: Tensor, turn: _Turn) -> None:
-        """Draw what was chosen, mask again what the rule takes back, and write what is forced then."""
-        rows = view.rows
-        draw = projection.draw(chosen, self.seed, self.prompts.row_ids[rows], self.taken[rows])
+    def _write(self, context: StepContext, chosen: Bool[Tensor, "n c"]) -> None:
+        """Draw what was chosen, remask what the rule says, and write the tokens that are forced then."""
+        rows, step = context.rows, context.block_step
+        keys = Keys(seed=self.seed, row_ids=self.prompts.row_ids[rows], step=self.steps_taken[rows])
+        draw = context.distribution.draw(chosen, keys)
         was_visible = ~self.is_masked[rows]
         row = rows[draw.row]
         self.canvas[row, draw.column] = draw.tokens
@@ -208,8 +195,8 @@ class Denoising:
         kept = chosen
         if self.log_probs is not None:
             self.log_probs[row, draw.column] = draw.log_probs.float()
-            if turn.index < turn.num_steps - max(1, turn.num_steps // 8):
-                kept = chosen & ~self._remask(view, was_visible, turn.in_block).gather(1, view.columns)
+            if step.index < step.num_steps - max(1, step.num_steps // 8):
+                kept = chosen & ~self._remask(context, was_visible).gather(1, context.columns)
         stays = kept[chosen]
         self.record.commit_at(
             row[stays],
@@ -217,47 +204,44 @@ class Denoising:
             self.step,
             draw.tokens[stays],
             draw.log_probs[stays],
-            projection.entropy(kept),
+            context.distribution.entropy(kept),
         )
-        self.taken[rows] += 1
-        self.forcing.force(rows, self.canvas, self.is_masked, self.step)
+        self.steps_taken[rows] += 1
+        self.forced.write(rows, self.canvas, self.is_masked, self.step)
 
-    def _view(self, asked: _Asked, turn: _Turn, projection: Projection | None) -> View:
+    def _context(self, query: _Query, block_step: BlockStep, distribution: StepDistribution) -> StepContext:
         """What the rule sees of these rows."""
-        return View(
-            projection=projection,
-            columns=asked.columns,
-            is_open=asked.is_asked & turn.in_block[asked.columns],
-            quota=turn.quota,
-            step=turn.index,
-            num_steps=turn.num_steps,
-            rows=asked.rows,
-            noise=self._noise,
+        return StepContext(
+            rows=query.rows,
+            columns=query.columns,
+            is_open=query.is_asked & block_step.in_block[query.columns],
+            block_step=block_step,
+            distribution=distribution,
+            noise_at=self._noise,
             memory=self.memory,
         )
 
-    def _chosen(self, view: View) -> Tensor:
-        """What the rule chose; everything at the last permitted step; at least one, unless it remasks or may wait."""
-        if view.step + 1 == view.num_steps:
-            return view.is_open
-        chosen = self.rule.choose(view) & view.is_open
+    def _chosen(self, context: StepContext) -> Bool[Tensor, "n c"]:
+        """What the rule chose; everything at the last permitted step; at least one, unless it remasks or may idle."""
+        if context.step + 1 == context.num_steps:
+            return context.is_open
+        chosen = self.rule.choose(context) & context.is_open
         has_none = ~chosen.any(dim=1)
-        if self.rule.remasks or self.rule.may_wait or not has_none.any():
+        if self.rule.remasks or self.rule.may_idle or not has_none.any():
             return chosen
-        return chosen | (has_none[:, None] & view.best(view.odds, 1))
+        return chosen | (has_none[:, None] & context.best(context.log_odds, 1))
 
-    def _remask(self, view: View, was_visible: Tensor, in_block: Tensor) -> Bool[Tensor, "b l"]:
-        """Mask what the rule takes back. Only what stood before the step is an event: drafts of it are in no state."""
+    def _remask(self, context: StepContext, was_visible: Bool[Tensor, "n l"]) -> Bool[Tensor, "n l"]:
+        """Remask what the rule says. Only tokens that stood before the step make events: others are in no state."""
         assert self.log_probs is not None
-        rows, columns = view.rows, torch.arange(self.canvas.shape[1])
-        written = Written(
-            view=view,
+        rows, columns, in_block = context.rows, torch.arange(self.canvas.shape[1]), context.block_step.in_block
+        seen = RemaskContext(
+            step=context,
             was_visible=was_visible & in_block,
             log_probs=self.log_probs[rows],
-            in_block=in_block,
             noise=self._noise(rows, columns.expand(len(rows), -1), REMASK),
         )
-        again = self.rule.remask(written)
+        again = self.rule.remask(seen)
         assert again is not None
         again = again & in_block & ~self.is_masked[rows]
         place, column = again.nonzero(as_tuple=True)
@@ -269,9 +253,9 @@ class Denoising:
         self.record.write_at(row, column, self.step, self.canvas[row, column], Kind.REMASK)
         return again
 
-    def _noise(self, rows: Tensor, columns: Tensor, stream: int) -> Float[Tensor, "b n"]:
+    def _noise(self, rows: Tensor, columns: Tensor, stream: int) -> Float[Tensor, "n c"]:
         row_ids = self.prompts.row_ids[rows][:, None].expand_as(columns)
-        steps = self.taken[rows][:, None].expand_as(columns)
+        steps = self.steps_taken[rows][:, None].expand_as(columns)
         flat = uniform_at(self.seed, row_ids.flatten(), columns.flatten(), steps.flatten(), stream)
         return flat.reshape(columns.shape)
 

@@ -1,13 +1,13 @@
-"""How a step asks the model: over the whole canvas, block by block with exact keys and values of what is finished, or
+"""How a step asks the model: over the whole canvas, block by block with exact keys and values of finished blocks, or
 inside a block with stale ones of what stands around it; and guidance (LLaDA, 2502.09992), a reader around two others.
 
-Legend: b rows of the batch, n rows asked, c columns asked, l canvas, v vocabulary.
+Legend: b rows of the batch, n rows of the step, c columns asked about, u unfinished rows, l canvas, v vocabulary.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -17,29 +17,28 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.block import BlockCache, BlockPolicy
 from dllm_rl.policies.masked import MaskedPolicy, StaleCache
-from dllm_rl.types import Prompts
-from samplers.config import CacheKind
+from dllm_rl.types import Family, Prompts
 from samplers.loop.record import Recorder
 
 _Cache = TypeVar("_Cache", BlockCache, StaleCache)
 
 
 class Reader(Protocol):
-    """Asks the policy for the laws of columns, and counts what was fed."""
+    """Asks the policy for the logits of columns, and counts what was fed."""
 
     def logits(
         self,
         rows: Int[Tensor, " n"],
-        alive: Int[Tensor, " a"],
+        unfinished: Int[Tensor, " u"],
         canvas: Int[Tensor, "b l"],
         columns: Int[Tensor, "n c"],
         record: Recorder,
     ) -> Float[Tensor, "n c v"]:
-        """Logits of the columns of these rows. alive: all rows that are not finished, these among them."""
+        """Return logits of these columns of these rows. unfinished: all rows that may still be asked about."""
         ...
 
     def begins(self, columns: Int[Tensor, "n c"]) -> bool:
-        """Whether a forward for these columns keeps something of the rows asked, which later ones of theirs read."""
+        """Whether this forward fills a cache that later forwards of these rows read."""
         ...
 
 
@@ -49,7 +48,7 @@ class WholeCanvas:
     def __init__(self, policy: BasePolicy, prompts: Prompts) -> None:
         self.policy, self.prompts = policy, prompts
 
-    def logits(self, rows: Tensor, alive: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
+    def logits(self, rows: Tensor, unfinished: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
         """One forward over everything."""
         record.count(len(rows), self.prompts.ids.shape[1] + canvas.shape[1])
         return self.policy.logits(self.prompts.rows(rows), canvas[rows], columns=columns)
@@ -77,38 +76,38 @@ class _Kept(Generic[_Cache]):
 class BlockByBlock:
     """Feeds the active block; a finished one once more, together with the first step of the next, and never again.
 
-    So a finished block costs no forward of its own, and the prompt is read in the first one. Rows that wait for others
-    in a block are not fed; rows that are finished leave.
+    So a finished block costs no forward of its own, and the prompt is read in the first one. Idle rows, which have
+    finished their block before others, are not fed; finished rows leave.
     """
 
     def __init__(self, policy: BlockPolicy, prompts: Prompts) -> None:
         self.policy, self.prompts = policy, prompts
-        # What stands before the active block, for all rows that were alive when it began.
+        # What stands before the active block, for all rows that were unfinished when it began.
         self.kept = _Kept(policy.read_prompts(prompts), torch.arange(len(prompts.ids)))
 
-    def logits(self, rows: Tensor, alive: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
+    def logits(self, rows: Tensor, unfinished: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
         """One forward over what is new up to the end of the block in which the columns lie."""
         size, width = self.policy.facts.block_size, self.prompts.ids.shape[1]
         start = int(columns.min()) // size * size
         length = self.kept.whole.length
         if length < width + start or not length:
-            return self._begin(rows, alive, canvas, columns, record)
+            return self._begin(rows, unfinished, canvas, columns, record)
         return self._forward(rows, canvas, columns, self.kept.of(rows), record)
 
     def begins(self, columns: Tensor) -> bool:
-        """What is kept is that of all rows which are alive, whichever are asked."""
+        """The cache holds all unfinished rows, whichever are asked about."""
         return False
 
-    def _begin(self, rows: Tensor, alive: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
-        """The first step of a block: all that are alive are fed, since their finished blocks are to be kept."""
+    def _begin(self, rows: Tensor, unfinished: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
+        """The first step of a block: all unfinished rows are fed, so that the cache gets their finished blocks."""
         settled = self.kept.whole
-        if len(alive) < len(self.kept.rows):
-            settled = settled.rows(torch.searchsorted(self.kept.rows, alive))
-        place = torch.searchsorted(alive, rows)
-        asked = columns.min().expand(len(alive), columns.shape[1]).clone()
+        if len(unfinished) < len(self.kept.rows):
+            settled = settled.rows(torch.searchsorted(self.kept.rows, unfinished))
+        place = torch.searchsorted(unfinished, rows)
+        asked = columns.min().expand(len(unfinished), columns.shape[1]).clone()
         asked[place] = columns
-        output = self._forward(alive, canvas, asked, settled, record)
-        self.kept = _Kept(settled, alive)
+        output = self._forward(unfinished, canvas, asked, settled, record)
+        self.kept = _Kept(settled, unfinished)
         return output[place]
 
     def _forward(self, rows: Tensor, canvas: Tensor, columns: Tensor, cache: BlockCache, record: Recorder) -> Tensor:
@@ -121,15 +120,15 @@ class BlockByBlock:
 class StaleOutside:
     """Feeds everything in a block's first step, and in its others only the block (and what follows, `prefix`).
 
-    What stands outside is read as it was in the first step: approximate (Fast-dLLM, 2505.22618). Under the grammar laws
-    of later columns are asked for as well; where these are not fed (`dual`), they are stale like the keys and values.
+    What stands outside is read as it was in the first step: approximate (Fast-dLLM, 2505.22618). Under the
+    grammar later columns are asked about as well; where these are not fed (`dual`), their logits are stale, too.
     """
 
     def __init__(self, policy: MaskedPolicy, prompts: Prompts, block_length: int, *, keeps_suffix: bool) -> None:
         self.policy, self.prompts, self.block_length, self.keeps_suffix = policy, prompts, block_length, keeps_suffix
         self.kept: _Kept[StaleCache] | None = None
 
-    def logits(self, rows: Tensor, alive: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
+    def logits(self, rows: Tensor, unfinished: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
         """One forward, over everything where the columns lie in a block that has not been asked for yet."""
         if self.begins(columns):
             return self._begin(self._start(columns), rows, canvas, columns, record)
@@ -146,7 +145,7 @@ class StaleOutside:
         return self.kept is None or self.kept.whole.start != self._start(columns)
 
     def _start(self, columns: Tensor) -> int:
-        """Of the active block, in which asked columns begin, whatever else the grammar wants."""
+        """First column of the active block."""
         return int(columns.min()) // self.block_length * self.block_length
 
     def _begin(self, start: int, rows: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
@@ -163,49 +162,101 @@ class StaleOutside:
         return found
 
     def _stale(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Laws of the block's first step at these columns."""
+        """Logits of the block's first step at these columns."""
         assert self.kept is not None
         found, place = self.first
         row = torch.searchsorted(self.kept.rows, rows)
         return found[row[:, None], place[row].gather(1, columns)]
 
 
-def reader_of(policy: BasePolicy, prompts: Prompts, cache: CacheKind, block_length: int) -> Reader:
-    """The reader that this cache means for the policy's family. Raises ConfigError where it means nothing."""
-    if cache in ("prefix", "dual"):
-        if not isinstance(policy, MaskedPolicy):
-            raise ConfigError(
-                f"cache='{cache}' keeps keys and values that have changed, which only the masked family is in need of; "
-                f"those of the {policy.family} family's finished blocks never change. Take cache='exact'."
-            )
-        return StaleOutside(policy, prompts, block_length, keeps_suffix=cache == "dual")
-    if cache == "exact" and isinstance(policy, BlockPolicy):
-        return BlockByBlock(policy, prompts)
-    return WholeCanvas(policy, prompts)
-
-
 class Guided:
     """Classifier-free guidance: l_u + (s + 1) (l_c - l_u), where l_u is asked with every token of the prompt masked.
 
-    Two forwards a step, both counted. The logits are those of the guided law: what is drawn from it cannot be replayed
-    with the policy's own.
+    Two forwards a step, both counted. What is drawn from the guided distribution cannot be replayed with the policy's
+    own.
     """
 
     def __init__(self, conditional: Reader, unconditional: Reader, strength: float) -> None:
         self.conditional, self.unconditional, self.strength = conditional, unconditional, strength
 
-    def logits(self, rows: Tensor, alive: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
+    def logits(self, rows: Tensor, unfinished: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
         """One forward of each kind; ids that are banned in one stay so."""
-        known = self.conditional.logits(rows, alive, canvas, columns, record)
-        unknown = self.unconditional.logits(rows, alive, canvas, columns, record)
+        known = self.conditional.logits(rows, unfinished, canvas, columns, record)
+        unknown = self.unconditional.logits(rows, unfinished, canvas, columns, record)
         guided = unknown + (self.strength + 1) * (known - unknown)
         return guided.masked_fill(known.isinf() | unknown.isinf(), -torch.inf)
 
     def begins(self, columns: Tensor) -> bool:
-        """As of the two readers, which are of one kind."""
+        """As the two readers do, which are of one kind."""
         return self.conditional.begins(columns)
 
 
 def without_prompt(prompts: Prompts, mask_id: int) -> Prompts:
     """The same rows with MASK for every token of the prompt; padding stays padding."""
     return replace(prompts, ids=torch.where(prompts.mask, mask_id, prompts.ids))
+
+
+class Caching(Protocol):
+    """Which keys and values are kept between the steps of a block.
+
+    is_approximate: whether kept ones may differ from what a full forward gives.
+    families: for which the cache is defined.
+    """
+
+    is_approximate: ClassVar[bool]
+    families: ClassVar[tuple[Family, ...]]
+
+    def reader(self, policy: BasePolicy, prompts: Prompts, block_length: int) -> Reader:
+        """Return what asks the policy about these prompts' canvases."""
+        ...
+
+
+class NoCaching:
+    """Nothing is kept: a full forward in every step."""
+
+    is_approximate: ClassVar[bool] = False
+    families: ClassVar[tuple[Family, ...]] = ("masked", "block")
+
+    def reader(self, policy: BasePolicy, prompts: Prompts, block_length: int) -> Reader:
+        """Return a reader of the whole canvas."""
+        return WholeCanvas(policy, prompts)
+
+
+class ExactCaching(NoCaching):
+    """What cannot change is kept: the finished blocks of the block family."""
+
+    def reader(self, policy: BasePolicy, prompts: Prompts, block_length: int) -> Reader:
+        """Return a reader of the active block; of the whole canvas for the masked family."""
+        return BlockByBlock(policy, prompts) if isinstance(policy, BlockPolicy) else WholeCanvas(policy, prompts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StaleCaching:
+    """What stands around the active block is kept as it was in the block's first step.
+
+    name: of the option.
+    keeps_suffix: also what stands behind the block.
+    """
+
+    name: str
+    keeps_suffix: bool
+    is_approximate: ClassVar[bool] = True
+    families: ClassVar[tuple[Family, ...]] = ("masked",)
+
+    def reader(self, policy: BasePolicy, prompts: Prompts, block_length: int) -> Reader:
+        """Return a reader of the active block. Raises ConfigError for policies of another family."""
+        if not isinstance(policy, MaskedPolicy):
+            raise ConfigError(
+                f"cache='{self.name}' keeps keys and values that have changed, which only the masked family needs; "
+                f"those of the {policy.family} family's finished blocks never change. Take cache='exact'."
+            )
+        return StaleOutside(policy, prompts, block_length, keeps_suffix=self.keeps_suffix)
+
+
+CacheName = Literal["exact", "none", "prefix", "dual"]
+CACHES: dict[CacheName, Caching] = {
+    "exact": ExactCaching(),
+    "none": NoCaching(),
+    "prefix": StaleCaching(name="prefix", keeps_suffix=False),
+    "dual": StaleCaching(name="dual", keeps_suffix=True),
+}

@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.canvas import until_first
 from dllm_rl.constraint import Constraint
-from dllm_rl.events import Events, Kind, sort_events
+from dllm_rl.events import Kind, UnsortedEvents, sort_events
 from dllm_rl.protocols import Policy
 from dllm_rl.trajectory import FlowLaw, Trajectory
 from dllm_rl.types import Completions
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Piece:
-    """What happened in one go. log_probs, entropy: 0 where nothing was drawn."""
-
-    row: Int[Tensor, " n"]
-    column: Int[Tensor, " n"]
-    tokens: Int[Tensor, " n"]
-    step: int | Int[Tensor, " n"]
-    kind: Kind
-    log_probs: Float[Tensor, " n"]
-    entropy: Float[Tensor, " n"]
-
-
 class Recorder:
     """Collects what happens to a canvas, in the order in which it happens; `finish` makes the immutable record.
 
+    canvas: as it stands before the first step.
     keeps_states: False where the canvas is written left to right, so that nothing stands in it before.
+    constraint: that all draws are subject to; None without a grammar.
     """
 
-    def __init__(self, canvas: Int[Tensor, "b l"], *, keeps_states: bool) -> None:
+    def __init__(self, canvas: Int[Tensor, "b l"], *, keeps_states: bool, constraint: Constraint | None = None) -> None:
         self.initial = canvas.clone() if keeps_states else None
-        self.pieces: list[_Piece] = []
+        self.constraint = constraint
+        self.pieces: list[UnsortedEvents] = []
         self.path_log_probs: Tensor | None = None
         self.nfe = 0
         self.token_forwards = 0
 
     def count(self, rows: int, queries: int) -> None:
-        """One forward over so many rows and query positions."""
+        """Count one forward over so many rows and query positions."""
         self.nfe += 1
         self.token_forwards += rows * queries
 
@@ -58,9 +46,15 @@ class Recorder:
         *,
         kind: Kind = Kind.COMMIT,
     ) -> None:
-        """These tokens were drawn at the positions at these rows and columns, at this step or each at its own."""
-        piece = _Piece(
-            row=row, column=column, tokens=tokens, step=step, kind=kind, log_probs=log_probs, entropy=entropy
+        """Note tokens that were drawn at these rows and columns, at one step or each at its own."""
+        piece = UnsortedEvents(
+            row=row,
+            step=torch.as_tensor(step).expand(len(row)),
+            column=column,
+            token=tokens,
+            kind=torch.full_like(row, kind),
+            log_prob=log_probs,
+            entropy=entropy,
         )
         self.pieces.append(piece)
 
@@ -72,7 +66,7 @@ class Recorder:
         tokens: Int[Tensor, " n"],
         kind: Kind,
     ) -> None:
-        """These tokens (MASK, where a token is taken back) were written without a draw."""
+        """Note tokens that were written without a draw (MASK, where a token is remasked)."""
         zeros = torch.zeros(len(row))
         self.commit_at(row, column, step, tokens, zeros, zeros, kind=kind)
 
@@ -86,7 +80,7 @@ class Recorder:
         *,
         is_last: bool,
     ) -> None:
-        """A step of the flow family: the transition of every position. entropy: of the laws where one was redrawn."""
+        """Note every position's transition in a step of the flow family. entropy: 0 where nothing was redrawn."""
         if self.path_log_probs is None:
             self.path_log_probs = torch.zeros(before.shape)
         self.path_log_probs += log_probs
@@ -103,7 +97,6 @@ class Recorder:
         time: Tensor | None = None,
         slot_size: int | None = None,
         slot_joined: Int[Tensor, "b j"] | None = None,
-        constraint: Constraint | None = None,
         is_approximate: bool = False,
         flow_law: FlowLaw = "exact",
     ) -> Completions:
@@ -111,14 +104,20 @@ class Recorder:
         ids = policy.canvas.close(canvas)
         row, column = self._filled(canvas, ids).nonzero(as_tuple=True)
         self.write_at(row, column, num_steps, ids[row, column], Kind.EOS_FILL)
+        events = sort_events(
+            UnsortedEvents.join(self.pieces),
+            end=torch.full((len(canvas),), num_steps),
+            initial=self.initial,
+            length=canvas.shape[1],
+        )
         trajectory = Trajectory(
-            events=self._events(canvas, num_steps),
+            events=events,
             num_steps=num_steps,
             time=time,
             path_log_probs=self.path_log_probs,
             slot_size=slot_size,
             slot_joined=None if slot_joined is None else slot_joined.int(),
-            constraint=constraint,
+            constraint=self.constraint,
             is_approximate=is_approximate,
             flow_law=flow_law,
         )
@@ -134,21 +133,6 @@ class Recorder:
         for piece in self.pieces:
             is_filled[piece.row, piece.column] = False
         return is_filled | (ids != canvas)
-
-    def _events(self, canvas: Int[Tensor, "b l"], num_steps: int) -> Events:
-        pieces = self.pieces
-        return sort_events(
-            row=torch.cat([piece.row for piece in pieces]),
-            step=torch.cat([torch.as_tensor(piece.step).expand(len(piece.row)) for piece in pieces]),
-            column=torch.cat([piece.column for piece in pieces]),
-            token=torch.cat([piece.tokens for piece in pieces]),
-            kind=torch.cat([torch.full_like(piece.row, piece.kind) for piece in pieces]),
-            log_prob=torch.cat([piece.log_probs for piece in pieces]),
-            entropy=torch.cat([piece.entropy for piece in pieces]),
-            end=torch.full((len(canvas),), num_steps),
-            initial=self.initial,
-            length=canvas.shape[1],
-        )
 
 
 def is_finished(canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], eos_id: int) -> Bool[Tensor, " b"]:

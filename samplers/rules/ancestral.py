@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.registry import register
-from samplers.loop.context import View
+from samplers.loop.context import StepContext
 from samplers.loop.sampling import ORDER
 from samplers.rules.base import UnmaskingRule
 
@@ -20,19 +20,19 @@ from samplers.rules.base import UnmaskingRule
 class AncestralSampler(UnmaskingRule):
     """Commits each mask with probability (t - s) / t, t on linspace(1, least_time, steps + 1); the last step all.
 
-    A step may write nothing in a row, which then is not asked: with any number of steps a row alone costs no more
-    forwards than it has columns, and one a block where keys and values are kept.
+    A step may unmask nothing in a row; such a row costs no forward. A single row therefore takes at most one forward
+    per column, and one more per block with a stale cache.
     """
 
     name: ClassVar[str] = "ancestral"
     paper: ClassVar[str] = "2406.07524"
-    may_wait: ClassVar[bool] = True
+    may_idle: ClassVar[bool] = True
     least_time: float = 1e-3
 
-    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+    def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """A coin for every open position, by keyed noise."""
-        now, after = (1 - (1 - self.least_time) * share for share in view.progress)
-        return view.noise(ORDER) < (now - after) / now
+        now, after = (1 - (1 - self.least_time) * share for share in context.progress)
+        return context.noise(ORDER) < (now - after) / now
 
     def __post_init__(self) -> None:
         UnmaskingRule.__post_init__(self)

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.registry import register
-from samplers.loop.context import View
+from samplers.loop.context import StepContext
 from samplers.loop.sampling import ORDER
 from samplers.rules.base import UnmaskingRule
 
@@ -23,8 +23,8 @@ class AnnealedSampler(UnmaskingRule):
     paper: ClassVar[str] = "2508.15487"
     order_temperature: float = 1.0
 
-    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+    def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """Top quota of log-odds / tau + Gumbel noise; tau falls linearly from `order_temperature` to 0."""
-        tau = self.order_temperature * (1 - view.progress[1])
-        gumbel = -(-view.noise(ORDER).log()).log()
-        return view.best(view.odds.double() + tau * gumbel, view.quota)
+        tau = self.order_temperature * (1 - context.progress[1])
+        gumbel = -(-context.noise(ORDER).log()).log()
+        return context.best(context.log_odds.double() + tau * gumbel, context.quota)

@@ -1,4 +1,4 @@
-"""The contract of an unmasking rule: which masked positions a step writes, and which written ones it masks again."""
+"""The contract of an unmasking rule: which masked positions a step unmasks, and which tokens it remasks."""
 
 from __future__ import annotations
 
@@ -12,67 +12,83 @@ from torch import Tensor
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.types import Completions, Family, Prompts
-from samplers.config import CacheOption, check_options, check_reading
+from samplers.config import check_count, check_temperature, is_number
 from samplers.loop.chunks import in_chunks
-from samplers.loop.context import View, Watcher, Written
+from samplers.loop.context import RemaskContext, StepContext, Watcher
 from samplers.loop.denoise import Denoising, spread
+from samplers.loop.readers import CACHES, CacheName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnmaskingRule:
-    """Base of the rules; a rule is one file with `choose`, and `remask` where it takes tokens back.
+    """Base of the rules: one file with `choose`, and with `remask` for rules that mask written tokens again.
 
-    num_steps: most denoising steps over the whole canvas; None = as many as it has columns. block_length: semi-
-    autoregressive blocks of so many columns; None = one block, or the blocks of the block family (of which others
-    must be parts). grammar: only plans that parse and act on the page's controls can be written. cache: which keys and
-    values are kept. `exact` those that cannot change (block family); `none` asks for the same with a full forward in
-    every step; `prefix` and `dual` are approximate, and for the masked family (2505.22618): in all but a block's first
-    step, those of all that stands before the block, or on both sides of it, are what they were in that step. guidance:
-    s of l_u + (s + 1)(l_c - l_u), where l_u are the logits without the prompt (2502.09992); 0 asks for none.
+    temperature: of the draws; 0 takes the most likely tokens.
+    num_steps: largest number of denoising steps over the whole canvas; None for as many as it has columns.
+    block_length: columns of a semi-autoregressive block; None for one block, or for the blocks of the block family
+        (of which any other length must be a divisor).
+    grammar: only plans that parse and act on the page's controls can be written.
+    cache: which keys and values are kept. `exact`: those that cannot change (block family). `none`: none, a full
+        forward in every step gives the same. `prefix` and `dual` (masked family, 2505.22618) are approximate: in all
+        but a block's first step, those before the block, or on both sides of it, are what they were in that step.
+    guidance: s of l_u + (s + 1)(l_c - l_u), where l_u are the logits without the prompt (2502.09992); 0 for none.
     """
 
     families: ClassVar[tuple[Family, ...]] = ("masked", "block")
     version: ClassVar[int] = 1
-    # Whether a step may write nothing in a row. Such a rule chooses before the model is asked, and takes nothing back.
-    may_wait: ClassVar[bool] = False
+    # Whether a step may unmask nothing in a row. Such a rule chooses before the model is asked, and never remasks.
+    may_idle: ClassVar[bool] = False
     temperature: float = 1.0
     num_steps: int | None = 32
     block_length: int | None = None
     grammar: bool = False
-    cache: CacheOption = "exact"
+    cache: CacheName = "exact"
     guidance: float = 0.0
 
     def __post_init__(self) -> None:
-        check_options(self)
-        check_reading(self.cache, self.block_length, self.guidance)
-        if self.may_wait and self.remasks:
-            raise ConfigError(f"{type(self).__name__} has `remask`, so its steps may write nothing without may_wait")
+        check_temperature(self.temperature)
+        check_count("num_steps", self.num_steps, "denoising steps")
+        check_count("block_length", self.block_length, "columns of a block")
+        if self.cache not in CACHES:
+            raise ConfigError(f"cache={self.cache!r}: give one of {', '.join(CACHES)}")
+        if CACHES[self.cache].is_approximate and self.block_length is None:
+            raise ConfigError(
+                f"cache='{self.cache}' keeps keys and values inside a block and reads everything where one begins: "
+                "give block_length (a block as long as the canvas keeps the prompt's over all steps)"
+            )
+        if not (is_number(self.guidance) and self.guidance >= 0):
+            raise ConfigError(f"guidance={self.guidance}: give 0 for none, or a positive strength")
+        if self.may_idle and self.remasks:
+            raise ConfigError(
+                f"{type(self).__name__} has may_idle=True and `remask`: a rule that remasks may unmask nothing in a "
+                "step without may_idle. Remove it."
+            )
 
-    def choose(self, view: View) -> Bool[Tensor, "b n"]:
-        """Which open positions are written now. Where a row has none, the loop writes its most confident one."""
+    def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
+        """Return the open positions to unmask now. Where a row has none, the loop takes its most confident one."""
         raise NotImplementedError
 
-    def remask(self, written: Written) -> Bool[Tensor, "b l"] | None:
-        """Which written positions are masked again; never called in the last eighth of a block's steps."""
+    def remask(self, context: RemaskContext) -> Bool[Tensor, "b l"] | None:
+        """Return the tokens to mask again; never called in the last eighth of a block's steps."""
         return None
 
     def steps_of(self, blocks: list[int]) -> list[int]:
-        """Most denoising steps in each block, of so many columns."""
+        """Largest number of denoising steps in each block. blocks: their columns."""
         return blocks if self.num_steps is None else spread(self.num_steps, len(blocks))
 
     @property
     def remasks(self) -> bool:
-        """True for rules that mask tokens again."""
+        """True for rules that remask tokens."""
         return type(self).remask is not UnmaskingRule.remask
 
     @property
     def approximation(self) -> str | None:
-        """What the rule does that a replay of its record by full forwards does not see; None where there is nothing."""
+        """Why a replay by full forwards does not give the recorded probabilities; None where it does."""
         if self.remasks:
-            return "masks tokens again"
-        if self.cache in ("prefix", "dual"):
+            return "remasks tokens"
+        if CACHES[self.cache].is_approximate:
             return f"draws from stale keys and values (cache='{self.cache}')"
-        return f"draws from guided laws (guidance={self.guidance:g})" if self.guidance else None
+        return f"draws from guided distributions (guidance={self.guidance:g})" if self.guidance else None
 
     @torch.no_grad()
     def generate(

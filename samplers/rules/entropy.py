@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.registry import register
-from samplers.loop.context import View
+from samplers.loop.context import StepContext
 from samplers.rules.base import UnmaskingRule
 
 
@@ -21,6 +21,6 @@ class EntropySampler(UnmaskingRule):
     name: ClassVar[str] = "entropy"
     paper: ClassVar[str] = "2508.15487"
 
-    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+    def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """The quota's smallest entropies."""
-        return view.best(-view.entropy, view.quota)
+        return context.best(-context.entropy, context.quota)

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.registry import register
-from samplers.loop.context import View
+from samplers.loop.context import StepContext
 from samplers.rules.base import UnmaskingRule
 
 
@@ -23,10 +23,10 @@ class EntropyBoundSampler(UnmaskingRule):
     num_steps: int | None = None
     gamma: float = 0.1
 
-    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+    def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """Leading run of cumsum(H) - max(H) <= gamma, per row, entropies ascending; the first one always."""
-        order = view.rank(-view.entropy).argsort(dim=1)
-        sorted_entropy = view.entropy.gather(1, order)
+        order = context.rank(-context.entropy).argsort(dim=1)
+        sorted_entropy = context.entropy.gather(1, order)
         excess = sorted_entropy.cumsum(dim=1) - sorted_entropy.cummax(dim=1).values
-        run = ((excess <= self.gamma) & view.is_open.gather(1, order)).long().cumprod(dim=1).bool()
+        run = ((excess <= self.gamma) & context.is_open.gather(1, order)).long().cumprod(dim=1).bool()
         return run.gather(1, order.argsort(dim=1))

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.registry import register
-from samplers.loop.context import View
+from samplers.loop.context import StepContext
 from samplers.rules.base import UnmaskingRule
 
 
@@ -24,11 +24,11 @@ class FactorSampler(UnmaskingRule):
     num_steps: int | None = None
     factor: float = 1.0
 
-    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+    def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """Leading run of (j + 1)(1 - p1_(j)) < factor, j counted from 1; the first position always."""
-        rank = view.rank(view.odds)
+        rank = context.rank(context.log_odds)
         order = rank.argsort(dim=1)
-        doubt = (-view.odds.gather(1, order)).sigmoid()
-        is_safe = (torch.arange(2, doubt.shape[1] + 2) * doubt < self.factor) & view.is_open.gather(1, order)
+        doubt = (-context.log_odds.gather(1, order)).sigmoid()
+        is_safe = (torch.arange(2, doubt.shape[1] + 2) * doubt < self.factor) & context.is_open.gather(1, order)
         is_safe[:, 0] = True
         return is_safe.long().cumprod(dim=1).bool().gather(1, order.argsort(dim=1))

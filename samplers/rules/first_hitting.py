@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.registry import register
-from samplers.loop.context import View
+from samplers.loop.context import StepContext
 from samplers.loop.sampling import ORDER
 from samplers.rules.base import UnmaskingRule
 
@@ -27,6 +27,6 @@ class FirstHittingSampler(UnmaskingRule):
     paper: ClassVar[str] = "2409.02908"
     num_steps: int | None = None
 
-    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+    def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """One open position of each row, by keyed noise."""
-        return view.best(view.noise(ORDER), 1)
+        return context.best(context.noise(ORDER), 1)

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.registry import register
-from samplers.loop.context import View
+from samplers.loop.context import StepContext
 from samplers.rules.base import UnmaskingRule
 
 
@@ -21,6 +21,6 @@ class MarginSampler(UnmaskingRule):
     name: ClassVar[str] = "margin"
     paper: ClassVar[str] = "2508.15487"
 
-    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+    def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """The quota's largest p1 - p2, written as -((1 - p1) + p2) so that it does not saturate."""
-        return view.best(-((-view.odds).sigmoid() + view.second), view.quota)
+        return context.best(-((-context.log_odds).sigmoid() + context.second_probability), context.quota)

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.registry import register
-from samplers.loop.context import View
+from samplers.loop.context import StepContext
 from samplers.loop.sampling import ORDER
 from samplers.rules.base import UnmaskingRule
 
@@ -22,6 +22,6 @@ class RandomSampler(UnmaskingRule):
     name: ClassVar[str] = "random"
     paper: ClassVar[str] = "2406.07524"
 
-    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+    def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """A uniform subset, by keyed noise."""
-        return view.best(view.noise(ORDER), view.quota)
+        return context.best(context.noise(ORDER), context.quota)

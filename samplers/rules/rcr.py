@@ -11,26 +11,26 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.registry import register
-from samplers.loop.context import View, Written
+from samplers.loop.context import RemaskContext, StepContext
 from samplers.rules.base import UnmaskingRule
 
 
 @register("sampler", "rcr")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningConfidenceSampler(UnmaskingRule):
-    """Fills every masked position each step, then masks the least confident again, so that a growing number stays."""
+    """Fills every masked position each step, then remasks the least confident, so that a growing number stays."""
 
     name: ClassVar[str] = "rcr"
     paper: ClassVar[str] = "2508.13148"
 
-    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+    def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """All of them."""
-        return view.is_open
+        return context.is_open
 
-    def remask(self, written: Written) -> Bool[Tensor, "b l"]:
+    def remask(self, context: RemaskContext) -> Bool[Tensor, "b l"]:
         """All but the surest, as many as a plain schedule would have written by now."""
-        length = int(written.in_block.sum())
-        kept = math.ceil(length * written.view.progress[1])
-        score = written.log_probs.masked_fill(~written.in_block, torch.inf)
+        length = int(context.in_block.sum())
+        kept = math.ceil(length * context.step.progress[1])
+        score = context.log_probs.masked_fill(~context.in_block, torch.inf)
         rank = score.argsort(dim=1, stable=True).argsort(dim=1)
         return rank < length - kept

@@ -1,4 +1,4 @@
-"""ReMDM (2503.00307): the masked posterior with a chance to mask written tokens again: mistakes can be undone."""
+"""ReMDM (2503.00307): the masked posterior with a chance of remasking tokens, so that mistakes can be undone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.registry import register
-from samplers.loop.context import View, Written
+from samplers.loop.context import RemaskContext, StepContext
 from samplers.loop.sampling import ORDER
 from samplers.rules.base import UnmaskingRule
 
@@ -18,7 +18,7 @@ from samplers.rules.base import UnmaskingRule
 @register("sampler", "remdm")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReMDMSampler(UnmaskingRule):
-    """alpha, the share of written tokens, rises linearly; each written token is masked again with probability sigma.
+    """alpha, the share of written tokens, rises linearly; each written token is remasked with probability sigma.
 
     schedule: how sigma follows from eta and its largest value (1 - alpha_s) / alpha_t. `cap` min(eta, largest),
     `rescale` eta * largest, `confidence` the largest, shared out by softmax over -p of each token when it was written.
@@ -29,20 +29,20 @@ class ReMDMSampler(UnmaskingRule):
     schedule: Literal["cap", "rescale", "confidence"] = "cap"
     eta: float = 0.05
 
-    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+    def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """Each masked position is written with probability (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t)."""
-        now, after = view.progress
+        now, after = context.progress
         probability = (after - (1 - self._mean_sigma(now, after)) * now) / (1 - now)
-        return view.is_open & (view.noise(ORDER) < probability)
+        return context.is_open & (context.noise(ORDER) < probability)
 
-    def remask(self, written: Written) -> Bool[Tensor, "b l"]:
+    def remask(self, context: RemaskContext) -> Bool[Tensor, "b l"]:
         """Each position that was written before this step is masked with probability sigma."""
-        now, after = written.view.progress
-        sigma = torch.full_like(written.log_probs, self._mean_sigma(now, after))
+        now, after = context.step.progress
+        sigma = torch.full_like(context.log_probs, self._mean_sigma(now, after))
         if self.schedule == "confidence":
-            score = (-written.log_probs.exp()).masked_fill(~written.was_visible, -torch.inf)
+            score = (-context.log_probs.exp()).masked_fill(~context.was_visible, -torch.inf)
             sigma = torch.nan_to_num(score.softmax(dim=1)) * _largest(now, after)
-        return written.was_visible & (written.noise < sigma)
+        return context.was_visible & (context.noise < sigma)
 
     def _mean_sigma(self, now: float, after: float) -> float:
         if self.schedule == "cap":

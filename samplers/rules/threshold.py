@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.registry import register
-from samplers.loop.context import View
+from samplers.loop.context import StepContext
 from samplers.rules.base import UnmaskingRule
 
 
@@ -25,9 +25,9 @@ class ThresholdSampler(UnmaskingRule):
     num_steps: int | None = None
     threshold: float = 0.9
 
-    def choose(self, view: View) -> Bool[Tensor, "b n"]:
+    def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """p1 >= threshold, compared as log-odds."""
-        return (view.odds >= math.log(self.threshold / (1 - self.threshold))) | view.best(view.odds, 1)
+        return (context.log_odds >= math.log(self.threshold / (1 - self.threshold))) | context.best(context.log_odds, 1)
 
     def __post_init__(self) -> None:
         UnmaskingRule.__post_init__(self)

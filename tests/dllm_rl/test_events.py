@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dllm_rl.events import Events, Kind, events_of_states, join_events, recorded_orders, sort_events
+from dllm_rl.events import Events, Kind, UnsortedEvents, events_of_states, join_events, recorded_orders, sort_events
 from dllm_rl.testing.joined import joined_slots
 from dllm_rl.trajectory import Trajectory, join_trajectories
 
@@ -42,13 +42,15 @@ def a_random_past(seed: int = 0, *, num_events: int = 90) -> tuple[Events, dict[
             entropies[at] = entropy[event] if is_draw else 0.0
         states.append(canvas.clone())
     events = sort_events(
-        row=row,
-        step=step,
-        column=column,
-        token=token,
-        kind=kind,
-        log_prob=log_prob,
-        entropy=entropy,
+        UnsortedEvents(
+            row=row,
+            step=step,
+            column=column,
+            token=token,
+            kind=kind,
+            log_prob=log_prob,
+            entropy=entropy,
+        ),
         end=torch.full((ROWS,), STEPS),
         initial=initial,
         length=LENGTH,
@@ -138,13 +140,15 @@ def test_feed_orders_follow_the_groups_that_slots_were_opened_in():
     """Slots 2 and 0 are opened together and finished in steps 0 and 2; slot 1 is opened in step 3 and never filled."""
     column, step = torch.tensor([4, 5, 0, 1, 2]), torch.tensor([0, 0, 0, 2, 3])
     events = sort_events(
-        row=torch.zeros(5, dtype=torch.long),
-        step=step,
-        column=column,
-        token=column,
-        kind=torch.zeros(5, dtype=torch.long),
-        log_prob=torch.zeros(5),
-        entropy=torch.zeros(5),
+        UnsortedEvents(
+            row=torch.zeros(5, dtype=torch.long),
+            step=step,
+            column=column,
+            token=column,
+            kind=torch.zeros(5, dtype=torch.long),
+            log_prob=torch.zeros(5),
+            entropy=torch.zeros(5),
+        ),
         end=torch.tensor([5]),
         initial=torch.full((1, 6), MASK),
         length=6,

@@ -79,7 +79,7 @@ def test_rows_that_wait_are_not_asked_and_lose_nothing(tiny_policies, monkeypatc
 
 
 @pytest.mark.parametrize("cache", ["prefix", "dual"])
-def test_rows_may_wait_beside_stale_keys(tiny_policies, cache):
+def test_rows_may_idle_beside_stale_keys(tiny_policies, cache):
     """A row's text is its own, whichever row is the first to write in a block; that alone all rows are fed for."""
     policy, options = tiny_policies["masked"], {"num_steps": 60, "cache": cache, "block_length": 12}
     for grammar in (False, True):
@@ -89,19 +89,19 @@ def test_rows_may_wait_beside_stale_keys(tiny_policies, cache):
         assert together.token_forwards < 1.5 * sum(alone.token_forwards for alone in rows)
 
 
-def test_a_rule_that_may_wait_sees_no_laws(tiny_policies):
+def test_a_rule_that_may_idle_sees_no_distribution(tiny_policies):
     class Looks(registry.get("sampler", "ancestral")):
         name = "looks"
 
-        def choose(self, view):
-            return view.odds > 0
+        def choose(self, context):
+            return context.log_odds > 0
 
     class TakesBack(registry.get("sampler", "remdm")):
-        name, may_wait = "takes_back", True
+        name, may_idle = "takes_back", True
 
-    with pytest.raises(ConfigError, match="chooses before the model is asked"):
+    with pytest.raises(ConfigError, match="`choose` runs before the model"):
         Looks().generate(tiny_policies["masked"], prompts_of(tiny_policies["masked"], (0,)), seed=0)
-    with pytest.raises(ConfigError, match="TakesBack has `remask`"):
+    with pytest.raises(ConfigError, match="TakesBack has may_idle=True and `remask`"):
         TakesBack()
 
 

@@ -84,14 +84,14 @@ def test_sums_marginals_and_best_path_equal_enumeration(canvas, masked):
     torch.testing.assert_close(beta[0, 0, START], weights.logsumexp(0), atol=1e-6, rtol=0)
     of_open = constraint.open_scores(log_p)
     marginals = constraint.marginals(scores, constraint.forward(scores), beta)
-    mine = constraint.token_laws(log_p, of_open, marginals)[0].exp()
+    mine = constraint.token_log_marginals(log_p, of_open, marginals)[0].exp()
     theirs = torch.zeros(LENGTH, VOCABULARY, dtype=torch.float64)
     for ids, weight in zip(found, weights.softmax(0), strict=True):
         theirs[torch.arange(LENGTH), list(ids)] += weight
     open_ = torch.tensor(masked)
     torch.testing.assert_close(mine[open_].double(), theirs[open_], atol=1e-5, rtol=0)
     _, max_scores, max_beta = prepared(log_p, canvas, masked, is_max=True)
-    best = constraint.path(max_scores, max_beta, None)
+    best = constraint.sequence(max_scores, max_beta, None)
     expected = constraint.labels_of(torch.tensor([max(found, key=found.get)]))
     assert torch.equal(best, expected)
 
@@ -125,7 +125,7 @@ def test_paths_are_drawn_from_the_posterior():
     draws = 4000
     many = constraint.rows(torch.zeros(draws, dtype=torch.long))
     noise = torch.rand(draws, LENGTH, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    labels = many.path(scores.expand(draws, -1, -1), beta.expand(draws, -1, -1), noise)
+    labels = many.sequence(scores.expand(draws, -1, -1), beta.expand(draws, -1, -1), noise)
     expected: dict[tuple[int, ...], float] = {}
     total = torch.tensor(list(found.values()), dtype=torch.float64).logsumexp(0).item()
     for ids, weight in found.items():

@@ -20,7 +20,7 @@ from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import Rollouts
 from dllm_rl.views import exact
 from samplers.grammar.compile import constraint_of
-from samplers.grammar.forcing import Forcing
+from samplers.grammar.forced import ForcedTokens
 from samplers.loop.sampling import TOKEN, pick, uniform
 
 
@@ -78,7 +78,7 @@ def test_slots_take_fewer_forwards_than_without_forcing(tiny_policies, monkeypat
     options: dict[str, Any] = {"slot_threshold": 1.0, "token_threshold": 1.0}
     forced = draw(policy, "slots", temperature=temperature, **options)
     with monkeypatch.context() as patch:
-        patch.setattr(Forcing, "force", lambda self, rows, canvas, is_masked, step: None)
+        patch.setattr(ForcedTokens, "write", lambda self, rows, canvas, is_masked, step: None)
         unforced = draw(policy, "slots", temperature=temperature, **options)
     assert forced.nfe < unforced.nfe / 2
     assert forced.token_forwards < unforced.token_forwards / 2

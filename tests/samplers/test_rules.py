@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,15 +11,14 @@ import torch
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.testing.policies import prompts_of
-from samplers import View
-from samplers.grammar.projection import Free
+from samplers import BlockStep, Prediction, StepContext, project
 from samplers.loop.denoise import spread
 from samplers.loop.sampling import uniform_at
 
 
-def view(seed=0, *, quota=3, step=0, num_steps=4, scale=4.0, rows=5, columns=7):
+def context(seed=0, *, memory=None, quota=3, step=0, num_steps=4, scale=4.0, rows=5, columns=7):
     generator = torch.Generator().manual_seed(seed)
-    laws = torch.randn(rows, columns, 6, generator=generator) * scale
+    logits = torch.randn(rows, columns, 6, generator=generator) * scale
     is_open = torch.rand(rows, columns, generator=generator) < 0.8
     is_open[:, 0] = True
 
@@ -26,17 +26,26 @@ def view(seed=0, *, quota=3, step=0, num_steps=4, scale=4.0, rows=5, columns=7):
         ids = row[:, None].expand_as(column)
         return uniform_at(seed, ids.flatten(), column.flatten(), step, stream).reshape(column.shape)
 
-    return View(
-        projection=Free(laws, torch.arange(columns).expand(rows, -1), 1.0),
-        columns=torch.arange(columns).expand(rows, -1),
-        is_open=is_open,
-        quota=quota,
-        step=step,
-        num_steps=num_steps,
+    everywhere = torch.arange(columns).expand(rows, -1)
+    return StepContext(
         rows=torch.arange(rows),
-        noise=noise,
-        memory={},
+        columns=everywhere,
+        is_open=is_open,
+        block_step=BlockStep(
+            in_block=torch.ones(columns, dtype=torch.bool), quota=quota, index=step, num_steps=num_steps
+        ),
+        distribution=distribution(logits, everywhere),
+        noise_at=noise,
+        memory={} if memory is None else memory,
     )
+
+
+def distribution(logits, columns):
+    masked = torch.ones_like(columns, dtype=torch.bool)
+    prediction = Prediction(
+        logits=logits, columns=columns, canvas=torch.zeros_like(columns), is_masked=masked, temperature=1.0
+    )
+    return project(None, prediction)
 
 
 def choose(name, here, **options):
@@ -44,7 +53,7 @@ def choose(name, here, **options):
 
 
 def probabilities(here):
-    return here.laws.double().softmax(-1)
+    return here.logits.double().softmax(-1)
 
 
 def top(score, is_open, count):
@@ -57,7 +66,7 @@ def top(score, is_open, count):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_quota_rules_take_the_best_of_their_score(seed):
-    here = view(seed)
+    here = context(seed)
     p = probabilities(here)
     best = p.sort(-1, descending=True).values
     entropy = -(p * p.log()).sum(-1)
@@ -71,7 +80,7 @@ def test_quota_rules_take_the_best_of_their_score(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_threshold_takes_all_that_pass_and_the_best(seed):
-    here = view(seed)
+    here = context(seed)
     p1 = probabilities(here).amax(-1)
     expected = ((p1 >= 0.8) & here.is_open) | top(p1, here.is_open, 1)
     assert torch.equal(choose("threshold", here, threshold=0.8), expected)
@@ -79,7 +88,7 @@ def test_threshold_takes_all_that_pass_and_the_best(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_factor_stops_before_the_first_failure(seed):
-    here = view(seed, scale=6.0)
+    here = context(seed, scale=6.0)
     p1 = probabilities(here).amax(-1)
     chosen = choose("factor", here, factor=0.5)
     for row in range(5):
@@ -95,15 +104,17 @@ def test_factor_stops_before_the_first_failure(seed):
 
 def test_factor_excludes_the_first_failing_token():
     """Confidences .9 and .1: one token, not two (a bug of public implementations)."""
-    here = view()
-    here.is_open, here.columns = torch.ones(1, 2, dtype=torch.bool), torch.arange(2)[None]
-    here._projection = Free(torch.log(torch.tensor([[[0.9, 0.1], [0.55, 0.45]]])), here.columns, 1.0)
+    here = context()
+    columns, logits = torch.arange(2)[None], torch.log(torch.tensor([[[0.9, 0.1], [0.55, 0.45]]]))
+    here = replace(
+        here, is_open=torch.ones_like(columns).bool(), columns=columns, distribution=distribution(logits, columns)
+    )
     assert choose("factor", here, factor=1.0).sum() == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_entropy_bound_is_a_prefix_per_row(seed):
-    here = view(seed, scale=3.0)
+    here = context(seed, scale=3.0)
     p = probabilities(here)
     entropy = -(p * p.log()).sum(-1)
     chosen = choose("entropy_bound", here, gamma=0.3)
@@ -114,28 +125,27 @@ def test_entropy_bound_is_a_prefix_per_row(seed):
 
 
 def test_annealed_order_is_random_first_and_greedy_last():
-    greedy = choose("low_confidence", view(1, step=3))
-    assert torch.equal(choose("annealed", view(1, step=3), order_temperature=50.0), greedy)
-    assert not torch.equal(choose("annealed", view(1, step=0), order_temperature=50.0), greedy)
+    greedy = choose("low_confidence", context(1, step=3))
+    assert torch.equal(choose("annealed", context(1, step=3), order_temperature=50.0), greedy)
+    assert not torch.equal(choose("annealed", context(1, step=0), order_temperature=50.0), greedy)
 
 
 def test_random_order_is_uniform():
-    counts = sum(choose("random", view(0, step=step, quota=1)).long() for step in range(600))
-    here = view(0)
+    counts = sum(choose("random", context(0, step=step, quota=1)).long() for step in range(600))
+    here = context(0)
     for row in range(5):
         expected = 600 / here.is_open[row].sum().item()
         assert (counts[row][here.is_open[row]] - expected).abs().max() < 5 * math.sqrt(expected)
 
 
-def test_klass_waits_for_laws_that_stopped_moving():
+def test_klass_waits_for_distributions_that_stopped_moving():
     rule = registry.get("sampler", "klass")(confidence=0.5, max_kl=0.01, history=2, num_steps=6)
     memory = {}
     for step in range(3):
-        here = view(3, step=step, num_steps=6, quota=1)
-        here.memory = memory
+        here = context(3, step=step, num_steps=6, quota=1, memory=memory)
         chosen = rule.choose(here) & here.is_open
-        sure = here.is_open & (here.odds.sigmoid() > 0.5)
-        expected = sure if step == 2 else here.best(here.odds, 1)
+        sure = here.is_open & (here.log_odds.sigmoid() > 0.5)
+        expected = sure if step == 2 else here.best(here.log_odds, 1)
         rows = sure.any(dim=1)
         assert torch.equal(chosen[rows], expected[rows]), step
 

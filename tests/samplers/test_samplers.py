@@ -36,8 +36,8 @@ class Careless(registry.get("sampler", "random")):
 
     name = "careless"
 
-    def choose(self, view):
-        return view.best(torch.rand(view.odds.shape), view.quota)
+    def choose(self, context):
+        return context.best(torch.rand(context.log_odds.shape), context.quota)
 
 
 def test_the_public_suite_finds_ambient_noise(tiny_policies):

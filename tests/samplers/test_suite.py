@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-import samplers.loop.denoise as loop
-import samplers.loop.record as record
 from dllm_rl import registry
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.testing.sampler import SAMPLER_PROPERTIES, SamplerCase
-from samplers.grammar.projection import Draw, Free
+from samplers import Recorder
+from samplers.grammar.projection import Draw, Unconstrained
+from samplers.loop import denoise
 
 Quota = registry.get("sampler", "low_confidence")
 Random = registry.get("sampler", "random")
@@ -87,16 +87,16 @@ def test_padding_that_is_read_is_found(family, base):
     breaks("left_padding", Unmasked, random_policy(family, seed=1), "padding on the left changes")
 
 
-def test_a_record_of_the_untempered_law_is_found(tiny_policies, monkeypatch):
+def test_a_record_of_the_untempered_distribution_is_found(tiny_policies, monkeypatch):
     """Tokens of the tempered law, recorded as if the temperature were 1."""
-    right = Free.draw
+    right = Unconstrained.draw
 
-    def untempered(self, chosen, seed, row_ids, step):
-        drawn = right(self, chosen, seed, row_ids, step)
-        law = self.laws[chosen].log_softmax(-1)
-        return replace(drawn, log_probs=law.gather(1, drawn.tokens[:, None]).squeeze(1))
+    def untempered(self, chosen, keys):
+        drawn = right(self, chosen, keys)
+        log_p = self.logits[chosen].log_softmax(-1)
+        return replace(drawn, log_probs=log_p.gather(1, drawn.tokens[:, None]).squeeze(1))
 
-    monkeypatch.setattr(Free, "draw", untempered)
+    monkeypatch.setattr(Unconstrained, "draw", untempered)
     case = SamplerCase(sampler_class=Random, policy=tiny_policies["masked"], options={})
     SAMPLER_PROPERTIES["replay_is_exact"](case)
     breaks("tempered_replay_is_exact", Random, tiny_policies["masked"], "at temperature 0.5 a replay")
@@ -105,16 +105,16 @@ def test_a_record_of_the_untempered_law_is_found(tiny_policies, monkeypatch):
 def test_draws_at_another_temperature_than_the_recorded_one_are_found(tiny_policies, monkeypatch):
     """Tokens of the law at temperature 1, with the log-probabilities of the tempered one."""
 
-    def hot(self, chosen, seed, row_ids, step):
+    def hot(self, chosen, keys):
         cold = self.temperature
         self.temperature = 1.0
-        drawn: Draw = right(self, chosen, seed, row_ids, step)
+        drawn: Draw = right(self, chosen, keys)
         self.temperature = cold
-        law = (self.laws[chosen] / cold).log_softmax(-1)
-        return replace(drawn, log_probs=law.gather(1, drawn.tokens[:, None]).squeeze(1))
+        log_p = (self.logits[chosen] / cold).log_softmax(-1)
+        return replace(drawn, log_probs=log_p.gather(1, drawn.tokens[:, None]).squeeze(1))
 
-    right = Free.draw
-    monkeypatch.setattr(Free, "draw", hot)
+    right = Unconstrained.draw
+    monkeypatch.setattr(Unconstrained, "draw", hot)
     case = SamplerCase(sampler_class=Random, policy=tiny_policies["masked"], options={})
     SAMPLER_PROPERTIES["tempered_replay_is_exact"](case)
     breaks("draws_follow_the_law", Random, tiny_policies["masked"], "at temperature 0.5 the tokens lie -")
@@ -122,27 +122,27 @@ def test_draws_at_another_temperature_than_the_recorded_one_are_found(tiny_polic
 
 def test_ranking_by_the_drawn_token_is_found(tiny_policies, monkeypatch):
     """LLaDA's order: all positions are drawn, and those whose token is most likely are kept, a hidden temperature."""
-    right = Free.draw
+    right = Unconstrained.draw
 
-    def sample_first(self, chosen, seed, row_ids, step):
+    def sample_first(self, chosen, keys):
         everywhere = torch.ones_like(chosen)
-        drawn = right(self, everywhere, seed, row_ids, step)
+        drawn = right(self, everywhere, keys)
         likely = drawn.log_probs.reshape(chosen.shape).masked_fill(~getattr(self, "open", everywhere), -torch.inf)
         count = chosen.sum(dim=1, keepdim=True)
         kept = likely.argsort(dim=1, descending=True).argsort(dim=1) < count
-        return right(self, kept, seed, row_ids, step)
+        return right(self, kept, keys)
 
-    def choose(self, view):
-        view.projection.open = view.is_open
-        return Random.choose(self, view)
+    def choose(self, context):
+        context.distribution.open = context.is_open
+        return Random.choose(self, context)
 
     class SampleFirst(Random):
         pass
 
     SampleFirst.choose = choose
-    monkeypatch.setattr(Free, "draw", sample_first)
+    monkeypatch.setattr(Unconstrained, "draw", sample_first)
     # The entropy that the loop records beside the draw is of the positions chosen, which differ here.
-    monkeypatch.setattr(record.Recorder, "commit_at", _without_entropy(record.Recorder.commit_at))
+    monkeypatch.setattr(Recorder, "commit_at", _without_entropy(Recorder.commit_at))
     breaks("draws_follow_the_law", SampleFirst, tiny_policies["masked"], r"at temperature 1.0 the tokens lie \+")
 
 
@@ -169,12 +169,12 @@ def test_counts_of_rows_that_have_left_are_found(tiny_policies):
 
 
 def test_forwards_that_write_nothing_are_found(tiny_policies, monkeypatch):
-    right = loop.Denoising._chosen
+    right = denoise.Denoising._chosen
 
-    def idle(self, view):
-        return right(self, view) & bool(view.step % 2 or view.step + 1 == view.num_steps)
+    def idle(self, context):
+        return right(self, context) & bool(context.step % 2 or context.step + 1 == context.num_steps)
 
-    monkeypatch.setattr(loop.Denoising, "_chosen", idle)
+    monkeypatch.setattr(denoise.Denoising, "_chosen", idle)
     breaks("every_forward_writes", Quota, tiny_policies["masked"], "wrote nothing")
 
 
@@ -188,7 +188,7 @@ def test_more_steps_than_allowed_are_found(tiny_policies):
 
 def test_forwards_behind_the_end_are_found(tiny_policies, monkeypatch):
     """Rows that run until no mask is left anywhere, and rows that stay in the batch."""
-    monkeypatch.setattr(loop, "is_finished", lambda canvas, is_masked, eos_id: ~is_masked.any(dim=1))
+    monkeypatch.setattr(denoise, "is_finished", lambda canvas, is_masked, eos_id: ~is_masked.any(dim=1))
     breaks("done_rows_stay", Random, tiny_policies["masked"], "a finished row changed")
 
     class Keeps(AR):

@@ -1,6 +1,6 @@
-"""What the grammar leaves no choice about in canvases that are written in any order.
+"""Tokens that the grammar implies: every accepted canvas has them, so they are written without a draw or a forward.
 
-Legend: b rows of the batch, n rows asked, l canvas.
+Legend: b rows of the batch, n rows of the step, l canvas.
 """
 
 from __future__ import annotations
@@ -15,33 +15,35 @@ from samplers.grammar.automaton import Automata
 from samplers.loop.record import Recorder
 
 
-class Forcing:
-    """The automata of the rows that go on, and the tokens that they force; without a constraint, nothing.
+class ForcedTokens:
+    """Automata of the unfinished rows, and the tokens that they force; nothing without a constraint.
 
-    pads: whether the padding behind EOS, which is forced too, is written.
+    constraint: of the whole batch; None without a grammar.
+    record: where forced tokens are noted.
+    writes_padding: whether the padding behind EOS, which is forced too, is written.
     """
 
-    def __init__(self, constraint: Constraint | None, record: Recorder, *, pads: bool) -> None:
-        self.constraint, self.record, self.pads = constraint, record, pads
+    def __init__(self, constraint: Constraint | None, record: Recorder, *, writes_padding: bool) -> None:
+        self.constraint, self.record, self.writes_padding = constraint, record, writes_padding
         self._last: tuple[Tensor, Automata] | None = None
 
     def automata(self, rows: Int[Tensor, " n"]) -> Automata | None:
-        """The automata of these rows; the last ones are kept, since most rules ask the same rows again."""
+        """The automata of these rows; the last ones are kept, since most rules ask about the same rows again."""
         if self.constraint is None:
             return None
         if self._last is None or not torch.equal(self._last[0], rows):
             self._last = rows, Automata(self.constraint.rows(rows))
         return self._last[1]
 
-    def force(
+    def write(
         self, rows: Int[Tensor, " n"], canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], step: int
     ) -> None:
-        """Write, in place, what every accepted canvas has at a masked position: no draw, no forward, probability 1."""
+        """Write, in place, what every accepted canvas has at a masked position: probability 1, no draw, no forward."""
         automata = self.automata(rows)
         if automata is None:
             return
         row, column, tokens = automata.forced(canvas[rows], is_masked[rows])
-        if not self.pads:
+        if not self.writes_padding:
             is_text = tokens != automata.constraint.token[row, PAD]
             row, column, tokens = row[is_text], column[is_text], tokens[is_text]
         canvas[rows[row], column] = tokens
