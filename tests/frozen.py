@@ -1,0 +1,158 @@
+"""Frozen numbers of every registered component, so that none changes without a raised version.
+
+`python -m tests.frozen` writes `tests/frozen.json` anew. It refuses where numbers changed and the version did not.
+Another release of PyTorch may change all of them at once: delete the file first.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dllm_rl import registry
+from dllm_rl.jsonl import read_rows
+from dllm_rl.tasks import FieldResult, Outcome
+from dllm_rl.testing._case import Case, off_policy
+from dllm_rl.testing.policies import prompts_of, random_policy
+from dllm_rl.trainer import VERSION
+from dllm_rl.types import FAMILIES
+from tests.dllm_rl.test_trainer import make
+from tests.objectives.test_registered import real
+
+FILE = Path(__file__).with_name("frozen.json")
+Numbers = dict[str, list[Any]]
+
+
+def measured(kind: str, name: str) -> dict[str, Any]:
+    """The declared version of a component and a few of its numbers, by what they are of."""
+    return {"version": registry.get(kind, name).version, **_MEASURES[kind](name)}
+
+
+def _objective(name: str) -> Numbers:
+    """Loss and norm of its gradient, off policy, in each family."""
+    found = {}
+    for family in registry.get("objective", name).families:
+        policy, rollouts = real(family)
+        objective = registry.build("objective", name)
+        views = objective.views(rollouts, policy.process, torch.Generator().manual_seed(0))
+        advantages = objective.advantages(rollouts)
+        case = Case(objective=objective, policy=policy, rollouts=rollouts, views=views, advantages=advantages)
+        new, old = off_policy(case)
+        loss = case.loss(rollouts, views, new, old, advantages).value
+        found[family] = [float(loss), float(case.gradient(new, old, advantages).norm())]
+    return found
+
+
+def _sampler(name: str) -> Numbers:
+    """What two rows hold, and the sums of their recorded log-probabilities; freely, and as text under the grammar."""
+    found = {}
+    for family in registry.get("sampler", name).families:
+        policy = random_policy(family)
+        prompts = prompts_of(policy, (0, 1))
+        free, bound = (
+            registry.build("sampler", name, {"grammar": grammar}).generate(policy, prompts, seed=3)
+            for grammar in (False, True)
+        )
+        sums = free.trajectory.log_probs.nan_to_num().sum(dim=-1)
+        found[family] = [" ".join(map(str, row)) for row in free.ids.tolist()] + sums.tolist()
+        found[f"{family}, grammar"] = [policy.canvas.decode(row) for row in bound.ids]
+    return found
+
+
+def _reward(name: str) -> Numbers:
+    """Values of outcomes from nothing to everything right."""
+    right, wrong = (_field(is_correct=is_correct) for is_correct in (True, False))
+    outcomes = [
+        Outcome(task_id="t", fields=(wrong, wrong)),
+        Outcome(task_id="t", fields=(right, wrong), num_pages=2, pages_reached=2, errors_by_rejection=(2, 1)),
+        Outcome(task_id="t", fields=(right, right), is_submitted=True, num_submissions=2),
+        Outcome(task_id="t", fields=(right, right), is_submitted=True, num_submissions=1),
+    ]
+    return {"outcomes": [registry.build("reward", name)(outcome).value for outcome in outcomes]}
+
+
+def _field(*, is_correct: bool) -> FieldResult:
+    return FieldResult(name="f", wanted=("a",), server=None, dom=None, is_correct=is_correct, is_default=False)
+
+
+def _policy(family: str) -> Numbers:
+    """Log-probabilities of tokens on an empty canvas, and of the views of an exact likelihood or an ELBO."""
+    policy, rollouts = real(family)
+    canvas = policy.empty_canvas(1)
+    logits = policy.logits(prompts_of(policy, (0,)), canvas, columns=torch.tensor([[0, 7]]))
+    views = policy.process.elbo(rollouts, torch.Generator().manual_seed(0), num_draws=2)
+    with torch.no_grad():
+        scores = policy.view_log_probs(rollouts, views).sum(dim=-1)
+    return {"logits": logits.log_softmax(dim=-1)[0, :, 10:14].flatten().tolist(), "views": scores.flatten().tolist()}
+
+
+def trainer_measured(family: str) -> dict[str, Any]:
+    """The version of the trainer's arithmetic, and losses and norms of the gradient of two steps in a family."""
+    with tempfile.TemporaryDirectory() as folder:
+        make(family, "espo", Path(folder)).train()
+        rows = read_rows(Path(folder) / "metrics.jsonl")
+    return {"version": VERSION, "steps": [row[key] for row in rows for key in ("loss", "grad_norm")]}
+
+
+_MEASURES = {"objective": _objective, "sampler": _sampler, "reward": _reward, "policy": _policy}
+
+
+def measure_all() -> dict[str, dict[str, Any]]:
+    """Every registered component that can be measured without a browser, and the trainer."""
+    found = {f"{kind} {name}": measured(kind, name) for kind in _MEASURES for name in registry.names(kind)}
+    return found | {f"trainer {family}": trainer_measured(family) for family in FAMILIES}
+
+
+def differences(known: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """What of a component's numbers differs by more than processors do."""
+    return [
+        label
+        for label in sorted((known.keys() | found.keys()) - {"version"})
+        if not _is_close(known.get(label, []), found.get(label, []))
+    ]
+
+
+def _is_close(first: list[Any], second: list[Any]) -> bool:
+    return len(first) == len(second) and all(
+        one == two or (not isinstance(two, str) and math.isclose(one, two, rel_tol=1e-3, abs_tol=1e-5))
+        for one, two in zip(first, second, strict=True)
+    )
+
+
+def unraised(known: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """One sentence for each component whose numbers changed and whose version did not."""
+    return [
+        f"{name}: {', '.join(labels)} changed, and its version is still {found[name]['version']}. Raise the version."
+        for name in sorted(known.keys() & found.keys())
+        if (labels := differences(known[name], found[name])) and known[name]["version"] == found[name]["version"]
+    ]
+
+
+def main() -> int:
+    """Write the file, unless a version should be raised first."""
+    torch.set_num_threads(1)
+    known, found = json.loads(FILE.read_text()) if FILE.is_file() else {}, measure_all()
+    if problems := unraised(known, found):
+        print("\n".join(problems), file=sys.stderr)
+        return 1
+    lines = [f"{json.dumps(name)}: {json.dumps(_rounded(found[name]))}" for name in sorted(found)]
+    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    return 0
+
+
+def _rounded(numbers: dict[str, Any]) -> dict[str, Any]:
+    return {key: value if key == "version" else [_round(item) for item in value] for key, value in numbers.items()}
+
+
+def _round(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
