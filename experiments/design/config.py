@@ -20,8 +20,6 @@ from experiments.design.validation import Strict, validate
 Role = Literal["cell", "null", "negative", "positive"]
 OnAlarm = Literal["log", "stop", "raise"]
 BUILTIN = "builtin:"
-# Levels that a preset's grid does not have, and that `policies=[...]`, an heir or `train` may ask for by name.
-SPARE = "spare_"
 
 
 class Component(Strict):
@@ -200,7 +198,6 @@ def load_preset(name_or_path: str, overrides: list[str] | None = None) -> Preset
     data = merge(defaults, _read(name_or_path), source=f"preset '{name_or_path}'")
     for override in overrides:
         data = apply_override(data, override)
-    data = {key: value for key, value in data.items() if not key.startswith(SPARE)}
     return validate(Preset, data, source=f"preset '{name_or_path}'")
 
 
@@ -230,8 +227,7 @@ def merge(base: dict[str, Any], changes: dict[str, Any], *, source: str) -> dict
     """Lay changes over settings, mapping by mapping.
 
     A list of names given for a mapping keeps those entries of it. A component that gets another name loses the options
-    of the old one, and may stand there as its name alone. Entries of `spare_<key>` are not part of `key`, but come in
-    where the changes name them.
+    of the old one, and may stand there as its name alone.
     """
     merged = dict(base)
     for key, value in changes.items():
@@ -241,14 +237,11 @@ def merge(base: dict[str, Any], changes: dict[str, Any], *, source: str) -> dict
         if not isinstance(current, dict):
             merged[key] = value
             continue
-        spare = {name: item for name, item in merged.get(SPARE + key, {}).items() if name not in current}
         if isinstance(value, dict):
-            current = current | {name: item for name, item in spare.items() if name in value}
             is_other = "name" in value and "name" in current and value["name"] != current["name"]
             kept = {name: item for name, item in current.items() if not (is_other and name == "options")}
             merged[key] = merge(kept, value, source=source)
         elif isinstance(value, list):
-            current = current | spare
             merged[key] = {name: current[name] for name in _known(value, current, f"entry of {key} in {source}")}
         else:
             merged[key] = value

@@ -34,17 +34,6 @@ def test_a_wrong_override_is_refused_with_what_to_do(override: str, message: str
     assert message in str(error.value)
 
 
-def test_a_spare_level_comes_in_where_it_is_named_and_nowhere_else() -> None:
-    for name in ("quick", "ci", "grid16", "grid16_lr", "parity"):
-        assert all(level.family != "block" for level in load_preset(name).policies.values())
-    assert list(load_preset("quick", ["policies=[block]", "controls=[]"]).policies) == ["block"]
-    named = load_preset("quick", ["policies.block.sampler.options.threshold=0.8"])
-    assert list(named.policies) == ["autoregressive", "masked", "slot", "flow", "block"]
-    assert named.policies["block"].sampler.options == {"threshold": 0.8}
-    with pytest.raises(ConfigError, match="Did you mean 'block'"):
-        load_preset("quick", ["policies=[blok]"])
-
-
 def test_the_block_preset_is_block_under_the_four_objectives() -> None:
     cells = build_cells(load_preset("block"))
     assert {cell.family for cell in cells} == {"block"}
