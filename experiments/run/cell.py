@@ -21,6 +21,7 @@ from experiments.analysis.collapse.online import OnlineDiagnosis
 from experiments.design.components import build_objective, build_reward, build_sampler
 from experiments.design.grid import Cell
 from experiments.design.units import TaskSets, Unit
+from experiments.run import policies
 from experiments.run.commit_order import keep_commit_order
 from experiments.run.files import write_json
 from experiments.run.folder import RECORD_FILE

@@ -9,10 +9,21 @@ import sys
 
 import pytest
 
+from experiments.cli import main
+
 
 def dllm_rl(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "experiments.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def said(arguments: tuple[str, ...], monkeypatch, capsys) -> tuple[int, str, str]:
+    """Exit code, output and errors of the command, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["dllm-rl", *arguments])
+    monkeypatch.setattr("signal.signal", lambda *handler: None)
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0), *capsys.readouterr()
 
 
 def test_help_is_fast_and_loads_nothing_heavy() -> None:
@@ -28,8 +39,8 @@ def test_help_is_fast_and_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("kind", ["objectives", "samplers", "environments", "rewards", "policies", "presets"])
-def test_list_speaks_json(kind: str) -> None:
-    found = json.loads(dllm_rl("list", kind, "--json").stdout)
+def test_list_speaks_json(kind: str, monkeypatch, capsys) -> None:
+    found = json.loads(said(("list", kind, "--json"), monkeypatch, capsys)[1])
     wanted = {
         "objectives": {"grpo", "cj_grpo", "gspo", "espo"},
         "samplers": {"ar", "low_confidence", "slots", "flow_exact"},
@@ -62,8 +73,12 @@ def test_list_speaks_json(kind: str) -> None:
         (("sites", "serve", "--difficulty", "2"), "has no difficulties"),
     ],
 )
-def test_a_mistake_is_one_message(arguments: tuple[str, ...], message: str) -> None:
-    done = dllm_rl(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_mistake_is_one_message(arguments: tuple[str, ...], message: str, monkeypatch, capsys) -> None:
+    code, _, errors = said(arguments, monkeypatch, capsys)
+    assert code == 2
+    assert message in errors
+
+
+def test_the_exit_code_reaches_the_shell() -> None:
+    done = dllm_rl("grid", "quik")
+    assert done.returncode == 2 and "Did you mean 'quick'" in done.stderr and "Traceback" not in done.stderr
