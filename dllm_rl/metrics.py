@@ -16,7 +16,7 @@ LOSS_METRICS = frozenset(
     f"{group}/{name}"
     for group, names in {
         "ratio": "mean q05 q50 q95 min max positive/max negative/max ess far_share",
-        "clip_ratio": "low_mean high_mean region_mean trapdoor",
+        "clip_ratio": "low_mean high_mean region_mean unclipped_negative_share",
     }.items()
     for name in names.split()
 ) | {"ratio_dev", "kl", "kl_k1", "kl_k2", "kl_k3", "kl_clamped_share"}
@@ -131,16 +131,15 @@ def _share(views: Views) -> Float[Tensor, "k b l"]:
     return views.weight if views.loss_weight is None else views.weight * views.loss_weight
 
 
-def combine(rows: Sequence[dict[str, float]], weights: Sequence[float] | None = None) -> dict[str, float]:
-    """Weighted mean of each metric over the rows that have it; maxima and minima stay what they are."""
-    weights = weights or [1.0] * len(rows)
+def combine(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Mean of each metric over the inner steps that have it; maxima and minima stay what they are."""
     combined: dict[str, float] = {}
     for name in sorted({name for row in rows for name in row}):
-        values = [(row[name], weight) for row, weight in zip(rows, weights, strict=True) if name in row]
+        values = [row[name] for row in rows if name in row]
         if name in _MAXIMA or name.endswith("/max"):
-            combined[name] = max(value for value, _ in values)
+            combined[name] = max(values)
         elif name in _MINIMA or name.endswith("/min"):
-            combined[name] = min(value for value, _ in values)
+            combined[name] = min(values)
         else:
-            combined[name] = sum(v * w for v, w in values) / sum(w for _, w in values)
+            combined[name] = sum(values) / len(values)
     return combined

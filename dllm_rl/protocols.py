@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from dllm_rl.canvas import Canvas
     from dllm_rl.process import ForwardProcess
-    from dllm_rl.types import Completions, Family, Loss, Prompts, Rollouts, Views
+    from dllm_rl.types import Completions, Family, Loss, LossInputs, Prompts, Replays, Rollouts, Views
 
 __all__ = ["Environment", "Objective", "Policy", "Sampler"]
 
@@ -76,9 +76,20 @@ class Objective(Protocol):
     needs_old: bool
     needs_ref: bool
     needs_flat_groups: bool
-    separable: bool
+    replays: Replays
+    version: int
     group_coupled: bool
     max_inner_steps: int | None
+
+    @property
+    def num_views(self) -> int | None:
+        """Views of a completion that are scored, at most; None where the recorded trajectory decides."""
+        ...
+
+    @property
+    def estimates_elbo(self) -> bool:
+        """Whether the weighted terms of its views are an unbiased estimate of the ELBO."""
+        ...
 
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Draw the corrupted copies to be scored; called once for each inner step."""
@@ -88,14 +99,6 @@ class Objective(Protocol):
         """Advantages of whole groups: (b,), (b, s) or (b, l)."""
         ...
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Tensor,
-        old: Tensor,
-        ref: Tensor | None,
-        advantages: Tensor,
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """Loss from (k, b, l) log-probability terms. Pure: no model, no randomness, no distributed call."""
         ...

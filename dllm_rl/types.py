@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from enum import Enum
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,19 @@ from dllm_rl.trajectory import FlowLaw, Trajectory, join_trajectories
 
 Family = Literal["autoregressive", "masked", "block", "slot", "flow"]
 FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "block", "slot", "flow")
+
+
+class Replays(Enum):
+    """What an objective scores of a recorded trajectory.
+
+    NONE: none of its draws; views are hidden or noised anew.
+    STEPS: draws, each at the state from which it was drawn.
+    MERGED: draws of several steps at one state, the first of theirs.
+    """
+
+    NONE = "none"
+    STEPS = "steps"
+    MERGED = "merged"
 
 
 def _map(record: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -221,6 +235,37 @@ class Views:
     def views(self, index: Tensor) -> Views:
         """The views of this index, for every row."""
         return _map(self, lambda tensor: tensor[index])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossInputs:
+    """What a loss is computed from: rows of an optimiser step, their views, and how three policies score them.
+
+    rollouts: the rows of this call; their `totals` are those of the whole step.
+    views: what is scored.
+    new: terms under the policy that is trained, which the gradient goes to.
+    old: terms under the policy that sampled; None where the method declares needs_old = False.
+    ref: terms under the reference policy; None where the method has no use for one.
+    advantages: one a row, a row and recorded step, or a row and column.
+    """
+
+    rollouts: Rollouts
+    views: Views
+    new: Float[Tensor, "k b l"]
+    old: Float[Tensor, "k b l"] | None
+    ref: Float[Tensor, "k b l"] | None
+    advantages: Float[Tensor, " b"] | Float[Tensor, "b s"] | Float[Tensor, "b l"]
+
+    def rows(self, index: Tensor) -> LossInputs:
+        """The rows of this index."""
+        return LossInputs(
+            rollouts=self.rollouts.rows(index),
+            views=self.views.rows(index),
+            new=self.new[:, index],
+            old=None if self.old is None else self.old[:, index],
+            ref=None if self.ref is None else self.ref[:, index],
+            advantages=self.advantages[index],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """One training step's update: views drawn once, scored by all policies, and mu optimiser steps on one batch.
 
 Legend: u inner step of mu; k views, b rows, l canvas. Views come from the stream ("masks", step, u). Old scores at
-u = 0 are the first forward itself, detached, so that the ratio there is exactly 1 (spec/objectives section 1). Losses
-divide by the sizes of the whole step, so that gradients of its parts add up.
+u = 0 are the first forward itself, detached, so that the ratio there is exactly 1. Losses divide by the sizes of the
+whole step, so that gradients of its parts add up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,36 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Objective
 from dllm_rl.ranks import Ranks
 from dllm_rl.reference import Reference
-from dllm_rl.types import Rollouts, Views
+from dllm_rl.types import LossInputs, Rollouts, Views
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _InnerBatch:
+    """One inner step: all rows with their views, and what other policies say of them.
+
+    mine: rows that this process goes backward from.
+    old: scores before the first update; None at u = 0, and where nothing reads them.
+    ref: scores of the reference policy.
+    """
+
+    rollouts: Rollouts
+    views: Views
+    advantages: Tensor
+    mine: Int[Tensor, " n"]
+    old: Float[Tensor, "k b l"] | None
+    ref: Float[Tensor, "k b l"] | None
+    is_first: bool
+
+    def rows(self, index: Int[Tensor, " n"]) -> _InnerBatch:
+        """The rows of this index."""
+        return replace(
+            self,
+            rollouts=self.rollouts.rows(index),
+            views=self.views.rows(index),
+            advantages=self.advantages[index],
+            old=None if self.old is None else self.old[:, index],
+            ref=None if self.ref is None else self.ref[:, index],
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,15 +84,9 @@ class Updater:
         if kept.numel() == 0:
             return counted
         advantages, rollouts = advantages[kept], _restrict(rollouts, kept)
-        views = [self._views(step, inner, rollouts) for inner in range(self.inner_steps)]
-        if not self.ranks.is_alone:
-            mine = _rows_of(self.ranks, rollouts)
-            advantages, rollouts, views = advantages[mine], rollouts.rows(mine), [view.rows(mine) for view in views]
-        olds = [None] + [self._score(self.policy, rollouts, view) for view in views[1:]]
-        refs = [self._score(self.reference, rollouts, view) if self.reference else None for view in views]
         rows = []
-        for view, old, ref in zip(views, olds, refs, strict=True):
-            rows.append(self._inner_step(rollouts, view, old, ref, advantages))
+        for part in self._inner_batches(step, rollouts, advantages):
+            rows.append(self._inner_step(part))
             if rows[-1].get("inner/stopped"):
                 break
         if self.targets.is_set:
@@ -72,58 +95,87 @@ class Updater:
             counted["inner/steps"] = len(rows) - rows[-1]["inner/stopped"]
         return {**combine(rows), **counted}
 
-    def _views(self, step: int, inner: int, rollouts: Rollouts) -> Views:
-        noise = generator(self.seed, "masks", step, inner, 0)
-        return self.objective.views(rollouts, self.policy.process, noise)
-
-    def _inner_step(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        old: Float[Tensor, "k b l"] | None,
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Tensor,
-    ) -> dict[str, float]:
-        self.optimiser.zero_grad(set_to_none=True)
-        total, travelled = 0.0, Travelled()
-        parts: list[tuple[int, dict[str, float]]] = []
-        for index in self._loss_batches(rollouts, views):
-            rows, seen = rollouts.rows(index), views.rows(index)
-            new = self._leaf(rows, seen)
-            if not torch.isfinite(new).all():
-                parts.append((len(index), {"nonfinite_log_probs": float((~torch.isfinite(new)).sum())}))
-            loss = self.objective.loss(
-                rows,
-                seen,
-                new,
-                new.detach() if old is None else old[:, index],
-                None if ref is None else ref[:, index],
-                advantages[index],
+    def _inner_batches(self, step: int, rollouts: Rollouts, advantages: Tensor) -> list[_InnerBatch]:
+        """Views and fixed scores of all inner steps, before the first update."""
+        mine = _rows_of(self.ranks, rollouts)
+        batches = []
+        for inner in range(self.inner_steps):
+            noise = generator(self.seed, "masks", step, inner, 0)
+            views = self.objective.views(rollouts, self.policy.process, noise)
+            needs_old = inner > 0 and (self.objective.needs_old or self.targets.is_set)
+            batches.append(
+                _InnerBatch(
+                    rollouts=rollouts,
+                    views=views,
+                    advantages=advantages,
+                    mine=mine,
+                    old=self._score_all(self.policy, rollouts, views, mine) if needs_old else None,
+                    ref=self._score_all(self.reference, rollouts, views, mine) if self.reference else None,
+                    is_first=inner == 0,
+                )
             )
+        return batches
+
+    def _inner_step(self, batch: _InnerBatch) -> dict[str, float]:
+        self.optimiser.zero_grad(set_to_none=True)
+        total, travelled, scores = 0.0, Travelled(), []
+        for index in self._loss_batches(batch):
+            part = batch.rows(index)
+            new = self._leaf(part.rollouts, part.views)
+            loss = self.objective.loss(self._inputs(part, new))
             # Views may hide nothing of these rows; then there is nothing to go backward from.
             if new.requires_grad:
                 self.accelerator.backward(loss.value)
                 if new.is_leaf:
-                    self._second_pass(rows, seen, new)
+                    self._second_pass(part.rollouts, part.views, new)
             total += float(loss.value.detach())
-            measured = dict(loss.metrics)
-            if old is None:
-                # A plug-in need not say what it estimates.
-                is_elbo = bool(getattr(self.objective, "estimates_elbo", False))
-                measured |= inner_metrics(rows, seen, new.detach(), estimates_elbo=is_elbo)
-            elif self.targets.is_set:
-                travelled.add(seen, new.detach(), old[:, index])
-            parts.append((len(index), measured))
+            scores.append(new.detach())
+            if self.targets.is_set and part.old is not None:
+                travelled.add(part.views, new.detach(), part.old)
         total = sum(self.ranks.gather(total))
-        parts = [part for of_rank in self.ranks.gather(parts) for part in of_rank]
-        summary = combine([values for _, values in parts], weights=[count for count, _ in parts])
-        summary |= self._stopping(travelled)
+        summary = self._measured(batch, scores) | self._stopping(travelled)
         if summary.get("inner/stopped"):
             self.optimiser.zero_grad(set_to_none=True)
             return {**summary, "loss": total}
-        if old is None and "ratio_dev" in summary:
+        if batch.is_first and "ratio_dev" in summary:
             summary["ratio_dev_u0"] = summary["ratio_dev"]
         return {**summary, "loss": total, **self._step()}
+
+    def _inputs(self, batch: _InnerBatch, new: Float[Tensor, "k b l"]) -> LossInputs:
+        """What the loss of these rows is computed from. At u = 0 the old scores are the first forward itself."""
+        old = new.detach() if batch.is_first else batch.old
+        return LossInputs(
+            rollouts=batch.rollouts,
+            views=batch.views,
+            new=new,
+            old=old if self.objective.needs_old else None,
+            ref=batch.ref,
+            advantages=batch.advantages,
+        )
+
+    @torch.no_grad()
+    def _measured(self, batch: _InnerBatch, scores: Sequence[Float[Tensor, "k n l"]]) -> dict[str, float]:
+        """Metrics of the inner step, from the scores of all its rows at once.
+
+        So they depend neither on the micro-batches nor on the number of processes.
+        """
+        new = self._of_all(batch.views, scores, batch.mine)
+        metrics = dict(self.objective.loss(self._inputs(batch, new)).metrics)
+        if batch.is_first:
+            is_elbo = self.objective.estimates_elbo
+            metrics |= inner_metrics(batch.rollouts, batch.views, new, estimates_elbo=is_elbo)
+        if not new.isfinite().all():
+            metrics["nonfinite_log_probs"] = float((~new.isfinite()).sum())
+        return metrics
+
+    def _of_all(
+        self, views: Views, scores: Sequence[Float[Tensor, "k n l"]], mine: Int[Tensor, " n"]
+    ) -> Float[Tensor, "k b l"]:
+        """Scores of all rows, in their order, from those that each process has of its own."""
+        none = torch.zeros(views.num_views, 0, views.score.shape[-1])
+        parts = self.ranks.gather((mine, torch.cat([none, *scores], dim=1)))
+        order = torch.cat([rows for rows, _ in parts]).argsort()
+        return torch.cat([own for _, own in parts], dim=1)[:, order]
 
     def _step(self) -> dict[str, float]:
         """Follow the gradients that have been gathered; ones that are not finite are counted and not followed."""
@@ -143,6 +195,12 @@ class Updater:
         is_passed = float(self.targets.is_passed(distance))
         return {"inner/log_ratio": distance.log_ratio, "inner/kl": distance.kl, "inner/stopped": is_passed}
 
+    def _score_all(
+        self, policy: BasePolicy | Reference, rollouts: Rollouts, views: Views, mine: Int[Tensor, " n"]
+    ) -> Float[Tensor, "k b l"]:
+        """Scores without gradient of all rows; each process scores its own."""
+        return self._of_all(views, [self._score(policy, rollouts.rows(mine), views.rows(mine))], mine)
+
     @torch.no_grad()
     def _score(self, policy: BasePolicy | Reference, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
         if rollouts.num_rows == 0:
@@ -150,16 +208,15 @@ class Updater:
         index = torch.arange(rollouts.num_rows).split(self.batch_rows)
         return torch.cat([policy.view_log_probs(rollouts.rows(i), views.rows(i)) for i in index], dim=1)
 
-    def _loss_batches(self, rollouts: Rollouts, views: Views) -> Sequence[Int[Tensor, " n"]]:
+    def _loss_batches(self, batch: _InnerBatch) -> Sequence[Int[Tensor, " n"]]:
         """Rows of one call of the loss: all where rows of a group are coupled, else what fits with all its views.
 
         None where other processes have all groups of the step.
         """
-        if rollouts.num_rows == 0:
+        if batch.mine.numel() == 0:
             return []
-        index = torch.arange(rollouts.num_rows)
-        fitting = max(1, self.batch_rows // views.num_views)
-        return [index] if self.objective.group_coupled else index.split(fitting)
+        fitting = max(1, self.batch_rows // batch.views.num_views)
+        return [batch.mine] if self.objective.group_coupled else batch.mine.split(fitting)
 
     def _leaf(self, rows: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
         """Scores to go backward from; where their activations would not fit, a leaf for `_second_pass`."""

@@ -4,29 +4,28 @@ The blocks: `Method` and the option types, views' sums and
 log-ratios, clips, KL estimators, loss terms by level, and reductions. See docs/objectives.md.
 """
 
-from objectives._kl import TOKEN_KL, KLName, k1, k2, k3
-from objectives._method import BelowOne, Count, Method, NonNegative, NoPenalty, Positive
-from objectives._metrics import clip_metrics, kl_metrics, ratio_metrics
-from objectives._surrogate import (
-    CLIPS,
-    ClipName,
-    Surrogate,
-    dual,
-    lengths,
-    log_ratio,
+from objectives.base import BelowOne, Count, Method, NonNegative, NoPenalty, Positive
+from objectives.losses.clipping import CLIPS, Clip, ClipName, Surrogate, bounded_ratio, dual, ppo, unconditional
+from objectives.losses.kl import TOKEN_KL, KLName, k1, k2, k3
+from objectives.losses.metrics import clip_metrics, kl_metrics, ratio_metrics
+from objectives.losses.ratios import lengths, log_ratio, reference_log_ratio, scored, sequence_sum, token_sum
+from objectives.losses.reductions import (
     mean_of_canvas,
     mean_of_rows,
     mean_of_scored,
     mean_of_sequences,
     mean_of_tokens,
-    ppo,
-    scored,
-    sequence_sum,
     sum_of_rows,
-    token_sum,
-    unconditional,
 )
-from objectives._terms import Clip, Penalty, Terms, clipped_terms, sequence_terms, step_terms, token_terms
+from objectives.losses.terms import (
+    Penalty,
+    Terms,
+    clipped_terms,
+    sequence_terms,
+    step_terms,
+    token_terms,
+    weighted,
+)
 
 __all__ = [
     "CLIPS",
@@ -43,6 +42,7 @@ __all__ = [
     "Positive",
     "Surrogate",
     "Terms",
+    "bounded_ratio",
     "clip_metrics",
     "clipped_terms",
     "dual",
@@ -59,6 +59,7 @@ __all__ = [
     "mean_of_tokens",
     "ppo",
     "ratio_metrics",
+    "reference_log_ratio",
     "scored",
     "sequence_sum",
     "sequence_terms",
@@ -67,4 +68,5 @@ __all__ = [
     "token_sum",
     "token_terms",
     "unconditional",
+    "weighted",
 ]

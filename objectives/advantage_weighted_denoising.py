@@ -9,16 +9,21 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, Rollouts, Views
-from objectives._kl import k2
-from objectives._method import Method, NonNegative
-from objectives._metrics import kl_metrics
-from objectives._surrogate import lengths, log_ratio, mean_of_rows, scored, sequence_sum
+from dllm_rl.types import Loss, LossInputs, Rollouts, Views
+from objectives import (
+    Method,
+    NonNegative,
+    k2,
+    kl_metrics,
+    lengths,
+    mean_of_rows,
+    reference_log_ratio,
+    scored,
+    sequence_sum,
+)
 
 
 @register("objective", "advantage_weighted_denoising")
@@ -42,21 +47,14 @@ class AdvantageWeightedDenoising(Method):
         """One ELBO view at a uniform level; the exact one for the autoregressive family."""
         return process.elbo(rollouts, generator, num_draws=1, antithetic=False)
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, " b"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """(1/R) sum_b [-A_b B_b / N_b + beta dB^2 / (2 N_b)]."""
+        rollouts, views, d = inputs.rollouts, inputs.views, reference_log_ratio(inputs)
         num_tokens = lengths(rollouts)
-        entries = -advantages * sequence_sum(views, scored(views, new)) / num_tokens
+        entries = -inputs.advantages * sequence_sum(views, scored(views, inputs.new)) / num_tokens
         metrics: dict[str, float] = {}
-        if ref is not None:
-            d = sequence_sum(views, log_ratio(views, new, ref))
+        if d is not None:
+            d = sequence_sum(views, d)
             entries = entries + self.beta * k2(d) / num_tokens
             metrics = kl_metrics(d, k2(d) / num_tokens, rollouts.valid)
         return Loss(value=mean_of_rows(rollouts, entries), metrics=metrics)

@@ -17,7 +17,7 @@ from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
 from dllm_rl.types import Rollouts, Views
 from dllm_rl.views import stratified
-from objectives._method import Count, NonNegative
+from objectives import Count, NonNegative
 from objectives.cj_grpo import CJGRPO
 
 # Share of a uniform law in q, without which a step of entropy 0 would never be drawn and the estimate be biased.

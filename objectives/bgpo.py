@@ -15,10 +15,21 @@ from torch import Tensor
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, Rollouts, Views
-from objectives._method import BelowOne, Count, Method, NonNegative, NoPenalty
-from objectives._metrics import clip_metrics, ratio_metrics
-from objectives._surrogate import Surrogate, dual, lengths, log_ratio, mean_of_rows
+from dllm_rl.types import Loss, LossInputs, Rollouts, Views
+from objectives import (
+    BelowOne,
+    Count,
+    Method,
+    NonNegative,
+    NoPenalty,
+    Surrogate,
+    clip_metrics,
+    dual,
+    lengths,
+    log_ratio,
+    mean_of_rows,
+    ratio_metrics,
+)
 
 
 @register("objective", "bgpo")
@@ -29,7 +40,6 @@ class BGPO(Method):
     name: ClassVar[str] = "bgpo"
     paper: ClassVar[str] = "2510.11683"
     level: ClassVar[str] = "sequence"
-    separable: ClassVar[bool] = True
 
     beta: NoPenalty = 0.0
     clip_low: BelowOne = 0.2
@@ -42,6 +52,11 @@ class BGPO(Method):
         """Yes: the mean over its views."""
         return True
 
+    @property
+    def num_views(self) -> int | None:
+        """One for each draw."""
+        return self.num_draws
+
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Plain ELBO views, each an estimate of its own; loss_weight 1 / k makes the loss their mean."""
         drawn = process.elbo(rollouts, generator, num_draws=self.num_draws, antithetic=False)
@@ -49,18 +64,11 @@ class BGPO(Method):
         share = torch.full_like(drawn.weight, 1 / num_views)
         return replace(drawn, weight=drawn.weight * num_views, loss_weight=share)
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, " b"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """-(1/R) sum_b mean_j gain(delta_j, A_b), clipped as PPO and from below at ceiling x A."""
-        delta = (views.weight * log_ratio(views, new, old)).sum(-1) / lengths(rollouts)
-        advantages = advantages.expand_as(delta)
+        rollouts, views = inputs.rollouts, inputs.views
+        delta = (views.weight * log_ratio(inputs)).sum(-1) / lengths(rollouts)
+        advantages = inputs.advantages.expand_as(delta)
         gain = self._gain(delta, advantages)
         assert views.loss_weight is not None
         entries = (views.loss_weight[..., 0] * -gain.gain).sum(0)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Rollouts, Views
-from objectives._surrogate import mean_of_scored
+from dllm_rl.types import LossInputs, Rollouts, Views
+from objectives import mean_of_scored
 from objectives.grpo import GRPO
 
 
@@ -32,6 +32,6 @@ class CausalDenoisingGRPO(GRPO):
         """One view at a random level under causal attention, unshifted, scoring what is hidden."""
         return process.causal_noised(rollouts, generator)
 
-    def reduce(self, rollouts: Rollouts, views: Views, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
+    def reduce(self, inputs: LossInputs, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
         """The mean over each sequence's hidden tokens."""
-        return mean_of_scored(rollouts, views, entries)
+        return mean_of_scored(inputs.rollouts, inputs.views, entries)

@@ -10,16 +10,22 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, Rollouts, Views
-from objectives._kl import TOKEN_KL, KLName
-from objectives._method import BelowOne, Count, Method, NonNegative
-from objectives._surrogate import ClipName, mean_of_sequences
-from objectives._terms import Clip, step_terms
+from dllm_rl.types import Loss, LossInputs, Replays, Rollouts, Views
+from objectives import (
+    TOKEN_KL,
+    BelowOne,
+    Clip,
+    ClipName,
+    Count,
+    KLName,
+    Method,
+    NonNegative,
+    mean_of_sequences,
+    step_terms,
+)
 
 
 @register("objective", "cj_grpo")
@@ -30,8 +36,8 @@ class CJGRPO(Method):
     name: ClassVar[str] = "cj_grpo"
     paper: ClassVar[str] = "2509.23924"
     level: ClassVar[str] = "step"
+    replays: ClassVar[Replays] = Replays.STEPS
     requires: ClassVar[tuple[str, ...]] = ("trajectory",)
-    separable: ClassVar[bool] = True
 
     beta: NonNegative = 0.04
     clip_low: BelowOne = 0.2
@@ -40,20 +46,17 @@ class CJGRPO(Method):
     kl: KLName = "k2"
     num_steps: Count | None = 8
 
+    @property
+    def num_views(self) -> int | None:
+        """One for each replayed step."""
+        return self.num_steps
+
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """The recorded canvases before the sampled steps, each scoring what its step committed."""
         return process.replay(rollouts, generator, num_steps=self.num_steps)
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, " b"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """(1/R) sum_b (1/N_b) sum_k v_k sum_{i in E_k} [-ppo(exp D_ki, A_b) + beta k2(d_ki)]."""
         clip = Clip(low=self.clip_low, high=self.clip_high, rule=self.clip_rule)
-        terms = step_terms(rollouts, views, new, old, ref, advantages, clip=clip, beta=self.beta, kl=TOKEN_KL[self.kl])
-        return Loss(value=mean_of_sequences(rollouts, terms.entries.sum(0)), metrics=terms.metrics)
+        terms = step_terms(inputs, clip, self.beta, TOKEN_KL[self.kl])
+        return Loss(value=mean_of_sequences(inputs.rollouts, terms.entries.sum(0)), metrics=terms.metrics)

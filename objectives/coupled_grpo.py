@@ -16,10 +16,9 @@ from torch import Tensor
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Rollouts, Views
+from dllm_rl.types import Family, LossInputs, Rollouts, Views
 from dllm_rl.views import stratified
-from objectives._method import BelowOne, NonNegative
-from objectives._surrogate import mean_of_tokens
+from objectives import BelowOne, NonNegative, mean_of_tokens
 from objectives.grpo import GRPO
 
 LOWEST_LEVEL, HIGHEST_LEVEL = 0.2, 0.8
@@ -40,6 +39,11 @@ class CoupledGRPO(GRPO):
     clip_high: NonNegative = 0.5
     exact_scale: bool = True
 
+    @property
+    def num_views(self) -> int | None:
+        """Three."""
+        return 3
+
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Everything hidden, a random share t in (.2, .8) hidden, and its complement hidden."""
         level = stratified(rollouts.num_rows, 1, generator).to(rollouts.completion_ids.device)
@@ -51,6 +55,6 @@ class CoupledGRPO(GRPO):
         weight = torch.cat([torch.full_like(level, 0.5), 1 / (part * level), 1 / (part * (1 - level))])
         return process.hide_units(rollouts, hidden, weight, generator)
 
-    def reduce(self, rollouts: Rollouts, views: Views, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
+    def reduce(self, inputs: LossInputs, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
         """Every token of the step weighs the same."""
-        return mean_of_tokens(rollouts, entries)
+        return mean_of_tokens(inputs.rollouts, entries)

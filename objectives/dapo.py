@@ -12,9 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.registry import register
-from dllm_rl.types import Rollouts, Views
-from objectives._method import NonNegative
-from objectives._surrogate import mean_of_tokens
+from dllm_rl.types import LossInputs
+from objectives import NonNegative, mean_of_tokens
 from objectives.grpo import GRPO
 
 
@@ -29,6 +28,6 @@ class DAPO(GRPO):
     beta: NonNegative = 0.0
     clip_high: NonNegative = 0.28
 
-    def reduce(self, rollouts: Rollouts, views: Views, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
+    def reduce(self, inputs: LossInputs, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
         """Every token of the step weighs the same, so long sequences weigh more."""
-        return mean_of_tokens(rollouts, entries)
+        return mean_of_tokens(inputs.rollouts, entries)

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.registry import register
-from dllm_rl.types import Rollouts, Views
-from objectives._method import NonNegative
-from objectives._surrogate import mean_of_canvas
+from dllm_rl.types import LossInputs
+from objectives import NonNegative, mean_of_canvas
 from objectives.grpo import GRPO
 
 
@@ -27,6 +26,6 @@ class DrGRPO(GRPO):
     beta: NonNegative = 0.0
     advantage: AdvantageName = "centred"
 
-    def reduce(self, rollouts: Rollouts, views: Views, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
+    def reduce(self, inputs: LossInputs, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
         """The sum over tokens divided by rows x canvas length."""
-        return mean_of_canvas(rollouts, entries)
+        return mean_of_canvas(inputs.rollouts, entries)

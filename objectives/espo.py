@@ -10,16 +10,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, Rollouts, Views
-from objectives._method import BelowOne, Count, Method, NonNegative
-from objectives._surrogate import ClipName, mean_of_rows
-from objectives._terms import Clip, sequence_terms
+from dllm_rl.types import Loss, LossInputs, Rollouts, Views
+from objectives import BelowOne, Clip, ClipName, Count, Method, NonNegative, mean_of_rows, sequence_terms
 
 
 @register("objective", "espo")
@@ -49,22 +45,19 @@ class ESPO(Method):
         """Yes with random levels; quadrature has a small bias."""
         return self.levels == "random"
 
+    @property
+    def num_views(self) -> int | None:
+        """Two for each draw that is antithetic."""
+        return self.num_draws * (2 if self.antithetic or self.levels == "quadrature" else 1)
+
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
         if self.levels == "quadrature":
             return process.quadrature(rollouts, generator, num_nodes=2 * self.num_draws)
         return process.elbo(rollouts, generator, num_draws=self.num_draws, antithetic=self.antithetic)
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, " b"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """(1/R) sum_b [-ppo(exp(DB / N_b), A_b) + beta dB^2 / (2 N_b)]."""
         clip = Clip(low=self.clip_low, high=self.clip_high, rule=self.clip_rule)
-        terms = sequence_terms(rollouts, views, new, old, ref, advantages, clip=clip, beta=self.beta)
-        return Loss(value=mean_of_rows(rollouts, terms.entries), metrics=terms.metrics)
+        terms = sequence_terms(inputs, clip, self.beta)
+        return Loss(value=mean_of_rows(inputs.rollouts, terms.entries), metrics=terms.metrics)

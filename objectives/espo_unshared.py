@@ -9,15 +9,24 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Loss, Rollouts, Views
-from objectives._method import BelowOne, Count, Method, NonNegative, NoPenalty
-from objectives._surrogate import lengths, mean_of_rows, scored, sequence_sum
-from objectives._terms import Clip, clipped_terms
+from dllm_rl.types import Family, Loss, LossInputs, Rollouts, Views
+from objectives import (
+    BelowOne,
+    Clip,
+    Count,
+    Method,
+    NonNegative,
+    NoPenalty,
+    clipped_terms,
+    lengths,
+    mean_of_rows,
+    scored,
+    sequence_sum,
+)
 
 
 @register("objective", "espo_unshared")
@@ -39,6 +48,11 @@ class ESPOUnshared(Method):
     num_draws: Count = 2
     antithetic: bool = True
 
+    @property
+    def num_views(self) -> int | None:
+        """Those of two estimates."""
+        return 2 * self.num_draws * (2 if self.antithetic else 1)
+
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Two independent sets of ELBO views: the first half is for the new scores, the second for the old ones."""
         options = {"num_draws": self.num_draws, "antithetic": self.antithetic}
@@ -46,23 +60,16 @@ class ESPOUnshared(Method):
         second = process.elbo(rollouts, generator, **options)
         return _stack(first, second)
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, " b"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """(1/R) sum_b [-ppo(exp((B(new) - B'(old)) / N_b), A_b)], B and B' on independent masks."""
+        rollouts, views = inputs.rollouts, inputs.views
+        assert inputs.old is not None
         half = torch.arange(views.num_views // 2)
         first, second = views.views(half), views.views(half + len(half))
-        numerator = sequence_sum(first, scored(first, new[: len(half)]))
-        denominator = sequence_sum(second, scored(second, old[len(half) :])).detach()
+        numerator = sequence_sum(first, scored(first, inputs.new[: len(half)]))
+        denominator = sequence_sum(second, scored(second, inputs.old[len(half) :])).detach()
         clip = Clip(low=self.clip_low, high=self.clip_high)
-        mean_ratio = (numerator - denominator) / lengths(rollouts)
-        terms = clipped_terms(mean_ratio, advantages, rollouts.valid, clip, None)
+        terms = clipped_terms((numerator - denominator) / lengths(rollouts), inputs.advantages, rollouts.valid, clip)
         return Loss(value=mean_of_rows(rollouts, terms.entries), metrics=terms.metrics)
 
 

@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, Rollouts, Views
-from objectives._kl import k2
-from objectives._method import Count, Method, NonNegative
-from objectives._metrics import kl_metrics
-from objectives._surrogate import log_ratio, mean_of_sequences, scored
-from objectives._terms import weighted
+from dllm_rl.types import Loss, LossInputs, Replays, Rollouts, Views
+from objectives import (
+    Count,
+    Method,
+    NonNegative,
+    k2,
+    kl_metrics,
+    mean_of_sequences,
+    reference_log_ratio,
+    scored,
+    weighted,
+)
 
 
 @register("objective", "flow_grpo")
@@ -30,34 +34,31 @@ class FlowGRPO(Method):
     name: ClassVar[str] = "flow_grpo"
     paper: ClassVar[str] = "2505.05470"
     level: ClassVar[str] = "step"
+    replays: ClassVar[Replays] = Replays.STEPS
     requires: ClassVar[tuple[str, ...]] = ("trajectory",)
     needs_old: ClassVar[bool] = False
-    separable: ClassVar[bool] = True
     max_inner_steps: ClassVar[int | None] = 1
 
     beta: NonNegative = 0.04
     num_steps: Count | None = 8
     max_advantage: NonNegative = 5.0
 
+    @property
+    def num_views(self) -> int | None:
+        """One for each replayed step."""
+        return self.num_steps
+
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """The recorded canvases before the sampled steps, each scoring what its step committed."""
         return process.replay(rollouts, generator, num_steps=self.num_steps)
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, " b"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """(1/R) sum_b (1/N_b) sum_k v_k sum_{i in E_k} [-clip(A_b, -5, 5) logp_ki + beta k2(d_ki)]."""
-        bounded = advantages.clamp(-self.max_advantage, self.max_advantage)
-        entries = -bounded[:, None] * scored(views, new)
+        rollouts, views, d = inputs.rollouts, inputs.views, reference_log_ratio(inputs)
+        bounded = inputs.advantages.clamp(-self.max_advantage, self.max_advantage)
+        entries = -bounded[:, None] * scored(views, inputs.new)
         metrics: dict[str, float] = {}
-        if ref is not None:
-            d = log_ratio(views, new, ref)
+        if d is not None:
             entries = entries + self.beta * k2(d)
             metrics = kl_metrics(d, k2(d), views.score & rollouts.valid[:, None])
         return Loss(value=mean_of_sequences(rollouts, weighted(views, entries).sum(0)), metrics=metrics)

@@ -10,17 +10,25 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, Rollouts, Views
-from objectives._kl import k2
-from objectives._method import Count, Method, NonNegative, Positive
-from objectives._metrics import kl_metrics, ratio_metrics
-from objectives._surrogate import lengths, log_ratio, mean_of_rows, sequence_sum
+from dllm_rl.types import Loss, LossInputs, Rollouts, Views
+from objectives import (
+    Count,
+    Method,
+    NonNegative,
+    Positive,
+    k2,
+    kl_metrics,
+    lengths,
+    log_ratio,
+    mean_of_rows,
+    ratio_metrics,
+    reference_log_ratio,
+    sequence_sum,
+)
 
 
 @register("objective", "gdsd")
@@ -51,27 +59,25 @@ class GDSD(Method):
         """Yes."""
         return True
 
+    @property
+    def num_views(self) -> int | None:
+        """A pair for each draw."""
+        return 2 * self.num_draws
+
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
         return process.elbo(rollouts, generator, num_draws=self.num_draws)
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, " b"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """(1/R) sum_b (clamp(DB / N, +-log(1 + clip)) - scale A_b)^2 + beta dB^2 / (2 N_b)."""
+        rollouts, views, d = inputs.rollouts, inputs.views, reference_log_ratio(inputs)
         num_tokens = lengths(rollouts)
-        ratio = sequence_sum(views, log_ratio(views, new, old)) / num_tokens
+        ratio = sequence_sum(views, log_ratio(inputs)) / num_tokens
         bound = math.log1p(self.clip)
-        entries = (ratio.clamp(-bound, bound) - self.scale * advantages).square()
-        metrics = ratio_metrics(ratio, advantages, rollouts.valid)
-        if ref is not None:
-            d = sequence_sum(views, log_ratio(views, new, ref))
+        entries = (ratio.clamp(-bound, bound) - self.scale * inputs.advantages).square()
+        metrics = ratio_metrics(ratio, inputs.advantages, rollouts.valid)
+        if d is not None:
+            d = sequence_sum(views, d)
             entries = entries + self.beta * k2(d) / num_tokens
             metrics |= kl_metrics(d, k2(d) / num_tokens, rollouts.valid)
         return Loss(value=mean_of_rows(rollouts, entries), metrics=metrics)

@@ -15,11 +15,8 @@ from torch import Tensor
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, Rollouts, Views
-from objectives._kl import TOKEN_KL, KLName
-from objectives._method import BelowOne, Method, NonNegative
-from objectives._surrogate import ClipName, mean_of_sequences
-from objectives._terms import Clip, token_terms
+from dllm_rl.types import Loss, LossInputs, Rollouts, Views
+from objectives import TOKEN_KL, BelowOne, Clip, ClipName, KLName, Method, NonNegative, mean_of_sequences, token_terms
 
 
 @register("objective", "grpo")
@@ -44,20 +41,12 @@ class GRPO(Method):
         """One fully hidden view; the exact one for the autoregressive family."""
         return process.one_step(rollouts, generator, prompt_mask_share=self.prompt_mask_share)
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, " b"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """(1/R) sum_b (1/N_b) sum_i [-ppo(exp D_i, A_b) + beta k3(d_i)]."""
         clip = Clip(low=self.clip_low, high=self.clip_high, rule=self.clip_rule)
-        terms = token_terms(rollouts, views, new, old, ref, advantages, clip=clip, beta=self.beta, kl=TOKEN_KL[self.kl])
-        return Loss(value=self.reduce(rollouts, views, terms.entries), metrics=terms.metrics)
+        terms = token_terms(inputs, clip, self.beta, TOKEN_KL[self.kl])
+        return Loss(value=self.reduce(inputs, terms.entries), metrics=terms.metrics)
 
-    def reduce(self, rollouts: Rollouts, views: Views, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
+    def reduce(self, inputs: LossInputs, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
         """From one term per token to the loss: the mean over sequences of the mean over their tokens."""
-        return mean_of_sequences(rollouts, entries)
+        return mean_of_sequences(inputs.rollouts, entries)

@@ -6,15 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, Rollouts, Views
-from objectives._method import BelowOne, Method, NonNegative
-from objectives._surrogate import ClipName, mean_of_rows
-from objectives._terms import Clip, sequence_terms
+from dllm_rl.types import Loss, LossInputs, Rollouts, Views
+from objectives import BelowOne, Clip, ClipName, Method, NonNegative, mean_of_rows, sequence_terms
 
 
 @register("objective", "gspo")
@@ -34,16 +30,8 @@ class GSPO(Method):
         """One fully hidden view; the exact one for the autoregressive family."""
         return process.one_step(rollouts, generator)
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, " b"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """(1/R) sum_b [-ppo(exp(sum_i D_i / N_b), A_b)]."""
         clip = Clip(low=self.clip_low, high=self.clip_high, rule=self.clip_rule)
-        terms = sequence_terms(rollouts, views, new, old, ref, advantages, clip=clip, beta=self.beta)
-        return Loss(value=mean_of_rows(rollouts, terms.entries), metrics=terms.metrics)
+        terms = sequence_terms(inputs, clip, self.beta)
+        return Loss(value=mean_of_rows(inputs.rollouts, terms.entries), metrics=terms.metrics)

@@ -13,9 +13,8 @@ import torch
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Rollouts, Views
-from objectives._kl import KLName
-from objectives._method import Count, NonNegative
+from dllm_rl.types import Family, Replays, Rollouts, Views
+from objectives import Count, KLName, NonNegative
 from objectives.cj_grpo import CJGRPO
 
 
@@ -27,6 +26,7 @@ class JustGRPO(CJGRPO):
     name: ClassVar[str] = "just_grpo"
     paper: ClassVar[str] = "2601.15165"
     level: ClassVar[str] = "token"
+    replays: ClassVar[Replays] = Replays.NONE
     families: ClassVar[tuple[Family, ...]] = ("autoregressive", "masked", "block")
     requires: ClassVar[tuple[str, ...]] = ()
 

@@ -19,12 +19,21 @@ from dllm_rl.advantages import ESTIMATORS
 from dllm_rl.errors import ConfigError
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Answers, Family, Loss, Rollouts, Views
-from objectives._kl import k2
-from objectives._method import BelowOne, Count, Method, NonNegative
-from objectives._metrics import kl_metrics
-from objectives._surrogate import log_ratio, mean_of_rows
-from objectives._terms import Clip, clipped_terms, weighted
+from dllm_rl.types import Answers, Family, Loss, LossInputs, Rollouts, Views
+from objectives import (
+    BelowOne,
+    Clip,
+    Count,
+    Method,
+    NonNegative,
+    clipped_terms,
+    k2,
+    kl_metrics,
+    log_ratio,
+    mean_of_rows,
+    reference_log_ratio,
+    weighted,
+)
 
 
 @register("objective", "mdpo")
@@ -53,6 +62,11 @@ class MDPO(Method):
         columns = [estimate(column, rollouts.group_ids, rollouts.valid) for column in gains.unbind(1)]
         return torch.stack(columns, dim=1)
 
+    @property
+    def num_views(self) -> int | None:
+        """One for each replayed step."""
+        return self.num_steps
+
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """The canvases before the chosen steps; targets are the answers, scored wherever they were still open."""
         answers = _answers(rollouts)
@@ -78,24 +92,15 @@ class MDPO(Method):
         chosen = summed.topk(min(self.num_steps, size.shape[1]), dim=1).indices.sort(1).values
         return chosen[group].T
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, "b s"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """(1/R) sum_b (1/K) sum_k [(lambda_k/|H_k|) sum_{i in H_k} -conf_ki ppo(exp D_ki, A_b,sk) + beta mean_H k2]."""
+        rollouts, views, d = inputs.rollouts, inputs.views, reference_log_ratio(inputs)
         assert views.step is not None
         is_scored = views.score & rollouts.valid[:, None]
-        at_step = advantages.gather(1, views.step.T).T[..., None]
-        clip = Clip(low=self.clip_low, high=self.clip_high)
-        terms = clipped_terms(log_ratio(views, new, old), at_step, is_scored, clip, None)
+        at_step = inputs.advantages.gather(1, views.step.T).T[..., None]
+        terms = clipped_terms(log_ratio(inputs), at_step, is_scored, Clip(low=self.clip_low, high=self.clip_high))
         entries, metrics = weighted(views, terms.entries).sum((0, 2)), terms.metrics
-        if ref is not None:
-            d = log_ratio(views, new, ref)
+        if d is not None:
             per_view = k2(d).sum(-1) / views.score.sum(-1).clamp(min=1)
             entries = entries + self.beta * per_view.sum(0) / views.score.any(-1).sum(0).clamp(min=1)
             metrics = metrics | kl_metrics(d, k2(d), is_scored)

@@ -9,17 +9,25 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, Rollouts, Views
-from objectives._kl import k2
-from objectives._method import BelowOne, Method, NonNegative
-from objectives._surrogate import log_ratio, mean_of_rows, sequence_sum, token_sum
-from objectives._terms import Clip, Penalty, clipped_terms
+from dllm_rl.types import Loss, LossInputs, Rollouts, Views
+from objectives import (
+    BelowOne,
+    Clip,
+    Method,
+    NonNegative,
+    Penalty,
+    clipped_terms,
+    k2,
+    log_ratio,
+    mean_of_rows,
+    reference_log_ratio,
+    sequence_sum,
+    token_sum,
+)
 
 
 @register("objective", "rloo")
@@ -41,21 +49,14 @@ class RLOO(Method):
         """One fully hidden view; the exact one for the autoregressive family."""
         return process.one_step(rollouts, generator)
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, " b"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """(1/R) sum_b [-ppo(exp(sum_i D_i), A_b) + beta sum_i k2(d_i)]."""
-        ratio = sequence_sum(views, log_ratio(views, new, old))
+        rollouts, views, d = inputs.rollouts, inputs.views, reference_log_ratio(inputs)
         penalty = None
-        if ref is not None:
-            d = token_sum(views, log_ratio(views, new, ref))
+        if d is not None:
+            d = token_sum(views, d)
             penalty = Penalty(beta=self.beta, d=d.sum(-1), value=k2(d).sum(-1))
         clip = Clip(low=self.clip_low, high=self.clip_high)
-        terms = clipped_terms(ratio, advantages, rollouts.valid, clip, penalty)
+        ratio = sequence_sum(views, log_ratio(inputs))
+        terms = clipped_terms(ratio, inputs.advantages, rollouts.valid, clip, penalty)
         return Loss(value=mean_of_rows(rollouts, terms.entries), metrics=terms.metrics)

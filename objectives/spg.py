@@ -18,10 +18,9 @@ from torch import Tensor
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Loss, Rollouts, Views
+from dllm_rl.types import Family, Loss, LossInputs, Rollouts, Views
 from dllm_rl.views import stratified
-from objectives._method import BelowOne, Count, Method, NoPenalty, Positive
-from objectives._surrogate import lengths, scored, sum_of_rows
+from objectives import BelowOne, Count, Method, NoPenalty, Positive, lengths, scored, sum_of_rows
 
 # Levels below it would give single tokens weights beyond 20.
 LOWEST_LEVEL = 0.05
@@ -48,6 +47,11 @@ class SPG(Method):
     mix: BelowOne = 0.5
     block_size: Count | None = None
 
+    @property
+    def num_views(self) -> int | None:
+        """One for each level."""
+        return self.num_levels
+
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Views at levels t spread evenly; `weight` is 1 / t."""
         level = stratified(rollouts.num_rows, self.num_levels, generator).to(rollouts.completion_ids.device)
@@ -60,17 +64,10 @@ class SPG(Method):
         seen = process.hide_units(rollouts, inside[None], torch.ones_like(level[:1]), generator).score
         return replace(drawn, score=drawn.score & seen, weight=drawn.weight * seen)
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, " b"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """-(1/T) sum_b A_b N_b l_b, with l = E for A >= 0, else mix U + (1 - mix) E."""
-        log_p = scored(views, new)
+        rollouts, views, advantages = inputs.rollouts, inputs.views, inputs.advantages
+        log_p = scored(views, inputs.new)
         lower, upper = lower_bound(views, log_p), upper_bound(views, log_p, self.power)
         bound = torch.where(advantages >= 0, lower, self.mix * upper + (1 - self.mix) * lower)
         total = sum_of_rows(rollouts, -advantages * lengths(rollouts) * bound)

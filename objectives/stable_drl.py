@@ -9,15 +9,25 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, Rollouts, Views
-from objectives._method import BelowOne, Count, Method, NonNegative, NoPenalty
-from objectives._metrics import clip_metrics, ratio_metrics
-from objectives._surrogate import lengths, log_ratio, scored, sequence_sum, sum_of_rows, unconditional
+from dllm_rl.types import Loss, LossInputs, Rollouts, Views
+from objectives import (
+    BelowOne,
+    Count,
+    Method,
+    NonNegative,
+    NoPenalty,
+    clip_metrics,
+    lengths,
+    log_ratio,
+    ratio_metrics,
+    scored,
+    sequence_sum,
+    sum_of_rows,
+    unconditional,
+)
 
 
 @register("objective", "stable_drl")
@@ -40,26 +50,24 @@ class StableDRL(Method):
         """Yes."""
         return True
 
+    @property
+    def num_views(self) -> int | None:
+        """A pair for each draw."""
+        return 2 * self.num_draws
+
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
         return process.elbo(rollouts, generator, num_draws=self.num_draws)
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, " b"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """-(1/groups) sum_g sum_{b in g} sg(c_b / sum_g c) A_b B_b / N_b, c = clip(exp(DB / N))."""
+        rollouts, views, advantages = inputs.rollouts, inputs.views, inputs.advantages
         num_tokens = lengths(rollouts)
-        ratio = (sequence_sum(views, log_ratio(views, new, old)) / num_tokens).detach()
+        ratio = (sequence_sum(views, log_ratio(inputs)) / num_tokens).detach()
         clipped = unconditional(ratio, torch.ones_like(ratio), self.clip_low, self.clip_high)
         in_group = (rollouts.group_ids[:, None] == rollouts.group_ids) & rollouts.valid
         weight = clipped.gain / (in_group * clipped.gain).sum(-1).clamp(min=1e-12)
-        entries = -weight * advantages * sequence_sum(views, scored(views, new)) / num_tokens
+        entries = -weight * advantages * sequence_sum(views, scored(views, inputs.new)) / num_tokens
         metrics = ratio_metrics(ratio, advantages, rollouts.valid)
         metrics |= clip_metrics(clipped, advantages, ratio, rollouts.valid)
         return Loss(value=sum_of_rows(rollouts, entries) / max(rollouts.totals.groups, 1), metrics=metrics)

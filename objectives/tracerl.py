@@ -9,9 +9,8 @@ import torch
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Rollouts, Views
-from objectives._kl import KLName
-from objectives._method import Count, NonNegative
+from dllm_rl.types import Family, Replays, Rollouts, Views
+from objectives import Count, KLName, NonNegative
 from objectives.cj_grpo import CJGRPO
 
 
@@ -25,11 +24,17 @@ class TraceRL(CJGRPO):
 
     name: ClassVar[str] = "tracerl"
     paper: ClassVar[str] = "2509.06949"
+    replays: ClassVar[Replays] = Replays.MERGED
     families: ClassVar[tuple[Family, ...]] = ("autoregressive", "masked", "block", "slot")
 
     beta: NonNegative = 0.01
     kl: KLName = "k3"
     shrink: Count = 8
+
+    @property
+    def num_views(self) -> int | None:
+        """One for each `shrink` recorded steps."""
+        return None
 
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """The canvas before each segment of `shrink` steps, scoring all that the segment committed."""

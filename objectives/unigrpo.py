@@ -14,10 +14,9 @@ from torch import Tensor
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Rollouts, Views
+from dllm_rl.types import Family, LossInputs, Rollouts, Views
 from dllm_rl.views import stratified
-from objectives._method import NonNegative
-from objectives._surrogate import mean_of_scored
+from objectives import NonNegative, mean_of_scored
 from objectives.grpo import GRPO
 
 
@@ -39,9 +38,9 @@ class UniGRPO(GRPO):
         hidden = hidden | _one_of(process.units(rollouts), generator) & ~hidden.any(-1, keepdim=True)
         return process.hide_units(rollouts, hidden, torch.ones_like(level), generator)
 
-    def reduce(self, rollouts: Rollouts, views: Views, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
+    def reduce(self, inputs: LossInputs, entries: Float[Tensor, "b l"]) -> Float[Tensor, ""]:
         """The mean over each sequence's hidden tokens."""
-        return mean_of_scored(rollouts, views, entries)
+        return mean_of_scored(inputs.rollouts, inputs.views, entries)
 
 
 def _one_of(member: Tensor, generator: torch.Generator) -> Tensor:

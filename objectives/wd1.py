@@ -16,9 +16,8 @@ from dllm_rl import advantages as adv
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, Rollouts, Views
-from objectives._method import BelowOne, Method, NoPenalty
-from objectives._surrogate import scored, sequence_sum, sum_of_rows
+from dllm_rl.types import Loss, LossInputs, Rollouts, Views
+from objectives import BelowOne, Method, NoPenalty, scored, sequence_sum, sum_of_rows
 
 
 @register("objective", "wd1")
@@ -48,15 +47,8 @@ class WD1(Method):
         weight = up - down
         return torch.where(rollouts.valid, weight, torch.zeros_like(weight))
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, " b"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """-(1/groups) sum_b W_b sum_i logp_i."""
-        entries = -advantages * sequence_sum(views, scored(views, new))
-        return Loss(value=sum_of_rows(rollouts, entries) / max(rollouts.totals.groups, 1), metrics={})
+        entries = -inputs.advantages * sequence_sum(inputs.views, scored(inputs.views, inputs.new))
+        total = sum_of_rows(inputs.rollouts, entries)
+        return Loss(value=total / max(inputs.rollouts.totals.groups, 1), metrics={})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dllm_rl.types import Loss, Rollouts, Views
+from dllm_rl.types import Loss, LossInputs, Rollouts, Views
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-5
 
@@ -39,15 +39,25 @@ class Case:
         with torch.no_grad():
             return self.policy.view_log_probs(rollouts, views)
 
-    def loss(self, rollouts: Rollouts, views: Views, new: Tensor, old: Tensor, advantages: Tensor) -> Loss:
-        """The loss against a reference policy that equals the old one, where the objective wants a reference."""
-        ref = old if self.objective.needs_ref else None
-        return self.objective.loss(rollouts, views, new, old, ref, advantages)
+    def inputs(self, new: Tensor, old: Tensor) -> LossInputs:
+        """What the loss is given at these scores, with a reference policy equal to the old one where one is wanted."""
+        return LossInputs(
+            rollouts=self.rollouts,
+            views=self.views,
+            new=new,
+            old=old,
+            ref=old if self.objective.needs_ref else None,
+            advantages=self.advantages,
+        )
 
-    def gradient(self, new: Tensor, old: Tensor, advantages: Tensor) -> Float[Tensor, "k b l"]:
+    def loss(self, inputs: LossInputs) -> Loss:
+        """The loss as the trainer calls it: without old scores where the objective declares that it needs none."""
+        return self.objective.loss(inputs if self.objective.needs_old else replace(inputs, old=None))
+
+    def gradient(self, inputs: LossInputs) -> Float[Tensor, "k b l"]:
         """Gradient of the loss with respect to the scores `new`."""
-        leaf = new.detach().clone().requires_grad_()
-        self.loss(self.rollouts, self.views, leaf, old, advantages).value.backward()
+        leaf = inputs.new.detach().clone().requires_grad_()
+        self.loss(replace(inputs, new=leaf)).value.backward()
         assert leaf.grad is not None
         return leaf.grad
 
@@ -76,7 +86,7 @@ def spread(advantages: Tensor, views: Views) -> Tensor:
 def parameter_gradient(case: Case, score: Callable[[], Tensor]) -> list[Tensor]:
     """Gradient of the on-policy loss with respect to the policy's parameters."""
     new = score()
-    value = case.loss(case.rollouts, case.views, new, new.detach(), case.advantages).value
+    value = case.loss(case.inputs(new, new.detach())).value
     parameters = [p for p in case.policy.model.parameters() if p.requires_grad]
     parts = torch.autograd.grad(value, parameters, allow_unused=True)
     return [torch.zeros_like(p) if part is None else part for p, part in zip(parameters, parts, strict=True)]

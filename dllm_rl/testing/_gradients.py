@@ -19,7 +19,7 @@ def on_policy(case: Case) -> None:
         raise AssertionError(
             "the policy scores the same views differently twice. Live dropout? Score in eval mode (model.eval())."
         )
-    metrics = case.loss(case.rollouts, case.views, new, again, case.advantages).metrics
+    metrics = case.loss(case.inputs(new, again)).metrics
     assert metrics.get("ratio_dev", 0.0) == 0.0, f"ratio_dev is {metrics['ratio_dev']}, not 0"
     assert metrics.get("kl", 0.0) == 0.0, f"kl is {metrics['kl']}, not 0"
 
@@ -30,8 +30,10 @@ def policy_gradient(case: Case) -> None:
     Twice the advantages give twice the gradient, and no row is moved by another row's advantage.
     """
     new = case.score(case.rollouts, case.views)
-    once = case.gradient(new, new, case.advantages)
-    close(case.gradient(new, new, 2 * case.advantages), 2 * once, "gradient at twice the advantages")
+    inputs = case.inputs(new, new)
+    once = case.gradient(inputs)
+    twice = case.gradient(replace(inputs, advantages=2 * case.advantages))
+    close(twice, 2 * once, "gradient at twice the advantages")
     row = int(
         (case.advantages.flatten(1) if case.advantages.dim() > 1 else case.advantages[:, None]).abs().sum(1).argmax()
     )
@@ -39,13 +41,14 @@ def policy_gradient(case: Case) -> None:
     alone[row] = case.advantages[row]
     expected = torch.zeros_like(once)
     expected[:, row] = once[:, row]
-    close(case.gradient(new, new, alone), expected, f"gradient with the advantage of row {row} alone")
+    given = case.gradient(replace(inputs, advantages=alone))
+    close(given, expected, f"gradient with the advantage of row {row} alone")
 
 
 def sign_of_advantage(case: Case) -> None:
     """At the weights that sampled, the gradient has the sign of -A on scored entries, and is 0 on unscored ones."""
     new = case.score(case.rollouts, case.views)
-    gradient = case.gradient(new, new, case.advantages)
+    gradient = case.gradient(case.inputs(new, new))
     advantages = spread(case.advantages, case.views)
     assert bool((gradient[~case.views.score] == 0).all()), "unscored entries have a gradient"
     assert bool((gradient * advantages <= 0).all()), "an entry has a gradient of the sign of its advantage"
@@ -59,26 +62,19 @@ def equal_rewards(case: Case) -> None:
     if step_rewards is not None:
         step_rewards = rewards[:, None] * torch.ones_like(step_rewards)
     rollouts = replace(case.rollouts, rewards=rewards, step_rewards=step_rewards)
-    advantages = case.objective.advantages(rollouts)
     new = case.score(case.rollouts, case.views)
-    ref = new if case.objective.needs_ref else None
+    inputs = replace(case.inputs(new, new), rollouts=rollouts, advantages=case.objective.advantages(rollouts))
     for size in (0.0, 0.1, 1.0):
-        leaf = new.clone().requires_grad_()
-        case.objective.loss(rollouts, case.views, leaf, new + size * noise(case), ref, advantages).value.backward()
-        assert leaf.grad is not None
-        assert bool((leaf.grad.abs() <= 1e-6).all()), f"the largest gradient is {float(leaf.grad.abs().max()):.2g}"
+        gradient = case.gradient(replace(inputs, old=new + size * noise(case)))
+        assert bool((gradient.abs() <= 1e-6).all()), f"the largest gradient is {float(gradient.abs().max()):.2g}"
 
 
 def flat_groups(case: Case) -> None:
     """Rows without advantage have a gradient off policy exactly where the objective says so (needs_flat_groups)."""
     new = case.score(case.rollouts, case.views)
-    other = new + 0.1 * noise(case)
-    leaf = new.clone().requires_grad_()
-    ref = other if case.objective.needs_ref else None
-    nothing = torch.zeros_like(case.advantages)
-    case.objective.loss(case.rollouts, case.views, leaf, other, ref, nothing).value.backward()
-    assert leaf.grad is not None
-    has_gradient, says = bool((leaf.grad != 0).any()), case.objective.needs_flat_groups
+    inputs = case.inputs(new, new + 0.1 * noise(case))
+    gradient = case.gradient(replace(inputs, advantages=torch.zeros_like(case.advantages)))
+    has_gradient, says = bool((gradient != 0).any()), case.objective.needs_flat_groups
     assert has_gradient == says, f"needs_flat_groups is {says}, but rows without advantage have " + (
         "a gradient, which the trainer would drop" if has_gradient else "no gradient"
     )
@@ -91,15 +87,12 @@ def penalty(case: Case) -> None:
     new = case.score(case.rollouts, case.views)
     nothing = torch.zeros_like(case.advantages)
     for size in (0.0, 0.1, 1.0):
-        leaf = new.clone().requires_grad_()
         away = size * noise(case)
-        loss = case.objective.loss(case.rollouts, case.views, leaf, new, new - away, nothing)
-        loss.value.backward()
-        assert leaf.grad is not None
-        kl = loss.metrics.get("kl", 0.0)
+        inputs = replace(case.inputs(new, new), ref=new - away, advantages=nothing)
+        gradient, kl = case.gradient(inputs), case.loss(inputs).metrics.get("kl", 0.0)
         assert kl >= 0, f"the metric kl is {kl:.2g}"
-        pull = float((leaf.grad * away).sum())
+        pull = float((gradient * away).sum())
         if size == 0:
-            assert kl == 0 and bool((leaf.grad == 0).all()), "the penalty has a value or a gradient at the reference"
+            assert kl == 0 and bool((gradient == 0).all()), "the penalty has a value or a gradient at the reference"
         else:
             assert pull > 0, f"{size} away from the reference, the gradient's part along log new/ref is {pull:.2g}"

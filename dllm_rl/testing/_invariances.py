@@ -37,50 +37,28 @@ def permutation(case: Case) -> None:
     close(case.objective.advantages(shuffled), case.advantages[order], "advantages of permuted rows")
     renamed = replace(case.rollouts, group_ids=100 - case.rollouts.group_ids)
     close(case.objective.advantages(renamed), case.advantages, "advantages of renamed groups")
-    views = case.views.rows(order)
-    new, old = off_policy(case)
-    close(
-        case.loss(shuffled, views, new[:, order], old[:, order], case.advantages[order]).value,
-        case.loss(case.rollouts, case.views, new, old, case.advantages).value,
-        "loss of permuted rows",
-    )
+    inputs = case.inputs(*off_policy(case))
+    close(case.loss(inputs.rows(order)).value, case.loss(inputs).value, "loss of permuted rows")
 
 
 def micro_batches(case: Case) -> None:
     """Losses of micro-batches add up to the loss of the whole step; whole groups together where group_coupled."""
-    new, old = off_policy(case)
-    whole = case.loss(case.rollouts, case.views, new, old, case.advantages).value
+    inputs = case.inputs(*off_policy(case))
+    whole = case.loss(inputs).value
     if case.objective.group_coupled:
         ids = case.rollouts.group_ids
         parts = [(ids == group).nonzero()[:, 0] for group in ids.unique()]
     else:
         parts = list(torch.arange(case.rollouts.num_rows).tensor_split(3))
-    losses = [
-        case.loss(case.rollouts.rows(i), case.views.rows(i), new[:, i], old[:, i], case.advantages[i]).value
-        for i in parts
-    ]
-    close(torch.stack(losses).sum(), whole, "sum of the micro-batch losses (divide by rollouts.totals)")
-
-
-def view_chunks(case: Case) -> None:
-    """A separable loss is the sum of the losses of its views."""
-    if not case.objective.separable:
-        return
-    new, old = off_policy(case)
-    whole = case.loss(case.rollouts, case.views, new, old, case.advantages).value
-    losses = [
-        case.loss(case.rollouts, case.views.views(i), new[i], old[i], case.advantages).value
-        for i in torch.arange(case.views.num_views).tensor_split(2)
-        if len(i)
-    ]
-    close(torch.stack(losses).sum(), whole, "sum of the losses of view chunks (declared separable)")
+    losses = torch.stack([case.loss(inputs.rows(index)).value for index in parts])
+    close(losses.sum(), whole, "sum of the micro-batch losses (divide by rollouts.totals)")
 
 
 def two_passes(case: Case) -> None:
     """Scoring without gradient and then going backward chunk by chunk gives the gradient of one joint pass."""
     joint = parameter_gradient(case, lambda: case.policy.view_log_probs(case.rollouts, case.views))
     new = case.score(case.rollouts, case.views)
-    leaf_gradient = case.gradient(new, new, case.advantages)
+    leaf_gradient = case.gradient(case.inputs(new, new))
     parameters = [p for p in case.policy.model.parameters() if p.requires_grad]
     total = [torch.zeros_like(p) for p in parameters]
     for view in torch.arange(case.views.num_views):
@@ -103,11 +81,9 @@ def left_padding(case: Case) -> None:
     padded = replace(case.rollouts, prompt_ids=ids, prompt_mask=mask)
     _same_views(case.draw(padded), views, "views drawn with more left padding")
     old = case.score(case.rollouts, case.views) + noise(case)
-    close(
-        case.loss(padded, views, case.score(padded, views), old, case.advantages).value,
-        case.loss(case.rollouts, case.views, case.score(case.rollouts, case.views), old, case.advantages).value,
-        "loss with more left padding",
-    )
+    inputs = case.inputs(case.score(case.rollouts, case.views), old)
+    other = replace(inputs, rollouts=padded, views=views, new=case.score(padded, views))
+    close(case.loss(other).value, case.loss(inputs).value, "loss with more left padding")
 
 
 def tail(case: Case) -> None:
@@ -117,8 +93,6 @@ def tail(case: Case) -> None:
     changed = replace(case.rollouts, completion_ids=torch.where(is_tail, ids.max(), ids))
     old = case.score(case.rollouts, case.views) + noise(case)
     views = case.draw(changed)
-    close(
-        case.loss(changed, views, case.score(changed, views), old, case.advantages).value,
-        case.loss(case.rollouts, case.views, case.score(case.rollouts, case.views), old, case.advantages).value,
-        "loss with other tokens after EOS",
-    )
+    inputs = case.inputs(case.score(case.rollouts, case.views), old)
+    other = replace(inputs, rollouts=changed, views=views, new=case.score(changed, views))
+    close(case.loss(other).value, case.loss(inputs).value, "loss with other tokens after EOS")

@@ -26,7 +26,7 @@ def elbo_views(case: Case) -> None:
     Every scored position has expected weight 1; on a masked policy of at most 8 columns the expected sum is the mean
     over all masks, by enumeration. Flow: the weight of a noised position has the mean of the forward process.
     """
-    if not getattr(case.objective, "estimates_elbo", False):
+    if not case.objective.estimates_elbo:
         return
     row = int(case.rollouts.completion_mask.sum(-1).argmax())
     copies = case.rollouts.rows(torch.full((NUM_DRAWS,), row))

@@ -13,7 +13,7 @@ import torch
 from dllm_rl.errors import DllmRlError
 from dllm_rl.metrics import LOSS_METRICS
 from dllm_rl.testing._case import Case, close, off_policy, random_state
-from dllm_rl.types import Rollouts
+from dllm_rl.types import Replays, Rollouts
 
 
 def flags(case: Case) -> None:
@@ -24,16 +24,37 @@ def flags(case: Case) -> None:
     known = {item.name for item in fields(Rollouts)}
     unknown = set(objective.requires) - known
     assert not unknown, f"requires names no field of Rollouts: {sorted(unknown)}"
-    assert objective.needs_old in (True, False)
+    assert isinstance(objective.replays, Replays), f"replays is {objective.replays!r}"
+    assert isinstance(objective.version, int), f"version is {objective.version!r}"
     assert objective.max_inner_steps is None or objective.max_inner_steps >= 1
+
+
+def declared_views(case: Case) -> None:
+    """There are no more views than the class declares: num_views, one where likelihoods are exact."""
+    declared = 1 if case.views.kind == "exact" else case.objective.num_views
+    given = case.views.num_views
+    assert declared is None or given <= declared, f"num_views is {declared}, but views() draws {given}"
+
+
+def old_scores(case: Case) -> None:
+    """The old policy's scores matter exactly where the class says so (needs_old): else the trainer scores in vain."""
+    if not case.objective.needs_old:
+        case.loss(case.inputs(*off_policy(case)))
+        return
+    new, old = off_policy(case)
+    inputs = replace(case.inputs(new, new), ref=new if case.objective.needs_ref else None)
+    first, second = case.loss(inputs), case.loss(replace(inputs, old=old))
+    assert not torch.equal(first.value, second.value) or first.metrics != second.metrics, (
+        "needs_old is True, but neither the loss nor its metrics depend on the old scores. Declare needs_old = False"
+    )
 
 
 def purity(case: Case) -> None:
     """The loss reads no randomness, changes none of its arguments, and its metrics are finite Python floats."""
     new, old = off_policy(case)
     before, copies = random_state(), (new.clone(), old.clone(), case.advantages.clone())
-    first = case.loss(case.rollouts, case.views, new, old, case.advantages)
-    second = case.loss(case.rollouts, case.views, new, old, case.advantages)
+    inputs = case.inputs(new, old)
+    first, second = case.loss(inputs), case.loss(inputs)
     assert torch.equal(first.value, second.value), "two calls with the same arguments differ"
     assert before == random_state(), "loss() moves a global random state"
     for name, copy, given in zip(("new", "old", "advantages"), copies, (new, old, case.advantages), strict=True):
@@ -45,9 +66,8 @@ def purity(case: Case) -> None:
 
 def metric_names(case: Case) -> None:
     """Every metric has a meaning: one of docs/metrics.md, or one that the class gives in `own_metrics`."""
-    new, old = off_policy(case)
-    given = set(case.loss(case.rollouts, case.views, new, old, case.advantages).metrics)
-    unknown = sorted(given - LOSS_METRICS - set(getattr(case.objective, "own_metrics", {})))
+    given = set(case.loss(case.inputs(*off_policy(case))).metrics)
+    unknown = sorted(given - LOSS_METRICS - set(case.objective.own_metrics))
     assert not unknown, (
         f"metrics without a documented meaning: {', '.join(unknown)}. Use the names of docs/metrics.md, or say what "
         "they mean in the class attribute own_metrics (name: meaning)"
@@ -58,12 +78,12 @@ def numerics(case: Case) -> None:
     """Far off policy the loss and its gradient stay finite; a log-probability of -inf gives that or a named error."""
     new = case.score(case.rollouts, case.views)
     for shift in (-60.0, 60.0):
-        gradient = case.gradient(new + shift * case.views.score, new, case.advantages)
+        gradient = case.gradient(case.inputs(new + shift * case.views.score, new))
         assert bool(gradient.isfinite().all()), f"the gradient is not finite at log-ratios of {shift:+.0f} per token"
     broken = new.clone()
     broken[tuple(case.views.score.nonzero()[0])] = -torch.inf
     try:
-        value = case.loss(case.rollouts, case.views, broken, new, case.advantages).value
+        value = case.loss(case.inputs(broken, new)).value
     except DllmRlError:
         return
     assert bool(value.isfinite()), "a log-probability of -inf makes the loss non-finite; raise NonFiniteError instead"
@@ -86,8 +106,5 @@ def invalid_rows(case: Case) -> None:
     close(advantages, case.objective.advantages(other), "advantages with a lost row of another reward")
     assert bool((advantages[lost] == 0).all()), "a lost row has an advantage"
     new = case.score(case.rollouts, case.views)
-    leaf = new.clone().requires_grad_()
-    ref = new - 0.2 if case.objective.needs_ref else None
-    case.objective.loss(garbled, case.views, leaf, new - 0.1, ref, advantages).value.backward()
-    assert leaf.grad is not None
-    assert bool((leaf.grad[:, lost] == 0).all()), "a lost row has a gradient"
+    inputs = replace(case.inputs(new, new - 0.1), rollouts=garbled, advantages=advantages)
+    assert bool((case.gradient(inputs)[:, lost] == 0).all()), "a lost row has a gradient"

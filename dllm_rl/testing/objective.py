@@ -28,10 +28,9 @@ from dllm_rl.testing._invariances import (
     same_generator,
     tail,
     two_passes,
-    view_chunks,
 )
 from dllm_rl.testing._likelihood import elbo_views
-from dllm_rl.testing._soundness import flags, invalid_rows, metric_names, numerics, purity
+from dllm_rl.testing._soundness import declared_views, flags, invalid_rows, metric_names, numerics, old_scores, purity
 from dllm_rl.testing.toys import toy
 from dllm_rl.types import Rollouts
 
@@ -61,7 +60,7 @@ def check_objective(
 
 def _check_one(objective: Any, policy: Any, rollouts: Rollouts, name: str, check: Callable[[Case], None]) -> None:
     where = f"objective '{objective.name}' on the {policy.family} family, property '{name}'"
-    is_exception = name in getattr(objective, "exceptions", {})
+    is_exception = name in objective.exceptions
     try:
         check(_case(objective, policy, rollouts))
     except AssertionError as error:
@@ -87,6 +86,8 @@ PROPERTIES: dict[str, Callable[[Case], None]] = {
     check.__name__: check
     for check in (
         flags,
+        declared_views,
+        old_scores,
         on_policy,
         policy_gradient,
         sign_of_advantage,
@@ -96,7 +97,6 @@ PROPERTIES: dict[str, Callable[[Case], None]] = {
         same_generator,
         permutation,
         micro_batches,
-        view_chunks,
         two_passes,
         left_padding,
         tail,

@@ -15,16 +15,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from dllm_rl.registry import register
 from dllm_rl.process import ForwardProcess
-from dllm_rl.types import Loss, Rollouts, Views
-from objectives._kl import TOKEN_KL
-from objectives._method import BelowOne, Method, NonNegative
-from objectives._surrogate import mean_of_sequences
-from objectives._terms import Clip, token_terms
+from dllm_rl.registry import register
+from dllm_rl.types import Loss, LossInputs, Rollouts, Views
+from objectives import BelowOne, Clip, Method, NonNegative, k3, mean_of_sequences, token_terms
 
 
 @register("objective", "{name}")
@@ -43,19 +38,10 @@ class {title}(Method):
         """Which corrupted copies are scored: here one fully hidden canvas (exact for the autoregressive family)."""
         return process.one_step(rollouts, generator)
 
-    def loss(
-        self,
-        rollouts: Rollouts,
-        views: Views,
-        new: Float[Tensor, "k b l"],
-        old: Float[Tensor, "k b l"],
-        ref: Float[Tensor, "k b l"] | None,
-        advantages: Float[Tensor, " b"],
-    ) -> Loss:
+    def loss(self, inputs: LossInputs) -> Loss:
         """The loss as a formula, in the letters of the paper."""
-        clip = Clip(low=self.clip_low, high=self.clip_high)
-        terms = token_terms(rollouts, views, new, old, ref, advantages, clip=clip, beta=self.beta, kl=TOKEN_KL["k3"])
-        return Loss(value=mean_of_sequences(rollouts, terms.entries), metrics=terms.metrics)
+        terms = token_terms(inputs, Clip(low=self.clip_low, high=self.clip_high), self.beta, k3)
+        return Loss(value=mean_of_sequences(inputs.rollouts, terms.entries), metrics=terms.metrics)
 '''
 
 

@@ -21,6 +21,7 @@ from dllm_rl.testing.joined import joined_slots
 from dllm_rl.testing.toys import EOS, FILL, LETTERS, MASK, NUM_STEPS, PAD, SLOT_SIZE
 from dllm_rl.trajectory import Trajectory
 from dllm_rl.types import Answers, Rollouts, Views
+from tests.objectives.losses import loss_of
 
 NUM_LETTERS, LENGTH = 4, 6
 NUM_PLACES = NUM_LETTERS + 1
@@ -213,7 +214,6 @@ def train(policy: ToyPolicy, name: str, *, learning_rate: float, seed: int, num_
     optimiser = torch.optim.Adam(policy.model.parameters(), lr=learning_rate)
     for _ in range(num_steps):
         rollouts = sample(policy, generator)
-        advantages = objective.advantages(rollouts)
         views = [
             objective.views(rollouts, policy.process, generator) for inner in range(objective.max_inner_steps or 2)
         ]
@@ -222,5 +222,5 @@ def train(policy: ToyPolicy, name: str, *, learning_rate: float, seed: int, num_
         for view, old in zip(views, olds, strict=True):
             optimiser.zero_grad()
             new = policy.view_log_probs(rollouts, view)
-            objective.loss(rollouts, view, new, old, None, advantages).value.backward()
+            loss_of(objective, rollouts, view, new, old).value.backward()
             optimiser.step()

@@ -11,16 +11,19 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError, NonFiniteError
 from dllm_rl.testing import toy
 from dllm_rl.views import exact
-from objectives._kl import k1, k2, k3
-from objectives._metrics import clip_metrics, ratio_metrics
-from objectives._surrogate import (
+from objectives import (
+    clip_metrics,
     dual,
+    k1,
+    k2,
+    k3,
     log_ratio,
     mean_of_canvas,
     mean_of_rows,
     mean_of_sequences,
     mean_of_tokens,
     ppo,
+    ratio_metrics,
     unconditional,
 )
 
@@ -73,7 +76,7 @@ def test_dual_table(advantage: float, where: str, is_cut: bool) -> None:
 
 
 @pytest.mark.parametrize("log_r", [0.5, 3.0, 6.0])
-def test_the_trapdoor_of_ppo_is_open_and_that_of_dual_is_closed(log_r: float) -> None:
+def test_ppo_does_not_clip_bad_tokens_that_became_likelier_and_dual_does(log_r: float) -> None:
     assert gradient(lambda d, a: ppo(d, a, 0.2, 0.2), log_r, -1.0) == pytest.approx(-math.exp(log_r), rel=1e-5)
     assert gradient(lambda d, a: dual(d, a, 0.2, 0.2, 1.5), log_r, -1.0) == 0
 

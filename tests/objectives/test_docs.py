@@ -12,6 +12,7 @@ import torch
 from dllm_rl import registry
 from dllm_rl.metrics import LOSS_METRICS
 from dllm_rl.testing import check_objective, toy
+from tests.objectives.losses import loss_of
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "objectives.md").read_text()
@@ -45,7 +46,7 @@ def test_each_metric_of_a_loss_is_documented(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     views = objective.views(item.rollouts, item.policy.process, generator)
     new = item.policy.view_log_probs(item.rollouts, views).detach()
-    metrics = objective.loss(item.rollouts, views, new, new, new, objective.advantages(item.rollouts)).metrics
+    metrics = loss_of(objective, item.rollouts, views, new, new, new).metrics
     assert set(metrics) <= documented
 
 

@@ -15,8 +15,9 @@ from dllm_rl import registry
 from dllm_rl import views as v
 from dllm_rl.testing import toy
 from dllm_rl.types import Rollouts, Views
-from objectives._surrogate import lengths
+from objectives import lengths
 from objectives.spg import lower_bound, upper_bound
+from tests.objectives.losses import loss_of
 
 FLAT = {"beta": 0.0, "advantage": "centred", "clip_low": 0.2, "clip_high": 0.2}
 
@@ -42,7 +43,7 @@ def moved(views: Views, new: Tensor, size: float = 0.5) -> Tensor:
 
 def gradient(objective: Any, rollouts: Rollouts, views: Views, new: Tensor, old: Tensor) -> Tensor:
     leaf = new.clone().requires_grad_()
-    objective.loss(rollouts, views, leaf, old, None, objective.advantages(rollouts)).value.backward()
+    loss_of(objective, rollouts, views, leaf, old).value.backward()
     assert leaf.grad is not None
     return leaf.grad
 
@@ -114,8 +115,8 @@ def test_tracerl_without_merging_is_cj_grpo_on_all_steps(family: str) -> None:
     rollouts, views, new = draw(one, family)
     _, all_steps, other = draw(two, family)
     shift = torch.rand(rollouts.completion_mask.shape, generator=torch.Generator().manual_seed(1)) - 0.5
-    first = one.loss(rollouts, views, new, new + shift * views.score, None, one.advantages(rollouts))
-    second = two.loss(rollouts, all_steps, other, other + shift * all_steps.score, None, two.advantages(rollouts))
+    first = loss_of(one, rollouts, views, new, new + shift * views.score)
+    second = loss_of(two, rollouts, all_steps, other, other + shift * all_steps.score)
     torch.testing.assert_close(first.value, second.value)
 
 
@@ -144,7 +145,7 @@ def value_of(objective: Any, policy: Any, rollouts: Rollouts, seed: int) -> floa
     with torch.no_grad():
         new = policy.view_log_probs(rollouts, views)
     old = new * 0.9
-    return float(objective.loss(rollouts, views, new, old, None, objective.advantages(rollouts)).value)
+    return float(loss_of(objective, rollouts, views, new, old).value)
 
 
 @pytest.mark.parametrize("family", ["masked", "block", "slot"])
@@ -202,7 +203,7 @@ def test_bgpo_touches_its_target_at_the_old_weights_and_stays_below_it() -> None
     advantages = objective.advantages(rollouts)
     for size in (0.0, 0.05, 0.5, 3.0):
         old = moved(views, new, size)
-        value = objective.loss(rollouts, views, new, old, None, advantages).value
+        value = loss_of(objective, rollouts, views, new, old).value
         delta = (views.weight * (new - old)).sum(-1) / lengths(rollouts)
         target = -(delta.mean(0).exp() * advantages * rollouts.valid).sum() / rollouts.totals.rows
         assert float(value) >= float(target) - 1e-6, "a minorant of the gain is a majorant of the loss"
@@ -252,7 +253,7 @@ def test_shared_views_leave_no_noise_in_the_ratio_and_unshared_ones_do(family: s
     shared, unshared = make("espo", num_draws=1, beta=0.0), make("espo_unshared", num_draws=1)
     for objective, expects_noise in ((shared, False), (unshared, True)):
         rollouts, views, new = draw(objective, family)
-        metrics = objective.loss(rollouts, views, new, new, None, objective.advantages(rollouts)).metrics
+        metrics = loss_of(objective, rollouts, views, new, new).metrics
         assert (metrics["ratio_dev"] > 0.1) is expects_noise
         assert (metrics["ratio/max"] == metrics["ratio/min"] == 1.0) is not expects_noise
 
@@ -309,7 +310,7 @@ def test_espo_at_the_nodes_of_a_quadrature_has_as_many_views_and_a_ratio_of_one(
     objective = make("espo", levels="quadrature", num_draws=2, beta=0.0)
     rollouts, views, new = draw(objective, "masked")
     assert views.num_views == make("espo").views(rollouts, toy("masked").policy.process, torch.Generator()).num_views
-    metrics = objective.loss(rollouts, views, new, new, None, objective.advantages(rollouts)).metrics
+    metrics = loss_of(objective, rollouts, views, new, new).metrics
     assert metrics["ratio_dev"] == 0 and not objective.estimates_elbo
 
 

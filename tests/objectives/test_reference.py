@@ -11,6 +11,7 @@ import torch
 from dllm_rl import registry
 from dllm_rl.types import Rollouts, Views
 from tests.objectives import reference
+from tests.objectives.losses import loss_of
 
 CASES = json.loads(reference.FIXTURES.read_text())
 
@@ -43,8 +44,7 @@ def test_loss_and_gradient(name: str) -> None:
     views = Views(kind="elbo", tokens=rollouts.completion_ids.expand(score.shape), score=score, weight=weight)
     objective = registry.get("objective", name)()
     leaf = new.clone().requires_grad_()
-    advantages = objective.advantages(rollouts)
-    loss = objective.loss(rollouts, views, leaf, old, ref if objective.needs_ref else None, advantages)
+    loss = loss_of(objective, rollouts, views, leaf, old, ref if objective.needs_ref else None)
     loss.value.backward()
     assert float(loss.value.detach()) == pytest.approx(case["loss"], abs=1e-6)
     assert leaf.grad is not None

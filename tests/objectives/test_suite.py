@@ -8,14 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from dllm_rl import views
+from dllm_rl.errors import ConfigError
 from dllm_rl.testing import PropertyError, ToyPolicy, check_objective, toy
-from dllm_rl.types import Loss
+from dllm_rl.types import Loss, LossInputs
 from objectives.cj_grpo import CJGRPO
 from objectives.espo import ESPO
 from objectives.espo_unshared import ESPOUnshared
 from objectives.grpo import GRPO
+from objectives.wd1 import WD1
+
+
+def log_ratio_everywhere(inputs: LossInputs) -> Tensor:
+    assert inputs.old is not None
+    return inputs.new - inputs.old.detach()
 
 
 def found(objective: Any, family: str) -> str:
@@ -62,9 +70,9 @@ def test_a_global_generator_is_found() -> None:
 def test_a_micro_batch_normaliser_is_found() -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Local(GRPO):
-        def loss(self, rollouts, views, new, old, ref, advantages):
-            totals = replace(rollouts.totals, rows=int(rollouts.valid.sum()))
-            return GRPO.loss(self, replace(rollouts, totals=totals), views, new, old, ref, advantages)
+        def loss(self, inputs):
+            totals = replace(inputs.rollouts.totals, rows=int(inputs.rollouts.valid.sum()))
+            return GRPO.loss(self, replace(inputs, rollouts=replace(inputs.rollouts, totals=totals)))
 
     assert "'micro_batches'" in found(Local(), "masked")
 
@@ -72,8 +80,9 @@ def test_a_micro_batch_normaliser_is_found() -> None:
 def test_scored_fill_is_found() -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Everywhere(GRPO):
-        def loss(self, rollouts, views, new, old, ref, advantages):
-            value = -(advantages[:, None] * (new - old.detach()).exp()).sum() / rollouts.totals.rows
+        def loss(self, inputs):
+            ratio = log_ratio_everywhere(inputs).exp()
+            value = -(inputs.advantages[:, None] * ratio).sum() / inputs.rollouts.totals.rows
             return Loss(value=value, metrics={})
 
     assert "unscored entries have a gradient" in found(Everywhere(), "masked")
@@ -82,8 +91,8 @@ def test_scored_fill_is_found() -> None:
 def test_a_wrong_sign_is_found() -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Descent(GRPO):
-        def loss(self, rollouts, views, new, old, ref, advantages):
-            return GRPO.loss(self, rollouts, views, new, old, ref, -advantages)
+        def loss(self, inputs):
+            return GRPO.loss(self, replace(inputs, advantages=-inputs.advantages))
 
     assert "'sign_of_advantage'" in found(Descent(), "flow")
 
@@ -99,12 +108,30 @@ def test_a_visible_tail_is_found() -> None:
     assert "'tail'" in found(SeesTail(), "masked")
 
 
-def test_a_false_claim_of_separability_is_found() -> None:
+def test_a_false_number_of_views_is_found() -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
-    class NotSeparable(ESPO):
-        separable = True
+    class Miscounted(ESPO):
+        num_views = 1
 
-    assert "'view_chunks'" in found(NotSeparable(), "masked")
+    assert "'declared_views': num_views is 1, but views() draws 4" in found(Miscounted(), "masked")
+
+
+def test_old_scores_that_nothing_reads_are_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Wasteful(WD1):
+        needs_old = True
+
+    assert "'old_scores': needs_old is True, but" in found(Wasteful(), "masked")
+
+
+def test_old_scores_that_are_read_without_being_declared_are_refused() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Forgetful(GRPO):
+        needs_old = False
+
+    item = toy("masked")
+    with pytest.raises(ConfigError, match="Declare needs_old = True"):
+        check_objective(Forgetful(), policies=[(item.policy, item.rollouts)])
 
 
 def test_a_moved_baseline_is_found() -> None:
@@ -121,9 +148,9 @@ def test_a_moved_baseline_is_found() -> None:
 def test_an_overflowing_penalty_is_found() -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Overflows(GRPO):
-        def loss(self, rollouts, views, new, old, ref, advantages):
-            ratio = (views.weight * (new - old)).sum((0, 2)).exp()
-            return Loss(value=-(ratio * advantages).sum() / rollouts.totals.rows, metrics={})
+        def loss(self, inputs):
+            ratio = (inputs.views.weight * log_ratio_everywhere(inputs)).sum((0, 2)).exp()
+            return Loss(value=-(ratio * inputs.advantages).sum() / inputs.rollouts.totals.rows, metrics={})
 
     assert "'numerics'" in found(Overflows(beta=0.0), "masked")
 
@@ -131,9 +158,9 @@ def test_an_overflowing_penalty_is_found() -> None:
 def test_a_penalty_that_pushes_away_is_found() -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Repelled(GRPO):
-        def loss(self, rollouts, views, new, old, ref, advantages):
-            mirrored = None if ref is None else 2 * new.detach() - ref
-            return GRPO.loss(self, rollouts, views, new, old, mirrored, advantages)
+        def loss(self, inputs):
+            assert inputs.ref is not None
+            return GRPO.loss(self, replace(inputs, ref=2 * inputs.new.detach() - inputs.ref))
 
     assert "'penalty'" in found(Repelled(beta=0.1), "masked")
 
@@ -168,8 +195,8 @@ def test_weights_that_are_right_on_average_over_wrong_masks_are_found() -> None:
 def test_an_undocumented_metric_is_found_and_a_declared_one_is_not() -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Chatty(GRPO):
-        def loss(self, rollouts, views, new, old, ref, advantages):
-            loss = GRPO.loss(self, rollouts, views, new, old, ref, advantages)
+        def loss(self, inputs):
+            loss = GRPO.loss(self, inputs)
             return Loss(value=loss.value, metrics={**loss.metrics, "my/size": 1.0})
 
     assert "'metric_names'" in found(Chatty(), "masked") and "my/size" in found(Chatty(), "masked")

@@ -9,8 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from objectives._kl import MAX_TOKEN_LOG_RATIO, k1, k2, k3
-from objectives._surrogate import Surrogate, bounded_ratio
+from objectives.losses.clipping import Surrogate, bounded_ratio
+from objectives.losses.kl import MAX_TOKEN_LOG_RATIO, k1, k2, k3
+
+# Log-ratio above which a negative sample without a clip is counted, the same for every method and clip width.
+UNCLIPPED_LOG_RATIO = 0.2
 
 
 @torch.no_grad()
@@ -53,19 +56,15 @@ def clip_metrics(
     if not bool(is_scored.any()):
         return {}
     is_low, is_high = surrogate.is_low[is_scored].float(), surrogate.is_high[is_scored].float()
-    is_trapped = ((advantages < 0) & (log_ratio > TRAPDOOR))[is_scored].float()
+    is_unclipped = ((advantages < 0) & (log_ratio > UNCLIPPED_LOG_RATIO))[is_scored].float()
     return _floats(
         {
             "clip_ratio/low_mean": is_low.mean(),
             "clip_ratio/high_mean": is_high.mean(),
             "clip_ratio/region_mean": (is_low + is_high).clamp(max=1).mean(),
-            "clip_ratio/trapdoor": is_trapped.mean(),
+            "clip_ratio/unclipped_negative_share": is_unclipped.mean(),
         }
     )
-
-
-# Log-ratio above which an unclipped negative sample counts as escaped, the same for every method and clip width.
-TRAPDOOR = 0.2
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dllm_rl import advantages
 from dllm_rl.advantages import AdvantageName
-from dllm_rl.types import FAMILIES, Family, Rollouts
+from dllm_rl.types import FAMILIES, Family, Replays, Rollouts
 
 # Ranges that a preset is checked against.
 NonNegative = Annotated[float, Field(ge=0)]
@@ -26,12 +26,18 @@ NoPenalty = Annotated[float, Field(ge=0, le=0)]
 class Method:
     """Base of the built-in objectives: the flags of the `Objective` protocol, and group-relative advantages.
 
-    level: what one ratio spans (token, step or sequence). requires: rollout fields that must be there.
-    separable: the loss is a sum over views. group_coupled: the loss needs whole groups in one call.
+    level: what one ratio spans (token, step or sequence).
+    families: policy families on which the method is defined.
+    requires: rollout fields that must be there.
+    replays: whether it scores the sampler's own recorded draws, and how.
+    needs_old: whether the loss reads the scores of the policy that sampled.
+    group_coupled: the loss needs whole groups in one call.
     max_inner_steps: most updates on one batch of rollouts for which the method is defined, None = any.
     exceptions: properties of `dllm_rl.testing.check_objective` that the method breaks on purpose, with the reason.
     own_metrics: what its loss reports beyond docs/metrics.md, as name: meaning.
-    beta: weight of the KL penalty. advantage: estimator of the advantage.
+    version: raised whenever the method's numbers change, so that results of the old one are not taken for its own.
+    beta: weight of the KL penalty.
+    advantage: estimator of the advantage.
     """
 
     name: ClassVar[str]
@@ -40,7 +46,7 @@ class Method:
     families: ClassVar[tuple[Family, ...]] = FAMILIES
     requires: ClassVar[tuple[str, ...]] = ()
     needs_old: ClassVar[bool] = True
-    separable: ClassVar[bool] = False
+    replays: ClassVar[Replays] = Replays.NONE
     group_coupled: ClassVar[bool] = False
     max_inner_steps: ClassVar[int | None] = None
     exceptions: ClassVar[dict[str, str]] = {}
@@ -50,6 +56,14 @@ class Method:
 
     beta: NonNegative = 0.0
     advantage: AdvantageName = "normalised"
+
+    @property
+    def num_views(self) -> int | None:
+        """Views of a completion that are scored, at most; None where the recorded trajectory decides.
+
+        Where likelihoods are exact (autoregressive) it is always one.
+        """
+        return 1
 
     @property
     def needs_ref(self) -> bool:

@@ -1,7 +1,7 @@
 """Clipped loss terms with a KL penalty, by what one ratio spans: a token, an event of a denoising step, or a sequence.
 
 Each returns minus the clipped gain plus beta x KL, one entry per ratio, and leaves the reduction to the method.
-Legend: b rows, l canvas, k views; D = new - old, d = new - ref, both summed over views with their weights.
+Legend: b rows, l canvas, k views; D = log new/old, d = log new/ref, both summed over views with their weights.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dllm_rl.types import Rollouts, Views
-from objectives._kl import k2
-from objectives._metrics import clip_metrics, kl_metrics, ratio_metrics
-from objectives._surrogate import CLIPS, ClipName, lengths, log_ratio, sequence_sum, token_sum
+from dllm_rl.types import LossInputs, Views
+from objectives.losses.clipping import Clip
+from objectives.losses.kl import k2
+from objectives.losses.metrics import clip_metrics, kl_metrics, ratio_metrics
+from objectives.losses.ratios import lengths, log_ratio, reference_log_ratio, sequence_sum, token_sum
 
 Estimator = Callable[[Tensor], Tensor]
 
@@ -27,15 +28,6 @@ class Terms:
 
     entries: Float[Tensor, "..."]
     metrics: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """The band [1 - low, 1 + high] of the ratio, and the rule by which it cuts gradients."""
-
-    low: float
-    high: float
-    rule: ClipName = "ppo"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +44,11 @@ def clipped_terms(
     advantages: Float[Tensor, "..."],
     is_scored: Bool[Tensor, "..."],
     clip: Clip,
-    penalty: Penalty | None,
+    penalty: Penalty | None = None,
 ) -> Terms:
     """-clip(ratio, advantages) + beta x KL, entry by entry. advantages broadcast to the shape of log_ratio."""
     advantages = advantages.expand_as(log_ratio)
-    surrogate = CLIPS[clip.rule](log_ratio, advantages, clip.low, clip.high)
+    surrogate = clip(log_ratio, advantages)
     entries = -surrogate.gain
     metrics = ratio_metrics(log_ratio, advantages, is_scored)
     metrics |= clip_metrics(surrogate, advantages, log_ratio, is_scored)
@@ -66,46 +58,23 @@ def clipped_terms(
     return Terms(entries=torch.where(is_scored, entries, torch.zeros_like(entries)), metrics=metrics)
 
 
-def token_terms(
-    rollouts: Rollouts,
-    views: Views,
-    new: Float[Tensor, "k b l"],
-    old: Float[Tensor, "k b l"],
-    ref: Float[Tensor, "k b l"] | None,
-    advantages: Float[Tensor, " b"],
-    *,
-    clip: Clip,
-    beta: float,
-    kl: Estimator,
-) -> Terms:
+def token_terms(inputs: LossInputs, clip: Clip, beta: float, kl: Estimator) -> Terms:
     """One ratio exp(D_i) per token, (b, l); views are merged inside the ratio."""
-    is_scored = views.score.any(0) & rollouts.valid[:, None]
+    views, d = inputs.views, reference_log_ratio(inputs)
+    is_scored = views.score.any(0) & inputs.rollouts.valid[:, None]
     penalty = None
-    if ref is not None:
-        d = token_sum(views, log_ratio(views, new, ref))
+    if d is not None:
+        d = token_sum(views, d)
         penalty = Penalty(beta=beta, d=d, value=kl(d))
-    return clipped_terms(token_sum(views, log_ratio(views, new, old)), advantages[:, None], is_scored, clip, penalty)
+    return clipped_terms(token_sum(views, log_ratio(inputs)), inputs.advantages[:, None], is_scored, clip, penalty)
 
 
-def step_terms(
-    rollouts: Rollouts,
-    views: Views,
-    new: Float[Tensor, "k b l"],
-    old: Float[Tensor, "k b l"],
-    ref: Float[Tensor, "k b l"] | None,
-    advantages: Float[Tensor, "b"],
-    *,
-    clip: Clip,
-    beta: float,
-    kl: Estimator,
-) -> Terms:
+def step_terms(inputs: LossInputs, clip: Clip, beta: float, kl: Estimator) -> Terms:
     """One ratio exp(D_ki) per event of a replayed step, (k, b, l), times the step's loss_weight."""
-    is_scored = views.score & rollouts.valid[:, None]
-    penalty = None
-    if ref is not None:
-        d = log_ratio(views, new, ref)
-        penalty = Penalty(beta=beta, d=d, value=kl(d))
-    terms = clipped_terms(log_ratio(views, new, old), advantages[:, None], is_scored, clip, penalty)
+    views, d = inputs.views, reference_log_ratio(inputs)
+    is_scored = views.score & inputs.rollouts.valid[:, None]
+    penalty = None if d is None else Penalty(beta=beta, d=d, value=kl(d))
+    terms = clipped_terms(log_ratio(inputs), inputs.advantages[:, None], is_scored, clip, penalty)
     return Terms(entries=weighted(views, terms.entries), metrics=terms.metrics)
 
 
@@ -114,22 +83,12 @@ def weighted(views: Views, entries: Float[Tensor, "k b l"]) -> Float[Tensor, "k 
     return entries if views.loss_weight is None else views.loss_weight * entries
 
 
-def sequence_terms(
-    rollouts: Rollouts,
-    views: Views,
-    new: Float[Tensor, "k b l"],
-    old: Float[Tensor, "k b l"],
-    ref: Float[Tensor, "k b l"] | None,
-    advantages: Float[Tensor, " b"],
-    *,
-    clip: Clip,
-    beta: float,
-) -> Terms:
+def sequence_terms(inputs: LossInputs, clip: Clip, beta: float) -> Terms:
     """One length-normalised ratio exp(DB / N) per sequence, (b,), and k2(dB) / N as penalty."""
-    num_tokens = lengths(rollouts)
+    views, num_tokens, d = inputs.views, lengths(inputs.rollouts), reference_log_ratio(inputs)
     penalty = None
-    if ref is not None:
-        d = sequence_sum(views, log_ratio(views, new, ref))
+    if d is not None:
+        d = sequence_sum(views, d)
         penalty = Penalty(beta=beta, d=d, value=k2(d) / num_tokens)
-    mean_ratio = sequence_sum(views, log_ratio(views, new, old)) / num_tokens
-    return clipped_terms(mean_ratio, advantages, rollouts.valid, clip, penalty)
+    mean_ratio = sequence_sum(views, log_ratio(inputs)) / num_tokens
+    return clipped_terms(mean_ratio, inputs.advantages, inputs.rollouts.valid, clip, penalty)
