@@ -1,7 +1,7 @@
 """Group-relative advantages: how much better a rollout did than the others of its task (2402.03300, 2402.14740).
 
 Groups are named by `group_ids`, never by position. Rows lost to the environment (`valid` False) get 0 and move no
-baseline. A group whose rewards are all equal gets exact zeros. Legend: b rows.
+baseline. A group whose rewards are all equal, or that has one row left, gets exact zeros. Legend: b rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.errors import ConfigError, NonFiniteError
+from dllm_rl.errors import NonFiniteError
 from dllm_rl.types import Rollouts
 
 EQUAL_REWARDS = 1e-6
@@ -38,12 +38,8 @@ class Groups:
 
 
 def groups(rewards: Float[Tensor, " b"], group_ids: Int[Tensor, " b"], valid: Bool[Tensor, " b"]) -> Groups:
-    """Summarise the rewards of each group. Raises where a group has one row, or a valid reward is not finite."""
+    """Summarise the rewards of each group. Raises NonFiniteError where a valid reward is not finite."""
     _, index, sizes = group_ids.unique(return_inverse=True, return_counts=True)
-    if sizes.numel() and int(sizes.min()) < 2:
-        raise ConfigError(
-            "a group-relative advantage needs at least two rollouts a task, but a group has one. Set group_size >= 2."
-        )
     if not bool(rewards[valid].isfinite().all()):
         row = int((valid & ~rewards.isfinite()).nonzero()[0])
         raise NonFiniteError(f"the reward of row {row} is {float(rewards[row])}; a valid row needs a finite reward.")
@@ -93,38 +89,3 @@ ESTIMATORS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 def advantages(rollouts: Rollouts, estimator: AdvantageName) -> Float[Tensor, " b"]:
     """Advantages of whole groups by the named estimator."""
     return ESTIMATORS[estimator](rollouts.rewards, rollouts.group_ids, rollouts.valid)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupCounts:
-    """How many groups can teach something, for `frac_reward_zero_std` and its neighbours.
-
-    groups: with at least one valid row. zero_std: of these, all rewards equal (a single valid row included).
-    single: of these, one valid row left. lost: no valid row left.
-    """
-
-    groups: int
-    zero_std: int
-    single: int
-    lost: int
-
-
-def count_groups(rewards: Float[Tensor, " b"], group_ids: Int[Tensor, " b"], valid: Bool[Tensor, " b"]) -> GroupCounts:
-    """Count the groups of a step by what they can teach."""
-    group = groups(rewards, group_ids, valid)
-    _, first = _first_rows(group_ids)
-    count, spread = group.count[first], group.spread[first]
-    alive = count > 0
-    return GroupCounts(
-        groups=int(alive.sum()),
-        zero_std=int((alive & (spread < EQUAL_REWARDS)).sum()),
-        single=int((count == 1).sum()),
-        lost=int((~alive).sum()),
-    )
-
-
-def _first_rows(group_ids: Int[Tensor, " b"]) -> tuple[Tensor, Tensor]:
-    ids, index = group_ids.unique(return_inverse=True)
-    rows = torch.arange(group_ids.numel(), device=group_ids.device)
-    first = torch.full_like(ids, group_ids.numel()).scatter_reduce(0, index, rows, "amin")
-    return ids, first

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dllm_rl.advantages import EQUAL_REWARDS
 from dllm_rl.engine import RolloutBatch
 from dllm_rl.types import Rollouts, Views
 
@@ -82,7 +83,7 @@ def _groups(rollouts: Rollouts, success: Tensor, plans: Sequence[str]) -> dict[s
             continue
         counted += 1
         rewards = rollouts.rewards[index]
-        flat += int(rewards.max() - rewards.min() < 1e-6)
+        flat += int(rewards.max() - rewards.min() < EQUAL_REWARDS)
         good += int(success[index].all())
         bad += int(not success[index].any())
         unique += len({plans[i] for i in index.tolist()}) / index.numel()

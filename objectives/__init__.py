@@ -4,7 +4,7 @@ The blocks: `Method` and the option types, views' sums and
 log-ratios, clips, KL estimators, loss terms by level, and reductions. See docs/objectives.md.
 """
 
-from objectives.base import BelowOne, Count, Method, NonNegative, NoPenalty, Positive
+from objectives.base import AboveOne, BelowOne, Count, Method, NonNegative, NoPenalty, Positive
 from objectives.losses.clipping import CLIPS, Clip, ClipName, Surrogate, bounded_ratio, dual, ppo, unconditional
 from objectives.losses.kl import TOKEN_KL, KLName, k1, k2, k3
 from objectives.losses.metrics import clip_metrics, kl_metrics, ratio_metrics
@@ -30,6 +30,7 @@ from objectives.losses.terms import (
 __all__ = [
     "CLIPS",
     "TOKEN_KL",
+    "AboveOne",
     "BelowOne",
     "Clip",
     "ClipName",

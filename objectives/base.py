@@ -17,6 +17,7 @@ from dllm_rl.types import FAMILIES, Family, Replays, Rollouts
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
+AboveOne = Annotated[float, Field(gt=1)]
 Count = Annotated[int, Field(ge=1)]
 # The type of `beta` in methods that have no KL penalty.
 NoPenalty = Annotated[float, Field(ge=0, le=0)]

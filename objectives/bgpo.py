@@ -17,6 +17,7 @@ from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
 from dllm_rl.types import Loss, LossInputs, Rollouts, Views
 from objectives import (
+    AboveOne,
     BelowOne,
     Count,
     Method,
@@ -44,7 +45,7 @@ class BGPO(Method):
     beta: NoPenalty = 0.0
     clip_low: BelowOne = 0.2
     clip_high: NonNegative = 0.2
-    ceiling: NonNegative = 3.0
+    ceiling: AboveOne = 3.0
     num_draws: Count = 16
 
     @property

@@ -70,7 +70,15 @@ def tokenizer() -> Any:
     return train_tokenizer(PROMPTS + PLANS, 330)
 
 
-def random_policy(family: str, *, seed: int = 0, sharpness: float = 12.0, canvas_length: int = 36) -> BasePolicy:
+def random_policy(
+    family: str,
+    *,
+    seed: int = 0,
+    sharpness: float = 12.0,
+    canvas_length: int = 36,
+    slot_size: int = 4,
+    block_size: int = 10,
+) -> BasePolicy:
     """A policy with random weights. sharpness scales the embeddings, so that distributions are far from uniform."""
     torch.manual_seed(seed)
     words = tokenizer()
@@ -92,6 +100,12 @@ def random_policy(family: str, *, seed: int = 0, sharpness: float = 12.0, canvas
         if model.time is not None:
             last: Any = model.time[-1]
             last.weight.normal_(std=0.2)
-    sizes = {"max_prompt": 96, "canvas_length": canvas_length, "line_width": 8, "slot_size": 4, "block_size": 10}
-    facts = PolicyFacts(family=family, **sizes)  # type: ignore[arg-type]
+    facts = PolicyFacts(
+        family=family,  # type: ignore[arg-type]
+        max_prompt=96,
+        canvas_length=canvas_length,
+        line_width=8,
+        slot_size=slot_size,
+        block_size=block_size,
+    )
     return registry.get("policy", family)(model.eval(), words, facts)

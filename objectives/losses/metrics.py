@@ -5,6 +5,9 @@ What each name means and how to read it stands in docs/metrics.md. A metric is a
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -26,7 +29,7 @@ def ratio_metrics(
         return {}
     ratio = bounded_ratio(log_r)
     advantages = advantages.expand_as(log_ratio)[is_scored]
-    q05, q50, q95 = ratio.quantile(ratio.new_tensor([0.05, 0.5, 0.95])).unbind()
+    q05, q50, q95 = _quantiles(ratio, (0.05, 0.5, 0.95))
     ones = torch.ones_like(ratio)
     return _floats(
         {
@@ -89,3 +92,10 @@ def kl_metrics(
 def _floats(metrics: dict[str, Tensor]) -> dict[str, float]:
     values = torch.stack([value.float() for value in metrics.values()]).tolist()
     return dict(zip(metrics, values, strict=True))
+
+
+def _quantiles(values: Float[Tensor, " n"], shares: Sequence[float]) -> list[Float[Tensor, ""]]:
+    """Quantiles with linear interpolation. `torch.quantile` refuses more than 2^24 entries."""
+    ordered = values.sort().values
+    places = [share * (len(ordered) - 1) for share in shares]
+    return [torch.lerp(ordered[math.floor(place)], ordered[math.ceil(place)], place % 1) for place in places]

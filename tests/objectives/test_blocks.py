@@ -17,13 +17,13 @@ from objectives import (
     k1,
     k2,
     k3,
-    log_ratio,
     mean_of_canvas,
     mean_of_rows,
     mean_of_sequences,
     mean_of_tokens,
     ppo,
     ratio_metrics,
+    scored,
     unconditional,
 )
 
@@ -169,7 +169,7 @@ def test_a_scored_token_without_probability_is_a_named_error() -> None:
     broken = torch.zeros(views.score.shape)
     broken[0, 1, 0] = -torch.inf
     with pytest.raises(NonFiniteError, match="row 1, column 0"):
-        log_ratio(views, broken, torch.zeros_like(broken))
+        scored(views, broken)
     unscored = torch.where(views.score, 0.0, -torch.inf)
     assert torch.equal(log_ratio(views, unscored, unscored), torch.zeros_like(unscored))
 
@@ -210,3 +210,16 @@ def test_options_of_a_preset_reach_the_objective() -> None:
     built = registry.build("objective", "espo", {"beta": 0, "num_draws": 1, "advantage": "centred"}, family="masked")
     assert (built.beta, built.num_draws, built.advantage, built.needs_ref) == (0.0, 1, "centred", False)
     assert registry.build("objective", "cj_grpo", {"num_steps": None}).num_steps is None
+
+
+def test_ratio_metrics_take_more_entries_than_torch_quantile() -> None:
+    size = 2**24 + 1
+    log_ratio = torch.linspace(-1, 1, size)
+    metrics = ratio_metrics(log_ratio, torch.ones(size), torch.ones(size, dtype=torch.bool))
+    assert metrics["ratio/q95"] == pytest.approx(math.exp(0.9), rel=1e-4)
+
+
+@pytest.mark.parametrize("ceiling", [0.0, 0.5, 1.0])
+def test_a_dual_clip_of_one_or_less_is_refused(ceiling: float) -> None:
+    with pytest.raises(ConfigError, match="ceiling"):
+        registry.build("objective", "bgpo", {"ceiling": ceiling})

@@ -111,7 +111,7 @@ def test_a_visible_tail_is_found() -> None:
 def test_a_false_number_of_views_is_found() -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Miscounted(ESPO):
-        num_views = 1
+        num_views = 1  # type: ignore[assignment]
 
     assert "'declared_views': num_views is 1, but views() draws 4" in found(Miscounted(), "masked")
 

@@ -1,0 +1,94 @@
+"""One step's update: metrics do not depend on micro-batches, and no score is computed that nobody reads."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from dllm_rl import registry
+from dllm_rl.early_stop import Targets
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.ranks import ALONE
+from dllm_rl.reference import reference_of
+from dllm_rl.testing.rollouts import sampled
+from dllm_rl.types import Rollouts, Views
+from dllm_rl.update import Updater
+
+NAMES = registry.names("objective")
+
+
+def family_of(objective: Any) -> str:
+    return "masked" if "masked" in objective.families else objective.families[0]
+
+
+def updated(
+    objective: Any, rollouts: Rollouts, policy: BasePolicy, *, batch_rows: int = 64, targets: Targets | None = None
+) -> dict[str, float]:
+    """Metrics of two inner steps, where the method allows them, of SGD on a copy of the policy."""
+    policy = copy.copy(policy)
+    policy.model = copy.deepcopy(policy.model)
+    updater = Updater(
+        policy=policy,
+        objective=objective,
+        reference=reference_of(policy) if objective.needs_ref else None,
+        optimiser=torch.optim.SGD(policy.model.parameters(), lr=0.1),
+        accelerator=Accelerator(cpu=True),
+        ranks=ALONE,
+        seed=0,
+        inner_steps=objective.max_inner_steps or 2,
+        batch_rows=batch_rows,
+        max_grad_norm=1.0,
+        targets=targets or Targets(),
+    )
+    return updater.update(0, rollouts, rate=0.1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metrics_do_not_depend_on_micro_batches(name: str) -> None:
+    objective = registry.get("objective", name)()
+    policy, rollouts = sampled(family_of(objective))
+    whole = updated(objective, rollouts, policy, batch_rows=1000)
+    for batch_rows in (1, 7):
+        parts = updated(objective, rollouts, policy, batch_rows=batch_rows)
+        assert parts == pytest.approx(whole, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "num_passes"),
+    [
+        ("grpo", Targets(), 3),
+        ("wd1", Targets(), 2),
+        ("wd1", Targets(log_ratio=1e9), 3),
+    ],
+)
+def test_old_scores_are_computed_where_something_reads_them(
+    name: str, targets: Targets, num_passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two inner steps: two passes with gradient, and one for old scores where the loss or an early stop needs them."""
+    policy, rollouts = sampled("masked")
+    score, sizes = type(policy).view_log_probs, []
+
+    def counted(self: BasePolicy, rollouts: Rollouts, views: Views) -> Tensor:
+        sizes.append(rollouts.num_rows * views.num_views)
+        return score(self, rollouts, views)
+
+    monkeypatch.setattr(type(policy), "view_log_probs", counted)
+    objective = registry.build("objective", name, {"beta": 0.0})
+    metrics = updated(objective, rollouts, policy, targets=targets)
+    assert sum(sizes) == num_passes * metrics["rows_updated"]
+
+
+def test_a_group_with_one_row_left_does_not_stop_mdpo() -> None:
+    """With a penalty such a row still has a gradient, and so it is passed on alone."""
+    policy, rollouts = sampled("masked")
+    first = rollouts.group_ids == rollouts.group_ids[0]
+    valid = rollouts.valid & (~first | (first.cumsum(0) == 1))
+    totals = Rollouts.count_totals(valid, rollouts.group_ids, rollouts.completion_mask)
+    lost = replace(rollouts, valid=valid, totals=totals)
+    assert updated(registry.build("objective", "mdpo", {"beta": 0.02}), lost, policy)["rows_updated"] == valid.sum()
