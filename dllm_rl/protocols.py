@@ -60,6 +60,16 @@ class Sampler(Protocol):
         """Temperature of the draws, 0 for the most likely tokens. The source for everything that scores them."""
         ...
 
+    @property
+    def grammar(self) -> bool:
+        """Whether the draws are constrained by the grammar of plans."""
+        ...
+
+    @property
+    def approximation(self) -> str | None:
+        """What the sampler does that a replay of its record by full forwards does not see; None: nothing."""
+        ...
+
     def generate(self, policy: Any, prompts: Prompts, *, seed: int) -> Completions:
         """Sample one completion a row and record how it was written."""
         ...

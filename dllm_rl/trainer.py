@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from dllm_rl import seeding
 from dllm_rl.answers import with_step_rewards
 from dllm_rl.checkpoint import load_state, save_state
+from dllm_rl.combination import refuse_unreplayable
 from dllm_rl.engine import RolloutBatch, RolloutEngine
 from dllm_rl.errors import ConfigError
 from dllm_rl.generators import generator
@@ -228,6 +229,7 @@ def _check_combination(engine: RolloutEngine, objective: Objective, config: Trai
         )
     if policy.family not in sampler.families:
         raise ConfigError(f"sampler '{sampler.name}' draws from: {', '.join(sampler.families)}, not {policy.family}.")
+    refuse_unreplayable(type(policy), sampler, objective)
     if sampler.temperature != config.temperature:
         raise ConfigError(
             f"the sampler draws at temperature {sampler.temperature:g} and train.temperature is "

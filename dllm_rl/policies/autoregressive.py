@@ -40,6 +40,7 @@ class AutoregressivePolicy(BasePolicy):
     """Writes left to right; column i is read at position i - 1 under causal attention."""
 
     family: ClassVar[Family] = "autoregressive"
+    is_exact: ClassVar[bool] = True
 
     @property
     def reading(self) -> Reading:

@@ -52,6 +52,10 @@ class BasePolicy:
 
     family: ClassVar[Family]
     version: ClassVar[int] = 1
+    # Every likelihood is exact, in one view.
+    is_exact: ClassVar[bool] = False
+    # Under a grammar a step's draws are constrained by the whole canvas, not by a part that is known so far.
+    constrains_whole_canvas: ClassVar[bool] = True
 
     def __init__(self, model: torch.nn.Module, tokenizer: Any, facts: PolicyFacts) -> None:
         self.model, self.tokenizer, self.facts = model, tokenizer, facts
@@ -256,12 +260,6 @@ class BasePolicy:
         """Log-probability of the tokens that a step wrote, each given those left of it, among accepted canvases."""
         trajectory = rollouts.trajectory
         assert trajectory is not None and views.step is not None
-        if trajectory.is_approximate:
-            raise ConfigError(
-                "this record is approximate: its rule masks tokens again and keeps only each position's last draw, or "
-                "draws from stale keys and values or guided laws. Under a grammar a draw depends on all others of its "
-                "step, so its probability cannot be replayed. Train with another rule."
-            )
         tokens = views.tokens[index]
         chosen = (trajectory.commit_step == views.step[index][:, None]) | views.score[index]
         # The canvas after the last step, since what stands behind EOS has been padded in the completion.

@@ -48,6 +48,7 @@ class BlockPolicy(BasePolicy):
     """Masked inside a block, left to right across blocks of `facts.block_size` columns; the last may be shorter."""
 
     family: ClassVar[Family] = "block"
+    constrains_whole_canvas: ClassVar[bool] = False
 
     def __init__(self, model: torch.nn.Module, tokenizer: Any, facts: PolicyFacts) -> None:
         super().__init__(model, tokenizer, facts)

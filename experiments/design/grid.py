@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dllm_rl.errors import ConfigError, unknown_name
 from experiments.design.components import build_objective, build_sampler
@@ -19,9 +19,6 @@ from experiments.design.config import (
     TrainingTasks,
 )
 from experiments.design.validation import Strict, validate
-
-if TYPE_CHECKING:
-    from dllm_rl.types import Rollouts, Views
 
 _LABELS = {"id", "role", "policy", "objective_level"}
 
@@ -101,9 +98,7 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
     name = f"{policy}-{objective}" if role == "cell" else f"{role}-{policy}-{objective}"
     refuse_undefined(name, policy_level, objective_level)
     sampler, evaluation_sampler = decoders(policy_level, preset.decoding.grammar)
-    if preset.decoding.grammar == "always":
-        refuse_unreplayable(name, policy_level.family, objective_level)
-    refuse_approximate(name, policy_level.family, sampler, objective_level)
+    refuse_unreplayable(name, policy_level.family, sampler, objective_level)
     return Cell(
         id=name,
         role=role,
@@ -173,53 +168,15 @@ def _under_grammar(sampler: Component) -> Component:
     return bound
 
 
-def refuse_unreplayable(name: str, family: str, objective: ObjectiveLevel) -> None:
-    """Raise where an objective scores another law than the constrained one that the tokens are drawn from."""
-    views, rollouts = _views_on_a_toy(family, objective)
-    if views.kind not in ("exact", "trajectory"):
-        raise ConfigError(
-            f"cell {name}: with decoding.grammar=always tokens are drawn from a constrained law, and objective "
-            f"'{objective.name}' scores '{views.kind}' views of the unconstrained one. Set "
-            "decoding.grammar=evaluation, or take an objective that replays the draws, such as cj_grpo."
-        )
-    if family == "block" and views.kind == "trajectory" and _merges_steps(views, rollouts):
-        raise ConfigError(
-            f"cell {name}: with decoding.grammar=always the draws of one step are scored together, and a view of "
-            f"objective '{objective.name}' merges steps, which on this family may lie in several blocks. Set "
-            "decoding.grammar=evaluation, or take an objective that replays single steps, such as cj_grpo."
-        )
+def refuse_unreplayable(name: str, family: str, sampler: Component, objective: ObjectiveLevel) -> None:
+    """Raise where an objective would score draws by other probabilities than they had."""
+    from dllm_rl import combination, registry
 
-
-def refuse_approximate(name: str, family: str, sampler: Component, objective: ObjectiveLevel) -> None:
-    """Raise where an objective replays draws whose probabilities a replay by full forwards does not give again."""
-    reason = getattr(build_sampler(sampler), "approximation", None)
-    if reason is not None and _views_on_a_toy(family, objective)[0].kind == "trajectory":
-        raise ConfigError(
-            f"cell {name}: sampler '{sampler.name}' {reason}, and objective '{objective.name}' replays recorded draws, "
-            "which at full forwards of the recorded states have other probabilities. Train with another sampler or "
-            "without that option (the policy's evaluation_sampler may have it), or take an objective that does not "
-            "replay."
-        )
-
-
-def _views_on_a_toy(family: str, objective: ObjectiveLevel) -> tuple[Views, Rollouts]:
-    """What the objective scores, and where."""
-    import torch
-
-    from dllm_rl.testing.toys import toy
-
-    known = toy(family)  # type: ignore[arg-type]
-    generator = torch.Generator().manual_seed(0)
-    views = build_objective(objective).views(known.rollouts, known.policy.process, generator)
-    return views, known.rollouts
-
-
-def _merges_steps(views: Views, rollouts: Rollouts) -> bool:
-    """Whether a view scores tokens of several steps of one row; the toys take four, so cuts into more are not seen."""
-    assert rollouts.trajectory is not None
-    step = rollouts.trajectory.commit_step.expand_as(views.score)
-    last = step.masked_fill(~views.score, -1).amax(dim=-1, keepdim=True)
-    return bool((views.score & (step != last)).any())
+    policy = registry.get("policy", family)
+    try:
+        combination.refuse_unreplayable(policy, build_sampler(sampler), build_objective(objective))
+    except ConfigError as error:
+        raise ConfigError(f"cell {name}: {error}") from error
 
 
 def refuse_uncontrolled(cells: list[Cell], factors: Factors) -> None:

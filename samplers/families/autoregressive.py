@@ -36,6 +36,7 @@ class AutoregressiveSampler:
     name: ClassVar[str] = "ar"
     version: ClassVar[int] = 1
     families: ClassVar[tuple[Family, ...]] = ("autoregressive",)
+    approximation: ClassVar[str | None] = None
     temperature: float = 1.0
     grammar: bool = False
 

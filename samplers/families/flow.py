@@ -46,6 +46,7 @@ class FlowExactSampler:
     version: ClassVar[int] = 1
     families: ClassVar[tuple[Family, ...]] = ("flow",)
     law: ClassVar[FlowLaw] = "exact"
+    approximation: ClassVar[str | None] = None
     temperature: float = 1.0
     num_steps: int = 16
     grammar: bool = False

@@ -50,6 +50,7 @@ class SlotSampler:
     name: ClassVar[str] = "slots"
     version: ClassVar[int] = 1
     families: ClassVar[tuple[Family, ...]] = ("slot",)
+    approximation: ClassVar[str | None] = None
     temperature: float = 1.0
     slot_threshold: float = 0.6
     token_threshold: float = 0.3
