@@ -171,7 +171,7 @@ def test_a_scored_token_without_probability_is_a_named_error() -> None:
     with pytest.raises(NonFiniteError, match="row 1, column 0"):
         scored(views, broken)
     unscored = torch.where(views.score, 0.0, -torch.inf)
-    assert torch.equal(log_ratio(views, unscored, unscored), torch.zeros_like(unscored))
+    assert torch.equal(scored(views, unscored), torch.zeros_like(unscored))
 
 
 def test_metrics_read_the_scored_entries_only() -> None:
