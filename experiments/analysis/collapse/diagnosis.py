@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from experiments.analysis.collapse.departures import SIGNALS, Departure, departures, near_departures
+from experiments.analysis.collapse.departures import OUTCOMES, SIGNALS, Departure, departures, near_departures
 from experiments.analysis.collapse.detectors import Alarm
 from experiments.analysis.collapse.names import component_names, uniform
 from experiments.analysis.collapse.nothing_to_learn import rise, stands_at_peak
@@ -117,13 +117,14 @@ def diagnose(metrics: Sequence[Mapping[str, Any]], *, is_over: bool = True) -> D
     found = [alarm for watch in WATCHES for alarm in watch.alarms(run)]
     alarms = tuple(sorted(found, key=lambda alarm: alarm.raised))
     moved = departures(rows, run.pace.window)
-    kind, onset = _classify(run, alarms, moved)
+    verdict = _classify(run, alarms, moved)
+    kind = verdict.kind
     is_collapsed = kind in _OWN_DOING or (kind == "estimator_noise" and bool(run.falls))
-    first = _first_signal(kind, alarms, moved, run.pace)
+    first = _first_signal(verdict, alarms, run.pace)
     return Diagnosis(
         kind=kind,
         is_collapsed=is_collapsed,
-        onset=onset,
+        onset=verdict.onset,
         first_signal=first,
         alarms=alarms,
         departures=moved,
@@ -132,7 +133,7 @@ def diagnose(metrics: Sequence[Mapping[str, Any]], *, is_over: bool = True) -> D
         num_rows=run.pace.num_rows,
         last_step=run.pace.last_step,
         window=run.pace.window,
-        sentence=_sentence(run, kind, onset, first, moved, alarms),
+        sentence=_sentence(run, verdict, first, alarms),
     )
 
 
@@ -142,27 +143,34 @@ def _training_steps(rows: Sequence[Mapping[str, Any]]) -> list[int]:
     return [int(row.get("step", index)) for index, row in enumerate(rows) if known & row.keys()]
 
 
-def _classify(run: Run, alarms: tuple[Alarm, ...], moved: tuple[Departure, ...]) -> tuple[Kind, int | None]:
-    """The kind and its onset. Faults of number, machine and estimator come first: they make the rest unreadable."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """The kind and its onset. moved: departures that it was told from."""
+
+    kind: Kind
+    onset: int | None = None
+    moved: tuple[Departure, ...] = ()
+
+
+def _classify(run: Run, alarms: tuple[Alarm, ...], moved: tuple[Departure, ...]) -> _Verdict:
+    """What became of a run. Faults of number, machine and estimator come first: they make the rest unreadable."""
     by_name = {alarm.detector: alarm for alarm in reversed(alarms)}
     fall = by_name.get("drawdown")
     if "non_finite" in by_name:
-        return "numerical", by_name["non_finite"].onset
+        return _Verdict(kind="numerical", onset=by_name["non_finite"].onset)
     if "faults" in by_name and (fall is None or by_name["faults"].onset <= fall.onset + run.pace.window_steps):
-        return "environment", by_name["faults"].onset
+        return _Verdict(kind="environment", onset=by_name["faults"].onset)
     if "off_policy_at_start" in by_name:
-        return "estimator_noise", by_name["off_policy_at_start"].onset
+        return _Verdict(kind="estimator_noise", onset=by_name["off_policy_at_start"].onset)
     if fall is not None:
-        until = fall.onset + 2 * run.pace.window_steps
-        near = near_departures(run.rows, run.pace.window, since=fall.onset - 3 * run.pace.window_steps, until=until)
-        return _cause(moved, near, _far(alarms), fall.onset, run.pace), fall.onset
+        return _explain(run, fall.onset, _far(alarms), moved)
     for detector, kind in _DECIDED_BY.items():
         if detector in by_name:
-            return kind, by_name[detector].onset
+            return _Verdict(kind=kind, onset=by_name[detector].onset, moved=moved)
     # Completions that fill the cap may be what a task asks for: only a reward that is not at its best is worth a word.
     if "truncation" in by_name and not _is_at_its_best(run):
-        return "truncated", by_name["truncation"].onset
-    return ("too_short" if run.pace.num_rows < MIN_TREND_STEPS else "healthy"), None
+        return _Verdict(kind="truncated", onset=by_name["truncation"].onset)
+    return _Verdict(kind="too_short" if run.pace.num_rows < MIN_TREND_STEPS else "healthy")
 
 
 def _is_at_its_best(run: Run) -> bool:
@@ -172,16 +180,25 @@ def _is_at_its_best(run: Run) -> bool:
     return len(reward) >= window and rise(reward, window) > 0 and stands_at_peak(reward, window)
 
 
-def _cause(moved: tuple[Departure, ...], near: tuple[Departure, ...], far: Alarm | None, fall: int, pace: Pace) -> Kind:
-    """The cause whose evidence moved first, of what moved no later than a window after the fall began.
+def _explain(run: Run, fall: int, far: Alarm | None, moved: tuple[Departure, ...]) -> _Verdict:
+    """The cause of a fall: the one whose evidence moved first, of what moved no later than a window after it began.
 
     What moved in the three windows before the fall speaks first; what drifted away long before, only where nothing did,
     and length and gradient not at all: they drift in runs that learn. far: ratios far from 1 before the fall.
     """
+    pace = run.pace
+    since, until = fall - 3 * pace.window_steps, fall + 2 * pace.window_steps
+    recent = {(item.signal, item.is_rise): item for item in moved if item.step >= since}
+    near = near_departures(run.rows, pace.window, since=since, until=until)
+    near = tuple(sorted((recent.get((i.signal, i.is_rise), i) for i in near), key=lambda item: item.step))
     kind = _first_cause(near, far, fall, pace)
-    if kind is None:
-        kind = _first_cause(tuple(item for item in moved if item.signal not in _DRIFTS), far, fall, pace)
-    return kind or "unexplained"
+    if kind is not None:
+        return _Verdict(kind=kind, onset=fall, moved=near)
+    early = tuple(item for item in moved if item.signal not in _DRIFTS)
+    kind = _first_cause(early, far, fall, pace)
+    if kind is not None:
+        return _Verdict(kind=kind, onset=fall, moved=early)
+    return _Verdict(kind="unexplained", onset=fall, moved=(*near, *(i for i in moved if i.signal in OUTCOMES)))
 
 
 def _first_cause(moved: tuple[Departure, ...], far: Alarm | None, fall: int, pace: Pace) -> Kind | None:
@@ -225,8 +242,9 @@ def _far(alarms: tuple[Alarm, ...]) -> Alarm | None:
     return min(found, key=lambda alarm: alarm.onset, default=None)
 
 
-def _first_signal(kind: Kind, alarms: tuple[Alarm, ...], moved: tuple[Departure, ...], pace: Pace) -> str | None:
+def _first_signal(verdict: _Verdict, alarms: tuple[Alarm, ...], pace: Pace) -> str | None:
     """The first to leave its band; of those too close to tell apart, one that is evidence of the kind."""
+    kind, moved = verdict.kind, verdict.moved
     decisive = {kind: detector for detector, kind in _DECIDED_BY.items() if kind != "concentration"} | {
         "numerical": "non_finite",
         "environment": "faults",
@@ -238,7 +256,7 @@ def _first_signal(kind: Kind, alarms: tuple[Alarm, ...], moved: tuple[Departure,
     if kind in ("healthy", "too_short"):
         return None
     # KL leaves its starting value of 0 in every run that learns.
-    first = next((item for item in moved if item.signal != "kl"), None)
+    first = min((item for item in moved if item.signal != "kl"), key=lambda item: item.step, default=None)
     far = _far(alarms) if kind == "off_policy" else None
     if first is None:
         return None if far is None else far.signal
@@ -275,21 +293,14 @@ def title_of(kind: Kind) -> str:
     return _TITLES[kind]
 
 
-def _sentence(
-    run: Run,
-    kind: Kind,
-    onset: int | None,
-    first: str | None,
-    moved: tuple[Departure, ...],
-    alarms: tuple[Alarm, ...],
-) -> str:
-    num_rows = run.pace.num_rows
+def _sentence(run: Run, verdict: _Verdict, first: str | None, alarms: tuple[Alarm, ...]) -> str:
+    kind, num_rows = verdict.kind, run.pace.num_rows
     if kind == "healthy":
         return f"No sign of collapse in {run.pace.num_steps} steps{_course(run)}.{_remarks(run, alarms)}"
     if kind == "too_short":
         return f"{num_rows} logged steps are too few to tell a trend from noise ({MIN_TREND_STEPS} are needed)."
-    text = f"{title_of(kind).capitalize()} from step {onset}"
-    start = next((item for item in moved if item.signal == first), None)
+    text = f"{title_of(kind).capitalize()} from step {verdict.onset}"
+    start = next((item for item in verdict.moved if item.signal == first), None)
     decided = next((alarm for alarm in alarms if _DECIDED_BY.get(alarm.detector) == kind), None)
     if decided is not None or kind == "truncated":
         told = decided or next(alarm for alarm in alarms if alarm.detector == "truncation")

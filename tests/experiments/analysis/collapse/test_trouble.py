@@ -128,6 +128,16 @@ def test_d5_the_old_name_of_the_clip_ratio():
         assert (found.kind, found.first_signal) == ("off_policy", "clip_ratio/region_mean")
 
 
+def test_what_drifts_in_runs_that_learn_is_no_cause_of_a_late_fall():
+    """Length has doubled, and one gradient stood out, long before; what moves right before the fall is the cause."""
+    background = {"completion_length": grows(200, 400, 0.0, 1.0), "grad_norm": lambda done: 80 if done == 0.25 else 1.0}
+    fall = {"reward": falls(0.6, 0.02, at=0.8)}
+    assert diagnose(rows_of(**fall, **background)).kind == "unexplained"
+    found = diagnose(rows_of(**fall, **background, entropy=falls(1.0, 0.1, at=0.75)))
+    assert (found.kind, found.first_signal) == ("concentration", "entropy")
+    assert "entropy moved first" in found.sentence
+
+
 @pytest.mark.parametrize("end", ["", "/mean"])
 def test_d6_accuracy_that_dies_behind_a_format_reward(end):
     parts = {f"rewards/accuracy_reward{end}": falls(0.4, 0.0), f"rewards/format_reward{end}": grows(0.2, 1.0)}
