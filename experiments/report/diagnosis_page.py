@@ -13,7 +13,7 @@ from markupsafe import Markup
 from experiments.analysis.collapse import Diagnosis, title_of
 from experiments.analysis.collapse.departures import OUTCOMES, SIGNALS
 from experiments.analysis.collapse.names import component_names, uniform
-from experiments.analysis.collapse.series import read_series
+from experiments.analysis.collapse.series import Series, read_series
 from experiments.analysis.collapse.sources import LoggedRun
 from experiments.report import charts
 from experiments.report.build import plain
@@ -90,27 +90,30 @@ def _cells(found: Sequence[Diagnosed]) -> list[dict[str, Any]]:
 
 
 def _figure(name: str, found: Sequence[tuple[Diagnosed, list[dict[str, Any]]]]) -> dict[str, Any] | None:
-    """All runs' charts of one metric on one axis, or None where no run has it."""
-    curves = [(item, read_series(rows, name)) for item, rows in found]
-    values = [value for _, series in curves for value in series.values.tolist() if math.isfinite(value)]
-    if not values:
+    """Charts of one metric, of the runs that have it; None where none has. Runs of a group share an axis."""
+    curves = [(item, series) for item, rows in found if len((series := read_series(rows, name)).finite())]
+    if not curves:
         return None
-    axis = charts.curve_axis(values)
-    plots = []
+    values: dict[str, list[float]] = {}
     for item, series in curves:
-        stride = max(1, math.ceil(len(series) / MAX_POINTS))
-        diagnosis = item.diagnosis
-        moved = [step.step for step in diagnosis.departures if step.signal == name and name not in OUTCOMES]
-        seed = {"steps": series.steps[::stride].tolist(), "values": series.values[::stride].tolist()}
-        chart = charts.curve_chart(
-            [seed],
-            axis,
-            last_step=diagnosis.last_step,
-            label=f"{name} of {item.run.name}, steps 0 to {diagnosis.last_step}, axis {axis.low:g} to {axis.high:g}",
-            onsets=[] if diagnosis.onset is None else [diagnosis.onset],
-            departures=moved,
-        )
-        finite = series.finite().values
-        end = float(finite[-1]) if len(finite) else None
-        plots.append({"run": item.run, "chart": chart if len(finite) else None, "end": end})
-    return {"name": name, "note": _NOTES.get(name, ""), "axis": axis, "plots": plots}
+        values.setdefault(item.run.group, []).extend(series.finite().values.tolist())
+    axes = {group: charts.curve_axis(of_group) for group, of_group in values.items()}
+    return {
+        "name": name,
+        "note": _NOTES.get(name, ""),
+        "plots": [_plot(name, item, series, axes[item.run.group]) for item, series in curves],
+    }
+
+
+def _plot(name: str, item: Diagnosed, series: Series, axis: charts.Axis) -> dict[str, Any]:
+    diagnosis = item.diagnosis
+    stride = math.ceil(len(series) / MAX_POINTS)
+    chart = charts.curve_chart(
+        [{"steps": series.steps[::stride].tolist(), "values": series.values[::stride].tolist()}],
+        axis,
+        last_step=diagnosis.last_step,
+        label=f"{name} of {item.run.name}, steps 0 to {diagnosis.last_step}, axis {axis.low:g} to {axis.high:g}",
+        onsets=[] if diagnosis.onset is None else [diagnosis.onset],
+        departures=[step.step for step in diagnosis.departures if step.signal == name and name not in OUTCOMES],
+    )
+    return {"run": item.run, "axis": axis, "chart": chart, "end": float(series.finite().values[-1])}
