@@ -147,7 +147,7 @@ class ForwardProcess:
         score = (column == chosen[..., None]) & is_used[..., None]
         share = total / is_used.sum(0).clamp(min=1)
         return Views(
-            kind="elbo",
+            kind="left_to_right",
             tokens=views.hide(rollouts, self, column >= chosen[..., None], generator),
             score=score,
             weight=score.float(),

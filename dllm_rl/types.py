@@ -200,7 +200,7 @@ class Rollouts:
 class Views:
     """Corrupted copies of the completions, drawn once and scored by the current, old and reference policy alike.
 
-    kind: exact, one_step, elbo, trajectory, answer, causal_shifted or causal_noised.
+    kind: exact, one_step, elbo, left_to_right, trajectory, answer, causal_shifted or causal_noised.
     tokens: what the model sees. prompt_tokens: prompt as seen, None = unchanged.
     targets: what is scored, None = the completion. score: which positions are scored.
     weight: of a term inside the log-likelihood. loss_weight: multiplies loss terms. step: column of (b, s) advantages.

@@ -1,6 +1,8 @@
 """AGRPO (2510.04019): an unbiased estimate of the whole trajectory's policy gradient from a few sampled steps.
 
-Steps are drawn with replacement from a law q, with one shared low-discrepancy offset per row, and weighted 1 / (n q).
+Steps are drawn with replacement from probabilities q, with one shared low-discrepancy offset per row, and weighted
+1 / (n q).
+Departures: q has a uniform share of 10 %. Sums are divided by tokens; the public code divides by steps.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """CJ-GRPO (2509.23924): GRPO on the sampler's own steps, one clipped ratio per token at the step that committed it.
 
-Departure: K of a row's S steps are drawn without replacement and weighted S / K, which estimates the sum over all of
-them without bias.
+Departures: K of a row's S steps are drawn without replacement and weighted S / K, which estimates the sum over all of
+them without bias. The public code has the k3 penalty, centred advantages, and the mean over steps of the mean over a
+step's tokens; here k2, advantages divided by the group's standard deviation, and the mean over tokens. Scores are at
+the sampler's temperature, there at 1.
 """
 
 from __future__ import annotations

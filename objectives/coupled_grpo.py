@@ -1,7 +1,7 @@
 """Coupled-GRPO (2506.20639, DiffuCoder): each token scored in a fully hidden view and in one of two complementary ones.
 
-Departure: the weights 1/2, 1/(4t), 1/(4(1-t)) sum to 1 per token on average; the public code's 1/2, 1/(2t), 1/(2(1-t))
-sum to 1.5 (`exact_scale=False`).
+Departures: the weights 1/2, 1/(4t), 1/(4(1-t)) sum to 1 per token on average; the public code's 1/2, 1/(2t), 1/(2(1-t))
+sum to 1.5 (`exact_scale=False`). The level t is drawn for each row, there for each batch.
 """
 
 from __future__ import annotations

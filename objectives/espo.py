@@ -1,7 +1,8 @@
 """ESPO (2512.03759): the ELBO as the action's log-likelihood, one length-normalised ratio per sequence, k2 penalty.
 
-Departures from the public code: counts are drawn uniformly (no half-even rounding), stratified over the pairs of a row,
-and the same views score the new, old and reference policy.
+Departures from the public code: columns after EOS are not scored, and the ratio is normalised by the scored tokens;
+there every column of the canvas is scored and counted. Counts are drawn uniformly (there rounded half to even), and
+are stratified over the pairs of a row.
 """
 
 from __future__ import annotations

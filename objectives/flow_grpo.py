@@ -1,6 +1,7 @@
 """REINFORCE on the sampler's own steps, after Flow-GRPO (2505.05470): the log-probability of each recorded event.
 
-At one inner step it has the gradient of CJ-GRPO; it has no ratio, so a second inner step would be off policy unawares.
+At one inner step it has the gradient of CJ-GRPO.
+Departure: Flow-GRPO has a clipped ratio. Here there is none, so a second inner step would be off policy unawares.
 """
 
 from __future__ import annotations

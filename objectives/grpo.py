@@ -2,6 +2,9 @@
 
 Autoregressive: exact ratios. Other families: the one-step form of d1 (2504.12216), in which a token's log-probability
 is that of a fully hidden canvas.
+Departures from d1's code, which averages over all tokens, centres the advantage and hides 15 % of the prompt: here the
+mean runs over sequences first, the advantage is divided by the group's standard deviation, and the prompt stays whole
+unless `prompt_mask_share` is set. Log-ratios are bounded: to +-20 in the ratio, to +-5 in the penalty.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ from objectives import TOKEN_KL, BelowOne, Clip, ClipName, KLName, Method, NonNe
 @register("objective", "grpo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GRPO(Method):
-    """Group Relative Policy Optimization. clip_rule: ppo, or one that bounds A < 0 too (dual,
-    unconditional). prompt_mask_share: of d1 (.15 there), for families with a mask token.
+    """Group Relative Policy Optimization.
+
+    clip_rule: ppo, or one that bounds A < 0 too (dual, unconditional).
+    prompt_mask_share: share of prompt tokens that are hidden, for families with a mask token.
     """
 
     name: ClassVar[str] = "grpo"

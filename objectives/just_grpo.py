@@ -1,7 +1,10 @@
 """JustGRPO (2601.15165): GRPO on the left-to-right likelihood of a masked model, one view per token.
 
-View t hides every token from t on and scores token t. The likelihood is exact if the sampler writes left to right.
-Departure: K of the N tokens may be sampled without replacement and weighted N / K.
+View t hides every token from t on and scores token t, at the sampler's temperature. The likelihood is exact if the
+sampler writes left to right.
+Departures: K of the N tokens may be sampled without replacement and weighted N / K. Columns after EOS are not scored,
+and each sequence is divided by its own length; the public code scores the whole canvas, divides by its length and
+averages over rows whose advantage is not 0.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """MDPO (2508.13148): every denoising step is judged by the answer it would have given, and trained on that answer.
 
 The reward of a step is what its completed answer gains over the step before plus the mean of what follows; the loss is
-over all tokens that were still open, towards the completed answer. Departures: lambda is the canvas length over the
-number of *open* tokens, so that late steps weigh more (over newly written ones it is a constant); the last reward is
-the browser's.
+over all tokens that were still open, towards the completed answer.
+Departures from the paper: lambda is the canvas length over the number of *open* tokens, so that late steps weigh more
+(over newly written ones it is a constant), as in the public code; the last reward is the browser's. The public code
+multiplies the KL by the confidence; here it is not.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """RLOO (2402.14740): REINFORCE on whole sequences with a leave-one-out baseline, here with a clipped sequence ratio.
 
-The penalty is k2 per token in the loss, whose expected gradient is that of the KL in the reward.
+Departure: the paper subtracts the KL from the reward; here the penalty is k2 per token in the loss. Its expected
+gradient is that of each token's own KL: what an earlier token does to the KL of later ones is left out.
 """
 
 from __future__ import annotations

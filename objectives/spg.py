@@ -2,8 +2,11 @@
 
 E, the mean log-probability of hidden tokens, is the lower one; U, a power mean over levels t of p [hidden] / t, the
 upper one. U is an upper bound of E, not of the likelihood.
-Departure: random levels over the whole canvas unless `block_size` is set. The paper samples block by block, and its
-views hide a random part of one block, with the earlier ones clean and the later ones hidden.
+Departures: random levels over the whole canvas unless `block_size` is set. The paper samples block by block, and its
+views hide a random part of one block, with the earlier ones clean and the later ones hidden; the public code draws a
+block for each level, here all levels of a row share one. It hides a fixed number of tokens, at least one, and weights
+by the share that it hid; here each token is hidden with probability t, and t is the weight. It may hide parts of the
+prompt and of earlier blocks too; here both stay clean.
 """
 
 from __future__ import annotations

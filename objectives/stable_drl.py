@@ -1,6 +1,8 @@
 """StableDRL (2603.06743): ESPO's ratio as a detached weight, clipped whatever the sign of A, normalised over the group.
 
-Departure: both bounds of the clip are kept, and the same views score the new and the old policy.
+Departures: both bounds of the clip are kept, at .2, where the public code has the upper one alone, at a ratio of 5. The
+same views score the new and the old policy, there fresh ones. The ELBO is used for either sign of A, there SPG's mixed
+upper bound for A < 0.
 """
 
 from __future__ import annotations

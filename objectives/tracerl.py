@@ -1,4 +1,9 @@
-"""TraceRL (2509.06949): CJ-GRPO on the whole trajectory, with `shrink` neighbouring steps merged into one view."""
+"""TraceRL (2509.06949): CJ-GRPO on the whole trajectory, with `shrink` neighbouring steps merged into one view.
+
+Departures from the public code: the penalty is the KL to the reference policy, there to the old one. Every token weighs
+the same, there every segment. Segments are `shrink` steps of the sampler, there of the row's own steps. Sums over a
+sequence are divided by its length, and scores are at the sampler's temperature.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""UniGRPO (2505.15809, MMaDA): GRPO on the tokens hidden at one random level. From the paper; it has no reference code.
+"""UniGRPO (2505.15809, MMaDA): GRPO on the tokens hidden at one random level.
 
-Departure: the level is drawn anew in each inner step instead of shifted by a share of mu. Its law is the same in each.
+Departures: the level is drawn anew in each inner step instead of shifted by a share of mu; it has the same
+distribution in each. The code that MMaDA points to (dLLM-RL, method `random_masking`) draws 35 views with levels in
+(.1, .9), and its penalty is the KL to the old policy, here to the reference policy.
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ def _objective(name: str) -> Numbers:
         advantages = objective.advantages(rollouts)
         case = Case(objective=objective, policy=policy, rollouts=rollouts, views=views, advantages=advantages)
         new, old = off_policy(case)
-        loss = case.loss(rollouts, views, new, old, advantages).value
-        found[family] = [float(loss), float(case.gradient(new, old, advantages).norm())]
+        loss = case.loss(case.inputs(new, old)).value
+        found[family] = [float(loss), float(case.gradient(case.inputs(new, old)).norm())]
     return found
 
 

@@ -190,7 +190,8 @@ class BasePolicy:
     def view_log_probs(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
         """Log p(target) at scored positions of each view, float32, 0 elsewhere.
 
-        Exact, trajectory and answer kinds score what was drawn at the sampler's temperature, and so at it; others at 1.
+        Kinds that score draws as they were made (exact, left_to_right, trajectory, answer) do so at the sampler's
+        temperature, others at 1.
         """
         return torch.stack([self._one_view(rollouts, views, index) for index in range(views.num_views)])
 
@@ -229,7 +230,7 @@ class BasePolicy:
     ) -> Float[Tensor, "b l"]:
         """Likelihood terms of one view on its canvas, from the logits of its scored positions, row after row."""
         score = views.score[index]
-        if views.kind in ("exact", "trajectory", "answer"):
+        if views.kind in ("exact", "trajectory", "answer", "left_to_right"):
             logits = logits / rollouts.temperature
         place = score.nonzero(as_tuple=True)
         terms = self.terms(logits, targets[place], views, index, place)

@@ -14,7 +14,8 @@ from torch import Tensor
 from dllm_rl import registry
 from dllm_rl import views as v
 from dllm_rl.testing import toy
-from dllm_rl.types import Rollouts, Views
+from dllm_rl.testing.rollouts import sampled
+from dllm_rl.types import Prompts, Rollouts, Views
 from objectives import lengths
 from objectives.spg import lower_bound, upper_bound
 from tests.objectives.losses import loss_of
@@ -146,6 +147,18 @@ def value_of(objective: Any, policy: Any, rollouts: Rollouts, seed: int) -> floa
         new = policy.view_log_probs(rollouts, views)
     old = new * 0.9
     return float(loss_of(objective, rollouts, views, new, old).value)
+
+
+def test_just_grpo_scores_at_the_temperature_of_the_sampler() -> None:
+    policy, rollouts = sampled("masked")
+    rollouts = replace(rollouts, temperature=0.5)
+    views = make("just_grpo").views(rollouts, policy.process, torch.Generator().manual_seed(0))
+    prompts = Prompts(ids=rollouts.prompt_ids, mask=rollouts.prompt_mask, row_ids=torch.arange(rollouts.num_rows))
+    with torch.no_grad():
+        logits = policy.logits(prompts, views.tokens[0])
+        given = policy.view_log_probs(rollouts, views)[0]
+    expected = (logits / 0.5).log_softmax(-1).gather(-1, rollouts.completion_ids[..., None])[..., 0]
+    torch.testing.assert_close(given, torch.where(views.score[0], expected, 0.0))
 
 
 @pytest.mark.parametrize("family", ["masked", "block", "slot"])
