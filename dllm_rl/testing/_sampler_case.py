@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -16,14 +16,20 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.testing.policies import prompts_of
 from dllm_rl.types import Completions, Prompts
 
+ROWS = tuple(range(6))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerCase:
-    """One sampler class on one policy. options: passed to every instance."""
+    """One sampler class on one policy.
+
+    options: passed to every instance.
+    """
 
     sampler_class: Any
     policy: BasePolicy
     options: dict[str, Any]
+    _kept: dict[float, Completions] = field(default_factory=dict, repr=False, compare=False)
 
     def draw(
         self,
@@ -38,6 +44,12 @@ class SamplerCase:
         sampler = self.sampler_class(temperature=temperature, **{**self.options, **options})
         given = prompts_of(self.policy, rows) if prompts is None else prompts
         return sampler.generate(self.policy, given, seed=seed)
+
+    def kept(self, temperature: float = 1.0) -> Completions:
+        """Completions of `ROWS`, drawn once for all properties that only read them."""
+        if temperature not in self._kept:
+            self._kept[temperature] = self.draw(ROWS, temperature=temperature)
+        return self._kept[temperature]
 
     @property
     def has_steps(self) -> bool:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.policies.flow import rate_log_prob, transition_log_prob
-from dllm_rl.testing._sampler_case import SamplerCase, ending
+from dllm_rl.testing._sampler_case import ROWS, SamplerCase, ending
 from dllm_rl.testing.policies import prompts_of
 from dllm_rl.trajectory import Trajectory
 from dllm_rl.types import Completions, Prompts
@@ -29,7 +29,7 @@ ROUNDING = 1e-6
 
 def states_lead_to_the_text(case: SamplerCase) -> None:
     """The last recorded state is the completion up to its EOS; each token is in all states after its commit step."""
-    out = case.draw()
+    out = case.kept()
     trajectory = out.trajectory
     if trajectory.canvases is None:
         return
@@ -69,8 +69,7 @@ def tempered_replay_is_exact(case: SamplerCase) -> None:
 def _check_replay(case: SamplerCase, temperature: float) -> None:
     if case.has_grammar:
         return
-    rows = (0, 1, 2)
-    out, prompts = case.draw(rows, temperature=temperature), prompts_of(case.policy, rows)
+    out, prompts = case.kept(temperature), prompts_of(case.policy, ROWS)
     replayed = torch.zeros(out.ids.shape)
     for event in events(case.policy, prompts, out, temperature):
         replayed = torch.where(event.where, replayed + event.log_probs, replayed)
@@ -92,9 +91,8 @@ def draws_follow_the_law(case: SamplerCase) -> None:
     """
     if case.has_grammar:
         return
-    rows = tuple(range(6))
     for temperature in (1.0, 0.5):
-        out, prompts = case.draw(rows, temperature=temperature), prompts_of(case.policy, rows)
+        out, prompts = case.kept(temperature), prompts_of(case.policy, ROWS)
         if out.trajectory.is_approximate:
             return
         total, variance = 0.0, 0.0

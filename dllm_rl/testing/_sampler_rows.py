@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from dllm_rl.testing._sampler_case import SamplerCase, fed_to
+from dllm_rl.testing._sampler_case import ROWS, SamplerCase, fed_to
 from dllm_rl.testing.policies import prompts_of
 
 # Enough that a policy which hardly reads its prompt would notice.
@@ -41,7 +41,7 @@ def left_padding(case: SamplerCase) -> None:
 def seeds_decide(case: SamplerCase) -> None:
     """Equal seeds give equal text, other seeds other text, and torch's global random state is untouched."""
     before = torch.get_rng_state()
-    first, again, other = case.draw(), case.draw(), case.draw(seed=4)
+    first, again, other = case.kept(), case.draw(ROWS), case.draw(ROWS, seed=4)
     assert torch.equal(before, torch.get_rng_state()), "the global random state was used; draw with keyed noise"
     assert torch.equal(first.ids, again.ids), "the same seed gave two texts"
     assert not torch.equal(first.ids, other.ids), "another seed gave the same text"

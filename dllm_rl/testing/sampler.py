@@ -13,7 +13,7 @@ import torch
 from dllm_rl.plan import PRESSABLE_KEYS, VERBS_BY_KIND, parse_plan
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.tasks import Page
-from dllm_rl.testing._sampler_case import SamplerCase
+from dllm_rl.testing._sampler_case import ROWS, SamplerCase
 from dllm_rl.testing._sampler_cost import (
     counts_are_honest,
     early_ends_save,
@@ -56,8 +56,8 @@ def check_sampler(
 
 def complete(case: SamplerCase) -> None:
     """No MASK and no other banned id is left, and what is scored was drawn."""
-    out, policy = case.draw(), case.policy
-    assert out.ids.shape == (3, policy.facts.canvas_length), f"completions have shape {tuple(out.ids.shape)}"
+    out, policy = case.kept(), case.policy
+    assert out.ids.shape == (len(ROWS), policy.facts.canvas_length), f"completions have shape {tuple(out.ids.shape)}"
     banned = torch.tensor([token for token in policy.banned_ids if token != policy.canvas.pad_id])
     assert not torch.isin(out.ids, banned).any(), "a banned id (MASK, or beyond the tokenizer) was written"
     if not case.has_grammar:

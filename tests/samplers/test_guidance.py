@@ -63,11 +63,11 @@ def test_strengths_that_mean_nothing_are_refused(strength):
 @pytest.mark.parametrize(
     ("family", "name", "options"),
     [
-        ("masked", "threshold", {}),
-        ("masked", "ancestral", {"num_steps": 60}),
-        ("masked", "rcr", {}),
-        ("masked", "threshold", {"cache": "dual", "block_length": 10}),
-        ("block", "threshold", {}),
+        ("masked", "threshold", {"threshold": 0.05}),
+        ("masked", "ancestral", {"num_steps": 12}),
+        ("masked", "rcr", {"num_steps": 12}),
+        ("masked", "threshold", {"threshold": 0.05, "cache": "dual", "block_length": 10}),
+        ("block", "threshold", {"threshold": 0.05}),
     ],
 )
 def test_guided_samplers_keep_the_promises(tiny_policies, family, name, options):

@@ -136,4 +136,4 @@ def test_the_public_suite_finds_what_a_sampler_does_not_record(tiny_policies, mo
 
     monkeypatch.setattr(Recorder, "write_at", forgetful)
     with pytest.raises(PropertyError, match="record_is_whole"):
-        check_sampler(registry.get("sampler", "low_confidence"), policies=tiny_policies)
+        check_sampler(registry.get("sampler", "low_confidence"), policies=tiny_policies, num_steps=12)

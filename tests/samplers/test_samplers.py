@@ -13,6 +13,7 @@ from dllm_rl.testing import SAMPLER_PROPERTIES, PropertyError, check_sampler
 from dllm_rl.types import FAMILIES
 from samplers import DEFAULT_SAMPLERS
 from samplers.loop.sampling import TOKEN, entropy, log_odds, pick, uniform
+from tests.samplers.several_a_step import SEVERAL_A_STEP
 from tests.tiny_policies import PROMPTS
 
 NAMES = [name for name, cls in registry.items("sampler") if set(cls.families) <= set(FAMILIES)]
@@ -27,7 +28,7 @@ def draw(policy, name, *, temperature=1.0, seed=3, rows=(0, 1, 2), **options):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_public_suite(tiny_policies, name):
     cls = registry.get("sampler", name)
-    checked = check_sampler(cls, policies=tiny_policies)
+    checked = check_sampler(cls, policies=tiny_policies, **SEVERAL_A_STEP.get(name, {}))
     assert len(checked) == len(SAMPLER_PROPERTIES) * len(cls.families)
 
 

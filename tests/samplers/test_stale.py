@@ -21,6 +21,7 @@ from samplers import CACHES
 from samplers.hf.policy import TokenIds
 from samplers.loop.record import Recorder
 from tests.samplers.plain.stale import stale_logits, threshold_loop
+from tests.samplers.several_a_step import SEVERAL_A_STEP
 from tests.samplers.test_hf import decoder
 
 RULES = [name for name, cls in registry.items("sampler") if "masked" in cls.families]
@@ -141,7 +142,7 @@ def test_every_rule_keeps_the_promises_of_a_sampler(tiny_policies, name, cache):
     case = SamplerCase(
         sampler_class=registry.get("sampler", name),
         policy=tiny_policies["masked"],
-        options={"cache": cache, "block_length": 10},
+        options={"cache": cache, "block_length": 10, **SEVERAL_A_STEP.get(name, {})},
     )
     for label in ("complete", "rows_are_independent", "counts_are_honest", "grammar_holds"):
         SAMPLER_PROPERTIES[label](case)

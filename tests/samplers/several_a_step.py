@@ -1,0 +1,13 @@
+"""Options with which rules unmask several tokens a step; with their usual ones random weights give about one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+QUOTA = ("low_confidence", "random", "margin", "entropy", "annealed", "rcr", "remdm", "ancestral")
+SEVERAL_A_STEP: dict[str, dict[str, Any]] = {name: {"num_steps": 12} for name in QUOTA} | {
+    "threshold": {"threshold": 0.05},
+    "factor": {"factor": 5.0},
+    "entropy_bound": {"gamma": 20.0},
+    "klass": {"confidence": 0.03, "max_kl": 1.0},
+}
