@@ -54,7 +54,8 @@ HEAD = """# Samplers measured
 By `python -m benchmarks.samplers`: one thread, arms in turns, processor time, medians. `right` is the share of
 plans equal to the gold plan, `NFE` the model calls a batch, `x textbook` the speed against the textbook loop; arms that
 wrote its very tokens say so. Random rows have no text worth judging. The trained rows time 16 plans, of
-which `right` is no more than a hint (25 points are noise): success over 1,000 tasks is in [samplers](samplers.md).
+which `right` is no more than a hint (25 points are noise): success over 1,000 tasks is in
+[what was measured](results/samplers.md).
 """
 PICTURE = "\n![plans equal to gold against time a plan](images/samplers_pareto.png)\n"
 

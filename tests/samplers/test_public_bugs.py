@@ -1,4 +1,4 @@
-"""Mistakes seen in public samplers, each with a test that fails where it is made; docs/samplers.md has the table.
+"""Mistakes seen in public samplers, each with a test that fails where it is made; the table is in docs/results/.
 
 Mistakes that other tests of this folder already catch are not tested twice; the table names those tests.
 """
