@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from harness.public_sites import PublicSites
 
 sites_app = typer.Typer(help="The built-in sites, on their own.", no_args_is_help=True)
 WorldOption = Annotated[str, typer.Option(help="basic, or rich: further kinds and richer controls.")]
@@ -22,9 +26,22 @@ def serve_sites(
     difficulty: DifficultyOption = None,
 ) -> None:
     """Serve the built-in sites and their tasks on loopback, for agents of other people."""
-    from experiments.cli.serve_sites import serve
+    from harness.environment import tasks_for
+    from harness.public_sites import PublicSites
+    from harness.settings import world_settings
 
-    raise typer.Exit(serve(port=port, split=split, count=count, world=world, difficulties=difficulty or ()))
+    settings = world_settings(world, difficulty or (), counts={split: count})
+    asyncio.run(_serve(PublicSites(tasks_for(settings, split), port=port)))
+
+
+async def _serve(sites: PublicSites) -> None:
+    await sites.server.start()
+    base = sites.server.base_url
+    print(f"{len(sites.tasks)} tasks: {base}/tasks\nbegin one:  POST {base}/episodes\nstop: Ctrl-C", flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await sites.server.stop()
 
 
 @sites_app.command("formfactory")

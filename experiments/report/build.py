@@ -1,26 +1,30 @@
-"""A run folder as one plain record: everything that the page shows, and what report.json holds."""
+"""A run folder as one plain record, which is report.json, and the files that are written from it."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dllm_rl.files import replace_file
 from experiments.analysis.collapse import Diagnosis, diagnose, title_of
+from experiments.analysis.collapse.survival import Lifetime, kaplan_meier, lifetime, log_rank
 from experiments.analysis.stats import CellVerdict, judge_grid
 from experiments.report.commits import commits_of
 from experiments.report.curves import curves_of
-from experiments.report.examples import examples_of
 from experiments.report.headline import control_states, headline
-from experiments.report.load import CellRun, load_run
-from experiments.report.snapshots import waypoints_of
-from experiments.report.survival import survival_of
-from experiments.report.timing import timing_of
-from experiments.report.versions import mixed_versions
+from experiments.report.load import CellRun, Run, load_run
+from experiments.report.page import render
+from experiments.report.plans import examples_of, waypoints_of
+from experiments.report.tables import latex, markdown
 
 FORMAT = 1
 _SIGNIFICANT = 6
+_PHASES = ("sampling", "browser", "update")
+_NAMED = 3
 
 
 def build_report(folder: Path) -> dict[str, Any]:
@@ -60,6 +64,21 @@ def build_report(folder: Path) -> dict[str, Any]:
         "versions": run.config.versions,
     }
     return plain(report)
+
+
+def write_report(run_dir: Path | str) -> None:
+    """Judge and diagnose what is finished in a run folder, and write its report; a kill leaves the old files whole."""
+    folder = Path(run_dir)
+    report = build_report(folder)
+    files = {
+        "report.json": json.dumps(report, ensure_ascii=False, allow_nan=False) + "\n",
+        "report.html": render(report),
+        "report_tables.md": markdown(report),
+        "report_tables.tex": latex(report),
+    }
+    for name, text in files.items():
+        with replace_file(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
@@ -151,3 +170,98 @@ def _warm_starts(verdicts: list[CellVerdict]) -> list[dict[str, Any]]:
             "ceiling": None if success is None else 100 * (1 - success),
         }
     return list(found.values())
+
+
+def survival_of(cells: Sequence[CellRun], diagnoses: dict[str, list[Diagnosis]]) -> list[dict[str, Any]]:
+    """One record a policy and an objective: its survival curve, and the log-rank p against all others of its kind.
+
+    Empty where nothing collapsed. The p-values are descriptive: they are not corrected for their number.
+    """
+    found = []
+    for kind in ("policy", "objective"):
+        groups: dict[str, list[Lifetime]] = {}
+        for cell in cells:
+            if cell.record.role == "cell":
+                lives = [lifetime(item) for item in diagnoses[cell.id] if item.num_steps]
+                groups.setdefault(getattr(cell.record, kind), []).extend(lives)
+        for name, lives in groups.items():
+            rest = [life for other, others in groups.items() if other != name for life in others]
+            if lives:
+                found.append(
+                    {"kind": kind, "name": name, **asdict(kaplan_meier(lives)), "log_rank_p": log_rank(lives, rest)}
+                )
+    return found if any(item["num_collapsed"] for item in found) else []
+
+
+def timing_of(run: Run) -> dict[str, Any]:
+    """Seconds of each phase over all cells and seeds.
+
+    The three training phases are measured by the trainer; what is left of a cell's wall time is loading, saving and the
+    final evaluation.
+    """
+    totals = dict.fromkeys(_PHASES, 0.0)
+    num_rollouts, num_steps, units = 0.0, 0, 0.0
+    for cell in run.cells:
+        for seed in cell.seeds:
+            before = sum(totals.values())
+            for row in seed.metrics:
+                num_steps += 1
+                num_rollouts += row.get("num_rollouts") or 0
+                for phase in _PHASES:
+                    totals[phase] += row.get(f"seconds/{phase}") or 0.0
+            # The wall time of a seed that still trains is not recorded yet.
+            units += max(seed.status.seconds, sum(totals.values()) - before)
+    training = sum(totals.values())
+    return {
+        **totals,
+        "evaluation": max(0.0, units - training),
+        "warm_starts": run.warm_start_seconds,
+        "total": units + run.warm_start_seconds,
+        "num_steps": num_steps,
+        "num_training_rollouts": int(num_rollouts),
+        "num_evaluation_rollouts": run.results.num_rows,
+        "training_rollouts_per_second": num_rollouts / training if training else None,
+    }
+
+
+def mixed_versions(run: Run) -> dict[str, Any] | None:
+    """What differs between the finished units, most frequent version first; None where all are equal.
+
+    A unit that does not say (of an older toolkit, or without a browser) counts for nothing.
+    """
+    made = {unit.name: unit.versions for unit in run.units}
+    packages = dict.fromkeys(package for versions in made.values() for package in versions)
+    differing = [(package, units) for package in packages if len(units := _by_version(made, package)) > 1]
+    if not differing:
+        return None
+    told = "; ".join(f"{package} {_told(units)}" for package, units in differing)
+    return {
+        "sentence": f"Units of this grid were made by different versions, so they are not strictly comparable: {told}.",
+        "packages": [
+            {
+                "package": package,
+                "versions": [
+                    {"version": version, "num_units": len(names), "units": names} for version, names in units.items()
+                ],
+            }
+            for package, units in differing
+        ],
+    }
+
+
+def _by_version(made: dict[str, dict[str, str]], package: str) -> dict[str, list[str]]:
+    units: dict[str, list[str]] = {}
+    for name, versions in made.items():
+        if package in versions:
+            units.setdefault(versions[package], []).append(name)
+    return dict(sorted(units.items(), key=lambda item: (-len(item[1]), item[0])))
+
+
+def _told(units: dict[str, list[str]]) -> str:
+    """Each version with its number of units; but for the most frequent, with their names."""
+    parts = []
+    for index, (version, names) in enumerate(units.items()):
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        listed = f" ({', '.join(names[:_NAMED])}{more})" if index else ""
+        parts.append(f"{version} in {len(names)} unit{'' if len(names) == 1 else 's'}{listed}")
+    return ", ".join(parts)

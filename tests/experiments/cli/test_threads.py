@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from experiments.cli.threads import SPIN_COUNT, wait_politely
+from experiments.cli.commands import SPIN_COUNT, wait_politely
 
 
 @pytest.mark.parametrize(
