@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from scipy.stats import binomtest
 
@@ -46,9 +46,11 @@ def trained_cases(half: Half, folder: Path) -> Iterator[Case]:
     from tests.experiments.analysis.collapse.test_real_runs import BROKEN, rows_of
 
     for seed in TRAINED_SEEDS[half]:
-        healthy = [("healthy", "healthy", {}, 10 * seed + index) for index in range(_HEALTHY_A_SEED)]
-        broken = [(name, case.kind, case.settings, seed) for name, case in BROKEN.items()]
-        for name, label, settings, number in healthy + broken:
+        runs: list[tuple[str, Kind, dict[str, Any], int]] = [
+            ("healthy", "healthy", {}, 10 * seed + index) for index in range(_HEALTHY_A_SEED)
+        ]
+        runs += [(name, case.kind, case.settings, seed) for name, case in BROKEN.items()]
+        for name, label, settings, number in runs:
             place = folder / f"{name.replace(' ', '_')}-{number}"
             done = place / "done"
             if not done.is_file():
