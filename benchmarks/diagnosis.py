@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from scipy.stats import binomtest
 
@@ -46,16 +46,15 @@ def trained_cases(half: Half, folder: Path) -> Iterator[Case]:
     from tests.experiments.analysis.collapse.test_real_runs import BROKEN, rows_of
 
     for seed in TRAINED_SEEDS[half]:
-        runs: list[tuple[str, Kind, dict[str, Any], int]] = [
-            ("healthy", "healthy", {}, 10 * seed + index) for index in range(_HEALTHY_A_SEED)
-        ]
-        runs += [(name, case.kind, case.settings, seed) for name, case in BROKEN.items()]
-        for name, label, settings, number in runs:
+        healthy = [("healthy", {}, 10 * seed + index) for index in range(_HEALTHY_A_SEED)]
+        broken = [(name, case.settings, seed) for name, case in BROKEN.items()]
+        for name, settings, number in healthy + broken:
             place = folder / f"{name.replace(' ', '_')}-{number}"
             done = place / "done"
             if not done.is_file():
                 rows_of(place, settings, number)
                 done.touch()
+            label: Kind = BROKEN[name].kind if name in BROKEN else "healthy"
             yield Case(label=label, shape=name, dialect="trained", rows=read_rows(place / "metrics.jsonl"))
 
 
@@ -123,11 +122,11 @@ def page(halves: dict[Half, list[Scored]], trained: dict[Half, list[Scored]]) ->
 
 _HEAD = """# `diagnose` measured
 
-By `python -m benchmarks.diagnosis --trained runs/bench_diagnosis`; the same numbers at every call.
+By `python -m benchmarks.diagnosis --trained runs/bench_diagnosis`; synthetic runs are the same at every call.
 
-Labelled runs in two halves. The first may be looked at while detectors are written. The second has seeds of its own,
-four shapes of healthy runs and one of a fall that the first does not have, and is only scored: no detector or
-threshold was changed after its numbers were seen.
+Labelled runs in two halves. The first may be looked at while detectors are written, and so were four more draws of its
+shapes. The second has seeds of its own, four shapes of healthy runs and one of a fall that the first does not have, and
+is only scored: no detector or threshold was changed after its numbers were seen.
 
 Shapes are drawn at random (`benchmarks/diagnosis_corpus.py`): length of the run, distance between logged
 steps, scale and sign of the reward, noise that is white, drags along, is binomial or heavy-tailed. The background
