@@ -18,10 +18,9 @@ import torch
 from dllm_rl import registry
 from dllm_rl.jsonl import read_rows
 from dllm_rl.tasks import FieldResult, Outcome
-from dllm_rl.testing._case import Case, off_policy
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.trainer import VERSION
-from dllm_rl.types import FAMILIES
+from dllm_rl.types import FAMILIES, LossInputs
 from tests.dllm_rl.test_trainer import make
 from tests.objectives.test_registered import real
 
@@ -35,17 +34,26 @@ def measured(kind: str, name: str) -> dict[str, Any]:
 
 
 def _objective(name: str) -> Numbers:
-    """Loss and norm of its gradient, off policy, in each family."""
+    """Loss and norm of its gradient, off policy and with a reference policy of its own, in each family."""
     found = {}
     for family in registry.get("objective", name).families:
         policy, rollouts = real(family)
         objective = registry.build("objective", name)
         views = objective.views(rollouts, policy.process, torch.Generator().manual_seed(0))
-        advantages = objective.advantages(rollouts)
-        case = Case(objective=objective, policy=policy, rollouts=rollouts, views=views, advantages=advantages)
-        new, old = off_policy(case)
-        loss = case.loss(case.inputs(new, old)).value
-        found[family] = [float(loss), float(case.gradient(case.inputs(new, old)).norm())]
+        with torch.no_grad():
+            new = policy.view_log_probs(rollouts, views)
+        noise = 0.5 * torch.randn(new.shape, generator=torch.Generator().manual_seed(2)) * views.score
+        inputs = LossInputs(
+            rollouts=rollouts,
+            views=views,
+            new=new.requires_grad_(),
+            old=new.detach() + noise if objective.needs_old else None,
+            ref=new.detach() - noise if objective.needs_ref else None,
+            advantages=objective.advantages(rollouts),
+        )
+        loss = objective.loss(inputs).value
+        (gradient,) = torch.autograd.grad(loss, new)
+        found[family] = [float(loss), float(gradient.norm())]
     return found
 
 
@@ -101,6 +109,12 @@ def trainer_measured(family: str) -> dict[str, Any]:
 
 
 _MEASURES = {"objective": _objective, "sampler": _sampler, "reward": _reward, "policy": _policy}
+
+
+def frozen_objectives() -> dict[str, dict[str, Any]]:
+    """The objectives that stand in the file, by name: those that pages and presets must name, too."""
+    known = json.loads(FILE.read_text())
+    return {label.split()[1]: numbers for label, numbers in known.items() if label.startswith("objective ")}
 
 
 def measure_all() -> dict[str, dict[str, Any]]:

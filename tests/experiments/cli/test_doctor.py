@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dllm_rl.errors import ConfigError
 from experiments.cli.doctor import shadowed
-from experiments.cli.templates import write_objective
 
 
 def test_a_package_from_elsewhere_shadows_ours() -> None:
@@ -30,18 +28,3 @@ def test_the_doctor_reports_every_part() -> None:
     assert checks["browser"]["state"] == "ok"
     assert checks["browser"]["found"].startswith("Chromium")
     assert done.returncode == any(check["state"] == "fail" for check in checks.values())
-
-
-def test_a_new_objective_keeps_every_promise_before_it_is_changed(tmp_path) -> None:
-    path = write_objective("my_method", tmp_path)
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import my_method\n"
-        "from dllm_rl import registry\n"
-        "from dllm_rl.testing import check_objective\n"
-        "assert registry.get('objective', 'my_method') is my_method.MyMethod\n"
-        "assert check_objective(my_method.MyMethod())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(path.parent)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    with pytest.raises(ConfigError, match="exists already"):
-        write_objective("my_method", tmp_path)

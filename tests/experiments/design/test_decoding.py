@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-
 import pytest
 
-from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.testing import check_sampler
-from experiments.cli.templates import write_sampler
 from experiments.design.config import load_preset
 from experiments.design.grid import build_cells
 
@@ -64,17 +58,3 @@ def test_laws_that_a_replay_does_not_give_again_do_not_train_what_replays(option
     assert cells(policy, "policies=[masked]", "objectives=[espo]")
     evaluated = policy.replace("sampler=", "evaluation_sampler=")
     assert cells(evaluated, "policies=[masked]", "objectives=[cj_grpo]")
-
-
-def test_the_template_of_a_rule_passes_the_public_suite(tmp_path):
-    path = write_sampler("my_order", tmp_path)
-    spec = importlib.util.spec_from_file_location("my_order_plugin", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    try:
-        check_sampler(registry.get("sampler", "my_order"))
-    finally:
-        registry._REGISTRY["sampler"].pop("my_order")
-    with pytest.raises(ConfigError, match="exists already"):
-        write_sampler("my_order", tmp_path)
