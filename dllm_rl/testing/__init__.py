@@ -1,6 +1,7 @@
 """Checks that a plug-in keeps the promises of its protocol; third parties run the same ones as we do."""
 
 from dllm_rl.testing.objective import PROPERTIES, PropertyError, check_objective
+from dllm_rl.testing.rollouts import sampled
 from dllm_rl.testing.sampler import SAMPLER_PROPERTIES, check_sampler
 from dllm_rl.testing.toys import ToyFamily, ToyPolicy, toy, toy_rollouts
 
@@ -12,6 +13,7 @@ __all__ = [
     "ToyPolicy",
     "check_objective",
     "check_sampler",
+    "sampled",
     "toy",
     "toy_rollouts",
 ]

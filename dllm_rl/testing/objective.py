@@ -31,7 +31,7 @@ from dllm_rl.testing._invariances import (
 )
 from dllm_rl.testing._likelihood import elbo_views
 from dllm_rl.testing._soundness import declared_views, flags, invalid_rows, metric_names, numerics, old_scores, purity
-from dllm_rl.testing.toys import toy
+from dllm_rl.testing.rollouts import sampled
 from dllm_rl.types import Rollouts
 
 
@@ -44,12 +44,12 @@ def check_objective(
 ) -> list[tuple[str, str]]:
     """Check every property on every declared family. Returns the (family, property) pairs that were checked.
 
-    policies: (policy, rollouts) pairs to check on; None takes the toys of the declared families.
+    policies: (policy, rollouts) pairs to check on; None takes a tiny policy of each declared family.
+    seed: of these policies' weights and of what they wrote.
     Raises PropertyError at the first property that does not hold.
     """
     if policies is None:
-        toys = [toy(family, seed=seed) for family in objective.families]
-        policies = [(item.policy, item.rollouts) for item in toys]
+        policies = [sampled(family, seed=seed) for family in objective.families]
     checked = []
     for policy, rollouts in policies:
         for name, check in PROPERTIES.items():

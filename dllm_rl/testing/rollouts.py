@@ -15,7 +15,7 @@ import torch
 from dllm_rl import registry
 from dllm_rl.answers import draw_answers
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.testing.policies import PROMPTS, random_policy
+from dllm_rl.testing.policies import random_policy
 from dllm_rl.types import Rollouts
 
 # The sampler of each family that records a trajectory by its simplest rule.
@@ -26,6 +26,7 @@ SAMPLERS = {
     "slot": "slots",
     "flow": "flow_exact",
 }
+PROMPTS = ("Name: Anna\nplan:\n", "Town\nplan:\n", "Plan: Pro | Basic\nplan:\n")
 NUM_COLUMNS, GROUP_SIZE = 8, 3
 # Added to the logits of EOS and FILL.
 LIKELY = 3.0

@@ -1,4 +1,4 @@
-"""Every registered objective keeps every promise on every family it declares: on toys, and on the real policies."""
+"""Every registered objective keeps every promise on every family it declares, on tiny policies of the real classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dllm_rl import registry
 from dllm_rl.answers import draw_answers
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.testing import check_objective, toy
+from dllm_rl.testing import check_objective, sampled
 from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import Rollouts
 from tests.tiny_policies import PROMPTS, make_tiny_policy
@@ -65,14 +65,8 @@ def test_at_least_twenty_methods_say_where_they_come_from() -> None:
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
-def test_properties_on_toys(name: str, family: str) -> None:
-    item = toy(family)
-    assert check_objective(registry.get("objective", name)(), policies=[(item.policy, item.rollouts)])
-
-
-@pytest.mark.parametrize(("name", "family"), CASES)
-def test_properties_on_the_real_policies(name: str, family: str) -> None:
-    assert check_objective(registry.get("objective", name)(), policies=[real(family)])
+def test_properties(name: str, family: str) -> None:
+    assert check_objective(registry.get("objective", name)(), policies=[sampled(family)])
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)
@@ -81,8 +75,7 @@ def test_properties_hold_with_a_penalty(name: str, family: str) -> None:
         objective = registry.build("objective", name, {"beta": 0.5})
     except ConfigError:
         pytest.skip("has no penalty")
-    item = toy(family)
-    assert check_objective(objective, policies=[(item.policy, item.rollouts)])
+    assert check_objective(objective, policies=[sampled(family)])
 
 
 @pytest.mark.parametrize("family", SAMPLERS)
