@@ -1,4 +1,4 @@
-"""Estimates of time against runs whose wall time is in the lab notebook, and what they must count."""
+"""What estimates of time must count."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from experiments.design.components import build_session
 from experiments.design.config import load_preset
-from experiments.design.costs import BROWSER_START_SECONDS, REPORT_SECONDS, WAYPOINT_SECONDS
+from experiments.design.costs import WAYPOINT_SECONDS
 from experiments.design.units import TaskSets, plan_grid
 
 
@@ -14,12 +14,6 @@ def planned(tmp_path, name, *overrides):
     preset = load_preset(name, list(overrides))
     with build_session(preset.environment) as session:
         return plan_grid(preset, TaskSets.of(preset, session), tmp_path)
-
-
-@pytest.mark.parametrize(("name", "minutes"), [("positive_control", 35.4), ("quick", 17.2), ("study16_quick", 18.1)])
-def test_an_estimate_is_within_a_quarter_of_what_the_run_took(tmp_path, name, minutes) -> None:
-    seconds = planned(tmp_path, name).cost.seconds + BROWSER_START_SECONDS + REPORT_SECONDS
-    assert seconds / 60 == pytest.approx(minutes, rel=0.25)
 
 
 def test_waypoints_of_the_first_seed_and_of_warm_starts_are_counted_in_time_alone(tmp_path) -> None:
