@@ -36,6 +36,8 @@ def trainer_console(text: str) -> list[dict[str, Any]] | None:
             row: dict[str, Any] = {name: float(value) for name, value in _ENTRY.findall(found)}
             if "train_runtime" not in row and (_TRAINER_KEYS & row.keys() or any(k.startswith("eval_") for k in row)):
                 rows.append(row if bar is None else {"step": bar, **row})
+    # The trainer adds the epoch to all that it prints; dicts without one are the user's own.
+    rows = [row for row in rows if "epoch" in row] or rows
     if not rows:
         return None
     # A bar that stands still, or is not there at every row, is another's.

@@ -114,9 +114,18 @@ def test_the_same_run_is_read_whoever_wrote_it(tmp_path, name):
 
 def test_a_console_without_a_bar_is_counted_and_its_evaluations_belong_to_the_row_before(tmp_path):
     path = tmp_path / "train.log"
-    path.write_text("{'loss': 0.1, 'reward': 0.5}\n{'eval_reward': 0.4, 'epoch': 1.0}\n{'loss': 0.1, 'reward': 0.6}\n")
+    rows = ({"loss": 0.1, "reward": 0.5}, {"eval_reward": 0.4}, {"loss": 0.1, "reward": 0.6})
+    path.write_text("".join(f"{row | {'epoch': 1.0}}\n" for row in rows))
     (run,) = find_runs(path)
     assert [(row["step"], row.get("eval_reward")) for row in run.metrics] == [(1, 0.4), (2, None)]
+
+
+def test_dicts_that_a_user_prints_are_not_the_trainers(tmp_path):
+    path = tmp_path / "train.log"
+    own = {"step": 25, "direction": 1, "reward": -1.0}
+    path.write_text("".join(f"{bar(5 * n)}\n{ {'loss': 0.1, 'reward': 0.5, 'epoch': 0.1} }\n{own}\n" for n in range(3)))
+    (run,) = find_runs(path)
+    assert [(row["step"], row["reward"]) for row in run.metrics] == [(0, 0.5), (5, 0.5), (10, 0.5)]
 
 
 def test_a_chart_of_several_runs_gives_each_its_own(tmp_path):
