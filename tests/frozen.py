@@ -53,7 +53,7 @@ def _objective(name: str) -> Numbers:
         )
         loss = objective.loss(inputs).value
         (gradient,) = torch.autograd.grad(loss, new)
-        found[family] = [float(loss), float(gradient.norm())]
+        found[family] = [loss.item(), gradient.norm().item()]
     return found
 
 

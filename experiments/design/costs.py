@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dllm_rl import registry
+from experiments.design.components import build_objective
 from experiments.design.grid import Cell
+from harness.browser_environment import BrowserEnvironment
 
 # Seconds a rollout, with two threads. An update skips the rows of groups without variance, here a third of them.
 SAMPLE_SECONDS = {"autoregressive": 0.022, "masked": 0.04, "slot": 0.04, "flow": 0.17}
@@ -22,12 +25,9 @@ EVALUATION_BROWSER_SECONDS = 0.18
 # Three greedy plans, their rollouts and their films.
 WAYPOINT_SECONDS = 1.0
 # Text-only toys have no browser and a policy of two small layers; roughly, from one run.
-TEXT_ENVIRONMENTS = ("toy_sort", "toy_copy")
 TEXT_ROLLOUT_SECONDS, TEXT_UPDATE_SECONDS_PER_VIEW, TEXT_START_SECONDS = 0.002, 0.0005, 5.0
-# Views that an objective scores for each rollout in one inner step where likelihoods are not exact; else one.
-VIEWS = {"cj_grpo": 4, "flow_grpo": 4, "mdpo": 4, "espo": 2, "espo_unshared": 4}
-# Asking for the answer of every step takes about the forwards of sampling once more.
-ANSWERS = ("mdpo",)
+# Of an objective whose views are as many as a rollout had steps, where the sampler does not say how many.
+UNKNOWN_VIEWS = 32
 # Loading a policy, opening a cell's files and writing its checkpoint.
 START_SECONDS = 2.0
 BROWSER_START_SECONDS = 5.0
@@ -61,7 +61,7 @@ def waypoint_cost(num_steps: int) -> Cost:
 def evaluation_cost(cell: Cell, num_tasks: int) -> Cost:
     """Cost of one evaluation: k sampled rollouts and a greedy one for every task."""
     rollouts = num_tasks * (cell.evaluation.num_samples + 1)
-    if cell.environment.name in TEXT_ENVIRONMENTS:
+    if not _has_browser(cell):
         return Cost(evaluation_rollouts=rollouts, seconds=rollouts * TEXT_ROLLOUT_SECONDS + TEXT_START_SECONDS)
     sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * _slowness(cell)
     seconds = rollouts * (sample + EVALUATION_BROWSER_SECONDS)
@@ -72,17 +72,30 @@ def training_cost(cell: Cell) -> Cost:
     """Cost of one seed of training."""
     train = cell.train
     rollouts = train["steps"] * train["prompts_per_step"] * train["group_size"]
-    views = 1 if cell.family == "autoregressive" else VIEWS.get(cell.objective.name, 1)
-    is_text = cell.environment.name in TEXT_ENVIRONMENTS
+    objective = build_objective(cell.objective)
+    views = 1 if cell.family == "autoregressive" else objective.num_views or _num_steps(cell)
+    is_text = not _has_browser(cell)
     per_view = UPDATE_SECONDS_PER_VIEW.get(cell.family, UNKNOWN_UPDATE_SECONDS)
     # Old scores are one forward, about a third of a forward and backward.
     update = (TEXT_UPDATE_SECONDS_PER_VIEW if is_text else per_view) * views * (train["inner_steps"] + 1 / 3)
     if is_text:
         return Cost(train_rollouts=rollouts, seconds=rollouts * (TEXT_ROLLOUT_SECONDS + update))
-    sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * (2 if cell.objective.name in ANSWERS else 1)
+    # Asking for the answer of every step takes about the forwards of sampling once more.
+    asked = 2 if "answers" in objective.requires else 1
+    sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * asked
     browser = TRAIN_BROWSER_SECONDS[cell.environment.options.get("isolation", "page")]
     seconds = rollouts * ((sample + update) * _slowness(cell) + browser)
     return Cost(train_rollouts=rollouts, seconds=seconds + START_SECONDS)
+
+
+def _has_browser(cell: Cell) -> bool:
+    return issubclass(registry.get("environment", cell.environment.name), BrowserEnvironment)
+
+
+def _num_steps(cell: Cell) -> int:
+    """Steps in which the cell's sampler writes a completion."""
+    sampler = registry.identity("sampler", cell.sampler.name, cell.sampler.options)
+    return sampler["options"].get("num_steps") or UNKNOWN_VIEWS
 
 
 def _slowness(cell: Cell) -> float:

@@ -29,3 +29,16 @@ def test_one_thread_takes_longer_and_arenas_less(tmp_path) -> None:
         for overrides in ((), ("threads=2",), ("environment.options.isolation=context",))
     )
     assert two < one < contexts
+
+
+def test_an_update_costs_what_its_views_do_whatever_the_objective_is_called(tmp_path) -> None:
+    def seconds(objective: str, options: str = "{}") -> float:
+        level = f"objectives.a={{name: {objective}, options: {options}}}"
+        cells = (level, "objectives=[a]", "policies=[masked]", "controls=[]", "seeds=[0]")
+        (unit,) = [unit for unit in planned(tmp_path, "quick", *cells).units if not unit.is_warm_start]
+        return unit.cost.seconds
+
+    one, two, eight = (seconds("bgpo", f"{{num_draws: {draws}}}") for draws in (1, 2, 8))
+    assert eight - one == pytest.approx(7 * (two - one))
+    assert seconds("cj_grpo", "{num_steps: 8}") == pytest.approx(eight)
+    assert seconds("cj_grpo", "{num_steps: null}") > eight
