@@ -1,12 +1,11 @@
-"""Intermediate answers of a denoising trajectory, and their rewards (MDPO, 2508.13148).
+"""Intermediate predictions of a denoising trajectory, and their rewards (MDPO, 2508.13148).
 
-At each recorded step the policy is asked once more and all that is still open is written at once: tokens that the step
-committed stand as the sampler drew them, the others are drawn from the same law. A cheap scorer of the environment
-rewards the texts; from the last writing step of a row on, its reward is the environment's.
-The block family's answer ends with the active block: of later ones it has no law yet.
+At each recorded step the policy is asked once more, and all that is still open is filled in at once: tokens that the
+step committed stand as the sampler drew them, the others are sampled from the policy's distribution. A cheap scorer of
+the environment rewards the texts; from the last writing step of a row on, its reward is the environment's. Where a
+sampler constrains a position, its distribution differs from the policy's, which predictions are sampled from.
 
-The sampler's law may differ from the policy's at a position that a sampler constrains; answers are drawn from the
-policy's. Legend: b rows, s steps, l canvas.
+Legend: b rows, s steps, l canvas.
 """
 
 from __future__ import annotations
@@ -93,27 +92,19 @@ def draw_answers(
     for step in range(before.shape[1]):
         for rows in asks[:, step].nonzero().squeeze(1).split(batch_rows):
             drawn, probability = _draw(policy, rollouts, rows, step, generator)
-            is_open, is_later = _is_open(policy, before[rows, step])
-            if policy.family != "flow":
-                is_written = is_open & (after[rows, step] != before[rows, step])
-                drawn = torch.where(is_written | ~is_open, after[rows, step], drawn)
-            ids[rows, step] = drawn.masked_fill(is_later, policy.canvas.eos_id)
-            confidence[rows, step] = probability(drawn)
-            is_drawn[rows, step] = is_open if policy.family != "flow" else drawn != before[rows, step]
+            tokens, is_predicted = policy.process.intermediate_prediction(before[rows, step], after[rows, step], drawn)
+            ids[rows, step], is_drawn[rows, step] = tokens, is_predicted
+            confidence[rows, step] = probability(tokens)
     ids = policy.canvas.close(ids.flatten(0, 1))
     score = policy.canvas.scored(ids).unflatten(0, after.shape[:2]) & is_drawn
     return Answers(ids=ids.unflatten(0, after.shape[:2]), score=score, confidence=confidence * score)
 
 
 def _asks(policy: BasePolicy, recorded: Trajectory) -> Bool[Tensor, "b s"]:
-    """Steps that are completed: up to a row's last those that wrote something; in the flow family all of them."""
+    """Steps at which the policy is asked, up to a row's last one."""
     assert recorded.canvases is not None
     steps = torch.arange(recorded.num_steps, device=recorded.canvases.device)
-    is_before_end = steps <= last_step(recorded)[:, None]
-    if policy.family == "flow":
-        return is_before_end
-    is_change = (recorded.canvases[:, 1:] != recorded.canvases[:, :-1]).any(dim=2)
-    return is_before_end & (is_change | (steps == 0))
+    return policy.process.predicting_steps(recorded.canvases) & (steps <= last_step(recorded)[:, None])
 
 
 def last_step(recorded: Trajectory) -> Int[Tensor, " b"]:
@@ -132,21 +123,6 @@ def _recorded(rollouts: Rollouts) -> Trajectory:
     return rollouts.trajectory
 
 
-def _is_open(policy: BasePolicy, canvas: Int[Tensor, "b l"]) -> tuple[Bool[Tensor, "b l"], Bool[Tensor, "b l"]]:
-    """Columns that the answer writes (masks; for the flow family all), and those behind it (block family)."""
-    process = policy.process
-    if process.mask_id is None:
-        everywhere = torch.ones_like(canvas, dtype=torch.bool)
-        return everywhere, ~everywhere
-    is_open = canvas == process.mask_id
-    if process.block_size is None:
-        return is_open, torch.zeros_like(is_open)
-    first = is_open.long().argmax(dim=1, keepdim=True) // process.block_size
-    block = torch.arange(canvas.shape[1], device=canvas.device) // process.block_size
-    is_later = (block > first) & is_open.any(dim=1, keepdim=True)
-    return is_open & ~is_later, is_later
-
-
 def _draw(
     policy: BasePolicy, rollouts: Rollouts, rows: Int[Tensor, " n"], step: int, generator: torch.Generator
 ) -> tuple[Int[Tensor, "n l"], Callable[[Tensor], Float[Tensor, "n l"]]]:
@@ -160,6 +136,6 @@ def _draw(
         time=None if recorded.time is None else recorded.time[step].expand(len(rows)),
         order=None if recorded.order is None else recorded.order[rows, step],
     )
-    law = (logits / rollouts.temperature).softmax(-1)
-    drawn = torch.multinomial(law.flatten(0, 1), 1, generator=generator).view(law.shape[:-1])
-    return drawn, lambda tokens: law.gather(-1, tokens[..., None]).squeeze(-1)
+    probabilities = (logits / rollouts.temperature).softmax(-1)
+    drawn = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).view(probabilities.shape[:-1])
+    return drawn, lambda tokens: probabilities.gather(-1, tokens[..., None]).squeeze(-1)

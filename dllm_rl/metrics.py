@@ -105,14 +105,14 @@ def inner_metrics(
     """
     metrics, share = {}, _share(views) * views.score
     # Terms of the flow family's ELBO and of its transitions are no log-probabilities of tokens.
-    if share.sum() > 0 and (views.time is None or views.kind == "one_step"):
+    if share.sum() > 0 and views.term.is_log_prob:
         # By their own sum, since methods scale weights as their losses need them.
         metrics["nelbo_per_token"] = float(-(new * share).sum() / share.sum())
-    if views.kind == "exact" and rollouts.trajectory is not None and views.score.any():
+    if views.is_exact and rollouts.trajectory is not None and views.score.any():
         difference = (new[0] - rollouts.trajectory.log_probs).abs()[views.score[0]]
         metrics["sampling_logp_difference/mean"] = float(difference.mean())
         metrics["sampling_logp_difference/max"] = float(difference.max())
-    if estimates_elbo and views.kind == "elbo" and views.num_views > 1:
+    if estimates_elbo and views.num_views > 1:
         metrics["likelihood_sd"] = likelihood_sd(views, new)
     return metrics
 

@@ -1,83 +1,114 @@
 """The forward process of a policy family: how it hides or noises a canvas, and the views that follow from it.
 
-Objectives call these methods and never ask which family they are on.
-Legend: b rows, p prompt length, l canvas, n units of the canvas (slots; else columns), k views, s steps.
+Views are data that new, old and reference scores share. Objectives call the methods of `ForwardProcess` and never ask
+which family they are on. Each family has its own class beside its policy, in `dllm_rl.policies`.
+
+Which positions: columns up to and including the first EOS are *editable*: they can be hidden, FILL tokens included,
+since the model sees them hidden like any other. Of these, the positions of `completion_mask` are *scored*. Columns
+after the first EOS are never scored and always hidden, so what they hold has no influence.
+
+Randomness comes from `generator` alone and is drawn on its device.
+Legend: b rows, p prompt length, l canvas, n units of the canvas (slots; else columns), k views, s steps, v vocabulary.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl import trajectory_views, views
+from dllm_rl.canvas import until_first
+from dllm_rl.constraint import Constraint
 from dllm_rl.errors import ConfigError
-from dllm_rl.types import Family, Rollouts, Views
+from dllm_rl.policies.attention import CAUSAL_SHIFTED
+from dllm_rl.trajectory import Trajectory
+from dllm_rl.types import Rollouts, Views
 
-# Time at which the flow family is told that (almost) nothing is noise.
-CLEAN_TIME = 1 - 1e-4
+if TYPE_CHECKING:
+    from dllm_rl.warmstart import Batch
+
+# The family that every other derives from: what is defined for it is defined for all.
+ANY = "any"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardProcess:
-    """The facts of a family's forward process, and the views that are drawn from them.
+    """Base of the families' forward processes.
 
-    family: name of the policy family.
-    mask_id: id of MASK; None for the autoregressive and the uniform-source flow family.
     pad_id, eos_id: ids of PAD and EOS.
-    vocab_size: ids of a uniform source.
-    slot_size: tokens of a slot.
-    block_size: tokens of a block; None where the canvas is one block.
-    schedule_power: kappa_t = t ** power (flow).
     banned_ids: ids that neither sampler nor noise ever writes.
     """
 
-    family: Family
-    mask_id: int | None = None
+    # Name of the policy family.
+    family: ClassVar[str]
+    # Whether the ELBO is the mean over all masks of the units, each hidden part of a size weighing the same.
+    is_mean_over_masks: ClassVar[bool] = False
+
     pad_id: int = 0
     eos_id: int = 0
-    vocab_size: int = 0
-    slot_size: int = 1
-    block_size: int | None = None
-    schedule_power: float = 1.0
     banned_ids: tuple[int, ...] = ()
 
+    @property
+    def blank_id(self) -> int:
+        """What stands on a canvas before anything is written."""
+        return self.pad_id
+
+    @property
+    def expected_weight(self) -> float:
+        """Expected sum over the views of an ELBO of the weights with which a scored position is hidden."""
+        return 1.0
+
     def exact(self, rollouts: Rollouts) -> Views:
-        """One view: the completion itself, every token given all earlier ones."""
-        return views.exact(rollouts)
+        """Return one view: the completion itself, every token given all earlier ones.
+
+        Tokens that a grammar forced have probability 1 under any weights and are in no completion mask.
+        """
+        return replace(self._clean(rollouts), at_temperature=True, is_replay=True)
 
     def one_step(self, rollouts: Rollouts, generator: torch.Generator, *, prompt_mask_share: float = 0.0) -> Views:
-        """One view with the whole canvas hidden; the exact view where nothing is ever hidden.
+        """Return one view with the whole canvas hidden (d1, 2504.12216): neither a likelihood nor a bound.
 
-        prompt_mask_share: probability that a prompt token is hidden too; needs a family with a mask token.
+        The exact view where nothing is ever hidden.
+
+        prompt_mask_share: probability that a prompt token is hidden too (.15 in d1); needs a family with a mask token.
         """
-        return views.one_step(rollouts, self, generator, prompt_mask_share=prompt_mask_share)
+        raise NotImplementedError
 
     def elbo(
         self, rollouts: Rollouts, generator: torch.Generator, *, num_draws: int = 2, antithetic: bool = True
     ) -> Views:
-        """Views whose weighted terms sum to an unbiased estimate of the ELBO; the exact view where that is known.
+        """Return views whose weighted terms sum to an unbiased estimate of the ELBO.
+
+        The exact view where the likelihood is known.
 
         num_draws: noise levels a row, spread evenly over [0, 1).
-        antithetic: each draw gives two views, a subset and its complement.
+        antithetic: each draw gives two views that hide opposite parts (ESPO, 2512.03759).
         """
-        return views.elbo(rollouts, self, generator, num_draws=num_draws, antithetic=antithetic)
+        raise NotImplementedError
 
     def quadrature(self, rollouts: Rollouts, generator: torch.Generator, *, num_nodes: int = 2) -> Views:
-        """ELBO views at the Gauss-Legendre nodes of the noise level instead of random ones (2510.08554)."""
-        return views.quadrature(rollouts, self, generator, num_nodes=num_nodes)
+        """Return ELBO views at the Gauss-Legendre nodes of the noise level instead of random ones (2510.08554).
+
+        An odd number of nodes takes its middle one as a pair of half the weight. Every scored position has expected
+        weight 1.
+        """
+        raise NotImplementedError
 
     def units(self, rollouts: Rollouts) -> Bool[Tensor, "b n"]:
-        """Pieces of the canvas that may be hidden: up to and including the first EOS."""
-        return views.units(rollouts, self)
+        """Return which pieces of the canvas may be hidden: up to and including the first EOS."""
+        return self.editable(rollouts)
 
     def random_units(
         self, rollouts: Rollouts, level: Float[Tensor, "k b"], generator: torch.Generator
     ) -> Bool[Tensor, "k b n"]:
-        """Units, each drawn with the probability that `level` gives its view and row."""
-        return views.random_units(rollouts, self, level, generator)
+        """Return units, each drawn with the probability that `level` gives its view and row."""
+        member = self.units(rollouts)
+        keys = torch.rand(len(level), *member.shape, generator=generator, device=generator.device).to(member.device)
+        return (keys < level[..., None]) & member
 
     def hide_units(
         self,
@@ -86,102 +117,195 @@ class ForwardProcess:
         weight: Float[Tensor, "k b"] | Float[Tensor, "k b n"],
         generator: torch.Generator,
     ) -> Views:
-        """Views that hide the given units and score what they hide. weight: of each term of a view, or of a unit."""
-        return views.hide_units(rollouts, self, hidden, weight, generator)
+        """Return views that hide the given units and score what they hide.
+
+        weight: of every scored term of a view, or of each unit.
+        """
+        raise self._no_mask("so no part of a canvas can be hidden")
+
+    def hide(
+        self, rollouts: Rollouts, hidden: Bool[Tensor, "k b l"], generator: torch.Generator
+    ) -> Int[Tensor, "k b l"]:
+        """Return the completion with these columns, and all after EOS, hidden."""
+        raise self._no_mask("so nothing can be hidden from it")
 
     def replay(self, rollouts: Rollouts, generator: torch.Generator, *, num_steps: int | None = None) -> Views:
-        """Recorded denoising steps, each scoring what it committed; the exact view where it holds all steps.
+        """Return recorded denoising steps, each scoring what it committed; the exact view where it holds all steps.
 
-        num_steps: steps a row, drawn uniformly without replacement from its own S steps and weighted S / num_steps;
-            None takes all.
+        num_steps: steps K a row, drawn uniformly without replacement from its own S steps, with loss_weight S / K, so
+            that the sum over views estimates the sum over all steps. None takes all. Rows with fewer steps use all of
+            theirs, and their other views score nothing.
         """
-        return trajectory_views.trajectory(rollouts, self, generator, num_steps=num_steps)
+        own = self.own_steps(rollouts)
+        total = own.sum(-1)
+        width = int(total.max()) if num_steps is None else min(num_steps, int(total.max()))
+        keys = torch.rand(own.shape, generator=generator, device=generator.device).to(own.device)
+        steps = torch.where(own, keys, 2.0).argsort(-1)[:, : max(width, 1)]
+        is_own = own.gather(1, steps)
+        steps = torch.where(is_own, steps, own.shape[1]).sort(-1).values.T
+        is_own = steps < own.shape[1]
+        weight = is_own * total / is_own.sum(0).clamp(min=1)
+        return self.replay_steps(rollouts, steps.clamp(max=own.shape[1] - 1), weight)
 
     def replay_steps(
         self, rollouts: Rollouts, steps: Int[Tensor, "k b"], loss_weight: Float[Tensor, "k b"], *, span: int = 1
     ) -> Views:
-        """The canvases before the given steps, each scoring what steps [s, s + span) committed.
+        """Return the canvases before the given steps, each scoring what steps [s, s + span) committed.
 
         Where one exact view holds all steps it is returned instead, whatever the steps: none of them saves a forward.
+
         loss_weight: of a view's loss terms; at 0 it scores nothing.
         """
-        if self.family == "autoregressive":
-            return views.exact(rollouts)
-        return trajectory_views.replay(rollouts, self, steps, loss_weight, span)
+        recorded = replayable(rollouts)
+        commit = recorded.commit_step
+        is_used = (loss_weight > 0)[..., None] & rollouts.completion_mask
+        score = is_used & (commit >= steps[..., None]) & (commit < steps[..., None] + span)
+        return Views(
+            tokens=recorded.states(steps),
+            score=score,
+            weight=score.float(),
+            loss_weight=score * loss_weight[..., None].float(),
+            step=steps,
+            order=recorded.orders(steps),
+            at_temperature=True,
+            is_replay=True,
+        )
 
     def own_steps(self, rollouts: Rollouts) -> Bool[Tensor, "b s"]:
-        """Which steps of the trajectory committed a scored token of the row."""
-        return trajectory_views.own_steps(rollouts, self)
+        """Return which steps of the trajectory committed a scored token of the row.
+
+        Where a grammar forced everything there was no step; one that committed nothing stands for it.
+        """
+        recorded = trajectory_of(rollouts)
+        is_event = rollouts.completion_mask & (recorded.commit_step >= 0)
+        events = torch.zeros(
+            rollouts.num_rows, max(1, recorded.num_steps), dtype=torch.long, device=rollouts.completion_ids.device
+        )
+        return events.scatter_add(1, recorded.commit_step.clamp(min=0), is_event.long()) > 0
 
     def recorded(self, rollouts: Rollouts, steps: Int[Tensor, "k b"]) -> Views:
-        """The canvases before the given steps, which score nothing yet: the caller says what, with which targets."""
+        """Return the canvases before the given steps, which score nothing yet: the caller says what."""
         record = rollouts.trajectory
         if record is None or not record.keeps_states:
             raise ConfigError("these rollouts carry no canvases; sample with a sampler that records its trajectory.")
         tokens = record.states(steps)
         return Views(
-            kind="answer",
             tokens=tokens,
             score=torch.zeros_like(tokens, dtype=torch.bool),
             weight=torch.zeros(tokens.shape, device=tokens.device),
             time=None if record.time is None else record.time[steps],
             step=steps,
             order=record.orders(steps),
+            at_temperature=True,
         )
 
     def left_to_right(self, rollouts: Rollouts, generator: torch.Generator, *, num_tokens: int | None = None) -> Views:
-        """Scored tokens, each in a view that hides it and all that follow; the exact view where one forward holds all.
+        """Return scored tokens, each in a view that hides it and all that follow.
+
+        The exact view where one forward holds all.
 
         num_tokens: tokens a row, drawn without replacement from its N scored ones, with loss_weight N / num_tokens;
             None takes all, at a forward each.
         """
-        if self.family == "autoregressive":
-            return views.exact(rollouts)
-        ids, mask = rollouts.completion_ids, rollouts.completion_mask
-        total = mask.sum(-1)
-        width = max(1, min(int(total.max()), num_tokens or ids.shape[1]))
-        keys = torch.rand(mask.shape, generator=generator, device=generator.device).to(ids.device)
-        chosen = torch.where(mask, keys, 2.0).argsort(-1)[:, :width].T
-        is_used = mask.gather(1, chosen.T).T
-        column = torch.arange(ids.shape[1], device=ids.device)
-        score = (column == chosen[..., None]) & is_used[..., None]
-        share = total / is_used.sum(0).clamp(min=1)
-        return Views(
-            kind="left_to_right",
-            tokens=views.hide(rollouts, self, column >= chosen[..., None], generator),
-            score=score,
-            weight=score.float(),
-            loss_weight=score * share[:, None],
-        )
+        raise NotImplementedError
 
     def causal_clean(self, rollouts: Rollouts) -> Views:
-        """One clean view under causal attention, read one position to the left: the autoregressive reading."""
-        view = views.exact(rollouts)
-        if self.family == "autoregressive":
-            return view
-        view = replace(view, kind="causal_shifted", read="causal_shifted")
-        if self.family == "flow":
-            time = torch.full((1, rollouts.num_rows), CLEAN_TIME, device=view.tokens.device)
-            view = replace(view, time=views.flow_time(time, self))
-        return view
+        """Return one clean view under causal attention, read one position to the left: the autoregressive reading."""
+        return replace(self._clean(rollouts), reading=CAUSAL_SHIFTED)
 
     def causal_noised(self, rollouts: Rollouts, generator: torch.Generator) -> Views:
-        """One view at a random level under causal attention, unshifted, scoring what is hidden (flow: everything)."""
-        if self.family == "autoregressive":
-            return views.exact(rollouts)
-        level = views.stratified(rollouts.num_rows, 1, generator).to(rollouts.completion_ids.device)
-        if self.family == "flow":
-            view = self._noised(rollouts, views.MAX_KAPPA * level, generator)
-        else:
-            hidden = self.random_units(rollouts, level, generator)
-            view = self.hide_units(rollouts, hidden, torch.ones_like(level), generator)
-            if self.family == "slot":
-                view = replace(view, order=views.natural_order(rollouts, 1))
-        return replace(view, kind="causal_noised", read="causal")
+        """Return one view at a random level under causal attention, unshifted, scoring what is hidden."""
+        raise NotImplementedError
 
-    def _noised(self, rollouts: Rollouts, kappa: Float[Tensor, "1 b"], generator: torch.Generator) -> Views:
-        ids = rollouts.completion_ids
-        uniform = torch.rand(1, *ids.shape, generator=generator, device=generator.device).to(ids.device)
-        is_clean = (uniform < kappa[..., None]) & views.editable(rollouts, self)
-        tokens = torch.where(is_clean, ids, views.uniform_noise(rollouts, self, 1, generator))
-        return replace(views.exact(rollouts), tokens=tokens, time=views.flow_time(kappa, self))
+    def editable(self, rollouts: Rollouts) -> Bool[Tensor, "b l"]:
+        """Return the columns up to and including the first EOS; all of them where there is none."""
+        return until_first(rollouts.completion_ids == self.eos_id)
+
+    def constrained_terms(
+        self, logits: Float[Tensor, "b l v"], rollouts: Rollouts, view: Views, constraint: Constraint
+    ) -> Float[Tensor, "b l"]:
+        """Return log-probabilities of what a step wrote, each token given those left of it, among accepted canvases.
+
+        logits: of all columns of the view, at the sampler's temperature.
+        view: the replay of one step, alone.
+        """
+        raise NotImplementedError
+
+    def predicting_steps(self, canvases: Int[Tensor, "b s1 l"]) -> Bool[Tensor, "b s"]:
+        """Return the steps at which the policy is asked for an intermediate prediction: those that changed the canvas.
+
+        The first step is always one of them.
+        """
+        is_change = (canvases[:, 1:] != canvases[:, :-1]).any(dim=2)
+        return is_change | (torch.arange(is_change.shape[1], device=canvases.device) == 0)
+
+    def intermediate_prediction(
+        self, before: Int[Tensor, "b l"], after: Int[Tensor, "b l"], sampled: Int[Tensor, "b l"]
+    ) -> tuple[Int[Tensor, "b l"], Bool[Tensor, "b l"]]:
+        """Return the canvas with all that is open filled in at once, and which of its tokens are predictions.
+
+        Tokens that the step committed stand as the sampler drew them.
+
+        before, after: the canvas before and after the step.
+        sampled: a token for every column from the policy's distribution at `before`.
+        """
+        raise ConfigError(f"the {self.family} family has no intermediate predictions: it writes left to right.")
+
+    def warm_start_loss(self, policy: Any, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+        """Return the supervised loss of the family on demonstrations."""
+        raise NotImplementedError
+
+    def _clean(self, rollouts: Rollouts) -> Views:
+        score = rollouts.completion_mask[None]
+        return Views(tokens=rollouts.completion_ids[None], score=score, weight=score.float())
+
+    def _no_mask(self, consequence: str) -> ConfigError:
+        return ConfigError(f"the {self.family} family has no mask token, {consequence}.")
+
+
+def trajectory_of(rollouts: Rollouts) -> Trajectory:
+    """Return the trajectory. Raises ConfigError where there is none."""
+    if rollouts.trajectory is None:
+        raise ConfigError("these rollouts carry no trajectory; sample with a sampler that records one.")
+    return rollouts.trajectory
+
+
+def replayable(rollouts: Rollouts) -> Trajectory:
+    """Return a trajectory whose steps can be scored again. Raises ConfigError where that is not possible."""
+    recorded = rollouts.trajectory
+    if recorded is None or not recorded.keeps_states:
+        raise ConfigError(
+            "a trajectory view needs recorded canvases; sample with a sampler that records its trajectory."
+        )
+    if recorded.is_approximate:
+        raise ConfigError(
+            "this record is approximate: its sampler masks tokens again (which of its draws stayed depended on them), "
+            "draws from stale keys and values (cache 'prefix' or 'dual') or from guided logits. A replay does not "
+            "give the probabilities of its draws. Train with another sampler, or an objective that does not replay "
+            "trajectories; this sampler may still be used for evaluation."
+        )
+    return recorded
+
+
+def stratified(num_rows: int, num_draws: int, generator: torch.Generator) -> Float[Tensor, "k b"]:
+    """Return levels in [0, 1), each uniform, spread evenly over the draws of one row: frac(v_b + j / k)."""
+    offset = torch.rand(num_rows, generator=generator, device=generator.device)
+    return (offset + torch.arange(num_draws, device=generator.device)[:, None] / num_draws) % 1.0
+
+
+def one_a_stratum(rows: int, generator: torch.Generator) -> Float[Tensor, " b"]:
+    """Return uniforms in [0, 1), one in each of `rows` equal strata, in random order."""
+    strata = torch.randperm(rows, generator=generator)
+    return (strata + torch.rand(rows, generator=generator)) / rows
+
+
+def quadrature_nodes(num_nodes: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Return levels on (0, 1) and their weights, as pairs t, 1 - t; the weights sum to 1."""
+    position, weight = np.polynomial.legendre.leggauss(num_nodes)
+    level, share = (position + 1) / 2, weight / 2
+    if num_nodes % 2:
+        middle = num_nodes // 2
+        share[middle] /= 2
+        level, share = np.insert(level, middle, level[middle]), np.insert(share, middle, share[middle])
+    order = [index for low in range(len(level) // 2) for index in (low, len(level) - 1 - low)]
+    return torch.tensor(level[order], dtype=torch.float32), torch.tensor(share[order], dtype=torch.float32)

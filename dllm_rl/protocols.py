@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from dllm_rl.canvas import Canvas
     from dllm_rl.process import ForwardProcess
-    from dllm_rl.types import Completions, Family, Loss, LossInputs, Prompts, Replays, Rollouts, Views
+    from dllm_rl.types import Completions, Loss, LossInputs, Prompts, Replays, Rollouts, Views
 
 __all__ = ["Environment", "Objective", "Policy", "Sampler"]
 
@@ -21,7 +21,7 @@ __all__ = ["Environment", "Objective", "Policy", "Sampler"]
 class Policy(Protocol):
     """A model of one family with the facts that samplers and likelihoods need."""
 
-    family: ClassVar[Family]
+    family: ClassVar[str]
     tokenizer: Any
     model: torch.nn.Module
     canvas: Canvas
@@ -53,7 +53,7 @@ class Sampler(Protocol):
     """Writes completions; a dataclass. Draws depend on (seed, row id, position, step) and on nothing else."""
 
     name: ClassVar[str]
-    families: ClassVar[tuple[Family, ...]]
+    families: ClassVar[tuple[str, ...]]
 
     @property
     def temperature(self) -> float:
@@ -81,7 +81,7 @@ class Objective(Protocol):
     name: str
     paper: str
     level: str
-    families: tuple[Family, ...]
+    families: tuple[str, ...]
     requires: tuple[str, ...]
     needs_old: bool
     needs_ref: bool

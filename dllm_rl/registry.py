@@ -70,9 +70,9 @@ def build(
     and a component that is undefined for the family.
     """
     cls = get(kind, name)
-    if family is not None and family not in cls.families:
+    if family is not None and family not in families_of(cls):
         raise ConfigError(
-            f"{kind} '{name}' is undefined for the {family} family; it is defined for {', '.join(cls.families)}."
+            f"{kind} '{name}' is undefined for the {family} family; it is defined for {', '.join(families_of(cls))}."
         )
     return construct(cls, options or {}, owner=f"{kind} '{name}'", given=given)
 
@@ -85,6 +85,16 @@ def identity(kind: str, name: str, options: Mapping[str, Any] | None = None) -> 
         "version": cls.version,
         "options": resolved(cls, options or {}, owner=f"{kind} '{name}'"),
     }
+
+
+def families_of(component: Any) -> tuple[str, ...]:
+    """Return the policy families that a sampler or an objective (class or instance) is defined for.
+
+    It names families in its class attribute `families`; what is defined for a family is defined for those that derive
+    from it.
+    """
+    named = set(component.families)
+    return tuple(name for name, cls in items("policy") if not named.isdisjoint(cls.lineage()))
 
 
 def names(kind: str) -> list[str]:

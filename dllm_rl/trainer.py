@@ -34,6 +34,7 @@ from dllm_rl.metrics import describe
 from dllm_rl.protocols import Objective
 from dllm_rl.ranks import Ranks
 from dllm_rl.reference import reference_of
+from dllm_rl.registry import families_of
 from dllm_rl.resampling import Resampled, grouped, resample
 from dllm_rl.stacking import Group, stack_rollouts
 from dllm_rl.tasks import Task
@@ -222,13 +223,15 @@ class Trainer:
 
 def _check_combination(engine: RolloutEngine, objective: Objective, config: TrainConfig) -> None:
     policy, sampler = engine.policy, engine.sampler
-    if policy.family not in objective.families:
+    if policy.family not in families_of(objective):
         raise ConfigError(
             f"objective '{objective.name}' is not defined on the {policy.family} family. "
-            f"It is on: {', '.join(objective.families)}."
+            f"It is on: {', '.join(families_of(objective))}."
         )
-    if policy.family not in sampler.families:
-        raise ConfigError(f"sampler '{sampler.name}' draws from: {', '.join(sampler.families)}, not {policy.family}.")
+    if policy.family not in families_of(sampler):
+        raise ConfigError(
+            f"sampler '{sampler.name}' draws from: {', '.join(families_of(sampler))}, not {policy.family}."
+        )
     refuse_unreplayable(type(policy), sampler, objective)
     if sampler.temperature != config.temperature:
         raise ConfigError(

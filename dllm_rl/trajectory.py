@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,10 +19,9 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.events import Events, Kind, join_events, recorded_orders
 
 if TYPE_CHECKING:
+    from dllm_rl.policies.transitions import Transition
     from dllm_rl.types import Completions, Rollouts
 
-# How a position of the flow family moves between two times: `dllm_rl.policies.flow`.
-FlowLaw = Literal["exact", "euler", "cumulative"]
 MAX_POSITIONS, MAX_STEPS = 24, 24
 
 
@@ -37,7 +36,7 @@ class Trajectory:
     slot_size, slot_joined: for the slot family, whose feed order follows from the step at which each slot joined the
         committed ones (`dllm_rl.events.feed_order`).
     constraint: what the draws were constrained by; log-probabilities are then those of the constrained law.
-    flow_law: which transition law of the flow family the draws follow.
+    transition: how positions moved between two times, for the flow family.
     """
 
     events: Events
@@ -48,7 +47,7 @@ class Trajectory:
     slot_joined: Int[Tensor, "b j"] | None = None
     is_approximate: bool = False
     constraint: Constraint | None = None
-    flow_law: FlowLaw = "exact"
+    transition: Transition | None = None
 
     def __post_init__(self) -> None:
         if (self.slot_size is None) != (self.slot_joined is None):

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm_rl.likelihood.terms import LOG_PROB, Term
 from dllm_rl.tasks import Page
-from dllm_rl.trajectory import FlowLaw, Trajectory, join_trajectories
+from dllm_rl.trajectory import Trajectory, join_trajectories
 
-Family = Literal["autoregressive", "masked", "block", "slot", "flow"]
-FAMILIES: tuple[Family, ...] = ("autoregressive", "masked", "block", "slot", "flow")
+if TYPE_CHECKING:
+    from dllm_rl.policies.attention import Reading
 
 
 class Replays(Enum):
@@ -75,10 +76,11 @@ class Prompts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What each denoising step would have answered, had the policy written all that was still open at once.
+    """The completion predicted at each denoising step: all open positions filled in at once.
 
-    ids: the completed canvas of a step, closed at its EOS. score: what the step itself drew, before that EOS.
-    confidence: probability of each drawn token under the policy that sampled, 0 where not scored.
+    ids: the completed canvas of a step, closed at its EOS.
+    score: positions that were predicted, before that EOS.
+    confidence: probability of each predicted token under the policy that sampled, 0 where not scored.
     """
 
     ids: Int[Tensor, "b s l"]
@@ -200,16 +202,21 @@ class Rollouts:
 class Views:
     """Corrupted copies of the completions, drawn once and scored by the current, old and reference policy alike.
 
-    kind: exact, one_step, elbo, left_to_right, trajectory, answer, causal_shifted or causal_noised.
-    tokens: what the model sees. prompt_tokens: prompt as seen, None = unchanged.
-    targets: what is scored, None = the completion. score: which positions are scored.
-    weight: of a term inside the log-likelihood. loss_weight: multiplies loss terms. step: column of (b, s) advantages.
-    time, time_next: noise level per view, for the flow family, and flow_law the law of its transitions. order: feed
-    order of the canvas, for the slot family.
-    read: native attention, or the two mis-specified causal readings of the original study.
+    tokens: what the model sees.
+    score: which positions are scored.
+    weight: of a term inside the log-likelihood.
+    prompt_tokens: the prompt as seen. Default: unchanged.
+    targets: what is scored. Default: the completion.
+    loss_weight: multiplies loss terms.
+    time, time_next: noise level of each view, and where its transition ends (flow family).
+    step: column of (b, s) advantages.
+    order: feed order of the canvas (slot family).
+    reading: how the canvas is read. Default: as the policy does.
+    term: what the likelihood of a target is, given logits.
+    at_temperature: targets were sampled at the sampler's temperature, and are scored at it; else at 1.
+    is_replay: scores what the sampler wrote, under the distribution that it was sampled from.
     """
 
-    kind: str
     tokens: Int[Tensor, "k b l"]
     score: Bool[Tensor, "k b l"]
     weight: Float[Tensor, "k b l"]
@@ -220,8 +227,15 @@ class Views:
     time_next: Float[Tensor, "k b"] | None = None
     step: Int[Tensor, "k b"] | None = None
     order: Int[Tensor, "k b l"] | None = None
-    read: Literal["native", "causal", "causal_shifted"] = "native"
-    flow_law: FlowLaw = "exact"
+    reading: Reading | None = None
+    term: Term = LOG_PROB
+    at_temperature: bool = False
+    is_replay: bool = False
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether one view scores the completion itself, every token given all earlier ones."""
+        return self.is_replay and self.step is None
 
     @property
     def num_views(self) -> int:

@@ -1,11 +1,7 @@
-"""Supervised warm start on demonstrations: one loss a family, the same demonstrations and sequence passes for all.
+"""Supervised warm start on demonstrations, the same demonstrations and sequence passes for all families.
 
-Losses. Autoregressive: next token. Masked: cross-entropy at hidden positions, each row hiding n ~ U{1..l} positions
-(the ELBO of 2502.09992 without its l/n weight, which would favour nearly finished canvases). Slot: the same over whole
-slots in feed order, part of the hidden slots with a revealed prefix, plus the next-token law inside clean slots
-(2512.13586). Block: masked within each block up to that of EOS, the earlier blocks clean (2503.09573). Flow:
-cross-entropy of the clean token at every position, noised at time t ~ U(0, 1) (2407.15595). FILL, EOS and the padding
-after it are learned here and nowhere else.
+The loss is that of the family's forward process (`ForwardProcess.warm_start_loss`). FILL, EOS and the padding after it
+are learned here and nowhere else.
 """
 
 from __future__ import annotations
@@ -14,22 +10,18 @@ import itertools
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from dllm_rl import seeding
 from dllm_rl.checkpoint import load_state, save_state
-from dllm_rl.events import feed_order
 from dllm_rl.generators import generator
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.block import BlockPolicy
-from dllm_rl.policies.feed import Feed
 from dllm_rl.types import Prompts
 
 STEPS_PER_STATE = 100
@@ -70,88 +62,6 @@ class Batch:
     canvas: Int[Tensor, "b l"]
 
 
-def autoregressive_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-    """Next-token cross-entropy up to and including EOS."""
-    logits = policy.logits(batch.prompts, batch.canvas)
-    is_learned = policy.canvas.until_eos(batch.canvas)
-    return F.cross_entropy(logits[is_learned], batch.canvas[is_learned])
-
-
-def masked_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-    """Cross-entropy at n ~ U{1..l} hidden positions of each row, stratified over the batch."""
-    rows, length = batch.canvas.shape
-    quota = 1 + (_stratified(rows, generator) * length).long().clamp(max=length - 1)
-    rank = torch.rand(rows, length, generator=generator).argsort(dim=1).argsort(dim=1)
-    hidden = rank < quota[:, None]
-    logits = policy.logits(batch.prompts, batch.canvas.masked_fill(hidden, policy.process.mask_id or 0))
-    return F.cross_entropy(logits[hidden], batch.canvas[hidden])
-
-
-def slot_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-    """Draft law at hidden slots plus next-token law inside clean ones."""
-    size, (rows, length) = policy.facts.slot_size, batch.canvas.shape
-    num_slots = length // size
-    quota = 1 + (_stratified(rows, generator) * num_slots).long().clamp(max=num_slots - 1)
-    rank = torch.rand(rows, num_slots, generator=generator).argsort(dim=1).argsort(dim=1)
-    is_hidden = rank < quota[:, None]
-    revealed = torch.randint(0, size, (rows, num_slots), generator=generator)
-    revealed = revealed * (torch.rand(rows, num_slots, generator=generator) < 0.3)
-    offset = torch.arange(size)
-    hidden = (is_hidden[:, :, None] & (offset >= revealed[:, :, None])).flatten(1)
-    order = feed_order(torch.where(is_hidden, num_slots, rank), size, length)
-    canvas = batch.canvas.masked_fill(hidden, policy.process.mask_id or 0)
-    logits = policy.score(replace(Feed.of(batch.prompts, canvas), order=order))
-    draft = F.cross_entropy(logits[hidden], batch.canvas[hidden])
-    inside = (~is_hidden[:, :, None] & (offset < size - 1)).flatten(1)
-    if not inside.any():
-        return draft
-    following = batch.canvas.roll(-1, dims=1)
-    return draft + 0.1 * F.cross_entropy(logits[inside], following[inside])
-
-
-def block_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-    """Cross-entropy at n ~ U{1..size} hidden positions of each block, given the clean blocks before it.
-
-    The size is one of `facts.block_sizes`, drawn for the batch. Blocks behind that of EOS are never sampled, and not
-    learned.
-    """
-    assert isinstance(policy, BlockPolicy)
-    rows, length = batch.canvas.shape
-    sizes = policy.facts.block_sizes or (policy.facts.block_size,)
-    size = sizes[int(torch.randint(len(sizes), (), generator=generator))]
-    num_blocks = -(-length // size)
-    quota = 1 + (_stratified(rows * num_blocks, generator).view(rows, num_blocks) * size).long().clamp(max=size - 1)
-    rank = torch.rand(rows, num_blocks, size, generator=generator).argsort(dim=2).argsort(dim=2)
-    ends = (batch.canvas == policy.canvas.eos_id).long().argmax(dim=1) // size
-    is_learned = torch.arange(num_blocks) <= ends[:, None]
-    hidden = ((rank < quota[..., None]) & is_learned[..., None]).flatten(1)[:, :length]
-    columns = hidden.any(dim=0).nonzero().squeeze(1)
-    noisy = batch.canvas.masked_fill(hidden, policy.process.mask_id or 0)
-    logits = policy.score_blocks(Feed.of(batch.prompts, noisy), batch.canvas, columns, block_size=size)
-    where = hidden[:, columns]
-    return F.cross_entropy(logits[where], batch.canvas[:, columns][where])
-
-
-def flow_loss(policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-    """Cross-entropy of the clean canvas at a noised one."""
-    rows, length = batch.canvas.shape
-    time = _stratified(rows, generator)
-    is_clean = torch.rand(rows, length, generator=generator) < (time**policy.facts.schedule_power)[:, None]
-    allowed = torch.tensor(sorted(set(range(policy.vocab_size)) - set(policy.banned_ids)))
-    noise = allowed[torch.randint(0, len(allowed), (rows, length), generator=generator)]
-    logits = policy.logits(batch.prompts, torch.where(is_clean, batch.canvas, noise), time=time)
-    return F.cross_entropy(logits.flatten(0, 1), batch.canvas.flatten())
-
-
-LOSSES: dict[str, Callable[[BasePolicy, Batch, torch.Generator], Tensor]] = {
-    "autoregressive": autoregressive_loss,
-    "masked": masked_loss,
-    "slot": slot_loss,
-    "block": block_loss,
-    "flow": flow_loss,
-}
-
-
 def warm_start(
     policy: BasePolicy,
     demonstrations: Sequence[Demonstration],
@@ -180,7 +90,7 @@ def warm_start(
             group["lr"] = config.learning_rate * _schedule(step, num_steps, config)
         batch = collate(policy, [prompts[i] for i in index], canvases[index])
         with torch.autocast("cpu", torch.bfloat16, enabled=config.is_mixed_precision):
-            loss = LOSSES[policy.family](policy, batch, stream)
+            loss = policy.process.warm_start_loss(policy, batch, stream)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimiser.step()
@@ -228,12 +138,6 @@ def collate(policy: BasePolicy, tokens: Sequence[list[int]], canvas: Int[Tensor,
     """Left-pad token ids to the longest prompt of the batch."""
     prompts = Prompts.left_padded(tokens, row_ids=range(len(tokens)), pad_id=policy.canvas.pad_id)
     return Batch(prompts=prompts, canvas=canvas)
-
-
-def _stratified(rows: int, generator: torch.Generator) -> Float[Tensor, " b"]:
-    """Uniforms in [0, 1), one in each of `rows` equal strata, in random order."""
-    strata = torch.randperm(rows, generator=generator)
-    return (strata + torch.rand(rows, generator=generator)) / rows
 
 
 def _schedule(step: int, num_steps: int, config: WarmStartConfig) -> float:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dllm_rl import advantages
 from dllm_rl.advantages import AdvantageName
-from dllm_rl.types import FAMILIES, Family, Replays, Rollouts
+from dllm_rl.process import ANY
+from dllm_rl.types import Replays, Rollouts
 
 # Ranges that a preset is checked against.
 NonNegative = Annotated[float, Field(ge=0)]
@@ -44,7 +45,7 @@ class Method:
     name: ClassVar[str]
     paper: ClassVar[str]
     level: ClassVar[str]
-    families: ClassVar[tuple[Family, ...]] = FAMILIES
+    families: ClassVar[tuple[str, ...]] = (ANY,)
     requires: ClassVar[tuple[str, ...]] = ()
     needs_old: ClassVar[bool] = True
     replays: ClassVar[Replays] = Replays.NONE

@@ -14,10 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
-from dllm_rl.process import ForwardProcess
+from dllm_rl.process import ForwardProcess, stratified
 from dllm_rl.registry import register
-from dllm_rl.types import Family, LossInputs, Rollouts, Views
-from dllm_rl.views import stratified
+from dllm_rl.types import LossInputs, Rollouts, Views
 from objectives import BelowOne, NonNegative, mean_of_tokens
 from objectives.grpo import GRPO
 
@@ -31,7 +30,7 @@ class CoupledGRPO(GRPO):
 
     name: ClassVar[str] = "coupled_grpo"
     paper: ClassVar[str] = "2506.20639"
-    families: ClassVar[tuple[Family, ...]] = ("masked", "block", "slot")
+    families: ClassVar[tuple[str, ...]] = ("masked", "block", "slot")
 
     beta: NonNegative = 0.01
     advantage: AdvantageName = "leave_one_out"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Loss, LossInputs, Rollouts, Views
+from dllm_rl.types import Loss, LossInputs, Rollouts, Views
 from objectives import (
     BelowOne,
     Clip,
@@ -37,7 +37,7 @@ class ESPOUnshared(Method):
     name: ClassVar[str] = "espo_unshared"
     paper: ClassVar[str] = "2512.03759"
     level: ClassVar[str] = "sequence"
-    families: ClassVar[tuple[Family, ...]] = ("masked", "block", "slot", "flow")
+    families: ClassVar[tuple[str, ...]] = ("masked", "block", "slot", "flow")
     exceptions: ClassVar[dict[str, str]] = {
         "on_policy": "new and old read different masks, so the ratio is not 1: that is what the control is for"
     }

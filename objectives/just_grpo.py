@@ -16,7 +16,7 @@ import torch
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Replays, Rollouts, Views
+from dllm_rl.types import Replays, Rollouts, Views
 from objectives import Count, KLName, NonNegative
 from objectives.cj_grpo import CJGRPO
 
@@ -31,7 +31,7 @@ class JustGRPO(CJGRPO):
     level: ClassVar[str] = "token"
     replays: ClassVar[Replays] = Replays.NONE
     version: ClassVar[int] = 2
-    families: ClassVar[tuple[Family, ...]] = ("autoregressive", "masked", "block")
+    families: ClassVar[tuple[str, ...]] = ("autoregressive", "masked", "block")
     requires: ClassVar[tuple[str, ...]] = ()
 
     beta: NonNegative = 0.0

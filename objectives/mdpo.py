@@ -20,7 +20,7 @@ from dllm_rl.advantages import ESTIMATORS
 from dllm_rl.errors import ConfigError
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Answers, Family, Loss, LossInputs, Rollouts, Views
+from dllm_rl.types import Answers, Loss, LossInputs, Rollouts, Views
 from objectives import (
     BelowOne,
     Clip,
@@ -48,7 +48,7 @@ class MDPO(Method):
     name: ClassVar[str] = "mdpo"
     paper: ClassVar[str] = "2508.13148"
     level: ClassVar[str] = "step"
-    families: ClassVar[tuple[Family, ...]] = ("masked", "block", "slot", "flow")
+    families: ClassVar[tuple[str, ...]] = ("masked", "block", "slot", "flow")
     requires: ClassVar[tuple[str, ...]] = ("trajectory", "step_rewards", "answers")
 
     beta: NonNegative = 0.02

@@ -19,10 +19,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
-from dllm_rl.process import ForwardProcess
+from dllm_rl.process import ForwardProcess, stratified
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Loss, LossInputs, Rollouts, Views
-from dllm_rl.views import stratified
+from dllm_rl.types import Loss, LossInputs, Rollouts, Views
 from objectives import BelowOne, Count, Method, NoPenalty, Positive, lengths, scored, sum_of_rows
 
 # Levels below it would give single tokens weights beyond 20.
@@ -40,7 +39,7 @@ class SPG(Method):
     name: ClassVar[str] = "spg"
     paper: ClassVar[str] = "2510.09541"
     level: ClassVar[str] = "sequence"
-    families: ClassVar[tuple[Family, ...]] = ("masked", "block", "slot")
+    families: ClassVar[tuple[str, ...]] = ("masked", "block", "slot")
     needs_old: ClassVar[bool] = False
 
     beta: NoPenalty = 0.0

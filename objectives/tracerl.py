@@ -14,7 +14,7 @@ import torch
 
 from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Replays, Rollouts, Views
+from dllm_rl.types import Replays, Rollouts, Views
 from objectives import Count, KLName, NonNegative
 from objectives.cj_grpo import CJGRPO
 
@@ -30,7 +30,7 @@ class TraceRL(CJGRPO):
     name: ClassVar[str] = "tracerl"
     paper: ClassVar[str] = "2509.06949"
     replays: ClassVar[Replays] = Replays.MERGED
-    families: ClassVar[tuple[Family, ...]] = ("autoregressive", "masked", "block", "slot")
+    families: ClassVar[tuple[str, ...]] = ("autoregressive", "masked", "block", "slot")
 
     beta: NonNegative = 0.01
     kl: KLName = "k3"

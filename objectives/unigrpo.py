@@ -14,10 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dllm_rl.process import ForwardProcess
+from dllm_rl.process import ForwardProcess, stratified
 from dllm_rl.registry import register
-from dllm_rl.types import Family, LossInputs, Rollouts, Views
-from dllm_rl.views import stratified
+from dllm_rl.types import LossInputs, Rollouts, Views
 from objectives import NonNegative, mean_of_scored
 from objectives.grpo import GRPO
 
@@ -29,7 +28,7 @@ class UniGRPO(GRPO):
 
     name: ClassVar[str] = "unigrpo"
     paper: ClassVar[str] = "2505.15809"
-    families: ClassVar[tuple[Family, ...]] = ("masked", "block", "slot")
+    families: ClassVar[tuple[str, ...]] = ("masked", "block", "slot")
 
     beta: NonNegative = 0.01
 

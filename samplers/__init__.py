@@ -53,7 +53,6 @@ from samplers.rules.threshold import ThresholdSampler
 
 __all__ = [
     "CACHES",
-    "DEFAULT_SAMPLERS",
     "JUMP",
     "ORDER",
     "REMASK",
@@ -105,11 +104,3 @@ __all__ = [
     "uniform",
     "uniform_at",
 ]
-
-DEFAULT_SAMPLERS = {
-    "autoregressive": "ar",
-    "masked": "low_confidence",
-    "block": "threshold",
-    "slot": "slots",
-    "flow": "flow_exact",
-}

@@ -67,6 +67,22 @@ class BlockCausal:
         return torch.cat([prompt, columns // self.block_size])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a canvas is read.
+
+    attention: which positions each position reads.
+    is_shifted: the logits of a column stand one position before it.
+    """
+
+    attention: Attention
+    is_shifted: bool = False
+
+
+# The two mis-specified readings of the original study.
+CAUSAL, CAUSAL_SHIFTED = Reading(attention=Causal()), Reading(attention=Causal(), is_shifted=True)
+
+
 def readable(visible: Bool[Tensor, "b t"], allowed: Bool[Tensor, "t t"]) -> Bool[Tensor, "b 1 t t"]:
     """Return the allowed keys without padding; every query reads itself."""
     return with_itself(visible[:, None, None, :] & allowed)

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.constraint import Constraint
-from dllm_rl.policies.attention import Causal, lower_triangle, readable
-from dllm_rl.policies.base import BasePolicy, Reading
+from dllm_rl.policies.attention import Causal, Reading, lower_triangle, readable
+from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.feed import Tokens, last_ids, neighbours, prompt_positions
+from dllm_rl.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Prompts, Rollouts, Views
+from dllm_rl.types import Prompts, Rollouts, Views
+
+if TYPE_CHECKING:
+    from dllm_rl.warmstart import Batch
 
 
 @dataclass(slots=True, kw_only=True)
 class DecodingState:
-    """Keys and values of everything read so far, and each row's law of its next column. Changed in place by `advance`.
+    """Keys and values of everything read so far, and logits of each row's next column. Changed in place by `advance`.
 
-    Rows go on at their own pace: what is fed to one of them more than to another is filled up with PAD that nobody
-    reads. visible: which of the cached positions may be read. num_real: prompt tokens. column: canvas columns fed so
-    far. recent: the last tokens fed, the latest at the end.
+    Rows advance at their own pace: where one is fed fewer tokens than another, PAD that nobody reads fills the gap.
+
+    cache: keys and values.
+    visible: which of the cached positions may be read.
+    num_real: prompt tokens of each row.
+    column: canvas columns fed so far.
+    recent: the last tokens fed, the latest at the end.
+    logits: of the next column.
     """
 
     cache: Any
@@ -35,12 +45,72 @@ class DecodingState:
     logits: Float[Tensor, "b v"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoregressiveProcess(ForwardProcess):
+    """Nothing is ever hidden: the exact view stands for every other, and holds all steps of a trajectory."""
+
+    family: ClassVar[str] = "autoregressive"
+
+    def one_step(self, rollouts: Rollouts, generator: torch.Generator, *, prompt_mask_share: float = 0.0) -> Views:
+        """Return the exact view."""
+        return self.exact(rollouts)
+
+    def elbo(
+        self, rollouts: Rollouts, generator: torch.Generator, *, num_draws: int = 2, antithetic: bool = True
+    ) -> Views:
+        """Return the exact view."""
+        return self.exact(rollouts)
+
+    def quadrature(self, rollouts: Rollouts, generator: torch.Generator, *, num_nodes: int = 2) -> Views:
+        """Return the exact view."""
+        return self.exact(rollouts)
+
+    def replay(self, rollouts: Rollouts, generator: torch.Generator, *, num_steps: int | None = None) -> Views:
+        """Return the exact view: a step is a token."""
+        return self.exact(rollouts)
+
+    def replay_steps(
+        self, rollouts: Rollouts, steps: Int[Tensor, "k b"], loss_weight: Float[Tensor, "k b"], *, span: int = 1
+    ) -> Views:
+        """Return the exact view."""
+        return self.exact(rollouts)
+
+    def left_to_right(self, rollouts: Rollouts, generator: torch.Generator, *, num_tokens: int | None = None) -> Views:
+        """Return the exact view."""
+        return self.exact(rollouts)
+
+    def causal_clean(self, rollouts: Rollouts) -> Views:
+        """Return the exact view."""
+        return self.exact(rollouts)
+
+    def causal_noised(self, rollouts: Rollouts, generator: torch.Generator) -> Views:
+        """Return the exact view."""
+        return self.exact(rollouts)
+
+    def constrained_terms(
+        self, logits: Float[Tensor, "b l v"], rollouts: Rollouts, view: Views, constraint: Constraint
+    ) -> Float[Tensor, "b l"]:
+        """Return log-probabilities of each token among those that the grammar allows after the tokens before it."""
+        return constraint.next_token_log_probs(logits, view.tokens[0])
+
+    def warm_start_loss(self, policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+        """Return the next-token cross-entropy up to and including EOS."""
+        where = policy.canvas.until_eos(batch.canvas)
+        return F.cross_entropy(policy.logits(batch.prompts, batch.canvas)[where], batch.canvas[where])
+
+
 @register("policy", "autoregressive")
 class AutoregressivePolicy(BasePolicy):
     """Writes left to right; column i is read at position i - 1 under causal attention."""
 
-    family: ClassVar[Family] = "autoregressive"
+    family: ClassVar[str] = "autoregressive"
+    usual_sampler: ClassVar[str] = "ar"
     is_exact: ClassVar[bool] = True
+    is_bidirectional: ClassVar[bool] = False
+
+    def make_process(self) -> AutoregressiveProcess:
+        """Return the process in which nothing is hidden."""
+        return AutoregressiveProcess(pad_id=self.canvas.pad_id, eos_id=self.canvas.eos_id, banned_ids=self.banned_ids)
 
     @property
     def reading(self) -> Reading:
@@ -53,18 +123,13 @@ class AutoregressivePolicy(BasePolicy):
         pad, eos = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
         return super().banned_ids if pad == eos else (*super().banned_ids, pad)
 
-    def constrained_terms(
-        self, logits: Float[Tensor, "b l v"], rollouts: Rollouts, views: Views, index: int, constraint: Constraint
-    ) -> Float[Tensor, "b l"]:
-        """Each token among those that the grammar allows after the tokens before it."""
-        return constraint.next_token_log_probs(logits, views.tokens[index])
-
     def start(
         self, prompts: Prompts, tokens: Int[Tensor, "b n"] | None = None, is_real: Bool[Tensor, "b n"] | None = None
     ) -> DecodingState:
-        """Read the prompts once; the state holds the law of column 0, or of what follows `tokens`.
+        """Read the prompts once; the state holds logits of column 0, or of what follows `tokens`.
 
-        tokens: what the canvases begin with; is_real: which of them, each row's first ones (None: all).
+        tokens: what the canvases begin with.
+        is_real: which of the tokens count, in each row the first ones. Default: all.
         """
         ids, mask, column = prompts.ids, prompts.mask, torch.zeros_like(prompts.ids)
         if tokens is not None and tokens.numel():
@@ -78,16 +143,17 @@ class AutoregressivePolicy(BasePolicy):
             logits=torch.empty(0),
         )
         reads = self.reading.attention.mask(mask, ids.shape[1])
-        tokens = Tokens(ids=ids, mask=reads, positions=prompt_positions(mask), columns=column)
-        state.logits = self._next_logits(tokens, state.cache)
+        fed = Tokens(ids=ids, mask=reads, positions=prompt_positions(mask), columns=column)
+        state.logits = self._next_logits(fed, state.cache)
         return state
 
     def advance(
         self, state: DecodingState, tokens: Int[Tensor, "b n"], is_real: Bool[Tensor, "b n"] | None = None
     ) -> None:
-        """Append tokens to every row in one forward; the state then holds the law of what follows them.
+        """Append tokens to every row in one forward; the state then holds logits of what follows them.
 
-        is_real: which of them, each row's last ones and at least one (None: all). What is not real is never read.
+        is_real: which of the tokens count, in each row the last ones and at least one. Default: all. The others are
+            never read.
         """
         real = torch.ones_like(tokens, dtype=torch.bool) if is_real is None else is_real
         count = tokens.shape[1]
@@ -108,7 +174,7 @@ class AutoregressivePolicy(BasePolicy):
         state.recent = last_ids(line, self.interface.lookback, self.canvas.pad_id)
 
     def select_rows(self, state: DecodingState, index: Int[Tensor, " n"]) -> None:
-        """Drop the rows that have ended."""
+        """Keep these rows only."""
         state.cache.batch_select_indices(index.to(self.device))
         state.visible, state.num_real, state.column = state.visible[index], state.num_real[index], state.column[index]
         state.logits, state.recent = state.logits[index], state.recent[index]

@@ -6,7 +6,6 @@ Legend: b rows, l canvas, c chosen columns, n scored positions of all rows, v vo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -14,43 +13,39 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.canvas import Canvas, CanvasConfig
-from dllm_rl.constraint import Constraint
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.attention import Attention, Causal
+from dllm_rl.policies.attention import Reading
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.feed import Feed, Tokens
 from dllm_rl.policies.interface import ModelInterface
-from dllm_rl.policies.terms import joint_terms, target_log_probs
-from dllm_rl.process import ForwardProcess
-from dllm_rl.types import Family, Prompts, Rollouts, Views
-
-MASKED_FAMILIES: tuple[Family, ...] = ("masked", "block", "slot")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """How a canvas is read.
-
-    attention: which positions each position reads.
-    is_shifted: the logits of a column stand one position before it.
-    """
-
-    attention: Attention
-    is_shifted: bool = False
-
-
-# The policy's own reading, and the two causal ones of the original study.
-_READINGS = {
-    "native": None,
-    "causal": Reading(attention=Causal()),
-    "causal_shifted": Reading(attention=Causal(), is_shifted=True),
-}
+from dllm_rl.policies.scoring import view_terms
+from dllm_rl.process import ANY, ForwardProcess
+from dllm_rl.types import Prompts, Rollouts, Views
 
 
 class BasePolicy:
-    """A model with its tokenizer and facts. Subclasses say how a family attends, and what its likelihood terms are."""
+    """A model with its tokenizer and facts.
 
-    family: ClassVar[Family]
+    A family is a registered subclass: it says how a canvas is read (`reading`), by which forward process views are
+    drawn (`make_process`), and which sampler usually writes with it. A sampler or an objective that is defined for a
+    family is defined for families that derive from it.
+
+    process: the family's forward process.
+    interface: which inputs the model's forward takes.
+    """
+
+    # Name of the family.
+    family: ClassVar[str] = ANY
+    # Name of the sampler that is taken where none is given.
+    usual_sampler: ClassVar[str]
+    # Whether the family writes over a mask token.
+    needs_mask: ClassVar[bool] = False
+    # Whether a stock decoder is built with attention in both directions.
+    is_bidirectional: ClassVar[bool] = True
+    # Whether the built-in model of this family is told the noise level.
+    reads_time: ClassVar[bool] = False
+    # The record of facts that a checkpoint's configuration is read into.
+    facts_class: ClassVar[type[PolicyFacts]] = PolicyFacts
     version: ClassVar[int] = 1
     # Every likelihood is exact, in one view.
     is_exact: ClassVar[bool] = False
@@ -61,12 +56,16 @@ class BasePolicy:
         self.model, self.tokenizer, self.facts = model, tokenizer, facts
         self.canvas = Canvas(CanvasConfig(length=facts.canvas_length, line_width=facts.line_width), tokenizer)
         self.mask_id: int | None = facts.mask_id if facts.mask_id is not None else tokenizer.mask_token_id
-        if self.mask_id is None and self.family in MASKED_FAMILIES:
-            raise ConfigError(f"the {self.family} family needs a mask token; this tokenizer has none. Set mask_id.")
         self.vocab_size = int(model.config.vocab_size)  # type: ignore[union-attr]
         self.interface = ModelInterface.of(model, self.canvas.pad_id)
         self._banned = torch.zeros(self.vocab_size, dtype=torch.bool)
         self._banned[list(self.banned_ids)] = True
+        self.process: ForwardProcess = self.make_process()
+
+    @classmethod
+    def lineage(cls) -> tuple[str, ...]:
+        """Return the name of the family, those that it derives from, and `any`."""
+        return tuple(ancestor.family for ancestor in cls.__mro__ if "family" in vars(ancestor))
 
     @property
     def reading(self) -> Reading:
@@ -84,19 +83,21 @@ class BasePolicy:
         """Device of the model."""
         return next(self.model.parameters()).device
 
+    def make_process(self) -> ForwardProcess:
+        """Return the family's forward process. Raises ConfigError where the facts do not allow it."""
+        raise NotImplementedError
+
     @property
-    def process(self) -> ForwardProcess:
-        """The forward process that views are drawn from."""
-        return ForwardProcess(
-            family=self.family,
-            mask_id=self.mask_id if self.family in MASKED_FAMILIES else None,
-            pad_id=self.canvas.pad_id,
-            eos_id=self.canvas.eos_id,
-            vocab_size=self.vocab_size,
-            slot_size=self.facts.slot_size,
-            schedule_power=self.facts.schedule_power,
-            banned_ids=self.banned_ids,
-        )
+    def masked_facts(self) -> dict[str, Any]:
+        """What a `MaskedProcess` of this policy is made of. Raises ConfigError where there is no mask token."""
+        if self.mask_id is None:
+            raise ConfigError(f"the {self.family} family needs a mask token; this tokenizer has none. Set mask_id.")
+        return {
+            "pad_id": self.canvas.pad_id,
+            "eos_id": self.canvas.eos_id,
+            "banned_ids": self.banned_ids,
+            "mask_id": self.mask_id,
+        }
 
     def prompts(self, texts: Sequence[str], row_ids: Sequence[int]) -> Prompts:
         """Tokenise prompts, left-padded to the longest. Raises ConfigError where one exceeds max_prompt."""
@@ -112,9 +113,7 @@ class BasePolicy:
 
     def empty_canvas(self, num_rows: int) -> Int[Tensor, "b l"]:
         """A canvas before anything is written."""
-        mask_id = self.process.mask_id
-        start = self.canvas.pad_id if mask_id is None else mask_id
-        return torch.full((num_rows, self.facts.canvas_length), start, dtype=torch.long)
+        return torch.full((num_rows, self.facts.canvas_length), self.process.blank_id, dtype=torch.long)
 
     def logits(
         self,
@@ -188,102 +187,16 @@ class BasePolicy:
         return logits
 
     def view_log_probs(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
-        """Log p(target) at scored positions of each view, float32, 0 elsewhere.
+        """Return the likelihood terms of each view, unweighted: float32, 0 where not scored."""
+        every = torch.arange(views.num_views)
+        return torch.stack([view_terms(self, rollouts, views.views(index)) for index in every.split(1)])
 
-        Kinds that score draws as they were made (exact, left_to_right, trajectory, answer) do so at the sampler's
-        temperature, others at 1.
+    def view_logits(self, rollouts: Rollouts, view: Views, columns: Int[Tensor, " c"]) -> Float[Tensor, "1 n v"]:
+        """Return logits of a view's scored positions, row after row, as one row.
+
+        view: the view, alone.
+        columns: columns that are scored in any row.
         """
-        return torch.stack([self._one_view(rollouts, views, index) for index in range(views.num_views)])
-
-    def _one_view(self, rollouts: Rollouts, views: Views, index: int) -> Float[Tensor, "b l"]:
-        if rollouts.trajectory is not None and rollouts.trajectory.constraint is not None:
-            return self._constrained_view(rollouts, views, index, rollouts.trajectory.constraint)
-        score = views.score[index]
-        targets = rollouts.completion_ids if views.targets is None else views.targets[index]
-        columns = score.any(dim=0).nonzero().squeeze(1)
-        if columns.numel() == 0:
-            return torch.zeros(score.shape, dtype=torch.float32)
-        logits = self.score(
-            self._view_feed(rollouts, views, index),
-            columns=columns,
-            reading=_READINGS[views.read],
-            scored=score[:, columns],
+        return self.score(
+            Feed.of_view(rollouts, view), columns=columns, reading=view.reading, scored=view.score[0][:, columns]
         )
-        return self.spread_terms(logits[0], targets, rollouts, views, index)
-
-    def _view_feed(self, rollouts: Rollouts, views: Views, index: int) -> Feed:
-        return Feed(
-            prompt_ids=rollouts.prompt_ids if views.prompt_tokens is None else views.prompt_tokens[index],
-            prompt_mask=rollouts.prompt_mask,
-            canvas=views.tokens[index],
-            time=None if views.time is None else views.time[index],
-            order=None if views.order is None else views.order[index],
-        )
-
-    def spread_terms(
-        self,
-        logits: Float[Tensor, "n v"],
-        targets: Int[Tensor, "b l"],
-        rollouts: Rollouts,
-        views: Views,
-        index: int,
-    ) -> Float[Tensor, "b l"]:
-        """Likelihood terms of one view on its canvas, from the logits of its scored positions, row after row."""
-        score = views.score[index]
-        if views.kind in ("exact", "trajectory", "answer", "left_to_right"):
-            logits = logits / rollouts.temperature
-        place = score.nonzero(as_tuple=True)
-        terms = self.terms(logits, targets[place], views, index, place)
-        return torch.zeros(score.shape, dtype=torch.float32, device=terms.device).index_put(place, terms)
-
-    def _constrained_view(
-        self, rollouts: Rollouts, views: Views, index: int, constraint: Constraint
-    ) -> Float[Tensor, "b l"]:
-        """Replay of draws under a grammar: the law of accepted canvases, not the model's. Other kinds are refused."""
-        if views.kind not in ("exact", "trajectory"):
-            raise ConfigError(
-                f"these rollouts were drawn under the grammar, and a '{views.kind}' view does not score its law: "
-                "training would follow other probabilities than those of the draws. Use an objective that replays "
-                "trajectories (such as cj_grpo) or the autoregressive family, or set decoding.grammar to evaluation."
-            )
-        logits = self.score(self._view_feed(rollouts, views, index))
-        terms = self.constrained_terms(logits / rollouts.temperature, rollouts, views, index, constraint)
-        return torch.where(views.score[index], terms.float(), 0.0)
-
-    def constrained_terms(
-        self,
-        logits: Float[Tensor, "b l v"],
-        rollouts: Rollouts,
-        views: Views,
-        index: int,
-        constraint: Constraint,
-    ) -> Float[Tensor, "b l"]:
-        """Log-probability of the tokens that a step wrote, each given those left of it, among accepted canvases."""
-        trajectory = rollouts.trajectory
-        assert trajectory is not None and views.step is not None
-        tokens = views.tokens[index]
-        chosen = (trajectory.commit_step == views.step[index][:, None]) | views.score[index]
-        # The canvas after the last step, since what stands behind EOS has been padded in the completion.
-        targets = rollouts.completion_ids
-        if trajectory.keeps_states:
-            targets = trajectory.states(trajectory.events.end[None])[0]
-        end = self.unscored_from(chosen)
-        return joint_terms(constraint, logits, tokens, tokens == self.mask_id, chosen, targets, end=end)
-
-    def unscored_from(self, chosen: Bool[Tensor, "b l"]) -> Int[Tensor, " b"] | None:
-        """First column that the step which wrote these positions did not score; None if it scored all."""
-        return None
-
-    def terms(
-        self,
-        logits: Float[Tensor, "n v"],
-        targets: Int[Tensor, " n"],
-        views: Views,
-        index: int,
-        place: tuple[Int[Tensor, " n"], ...],
-    ) -> Float[Tensor, " n"]:
-        """Likelihood term of each target under these logits; families with another forward process override it.
-
-        place: row and column of each on the canvas of view `index`.
-        """
-        return target_log_probs(logits, targets)

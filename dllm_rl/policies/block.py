@@ -1,7 +1,7 @@
 """The block family (BD3-LM 2503.09573, SDAR 2510.06303, LLaDA2.0 2512.15745): block by block, MASK to token inside.
 
-A column reads the prompt, all earlier blocks and its own block. So what is known of a finished block never changes, and
-its keys and values are computed once (`BlockCache`), without approximation.
+A column reads the prompt, all earlier blocks and its own block. So keys and values of a finished block never change,
+and are computed once (`BlockCache`), without approximation.
 
 log p(completion) is the sum over blocks of log p(block | earlier blocks): each block is hidden on its own, given the
 *clean* earlier ones. `score_blocks` scores all blocks in one pass over [prompt, clean canvas, noisy canvas], as BD3-LM
@@ -12,23 +12,28 @@ Legend: b rows, p prompt, l canvas, c scored columns, t fed tokens, s smeared to
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.attention import BlockCausal, readable
-from dllm_rl.policies.base import BasePolicy, Reading
+from dllm_rl.policies.attention import BlockCausal, Reading, readable
+from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.feed import Feed, Tokens, neighbours, prompt_positions
-from dllm_rl.policies.terms import keys_of_rows
-from dllm_rl.process import ForwardProcess
+from dllm_rl.policies.interface import keys_of_rows
+from dllm_rl.policies.masking import MaskedProcess
+from dllm_rl.process import one_a_stratum
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Prompts, Rollouts, Views
+from dllm_rl.types import Prompts, Rollouts, Views
+
+if TYPE_CHECKING:
+    from dllm_rl.warmstart import Batch
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,15 +44,77 @@ class BlockCache:
     length: int = 0
 
     def rows(self, index: Int[Tensor, " n"]) -> BlockCache:
-        """A copy with these rows."""
+        """Return a copy with these rows."""
         return BlockCache(keys=keys_of_rows(self.keys, index), length=self.length)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockProcess(MaskedProcess):
+    """Each block is hidden on its own and has levels of its own; a view hides a part of every block.
+
+    So the ELBO is the sum over blocks of the ELBO of log p(block | earlier blocks) (BD3-LM, 2503.09573).
+
+    block_size: columns of a block.
+    """
+
+    family: ClassVar[str] = "block"
+    is_mean_over_masks: ClassVar[bool] = False
+
+    block_size: int
+
+    def parts(self, member: Bool[Tensor, "b n"]) -> Bool[Tensor, "bj m"]:
+        """Return the columns block by block."""
+        return F.pad(member, (0, -member.shape[1] % self.block_size)).unflatten(1, (-1, self.block_size)).flatten(0, 1)
+
+    def reachable(self, is_open: Bool[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
+        """Return the columns up to the end of the first block that has an open one."""
+        first = is_open.long().argmax(dim=1, keepdim=True) // self.block_size
+        block = torch.arange(is_open.shape[1], device=is_open.device) // self.block_size
+        return (block <= first) | ~is_open.any(dim=1, keepdim=True)
+
+    def unscored_from(self, chosen: Bool[Tensor, "b l"]) -> Int[Tensor, " b"]:
+        """Return the end of the block that the chosen positions lie in. Raises ConfigError where these are several."""
+        block = torch.arange(chosen.shape[1]) // self.block_size
+        first = torch.where(chosen, block, chosen.shape[1]).amin(dim=1)
+        last = torch.where(chosen, block, 0).amax(dim=1)
+        if (first < last).any():
+            raise ConfigError(
+                "under a grammar the draws of one step are scored together, and a view merges steps of several blocks. "
+                "Use an objective that replays single steps (such as cj_grpo), or set decoding.grammar to evaluation."
+            )
+        return (last + 1) * self.block_size
+
+    def warm_start_loss(self, policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+        """Return the cross-entropy at n ~ U{1..size} hidden positions of each block, given the clean blocks before it.
+
+        The size is one of `facts.block_sizes`, sampled for the batch. Blocks behind that of EOS are never sampled, and
+        not learned.
+        """
+        assert isinstance(policy, BlockPolicy)
+        rows, length = batch.canvas.shape
+        sizes = policy.facts.block_sizes or (self.block_size,)
+        size = sizes[int(torch.randint(len(sizes), (), generator=generator))]
+        num_blocks = -(-length // size)
+        quota = one_a_stratum(rows * num_blocks, generator).view(rows, num_blocks) * size
+        rank = torch.rand(rows, num_blocks, size, generator=generator).argsort(dim=2).argsort(dim=2)
+        ends = (batch.canvas == self.eos_id).long().argmax(dim=1) // size
+        is_learned = torch.arange(num_blocks) <= ends[:, None]
+        is_drawn = rank < 1 + quota.long().clamp(max=size - 1)[..., None]
+        hidden = (is_drawn & is_learned[..., None]).flatten(1)[:, :length]
+        columns = hidden.any(dim=0).nonzero().squeeze(1)
+        noisy = batch.canvas.masked_fill(hidden, self.mask_id)
+        logits = policy.score_blocks(Feed.of(batch.prompts, noisy), batch.canvas, columns, block_size=size)
+        where = hidden[:, columns]
+        return F.cross_entropy(logits[where], batch.canvas[:, columns][where])
 
 
 @register("policy", "block")
 class BlockPolicy(BasePolicy):
     """Masked inside a block, left to right across blocks of `facts.block_size` columns; the last may be shorter."""
 
-    family: ClassVar[Family] = "block"
+    family: ClassVar[str] = "block"
+    usual_sampler: ClassVar[str] = "threshold"
+    needs_mask: ClassVar[bool] = True
     constrains_whole_canvas: ClassVar[bool] = False
 
     def __init__(self, model: torch.nn.Module, tokenizer: Any, facts: PolicyFacts) -> None:
@@ -66,13 +133,12 @@ class BlockPolicy(BasePolicy):
         attention = BlockCausal(block_size=self.facts.block_size, is_prompt_causal=self.facts.is_prompt_causal)
         return Reading(attention=attention)
 
-    @property
-    def process(self) -> ForwardProcess:
-        """The forward process that views are drawn from."""
-        return replace(super().process, block_size=self.facts.block_size)
+    def make_process(self) -> BlockProcess:
+        """Return the process in which columns become MASK, block by block."""
+        return BlockProcess(**self.masked_facts, block_size=self.facts.block_size)
 
     def read_prompts(self, prompts: Prompts) -> BlockCache:
-        """An empty cache: the first block's first forward reads the prompts too."""
+        """Return an empty cache: the first block's first forward reads the prompts too."""
         return BlockCache(keys=DynamicCache())
 
     def continue_from(
@@ -149,28 +215,9 @@ class BlockPolicy(BasePolicy):
         of_noisy = torch.where(same_block, inside[:, width + hidden], before[:, width + hidden])
         return torch.cat([before[:, : width + len(known)], of_noisy], dim=1)
 
-    def unscored_from(self, chosen: Bool[Tensor, "b l"]) -> Int[Tensor, " b"]:
-        """Return the end of the block that the chosen positions lie in. Raises ConfigError where these are several."""
-        block = torch.arange(chosen.shape[1]) // self.facts.block_size
-        first = torch.where(chosen, block, chosen.shape[1]).amin(dim=1)
-        last = torch.where(chosen, block, 0).amax(dim=1)
-        if (first < last).any():
-            raise ConfigError(
-                "under a grammar the draws of one step are scored together, and a view merges steps of several blocks. "
-                "Use an objective that replays single steps (such as cj_grpo), or set decoding.grammar to evaluation."
-            )
-        return (last + 1) * self.facts.block_size
-
-    def _one_view(self, rollouts: Rollouts, views: Views, index: int) -> Float[Tensor, "b l"]:
-        """Native views are read block by block, given the completion's earlier blocks; the others as they stand."""
-        is_constrained = rollouts.trajectory is not None and rollouts.trajectory.constraint is not None
-        if views.read != "native" or is_constrained:
-            return super()._one_view(rollouts, views, index)
-        score = views.score[index]
-        columns = score.any(dim=0).nonzero().squeeze(1)
-        if columns.numel() == 0:
-            return torch.zeros(score.shape, dtype=torch.float32)
-        targets = rollouts.completion_ids if views.targets is None else views.targets[index]
-        feed = self._view_feed(rollouts, views, index)
-        logits = self.score_blocks(feed, rollouts.completion_ids, columns, scored=score[:, columns])
-        return self.spread_terms(logits[0], targets, rollouts, views, index)
+    def view_logits(self, rollouts: Rollouts, view: Views, columns: Int[Tensor, " c"]) -> Float[Tensor, "1 n v"]:
+        """Return logits read block by block, given the completion's earlier blocks, where the view is read natively."""
+        if view.reading is not None:
+            return super().view_logits(rollouts, view, columns)
+        feed = Feed.of_view(rollouts, view)
+        return self.score_blocks(feed, rollouts.completion_ids, columns, scored=view.score[0][:, columns])

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.policies.attention import Attention
-from dllm_rl.types import Prompts
+from dllm_rl.types import Prompts, Rollouts, Views
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,17 @@ class Feed:
     def of(cls, prompts: Prompts, canvas: Int[Tensor, "b l"]) -> Feed:
         """Return the feed of tokenised prompts with these canvases."""
         return cls(prompt_ids=prompts.ids, prompt_mask=prompts.mask, canvas=canvas)
+
+    @classmethod
+    def of_view(cls, rollouts: Rollouts, view: Views) -> Feed:
+        """Return the feed of a view, alone."""
+        return cls(
+            prompt_ids=rollouts.prompt_ids if view.prompt_tokens is None else view.prompt_tokens[0],
+            prompt_mask=rollouts.prompt_mask,
+            canvas=view.tokens[0],
+            time=None if view.time is None else view.time[0],
+            order=None if view.order is None else view.order[0],
+        )
 
     @property
     def width(self) -> int:

@@ -1,123 +1,256 @@
 """The discrete-flow family with a uniform source (2402.04997, 2407.15595; FS-DFM 2509.20624): noise to token over time.
 
 kappa_t = t ** power is the share of clean tokens at time t. The model predicts the clean token at every position.
+
+Legend: b rows, l canvas, k views, n scored positions of all rows, v vocabulary.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.constraint import Constraint
-from dllm_rl.policies.attention import Full
-from dllm_rl.policies.base import BasePolicy, Reading
-from dllm_rl.policies.terms import joint_terms, target_log_probs
+from dllm_rl.errors import ConfigError
+from dllm_rl.likelihood.terms import joint_terms, target_log_probs
+from dllm_rl.policies.attention import CAUSAL, CAUSAL_SHIFTED, Full, Reading
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.process import ForwardProcess, one_a_stratum, quadrature_nodes, replayable, stratified, trajectory_of
 from dllm_rl.registry import register
-from dllm_rl.trajectory import FlowLaw
-from dllm_rl.types import Family, Rollouts, Views
+from dllm_rl.types import Rollouts, Views
+
+if TYPE_CHECKING:
+    from dllm_rl.warmstart import Batch
+
+# Share of clean tokens at which the ELBO stops: its weight 1 / (1 - kappa) is unbounded at 1.
+MAX_KAPPA = 0.999
+# Time at which the model is told that (almost) nothing is noise.
+CLEAN_TIME = 1 - 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class GeneralisedKL:
+    """(1 - e) log p(x_1) + p(x_t) - e with e = [x_t = x_1], never positive (uniform source)."""
+
+    is_log_prob: ClassVar[bool] = False
+
+    def __call__(
+        self, logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"], view: Views, place: tuple[Tensor, Tensor]
+    ) -> Float[Tensor, " n"]:
+        """Return the terms whose weighted sum is the ELBO."""
+        seen = view.tokens[0][place]
+        log_p, p_seen = target_log_probs(logits, targets), target_log_probs(logits, seen).exp()
+        return torch.where(seen == targets, p_seen - 1.0, log_p + p_seen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowProcess(ForwardProcess):
+    """A position is clean with probability kappa, else a token drawn uniformly from the source.
+
+    source: ids that the source may write.
+    schedule_power: power of the schedule.
+    """
+
+    family: ClassVar[str] = "flow"
+
+    source: tuple[int, ...]
+    schedule_power: float = 1.0
+
+    @property
+    def expected_weight(self) -> float:
+        """The share of noise, less what the source draws of the clean token itself."""
+        return MAX_KAPPA * (1 - 1 / len(self.source))
+
+    def one_step(self, rollouts: Rollouts, generator: torch.Generator, *, prompt_mask_share: float = 0.0) -> Views:
+        """Return one view with noise everywhere, at time 0."""
+        hidden = torch.ones_like(rollouts.completion_mask)[None]
+        tokens = self.hide(rollouts, hidden, generator)
+        if prompt_mask_share > 0:
+            raise ConfigError(
+                f"prompt_mask_share={prompt_mask_share} needs a mask token, and the {self.family} family has none. Set "
+                "it to 0."
+            )
+        time = torch.zeros(1, rollouts.num_rows, device=tokens.device)
+        return replace(self._clean(rollouts), tokens=tokens, time=time)
+
+    def elbo(
+        self, rollouts: Rollouts, generator: torch.Generator, *, num_draws: int = 2, antithetic: bool = True
+    ) -> Views:
+        """Return views at kappa uniform on (0, MAX_KAPPA); a pair takes kappa and MAX_KAPPA - kappa.
+
+        The estimate does not depend on the schedule except through the time that the model is told.
+        """
+        kappa = MAX_KAPPA * stratified(rollouts.num_rows, num_draws, generator).to(rollouts.completion_ids.device)
+        if antithetic:
+            kappa = torch.stack([kappa, MAX_KAPPA - kappa], dim=1).flatten(0, 1)
+        weight = MAX_KAPPA / (1 - kappa) / len(kappa)
+        return self._elbo_views(rollouts, generator, kappa, weight, is_paired=antithetic)
+
+    def quadrature(self, rollouts: Rollouts, generator: torch.Generator, *, num_nodes: int = 2) -> Views:
+        """Return views at the nodes of (0, MAX_KAPPA), with weight w MAX_KAPPA / (1 - kappa).
+
+        The terms depend on the time that the model is told, so nothing is exact here.
+        """
+        level, share = quadrature_nodes(num_nodes)
+        kappa = (MAX_KAPPA * level)[:, None].expand(-1, rollouts.num_rows)
+        weight = (share * MAX_KAPPA / (1 - MAX_KAPPA * level))[:, None].expand_as(kappa)
+        return self._elbo_views(rollouts, generator, kappa, weight, is_paired=True)
+
+    def hide(
+        self, rollouts: Rollouts, hidden: Bool[Tensor, "k b l"], generator: torch.Generator
+    ) -> Int[Tensor, "k b l"]:
+        """Return the completion with fresh noise at these columns, and at all after EOS."""
+        hidden = hidden | ~self.editable(rollouts)
+        return torch.where(hidden, self._noise(rollouts, len(hidden), generator), rollouts.completion_ids)
+
+    def replay_steps(
+        self, rollouts: Rollouts, steps: Int[Tensor, "k b"], loss_weight: Float[Tensor, "k b"], *, span: int = 1
+    ) -> Views:
+        """Return the canvases before the given steps, each scoring the transition of every position."""
+        recorded = replayable(rollouts)
+        assert recorded.time is not None and recorded.transition is not None
+        if span > 1:
+            raise ConfigError(
+                f"span={span}: transitions of the {self.family} family do not merge. Replay single steps."
+            )
+        score = (loss_weight > 0)[..., None] & rollouts.completion_mask
+        time = recorded.time.to(steps.device)
+        return Views(
+            tokens=recorded.states(steps),
+            targets=recorded.states(steps + 1),
+            score=score,
+            weight=score.float(),
+            loss_weight=score * loss_weight[..., None].float(),
+            time=time[steps],
+            time_next=time[steps + 1],
+            step=steps,
+            term=recorded.transition,
+            at_temperature=True,
+            is_replay=True,
+        )
+
+    def own_steps(self, rollouts: Rollouts) -> Bool[Tensor, "b s"]:
+        """Return all steps: each has a transition of every position."""
+        shape = (rollouts.num_rows, max(1, trajectory_of(rollouts).num_steps))
+        return torch.ones(shape, dtype=torch.bool, device=rollouts.completion_ids.device)
+
+    def causal_clean(self, rollouts: Rollouts) -> Views:
+        """Return one clean view under causal attention, read one position to the left, at nearly the last time."""
+        time = torch.full((1, rollouts.num_rows), CLEAN_TIME, device=rollouts.completion_ids.device)
+        return replace(self._clean(rollouts), reading=CAUSAL_SHIFTED, time=self.time_of(time))
+
+    def causal_noised(self, rollouts: Rollouts, generator: torch.Generator) -> Views:
+        """Return one view at a random level under causal attention, unshifted, scoring every position."""
+        ids = rollouts.completion_ids
+        kappa = MAX_KAPPA * stratified(rollouts.num_rows, 1, generator).to(ids.device)
+        uniform = torch.rand(1, *ids.shape, generator=generator, device=generator.device).to(ids.device)
+        is_clean = (uniform < kappa[..., None]) & self.editable(rollouts)
+        tokens = torch.where(is_clean, ids, self._noise(rollouts, 1, generator))
+        return replace(self._clean(rollouts), tokens=tokens, time=self.time_of(kappa), reading=CAUSAL)
+
+    def time_of(self, kappa: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Return the time at which the schedule has this share of clean tokens."""
+        return kappa ** (1 / self.schedule_power)
+
+    def constrained_terms(
+        self, logits: Float[Tensor, "b l v"], rollouts: Rollouts, view: Views, constraint: Constraint
+    ) -> Float[Tensor, "b l"]:
+        """Return plain transitions, but for the last step, which draws the whole canvas from the accepted ones."""
+        assert view.time_next is not None and view.targets is not None
+        targets = view.targets[0]
+        everywhere = torch.ones_like(targets, dtype=torch.bool)
+        row, column = everywhere.nonzero(as_tuple=True)
+        plain = view.term(logits.flatten(0, 1), targets.flatten(), view, (row, column)).view_as(targets)
+        is_last = view.time_next[0] >= 1.0
+        if not is_last.any():
+            return plain
+        joint = joint_terms(constraint, logits, targets, everywhere, everywhere, targets)
+        return torch.where(is_last[:, None], joint.float(), plain)
+
+    def predicting_steps(self, canvases: Int[Tensor, "b s1 l"]) -> Bool[Tensor, "b s"]:
+        """Return all steps."""
+        return torch.ones(len(canvases), canvases.shape[1] - 1, dtype=torch.bool, device=canvases.device)
+
+    def intermediate_prediction(
+        self, before: Int[Tensor, "b l"], after: Int[Tensor, "b l"], sampled: Int[Tensor, "b l"]
+    ) -> tuple[Int[Tensor, "b l"], Bool[Tensor, "b l"]]:
+        """Return the sampled tokens; those that differ from the canvas are predictions."""
+        return sampled, sampled != before
+
+    def warm_start_loss(self, policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+        """Return the cross-entropy of the clean token at every position, noised at time t ~ U(0, 1) (2407.15595)."""
+        rows, length = batch.canvas.shape
+        time = one_a_stratum(rows, generator)
+        is_clean = torch.rand(rows, length, generator=generator) < (time**self.schedule_power)[:, None]
+        source = torch.tensor(self.source)
+        noise = source[torch.randint(0, len(source), (rows, length), generator=generator)]
+        logits = policy.logits(batch.prompts, torch.where(is_clean, batch.canvas, noise), time=time)
+        return F.cross_entropy(logits.flatten(0, 1), batch.canvas.flatten())
+
+    def _elbo_views(
+        self,
+        rollouts: Rollouts,
+        generator: torch.Generator,
+        kappa: Float[Tensor, "k b"],
+        weight: Float[Tensor, "k b"],
+        *,
+        is_paired: bool,
+    ) -> Views:
+        """Canvases with these shares of clean tokens. is_paired: views 2 j and 2 j + 1 share draws, as v and 1 - v."""
+        ids = rollouts.completion_ids
+        num_draws = len(kappa) // 2 if is_paired else len(kappa)
+        uniform = torch.rand(num_draws, *ids.shape, generator=generator, device=generator.device).to(ids.device)
+        noise = self._noise(rollouts, num_draws, generator)
+        if is_paired:
+            uniform = torch.stack([uniform, 1 - uniform], dim=1).flatten(0, 1)
+            noise = noise.repeat_interleave(2, dim=0)
+        kappa, weight = kappa.to(ids.device), weight.to(ids.device)
+        is_clean = (uniform < kappa[..., None]) & self.editable(rollouts)
+        score = rollouts.completion_mask.expand(len(kappa), *ids.shape)
+        return Views(
+            tokens=torch.where(is_clean, ids, noise),
+            score=score,
+            weight=score * weight[..., None],
+            time=self.time_of(kappa),
+            term=GeneralisedKL(),
+        )
+
+    def _noise(self, rollouts: Rollouts, num_views: int, generator: torch.Generator) -> Int[Tensor, "k b l"]:
+        """Ids drawn uniformly from the source."""
+        source, shape = torch.tensor(self.source), (num_views, *rollouts.completion_ids.shape)
+        index = torch.randint(len(source), shape, generator=generator, device=generator.device)
+        return source.to(index.device)[index].to(rollouts.completion_ids.device)
 
 
 @register("policy", "flow")
 class FlowPolicy(BasePolicy):
     """Bidirectional and told the time; its likelihood terms are of the flow's own forward process."""
 
-    family: ClassVar[Family] = "flow"
+    family: ClassVar[str] = "flow"
+    usual_sampler: ClassVar[str] = "flow_exact"
+    reads_time: ClassVar[bool] = True
+
+    def make_process(self) -> FlowProcess:
+        """Return the process in which positions become noise."""
+        return FlowProcess(
+            pad_id=self.canvas.pad_id,
+            eos_id=self.canvas.eos_id,
+            banned_ids=self.banned_ids,
+            source=self.source,
+            schedule_power=self.facts.schedule_power,
+        )
+
+    @property
+    def source(self) -> tuple[int, ...]:
+        """Ids that noise is drawn from."""
+        return tuple(sorted(set(range(self.vocab_size)) - set(self.banned_ids)))
 
     @property
     def reading(self) -> Reading:
         """Every position reads every other."""
         return Reading(attention=Full(), is_shifted=self.facts.is_shifted)
-
-    def terms(
-        self,
-        logits: Float[Tensor, "n v"],
-        targets: Int[Tensor, " n"],
-        views: Views,
-        index: int,
-        place: tuple[Int[Tensor, " n"], ...],
-    ) -> Float[Tensor, " n"]:
-        """Transition log-probabilities for trajectories, generalised-KL terms for the ELBO, else log p(target).
-
-        ELBO (uniform source): (1 - e) log p(x_1) + p(x_t) - e with e = [x_t = x_1], never positive.
-        Transition x to y: log((1 - q) [y = x] + q p(y)), q = 1 - (1 - kappa') / (1 - kappa), or the law of a rate,
-        `rate_log_prob`.
-        """
-        log_p = target_log_probs(logits, targets)
-        seen = views.tokens[index][place]
-        if views.kind == "trajectory":
-            assert views.time is not None and views.time_next is not None
-            if views.flow_law != "exact":
-                rate = self.rate(views.flow_law, views.time[index], views.time_next[index])[place[0]]
-                return rate_log_prob(log_p, target_log_probs(logits, seen), seen == targets, rate)
-            jump = self.jump_probability(views.time[index], views.time_next[index])[place[0]]
-            return transition_log_prob(log_p, seen == targets, jump)
-        if views.kind == "elbo":
-            same = seen == targets
-            p_seen = target_log_probs(logits, seen).exp()
-            return torch.where(same, p_seen - 1.0, log_p + p_seen)
-        return log_p
-
-    def constrained_terms(
-        self, logits: Float[Tensor, "b l v"], rollouts: Rollouts, views: Views, index: int, constraint: Constraint
-    ) -> Float[Tensor, "b l"]:
-        """Plain transitions, but for the last step, which draws the whole canvas from the accepted ones."""
-        assert views.time_next is not None and views.targets is not None
-        targets = views.targets[index]
-        everywhere = torch.ones_like(targets, dtype=torch.bool)
-        place = everywhere.nonzero(as_tuple=True)
-        plain = self.terms(logits.flatten(0, 1), targets.flatten(), views, index, place).view_as(targets)
-        is_last = views.time_next[index] >= 1.0
-        if not is_last.any():
-            return plain
-        joint = joint_terms(constraint, logits, targets, everywhere, everywhere, targets)
-        return torch.where(is_last[:, None], joint.float(), plain)
-
-    def jump_probability(self, time: Float[Tensor, " b"], time_next: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Probability that a position is redrawn between two times; exactly 1 for the last step."""
-        kappa, kappa_next = time**self.facts.schedule_power, time_next**self.facts.schedule_power
-        remaining = ((1 - kappa_next) / (1 - kappa).clamp(min=1e-9)).clamp(0.0, 1.0)
-        return torch.where(time_next >= 1.0, torch.ones_like(remaining), 1.0 - remaining)
-
-    def rate(self, law: FlowLaw, time: Float[Tensor, " b"], time_next: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Summed rate A at which a position leaves between two times, per unit of 1 - p(x); inf for the last step.
-
-        euler: h kappa'_t / (1 - kappa_t), the rate at t for the whole step (2407.15595). cumulative: its integral
-        log((1 - kappa_t) / (1 - kappa_s)) (FS-DFM, 2509.20624).
-        """
-        power = self.facts.schedule_power
-        kappa, kappa_next = time**power, time_next**power
-        if law == "euler":
-            found = (time_next - time) * power * time ** (power - 1) / (1 - kappa).clamp(min=1e-9)
-        else:
-            found = ((1 - kappa).clamp(min=1e-9) / (1 - kappa_next).clamp(min=1e-9)).log()
-        return torch.where(time_next >= 1.0, torch.full_like(found, torch.inf), found)
-
-
-def rate_log_prob(
-    log_p: Float[Tensor, "..."],
-    log_p_seen: Float[Tensor, "..."],
-    is_same: Bool[Tensor, "..."],
-    rate: Float[Tensor, "..."],
-) -> Float[Tensor, "..."]:
-    """log of: stay with exp(-A (1 - p(x))), else move to y != x with p(y) / (1 - p(x)); log p(y) where A is infinite.
-
-    log_p, log_p_seen: of the token after and before the step. Shapes broadcast to log_p's.
-    """
-    is_last = torch.isinf(rate).expand_as(log_p)
-    leave = torch.log1p(-log_p_seen.exp().clamp(max=1 - 1e-7))
-    stay = -torch.where(torch.isinf(rate), torch.ones_like(rate), rate) * leave.exp()
-    moved = torch.log(-torch.expm1(stay).clamp(max=-1e-12)) + log_p - leave
-    return torch.where(is_last, log_p, torch.where(is_same, stay, moved))
-
-
-def transition_log_prob(
-    log_p: Float[Tensor, "..."], is_same: Bool[Tensor, "..."], jump: Float[Tensor, "..."]
-) -> Float[Tensor, "..."]:
-    """log((1 - q) [y = x] + q p(y)), stable where q is 1 and where y differs from x. Shapes broadcast to log_p's."""
-    moved = jump.log() + log_p
-    stay = torch.log1p(-jump.clamp(max=1.0)).expand_as(moved)
-    both = torch.logaddexp(stay.clamp(min=-1e4), moved)
-    return torch.where(is_same & (jump < 1.0), both, moved)

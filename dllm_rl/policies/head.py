@@ -1,4 +1,7 @@
-"""Logits where they are scored and nowhere else: a language model's widest tensor, b x t x v, never exists whole."""
+"""Logits at scored positions only, so that a language model's widest tensor, b x t x v, never exists whole.
+
+Legend: b rows, t positions, n scored positions of all rows, d width of the hidden states, v vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,13 @@ from dllm_rl.errors import ConfigError
 def scored_only(
     model: nn.Module, row: Int[Tensor, " n"], place: Int[Tensor, " n"], *, shape: tuple[int, int]
 ) -> Iterator[Callable[[Float[Tensor, "b t v"]], Float[Tensor, "1 n v"]]]:
-    """While it is open, the head of `model` reads these places of its input alone, as one row, and so writes one.
+    """Let the output head of `model` read the given positions only, as one row, while the context is open.
 
-    shape: rows and places of what the head reads, and what the logits would have. Yields what takes the same places
-    from the logits of a model whose head is not found, is not called as a module, or reads something else; it leaves
-    logits that are already narrowed as they are.
+    Yields a function that selects the same positions from the logits, for models whose output head could not be hooked.
+    It returns logits that are already narrowed as they are.
+
+    row, place: row and position of each scored entry.
+    shape: (rows, positions) of the head's input.
     """
     is_narrowed = False
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.feed import Tokens, last_ids
@@ -123,3 +124,12 @@ class ModelInterface:
         elif self.lookback and tokens.before is not None:
             inputs["previous_ids"] = last_ids(tokens.before, self.lookback, self.pad_id)
         return inputs
+
+
+def keys_of_rows(keys: Any, index: Int[Tensor, " n"]) -> DynamicCache:
+    """Return a copy of keys and values with these rows."""
+    taken = DynamicCache()
+    for number, layer in enumerate(keys.layers):
+        own = index.to(layer.keys.device)
+        taken.update(layer.keys[own], layer.values[own], number)
+    return taken

@@ -14,7 +14,6 @@ from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import replace_folder, sha256
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 
 BUILTIN = "builtin:"
@@ -45,7 +44,7 @@ def load_policy(name_or_path: str, *, device: str = "cpu", facts: dict[str, Any]
             f"'{name_or_path}' does not say its policy family. Give facts such as family=masked, mask_id=..."
         )
     policy_class = registry.get("policy", merged["family"])
-    return policy_class(model.to(device).eval(), tokenizer, PolicyFacts.from_dict(merged))
+    return policy_class(model.to(device).eval(), tokenizer, policy_class.facts_class.from_dict(merged))
 
 
 def _resolve(name: str) -> str:
@@ -67,7 +66,8 @@ def _load_foreign(path: str, facts: dict[str, Any]) -> tuple[Any, Any, dict[str,
     try:
         config = AutoConfig.from_pretrained(path)
         stored = dict(getattr(config, "policy", None) or {})
-        if {**stored, **facts}.get("family") in ("masked", "block", "flow", "slot"):
+        family = {**stored, **facts}.get("family")
+        if family is not None and registry.get("policy", family).is_bidirectional:
             config.is_causal = False
         tokenizer = AutoTokenizer.from_pretrained(path)
         model: Any = AutoModelForCausalLM.from_pretrained(path, config=config)

@@ -1,7 +1,7 @@
 """The masked-diffusion family (MDLM 2406.07524, LLaDA 2502.09992, Dream 2508.15487): bidirectional, MASK to token.
 
-Every position reads every other, so no key or value stays what it was when a token is written. `StaleCache` keeps some
-all the same: the approximate caches of Fast-dLLM (2505.22618).
+Every position reads every other, so every key and value changes when a token is written. `StaleCache` reuses some all
+the same, as the approximate caches of Fast-dLLM (2505.22618) do.
 
 Legend: b rows, n rows taken, c asked columns, v vocabulary.
 """
@@ -17,12 +17,12 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.attention import Full
-from dllm_rl.policies.base import BasePolicy, Reading
+from dllm_rl.policies.attention import Full, Reading
+from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.feed import Tokens
-from dllm_rl.policies.terms import keys_of_rows
+from dllm_rl.policies.interface import keys_of_rows
+from dllm_rl.policies.masking import MaskedProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Family
 
 _KINDS_WITH_KEYS = {"full_attention", "sliding_attention", "chunked_attention"}
 
@@ -31,7 +31,8 @@ _KINDS_WITH_KEYS = {"full_attention", "sliding_attention", "chunked_attention"}
 class StaleCache:
     """Keys and values of [prompt, canvas] outside columns `start` to `end`, as they were in the forward that filled it.
 
-    keys: None before that forward, which reads everything and is exact. Later ones feed columns `start` to `end` alone.
+    start, end: columns that are fed again in every forward.
+    keys: None before the forward that fills the cache, which reads everything and is exact.
     """
 
     start: int
@@ -39,7 +40,7 @@ class StaleCache:
     keys: Any = None
 
     def rows(self, index: Int[Tensor, " n"]) -> StaleCache:
-        """A copy with these rows."""
+        """Return a copy with these rows."""
         assert self.keys is not None, "rows are taken from a cache that has been filled"
         return StaleCache(start=self.start, end=self.end, keys=keys_of_rows(self.keys, index))
 
@@ -48,7 +49,13 @@ class StaleCache:
 class MaskedPolicy(BasePolicy):
     """Sees the whole canvas; the logits at a MASK are of the token under it (shifted by one for Dream)."""
 
-    family: ClassVar[Family] = "masked"
+    family: ClassVar[str] = "masked"
+    usual_sampler: ClassVar[str] = "low_confidence"
+    needs_mask: ClassVar[bool] = True
+
+    def make_process(self) -> MaskedProcess:
+        """Return the process in which columns become MASK."""
+        return MaskedProcess(**self.masked_facts)
 
     @property
     def reading(self) -> Reading:
@@ -56,7 +63,7 @@ class MaskedPolicy(BasePolicy):
         return Reading(attention=Full(), is_shifted=self.facts.is_shifted)
 
     def num_fed(self, cache: StaleCache) -> int:
-        """Positions that a forward with this cache feeds, once it is filled."""
+        """Return how many positions a forward with this cache feeds, once it is filled."""
         return cache.end - cache.start + int(self.facts.is_shifted)
 
     def continue_from(

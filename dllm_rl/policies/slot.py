@@ -1,28 +1,105 @@
 """The slot family (ReFusion 2512.13586): causal attention over a feed order of slots, the committed ones first.
 
-Tokens keep their true positions. Logits at MASK are unshifted (the draft law, which samplers draw from and objectives
-score); inside clean slots the warm start also learns the shifted next-token law.
+Tokens keep their true positions. Logits at MASK are unshifted (the draft distribution, which samplers sample from and
+objectives score); inside clean slots the warm start also learns the next token.
+
+Legend: b rows, l canvas, n slots, k views.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 from transformers import DynamicCache
 
-from dllm_rl.policies.attention import Causal
-from dllm_rl.policies.base import BasePolicy, Reading
-from dllm_rl.policies.feed import prompt_tokens
+from dllm_rl.events import feed_order
+from dllm_rl.policies.attention import Causal, Reading
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.feed import Feed, prompt_tokens
+from dllm_rl.policies.masking import MaskedProcess
+from dllm_rl.process import one_a_stratum
 from dllm_rl.registry import register
-from dllm_rl.types import Family, Prompts
+from dllm_rl.types import Prompts, Rollouts
+
+if TYPE_CHECKING:
+    from dllm_rl.warmstart import Batch
+
+# Of the warm start: share of hidden slots with a revealed prefix, and weight of the next-token loss in clean slots.
+REVEALED_SHARE, NEXT_TOKEN_WEIGHT = 0.3, 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotProcess(MaskedProcess):
+    """Whole slots become MASK; clean slots are fed first, in random order, then the others.
+
+    slot_size: tokens of a slot.
+    """
+
+    family: ClassVar[str] = "slot"
+    is_mean_over_masks: ClassVar[bool] = False
+
+    slot_size: int
+
+    @property
+    def unit_size(self) -> int:
+        """Columns of a slot."""
+        return self.slot_size
+
+    def natural_order(self, rollouts: Rollouts) -> Int[Tensor, "1 b l"]:
+        """Return the feed order that leaves the canvas as it is."""
+        ids = rollouts.completion_ids
+        return torch.arange(ids.shape[1], device=ids.device).expand(1, *ids.shape)
+
+    def feed_order(
+        self, is_last: Bool[Tensor, "k b n"], length: int, generator: torch.Generator
+    ) -> Int[Tensor, "k b l"]:
+        """Return clean slots in random order, then hidden ones (and what lies after EOS) in natural order."""
+        keys = torch.rand(is_last.shape, generator=generator, device=generator.device).to(is_last.device)
+        natural = 1.0 + torch.arange(is_last.shape[-1], device=is_last.device)
+        keys = torch.where(is_last, natural, keys)
+        return keys.repeat_interleave(self.slot_size, dim=-1)[..., :length].argsort(dim=-1, stable=True)
+
+    def warm_start_loss(self, policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+        """Return the loss of the masked family over whole slots in feed order, plus the next token in clean slots.
+
+        Some of the hidden slots have a revealed prefix.
+        """
+        size, (rows, length) = self.slot_size, batch.canvas.shape
+        num_slots = length // size
+        quota = 1 + (one_a_stratum(rows, generator) * num_slots).long().clamp(max=num_slots - 1)
+        rank = torch.rand(rows, num_slots, generator=generator).argsort(dim=1).argsort(dim=1)
+        is_hidden = rank < quota[:, None]
+        revealed = torch.randint(0, size, (rows, num_slots), generator=generator)
+        revealed = revealed * (torch.rand(rows, num_slots, generator=generator) < REVEALED_SHARE)
+        offset = torch.arange(size)
+        hidden = (is_hidden[:, :, None] & (offset >= revealed[:, :, None])).flatten(1)
+        order = feed_order(torch.where(is_hidden, num_slots, rank), size, length)
+        canvas = batch.canvas.masked_fill(hidden, self.mask_id)
+        logits = policy.score(replace(Feed.of(batch.prompts, canvas), order=order))
+        draft = F.cross_entropy(logits[hidden], batch.canvas[hidden])
+        inside = (~is_hidden[:, :, None] & (offset < size - 1)).flatten(1)
+        if not inside.any():
+            return draft
+        following = batch.canvas.roll(-1, dims=1)
+        return draft + NEXT_TOKEN_WEIGHT * F.cross_entropy(logits[inside], following[inside])
 
 
 @register("policy", "slot")
 class SlotPolicy(BasePolicy):
     """Like masked, but each slot reads only the prompt and what stands before it in the feed order."""
 
-    family: ClassVar[Family] = "slot"
+    family: ClassVar[str] = "slot"
+    usual_sampler: ClassVar[str] = "slots"
+    needs_mask: ClassVar[bool] = True
+
+    def make_process(self) -> SlotProcess:
+        """Return the process in which whole slots become MASK."""
+        return SlotProcess(**self.masked_facts, slot_size=self.facts.slot_size)
 
     @property
     def reading(self) -> Reading:

@@ -1,19 +1,19 @@
 """Checks that a plug-in keeps the promises of its protocol; third parties run the same ones as we do."""
 
+from dllm_rl.testing.examples import Example, example, example_policy, example_rollouts
 from dllm_rl.testing.objective import PROPERTIES, PropertyError, check_objective
 from dllm_rl.testing.rollouts import sampled
 from dllm_rl.testing.sampler import SAMPLER_PROPERTIES, check_sampler
-from dllm_rl.testing.toys import ToyFamily, ToyPolicy, toy, toy_rollouts
 
 __all__ = [
     "PROPERTIES",
     "SAMPLER_PROPERTIES",
+    "Example",
     "PropertyError",
-    "ToyFamily",
-    "ToyPolicy",
     "check_objective",
     "check_sampler",
+    "example",
+    "example_policy",
+    "example_rollouts",
     "sampled",
-    "toy",
-    "toy_rollouts",
 ]

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from dllm_rl.testing._case import Case
 from dllm_rl.types import Rollouts
-from dllm_rl.views import MAX_KAPPA, editable, hide_units, units
 
 NUM_DRAWS, NUM_ERRORS, MAX_UNITS = 2000, 4.5, 8
 
@@ -32,17 +31,16 @@ def elbo_views(case: Case) -> None:
     copies = case.rollouts.rows(torch.full((NUM_DRAWS,), row))
     drawn = case.draw(copies)
     share = drawn.weight if drawn.loss_weight is None else drawn.weight * drawn.loss_weight
-    expected = 1.0
-    if case.policy.family == "flow":
-        process = case.policy.process
-        expected = MAX_KAPPA * (1 - 1 / (process.vocab_size - len(set(process.banned_ids))))
+    expected = case.policy.process.expected_weight
+    if not drawn.term.is_log_prob:
         share = share * (drawn.tokens != copies.completion_ids)
     total = (share * drawn.score).sum(0)[:, case.rollouts.completion_mask[row]]
     error = float(((total.mean(0) - expected).abs() / (total.std(0) / math.sqrt(NUM_DRAWS) + 1e-6)).max())
     assert error < NUM_ERRORS, (
         f"the expected weight of a scored position is not {expected:.3g} ({error:.1f} standard errors off)"
     )
-    if case.policy.family == "masked" and editable(copies, case.policy.process)[0].sum() <= MAX_UNITS:
+    process = case.policy.process
+    if process.is_mean_over_masks and process.editable(copies)[0].sum() <= MAX_UNITS:
         estimates = (share * case.score(copies, drawn)).sum((0, 2))
         exact = enumerated_elbo(case, case.rollouts.rows(torch.tensor([row])))
         error = abs(float(estimates.mean()) - exact) / (float(estimates.std()) / math.sqrt(NUM_DRAWS) + 1e-6)
@@ -51,12 +49,12 @@ def elbo_views(case: Case) -> None:
 
 def enumerated_elbo(case: Case, one: Rollouts) -> float:
     """sum_n 1/(N+1) mean over masks of n columns of (N+1)/n times the log-probabilities that they hide."""
-    member = units(one, case.policy.process)
+    member = case.policy.process.units(one)
     hidden = _subsets(member[0])
     size = hidden.sum(-1)
     num = int(member.sum())
     weight = torch.tensor([1 / (n * math.comb(num, n)) for n in size.tolist()])
-    views = hide_units(one, case.policy.process, hidden[:, None], weight[:, None], torch.Generator())
+    views = case.policy.process.hide_units(one, hidden[:, None], weight[:, None], torch.Generator())
     return float((views.weight * case.score(one, views)).sum())
 
 

@@ -11,10 +11,9 @@ from typing import Any
 from unittest import mock
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dllm_rl.policies.flow import rate_log_prob, transition_log_prob
 from dllm_rl.testing._sampler_case import ROWS, SamplerCase, ending
 from dllm_rl.testing.policies import prompts_of
 from dllm_rl.trajectory import Trajectory
@@ -36,7 +35,7 @@ def states_lead_to_the_text(case: SamplerCase) -> None:
     last = trajectory.canvases[:, -1]
     assert torch.equal(case.policy.canvas.close(last), out.ids), "the last state is not the completion"
     assert trajectory.canvases.shape[1] == trajectory.num_steps + 1, "one state a step, and the first, are missing"
-    if case.policy.family == "flow":
+    if trajectory.time is not None:
         return
     for step in range(trajectory.num_steps):
         fixed = (trajectory.commit_step >= 0) & (trajectory.commit_step <= step)
@@ -45,12 +44,11 @@ def states_lead_to_the_text(case: SamplerCase) -> None:
 
 def done_rows_stay(case: SamplerCase) -> None:
     """Once no mask stands before a row's first EOS, the row never changes again (families with a mask)."""
-    mask_id = case.policy.process.mask_id
     with ending(case.policy, 0.2):
         canvases = case.draw().trajectory.canvases
-    if canvases is None or mask_id is None:
+    if canvases is None or not case.policy.needs_mask:
         return
-    is_open = (canvases == mask_id) & case.policy.canvas.until_eos(canvases)
+    is_open = (canvases == case.policy.process.blank_id) & case.policy.canvas.until_eos(canvases)
     is_done = ~is_open.any(dim=2)
     changed = (canvases[:, 1:] != canvases[:, :-1]).any(dim=2) & is_done[:, :-1]
     assert not changed.any(), f"a finished row changed at step {changed.nonzero()[:, 1].tolist()}"
@@ -138,26 +136,16 @@ def events(policy: Any, prompts: Prompts, out: Completions, temperature: float) 
         if trajectory.time is None:
             yield Event(where=trajectory.commit_step == step, log_probs=log_p, law=law, is_plain=True)
             continue
-        end = trajectory.time[step + 1].expand(len(state))
-        moved = _transition(policy, trajectory.flow_law, law, log_p, state, after, (time, end))
+        assert trajectory.transition is not None
+        now, end = trajectory.time[step : step + 2]
+        moved = trajectory.transition.log_prob(_reader(law), state, after, now, end)
         everywhere = torch.ones_like(after, dtype=torch.bool)
         # The last step of a flow draws every position from the model's law.
         yield Event(where=everywhere, log_probs=moved, law=law, is_plain=step + 1 == trajectory.num_steps)
 
 
-def _transition(
-    policy: Any,
-    flow_law: str,
-    law: Float[Tensor, "b l v"],
-    log_p: Float[Tensor, "b l"],
-    state: Int[Tensor, "b l"],
-    after: Int[Tensor, "b l"],
-    times: tuple[Tensor | None, Tensor],
-) -> Float[Tensor, "b l"]:
-    if flow_law == "exact":
-        return transition_log_prob(log_p, state == after, policy.jump_probability(*times)[:, None])
-    seen = law.gather(-1, state[..., None]).squeeze(-1)
-    return rate_log_prob(log_p, seen, state == after, policy.rate(flow_law, *times)[:, None])
+def _reader(law: Float[Tensor, "b l v"]) -> Callable[[Tensor], Tensor]:
+    return lambda tokens: law.gather(-1, tokens[..., None]).squeeze(-1)
 
 
 def record_is_whole(case: SamplerCase) -> None:

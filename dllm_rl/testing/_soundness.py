@@ -31,7 +31,7 @@ def flags(case: Case) -> None:
 
 def declared_views(case: Case) -> None:
     """There are no more views than the class declares: num_views, one where likelihoods are exact."""
-    declared = 1 if case.views.kind == "exact" else case.objective.num_views
+    declared = 1 if case.views.is_exact else case.objective.num_views
     given = case.views.num_views
     assert declared is None or given <= declared, f"num_views is {declared}, but views() draws {given}"
 

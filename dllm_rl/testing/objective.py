@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from dllm_rl.registry import families_of
 from dllm_rl.testing._case import Case
 from dllm_rl.testing._gradients import (
     equal_rewards,
@@ -49,7 +50,7 @@ def check_objective(
     Raises PropertyError at the first property that does not hold.
     """
     if policies is None:
-        policies = [sampled(family, seed=seed) for family in objective.families]
+        policies = [sampled(family, seed=seed) for family in families_of(objective)]
     checked = []
     for policy, rollouts in policies:
         for name, check in PROPERTIES.items():

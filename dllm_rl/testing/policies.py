@@ -11,7 +11,6 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.tasks import Control, Page
 from dllm_rl.tokenizer import train_tokenizer
@@ -80,6 +79,7 @@ def random_policy(
     block_size: int = 10,
 ) -> BasePolicy:
     """A policy with random weights. sharpness scales the embeddings, so that distributions are far from uniform."""
+    policy_class = registry.get("policy", family)
     torch.manual_seed(seed)
     words = tokenizer()
     config = TinyConfig(
@@ -89,7 +89,7 @@ def random_policy(
         num_hidden_layers=2,
         num_attention_heads=2,
         num_columns=canvas_length,
-        has_time=family == "flow",
+        has_time=policy_class.reads_time,
     )
     model = TinyForPlans(config)
     with torch.no_grad():
@@ -100,12 +100,12 @@ def random_policy(
         if model.time is not None:
             last: Any = model.time[-1]
             last.weight.normal_(std=0.2)
-    facts = PolicyFacts(
-        family=family,  # type: ignore[arg-type]
+    facts = policy_class.facts_class(
+        family=family,
         max_prompt=96,
         canvas_length=canvas_length,
         line_width=8,
         slot_size=slot_size,
         block_size=block_size,
     )
-    return registry.get("policy", family)(model.eval(), words, facts)
+    return policy_class(model.eval(), words, facts)

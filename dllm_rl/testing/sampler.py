@@ -12,6 +12,7 @@ import torch
 
 from dllm_rl.plan import PRESSABLE_KEYS, VERBS_BY_KIND, parse_plan
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.registry import families_of
 from dllm_rl.tasks import Page
 from dllm_rl.testing._sampler_case import ROWS, SamplerCase
 from dllm_rl.testing._sampler_cost import (
@@ -41,7 +42,7 @@ def check_sampler(
     policies: by family; None makes tiny ones with random weights. Raises PropertyError where a property does not hold.
     """
     checked = []
-    for family in sampler_class.families:
+    for family in families_of(sampler_class):
         policy = random_policy(family) if policies is None else policies[family]
         case = SamplerCase(sampler_class=sampler_class, policy=policy, options=options)
         for name, check in SAMPLER_PROPERTIES.items():

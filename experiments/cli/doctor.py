@@ -85,11 +85,11 @@ def _torch() -> Iterator[Check]:
 
 
 def _checkpoints() -> Iterator[Check]:
+    from dllm_rl import registry
     from dllm_rl.errors import CheckpointError
     from dllm_rl.policies.loading import CHECKPOINTS, verify
-    from dllm_rl.types import FAMILIES
 
-    for family in FAMILIES:
+    for family in registry.names("policy"):
         try:
             verify(CHECKPOINTS / family)
         except CheckpointError as error:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
+from dllm_rl import registry
 from dllm_rl.episode import Completion, RewardFunction, run_plans
 from dllm_rl.errors import ConfigError
 from dllm_rl.session import Session
@@ -19,7 +20,6 @@ from experiments.design.components import build_reward, build_sampler, build_ses
 from experiments.design.config import Component, PolicyLevel, load_preset
 from experiments.design.validation import validate
 from experiments.run.results import is_lost, write_rows
-from samplers import DEFAULT_SAMPLERS
 
 # The built-in world and reward, as the study preset has them.
 REFERENCE_PRESET = "grid16"
@@ -129,9 +129,7 @@ def usual_sampler(text: str | None, family: str, levels: dict[str, PolicyLevel])
     for level in (*levels.values(), *load_preset("block").policies.values()):
         if level.family == family:
             return level.sampler
-    if family in DEFAULT_SAMPLERS:
-        return Component(name=DEFAULT_SAMPLERS[family])
-    raise ConfigError(f"no usual sampler is known for the family '{family}'. Give one: --sampler NAME")
+    return Component(name=registry.get("policy", family).usual_sampler)
 
 
 def _component(text: str, option: str, example: str) -> Component:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.registry import families_of
 from experiments.design.components import build_objective, build_sampler
 from experiments.design.config import (
     Component,
@@ -147,10 +148,10 @@ def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) 
                 f"cell {name}: cache='{component.cache}' is for the masked family, and '{policy.family}' keeps what "
                 "never changes without it. Leave the option out."
             )
-        if policy.family not in component.families:
+        if policy.family not in families_of(component):
             raise ConfigError(
                 f"cell {name}: {kind} '{component.name}' is not defined for the family '{policy.family}' "
-                f"(it is for {', '.join(component.families)}). Take the cell out of the preset."
+                f"(it is for {', '.join(families_of(component))}). Take the cell out of the preset."
             )
 
 

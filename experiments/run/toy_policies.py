@@ -18,7 +18,6 @@ from dllm_rl import registry
 from dllm_rl.canvas import EOS_TOKEN, FILL_TOKEN, MASK_TOKEN, PAD_TOKEN
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.template import render_prompt
 from dllm_rl.warmstart import Demonstration, WarmStartConfig, warm_start
@@ -42,9 +41,16 @@ def load_toy(checkpoint: str, facts: dict[str, Any]) -> BasePolicy:
     if name not in CANVAS:
         raise unknown_name("toy", name, CANVAS)
     family = facts.get("family")
-    if family not in WARM_STEPS[name] or set(facts) != {"family"}:
-        raise ConfigError(f"checkpoint '{checkpoint}' takes facts: {{family: one of {', '.join(WARM_STEPS[name])}}}")
+    known = [other for other in registry.names("policy") if _warm_steps(name, other)]
+    if family not in known or set(facts) != {"family"}:
+        raise ConfigError(f"checkpoint '{checkpoint}' takes facts: {{family: one of {', '.join(known)}}}")
     return copy.deepcopy(_warm_started(name, str(family)))
+
+
+def _warm_steps(name: str, family: str) -> int | None:
+    """Warm-start steps of the family, or of the one that it derives from; None where the toy has none."""
+    lineage = registry.get("policy", family).lineage()
+    return next((WARM_STEPS[name][ancestor] for ancestor in lineage if ancestor in WARM_STEPS[name]), None)
 
 
 @functools.cache
@@ -53,7 +59,7 @@ def _warm_started(name: str, family: str) -> BasePolicy:
     tasks = environment.tasks("train")
     shown = [_demonstration(environment, task) for task in tasks]
     policy = _untrained(family, _tokenizer(shown), name)
-    passes = WARM_STEPS[name][family] * BATCH_SIZE
+    passes = (_warm_steps(name, family) or 0) * BATCH_SIZE
     config = WarmStartConfig(passes=passes, batch_size=BATCH_SIZE, warmup_steps=20, is_mixed_precision=False)
     warm_start(policy, shown, config)
     return policy
@@ -65,14 +71,15 @@ def _demonstration(environment: TextEnvironment, task: Any) -> Demonstration:
 
 
 def _untrained(family: str, words: PreTrainedTokenizerFast, name: str) -> BasePolicy:
+    policy_class = registry.get("policy", family)
     sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128}
     sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4}
     sizes |= {"vocab_size": len(words), "pad_token_id": words.pad_token_id, "num_columns": NUM_COLUMNS[name]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = TinyForPlans(TinyConfig(has_time=family == "flow", **sizes))
-    facts = PolicyFacts(family=family, max_prompt=96, canvas_length=CANVAS[name], slot_size=2)  # type: ignore[arg-type]
-    return registry.get("policy", family)(model.eval(), words, facts)
+        model = TinyForPlans(TinyConfig(has_time=policy_class.reads_time, **sizes))
+    facts = policy_class.facts_class(family=family, max_prompt=96, canvas_length=CANVAS[name], slot_size=2)
+    return policy_class(model.eval(), words, facts)
 
 
 def _tokenizer(shown: list[Demonstration]) -> PreTrainedTokenizerFast:

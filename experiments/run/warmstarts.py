@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import Field
 
+from dllm_rl import registry
 from dllm_rl.errors import ConfigError, unknown_name
 from experiments.design.config import apply_override
 from experiments.design.validation import Strict, validate
@@ -79,16 +80,32 @@ def load_recipe(overrides: Sequence[str] = ()) -> Recipe:
 
 def run_warm_starts(families: list[str], overrides: list[str], *, out: Path) -> int:
     """Train the families (default: all) that `out` does not hold yet; 1 where one fails."""
-    recipe = load_recipe(overrides)
-    for family in families:
-        if family not in recipe.families:
-            raise unknown_name("family", family, recipe.families)
+    recipe = _with_derived(load_recipe(overrides), families)
     wanted = _with_origins(families or list(recipe.families), recipe)
     out.mkdir(parents=True, exist_ok=True)
     _refuse_other_recipe(recipe, out)
     print(f"warm starts of {', '.join(wanted)} in {out}")
     _make_tokenizer(recipe, out)
     return _run_side_by_side(wanted, recipe, out)
+
+
+def _with_derived(recipe: Recipe, families: list[str]) -> Recipe:
+    """The recipe with these families; one that it does not have is trained as the family that it derives from."""
+    stages = dict(recipe.families)
+    for family in families:
+        if family in stages:
+            continue
+        if family not in registry.names("policy"):
+            raise unknown_name("family", family, {*stages, *registry.names("policy")})
+        lineage = registry.get("policy", family).lineage()
+        origin = next((name for name in lineage if name in stages), None)
+        if origin is None:
+            raise ConfigError(
+                f"the warm-start recipe has no stage for the family '{family}', nor for one that it derives from. Give "
+                f"one: families.{family}={{init: autoregressive, train: {{passes: 56000}}}}."
+            )
+        stages[family] = stages[origin].model_copy(update={"family": family})
+    return recipe.model_copy(update={"families": stages})
 
 
 def _with_origins(families: list[str], recipe: Recipe) -> list[str]:
@@ -194,8 +211,6 @@ def train_stage(stage: str, out: Path) -> None:
     import torch
     from transformers import PreTrainedTokenizerFast
 
-    from dllm_rl import registry
-    from dllm_rl.policies.facts import PolicyFacts
     from dllm_rl.policies.loading import load_policy, save_policy
     from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
     from dllm_rl.warmstart import WarmStartConfig, warm_start
@@ -205,14 +220,15 @@ def train_stage(stage: str, out: Path) -> None:
     own = recipe.families[stage]
     config = validate(WarmStartConfig, own.train, source=f"warm-start settings of {stage}")
     family = own.family or stage
+    policy_class = registry.get("policy", family)
     words = PreTrainedTokenizerFast.from_pretrained(out / "tokenizer")
     torch.manual_seed(config.seed)
     sizes = {"vocab_size": len(words), "pad_token_id": words.pad_token_id, **recipe.model}
-    model = TinyForPlans(TinyConfig(has_time=family == "flow", **sizes))
+    model = TinyForPlans(TinyConfig(has_time=policy_class.reads_time, **sizes))
     if own.init is not None:
-        # The flow family's time embedding has no counterpart, and starts at zero.
+        # A time embedding has no counterpart, and starts at zero.
         model.load_state_dict(load_policy(str(out / own.init)).model.state_dict(), strict=False)
-    policy = registry.get("policy", family)(model, words, PolicyFacts.from_dict({"family": family, **recipe.facts}))
+    policy = policy_class(model, words, policy_class.facts_class.from_dict({"family": family, **recipe.facts}))
     started, first = time.monotonic(), 0
 
     def show(step: int, num_steps: int, loss: float) -> None:

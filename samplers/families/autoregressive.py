@@ -17,7 +17,7 @@ from dllm_rl.constraint import START, Constraint
 from dllm_rl.events import BEFORE_ALL, Kind
 from dllm_rl.policies.autoregressive import AutoregressivePolicy, DecodingState
 from dllm_rl.registry import register
-from dllm_rl.types import Completions, Family, Prompts
+from dllm_rl.types import Completions, Prompts
 from samplers.config import check_temperature
 from samplers.grammar.compile import constraint_of
 from samplers.loop.record import Recorder
@@ -35,7 +35,7 @@ class AutoregressiveSampler:
 
     name: ClassVar[str] = "ar"
     version: ClassVar[int] = 1
-    families: ClassVar[tuple[Family, ...]] = ("autoregressive",)
+    families: ClassVar[tuple[str, ...]] = ("autoregressive",)
     approximation: ClassVar[str | None] = None
     temperature: float = 1.0
     grammar: bool = False

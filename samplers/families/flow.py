@@ -19,10 +19,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dllm_rl.constraint import Constraint
-from dllm_rl.policies.flow import FlowPolicy, rate_log_prob, transition_log_prob
+from dllm_rl.policies.flow import FlowPolicy
+from dllm_rl.policies.transitions import CumulativeJump, EulerJump, ExactJump, Transition
 from dllm_rl.registry import register
-from dllm_rl.trajectory import FlowLaw
-from dllm_rl.types import Completions, Family, Prompts
+from dllm_rl.types import Completions, Prompts
 from samplers.config import check_count, check_temperature
 from samplers.grammar.automaton import Automata
 from samplers.grammar.compile import constraint_of
@@ -44,8 +44,8 @@ class FlowExactSampler:
 
     name: ClassVar[str] = "flow_exact"
     version: ClassVar[int] = 1
-    families: ClassVar[tuple[Family, ...]] = ("flow",)
-    law: ClassVar[FlowLaw] = "exact"
+    families: ClassVar[tuple[str, ...]] = ("flow",)
+    transition: ClassVar[type[Transition]] = ExactJump
     approximation: ClassVar[str | None] = None
     temperature: float = 1.0
     num_steps: int = 16
@@ -64,59 +64,25 @@ class FlowExactSampler:
         """Temperature of a step's draws."""
         return 1.0 if self.temperature == 0 and step + 1 < self.num_steps else self.temperature
 
-    def leaving(self, policy: FlowPolicy, log_p_seen: Tensor, times: tuple[Tensor, Tensor]) -> Tensor:
-        """Probability that each position is redrawn. log_p_seen: log-probability of the token that it has."""
-        return policy.jump_probability(*times)[:, None]
-
-    def offered(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        """Logits that a position which had this token is redrawn from, before the last step."""
-        return logits
-
-    def transition(
-        self, policy: FlowPolicy, log_p: Tensor, log_p_seen: Tensor, is_same: Tensor, times: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        """Log-probability of each position's transition. log_p: of the token after the step."""
-        return transition_log_prob(log_p, is_same, policy.jump_probability(*times)[:, None])
-
-
-class _ByRates(FlowExactSampler):
-    __slots__ = ()
-
-    def leaving(self, policy: FlowPolicy, log_p_seen: Tensor, times: tuple[Tensor, Tensor]) -> Tensor:
-        """1 - exp(-A (1 - p(x))); 1 in the last step, whose rate is infinite."""
-        rate = policy.rate(self.law, *times)[:, None]
-        leave = -torch.expm1(-rate * (1 - log_p_seen.exp()))
-        return torch.where(torch.isinf(rate), torch.ones_like(log_p_seen), leave)
-
-    def offered(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        """Any token but the one that is left."""
-        return logits.scatter(-1, tokens[:, None], -torch.inf)
-
-    def transition(
-        self, policy: FlowPolicy, log_p: Tensor, log_p_seen: Tensor, is_same: Tensor, times: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        """Log-probability of each position's transition by the rate."""
-        return rate_log_prob(log_p, log_p_seen, is_same, policy.rate(self.law, *times)[:, None])
-
 
 @register("sampler", "flow_euler")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FlowEulerSampler(_ByRates):
+class FlowEulerSampler(FlowExactSampler):
     """The rate at the start of each step, held for the whole of it. Options as for `flow_exact`."""
 
     name: ClassVar[str] = "flow_euler"
     paper: ClassVar[str] = "2407.15595"
-    law: ClassVar[FlowLaw] = "euler"
+    transition: ClassVar[type[Transition]] = EulerJump
 
 
 @register("sampler", "flow_cumulative")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FlowCumulativeSampler(_ByRates):
+class FlowCumulativeSampler(FlowExactSampler):
     """The rate's integral over each step, so that few steps move as much as many. Options as for `flow_exact`."""
 
     name: ClassVar[str] = "flow_cumulative"
     paper: ClassVar[str] = "2509.20624"
-    law: ClassVar[FlowLaw] = "cumulative"
+    transition: ClassVar[type[Transition]] = CumulativeJump
 
 
 class _Flowing:
@@ -128,6 +94,7 @@ class _Flowing:
         self.constraint = constraint_of(policy, prompts) if sampler.grammar else None
         self.record = Recorder(self.canvas, keeps_states=True, constraint=self.constraint)
         self.grid = torch.linspace(0, 1, sampler.num_steps + 1)
+        self.transition = sampler.transition(power=policy.facts.schedule_power)
 
     def run(self) -> Completions:
         num_rows, num_steps = len(self.prompts.ids), self.sampler.num_steps
@@ -140,32 +107,36 @@ class _Flowing:
             else:
                 self._step(logits, step, times)
         return self.record.finish(
-            self.policy, self.canvas, num_steps=num_steps, time=self.grid, flow_law=self.sampler.law
+            self.policy, self.canvas, num_steps=num_steps, time=self.grid, transition=self.transition
         )
 
     def _source(self) -> Int[Tensor, "b l"]:
         """Uniform over the ids that may be written."""
-        allowed = torch.tensor(sorted(set(range(self.policy.vocab_size)) - set(self.policy.banned_ids)))
+        source = torch.tensor(self.policy.source)
         columns = torch.arange(self.policy.facts.canvas_length)
-        noise = uniform(self.seed, self.prompts.row_ids, columns, 0, SOURCE)
-        return allowed[(noise * len(allowed)).long()]
+        return source[(uniform(self.seed, self.prompts.row_ids, columns, 0, SOURCE) * len(source)).long()]
 
     def _step(self, logits: Float[Tensor, "b l v"], step: int, times: tuple[Tensor, Tensor]) -> None:
         """Redraw the positions that leave, and record every position's transition."""
-        policy, sampler, canvas, row_ids = self.policy, self.sampler, self.canvas, self.prompts.row_ids
+        sampler, canvas, row_ids = self.sampler, self.canvas, self.prompts.row_ids
+        times = times[0][:, None], times[1][:, None]
         temperature, is_last = sampler.temperature_at(step), step + 1 == sampler.num_steps
         scaled = logits if temperature in (0.0, 1.0) else logits / temperature
         total = scaled.logsumexp(dim=-1)
-        log_p_seen = scaled.gather(-1, canvas[..., None]).squeeze(-1) - total
+
+        def log_p(tokens: Tensor) -> Tensor:
+            return scaled.gather(-1, tokens[..., None]).squeeze(-1) - total
+
         coin = uniform(self.seed, row_ids, torch.arange(canvas.shape[1]), step, JUMP)
-        row, column = (coin < sampler.leaving(policy, log_p_seen, times)).nonzero(as_tuple=True)
+        row, column = (coin < self.transition.leaving(log_p, canvas, *times)).nonzero(as_tuple=True)
         redrawn = logits[row, column]
-        offered = redrawn if is_last else sampler.offered(redrawn, canvas[row, column])
+        offered = redrawn
+        if self.transition.leaves_token and not is_last:
+            offered = redrawn.scatter(-1, canvas[row, column][:, None], -torch.inf)
         tokens, _ = pick(offered, temperature, uniform_at(self.seed, row_ids[row], column, step, TOKEN))
         after = canvas.clone()
         after[row, column] = tokens
-        log_p = scaled.gather(-1, after[..., None]).squeeze(-1) - total
-        log_probs = sampler.transition(policy, log_p, log_p_seen, after == canvas, times)
+        log_probs = self.transition.log_prob(log_p, canvas, after, *times)
         uncertainty = torch.zeros(canvas.shape)
         uncertainty[row, column] = entropy(redrawn)
         self.record.jump(canvas, after, step, log_probs, uncertainty, is_last=is_last)

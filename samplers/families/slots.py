@@ -27,7 +27,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.events import BEFORE_ALL, feed_order
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.registry import register
-from dllm_rl.types import Completions, Family, Prompts
+from dllm_rl.types import Completions, Prompts
 from samplers.config import check_temperature
 from samplers.grammar.compile import constraint_of
 from samplers.grammar.forced import ForcedTokens
@@ -49,7 +49,7 @@ class SlotSampler:
 
     name: ClassVar[str] = "slots"
     version: ClassVar[int] = 1
-    families: ClassVar[tuple[Family, ...]] = ("slot",)
+    families: ClassVar[tuple[str, ...]] = ("slot",)
     approximation: ClassVar[str | None] = None
     temperature: float = 1.0
     slot_threshold: float = 0.6

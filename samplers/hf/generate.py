@@ -22,10 +22,10 @@ from dllm_rl import registry
 from dllm_rl.canvas import until_first
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.registry import families_of
 from dllm_rl.tasks import Page
 from dllm_rl.trajectory import Trajectory
 from dllm_rl.types import Completions, Prompts
-from samplers import DEFAULT_SAMPLERS
 from samplers.config import NAME_KEY, sampler_from_dict
 from samplers.hf.policy import TokenIds, end_ids, policy_of, refuse_too_long
 from samplers.hf.processors import Processors, own_criteria
@@ -166,10 +166,10 @@ def _given(**options: Any) -> dict[str, Any]:
 def _sampler(policy: BasePolicy, name: str | None, options: dict[str, Any]) -> Any:
     if name is not None and options.get(NAME_KEY, name) != name:
         raise ConfigError(f"sampler='{name}', and sampler_config says '{options[NAME_KEY]}'. Give one of them.")
-    options = {NAME_KEY: name or DEFAULT_SAMPLERS[policy.family], **options}
+    options = {NAME_KEY: name or policy.usual_sampler, **options}
     cls = registry.get("sampler", options[NAME_KEY])
-    if policy.family not in cls.families:
-        fitting = [other for other, item in registry.items("sampler") if policy.family in item.families]
+    if policy.family not in families_of(cls):
+        fitting = [other for other, item in registry.items("sampler") if policy.family in families_of(item)]
         raise ConfigError(
             f"sampler '{options[NAME_KEY]}' does not write with the {policy.family} family. Take one of "
             f"{', '.join(fitting)}."

@@ -74,7 +74,7 @@ def _ids(model: Any, generation_config: GenerationConfig, facts: PolicyFacts) ->
     mask = facts.mask_id if facts.mask_id is not None else getattr(model.config, "mask_token_id", None)
     if not eos:
         raise ConfigError("the end of a text has no id here: give eos_token_id to generate()")
-    if mask is None and facts.family in ("masked", "slot"):
+    if mask is None and registry.get("policy", facts.family).needs_mask:
         raise ConfigError("a masked diffusion model writes over a mask token: give mask_token_id to generate()")
     return TokenIds(
         eos_token_id=eos[0],

@@ -21,6 +21,7 @@ from torch import Tensor
 from dllm_rl.errors import ConfigError
 from dllm_rl.events import BEFORE_ALL, Kind
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.block import BlockPolicy
 from dllm_rl.types import Completions, Prompts
 from samplers.grammar.compile import constraint_of
 from samplers.grammar.forced import ForcedTokens
@@ -99,7 +100,7 @@ class Denoising:
     def _block_length(self) -> int:
         """Columns that are written before any later one."""
         wanted, length = self.rule.block_length, self.canvas.shape[1]
-        if self.policy.family != "block":
+        if not isinstance(self.policy, BlockPolicy):
             return wanted or length
         size = self.policy.facts.block_size
         if wanted is not None and size % wanted:
@@ -111,7 +112,7 @@ class Denoising:
 
     def _unscored_from(self, start: int) -> int | None:
         """First column that the policy cannot score yet: behind the block family's active block."""
-        if self.policy.family != "block":
+        if not isinstance(self.policy, BlockPolicy):
             return None
         size = self.policy.facts.block_size
         return min((start // size + 1) * size, self.canvas.shape[1])
@@ -246,7 +247,7 @@ class Denoising:
         again = again & in_block & ~self.is_masked[rows]
         place, column = again.nonzero(as_tuple=True)
         row, is_event = rows[place], was_visible[place, column]
-        self.canvas[row, column] = self.policy.process.mask_id or 0
+        self.canvas[row, column] = self.policy.process.blank_id
         self.is_masked[row, column] = True
         self.log_probs[row, column] = 0.0
         row, column = row[is_event], column[is_event]

@@ -9,8 +9,9 @@ from torch import Tensor
 from dllm_rl.canvas import until_first
 from dllm_rl.constraint import Constraint
 from dllm_rl.events import Kind, UnsortedEvents, sort_events
+from dllm_rl.policies.transitions import Transition
 from dllm_rl.protocols import Policy
-from dllm_rl.trajectory import FlowLaw, Trajectory
+from dllm_rl.trajectory import Trajectory
 from dllm_rl.types import Completions
 
 
@@ -98,7 +99,7 @@ class Recorder:
         slot_size: int | None = None,
         slot_joined: Int[Tensor, "b j"] | None = None,
         is_approximate: bool = False,
-        flow_law: FlowLaw = "exact",
+        transition: Transition | None = None,
     ) -> Completions:
         """Close the canvas at its first EOS and freeze the record."""
         ids = policy.canvas.close(canvas)
@@ -119,7 +120,7 @@ class Recorder:
             slot_joined=None if slot_joined is None else slot_joined.int(),
             constraint=self.constraint,
             is_approximate=is_approximate,
-            flow_law=flow_law,
+            transition=transition,
         )
         # What the grammar left no choice about counts in no length and has no gradient.
         mask = policy.canvas.scored(ids) & ~trajectory.events.is_forced()

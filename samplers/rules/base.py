@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.types import Completions, Family, Prompts
+from dllm_rl.types import Completions, Prompts
 from samplers.config import check_count, check_temperature, is_number
 from samplers.loop.chunks import in_chunks
 from samplers.loop.context import RemaskContext, StepContext, Watcher
@@ -34,7 +34,7 @@ class UnmaskingRule:
     guidance: s of l_u + (s + 1)(l_c - l_u), where l_u are the logits without the prompt (2502.09992); 0 for none.
     """
 
-    families: ClassVar[tuple[Family, ...]] = ("masked", "block")
+    families: ClassVar[tuple[str, ...]] = ("masked", "block")
     version: ClassVar[int] = 1
     # Whether a step may unmask nothing in a row. Such a rule chooses before the model is asked, and never remasks.
     may_idle: ClassVar[bool] = False

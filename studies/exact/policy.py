@@ -20,7 +20,7 @@ from dllm_rl.policies.feed import Feed
 from dllm_rl.policies.masked import MaskedPolicy
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.types import Prompts, Rollouts
-from dllm_rl.warmstart import Batch, masked_loss
+from dllm_rl.warmstart import Batch
 
 TRAIN_STEPS, TRAIN_ROWS = 300, 64
 
@@ -139,7 +139,7 @@ def trained_policy(*, length: int, num_letters: int, seed: int) -> EnumerablePol
         canvas = _chain(step_law, length, generator)
         batch = Batch(prompts=_prompts(len(canvas)), canvas=canvas)
         optimiser.zero_grad()
-        masked_loss(plain, batch, generator).backward()
+        plain.process.warm_start_loss(plain, batch, generator).backward()
         optimiser.step()
     return EnumerablePolicy(model.eval(), letters, facts)
 

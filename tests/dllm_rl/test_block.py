@@ -13,8 +13,7 @@ from dllm_rl.generators import generator
 from dllm_rl.policies.block import BlockPolicy
 from dllm_rl.policies.feed import Feed
 from dllm_rl.types import Rollouts
-from dllm_rl.views import elbo, one_step
-from dllm_rl.warmstart import Batch, Demonstration, WarmStartConfig, block_loss, warm_start
+from dllm_rl.warmstart import Batch, Demonstration, WarmStartConfig, warm_start
 from tests.tiny_policies import PLANS, PROMPTS, make_tiny_policy
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
@@ -117,8 +116,8 @@ def test_with_blocks_of_one_column_elbo_and_one_step_are_the_exact_likelihood(ti
     assert rollouts.trajectory is not None
     wanted = torch.where(rollouts.completion_mask, rollouts.trajectory.log_probs, 0.0).sum(1)
     for views in (
-        elbo(rollouts, policy.process, torch.Generator().manual_seed(1), num_draws=1),
-        one_step(rollouts, policy.process, torch.Generator().manual_seed(1)),
+        policy.process.elbo(rollouts, torch.Generator().manual_seed(1), num_draws=1),
+        policy.process.one_step(rollouts, torch.Generator().manual_seed(1)),
     ):
         with torch.no_grad():
             terms = policy.view_log_probs(rollouts, views)
@@ -156,7 +155,7 @@ def test_the_warm_start_learns_nothing_behind_the_block_of_eos(tiny_policies, mo
 
     monkeypatch.setattr(policy, "score_blocks", spy)
     stream = generator(0, "test")
-    losses = [float(block_loss(policy, batch, stream).detach()) for _ in range(12)]
+    losses = [float(policy.process.warm_start_loss(policy, batch, stream).detach()) for _ in range(12)]
     assert all(loss > 0 for loss in losses)
     assert {size for size, _ in asked} == {4, 10}
     eos = (canvas == policy.canvas.eos_id).long().argmax(dim=1)

@@ -17,7 +17,7 @@ FAST = {"steps": 1, "inner_steps": 4, "learning_rate": 1e-2}
 
 def view(score: list[bool]) -> Views:
     mask = torch.tensor(score)[None, None]
-    return Views(kind="exact", tokens=mask.long(), score=mask, weight=mask.float())
+    return Views(tokens=mask.long(), score=mask, weight=mask.float())
 
 
 def test_the_distance_is_its_formula_over_scored_terms_and_adds_up_over_micro_batches() -> None:

@@ -19,7 +19,6 @@ from dllm_rl.stacking import stack_rollouts
 from dllm_rl.tasks import Control, FieldResult, Outcome
 from dllm_rl.train_config import TrainConfig
 from dllm_rl.trainer import Trainer
-from dllm_rl.trajectory_views import trajectory
 from experiments.cli.replay import compare
 from experiments.design.components import build_reward, build_session
 from experiments.design.config import Component
@@ -129,7 +128,7 @@ def test_rollouts_of_several_batches_score_as_their_parts(family, grammar) -> No
     def scored(*groups):
         rollouts = stack_rollouts(groups, temperature=1.0, pad_id=policy.canvas.pad_id)
         with torch.no_grad():
-            views = trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
+            views = policy.process.replay(rollouts, torch.Generator().manual_seed(0))
             return rollouts, policy.view_log_probs(rollouts, views).sum(0)
 
     stacked, together = scored(first, second)

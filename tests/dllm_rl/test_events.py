@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from dllm_rl.events import Events, Kind, UnsortedEvents, events_of_states, join_events, recorded_orders, sort_events
-from dllm_rl.testing.joined import joined_slots
 from dllm_rl.trajectory import Trajectory, join_trajectories
 
 ROWS, LENGTH, STEPS, MASK = 5, 7, 6, 9
@@ -153,7 +152,8 @@ def test_feed_orders_follow_the_groups_that_slots_were_opened_in():
         initial=torch.full((1, 6), MASK),
         length=6,
     )
-    orders = recorded_orders(events, joined_slots(events, 2), torch.arange(6)[:, None], 2)[:, 0].tolist()
+    joined = torch.tensor([[2, 99, 2]])
+    orders = recorded_orders(events, joined, torch.arange(6)[:, None], 2)[:, 0].tolist()
     together = [0, 1, 4, 5, 2, 3]
     natural = [0, 1, 2, 3, 4, 5]
     assert orders == [natural, natural, natural, together, together, natural]

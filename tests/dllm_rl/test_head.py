@@ -10,12 +10,11 @@ from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausa
 
 from dllm_rl import registry
 from dllm_rl.generators import generator
+from dllm_rl.likelihood.terms import target_log_probs
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.feed import Feed
 from dllm_rl.policies.head import scored_only
-from dllm_rl.policies.terms import target_log_probs
 from dllm_rl.types import Rollouts
-from dllm_rl.views import elbo
 from tests.tiny_policies import PLANS, PROMPTS, tokenizer
 
 LENGTH = 36
@@ -73,7 +72,7 @@ def written_by_the_head(policy, work) -> int:
 def test_only_scored_positions_have_logits_and_their_terms_are_right(tiny_policies, name):
     policy = stock_policy(name) if name in ("llama", "bert") else tiny_policies[name]
     rollouts = rollouts_of(policy)
-    views = elbo(rollouts, policy.process, generator(0, "views"), num_draws=1)
+    views = policy.process.elbo(rollouts, generator(0, "views"), num_draws=1)
     with torch.no_grad():
         assert written_by_the_head(policy, lambda: policy.view_log_probs(rollouts, views)) == int(views.score.sum())
         terms = policy.view_log_probs(rollouts, views)
@@ -87,7 +86,7 @@ def test_only_scored_positions_have_logits_and_their_terms_are_right(tiny_polici
 def test_gradients_are_those_of_all_logits():
     policy = stock_policy("llama")
     rollouts = rollouts_of(policy)
-    views = elbo(rollouts, policy.process, generator(0, "views"), num_draws=1)
+    views = policy.process.elbo(rollouts, generator(0, "views"), num_draws=1)
     gradients = []
     for is_narrow in (True, False):
         policy.model.zero_grad()

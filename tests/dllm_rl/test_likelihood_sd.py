@@ -12,16 +12,15 @@ from dllm_rl import registry, update
 from dllm_rl.generators import generator
 from dllm_rl.jsonl import read_rows
 from dllm_rl.metrics import inner_metrics, likelihood_sd
-from dllm_rl.testing.toys import toy
-from dllm_rl.views import elbo, exact, quadrature
+from dllm_rl.testing import example
 from tests.dllm_rl.test_trainer import make
 
 FAMILIES = ("masked", "block", "slot", "flow")
 
 
-def views_and_scores(family, draw=elbo, **options):
-    case = toy(family)
-    views = draw(case.rollouts, case.policy.process, generator(3, "masks"), **options)
+def views_and_scores(family, draw="elbo", **options):
+    case = example(family)
+    views = getattr(case.policy.process, draw)(case.rollouts, generator(3, "masks"), **options)
     return case, views, case.policy.view_log_probs(case.rollouts, views).detach()
 
 
@@ -57,8 +56,8 @@ def test_the_cross_entropy_does_not_depend_on_how_a_method_scales_its_views() ->
     right = nelbo(views, scores)
     assert nelbo(scaled, scores) == pytest.approx(right, rel=1e-5)
     assert nelbo(views.views(twice), scores[twice]) == pytest.approx(right, rel=1e-5)
-    case = toy("autoregressive")
-    whole = exact(case.rollouts)
+    case = example("autoregressive")
+    whole = case.policy.process.exact(case.rollouts)
     of_whole = case.policy.view_log_probs(case.rollouts, whole).detach()
     _, of_flow, of_flow_scores = views_and_scores("flow")
     assert "nelbo_per_token" not in inner_metrics(case.rollouts, of_flow, of_flow_scores, estimates_elbo=False)
@@ -70,15 +69,15 @@ def test_the_cross_entropy_does_not_depend_on_how_a_method_scales_its_views() ->
 
 def test_it_is_left_out_where_it_is_not_defined() -> None:
     for draw, options, is_elbo, has_it in (
-        (elbo, {"num_draws": 1}, True, True),
-        (elbo, {"num_draws": 1, "antithetic": False}, True, False),
-        (elbo, {"num_draws": 1}, False, False),
-        (quadrature, {"num_nodes": 2}, False, False),
+        ("elbo", {"num_draws": 1}, True, True),
+        ("elbo", {"num_draws": 1, "antithetic": False}, True, False),
+        ("elbo", {"num_draws": 1}, False, False),
+        ("quadrature", {"num_nodes": 2}, False, False),
     ):
         case, views, scores = views_and_scores("masked", draw, **options)
         assert ("likelihood_sd" in inner_metrics(case.rollouts, views, scores, estimates_elbo=is_elbo)) == has_it
-    case = toy("autoregressive")
-    views = exact(case.rollouts)
+    case = example("autoregressive")
+    views = case.policy.process.exact(case.rollouts)
     scores = case.policy.view_log_probs(case.rollouts, views).detach()
     assert "likelihood_sd" not in inner_metrics(case.rollouts, views, scores, estimates_elbo=True)
 

@@ -13,7 +13,7 @@ from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.events import feed_order
 from dllm_rl.policies.loading import load_policy, save_policy
 from dllm_rl.testing.policies import prompts_of
-from dllm_rl.types import FAMILIES, Prompts
+from dllm_rl.types import Prompts
 from tests.tiny_policies import PLANS, PROMPTS, make_tiny_policy, tokenizer
 
 
@@ -25,7 +25,7 @@ def time_of(policy, rows):
     return torch.full((rows,), 0.4) if policy.family == "flow" else None
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", registry.names("policy"))
 def test_left_padding_and_batch_do_not_change_logits(tiny_policies, family):
     policy = tiny_policies[family]
     canvas = canvases(policy)
@@ -35,7 +35,7 @@ def test_left_padding_and_batch_do_not_change_logits(tiny_policies, family):
         torch.testing.assert_close(together[row], alone[0], atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", registry.names("policy"))
 def test_chosen_columns_equal_all_columns(tiny_policies, family):
     policy = tiny_policies[family]
     prompts, canvas = policy.prompts(PROMPTS, range(3)), canvases(policy)
@@ -48,7 +48,7 @@ def test_chosen_columns_equal_all_columns(tiny_policies, family):
     torch.testing.assert_close(some, everything[:, columns], atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", registry.names("policy"))
 def test_banned_ids_have_no_probability(tiny_policies, family):
     policy = tiny_policies[family]
     logits = policy.logits(policy.prompts(PROMPTS, range(3)), canvases(policy), time=time_of(policy, 3))

@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
-from dllm_rl import views as v
-from dllm_rl.testing import ToyPolicy, toy
-from dllm_rl.testing.toys import EOS, FILL, PAD
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.flow import MAX_KAPPA
+from dllm_rl.testing import example, example_policy
+from dllm_rl.testing.examples import EOS, FILL, PAD
 from tests.dllm_rl.test_views import DRAWS, estimates, exact_elbo, generator, hidden_view, one_row
 
 NODES = {
@@ -20,10 +21,10 @@ NODES = {
 FOUR, FIVE = (4, FILL, 6, EOS, PAD, PAD), (4, FILL, 6, 7, EOS, PAD)
 
 
-def expected(policy: ToyPolicy, ids: tuple[int, ...], num_nodes: int) -> float:
+def expected(policy: BasePolicy, ids: tuple[int, ...], num_nodes: int) -> float:
     """Of the estimate, by enumeration: every mask with its Bernoulli probability at every node."""
     row = one_row(policy, ids=ids)
-    columns = v.editable(row, policy.process)[0].nonzero()[:, 0].tolist()
+    columns = policy.process.editable(row)[0].nonzero()[:, 0].tolist()
     total = 0.0
     for code in range(1, 2 ** len(columns)):
         subset = [column for bit, column in enumerate(columns) if code >> bit & 1]
@@ -36,12 +37,12 @@ def expected(policy: ToyPolicy, ids: tuple[int, ...], num_nodes: int) -> float:
 
 @pytest.mark.parametrize(("ids", "num_nodes"), [(FOUR, 2), (FOUR, 3), (FIVE, 3)])
 def test_it_is_exact_for_at_most_twice_as_many_columns_as_nodes(ids: tuple[int, ...], num_nodes: int) -> None:
-    policy = ToyPolicy("masked", sharpness=3.0)
+    policy = example_policy("masked", sharpness=3.0)
     assert expected(policy, ids, num_nodes) == pytest.approx(exact_elbo(policy, one_row(policy, ids=ids)), abs=1e-4)
 
 
 def test_beyond_it_has_a_bias_that_falls_with_the_number_of_nodes() -> None:
-    policy = ToyPolicy("masked", sharpness=4.0)
+    policy = example_policy("masked", sharpness=4.0)
     truth = exact_elbo(policy, one_row(policy, ids=FIVE))
     bias = {num: abs(expected(policy, FIVE, num) - truth) for num in (1, 2)}
     assert 1e-3 < bias[2] < bias[1], "large enough to see"
@@ -50,9 +51,9 @@ def test_beyond_it_has_a_bias_that_falls_with_the_number_of_nodes() -> None:
 
 @pytest.mark.parametrize("num_nodes", [1, 2, 3])
 def test_what_is_drawn_has_that_expectation(num_nodes: int) -> None:
-    policy = ToyPolicy("masked", sharpness=3.0)
+    policy = example_policy("masked", sharpness=3.0)
     rollouts = one_row(policy, DRAWS, ids=FIVE)
-    drawn = v.quadrature(rollouts, policy.process, generator(), num_nodes=num_nodes)
+    drawn = policy.process.quadrature(rollouts, generator(), num_nodes=num_nodes)
     given = estimates(policy, rollouts, drawn)
     assert abs(float(given.mean()) - expected(policy, FIVE, num_nodes)) < 4 * float(given.std()) / math.sqrt(DRAWS)
 
@@ -60,9 +61,9 @@ def test_what_is_drawn_has_that_expectation(num_nodes: int) -> None:
 @pytest.mark.parametrize("num_nodes", [2, 3, 4])
 @pytest.mark.parametrize("family", ["masked", "slot"])
 def test_nodes_come_in_pairs_and_every_scored_position_has_expected_weight_one(family: str, num_nodes: int) -> None:
-    policy = ToyPolicy(family)
+    policy = example_policy(family)
     rollouts = one_row(policy, DRAWS)
-    drawn = v.quadrature(rollouts, policy.process, generator(1), num_nodes=num_nodes)
+    drawn = policy.process.quadrature(rollouts, generator(1), num_nodes=num_nodes)
     assert drawn.num_views == num_nodes + num_nodes % 2
     for first in range(0, drawn.num_views, 2):
         assert torch.equal(drawn.score[first].long() + drawn.score[first + 1].long(), rollouts.completion_mask.long())
@@ -72,27 +73,27 @@ def test_nodes_come_in_pairs_and_every_scored_position_has_expected_weight_one(f
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_on_twelve_columns_a_pair_of_nodes_varies_less_than_a_pair_at_a_random_level(seed: int) -> None:
-    policy = ToyPolicy("masked", length=12, seed=seed)
-    rollouts = one_row(policy, DRAWS, ids=(4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, EOS))
-    nodes = v.quadrature(rollouts, policy.process, generator())
-    pair = v.elbo(rollouts, policy.process, generator(), num_draws=1)
+def test_on_many_columns_a_pair_of_nodes_varies_less_than_a_pair_at_a_random_level(seed: int) -> None:
+    policy = example_policy("masked", length=24, seed=seed)
+    rollouts = one_row(policy, DRAWS, ids=(*((4, 5, 6, 7) * 6)[:23], EOS))
+    nodes = policy.process.quadrature(rollouts, generator())
+    pair = policy.process.elbo(rollouts, generator(), num_draws=1)
     assert estimates(policy, rollouts, nodes).var() < estimates(policy, rollouts, pair).var()
 
 
 def test_flow_takes_the_nodes_of_its_own_range() -> None:
-    policy = ToyPolicy("flow")
+    policy = example_policy("flow")
     rollouts = one_row(policy, 4 * DRAWS)
-    drawn = v.quadrature(rollouts, policy.process, generator())
+    drawn = policy.process.quadrature(rollouts, generator())
     assert drawn.time is not None
-    low, high = (v.MAX_KAPPA * t for t, _ in NODES[2])
+    low, high = (MAX_KAPPA * t for t, _ in NODES[2])
     torch.testing.assert_close(drawn.time[:, 0], torch.tensor([low, high]))
     is_noise = drawn.tokens != rollouts.completion_ids
     share = (drawn.weight * is_noise * drawn.score).sum(0)[:, rollouts.completion_mask[0]]
-    # Weight times the chance of noise is w MAX_KAPPA at each node, and one draw in six hits the clean token.
-    assert bool(((share.mean(0) - v.MAX_KAPPA * 5 / 6).abs() < 4 * share.std(0) / math.sqrt(4 * DRAWS)).all())
+    # Weight times the chance of noise is w MAX_KAPPA at each node, and one draw in seven hits the clean token.
+    assert bool(((share.mean(0) - MAX_KAPPA * 6 / 7).abs() < 4 * share.std(0) / math.sqrt(4 * DRAWS)).all())
 
 
 def test_autoregressive_is_exact() -> None:
-    item = toy("autoregressive")
-    assert v.quadrature(item.rollouts, item.policy.process, generator()).kind == "exact"
+    item = example("autoregressive")
+    assert item.policy.process.quadrature(item.rollouts, generator()).is_exact

@@ -8,14 +8,13 @@ import torch
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.adapters import add_lora
 from dllm_rl.reference import AdapterOff, is_fresh_adapter, reference_of
-from dllm_rl.views import one_step
 from tests.dllm_rl.test_trainer import TASKS, make, rollouts_of
 from tests.tiny_policies import make_tiny_policy
 
 
 def scores(policy, trainer):
     rollouts = rollouts_of(trainer.engine, TASKS[:1])
-    views = one_step(rollouts, trainer.policy.process, torch.Generator())
+    views = trainer.policy.process.one_step(rollouts, torch.Generator())
 
     def of(scored):
         with torch.no_grad():

@@ -17,8 +17,6 @@ from dllm_rl.stacking import stack_rollouts
 from dllm_rl.tasks import Control, Fault, Outcome, Page, RewardRecord, Task
 from dllm_rl.train_config import TrainConfig
 from dllm_rl.trainer import Trainer
-from dllm_rl.types import FAMILIES
-from samplers import DEFAULT_SAMPLERS
 from tests.tiny_policies import make_tiny_policy
 
 OBJECTIVES = ("grpo", "cj_grpo", "gspo", "espo")
@@ -64,7 +62,7 @@ def flat(outcome):
 
 def make(family, objective, run_dir, *, environment=None, reward=share_of_e, options=None, **settings):
     config = {"steps": 2, "prompts_per_step": 2, "group_size": 4, "inner_steps": 2, "learning_rate": 1e-3} | settings
-    sampler = registry.get("sampler", DEFAULT_SAMPLERS[family])()
+    sampler = registry.get("sampler", registry.get("policy", family).usual_sampler)()
     environment = environment or CountingEnvironment()
     policy = make_tiny_policy(family, sharpness=4.0)
     return Trainer(
@@ -92,7 +90,7 @@ def same(first, second):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", registry.names("policy"))
 def test_first_ratio_is_exactly_one_and_weights_move(tmp_path, family, objective):
     trainer = make(family, objective, tmp_path)
     before = weights(trainer)
@@ -325,14 +323,13 @@ def test_torn_rows_are_dropped(tmp_path):
 @pytest.mark.parametrize("family", ["autoregressive", "masked"])
 def test_trajectory_objectives_score_at_the_sampling_temperature(tmp_path, family):
     """At temperature 1.5 the sampler's record and the recomputed log-probabilities agree."""
-    from dllm_rl.trajectory_views import trajectory
 
     policy = make_tiny_policy(family, sharpness=4.0)
-    sampler = registry.get("sampler", DEFAULT_SAMPLERS[family])(temperature=1.5)
+    sampler = registry.get("sampler", registry.get("policy", family).usual_sampler)(temperature=1.5)
     engine = RolloutEngine(policy=policy, sampler=sampler, environment=CountingEnvironment(), reward=share_of_e)
     rollouts = rollouts_of(engine, TASKS)
     assert rollouts.temperature == 1.5
-    views = trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
+    views = policy.process.replay(rollouts, torch.Generator().manual_seed(0))
     with torch.no_grad():
         scored = (policy.view_log_probs(rollouts, views) * views.score).sum(dim=0)
     recorded = rollouts.trajectory.log_probs * rollouts.completion_mask

@@ -9,8 +9,7 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError, NonFiniteError
-from dllm_rl.testing import toy
-from dllm_rl.views import exact
+from dllm_rl.testing import example
 from objectives import (
     clip_metrics,
     dual,
@@ -148,7 +147,7 @@ def test_expected_kl_and_expected_gradients_are_the_exact_divergences() -> None:
 
 
 def test_reductions_are_their_formulas() -> None:
-    rollouts = toy("autoregressive").rollouts
+    rollouts = example("autoregressive").rollouts
     entries = torch.rand(rollouts.completion_mask.shape) * rollouts.completion_mask
     length = rollouts.completion_mask.sum(-1).clamp(min=1)
     rows = [b for b in range(rollouts.num_rows) if rollouts.valid[b]]
@@ -164,8 +163,8 @@ def test_reductions_are_their_formulas() -> None:
 
 
 def test_a_scored_token_without_probability_is_a_named_error() -> None:
-    rollouts = toy("autoregressive").rollouts
-    views = exact(rollouts)
+    item = example("autoregressive")
+    views = item.policy.process.exact(item.rollouts)
     broken = torch.zeros(views.score.shape)
     broken[0, 1, 0] = -torch.inf
     with pytest.raises(NonFiniteError, match="row 1, column 0"):

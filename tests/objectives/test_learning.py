@@ -15,21 +15,22 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from dllm_rl import registry
-from dllm_rl.testing import ToyPolicy
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.registry import families_of
 from tests.objectives import sorting
 
 NEGATIVE_CONTROL = "espo_unshared"
 LEARNING_RATE, NUM_STEPS, MARGIN = 0.02, 15, 0.03
-FAMILIES = sorted({family for _, cls in registry.items("objective") for family in cls.families})
+FAMILIES = sorted({family for _, cls in registry.items("objective") for family in families_of(cls)})
 METHODS = [name for name in registry.names("objective") if name != NEGATIVE_CONTROL]
 OTHER_FAMILIES = [
-    (name, family) for name in METHODS for family in registry.get("objective", name).families if family != "masked"
+    (name, family) for name in METHODS for family in families_of(registry.get("objective", name)) if family != "masked"
 ]
 
 
 @functools.cache
-def warm_policy(family: str, seed: int) -> ToyPolicy:
-    return sorting.Sorting(family=family, seed=seed).warm_policy()
+def warm_policy(family: str, seed: int) -> BasePolicy:
+    return sorting.warm_policy(family, seed)
 
 
 def gains(name: str, family: str, *, seeds: range, learning_rate: float = LEARNING_RATE) -> list[float]:

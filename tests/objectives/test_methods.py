@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from dllm_rl import registry
-from dllm_rl import views as v
-from dllm_rl.testing import toy
+from dllm_rl.testing import example
 from dllm_rl.testing.rollouts import sampled
 from dllm_rl.types import Prompts, Rollouts, Views
 from objectives import lengths
@@ -31,7 +30,7 @@ def draw(
     objective: Any, family: str, rollouts: Rollouts | None = None, seed: int = 0
 ) -> tuple[Rollouts, Views, Tensor]:
     """Rollouts, views and scores of the toy of a family."""
-    item = toy(family)
+    item = example(family)
     rollouts = item.rollouts if rollouts is None else rollouts
     views = objective.views(rollouts, item.policy.process, torch.Generator().manual_seed(seed))
     with torch.no_grad():
@@ -83,7 +82,7 @@ def test_on_policy_cj_grpo_is_flow_grpo_and_gspo_is_grpo(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["autoregressive", "masked", "block", "slot", "flow"])
 def test_with_one_token_the_ratio_levels_coincide(family: str) -> None:
-    item = toy(family)
+    item = example(family)
     mask = torch.zeros_like(item.rollouts.completion_mask)
     mask[:, 0] = True
     rollouts = replace(item.rollouts, completion_mask=mask)
@@ -96,7 +95,7 @@ def test_with_one_token_the_ratio_levels_coincide(family: str) -> None:
 
 
 def test_dr_grpo_is_grpo_times_a_constant_at_equal_lengths() -> None:
-    item = toy("masked")
+    item = example("masked")
     mask = torch.zeros_like(item.rollouts.completion_mask)
     mask[:, :3] = True
     ids = torch.where(mask, item.rollouts.completion_ids.clamp(min=4), 0)
@@ -124,7 +123,7 @@ def test_tracerl_without_merging_is_cj_grpo_on_all_steps(family: str) -> None:
 @pytest.mark.parametrize("name", ["cj_grpo", "flow_grpo", "agrpo", "agrpo_entropy", "just_grpo"])
 def test_sampled_steps_estimate_the_loss_of_all_steps(name: str) -> None:
     """The mean of the loss over draws is the loss on all steps, within 4 standard errors."""
-    item = toy("masked")
+    item = example("masked")
     events = item.rollouts.trajectory.events
     entropy = torch.rand(len(events.step), generator=torch.Generator().manual_seed(3))
     trajectory = replace(item.rollouts.trajectory, events=replace(events, entropy=entropy))
@@ -164,7 +163,7 @@ def test_just_grpo_scores_at_the_temperature_of_the_sampler() -> None:
 @pytest.mark.parametrize("family", ["masked", "block", "slot"])
 @pytest.mark.parametrize("exact_scale", [True, False])
 def test_coupled_weights_sum_to_one_and_upstreams_to_one_and_a_half(family: str, exact_scale: bool) -> None:
-    item = toy(family)
+    item = example(family)
     rollouts = item.rollouts.rows(torch.zeros(4000, dtype=torch.long))
     objective = make("coupled_grpo", exact_scale=exact_scale)
     views = objective.views(rollouts, item.policy.process, torch.Generator().manual_seed(0))
@@ -175,7 +174,7 @@ def test_coupled_weights_sum_to_one_and_upstreams_to_one_and_a_half(family: str,
 
 
 def test_unigrpo_hides_a_uniform_share_and_at_least_one() -> None:
-    item = toy("masked")
+    item = example("masked")
     rollouts = item.rollouts.rows(torch.zeros(4000, dtype=torch.long))
     views = make("unigrpo").views(rollouts, item.policy.process, torch.Generator().manual_seed(0))
     hidden = (views.tokens[0] == 2).sum(-1)
@@ -185,7 +184,7 @@ def test_unigrpo_hides_a_uniform_share_and_at_least_one() -> None:
 
 
 def test_wd1_weights_sum_to_zero_over_each_group_and_follow_the_reward() -> None:
-    rollouts = toy("masked").rollouts
+    rollouts = example("masked").rollouts
     weights = make("wd1").advantages(rollouts)
     for group in rollouts.group_ids.unique():
         rows = (rollouts.group_ids == group) & rollouts.valid
@@ -197,13 +196,13 @@ def test_wd1_weights_sum_to_zero_over_each_group_and_follow_the_reward() -> None
 @pytest.mark.parametrize("num_hidden", [1, 2, 4, 6])
 def test_spg_upper_bound_is_above_the_lower_one(num_hidden: int) -> None:
     """U >= E where both average over every mask of one size."""
-    item = toy("masked")
+    item = example("masked")
     row = item.rollouts.rows(torch.tensor([0]))
     row = replace(row, completion_mask=torch.ones_like(row.completion_mask))
     columns = torch.tensor(list(itertools.combinations(range(6), num_hidden)))
     hidden = torch.zeros(len(columns), 6, dtype=torch.bool).scatter_(1, columns, True)[:, None]
     weight = torch.full((len(columns), 1), 6 / num_hidden)
-    views = v.hide_units(row, item.policy.process, hidden, weight, torch.Generator())
+    views = item.policy.process.hide_units(row, hidden, weight, torch.Generator())
     with torch.no_grad():
         log_p = item.policy.view_log_probs(row, views)
     for power in (1.0, 1.5, 3.0):
@@ -282,7 +281,7 @@ def test_negative_control_reads_new_and_old_on_different_views() -> None:
 
 def test_tokens_of_fill_and_of_the_tail_have_no_weight_in_any_objective() -> None:
     """A completion of FILL around one letter counts as one letter: N is 1."""
-    item = toy("masked")
+    item = example("masked")
     ids = torch.tensor([[3, 3, 5, 1, 0, 0]]).repeat(12, 1)
     mask = (ids == 5) | (ids == 1)
     rollouts = replace(item.rollouts, completion_ids=ids, completion_mask=mask, trajectory=None)
@@ -297,7 +296,7 @@ def test_tokens_of_fill_and_of_the_tail_have_no_weight_in_any_objective() -> Non
 @pytest.mark.parametrize("family", ["masked", "slot"])
 def test_spg_block_by_block_keeps_what_is_before_and_hides_what_is_behind(family: str) -> None:
     """Six columns in blocks of two: scored are hidden tokens of one block, the same for all levels of a row."""
-    item = toy(family)
+    item = example(family)
     ids = torch.tensor([[4, 5, 6, 7, 4, 5]]).repeat(3000, 1)
     row = item.rollouts.rows(torch.zeros(3000, dtype=torch.long))
     rollouts = replace(row, completion_ids=ids, completion_mask=torch.ones_like(ids, dtype=torch.bool))
@@ -322,7 +321,9 @@ def test_spg_block_by_block_keeps_what_is_before_and_hides_what_is_behind(family
 def test_espo_at_the_nodes_of_a_quadrature_has_as_many_views_and_a_ratio_of_one() -> None:
     objective = make("espo", levels="quadrature", num_draws=2, beta=0.0)
     rollouts, views, new = draw(objective, "masked")
-    assert views.num_views == make("espo").views(rollouts, toy("masked").policy.process, torch.Generator()).num_views
+    assert (
+        views.num_views == make("espo").views(rollouts, example("masked").policy.process, torch.Generator()).num_views
+    )
     metrics = loss_of(objective, rollouts, views, new, new).metrics
     assert metrics["ratio_dev"] == 0 and not objective.estimates_elbo
 

@@ -41,7 +41,7 @@ def test_loss_and_gradient(name: str) -> None:
     new, old, ref, weight, expected = (
         torch.tensor(case[key], dtype=torch.float64) for key in ("new", "old", "ref", "weight", "gradient")
     )
-    views = Views(kind="elbo", tokens=rollouts.completion_ids.expand(score.shape), score=score, weight=weight)
+    views = Views(tokens=rollouts.completion_ids.expand(score.shape), score=score, weight=weight)
     objective = registry.get("objective", name)()
     leaf = new.clone().requires_grad_()
     loss = loss_of(objective, rollouts, views, leaf, old, ref if objective.needs_ref else None)

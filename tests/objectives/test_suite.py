@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dllm_rl import views
 from dllm_rl.errors import ConfigError
-from dllm_rl.testing import PropertyError, ToyPolicy, check_objective, toy
+from dllm_rl.testing import PropertyError, check_objective, example, example_policy
 from dllm_rl.types import Loss, LossInputs
 from objectives.cj_grpo import CJGRPO
 from objectives.espo import ESPO
@@ -27,7 +26,7 @@ def log_ratio_everywhere(inputs: LossInputs) -> Tensor:
 
 
 def found(objective: Any, family: str) -> str:
-    item = toy(family)
+    item = example(family)
     with pytest.raises(PropertyError) as error:
         check_objective(objective, policies=[(item.policy, item.rollouts)])
     return str(error.value)
@@ -51,8 +50,8 @@ def test_a_needless_exception_is_found() -> None:
 
 
 def test_live_dropout_is_found() -> None:
-    item = toy("masked")
-    item.policy.model.dropout.p = 0.3
+    item = example("masked")
+    item.policy.model.norm.register_forward_hook(lambda *call: torch.nn.functional.dropout(call[-1], 0.3))
     with pytest.raises(PropertyError, match="Live dropout"):
         check_objective(GRPO(), policies=[(item.policy, item.rollouts)])
 
@@ -62,7 +61,7 @@ def test_a_global_generator_is_found() -> None:
     class Ambient(GRPO):
         def views(self, rollouts, process, generator):
             np.random.rand()
-            return views.one_step(rollouts, process, generator)
+            return process.one_step(rollouts, generator)
 
     assert "'same_generator'" in found(Ambient(), "masked")
 
@@ -101,8 +100,8 @@ def test_a_visible_tail_is_found() -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class SeesTail(GRPO):
         def views(self, rollouts, process, generator):
-            drawn = views.one_step(rollouts, process, generator)
-            is_tail = ~views.editable(rollouts, process)
+            drawn = process.one_step(rollouts, generator)
+            is_tail = ~process.editable(rollouts)
             return replace(drawn, tokens=torch.where(is_tail, rollouts.completion_ids, drawn.tokens))
 
     assert "'tail'" in found(SeesTail(), "masked")
@@ -129,7 +128,7 @@ def test_old_scores_that_are_read_without_being_declared_are_refused() -> None:
     class Forgetful(GRPO):
         needs_old = False
 
-    item = toy("masked")
+    item = example("masked")
     with pytest.raises(ConfigError, match="Declare needs_old = True"):
         check_objective(Forgetful(), policies=[(item.policy, item.rollouts)])
 
@@ -170,7 +169,7 @@ def test_a_false_claim_to_estimate_the_elbo_is_found(family: str) -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Scaled(ESPO):
         def views(self, rollouts, process, generator):
-            drawn = views.elbo(rollouts, process, generator)
+            drawn = process.elbo(rollouts, generator)
             return replace(drawn, weight=1.2 * drawn.weight)
 
     assert "'elbo_views': the expected weight of a scored position is not" in found(Scaled(), family)
@@ -183,11 +182,11 @@ def test_weights_that_are_right_on_average_over_wrong_masks_are_found() -> None:
     class OneLevel(ESPO):
         def views(self, rollouts, process, generator):
             level = torch.full((1, rollouts.num_rows), 0.9)
-            hidden = views.random_units(rollouts, process, level, generator)
-            return views.hide_units(rollouts, process, hidden, 1 / level, generator)
+            hidden = process.random_units(rollouts, level, generator)
+            return process.hide_units(rollouts, hidden, 1 / level, generator)
 
-    item = toy("masked")
-    policy = ToyPolicy("masked", sharpness=4.0)
+    item = example("masked")
+    policy = example_policy("masked", sharpness=4.0)
     with pytest.raises(PropertyError, match="the mean of the estimates is not the ELBO"):
         check_objective(OneLevel(beta=0.0), policies=[(policy, item.rollouts)])
 
@@ -205,7 +204,7 @@ def test_an_undocumented_metric_is_found_and_a_declared_one_is_not() -> None:
     class Declared(Chatty):
         own_metrics = {"my/size": "always 1"}  # noqa: RUF012
 
-    item = toy("masked")
+    item = example("masked")
     assert check_objective(Declared(), policies=[(item.policy, item.rollouts)])
 
 
@@ -214,6 +213,6 @@ def test_views_that_depend_on_the_width_of_the_prompts_are_found() -> None:
     class Wide(ESPO):
         def views(self, rollouts, process, generator):
             torch.rand(rollouts.prompt_ids.shape, generator=generator)
-            return views.elbo(rollouts, process, generator)
+            return process.elbo(rollouts, generator)
 
     assert "'left_padding': views drawn" in found(Wide(), "masked")

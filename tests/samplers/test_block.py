@@ -12,7 +12,6 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.block import BlockPolicy
 from dllm_rl.testing.policies import prompts_of
-from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import Rollouts
 from tests.tiny_policies import PROMPTS
 
@@ -122,7 +121,7 @@ def test_under_the_grammar_a_replay_gives_the_recorded_log_probabilities(tiny_po
         totals=Rollouts.count_totals(torch.ones(5, dtype=torch.bool), torch.zeros(5), out.mask),
     )
     with torch.no_grad():
-        views = trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
+        views = policy.process.replay(rollouts, torch.Generator().manual_seed(0))
         replayed = policy.view_log_probs(rollouts, views).sum(0)
     where = out.mask & (out.trajectory.commit_step >= 0)
     torch.testing.assert_close(replayed[where], out.trajectory.log_probs[where], atol=1e-4, rtol=1e-4)

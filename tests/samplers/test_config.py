@@ -8,10 +8,9 @@ import pytest
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.types import FAMILIES
 from samplers.config import sampler_from_dict, sampler_from_json, sampler_to_dict, sampler_to_json
 
-NAMES = [name for name, cls in registry.items("sampler") if set(cls.families) <= set(FAMILIES)]
+NAMES = registry.names("sampler")
 
 
 @pytest.mark.parametrize("name", NAMES)

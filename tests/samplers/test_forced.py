@@ -16,9 +16,7 @@ from dllm_rl.tasks import Control, Page
 from dllm_rl.testing import check_sampler
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.trajectory import frames
-from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import Rollouts
-from dllm_rl.views import exact
 from samplers.grammar.compile import constraint_of
 from samplers.grammar.forced import ForcedTokens
 from samplers.loop.sampling import TOKEN, pick, uniform
@@ -128,7 +126,7 @@ def test_a_plan_without_a_choice_takes_no_forward(tiny_policies, family, name):
     assert [policy.canvas.decode(ids) for ids in out.ids] == ["submit p1.e1"] * 3
     assert (out.nfe, out.token_forwards) == (0, 0)
     rollouts = rollouts_of(prompts, out)
-    views = trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
+    views = policy.process.replay(rollouts, torch.Generator().manual_seed(0))
     assert not views.score.any()
     assert not policy.view_log_probs(rollouts, views).any()
 
@@ -152,7 +150,7 @@ def test_the_exact_view_scores_draws_only(tiny_policies):
     policy = tiny_policies["autoregressive"]
     prompts, out = prompts_of(policy, range(6)), draw(policy, "ar")
     rollouts = rollouts_of(prompts, out)
-    views = exact(rollouts)
+    views = policy.process.exact(rollouts)
     assert torch.equal(views.score[0], out.trajectory.commit_step >= 0)
     with torch.no_grad():
         terms = policy.view_log_probs(rollouts, views)[0]

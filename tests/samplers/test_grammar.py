@@ -13,15 +13,14 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.plan import parse_plan, render_plan
 from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.registry import families_of
 from dllm_rl.tasks import Page
 from dllm_rl.testing.policies import PAGES, PLANS, prompts_of, random_policy
 from dllm_rl.testing.sampler import is_grounded
-from dllm_rl.trajectory_views import trajectory
-from dllm_rl.types import FAMILIES, Rollouts
-from dllm_rl.views import elbo, exact, one_step
+from dllm_rl.types import Rollouts
 from samplers.grammar.compile import batch, compile_page
 
-CASES = [(name, family) for name, cls in registry.items("sampler") for family in cls.families if family in FAMILIES]
+CASES = [(name, family) for name, cls in registry.items("sampler") for family in families_of(cls)]
 
 
 def generate(policy, name, rows, *, seed=3, temperature=1.0, **options):
@@ -106,7 +105,7 @@ def test_what_does_not_ground_is_refused(tiny_policies, plan):
 def test_the_policy_replays_the_recorded_probabilities(tiny_policies, name, family, temperature):
     policy = tiny_policies[family]
     rollouts = rollouts_of(policy, name, range(6), temperature)
-    views = trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
+    views = policy.process.replay(rollouts, torch.Generator().manual_seed(0))
     with torch.no_grad():
         terms = policy.view_log_probs(rollouts, views).sum(0)
     drawn = rollouts.completion_mask & (rollouts.trajectory.commit_step >= 0)
@@ -118,7 +117,7 @@ def test_autoregressive_replay(tiny_policies):
     policy = tiny_policies["autoregressive"]
     rollouts = rollouts_of(policy, "ar", range(6))
     with torch.no_grad():
-        terms = policy.view_log_probs(rollouts, exact(rollouts))[0]
+        terms = policy.view_log_probs(rollouts, policy.process.exact(rollouts))[0]
     mask = rollouts.completion_mask
     torch.testing.assert_close(terms[mask], rollouts.trajectory.log_probs[mask], atol=5e-5, rtol=1e-5)
 
@@ -128,7 +127,7 @@ def test_autoregressive_replay(tiny_policies):
 def test_flow_replay_sums_to_the_record(tiny_policies, name, temperature):
     policy = tiny_policies["flow"]
     rollouts = rollouts_of(policy, name, range(6), temperature, num_steps=4)
-    views = trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
+    views = policy.process.replay(rollouts, torch.Generator().manual_seed(0))
     with torch.no_grad():
         terms = policy.view_log_probs(rollouts, views).sum(0)
     mask = rollouts.completion_mask
@@ -138,18 +137,18 @@ def test_flow_replay_sums_to_the_record(tiny_policies, name, temperature):
 def test_the_replay_has_a_gradient(tiny_policies):
     policy = random_policy("masked", seed=2)
     rollouts = rollouts_of(policy, "low_confidence", range(3), num_steps=4)
-    views = trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
+    views = policy.process.replay(rollouts, torch.Generator().manual_seed(0))
     policy.view_log_probs(rollouts, views).sum().backward()
     gradient = policy.model.embed.weight.grad
     assert gradient is not None and gradient.isfinite().all() and gradient.abs().sum() > 0
 
 
-@pytest.mark.parametrize("make", [one_step, elbo])
+@pytest.mark.parametrize("make", ["one_step", "elbo"])
 def test_views_of_another_law_are_refused(tiny_policies, make):
     policy = tiny_policies["masked"]
     rollouts = rollouts_of(policy, "low_confidence", range(3))
-    views = make(rollouts, policy.process, torch.Generator().manual_seed(0))
-    with pytest.raises(ConfigError, match="does not score its law"):
+    views = getattr(policy.process, make)(rollouts, torch.Generator().manual_seed(0))
+    with pytest.raises(ConfigError, match="do not score its distribution"):
         policy.view_log_probs(rollouts, views)
 
 
@@ -157,7 +156,7 @@ def test_rules_that_mask_again_are_refused_in_training(tiny_policies):
     policy = tiny_policies["masked"]
     rollouts = rollouts_of(policy, "rcr", range(3))
     with pytest.raises(ConfigError, match="masks tokens again"):
-        trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
+        policy.process.replay(rollouts, torch.Generator().manual_seed(0))
 
 
 def mutants(page: Page, plan: str, count: int, seed: int) -> Iterator[str]:

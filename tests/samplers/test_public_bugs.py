@@ -14,7 +14,7 @@ from transformers import LogitsProcessorList, TopPLogitsWarper
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.flow import rate_log_prob, transition_log_prob
+from dllm_rl.policies.transitions import CumulativeJump, EulerJump, ExactJump, rate_log_prob, transition_log_prob
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.trajectory import confidence
 from samplers.hf import diffusion_generate
@@ -154,14 +154,17 @@ def test_confidence_of_a_flow_is_that_of_its_last_law():
 
 
 @pytest.mark.parametrize(
-    ("law", "time", "stay"),
-    [("cumulative", 0.0, 0.9354), ("cumulative", 0.75, 0.7071), ("euler", 0.0, 0.9394), ("euler", 0.75, 0.7788)],
+    ("transition", "time", "stay"),
+    [
+        (CumulativeJump(), 0.0, 0.9354),
+        (CumulativeJump(), 0.75, 0.7071),
+        (EulerJump(), 0.0, 0.9394),
+        (EulerJump(), 0.75, 0.7788),
+    ],
 )
-def test_rates_of_the_flow_depend_on_time_and_step(law, time, stay):
+def test_rates_of_the_flow_depend_on_time_and_step(transition, time, stay):
     """By hand at p(x) = .5, h = 1/8, kappa = t; what is left is shared by the others (mixture_euler ignores kappa)."""
-    policy = random_policy("flow", seed=1)
-    policy.facts = replace(policy.facts, schedule_power=1.0)
-    rate = policy.rate(law, torch.tensor([time]), torch.tensor([time + 0.125]))
+    rate = transition.rate(torch.tensor([time]), torch.tensor([time + 0.125]))
     half, others = torch.tensor([0.5]).log(), torch.tensor([0.3, 0.2]).log()
     kept = rate_log_prob(half, half, torch.tensor([True]), rate).exp()
     moved = rate_log_prob(others, half.expand(2), torch.tensor([False, False]), rate).exp()
@@ -182,7 +185,7 @@ def test_a_grid_of_many_steps_gives_every_law_the_same_marginal(name):
 
     out = draw(Fixed(policy.model, policy.tokenizer, policy.facts), name, range(60), num_steps=24)
     states = out.trajectory.canvases
-    assert out.trajectory.flow_law == name.removeprefix("flow_")
+    assert type(out.trajectory.transition) is registry.get("sampler", name).transition
     assert abs((states[:, -1] == 40).float().mean() - 0.3) < 0.03
     # A step before the last, what has moved at all is shared as the prediction says, too.
     moved = (states[:, -2] == 40) | (states[:, -2] == 41)
@@ -260,12 +263,11 @@ def test_flow_transitions_at_the_borders():
     torch.testing.assert_close(certain, log_p)
 
 
-def test_the_jump_depends_on_time_and_step(tiny_policies):
+def test_the_jump_depends_on_time_and_step():
     """p(x) = 1/2, h = 1/8, kappa = t: a token stays with .9375 at t = 0 and .75 at t = .75 (FS-DFM ignores both)."""
-    policy = tiny_policies["flow"]
     for time, expected in ((0.0, 0.9375), (0.75, 0.75)):
         now = torch.tensor([time])
-        jump = policy.jump_probability(now, now + 0.125)[:, None]
+        jump = ExactJump().jump_probability(now, now + 0.125)[:, None]
         stay = transition_log_prob(torch.tensor([[0.5]]).log(), torch.tensor([[True]]), jump).exp()
         torch.testing.assert_close(stay, torch.tensor([[expected]]))
 

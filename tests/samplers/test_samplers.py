@@ -8,15 +8,14 @@ import pytest
 import torch
 
 from dllm_rl import registry
-from dllm_rl.policies.flow import transition_log_prob
+from dllm_rl.policies.transitions import ExactJump, transition_log_prob
+from dllm_rl.registry import families_of
 from dllm_rl.testing import SAMPLER_PROPERTIES, PropertyError, check_sampler
-from dllm_rl.types import FAMILIES
-from samplers import DEFAULT_SAMPLERS
 from samplers.loop.sampling import TOKEN, entropy, log_odds, pick, uniform
 from tests.samplers.several_a_step import SEVERAL_A_STEP
 from tests.tiny_policies import PROMPTS
 
-NAMES = [name for name, cls in registry.items("sampler") if set(cls.families) <= set(FAMILIES)]
+NAMES = registry.names("sampler")
 
 
 def draw(policy, name, *, temperature=1.0, seed=3, rows=(0, 1, 2), **options):
@@ -63,7 +62,7 @@ def test_flow_record_is_the_sum_of_its_transitions(tiny_policies):
         now, after = trajectory.time[step].expand(3), trajectory.time[step + 1].expand(3)
         x, y = trajectory.canvases[:, step], trajectory.canvases[:, step + 1]
         log_p = policy.logits(prompts, x, time=now).log_softmax(-1).gather(-1, y[..., None])[..., 0]
-        total += transition_log_prob(log_p, x == y, policy.jump_probability(now, after)[:, None])
+        total += transition_log_prob(log_p, x == y, ExactJump().jump_probability(now, after)[:, None])
     torch.testing.assert_close(total, trajectory.log_probs, atol=1e-4, rtol=1e-4)
 
 
@@ -76,23 +75,21 @@ def test_flow_transition_probabilities_sum_to_one():
         torch.testing.assert_close(total, torch.ones(2), atol=1e-5, rtol=0)
 
 
-def test_exact_jump_composes_over_the_grid(tiny_policies):
+def test_exact_jump_composes_over_the_grid():
     """At a frozen prediction, redrawing over any grid leaves the same law; at t = 1 nothing stays."""
-    policy = tiny_policies["flow"]
     grid = torch.linspace(0, 1, 9)
-    stays = [1 - policy.jump_probability(grid[i : i + 1], grid[i + 1 : i + 2]) for i in range(8)]
+    stays = [1 - ExactJump().jump_probability(grid[i : i + 1], grid[i + 1 : i + 2]) for i in range(8)]
     upto = torch.stack(stays[:4]).prod()
     torch.testing.assert_close(upto, torch.tensor(0.5), atol=1e-6, rtol=0)
     assert stays[-1].item() == 0.0
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
-def test_exact_jump_is_the_matrix_exponential_of_its_rates(tiny_policies, power):
+def test_exact_jump_is_the_matrix_exponential_of_its_rates(power):
     """At a frozen prediction p the generator is kappa' / (1 - kappa) (1 p - I); its integral over a step is A (1 p - I)
     with A = log((1 - kappa_t) / (1 - kappa_s)).
     """
-    policy = tiny_policies["flow"]
-    policy = type(policy)(policy.model, policy.tokenizer, replace(policy.facts, schedule_power=power))
+    transition = ExactJump(power=power)
     generator = torch.Generator().manual_seed(0)
     law = torch.randn(6, generator=generator).double().softmax(-1)
     for start, end in ((0.0, 0.125), (0.4, 0.5), (0.75, 0.99)):
@@ -100,7 +97,9 @@ def test_exact_jump_is_the_matrix_exponential_of_its_rates(tiny_policies, power)
         integral = ((1 - now**power) / (1 - after**power)).log()
         expected = torch.linalg.matrix_exp(integral * (law.expand(6, 6) - torch.eye(6)))
         is_same = torch.eye(6, dtype=torch.bool)
-        found = transition_log_prob(law.log().expand(6, 6), is_same, policy.jump_probability(now, after)[:, None]).exp()
+        found = transition_log_prob(
+            law.log().expand(6, 6), is_same, transition.jump_probability(now, after)[:, None]
+        ).exp()
         torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
 
 
@@ -189,6 +188,6 @@ def test_entropy_ignores_banned_ids():
     torch.testing.assert_close(entropy(logits)[0, 0], torch.tensor(2.0).log())
 
 
-def test_every_family_has_a_default_sampler():
-    for family, name in DEFAULT_SAMPLERS.items():
-        assert family in registry.get("sampler", name).families
+def test_every_familys_usual_sampler_writes_with_it():
+    for family, policy_class in registry.items("policy"):
+        assert family in families_of(registry.get("sampler", policy_class.usual_sampler))

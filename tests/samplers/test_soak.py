@@ -7,14 +7,14 @@ import time
 import pytest
 
 from dllm_rl import registry
+from dllm_rl.registry import families_of
 from dllm_rl.testing.policies import PAGES, prompts_of, random_policy
 from dllm_rl.testing.sampler import is_grounded
-from dllm_rl.types import FAMILIES
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(14400)]
 
 LENGTHS, BATCHES, WEIGHTS = (36, 64, 128), (1, 8, 32), 4
-CASES = [(name, family) for name, cls in registry.items("sampler") for family in cls.families if family in FAMILIES]
+CASES = [(name, family) for name, cls in registry.items("sampler") for family in families_of(cls)]
 
 
 @pytest.mark.parametrize(("name", "family"), CASES)

@@ -15,7 +15,6 @@ from dllm_rl.policies.masked import MaskedPolicy, StaleCache
 from dllm_rl.testing import SAMPLER_PROPERTIES
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.testing.sampler import SamplerCase
-from dllm_rl.trajectory_views import trajectory
 from dllm_rl.types import Prompts, Rollouts
 from samplers import CACHES
 from samplers.hf.policy import TokenIds
@@ -194,7 +193,7 @@ def test_a_record_of_stale_draws_is_not_replayed(tiny_policies, cache):
         totals=Rollouts.count_totals(valid, torch.zeros(5), out.mask),
     )
     with pytest.raises(ConfigError, match="stale keys and values"):
-        trajectory(rollouts, policy.process, torch.Generator().manual_seed(0))
+        policy.process.replay(rollouts, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dllm_rl.policies.flow import FlowPolicy, transition_log_prob
-from dllm_rl.types import Family, Prompts
+from dllm_rl.policies.flow import FlowPolicy
+from dllm_rl.policies.transitions import ExactJump, transition_log_prob
+from dllm_rl.types import Prompts
 from samplers.loop.sampling import JUMP, SOURCE, TOKEN, uniform
 from tests.samplers.plain.record import Recorder, Written
 from tests.samplers.plain.statistics import entropy, pick
@@ -25,7 +26,7 @@ class FlowExactSampler:
     """num_steps: forwards, on an even time grid from 0 to 1."""
 
     name: ClassVar[str] = "flow_exact"
-    families: ClassVar[tuple[Family, ...]] = ("flow",)
+    families: ClassVar[tuple[str, ...]] = ("flow",)
     temperature: float = 1.0
     num_steps: int = 16
 
@@ -44,7 +45,7 @@ class FlowExactSampler:
             record.count(num_rows, prompts.ids.shape[1] + length)
             temperature = 1.0 if self.temperature == 0 and not is_last else self.temperature
             drawn, _ = pick(logits, temperature, uniform(seed, prompts.row_ids, columns, step, TOKEN))
-            jump = policy.jump_probability(now, after)[:, None]
+            jump = ExactJump(power=policy.facts.schedule_power).jump_probability(now, after)[:, None]
             jumps = uniform(seed, prompts.row_ids, columns, step, JUMP) < jump
             new = torch.where(jumps, drawn, canvas)
             scaled = logits if self.temperature == 0 else logits / temperature

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.types import Family, Prompts
+from dllm_rl.types import Prompts
 from samplers.loop.sampling import TOKEN, uniform
 from tests.samplers.plain.record import Recorder, Written, is_finished
 from tests.samplers.plain.statistics import entropy, log_odds, pick
@@ -30,7 +30,7 @@ class LowConfidenceSampler:
     """
 
     name: ClassVar[str] = "low_confidence"
-    families: ClassVar[tuple[Family, ...]] = ("masked",)
+    families: ClassVar[tuple[str, ...]] = ("masked",)
     temperature: float = 1.0
     num_steps: int = 32
     block_length: int | None = None

@@ -21,7 +21,7 @@ from torch import Tensor
 from dllm_rl.errors import ConfigError
 from dllm_rl.events import feed_order
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.types import Family, Prompts
+from dllm_rl.types import Prompts
 from samplers.loop.sampling import TOKEN, uniform
 from tests.samplers.plain.record import Recorder, Written, is_finished
 from tests.samplers.plain.statistics import entropy, log_odds, pick
@@ -32,7 +32,7 @@ class SlotSampler:
     """slot_threshold opens slots, token_threshold accepts positions inside; both are top-token probabilities."""
 
     name: ClassVar[str] = "slots"
-    families: ClassVar[tuple[Family, ...]] = ("slot",)
+    families: ClassVar[tuple[str, ...]] = ("slot",)
     temperature: float = 1.0
     slot_threshold: float = 0.6
     token_threshold: float = 0.3

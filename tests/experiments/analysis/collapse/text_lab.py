@@ -29,7 +29,6 @@ from dllm_rl.train_config import TrainConfig
 from dllm_rl.trainer import Trainer
 from dllm_rl.warmstart import Demonstration, WarmStartConfig, warm_start
 from harness.rewards import Shaped
-from samplers import DEFAULT_SAMPLERS
 from tests.tiny_policies import tokenizer
 
 NAMES = ("Anna", "Karl", "Rome")
@@ -173,7 +172,7 @@ def train(
         Trainer(
             engine=RolloutEngine(
                 policy=warm_policy(family),
-                sampler=registry.get("sampler", DEFAULT_SAMPLERS[family])(),
+                sampler=registry.get("sampler", registry.get("policy", family).usual_sampler)(),
                 environment=Session(environment or TextEnvironment()),
                 reward=reward,
             ),
