@@ -230,7 +230,7 @@ def names_of(part: str) -> list[str]:
     """The objectives that a part measures, `grpo` first."""
     if part == "large":
         return list(PARTS[part].options)
-    masked = [name for name, cls in registry.items("objective") if "masked" in cls.families]
+    masked = [name for name, cls in registry.items("objective") if "masked" in registry.families_of(cls)]
     return ["grpo", *(name for name in masked if name != "grpo")]
 
 

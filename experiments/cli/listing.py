@@ -10,7 +10,7 @@ from rich.table import Table
 from dllm_rl import registry
 from experiments.design.config import load_preset, preset_names
 
-_FACTS = ("paper", "level", "families", "family")
+_FACTS = ("paper", "level", "families")
 
 
 def entries(kind: str) -> list[dict[str, Any]]:
@@ -29,8 +29,8 @@ def _entry(name: str, cls: Any) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": name, "summary": _summary(cls), "module": cls.__module__}
     for fact in _FACTS:
         value = getattr(cls, fact, None)
-        if isinstance(value, tuple):
-            entry[fact] = list(value)
+        if fact == "families" and value is not None:
+            entry[fact] = list(registry.families_of(cls))
         elif isinstance(value, str) and value:
             entry[fact] = value
     return entry

@@ -127,7 +127,7 @@ def random_policy(family: str) -> BasePolicy:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_columns=length,
-        has_time=family == "flow",
+        has_time=registry.get("policy", family).reads_time,
     )
     facts = PolicyFacts(family=family, max_prompt=64, canvas_length=length, line_width=LINE_WIDTH, slot_size=4)
     return registry.get("policy", family)(TinyForPlans(config).eval(), tokenizer(), facts)
