@@ -6,26 +6,63 @@ Another release of PyTorch may change all of them at once: delete the file first
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dllm_rl import registry
+from dllm_rl.answers import draw_answers
 from dllm_rl.jsonl import read_rows
+from dllm_rl.policies.base import BasePolicy
 from dllm_rl.tasks import FieldResult, Outcome
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.trainer import VERSION
-from dllm_rl.types import FAMILIES, LossInputs
+from dllm_rl.types import LossInputs, Rollouts
 from tests.dllm_rl.test_trainer import make
-from tests.objectives.test_registered import real
+from tests.tiny_policies import PROMPTS, make_tiny_policy
 
 FILE = Path(__file__).with_name("frozen.json")
 Numbers = dict[str, list[Any]]
+SAMPLERS = {
+    "autoregressive": "ar",
+    "masked": "low_confidence",
+    "block": "low_confidence",
+    "slot": "slots",
+    "flow": "flow_exact",
+}
+
+
+@functools.cache
+def real(family: str) -> tuple[BasePolicy, Rollouts]:
+    """A tiny policy with two groups of sampled completions, one of which is lost."""
+    policy = make_tiny_policy(family, sharpness=4.0)
+    prompts = policy.prompts([PROMPTS[0]] * 3 + [PROMPTS[1]] * 3, list(range(6)))
+    drawn = registry.get("sampler", SAMPLERS[family])().generate(policy, prompts, seed=0)
+    group_ids = torch.tensor([5, 5, 5, 2, 2, 2])
+    valid = torch.tensor([True, True, True, True, False, True])
+    generator = torch.Generator().manual_seed(0)
+    rollouts = Rollouts(
+        prompt_ids=prompts.ids,
+        prompt_mask=prompts.mask,
+        completion_ids=drawn.ids,
+        completion_mask=drawn.mask,
+        rewards=torch.rand(6, generator=generator),
+        group_ids=group_ids,
+        valid=valid,
+        trajectory=drawn.trajectory,
+        totals=Rollouts.count_totals(valid, group_ids, drawn.mask),
+        step_rewards=torch.rand(6, drawn.trajectory.num_steps, generator=generator),
+    )
+    if drawn.trajectory.keeps_states:
+        rollouts = replace(rollouts, answers=draw_answers(policy, rollouts, generator))
+    return policy, rollouts
 
 
 def measured(kind: str, name: str) -> dict[str, Any]:
@@ -36,7 +73,7 @@ def measured(kind: str, name: str) -> dict[str, Any]:
 def _objective(name: str) -> Numbers:
     """Loss and norm of its gradient, off policy and with a reference policy of its own, in each family."""
     found = {}
-    for family in registry.get("objective", name).families:
+    for family in registry.families_of(registry.get("objective", name)):
         policy, rollouts = real(family)
         objective = registry.build("objective", name)
         views = objective.views(rollouts, policy.process, torch.Generator().manual_seed(0))
@@ -60,7 +97,7 @@ def _objective(name: str) -> Numbers:
 def _sampler(name: str) -> Numbers:
     """What two rows hold, and the sums of their recorded log-probabilities; freely, and as text under the grammar."""
     found = {}
-    for family in registry.get("sampler", name).families:
+    for family in registry.families_of(registry.get("sampler", name)):
         policy = random_policy(family)
         prompts = prompts_of(policy, (0, 1))
         free, bound = (
@@ -120,7 +157,7 @@ def frozen_objectives() -> dict[str, dict[str, Any]]:
 def measure_all() -> dict[str, dict[str, Any]]:
     """Every registered component that can be measured without a browser, and the trainer."""
     found = {f"{kind} {name}": measured(kind, name) for kind in _MEASURES for name in registry.names(kind)}
-    return found | {f"trainer {family}": trainer_measured(family) for family in FAMILIES}
+    return found | {f"trainer {family}": trainer_measured(family) for family in registry.names("policy")}
 
 
 def differences(known: dict[str, Any], found: dict[str, Any]) -> list[str]:

@@ -143,7 +143,7 @@ def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) 
     if policy.evaluation_sampler is not None:
         parts.append(("sampler", build_sampler(policy.evaluation_sampler)))
     for kind, component in parts:
-        if isinstance(component, UnmaskingRule) and policy.family not in CACHES[component.cache].families:
+        if isinstance(component, UnmaskingRule) and policy.family not in families_of(CACHES[component.cache]):
             raise ConfigError(
                 f"cell {name}: cache='{component.cache}' is for the masked family, and '{policy.family}' keeps what "
                 "never changes without it. Leave the option out."

@@ -17,7 +17,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.block import BlockCache, BlockPolicy
 from dllm_rl.policies.masked import MaskedPolicy, StaleCache
-from dllm_rl.types import Family, Prompts
+from dllm_rl.types import Prompts
 from samplers.loop.record import Recorder
 
 _Cache = TypeVar("_Cache", BlockCache, StaleCache)
@@ -204,7 +204,7 @@ class Caching(Protocol):
     """
 
     is_approximate: ClassVar[bool]
-    families: ClassVar[tuple[Family, ...]]
+    families: ClassVar[tuple[str, ...]]
 
     def reader(self, policy: BasePolicy, prompts: Prompts, block_length: int) -> Reader:
         """Return what asks the policy about these prompts' canvases."""
@@ -215,7 +215,7 @@ class NoCaching:
     """Nothing is kept: a full forward in every step."""
 
     is_approximate: ClassVar[bool] = False
-    families: ClassVar[tuple[Family, ...]] = ("masked", "block")
+    families: ClassVar[tuple[str, ...]] = ("masked", "block")
 
     def reader(self, policy: BasePolicy, prompts: Prompts, block_length: int) -> Reader:
         """Return a reader of the whole canvas."""
@@ -241,7 +241,7 @@ class StaleCaching:
     name: str
     keeps_suffix: bool
     is_approximate: ClassVar[bool] = True
-    families: ClassVar[tuple[Family, ...]] = ("masked",)
+    families: ClassVar[tuple[str, ...]] = ("masked",)
 
     def reader(self, policy: BasePolicy, prompts: Prompts, block_length: int) -> Reader:
         """Return a reader of the active block. Raises ConfigError for policies of another family."""
