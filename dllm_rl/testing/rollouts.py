@@ -18,14 +18,6 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.testing.policies import random_policy
 from dllm_rl.types import Rollouts
 
-# The sampler of each family that records a trajectory by its simplest rule.
-SAMPLERS = {
-    "autoregressive": "ar",
-    "masked": "low_confidence",
-    "block": "low_confidence",
-    "slot": "slots",
-    "flow": "flow_exact",
-}
 PROMPTS = ("Name: Anna\nplan:\n", "Town\nplan:\n", "Plan: Pro | Basic\nplan:\n")
 NUM_COLUMNS, GROUP_SIZE = 8, 3
 # Added to the logits of EOS and FILL.
@@ -42,7 +34,7 @@ def sampled(family: str, *, seed: int = 0) -> tuple[BasePolicy, Rollouts]:
     policy.model.register_forward_hook(functools.partial(_make_likely, policy))
     num_rows = len(PROMPTS) * GROUP_SIZE
     prompts = policy.prompts(PROMPTS * GROUP_SIZE, range(num_rows))
-    drawn = registry.get("sampler", SAMPLERS[family])().generate(policy, prompts, seed=seed)
+    drawn = registry.get("sampler", policy.usual_sampler)().generate(policy, prompts, seed=seed)
     group_ids = torch.tensor([5, 2, 9]).repeat(GROUP_SIZE)
     valid = torch.arange(num_rows) != num_rows // 2
     generator = torch.Generator().manual_seed(seed)
