@@ -40,7 +40,7 @@ def sampler_to_json(sampler: Any) -> str:
 
 
 def sampler_from_json(text: str) -> Any:
-    """As `sampler_from_dict`, from JSON. Raises ConfigError where the text is no JSON object."""
+    """As `sampler_from_dict`, from JSON. Raises ConfigError for other text."""
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:

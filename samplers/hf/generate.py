@@ -40,8 +40,14 @@ _INJECTED = ("position_ids", "logits_to_keep", "use_cache", "cache_position", "t
 
 @dataclass
 class DiffusionOutput(ModelOutput):
-    """With `return_dict_in_generate=True`. sequences: prompt and canvas, (b, p + l). tokens_per_forward: kept tokens a
-    row, by the forwards of the batch. finish_reason: a row's: eos, length or criteria.
+    """What `diffusion_generate` returns with `return_dict_in_generate=True`.
+
+    sequences: prompt and canvas, (b, p + l).
+    nfe: forwards of the batch.
+    token_forwards: rows times query positions, summed over the forwards.
+    tokens_per_forward: kept tokens a row over the forwards of the batch.
+    finish_reason: eos, length or criteria, one a row.
+    trajectory: the record of the draws.
     """
 
     sequences: torch.LongTensor | None = None
@@ -77,11 +83,17 @@ def diffusion_generate(
     """Write `max_new_tokens` columns after each prompt; pass it to `generate` as `custom_generate`.
 
     sampler, sampler_config: a registered name and its options (or both in the mapping, as `sampler_to_dict` gives it).
-    block_length, max_denoising_steps, threshold, grammar: such options too. pages: one a row, under the grammar.
-    seed: names the noise; torch's own generator is neither read nor moved. draft_streamer: gets the prompt (`put`), the
-    canvas after every step (`put_draft`, where it has one), final columns (`put`) and `end`. callback_on_step_end: gets
-    (model, step, canvas). policy: of this model, where its facts are not in its configuration. Raises ConfigError for
-    what a canvas cannot honour: beams, a cache of the caller's, processors that count, criteria without blocks.
+    block_length, max_denoising_steps, threshold, grammar: such options by themselves.
+    pages: one a row; needed under the grammar.
+    seed: keys the noise; torch's own generator is neither read nor advanced.
+    draft_streamer: gets the prompt (`put`), the canvas after every step (`put_draft`, where it has one), final columns
+        (`put`) and `end`.
+    callback_on_step_end: called with (model, step, canvas).
+    policy: of this model, where its facts are not in its configuration.
+    policy_family, mask_token_id: the same facts by themselves.
+
+    Raises ConfigError for what a canvas cannot honour: beams, a cache of the caller's, processors that count, criteria
+    without blocks.
     """
     # A named parameter would be given twice: `generate` takes what we name out of its own arguments.
     attention_mask = model_kwargs.pop("attention_mask", None)
@@ -136,7 +148,7 @@ def _refuse(config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
         model_kwargs.pop(name, None)
     unknown = sorted(name for name, value in model_kwargs.items() if value is not None)
     if unknown:
-        raise ConfigError(f"these inputs reach no denoising step: {', '.join(unknown)}. Take them away.")
+        raise ConfigError(f"generate() arguments that are not supported here: {', '.join(unknown)}. Remove them.")
 
 
 def _num_columns(config: GenerationConfig, prompt: int) -> int | None:
@@ -195,7 +207,7 @@ def _prompts(ids: Tensor, attention_mask: Tensor | None, pages: Sequence[Page] |
 def _write(sampler: Any, policy: BasePolicy, prompts: Prompts, watch: Watch, seed: int) -> Completions:
     if isinstance(sampler, UnmaskingRule):
         if watch.criteria and not sampler.block_length:
-            raise ConfigError("stopping criteria act between blocks: give block_length, or take them away")
+            raise ConfigError("stopping criteria act between blocks: give block_length, or remove the criteria")
         return sampler.generate(policy, prompts, seed=seed, watcher=watch if watch.is_needed else None)
     if watch.processors.everywhere or watch.processors.at_draw or watch.criteria or watch.callback:
         raise ConfigError(

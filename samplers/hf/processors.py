@@ -78,7 +78,7 @@ class Processors:
             else:
                 raise ConfigError(
                     f"{type(item).__name__} follows the tokens left of a position, and on a canvas tokens are written "
-                    "in any order. Take it away, or pass a processor of your own that is stateless."
+                    "in any order. Remove it, or pass a processor of your own that is stateless."
                 )
         return cls(
             temperature=float(math.prod(temperatures)) if do_sample else 0.0,

@@ -18,7 +18,7 @@ from samplers.rules.base import UnmaskingRule
 @register("sampler", "ancestral")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AncestralSampler(UnmaskingRule):
-    """Commits each mask with probability (t - s) / t, t on linspace(1, least_time, steps + 1); the last step all.
+    """Unmasks each mask with probability (t - s) / t, t on linspace(1, least_time, steps + 1); the last step all.
 
     A step may unmask nothing in a row; such a row costs no forward. A single row therefore takes at most one forward
     per column, and one more per block with a stale cache.

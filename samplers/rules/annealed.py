@@ -17,7 +17,7 @@ from samplers.rules.base import UnmaskingRule
 @register("sampler", "annealed")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnealedSampler(UnmaskingRule):
-    """Commits an equal quota a step, drawn without replacement with weights exp(log-odds / tau)."""
+    """Unmasks an equal quota a step, drawn without replacement with weights exp(log-odds / tau)."""
 
     name: ClassVar[str] = "annealed"
     paper: ClassVar[str] = "2508.15487"

@@ -16,7 +16,7 @@ from samplers.rules.base import UnmaskingRule
 @register("sampler", "entropy")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntropySampler(UnmaskingRule):
-    """Commits an equal quota a step, those of lowest entropy first."""
+    """Unmasks an equal quota a step, those of lowest entropy first."""
 
     name: ClassVar[str] = "entropy"
     paper: ClassVar[str] = "2508.15487"

@@ -16,7 +16,7 @@ from samplers.rules.base import UnmaskingRule
 @register("sampler", "entropy_bound")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntropyBoundSampler(UnmaskingRule):
-    """Commits the longest prefix by entropy whose summed entropy, less its largest, stays within `gamma`."""
+    """Unmasks the longest prefix by entropy whose summed entropy, less its largest, stays within `gamma`."""
 
     name: ClassVar[str] = "entropy_bound"
     paper: ClassVar[str] = "2505.24857"

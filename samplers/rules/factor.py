@@ -17,7 +17,7 @@ from samplers.rules.base import UnmaskingRule
 @register("sampler", "factor")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactorSampler(UnmaskingRule):
-    """Commits the j most confident positions for the largest j that passes; the first failure is excluded."""
+    """Unmasks the j most confident positions for the largest j that passes; the first failure is excluded."""
 
     name: ClassVar[str] = "factor"
     paper: ClassVar[str] = "2505.22618"

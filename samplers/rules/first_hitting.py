@@ -17,7 +17,7 @@ from samplers.rules.base import UnmaskingRule
 @register("sampler", "first_hitting")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstHittingSampler(UnmaskingRule):
-    """Commits one uniformly drawn mask a step: what `ancestral` becomes as its steps grow without end.
+    """Unmasks one uniformly drawn mask a step: what `ancestral` becomes as its steps grow without end.
 
     The next of n masks falls at t* = t u^(1/n). A model that is told the time would be asked at t*; those of these
     families are not told it, so the times are not drawn.

@@ -16,7 +16,7 @@ from samplers.rules.base import UnmaskingRule
 @register("sampler", "margin")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarginSampler(UnmaskingRule):
-    """Commits an equal quota a step, those first whose two best tokens lie furthest apart."""
+    """Unmasks an equal quota a step, those first whose two best tokens lie furthest apart."""
 
     name: ClassVar[str] = "margin"
     paper: ClassVar[str] = "2508.15487"

@@ -17,7 +17,7 @@ from samplers.rules.base import UnmaskingRule
 @register("sampler", "random")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomSampler(UnmaskingRule):
-    """Commits an equal quota of masked positions a step, in random order."""
+    """Unmasks an equal quota of masked positions a step, in random order."""
 
     name: ClassVar[str] = "random"
     paper: ClassVar[str] = "2406.07524"

@@ -18,7 +18,7 @@ from samplers.rules.base import UnmaskingRule
 @register("sampler", "rcr")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningConfidenceSampler(UnmaskingRule):
-    """Fills every masked position each step, then remasks the least confident, so that a growing number stays."""
+    """Unmasks every position each step, then remasks the least confident, so that a growing number stays."""
 
     name: ClassVar[str] = "rcr"
     paper: ClassVar[str] = "2508.13148"

@@ -18,7 +18,7 @@ from samplers.rules.base import UnmaskingRule
 @register("sampler", "threshold")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdSampler(UnmaskingRule):
-    """Commits every position whose best token has probability `threshold` or more; at least the best one."""
+    """Unmasks every position whose best token has probability `threshold` or more; at least the best one."""
 
     name: ClassVar[str] = "threshold"
     paper: ClassVar[str] = "2505.22618"
@@ -32,4 +32,4 @@ class ThresholdSampler(UnmaskingRule):
     def __post_init__(self) -> None:
         UnmaskingRule.__post_init__(self)
         if not 0 < self.threshold < 1:
-            raise ConfigError(f"threshold={self.threshold} is no probability between 0 and 1")
+            raise ConfigError(f"threshold={self.threshold}: expected a probability strictly between 0 and 1")

@@ -15,7 +15,7 @@ WRONG = [
     ("sampler", "klass", {"history": "two"}, "history='two' was given; it should be a valid integer"),
     ("sampler", "klass", {"history": True}, "history=True was given; it should be a valid integer"),
     ("sampler", "threshold", {"threshold": "abc"}, "threshold='abc' was given; it should be a valid number"),
-    ("sampler", "threshold", {"threshold": 1.5}, "sampler 'threshold': threshold=1.5 is no probability"),
+    ("sampler", "threshold", {"threshold": 1.5}, "sampler 'threshold': threshold=1.5: expected a probability strictly"),
     ("sampler", "remdm", {"schedule": "nonsense"}, "it should be 'cap', 'rescale' or 'confidence'"),
     ("sampler", "annealed", {"order_temperature": "hot"}, "order_temperature='hot' was given"),
     ("sampler", "slots", {"slot_threshold": "hi"}, "slot_threshold='hi' was given"),

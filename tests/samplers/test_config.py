@@ -30,7 +30,7 @@ def test_round_trip(name):
         ({"sampler": "treshold"}, "Did you mean 'threshold'"),
         ({"sampler": "threshold", "treshold": 0.5}, "option of sampler 'threshold' named 'treshold'. Did you mean"),
         ({"sampler": "threshold", "threshold": "high"}, "threshold='high'"),
-        ({"sampler": "threshold", "threshold": 1.5}, "no probability"),
+        ({"sampler": "threshold", "threshold": 1.5}, "strictly between 0 and 1"),
         ({"sampler": "remdm", "schedule": "cup"}, "schedule='cup'"),
         ({"threshold": 0.5}, "names it"),
     ],

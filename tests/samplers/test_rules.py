@@ -185,5 +185,5 @@ def test_shares_of_a_count_sum_to_it():
 
 
 def test_a_threshold_is_a_probability():
-    with pytest.raises(ConfigError, match="no probability"):
+    with pytest.raises(ConfigError, match="strictly between 0 and 1"):
         registry.get("sampler", "threshold")(threshold=1.5)
