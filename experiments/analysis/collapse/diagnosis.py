@@ -298,7 +298,7 @@ def _sentence(run: Run, verdict: _Verdict, first: str | None, alarms: tuple[Alar
     if kind == "healthy":
         return f"No sign of collapse in {run.pace.num_steps} steps{_course(run)}.{_remarks(run, alarms)}"
     if kind == "too_short":
-        return f"{num_rows} logged steps are too few to tell a trend from noise ({MIN_TREND_STEPS} are needed)."
+        return f"Too short to tell a trend from noise: {num_rows} of {MIN_TREND_STEPS} logged steps that it takes."
     text = f"{title_of(kind).capitalize()} from step {verdict.onset}"
     start = next((item for item in verdict.moved if item.signal == first), None)
     decided = next((alarm for alarm in alarms if _DECIDED_BY.get(alarm.detector) == kind), None)

@@ -98,7 +98,8 @@ def _foreign(folder: Path, root: Path) -> Iterator[LoggedRun]:
     if events := list(folder.glob(EVENT_FILES)):
         yield LoggedRun(group=name, seed="", path=folder, metrics=one_a_step(read_events(events)))
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.name.startswith("."):
+        # wandb links to its latest run, which is there under its own name.
+        if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
             yield from _foreign(path, root)
         elif path.suffix in _SUFFIXES and path.is_file():
             yield from _readable(path, str(path.relative_to(root)))

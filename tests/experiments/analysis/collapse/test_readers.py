@@ -143,6 +143,8 @@ def test_a_folder_of_several_runs_gives_one_each(tmp_path):
     (tmp_path / "a/checkpoint-100/trainer_state.json").write_text(state)
     (tmp_path / "b/trainer_state.json").write_text(state)
     (tmp_path / "c.log").write_text("\n".join(VERL))
+    (tmp_path / "latest").symlink_to(tmp_path / "a")
+    (tmp_path / "b" / "up").symlink_to(tmp_path)
     (tmp_path / "notes.txt").write_text("nothing to see")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     runs = find_runs(tmp_path)
