@@ -1,7 +1,7 @@
 """Reinforcement-learning objectives, one method a file, on shared blocks that plug-ins of third parties use too.
 
-The blocks: `Method` and the option types, views' sums and
-log-ratios, clips, KL estimators, loss terms by level, and reductions. See docs/objectives.md.
+The blocks: `Method` and the option types (`objectives.base`); log-ratios, clips, KL estimators, loss terms by level,
+reductions and metrics (`objectives.losses`). See docs/objectives.md.
 """
 
 from objectives.base import AboveOne, BelowOne, Count, Method, NonNegative, NoPenalty, Positive

@@ -53,7 +53,6 @@ class Method:
     max_inner_steps: ClassVar[int | None] = None
     exceptions: ClassVar[dict[str, str]] = {}
     own_metrics: ClassVar[dict[str, str]] = {}
-
     version: ClassVar[int] = 1
 
     beta: NonNegative = 0.0

@@ -73,9 +73,10 @@ def test_every_command_does_what_the_page_says(package: Path) -> None:
 
 def test_the_planted_mistake_is_answered_as_the_page_says(package: Path) -> None:
     code = (package / "geometric_mean" / "gmpo.py").read_text()
-    reduction = "mean_of_rows(rollouts, -advantages * mean.exp())"
+    reduction = "mean_of_rows(inputs.rollouts, -inputs.advantages * mean.exp())"
     assert reduction in code
-    broken = code.replace(reduction, "(-advantages * rollouts.valid * mean.exp()).sum() / rollouts.num_rows")
+    local = "(-inputs.advantages * inputs.rollouts.valid * mean.exp()).sum() / inputs.rollouts.num_rows"
+    broken = code.replace(reduction, local)
     (package / "broken.py").write_text(broken.replace('"gmpo"', '"broken_gmpo"').replace("GMPO", "BrokenGMPO"))
     check = (
         "from dllm_rl.testing import check_objective\nfrom broken import BrokenGMPO\ncheck_objective(BrokenGMPO())\n"
