@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dllm_rl import registry
 from dllm_rl.session import Session
 from dllm_rl.tasks import Outcome
-from harness.environment import FormEnvironment
-from harness.gaming import gaming_plans
+from harness.environments import FormEnvironment, FormSettings
+from harness.judge import gaming_plans
 from harness.rewards import RewardRecord
-from harness.settings import FormSettings
 
 
 def main(num_tasks: int) -> None:

@@ -26,10 +26,9 @@ from playwright.async_api import Page as BrowserPage
 from dllm_rl.plan import Action, parse_plan
 from dllm_rl.tasks import Control, Task
 from harness.browser import BrowserPool, Isolation
-from harness.environment import FormEnvironment
-from harness.executor import ExecutorName
+from harness.environments import FormEnvironment, FormSettings
+from harness.execute import ExecutorName
 from harness.rewards import Success
-from harness.settings import FormSettings
 from harness.sites import gold_plan
 
 TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")

@@ -24,7 +24,7 @@ class Kind:
 KINDS = {
     "objective": Kind(package="objectives", group="dllm_rl.objectives"),
     "sampler": Kind(package="samplers", group="dllm_rl.samplers"),
-    "environment": Kind(package="harness", group="dllm_rl.environments"),
+    "environment": Kind(package="harness.environments", group="dllm_rl.environments"),
     "reward": Kind(package="harness.rewards", group="dllm_rl.rewards"),
     "policy": Kind(package="dllm_rl.policies", group="dllm_rl.policies"),
 }

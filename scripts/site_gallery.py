@@ -9,10 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from harness.browser import BrowserPool
+from harness.browser import BrowserPool, Tab
 from harness.sites import SiteServer, make_site, scout_answers
 from harness.sites.rich.factory import LOOKS
-from harness.tab import Tab
 
 COLUMNS, WIDTH, HEIGHT, GAP = 5, 400, 400, 10
 # Kind, difficulty, what to do before the picture; the first site of the kind with that look is taken.

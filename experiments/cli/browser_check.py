@@ -6,7 +6,7 @@ import asyncio
 
 from playwright.async_api import async_playwright
 
-from harness import chromium
+from harness.browser import chromium
 
 DEADLINE_SECONDS = 60
 

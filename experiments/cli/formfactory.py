@@ -13,9 +13,9 @@ from rich.table import Table
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.tasks import Outcome
-from harness.adapters.formfactory import Catalogue, FormFactoryEnvironment, FormFactorySettings
-from harness.adapters.formfactory.environment import sample
-from harness.adapters.formfactory.tasks import oracle_plan
+from harness.environments import Catalogue, FormFactoryEnvironment, FormFactorySettings
+from harness.environments.formfactory.environment import sample
+from harness.environments.formfactory.tasks import oracle_plan
 
 
 def check(

@@ -17,11 +17,8 @@ from experiments.design.components import build_environment, build_reward
 from experiments.design.config import Component
 from experiments.run.folder import RESULTS_FILE, GridRecord, RunFolder
 from experiments.run.results import TIMING_COLUMNS
-from harness import chromium
-from harness.browser import BrowserPool
-from harness.browser_environment import BrowserEnvironment
-from harness.environment import FormEnvironment
-from harness.recording import TraceRecorder
+from harness.browser import BrowserPool, TraceRecorder, chromium
+from harness.environments import BrowserEnvironment, FormEnvironment
 
 DIFFERENT = 1
 

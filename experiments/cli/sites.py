@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from harness.public_sites import PublicSites
+    from harness.sites.public_sites import PublicSites
 
 sites_app = typer.Typer(help="The built-in sites, on their own.", no_args_is_help=True)
 WorldOption = Annotated[str, typer.Option(help="basic, or rich: further kinds and richer controls.")]
@@ -26,9 +26,8 @@ def serve_sites(
     difficulty: DifficultyOption = None,
 ) -> None:
     """Serve the built-in sites and their tasks on loopback, for agents of other people."""
-    from harness.environment import tasks_for
-    from harness.public_sites import PublicSites
-    from harness.settings import world_settings
+    from harness.environments import tasks_for, world_settings
+    from harness.sites.public_sites import PublicSites
 
     settings = world_settings(world, difficulty or (), counts={split: count})
     asyncio.run(_serve(PublicSites(tasks_for(settings, split), port=port)))

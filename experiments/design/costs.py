@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dllm_rl import registry
 from experiments.design.components import build_objective
 from experiments.design.grid import Cell
-from harness.browser_environment import BrowserEnvironment
+from harness.environments import BrowserEnvironment
 
 # Seconds a rollout, with two threads. An update skips the rows of groups without variance, here a third of them.
 SAMPLE_SECONDS = {"autoregressive": 0.022, "masked": 0.04, "slot": 0.04, "flow": 0.17}

@@ -21,7 +21,7 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.template import render_prompt
 from dllm_rl.warmstart import Demonstration, WarmStartConfig, warm_start
-from harness.text import TextEnvironment
+from harness.environments import TextEnvironment
 
 TOY = "toy:"
 # Canvas and number of warm-start steps: enough that a policy is right in part, so that there is something to gain.

@@ -19,10 +19,10 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from dllm_rl.errors import ConfigError
-from harness.loopback import LoopbackServer
 from harness.sites.answers import is_visible, page_errors, site_defaults
 from harness.sites.factory import make_site
 from harness.sites.files import content_of
+from harness.sites.loopback import LoopbackServer
 from harness.sites.render import render_done, render_form_page
 from harness.sites.schema import TICKED, Answers, Site, SiteField
 

@@ -17,11 +17,9 @@ from dllm_rl.plan import parse_plan
 from dllm_rl.session import Session
 from dllm_rl.tasks import Control, Page
 from harness.browser import BrowserPool
-from harness.environment import FormEnvironment
-from harness.executor import Executor
-from harness.observation import Seen
-from harness.rollout import Execution, ServerView, execute
-from harness.settings import FormSettings
+from harness.environments import FormEnvironment, FormSettings
+from harness.execute import Execution, Executor, ServerView, execute
+from harness.scout import Seen
 
 T = TypeVar("T")
 COUNTS = {"train": 15, "val": 15, "test": 15, "test_layout": 15}

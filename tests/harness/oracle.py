@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from dllm_rl.session import Session
 from dllm_rl.tasks import SPLITS, Outcome, Task
 from harness.browser import Isolation
-from harness.environment import FormEnvironment
-from harness.executor import ExecutorName
+from harness.environments import FormEnvironment
+from harness.execute import ExecutorName
 from harness.rewards import Shaped, Success
 from harness.sites import empty_plan
 

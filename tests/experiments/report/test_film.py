@@ -91,7 +91,7 @@ def test_the_terminal_shows_frames_and_the_plan(tiny_policies):
 def test_the_page_moves_in_a_browser(tiny_policies, tmp_path):
     from playwright.async_api import async_playwright
 
-    from harness import chromium
+    from harness.browser import chromium
 
     film = film_of(tiny_policies["masked"], "low_confidence", num_steps=6)
     path = tmp_path / "film.html"

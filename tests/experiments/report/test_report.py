@@ -17,7 +17,7 @@ from experiments.report.headline import headline, negative_control, null_control
 from experiments.report.tables import all_cells, word_of
 from experiments.run.files import write_json
 from experiments.run.status import Status, write_status
-from harness.chromium import launch
+from harness.browser.chromium import launch
 from tests.experiments.synthetic import leave_out, metrics_of, write_run
 
 KINDS = {"masked-grpo": "off_policy", "autoregressive-espo": "concentration"}

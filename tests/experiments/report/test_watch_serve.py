@@ -22,7 +22,7 @@ from experiments.report.watch import look, show, watch
 from experiments.run.files import write_json
 from experiments.run.folder import ALARMS_FILE
 from experiments.run.status import Status, claim, write_status
-from harness.chromium import launch
+from harness.browser.chromium import launch
 from tests.experiments.synthetic import finished, write_run
 
 CELLS = ("autoregressive-grpo", "masked-grpo")

@@ -1,1 +1,0 @@
-"""Outside benchmarks and interfaces, each over the same pool, executors and outcome; each needs its own extra."""

@@ -1,0 +1,24 @@
+"""Chromium: a pool of browsers and their tabs, isolation of rollouts, and whose fault a failure is."""
+
+from harness.browser.attempts import NUM_ATTEMPTS, Attempt, attempts
+from harness.browser.faults import AgentDeadlineError, AgentLeftError, EnvironmentFaultError, attribute
+from harness.browser.pool import BrowserPool, Isolation, isolation_named, usual_places
+from harness.browser.recording import TraceRecorder
+from harness.browser.tab import FOREIGN, Tab
+
+__all__ = [
+    "FOREIGN",
+    "NUM_ATTEMPTS",
+    "AgentDeadlineError",
+    "AgentLeftError",
+    "Attempt",
+    "BrowserPool",
+    "EnvironmentFaultError",
+    "Isolation",
+    "Tab",
+    "TraceRecorder",
+    "attempts",
+    "attribute",
+    "isolation_named",
+    "usual_places",
+]

@@ -1,0 +1,242 @@
+"""One page of the browser as a rollout uses it: loads, calls into the page, and every wait under a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from playwright.async_api import BrowserContext, CDPSession, Dialog, Page, Response, Route
+from playwright.async_api import Error as PlaywrightError
+
+from harness.browser.faults import (
+    AgentDeadlineError,
+    AgentLeftError,
+    EnvironmentFaultError,
+    attribute,
+    is_cut_redirect,
+    is_environment,
+)
+from harness.browser.pace import Pace
+from harness.in_page import LEAVE, init_script
+
+LOAD_SECONDS = 5.0
+PROBE_SECONDS = 0.5
+# How soon a wait for a document asks whether there still is a browser.
+NOTICE_SECONDS = 0.3
+MAX_ROUNDS = 3
+CONTEXT_OPTIONS: dict[str, Any] = {
+    "accept_downloads": False,
+    "service_workers": "block",
+    "permissions": [],
+    "locale": "en-US",
+    "timezone_id": "UTC",
+    "viewport": {"width": 1280, "height": 720},
+    "device_scale_factor": 1,
+    "reduced_motion": "reduce",
+}
+FOREIGN = re.compile(
+    r"^(?!(https?|wss?)://(127\.0\.0\.1|([a-z0-9-]+\.)?localhost)(:\d+)?/)(?!about:|data:|blob:)", re.I
+)
+_hosts = itertools.count(1)
+
+
+class Tab:
+    """A page in a context of its own. `num_rollouts` counts what it has served, for recycling.
+
+    foreign: addresses outside of loopback that the page asked for and did not get, where requests are intercepted.
+    """
+
+    def __init__(self, context: BrowserContext, page: Page, pace: Pace) -> None:
+        self.context, self.page, self.pace = context, page, pace
+        self.num_rollouts = 0
+        self.dialogs: list[str] = []
+        self.foreign: list[str] = []
+        self._session: CDPSession | None = None
+        self._has_loaded = asyncio.Event()
+        self._last_status = 200
+        page.on("domcontentloaded", lambda _: self._has_loaded.set())
+        page.on("crash", lambda _: self._has_loaded.set())
+        page.on("response", self._see_response)
+        page.on("dialog", self._answer_dialog)
+
+    @classmethod
+    async def open(cls, browser: Any, pace: Pace, *, is_guarded: bool = False, is_used_again: bool = True) -> Tab:
+        """Open a fresh context with one page. is_guarded: requests are intercepted, and foreign ones refused.
+
+        is_used_again: for several rollouts, so that what one leaves behind must be found at the next load.
+        """
+        context = await browser.new_context(**CONTEXT_OPTIONS)
+        await context.add_init_script(init_script(is_used_again=is_used_again))
+        tab = cls(context, await context.new_page(), pace)
+        context.on("page", tab._close_popup)
+        if is_guarded:
+            await context.route(FOREIGN, tab._refuse)
+        return tab
+
+    async def close(self) -> None:
+        """Close the context with everything in it; a context that is gone already is closed."""
+        if self.context.browser is not None and not self.context.browser.is_connected():
+            return
+        await _unless_gone(asyncio.wait_for(self.context.close(), self.pace.seconds(2.0)))
+
+    async def goto(self, url: str) -> None:
+        """Load a rollout's start page. Raises EnvironmentFaultError for a failed load or a reset that did not hold."""
+        started = time.perf_counter()
+        with attribute("load"):
+            timeout = self.pace.seconds(LOAD_SECONDS) * 1000
+            response = await self.page.goto(url, wait_until="domcontentloaded", timeout=timeout)
+            if response is None or response.status >= 400 or is_cut_redirect(response.status):
+                status = response.status if response else "no response"
+                raise EnvironmentFaultError(f"load: the site answered {status} for its start page")
+            if self.num_rollouts > 1:
+                await self._verify_reset(response)
+        self.pace.saw_load(time.perf_counter() - started)
+        self._has_loaded.clear()
+
+    @asynccontextmanager
+    async def acting(self, *, is_real: bool) -> AsyncIterator[None]:
+        """For the time of an action. is_real: with the real mouse and keyboard, of which a page has one."""
+        yield
+
+    async def call(self, function: str, argument: Any = None, *, seconds: float, is_action: bool = False) -> Any:
+        """Call a function of our script in the page. The argument is data and is never spliced into code.
+
+        is_action: the call does what a plan asked for, so that a deadline that passes on a live page is the plan's.
+        """
+        code = f"(argument) => window.__dllm.{function}(argument)"
+        with attribute(function):
+            return await self.within(self.page.evaluate(code, argument), seconds, is_action=is_action)
+
+    async def within(self, awaitable: Awaitable[Any], seconds: float, *, is_action: bool) -> Any:
+        """Await under a deadline. When it passes, the page is probed before anybody is blamed.
+
+        A page that answers the probe gets the same time again, up to `MAX_ROUNDS` times, since a loaded machine is slow
+        in starts; after that an action's deadline is the agent's. All else is the environment's.
+        """
+        work = asyncio.ensure_future(awaitable)
+        try:
+            for _ in range(MAX_ROUNDS):
+                await asyncio.wait({work}, timeout=self.pace.seconds(seconds))
+                if work.done():
+                    return work.result()
+                if not await self.is_responsive():
+                    raise EnvironmentFaultError("the page no longer answers")
+            reason = f"the page did not react within {MAX_ROUNDS} x {seconds:g} s"
+            raise AgentDeadlineError(reason) if is_action else EnvironmentFaultError(reason)
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+
+    async def is_responsive(self) -> bool:
+        """Whether the page answers an evaluate at all."""
+        try:
+            return await asyncio.wait_for(self.page.evaluate("true"), self.pace.seconds(PROBE_SECONDS))
+        except Exception as error:
+            if is_environment(error):
+                return False
+            raise
+
+    def expect_load(self) -> None:
+        """Forget earlier loads; to be called before an action that may navigate."""
+        self._has_loaded.clear()
+
+    async def loaded(self, *, is_injected: Callable[[], bool] = lambda: False) -> None:
+        """Wait for the document that an action leads to. Raises EnvironmentFaultError for a 5xx or a failed load.
+
+        is_injected: whether the server says that its answer was a difficulty of the task's own.
+        """
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(self.pace.seconds(LOAD_SECONDS)):
+                await self._wait_for_document()
+        except TimeoutError:
+            raise EnvironmentFaultError("navigation: deadline passed while the page was loading") from None
+        self.pace.saw_load(time.perf_counter() - started)
+        if is_cut_redirect(self._last_status) or (self._last_status >= 500 and not is_injected()):
+            raise EnvironmentFaultError(f"navigation: the site answered {self._last_status}")
+        if self.page.url.startswith("chrome-error:"):
+            if FOREIGN.match(await self._unreached()):
+                raise AgentLeftError
+            raise EnvironmentFaultError("navigation: the connection was refused or reset")
+
+    async def _unreached(self) -> str:
+        """The address that an error page stands for."""
+        with attribute("navigation"):
+            self._session = self._session or await self.context.new_cdp_session(self.page)
+            history = await self._session.send("Page.getNavigationHistory")
+        return history["entries"][history["currentIndex"]]["url"]
+
+    async def _wait_for_document(self) -> None:
+        """Wait without a deadline. A browser or driver that is gone meanwhile does not say so here, and is asked."""
+        while True:
+            try:
+                await asyncio.wait_for(self._has_loaded.wait(), NOTICE_SECONDS)
+                return
+            except TimeoutError:
+                with attribute("navigation"):
+                    await self.context.cookies()
+
+    async def reset(self) -> None:
+        """Make the tab fit for another rollout. Raises EnvironmentFaultError where the tab must be thrown away.
+
+        That every store is empty is verified at the next load, before any script of the page (`goto`), so that what
+        might still write after this is found.
+        """
+        try:
+            async with asyncio.timeout(self.pace.seconds(2.0)):
+                if not await self.page.evaluate(LEAVE):
+                    raise EnvironmentFaultError(
+                        "reset: data bases or files are left, which only a new context is rid of"
+                    )
+                self._session = self._session or await self.context.new_cdp_session(self.page)
+                await asyncio.gather(self.context.clear_cookies(), self._session.send("Page.resetNavigationHistory"))
+        except (PlaywrightError, TimeoutError) as error:
+            raise EnvironmentFaultError(f"reset: {error}") from error
+        self.dialogs.clear()
+
+    async def _verify_reset(self, response: Response) -> None:
+        """Cookies that came with the page itself are its own."""
+        own = {"cookies"} if "set-cookie" in response.headers else set()
+        stored = [name for name in await self.page.evaluate("window.__dllm.storedAtStart()") if name not in own]
+        if stored:
+            raise EnvironmentFaultError(f"load: an earlier rollout had left {', '.join(stored)}")
+
+    def _see_response(self, response: Response) -> None:
+        if response.request.is_navigation_request() and response.frame == self.page.main_frame:
+            self._last_status = response.status
+
+    async def _answer_dialog(self, dialog: Dialog) -> None:
+        """Alerts and questions are agreed to, prompts get no text; what they said is part of the outcome."""
+        self.dialogs.append(f"{dialog.type}: {dialog.message}")
+        await _unless_gone(dialog.dismiss() if dialog.type == "prompt" else dialog.accept())
+
+    async def _close_popup(self, popup: Page) -> None:
+        """A plan has one window; what a page opens beside it is closed unseen."""
+        await _unless_gone(popup.close())
+
+    async def _refuse(self, route: Route) -> None:
+        self.foreign.append(route.request.url)
+        await _unless_gone(route.abort("addressunreachable"))
+
+
+class OriginTab(Tab):
+    """A tab in which every rollout has a host name of its own, so that no store of an earlier one can be reached."""
+
+    async def goto(self, url: str) -> None:
+        """Load the start page under a name that was never used; `*.localhost` is this machine."""
+        await super().goto(url.replace("127.0.0.1", f"e{next(_hosts)}.localhost", 1))
+
+
+async def _unless_gone(awaitable: Awaitable[Any]) -> None:
+    """Await what answers an event of a page; a page that is gone needs no answer."""
+    try:
+        await awaitable
+    except Exception as error:
+        if not is_environment(error):
+            raise

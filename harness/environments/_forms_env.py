@@ -1,0 +1,62 @@
+"""`gymnasium.make("dllm_rl/Forms-v0")`: a task and a page as text, a whole plan as the action, one step an episode.
+
+The reward is the server's word (`harness.rewards`), the observation after the step is the feedback on every line. A
+rollout that the environment lost is truncated instead of terminated, with reward 0 and `info["is_valid"]` False.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+from gymnasium.spaces import Text
+
+from dllm_rl import registry
+from dllm_rl.plan import MAX_CHARACTERS
+from dllm_rl.session import Session
+from dllm_rl.tasks import Task
+from dllm_rl.template import render_prompt
+from harness.environments.forms import FormEnvironment
+from harness.environments.settings import FormSettings
+
+# Latin letters with accents, punctuation and the line end: all that the built-in sites write.
+CHARACTERS = "\n" + "".join(
+    map(chr, (*range(32, 127), *range(160, 592), *range(0x1E00, 0x1F00), *range(0x2010, 0x2030)))
+)
+MAX_OBSERVATION = 32_000
+
+
+class FormsEnv(gymnasium.Env[str, str]):
+    """One task an episode. split, reward: names as everywhere in the project. Further options: `FormSettings`."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own convention
+
+    def __init__(self, *, split: str = "train", reward: str = "shaped", **settings: Any) -> None:
+        self.observation_space = Text(max_length=MAX_OBSERVATION, min_length=0, charset=CHARACTERS)
+        self.action_space = Text(max_length=MAX_CHARACTERS, min_length=0, charset=CHARACTERS)
+        self._reward = registry.build("reward", reward)
+        self._session = Session(FormEnvironment(FormSettings(**settings)))
+        self._tasks = self._session.tasks(split)
+        self._task: Task = self._tasks[0]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Draw a task by seed, or take `options["task"]`, a number in the split."""
+        super().reset(seed=seed)
+        number = (options or {}).get("task")
+        self._task = self._tasks[int(self.np_random.integers(len(self._tasks))) if number is None else number]
+        (page,) = self._session.observe_many([self._task])
+        return render_prompt(self._task, page), {"task_id": self._task.id}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Run the plan in Chromium. info: `outcome` (the whole record), `is_success`, `is_valid`."""
+        (outcome,) = self._session.run_many([(self._task, action)])
+        feedback = "\n".join(item.note for item in outcome.actions)
+        readable = "".join(letter if letter in CHARACTERS else "?" for letter in feedback)[:MAX_OBSERVATION]
+        # Timings are no fact of an episode; equal seeds and actions give equal infos.
+        info = {"outcome": replace(outcome, seconds={}), "is_success": outcome.is_success, "is_valid": outcome.is_valid}
+        return readable, self._reward(outcome).value, outcome.is_valid, not outcome.is_valid, info
+
+    def close(self) -> None:
+        """End browser and server."""
+        self._session.close()

@@ -1,0 +1,182 @@
+"""One plan on one loaded page, executed whole: the semantics that both executors share.
+
+- Lines run in order; after a line that failed the next line runs.
+- A malformed line is counted as malformed; it does nothing.
+- A line fails where its ref is not one of the form's, its verb does not fit the control, its control stands on another
+  page than the present one ("wrong page"), is hidden, disabled, read-only or covered, the option does not exist, or the
+  control shows another value afterwards. A number or date field refuses what is none, and a field of one line refuses
+  a line break; both keep the value they had.
+- `select` on a control of several values adds the option. `check`, `uncheck` and `choose` of what is so already are ok.
+- A click that the browser's own validation stops has failed, with its messages.
+- When a click leads to another document, the next line runs there. Once the server has accepted a submission, every
+  further line is skipped, whatever it is.
+- A click that leads out of the site has failed, and all lines after it are skipped: there is no way back.
+- A line on which a deadline passes although the page answers has failed, and all after it are skipped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from dllm_rl.errors import HarnessError
+from dllm_rl.plan import Plan, render_action
+from dllm_rl.tasks import ActionResult, Page
+from harness.browser import AgentDeadlineError, AgentLeftError, Tab
+from harness.execute import feedback
+from harness.execute.base import Executor, Report, look
+from harness.execute.steps import Step, make_steps, page_keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerView:
+    """What the server says of this rollout so far, asked after every load.
+
+    injected: the message of its last answer where that was a difficulty of the task's own, else "".
+    """
+
+    is_accepted: Callable[[], bool]
+    rejections: Callable[[], Sequence[tuple[str, ...]]]
+    injected: Callable[[], str] = lambda: ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Execution:
+    """What came of a plan. values: form data as last seen, by field name, over all pages. seconds: by phase."""
+
+    actions: tuple[ActionResult, ...] = ()
+    values: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    validity_errors: tuple[str, ...] = ()
+    dialogs: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+async def execute(
+    tab: Tab,
+    executor: Executor,
+    plan: Plan,
+    page: Page,
+    server: ServerView,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+) -> Execution:
+    """Run the plan on the tab's loaded start page. Raises EnvironmentFaultError or HarnessError, not for the plan.
+
+    files: by name, what `upload` may hand over.
+    """
+    run = _Run(tab=tab, executor=executor, pages=page_keys(page), server=server)
+    steps = make_steps(plan, page, files)
+    await run.all([step for step in steps if step.refusal is None])
+    return run.execution(plan, steps)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    tab: Tab
+    executor: Executor
+    pages: list[dict[str, Any]]
+    server: ServerView
+    results: dict[int, dict[str, Any]] = field(default_factory=dict)
+    values: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    stopped_at: int | None = None
+    num_rejections: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {"act": 0.0, "navigate": 0.0})
+
+    async def all(self, steps: list[Step]) -> None:
+        """Run the steps document by document; read the last document unless the submission was accepted there."""
+        is_read = False
+        while steps and self.stopped_at is None:
+            try:
+                report = await self._perform(steps)
+            except AgentDeadlineError:
+                self._stop(steps[0].action.line, "deadline")
+                break
+            last = steps[len(report.results) - 1].action.line
+            steps = steps[len(report.results) :]
+            is_read = not report.is_leaving
+            if report.is_leaving:
+                try:
+                    await self._arrive(last)
+                except AgentLeftError:
+                    self._stop(last, "left_site")
+                    is_read = True
+        if not is_read and not self.server.is_accepted():
+            self._read(await look(self.tab, self.pages))
+
+    async def _perform(self, steps: list[Step]) -> Report:
+        started = time.perf_counter()
+        self.tab.expect_load()
+        report = await self.executor.perform(self.tab, steps, self.pages)
+        if not report.results:
+            raise HarnessError(f"the {self.executor.name} executor consumed no step of {len(steps)}")
+        self._read(report)
+        for step, result in zip(steps, report.results, strict=False):
+            self.results[step.action.line] = result
+        self.seconds["act"] += time.perf_counter() - started
+        return report
+
+    def _read(self, report: Report) -> None:
+        """A document that a click led to is known only with the next report from it."""
+        for result in self.results.values():
+            if result["note"] == "page" and "here" not in result:
+                result |= {"here": report.here, "title": report.title}
+        # Of the page that stands here counts what it shows now, not what it showed before a field was hidden.
+        if report.here:
+            own = {key.partition(" ")[2] for key in self.pages[report.here - 1]["keys"]}
+            self.values = {name: values for name, values in self.values.items() if name not in own}
+        self.values |= {name: tuple(values) for name, values in report.values.items()}
+
+    async def _arrive(self, line: int) -> None:
+        started = time.perf_counter()
+        await self.tab.loaded(is_injected=lambda: bool(self.server.injected()))
+        self.seconds["navigate"] += time.perf_counter() - started
+        rejections = self.server.rejections()
+        if self.server.is_accepted():
+            self.results[line] = {"status": "ok", "note": "submitted"}
+            self.stopped_at = line
+        elif self.server.injected():
+            self.results[line] = {"status": "ok", "note": "busy", "message": self.server.injected()}
+        elif len(rejections) > self.num_rejections:
+            self.num_rejections = len(rejections)
+            self.results[line] = {"status": "ok", "note": "rejected", "messages": list(rejections[-1])}
+        else:
+            self.results[line] = {"status": "ok", "note": "page"}
+
+    def _stop(self, line: int, note: str) -> None:
+        self.results[line] = {"status": "failed", "note": note}
+        self.stopped_at = line
+
+    def execution(self, plan: Plan, steps: Sequence[Step]) -> Execution:
+        """Put the results of all lines in order, malformed and skipped ones included."""
+        actions = [self._action_result(step) for step in steps]
+        actions += [
+            ActionResult(line=error.line, text=error.text, status="malformed", note=str(error)) for error in plan.errors
+        ]
+        messages = [
+            f"{item['name']}: {item['message']}"
+            for result in self.results.values()
+            if result["note"] == "validation"
+            for item in result["messages"]
+        ]
+        return Execution(
+            actions=tuple(sorted(actions, key=lambda item: item.line)),
+            values=self.values,
+            validity_errors=tuple(dict.fromkeys(messages)),
+            dialogs=tuple(self.tab.dialogs),
+            seconds=self.seconds,
+        )
+
+    def _action_result(self, step: Step) -> ActionResult:
+        action = step.action
+        result = step.refusal or self.results.get(action.line)
+        if self.stopped_at is not None and action.line > self.stopped_at:
+            result = {"status": "skipped", "note": "skipped", "line": self.stopped_at}
+        assert result is not None
+        return ActionResult(
+            line=action.line,
+            text=render_action(action),
+            status=result["status"],
+            note=feedback.sentence(action, result),
+        )

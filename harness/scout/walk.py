@@ -1,0 +1,90 @@
+"""One walk through a site in the real browser: explore each page, answer it, go on to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from harness.browser import Tab
+from harness.execute import payloads
+from harness.scout.observation import Key, Seen, key_of
+
+Answers = Mapping[str, tuple[str, ...]]
+MAX_PAGES = 20
+EXPLORE_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What stood on a page after one choice (None for the page as it loads), in reading order."""
+
+    decider: Key | None
+    value: str
+    controls: tuple[Seen, ...]
+
+    @classmethod
+    def read(cls, record: dict[str, Any]) -> Sight:
+        """Read one state of the exploration."""
+        return cls(
+            decider=key_of(record["decider"]) if record["decider"] else None,
+            value=record["value"] or "",
+            controls=tuple(map(Seen.read, record["controls"])),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One page of one walk. answers: form data that the page was left with, by field, in visible text."""
+
+    title: str
+    sights: tuple[Sight, ...]
+    answers: Mapping[str, tuple[str, ...]]
+
+    @property
+    def controls(self) -> tuple[Seen, ...]:
+        """The controls of the page as it loaded."""
+        return self.sights[0].controls
+
+
+async def walk(
+    tab: Tab,
+    start_url: str,
+    answers: Answers,
+    *,
+    num_pages: int = MAX_PAGES,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+    is_injected: Callable[[], bool] = lambda: False,
+) -> tuple[Visit, ...]:
+    """Walk until a page cannot be left, holds no control, or is number `num_pages`; that last one is not handed in.
+
+    files: by name, what file fields may be given. is_injected: as for `Tab.loaded`.
+    """
+    await tab.goto(start_url)
+    visits: list[Visit] = []
+    while len(visits) < num_pages:
+        seen = await tab.call("look", [], seconds=2.0)
+        sights = tuple(map(Sight.read, await tab.call("explore", seconds=EXPLORE_SECONDS)))
+        if not any(control.kind != "link" for control in sights[0].controls):
+            break
+        if len(visits) + 1 == num_pages:
+            visits.append(Visit(title=seen["title"], sights=sights, answers={}))
+            break
+        tab.expect_load()
+        request = {"answers": {name: list(values) for name, values in answers.items()}, "files": payloads(files)}
+        left = await tab.call("answer", request, seconds=5.0)
+        given = {name: tuple(values) for name, values in left["values"].items()}
+        visits.append(Visit(title=seen["title"], sights=sights, answers=given))
+        if not left["isLeaving"]:
+            break
+        await tab.loaded(is_injected=is_injected)
+        if await _was_refused(tab, visits[-1]):
+            break
+    return tuple(visits)
+
+
+async def _was_refused(tab: Tab, visit: Visit) -> bool:
+    """The same page again, with a message: the answers did not pass."""
+    after = await tab.call("look", [], seconds=2.0)
+    return bool(after["alerts"]) and after["title"] == visit.title

@@ -1,0 +1,209 @@
+"""The adapter on a look-alike of our own: every solvable record is solved through the browser, the others are named."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.tasks import Control, Page
+from harness.environments import Catalogue, FormFactoryEnvironment, FormFactorySettings
+from harness.environments.formfactory import Checkout
+from harness.environments.formfactory.canonical import CannotHoldError, wanted_values
+from harness.environments.formfactory.names import find_controls
+from harness.environments.formfactory.tasks import oracle_plan
+from harness.rewards import Shaped, Success
+
+NAME_THAT_BREAKS_IT = "Robert'); --"
+LOOKALIKE = Path(__file__).parent / "lookalike"
+APPLICATION = "site.py:application"
+EMPTY = Page(titles=("",), controls=())
+
+
+@pytest.fixture
+def vendored(tmp_path: Path) -> Path:
+    """The one external asset that a form needs, as a user would keep it."""
+    folder = tmp_path / "assets" / "cdn.example.com"
+    folder.mkdir(parents=True)
+    (folder / "kit.js").write_text("window.kitIsHere = true;")
+    return tmp_path / "assets"
+
+
+def environment(**settings: Any) -> FormFactoryEnvironment:
+    settings = {"fixtures": LOOKALIKE / "fixtures", **settings}
+    return FormFactoryEnvironment(FormFactorySettings(folder=LOOKALIKE, application=APPLICATION, **settings))
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("executor", "isolation"), [("trusted", "context"), ("fast", "page")])
+def test_every_solvable_record_is_solved_and_nothing_else_is(vendored: Path, executor: Any, isolation: Any) -> None:
+    async def work() -> tuple[Catalogue, list[Any], list[Any], int]:
+        opened = environment(vendored=vendored, executor=executor, isolation=isolation)
+        async with opened:
+            pid = opened.application.pid
+            assert pid is not None
+            assert pid != os.getpid()
+            catalogue = opened.catalogue
+            gold, wrong = [], []
+            for task in catalogue.tasks:
+                page = await opened.observe(task)
+                plan = oracle_plan(task, page)
+                gold.append(await opened.run(task, plan))
+                wrong.append(await opened.run(task, "\n".join(plan.splitlines()[1:])))
+            wrong.append(await opened.run(catalogue.tasks[0], ""))
+        return catalogue, gold, wrong, pid
+
+    catalogue, gold, wrong, pid = asyncio.run(work())
+    assert len(catalogue.tasks) == 6
+    assert [(item.task_id, item.fault_reason) for item in gold if Success()(item).value != 1.0] == []
+    assert all(Shaped()(item).value == 1.0 for item in gold)
+    assert [item.task_id for item in wrong if item.is_success] == []
+    assert not is_alive(pid)
+    assert not (LOOKALIKE / "received.txt").exists()
+    dates = {item.wanted for outcome in gold for item in outcome.fields if item.name == "dob"}
+    assert dates == {("1984-03-05",), ("1990-07-04",)}
+    topics = {item.server for outcome in gold for item in outcome.fields if item.name == "topics[]"}
+    assert topics == {("Glass", "Clay"), ("Wood, paper",)}
+    assert {item.server for outcome in gold for item in outcome.fields if item.name == "needs"} == {
+        ("Power outlet",),
+        ("Power outlet", "Water tap"),
+    }
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("executor", "isolation"), [("trusted", "context"), ("fast", "page")])
+def test_what_a_plan_does_is_never_masked(executor: Any, isolation: Any) -> None:
+    """A link out of the site, and a form at which the application breaks, are failures of the plan."""
+
+    async def work() -> list[Any]:
+        async with environment(executor=executor, isolation=isolation) as opened:
+            task = opened.catalogue.tasks[0]
+            plan = oracle_plan(task, await opened.observe(task))
+            (name,) = (line for line in plan.splitlines() if line.startswith("fill p1.e1 "))
+            away = next(item.ref for item in (await opened.observe(task)).controls if item.kind == "link")
+            broken = plan.replace(name, f'fill p1.e1 "{NAME_THAT_BREAKS_IT}"')
+            return [await opened.run(task, f"click {away}\n{plan}"), await opened.run(task, broken)]
+
+    left, broken = asyncio.run(work())
+    assert (left.is_valid, left.is_submitted, left.num_attempts) == (True, False, 1)
+    assert left.actions[0].note.endswith("leads out of the site")
+    assert left.actions[1].status == "skipped"
+    assert (broken.is_valid, broken.is_submitted, broken.num_rejected) == (True, False, 1)
+    assert broken.validity_errors == ("the application answered 500",)
+
+
+@pytest.mark.browser
+def test_what_cannot_be_solved_is_listed_with_the_reason_and_left_out() -> None:
+    async def work(**settings: Any) -> Catalogue:
+        async with environment(isolation="page", **settings) as opened:
+            return opened.catalogue
+
+    catalogue = asyncio.run(work(fixtures=None))
+    assert catalogue.reasons() == {
+        "not a date": 1,
+        "gold key without control": 2,
+        "required field without gold": 1,
+        "required file without fixture": 3,
+        "option absent": 2,
+    }
+    reasons = {f"{Path(item.form).name}-{item.number}": item.reason for item in catalogue.unsolvable}
+    assert reasons["join-2"] == "Plan: option absent"
+    assert reasons["join-3"] == "Date of Birth: not a date"
+    assert reasons["join-4"] == "Favourite Colour: gold key without control"
+    assert reasons["join-5"] == "Member Name: required field without gold"
+    assert reasons["fair-0"] == "Floor Plan: required file without fixture"
+    assert len(catalogue.tasks) == 4
+    assert len(catalogue.all_tasks(keeps_unsolvable=True)) == len(catalogue.tasks) + len(catalogue.unsolvable) == 13
+
+
+@pytest.mark.browser
+def test_external_assets_are_blocked_and_a_script_that_needs_them_sends_nothing() -> None:
+    async def work() -> Any:
+        async with environment() as opened:
+            catalogue = opened.catalogue
+            task = next(item for item in catalogue.tasks if item.site == "/note")
+            return await opened.run(task, oracle_plan(task, await opened.observe(task)))
+
+    outcome = asyncio.run(work())
+    assert not outcome.is_submitted
+    assert outcome.is_near_miss
+
+
+def control(kind: Any, name: str = "", *, group: str = "", field: str = "f", options: tuple[str, ...] = ()) -> Control:
+    return Control(ref="p1.e1", kind=kind, name=name, group=group, field=field, options=options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "wanted"),
+    [
+        ("date", "2024-01-05", "2024-01-05"),
+        ("date", "2024/01/05", "2024-01-05"),
+        ("date", "01/05/2024", "2024-01-05"),
+        ("date", "25/12/2024", "2024-12-25"),
+        ("date", "January 5th, 2024", "2024-01-05"),
+        ("date", "5 Jan 2024", "2024-01-05"),
+        ("number", "$1,200", "1200"),
+        ("number", 3.5, "3.5"),
+        ("number", "12 %", "12"),
+        ("text", "two\nlines", "two lines"),
+        ("textarea", "two\nlines", "two\nlines"),
+        ("text", ["a", "b"], "a, b"),
+    ],
+)
+def test_values_become_what_a_control_can_hold(kind: str, value: Any, wanted: str) -> None:
+    assert wanted_values(value, [control(kind)], EMPTY) == (wanted,)
+
+
+@pytest.mark.parametrize(
+    ("item", "value", "reason"),
+    [
+        (control("date"), "soon", "not a date"),
+        (control("number"), "about five", "not a number"),
+        (control("select", options=("Red", "Blue")), "Green", "option absent"),
+        (control("select", options=("Red", "Blue")), ["Red", "Blue"], "a list of values"),
+        (control("checkbox", "Terms"), "perhaps", "neither yes nor no"),
+        (control("text"), {"a": 1}, "other schema"),
+    ],
+)
+def test_what_it_cannot_hold_is_refused_with_the_reason(item: Control, value: Any, reason: str) -> None:
+    with pytest.raises(CannotHoldError, match=reason):
+        wanted_values(value, [item], EMPTY)
+
+
+def test_a_key_is_found_by_label_legend_html_name_or_likeness() -> None:
+    box, other = (
+        control("checkbox", "Glass", group="Topics", field="t[]"),
+        control("checkbox", "Clay", group="Topics", field="t[]"),
+    )
+    text, born = control("text", "Full Name *", field="fullName"), control("date", "Born", field="dateOfBirth")
+    page = Page(titles=("",), controls=(box, other, text, born))
+    assert find_controls("Topics", page) == (box, other)
+    assert find_controls("Clay", page) == (other,)
+    assert find_controls("full_name", page) == (text,)
+    assert find_controls("Date of Birth (required)", page) == (born,)
+    assert find_controls("Ful Name", page) == (text,)
+    assert find_controls("Colour", page) == ()
+
+
+def test_a_folder_without_the_application_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"no app\.py in"):
+        Checkout(folder=LOOKALIKE)
+
+
+def test_an_application_that_does_not_start_says_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("import no_such_package_here")
+
+    async def work() -> None:
+        async with FormFactoryEnvironment(FormFactorySettings(folder=tmp_path)):
+            pass
+
+    with pytest.raises(ConfigError, match="No module named 'no_such_package_here'"):
+        asyncio.run(work())
