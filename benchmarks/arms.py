@@ -21,7 +21,7 @@ from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
-from dllm_rl.types import Prompts
+from dllm_rl.records.types import Prompts
 
 NUM_PARAMETERS = 20e6
 

@@ -21,7 +21,7 @@ import torch
 from benchmarks.plans import decode, sheet
 from dllm_rl import registry
 from dllm_rl.policies.loading import load_policy
-from dllm_rl.types import Completions
+from dllm_rl.records.types import Completions
 from experiments.analysis.variance import mean_test
 
 REFERENCE = "low_confidence, one a step"

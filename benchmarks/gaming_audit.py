@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from dllm_rl import registry
+from dllm_rl.records.tasks import Outcome
 from dllm_rl.session import Session
-from dllm_rl.tasks import Outcome
 from harness.environments import FormEnvironment, FormSettings
 from harness.judge import gaming_plans
 from harness.rewards import RewardRecord

@@ -23,8 +23,8 @@ from typing import get_args
 from playwright.async_api import Browser
 from playwright.async_api import Page as BrowserPage
 
-from dllm_rl.plan import Action, parse_plan
-from dllm_rl.tasks import Control, Task
+from dllm_rl.records.plan import Action, parse_plan
+from dllm_rl.records.tasks import Control, Task
 from harness.browser import BrowserPool, Isolation
 from harness.environments import FormEnvironment, FormSettings
 from harness.execute import ExecutorName

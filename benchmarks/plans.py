@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from dllm_rl.plan import parse_plan
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.tasks import Page
+from dllm_rl.records.plan import parse_plan
+from dllm_rl.records.tasks import Page
+from dllm_rl.records.types import Prompts
 from dllm_rl.template import render_prompt
 from dllm_rl.testing.sampler import is_grounded
-from dllm_rl.types import Prompts
 from harness.sites import expected_page, gold_plan, make_site, make_tasks
 
 

@@ -22,7 +22,7 @@ from benchmarks.plans import Sheet, sheet
 from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.loading import load_policy
-from dllm_rl.types import Completions
+from dllm_rl.records.types import Completions
 from samplers.grammar.projection import Constrained, StepDistribution
 from samplers.loop.record import Recorder
 

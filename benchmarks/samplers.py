@@ -22,7 +22,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.loading import CHECKPOINTS, load_policy
-from dllm_rl.types import Prompts
+from dllm_rl.records.types import Prompts
 
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "low_confidence": ("low_confidence", {}),

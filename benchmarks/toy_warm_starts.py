@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from dllm_rl.engine import RolloutEngine
-from dllm_rl.evaluation import evaluate
+from dllm_rl.training.engine import RolloutEngine
+from dllm_rl.training.evaluation import evaluate
 from experiments.design.components import build_reward, build_sampler, build_session
 from experiments.design.config import load_preset
 from experiments.run import toy_policies as policies

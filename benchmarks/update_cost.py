@@ -35,14 +35,14 @@ import torch
 
 from benchmarks.memory import forget_peak, held_tensors, resident
 from dllm_rl import registry
-from dllm_rl.answers import with_step_rewards
-from dllm_rl.engine import RolloutEngine
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
-from dllm_rl.train_config import TrainConfig
-from dllm_rl.trainer import Trainer
-from dllm_rl.types import Rollouts
+from dllm_rl.records.types import Rollouts
+from dllm_rl.training.config import TrainConfig
+from dllm_rl.training.engine import RolloutEngine
+from dllm_rl.training.intermediate import with_step_rewards
+from dllm_rl.training.trainer import Trainer
 from samplers.rules.low_confidence import LowConfidenceSampler
 from studies.exact.policy import Letters
 

@@ -1,6 +1,6 @@
 """dllm_rl: how reinforcement learning changes a diffusion language model that must act on the web.
 
-Importing this package loads no machine-learning stack; `dllm_rl.tasks` and `dllm_rl.plan` are free of torch.
+Importing this package loads no machine-learning stack; `dllm_rl.records` is free of torch.
 """
 
 __version__ = "0.1.0"

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import NonFiniteError
-from dllm_rl.types import Rollouts
+from dllm_rl.records.types import Rollouts
 
 EQUAL_REWARDS = 1e-6
 STD_FLOOR = 1e-4

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tasks import SPLITS, Outcome, Page, Task
+from dllm_rl.records.tasks import SPLITS, Outcome, Page, Task
 
 OnResult = Callable[[int, Outcome], None]
 T = TypeVar("T")

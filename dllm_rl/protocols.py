@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from dllm_rl.canvas import Canvas
-    from dllm_rl.process import ForwardProcess
-    from dllm_rl.types import Completions, Loss, LossInputs, Prompts, Replays, Rollouts, Views
+    from dllm_rl.policies.process import ForwardProcess
+    from dllm_rl.records.canvas import Canvas
+    from dllm_rl.records.types import Completions, Loss, LossInputs, Prompts, Replays, Rollouts, Views
 
 __all__ = ["Environment", "Objective", "Policy", "Sampler"]
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from dllm_rl.environment import Environment, OnResult
 from dllm_rl.errors import ConfigError, unknown_name
-from dllm_rl.tasks import Outcome, Page, Task
+from dllm_rl.records.tasks import Outcome, Page, Task
 
 CLOSE_SECONDS = 15.0
 E = TypeVar("E", bound=Environment)

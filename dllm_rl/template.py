@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dllm_rl.tasks import Control, Page, Task
+from dllm_rl.records.tasks import Control, Page, Task
 
 
 def render_prompt(task: Task, page: Page) -> str:

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
-from dllm_rl.process import ForwardProcess, stratified
+from dllm_rl.policies.process import ForwardProcess, stratified
+from dllm_rl.records.types import Rollouts, Views
 from dllm_rl.registry import register
-from dllm_rl.types import Rollouts, Views
 from objectives import Count, NonNegative
 from objectives.cj_grpo import CJGRPO
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dllm_rl import advantages
 from dllm_rl.advantages import AdvantageName
-from dllm_rl.process import ANY
-from dllm_rl.types import Replays, Rollouts
+from dllm_rl.policies.process import ANY
+from dllm_rl.records.types import Replays, Rollouts
 
 # Ranges that a preset is checked against.
 NonNegative = Annotated[float, Field(ge=0)]

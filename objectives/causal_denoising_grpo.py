@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dllm_rl.process import ForwardProcess
+from dllm_rl.policies.process import ForwardProcess
+from dllm_rl.records.types import LossInputs, Rollouts, Views
 from dllm_rl.registry import register
-from dllm_rl.types import LossInputs, Rollouts, Views
 from objectives import mean_of_scored
 from objectives.grpo import GRPO
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from dllm_rl.records.types import Loss, LossInputs
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, LossInputs
 from objectives import (
     NonNegative,
     NoPenalty,

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
-from dllm_rl.process import ForwardProcess, stratified
+from dllm_rl.policies.process import ForwardProcess, stratified
+from dllm_rl.records.types import LossInputs, Rollouts, Views
 from dllm_rl.registry import register
-from dllm_rl.types import LossInputs, Rollouts, Views
 from objectives import BelowOne, NonNegative, mean_of_tokens
 from objectives.grpo import GRPO
 

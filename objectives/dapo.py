@@ -11,8 +11,8 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from dllm_rl.records.types import LossInputs
 from dllm_rl.registry import register
-from dllm_rl.types import LossInputs
 from objectives import NonNegative, mean_of_tokens
 from objectives.grpo import GRPO
 

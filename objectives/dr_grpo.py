@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
+from dllm_rl.records.types import LossInputs
 from dllm_rl.registry import register
-from dllm_rl.types import LossInputs
 from objectives import NonNegative, mean_of_canvas
 from objectives.grpo import GRPO
 

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import torch
 
-from dllm_rl.process import ForwardProcess
+from dllm_rl.policies.process import ForwardProcess
+from dllm_rl.records.types import Loss, LossInputs, Replays, Rollouts, Views
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, LossInputs, Replays, Rollouts, Views
 from objectives import (
     Count,
     Method,

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from dllm_rl.advantages import ESTIMATORS
 from dllm_rl.errors import ConfigError
-from dllm_rl.process import ForwardProcess
+from dllm_rl.policies.process import ForwardProcess
+from dllm_rl.records.types import Answers, Loss, LossInputs, Rollouts, Views
 from dllm_rl.registry import register
-from dllm_rl.types import Answers, Loss, LossInputs, Rollouts, Views
 from objectives import (
     BelowOne,
     Clip,
@@ -112,7 +112,7 @@ def temporal_rewards(rollouts: Rollouts) -> Float[Tensor, "b s"]:
     """y_s = r_s - r_{s-1} + mean_{t>s} r_t, with r_{-1} = 0 and, at the last step, r_S in place of the mean."""
     rewards = rollouts.step_rewards
     if rewards is None:
-        raise ConfigError("objective 'mdpo' needs step_rewards, which these rollouts lack; see dllm_rl.answers.")
+        raise ConfigError("objective 'mdpo' needs step_rewards, which these rollouts lack; see training.intermediate.")
     before = torch.nn.functional.pad(rewards, (1, 0))[:, :-1]
     following = rewards.flip(1).cumsum(1).flip(1) - rewards
     num_following = torch.arange(rewards.shape[1] - 1, -1, -1, device=rewards.device)
@@ -123,6 +123,6 @@ def temporal_rewards(rollouts: Rollouts) -> Float[Tensor, "b s"]:
 def _answers(rollouts: Rollouts) -> Answers:
     if rollouts.answers is None:
         raise ConfigError(
-            "objective 'mdpo' needs intermediate answers, which these rollouts lack; see dllm_rl.answers."
+            "objective 'mdpo' needs intermediate answers, which these rollouts lack; see dllm_rl.training.intermediate."
         )
     return rollouts.answers

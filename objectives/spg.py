@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
-from dllm_rl.process import ForwardProcess, stratified
+from dllm_rl.policies.process import ForwardProcess, stratified
+from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, LossInputs, Rollouts, Views
 from objectives import BelowOne, Count, Method, NoPenalty, Positive, lengths, scored, sum_of_rows
 
 # Levels below it would give single tokens weights beyond 20.

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from dllm_rl import advantages as adv
 from dllm_rl.advantages import AdvantageName
-from dllm_rl.process import ForwardProcess
+from dllm_rl.policies.process import ForwardProcess
+from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, LossInputs, Rollouts, Views
 from objectives import BelowOne, Method, NoPenalty, scored, sequence_sum, sum_of_rows
 
 

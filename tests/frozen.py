@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from dllm_rl import registry
-from dllm_rl.answers import draw_answers
 from dllm_rl.jsonl import read_rows
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.tasks import FieldResult, Outcome
+from dllm_rl.records.tasks import FieldResult, Outcome
+from dllm_rl.records.types import LossInputs, Rollouts
 from dllm_rl.testing.policies import prompts_of, random_policy
-from dllm_rl.trainer import VERSION
-from dllm_rl.types import LossInputs, Rollouts
+from dllm_rl.training.intermediate import draw_answers
+from dllm_rl.training.trainer import VERSION
 from tests.dllm_rl.test_trainer import make
 from tests.tiny_policies import PROMPTS, make_tiny_policy
 

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.constraint import Constraint
+from dllm_rl.likelihood.constraint import Constraint
 
 if TYPE_CHECKING:
-    from dllm_rl.types import Views
+    from dllm_rl.records.types import Views
 
 
 class Term(Protocol):

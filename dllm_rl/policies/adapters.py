@@ -1,6 +1,7 @@
 """Low-rank adapters (LoRA, 2106.09685) by peft, an extra: `pip install dllm-rl[peft]`.
 
-Only the adapter is trained; the trainer takes the model under it as the reference policy (`dllm_rl.reference`).
+Only the adapter is trained; the trainer takes the model under it as the reference policy
+(`dllm_rl.training.reference`).
 """
 
 from __future__ import annotations

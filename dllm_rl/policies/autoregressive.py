@@ -11,16 +11,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from dllm_rl.constraint import Constraint
+from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.policies.attention import Causal, Reading, lower_triangle, readable
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.feed import Tokens, last_ids, neighbours, prompt_positions
-from dllm_rl.process import ForwardProcess
+from dllm_rl.policies.process import ForwardProcess
+from dllm_rl.records.types import Prompts, Rollouts, Views
 from dllm_rl.registry import register
-from dllm_rl.types import Prompts, Rollouts, Views
 
 if TYPE_CHECKING:
-    from dllm_rl.warmstart import Batch
+    from dllm_rl.training.warmstart import Batch
 
 
 @dataclass(slots=True, kw_only=True)

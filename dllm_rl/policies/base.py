@@ -12,15 +12,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.canvas import Canvas, CanvasConfig
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.attention import Reading
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.feed import Feed, Tokens
 from dllm_rl.policies.interface import ModelInterface
+from dllm_rl.policies.process import ANY, ForwardProcess
 from dllm_rl.policies.scoring import view_terms
-from dllm_rl.process import ANY, ForwardProcess
-from dllm_rl.types import Prompts, Rollouts, Views
+from dllm_rl.records.canvas import Canvas, CanvasConfig
+from dllm_rl.records.types import Prompts, Rollouts, Views
 
 
 class BasePolicy:

@@ -28,12 +28,12 @@ from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.feed import Feed, Tokens, neighbours, prompt_positions
 from dllm_rl.policies.interface import keys_of_rows
 from dllm_rl.policies.masking import MaskedProcess
-from dllm_rl.process import one_a_stratum
+from dllm_rl.policies.process import one_a_stratum
+from dllm_rl.records.types import Prompts, Rollouts, Views
 from dllm_rl.registry import register
-from dllm_rl.types import Prompts, Rollouts, Views
 
 if TYPE_CHECKING:
-    from dllm_rl.warmstart import Batch
+    from dllm_rl.training.warmstart import Batch
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.policies.attention import Attention
-from dllm_rl.types import Prompts, Rollouts, Views
+from dllm_rl.records.types import Prompts, Rollouts, Views
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,17 +15,24 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.constraint import Constraint
 from dllm_rl.errors import ConfigError
+from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.likelihood.terms import joint_terms, target_log_probs
 from dllm_rl.policies.attention import CAUSAL, CAUSAL_SHIFTED, Full, Reading
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.process import ForwardProcess, one_a_stratum, quadrature_nodes, replayable, stratified, trajectory_of
+from dllm_rl.policies.process import (
+    ForwardProcess,
+    one_a_stratum,
+    quadrature_nodes,
+    replayable,
+    stratified,
+    trajectory_of,
+)
+from dllm_rl.records.types import Rollouts, Views
 from dllm_rl.registry import register
-from dllm_rl.types import Rollouts, Views
 
 if TYPE_CHECKING:
-    from dllm_rl.warmstart import Batch
+    from dllm_rl.training.warmstart import Batch
 
 # Share of clean tokens at which the ELBO stops: its weight 1 / (1 - kappa) is unbounded at 1.
 MAX_KAPPA = 0.999

@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.constraint import Constraint
+from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.likelihood.terms import joint_terms
 from dllm_rl.policies.attention import CAUSAL
-from dllm_rl.process import ForwardProcess, one_a_stratum, quadrature_nodes, stratified, trajectory_of
-from dllm_rl.types import Rollouts, Views
+from dllm_rl.policies.process import ForwardProcess, one_a_stratum, quadrature_nodes, stratified, trajectory_of
+from dllm_rl.records.types import Rollouts, Views
 
 if TYPE_CHECKING:
     from dllm_rl.policies.base import BasePolicy
-    from dllm_rl.warmstart import Batch
+    from dllm_rl.training.warmstart import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

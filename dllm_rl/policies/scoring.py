@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dllm_rl.constraint import Constraint
 from dllm_rl.errors import ConfigError
+from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.policies.feed import Feed
-from dllm_rl.types import Rollouts, Views
+from dllm_rl.records.types import Rollouts, Views
 
 if TYPE_CHECKING:
     from dllm_rl.policies.base import BasePolicy

@@ -17,17 +17,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from dllm_rl.events import feed_order
 from dllm_rl.policies.attention import Causal, Reading
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.feed import Feed, prompt_tokens
 from dllm_rl.policies.masking import MaskedProcess
-from dllm_rl.process import one_a_stratum
+from dllm_rl.policies.process import one_a_stratum
+from dllm_rl.records.events import feed_order
+from dllm_rl.records.types import Prompts, Rollouts
 from dllm_rl.registry import register
-from dllm_rl.types import Prompts, Rollouts
 
 if TYPE_CHECKING:
-    from dllm_rl.warmstart import Batch
+    from dllm_rl.training.warmstart import Batch
 
 # Of the warm start: share of hidden slots with a revealed prefix, and weight of the next-token loss in clean slots.
 REVEALED_SHARE, NEXT_TOKEN_WEIGHT = 0.3, 0.1

@@ -16,7 +16,7 @@ from torch import Tensor
 from dllm_rl.likelihood.terms import target_log_probs
 
 if TYPE_CHECKING:
-    from dllm_rl.types import Views
+    from dllm_rl.records.types import Views
 
 # Log-probabilities of tokens under the model's prediction, one token a position.
 LogProbs = Callable[[Int[Tensor, "..."]], Float[Tensor, "..."]]

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dllm_rl.types import Loss, LossInputs, Rollouts, Views
+from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-5
 

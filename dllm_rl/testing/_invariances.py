@@ -10,9 +10,9 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from dllm_rl.canvas import until_first
+from dllm_rl.records.canvas import until_first
+from dllm_rl.records.types import Views
 from dllm_rl.testing._case import Case, close, noise, off_policy, parameter_gradient, random_state
-from dllm_rl.types import Views
 
 
 def same_generator(case: Case) -> None:

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from dllm_rl.records.types import Rollouts
 from dllm_rl.testing._case import Case
-from dllm_rl.types import Rollouts
 
 NUM_DRAWS, NUM_ERRORS, MAX_UNITS = 2000, 4.5, 8
 

@@ -13,8 +13,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.records.types import Completions, Prompts
 from dllm_rl.testing.policies import prompts_of
-from dllm_rl.types import Completions, Prompts
 
 ROWS = tuple(range(6))
 

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dllm_rl.records.trajectory import Trajectory
+from dllm_rl.records.types import Completions, Prompts
 from dllm_rl.testing._sampler_case import ROWS, SamplerCase, ending
 from dllm_rl.testing.policies import prompts_of
-from dllm_rl.trajectory import Trajectory
-from dllm_rl.types import Completions, Prompts
 
 # Of a sum of martingale differences in standard deviations; a right sampler passes it once in a million.
 LARGEST_DEVIATION = 5.0

@@ -11,9 +11,9 @@ from dataclasses import fields, replace
 import torch
 
 from dllm_rl.errors import DllmRlError
-from dllm_rl.metrics import LOSS_METRICS
+from dllm_rl.records.types import Replays, Rollouts
 from dllm_rl.testing._case import Case, close, off_policy, random_state
-from dllm_rl.types import Replays, Rollouts
+from dllm_rl.training.metrics import LOSS_METRICS
 
 
 def flags(case: Case) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from dllm_rl import registry
-from dllm_rl.answers import draw_answers
-from dllm_rl.canvas import FILL_TOKEN
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
-from dllm_rl.types import Prompts, Rollouts
+from dllm_rl.records.canvas import FILL_TOKEN
+from dllm_rl.records.types import Prompts, Rollouts
+from dllm_rl.training.intermediate import draw_answers
 
 PAD, EOS, MASK, FILL = range(4)
 LETTERS = (4, 5, 6, 7)

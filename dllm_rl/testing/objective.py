@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from dllm_rl.records.types import Rollouts
 from dllm_rl.registry import families_of
 from dllm_rl.testing._case import Case
 from dllm_rl.testing._gradients import (
@@ -33,7 +34,6 @@ from dllm_rl.testing._invariances import (
 from dllm_rl.testing._likelihood import elbo_views
 from dllm_rl.testing._soundness import declared_views, flags, invalid_rows, metric_names, numerics, old_scores, purity
 from dllm_rl.testing.rollouts import sampled
-from dllm_rl.types import Rollouts
 
 
 class PropertyError(AssertionError):

@@ -12,9 +12,9 @@ import torch
 from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
-from dllm_rl.tasks import Control, Page
-from dllm_rl.tokenizer import train_tokenizer
-from dllm_rl.types import Prompts
+from dllm_rl.policies.tokenizer import train_tokenizer
+from dllm_rl.records.tasks import Control, Page
+from dllm_rl.records.types import Prompts
 
 PROMPTS = (
     "task: Name: Anna; Plan: Pro\npage 1: Join\n"

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from dllm_rl import registry
-from dllm_rl.answers import draw_answers
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.records.types import Rollouts
 from dllm_rl.testing.policies import random_policy
-from dllm_rl.types import Rollouts
+from dllm_rl.training.intermediate import draw_answers
 
 PROMPTS = ("Name: Anna\nplan:\n", "Town\nplan:\n", "Plan: Pro | Basic\nplan:\n")
 NUM_COLUMNS, GROUP_SIZE = 8, 3

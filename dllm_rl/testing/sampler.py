@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from dllm_rl.plan import PRESSABLE_KEYS, VERBS_BY_KIND, parse_plan
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.records.plan import PRESSABLE_KEYS, VERBS_BY_KIND, parse_plan
+from dllm_rl.records.tasks import Page
 from dllm_rl.registry import families_of
-from dllm_rl.tasks import Page
 from dllm_rl.testing._sampler_case import ROWS, SamplerCase
 from dllm_rl.testing._sampler_cost import (
     counts_are_honest,

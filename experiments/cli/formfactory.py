@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tasks import Outcome
+from dllm_rl.records.tasks import Outcome
 from harness.environments import Catalogue, FormFactoryEnvironment, FormFactorySettings
 from harness.environments.formfactory.environment import sample
 from harness.environments.formfactory.tasks import oracle_plan

@@ -23,8 +23,8 @@ from experiments.run.runner import Executor, owed_units, refresh, run_units
 from experiments.run.status import LABELS, Status
 
 if TYPE_CHECKING:
-    from dllm_rl.ranks import Ranks
     from dllm_rl.session import Session
+    from dllm_rl.training.ranks import Ranks
     from experiments.run.ray import Cluster
 
 FAILED = 1

@@ -31,9 +31,9 @@ from typing import ClassVar
 
 import torch
 
-from dllm_rl.process import ForwardProcess
+from dllm_rl.policies.process import ForwardProcess
 from dllm_rl.registry import register
-from dllm_rl.types import Loss, LossInputs, Rollouts, Views
+from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
 from objectives import BelowOne, Clip, Method, NonNegative, k3, mean_of_sequences, token_terms
 
 
@@ -109,7 +109,7 @@ from typing import ClassVar
 from dllm_rl.environment import Environment
 from dllm_rl.registry import register
 from dllm_rl.seeding import python_random
-from dllm_rl.tasks import FieldResult, GoldField, Outcome, Page, Task
+from dllm_rl.records.tasks import FieldResult, GoldField, Outcome, Page, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +178,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dllm_rl.registry import register
-from dllm_rl.tasks import Outcome, RewardRecord
+from dllm_rl.records.tasks import Outcome, RewardRecord
 from harness.rewards import accuracy_of, record_of
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from dllm_rl import registry
 from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError
+from dllm_rl.records.tasks import Outcome, RewardRecord
 from dllm_rl.session import Session
-from dllm_rl.tasks import Outcome, RewardRecord
 from experiments.design.config import Component
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dllm_rl import registry
-from dllm_rl.tasks import Task
+from dllm_rl.records.tasks import Task
 from experiments.design.config import Component
 from experiments.design.grid import Cell
 
@@ -34,7 +34,7 @@ def task_digest(tasks: Sequence[Task]) -> str:
 
 def training_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
     """Key of a trained cell. checkpoint, tasks: digests of the warm start and of the training tasks."""
-    from dllm_rl.trainer import VERSION
+    from dllm_rl.training.trainer import VERSION
 
     known = _start(cell, checkpoint) | {
         "trainer": VERSION,
@@ -71,7 +71,7 @@ def _start(cell: Cell, checkpoint: str) -> dict[str, Any]:
 
 def _evaluated(cell: Cell) -> dict[str, Any]:
     """How the evaluation is run, with its sampler where that is another than training's."""
-    from dllm_rl.evaluation import VERSION
+    from dllm_rl.training.evaluation import VERSION
 
     settings = cell.evaluation.model_dump(mode="json", exclude=_JUDGED)
     other = cell.evaluation_sampler

@@ -123,7 +123,7 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
 
 def _train_settings(name: str, *layers: dict[str, Any]) -> dict[str, Any]:
     """Merge the layers, later ones winning, and spell out every default, so that a digest covers them."""
-    from dllm_rl.train_config import TrainConfig
+    from dllm_rl.training.config import TrainConfig
 
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -171,7 +171,8 @@ def _under_grammar(sampler: Component) -> Component:
 
 def refuse_unreplayable(name: str, family: str, sampler: Component, objective: ObjectiveLevel) -> None:
     """Raise where an objective would score draws by other probabilities than they had."""
-    from dllm_rl import combination, registry
+    from dllm_rl import registry
+    from dllm_rl.training import combination
 
     policy = registry.get("policy", family)
     try:

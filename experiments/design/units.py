@@ -10,8 +10,8 @@ from typing import Any
 
 import dllm_rl
 from dllm_rl.errors import ConfigError
+from dllm_rl.records.tasks import Task
 from dllm_rl.session import Session
-from dllm_rl.tasks import Task
 from experiments.design.config import Preset
 from experiments.design.costs import Cost, evaluation_cost, training_cost, waypoint_cost
 from experiments.design.digests import (

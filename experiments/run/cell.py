@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from dllm_rl.engine import RolloutEngine
-from dllm_rl.evaluation import evaluate
 from dllm_rl.jsonl import METRICS_FILE, read_rows
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.ranks import ALONE, Ranks
 from dllm_rl.session import Session
-from dllm_rl.train_config import TrainConfig
-from dllm_rl.trainer import Trainer
+from dllm_rl.training.config import TrainConfig
+from dllm_rl.training.engine import RolloutEngine
+from dllm_rl.training.evaluation import evaluate
+from dllm_rl.training.ranks import ALONE, Ranks
+from dllm_rl.training.trainer import Trainer
 from experiments.analysis.collapse.online import OnlineDiagnosis
 from experiments.design.components import build_objective, build_reward, build_sampler
 from experiments.design.grid import Cell

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dllm_rl.jsonl import COMMITS_FILE, append_rows, truncate_rows
-from dllm_rl.trajectory import commit_counts
-from dllm_rl.types import Rollouts
+from dllm_rl.records.trajectory import commit_counts
+from dllm_rl.records.types import Rollouts
 
 
 def marked_steps(num_steps: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from dllm_rl.ranks import ALONE, Ranks
+from dllm_rl.training.ranks import ALONE, Ranks
 from experiments.design.units import GridPlan, Unit
 from experiments.run.failures import ProcessesBrokenError
 from experiments.run.runner import Executor, OnEvent

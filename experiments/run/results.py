@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dllm_rl.files import replace_file
-from dllm_rl.tasks import Fault
+from dllm_rl.records.tasks import Fault
 
 SCHEMA = pa.schema(
     [

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dllm_rl.engine import RolloutEngine
-from dllm_rl.evaluation import noise_seed
 from dllm_rl.files import replace_file
-from dllm_rl.tasks import Task
+from dllm_rl.records.tasks import Task
+from dllm_rl.training.engine import RolloutEngine
+from dllm_rl.training.evaluation import noise_seed
 from experiments.report.film.page import render_film
 from experiments.report.film.record import record_film
 from experiments.run.files import write_json

@@ -15,12 +15,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dllm_rl import registry
-from dllm_rl.canvas import EOS_TOKEN, FILL_TOKEN, MASK_TOKEN, PAD_TOKEN
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
+from dllm_rl.records.canvas import EOS_TOKEN, FILL_TOKEN, MASK_TOKEN, PAD_TOKEN
 from dllm_rl.template import render_prompt
-from dllm_rl.warmstart import Demonstration, WarmStartConfig, warm_start
+from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
 from harness.environments import TextEnvironment
 
 TOY = "toy:"

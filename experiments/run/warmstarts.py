@@ -26,7 +26,7 @@ from experiments.design.validation import Strict, validate
 from experiments.run.files import write_json
 
 if TYPE_CHECKING:
-    from dllm_rl.warmstart import Demonstration
+    from dllm_rl.training.warmstart import Demonstration
 
 POLL_SECONDS = 2.0
 _RECIPE_FILE = "recipe.json"
@@ -52,7 +52,7 @@ class Tokenizer(Strict):
 class FamilyRecipe(Strict):
     """One stage. family: of the policy that is trained, default the stage's name. init: the stage it starts from.
 
-    train: see `dllm_rl.warmstart.WarmStartConfig`.
+    train: see `dllm_rl.training.warmstart.WarmStartConfig`.
     """
 
     family: str | None = None
@@ -175,7 +175,7 @@ def _last_line(out: Path, family: str) -> str:
 def demonstrations(recipe: Recipe) -> list[Demonstration]:
     """Prompts and gold plans of the recipe's training tasks."""
     from dllm_rl.template import render_prompt
-    from dllm_rl.warmstart import Demonstration
+    from dllm_rl.training.warmstart import Demonstration
     from harness.sites import expected_page, gold_plan, make_site, make_tasks
 
     settings = recipe.demonstrations
@@ -196,7 +196,7 @@ def demonstrations(recipe: Recipe) -> list[Demonstration]:
 
 def _make_tokenizer(recipe: Recipe, out: Path) -> None:
     """Train the shared tokenizer once."""
-    from dllm_rl.tokenizer import train_tokenizer
+    from dllm_rl.policies.tokenizer import train_tokenizer
 
     folder = out / "tokenizer"
     if (folder / "tokenizer.json").is_file():
@@ -213,7 +213,7 @@ def train_stage(stage: str, out: Path) -> None:
 
     from dllm_rl.policies.loading import load_policy, save_policy
     from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
-    from dllm_rl.warmstart import WarmStartConfig, warm_start
+    from dllm_rl.training.warmstart import WarmStartConfig, warm_start
 
     torch.set_num_threads(1)
     recipe = Recipe.model_validate_json((out / _RECIPE_FILE).read_text())

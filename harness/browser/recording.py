@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dllm_rl.tasks import Outcome, Task
+from dllm_rl.records.tasks import Outcome, Task
 from harness.browser.faults import attribute
 from harness.browser.tab import Tab
 

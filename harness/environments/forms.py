@@ -14,9 +14,9 @@ from typing import Any, get_args
 
 from dllm_rl.environment import OnResult, all_or_none
 from dllm_rl.errors import HarnessError
-from dllm_rl.plan import Plan, parse_plan
+from dllm_rl.records.plan import Plan, parse_plan
+from dllm_rl.records.tasks import Outcome, Page, Task
 from dllm_rl.registry import register
-from dllm_rl.tasks import Outcome, Page, Task
 from harness.browser import (
     NUM_ATTEMPTS,
     Attempt,

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, TypeVar
 
 from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Outcome, Page, Task
 from dllm_rl.registry import register
-from dllm_rl.tasks import Fault, FieldResult, GoldField, Outcome, Page, Task
 
 FORMS_ID = "dllm_rl/Forms-v0"
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120}

@@ -19,9 +19,9 @@ from starlette.applications import Starlette
 from starlette.staticfiles import StaticFiles
 
 from dllm_rl.errors import ConfigError, unknown_name
-from dllm_rl.plan import parse_plan
+from dllm_rl.records.plan import parse_plan
+from dllm_rl.records.tasks import Control, Fault, FieldResult, GoldField, Outcome, Page, Task
 from dllm_rl.registry import register
-from dllm_rl.tasks import Control, Fault, FieldResult, GoldField, Outcome, Page, Task
 from harness.browser import NUM_ATTEMPTS, Attempt, EnvironmentFaultError, Tab, attempts, attribute, isolation_named
 from harness.environments.base import BrowserEnvironment, BrowserSettings
 from harness.environments.miniwob_oracle import ORACLES

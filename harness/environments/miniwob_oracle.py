@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 
-from dllm_rl.plan import Action, Verb, render_plan
-from dllm_rl.tasks import Control, Page
+from dllm_rl.records.plan import Action, Verb, render_plan
+from dllm_rl.records.tasks import Control, Page
 
 Oracle = Callable[[str, Page], str]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dllm_rl.errors import ConfigError, unknown_name
-from dllm_rl.tasks import SPLITS
+from dllm_rl.records.tasks import SPLITS
 from harness.environments.base import BrowserSettings
 from harness.sites.schema import Size
 
@@ -23,7 +23,7 @@ class FormSettings(BrowserSettings):
     Attributes:
         counts: Number of tasks by split.
         size: "small" or "full" forms; the basic world only.
-        dials: Difficulties of the instruction's wording; see `dllm_rl.tasks.Task.dial`.
+        dials: Difficulties of the instruction's wording; see `dllm_rl.records.tasks.Task.dial`.
         seed: Seed of sites and tasks.
         kinds: Kinds of forms; None for all.
         sites_per_kind: Number of sites of each kind; None for one a task.

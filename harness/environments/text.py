@@ -12,9 +12,9 @@ from typing import Any
 
 from dllm_rl import seeding
 from dllm_rl.environment import Environment
-from dllm_rl.plan import VERBS_BY_KIND, parse_plan
+from dllm_rl.records.plan import VERBS_BY_KIND, parse_plan
+from dllm_rl.records.tasks import Control, FieldResult, GoldField, Outcome, Page, Task
 from dllm_rl.registry import register
-from dllm_rl.tasks import Control, FieldResult, GoldField, Outcome, Page, Task
 from harness.rewards import accuracy_of
 
 NUM_TASKS = {"train": 512, "val": 64, "test": 128, "test_layout": 128}

@@ -23,8 +23,8 @@ from types import MappingProxyType
 from typing import Any
 
 from dllm_rl.errors import HarnessError
-from dllm_rl.plan import Plan, render_action
-from dllm_rl.tasks import ActionResult, Page
+from dllm_rl.records.plan import Plan, render_action
+from dllm_rl.records.tasks import ActionResult, Page
 from harness.browser import AgentDeadlineError, AgentLeftError, Tab
 from harness.execute import feedback
 from harness.execute.base import Executor, Report, look

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from dllm_rl.plan import Action, quote
+from dllm_rl.records.plan import Action, quote
 
 MAX_SHOWN = 3
 

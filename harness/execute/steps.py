@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from dllm_rl.plan import VERBS_BY_KIND, Action, Plan
-from dllm_rl.tasks import Control, Page
+from dllm_rl.records.plan import VERBS_BY_KIND, Action, Plan
+from dllm_rl.records.tasks import Control, Page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from dllm_rl.errors import HarnessError
-from dllm_rl.plan import Plan
-from dllm_rl.tasks import Outcome, Task
+from dllm_rl.records.plan import Plan
+from dllm_rl.records.tasks import Outcome, Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import date
 
-from dllm_rl.tasks import ControlKind
+from dllm_rl.records.tasks import ControlKind
 
 Values = tuple[str, ...]
 

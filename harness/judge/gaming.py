@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dllm_rl.plan import Action, render_plan
-from dllm_rl.tasks import Control, Page, Task
+from dllm_rl.records.plan import Action, render_plan
+from dllm_rl.records.tasks import Control, Page, Task
 
 _TYPED = {"text": "a", "email": "a@b.org", "tel": "5551234567", "number": "1", "date": "2026-01-15", "textarea": "a"}
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dllm_rl.plan import Plan
-from dllm_rl.tasks import Fault, FieldResult, GoldField, Outcome, Page, Task
+from dllm_rl.records.plan import Plan
+from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Outcome, Page, Task
 from harness.execute import Execution
 from harness.judge.equality import Values, are_equal, normalised
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dllm_rl.plan import VERBS_BY_KIND, Action, parse_plan
-from dllm_rl.tasks import Control, Page, Task
+from dllm_rl.records.plan import VERBS_BY_KIND, Action, parse_plan
+from dllm_rl.records.tasks import Control, Page, Task
 from harness.judge.equality import Values, are_equal
 
 FIELD_SHARE = 0.8

@@ -1,6 +1,6 @@
 """Rewards: a number for an outcome, one registered class each, and the components that they are made of."""
 
-from dllm_rl.tasks import RewardRecord
+from dllm_rl.records.tasks import RewardRecord
 from harness.rewards.base import accuracy_of, num_repeats, progress_of, record_of, submission_of
 from harness.rewards.schemes import Shaped, Success, Tree
 

@@ -8,7 +8,7 @@ S and P count only once at least one gold field has been changed to its right va
 
 from __future__ import annotations
 
-from dllm_rl.tasks import Outcome, RewardRecord
+from dllm_rl.records.tasks import Outcome, RewardRecord
 
 
 def record_of(outcome: Outcome, value: float) -> RewardRecord:

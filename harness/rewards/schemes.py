@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.records.tasks import Outcome, RewardRecord
 from dllm_rl.registry import register
-from dllm_rl.tasks import Outcome, RewardRecord
 from harness.rewards.base import accuracy_of, num_repeats, progress_of, record_of, submission_of
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dllm_rl.files import replace_file
-from dllm_rl.tasks import Condition, Control, Page
+from dllm_rl.records.tasks import Condition, Control, Page
 
 _SCOUT_FILES = ("scout/explorer.py", "scout/walk.py", "scout/observation.py", "in_page")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from dllm_rl.errors import HarnessError
-from dllm_rl.tasks import Condition, Page
+from dllm_rl.records.tasks import Condition, Page
 from harness.browser import Tab
 from harness.scout.observation import CHOICES, Key, Seen
 from harness.scout.walk import Answers, Sight, Visit, walk

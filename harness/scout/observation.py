@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dllm_rl.tasks import Condition, Control, ControlKind
+from dllm_rl.records.tasks import Condition, Control, ControlKind
 
 _KNOWN_BY_NAME = frozenset({"radio", "checkbox", "button", "link"})
 CHOICES = frozenset({"select", "multiselect", "radio", "checkbox"})

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dllm_rl.tasks import Condition, Control, Page
+from dllm_rl.records.tasks import Condition, Control, Page
 from harness.sites.schema import DISMISS, OPEN, TICKED, Site, SiteField
 from harness.sites.wording import OBSTACLE_CAPTIONS
 

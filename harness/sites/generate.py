@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from random import Random
 
 from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.records.tasks import SPLITS, ControlKind, GoldField, Task
 from dllm_rl.seeding import python_random
-from dllm_rl.tasks import SPLITS, ControlKind, GoldField, Task
 from harness.sites.answers import all_errors, is_visible, site_defaults
 from harness.sites.factory import make_site
 from harness.sites.forms import forms

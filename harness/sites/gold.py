@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from dllm_rl.plan import Action, render_plan
-from dllm_rl.tasks import Control, GoldField, Page, Task
+from dllm_rl.records.plan import Action, render_plan
+from dllm_rl.records.tasks import Control, GoldField, Page, Task
 from harness.sites.factory import make_site
 from harness.sites.schema import DISMISS, TICKED
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from random import Random
 
-from dllm_rl.plan import quote
+from dllm_rl.records.plan import quote
 from harness.sites import vocabulary as words
 from harness.sites.schema import SiteField, Wording
 

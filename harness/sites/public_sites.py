@@ -18,8 +18,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dllm_rl import registry
-from dllm_rl.plan import parse_plan
-from dllm_rl.tasks import Outcome, Page, Task
+from dllm_rl.records.plan import parse_plan
+from dllm_rl.records.tasks import Outcome, Page, Task
 from harness.execute import Execution
 from harness.judge import Evidence, judge
 from harness.sites import SiteServer, make_site, site_defaults

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from random import Random
 from typing import Literal, Protocol
 
-from dllm_rl.tasks import ControlKind
+from dllm_rl.records.tasks import ControlKind
 
 Size = Literal["small", "full"]
 Answers = Mapping[str, tuple[str, ...]]

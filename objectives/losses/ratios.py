@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError, NonFiniteError
-from dllm_rl.types import LossInputs, Rollouts, Views
+from dllm_rl.records.types import LossInputs, Rollouts, Views
 
 
 def scored(views: Views, log_probs: Float[Tensor, "k b l"]) -> Float[Tensor, "k b l"]:

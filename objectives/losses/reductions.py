@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dllm_rl.types import Rollouts, Views
+from dllm_rl.records.types import Rollouts, Views
 from objectives.losses.ratios import lengths
 
 

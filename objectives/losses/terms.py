@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dllm_rl.types import LossInputs, Views
+from dllm_rl.records.types import LossInputs, Views
 from objectives.losses.clipping import Clip
 from objectives.losses.kl import k2
 from objectives.losses.metrics import clip_metrics, kl_metrics, ratio_metrics

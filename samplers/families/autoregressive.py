@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.constraint import START, Constraint
-from dllm_rl.events import BEFORE_ALL, Kind
+from dllm_rl.likelihood.constraint import START, Constraint
 from dllm_rl.policies.autoregressive import AutoregressivePolicy, DecodingState
+from dllm_rl.records.events import BEFORE_ALL, Kind
+from dllm_rl.records.types import Completions, Prompts
 from dllm_rl.registry import register
-from dllm_rl.types import Completions, Prompts
 from samplers.config import check_temperature
 from samplers.grammar.compile import constraint_of
 from samplers.loop.record import Recorder

@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dllm_rl.constraint import Constraint
+from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.policies.flow import FlowPolicy
 from dllm_rl.policies.transitions import CumulativeJump, EulerJump, ExactJump, Transition
+from dllm_rl.records.types import Completions, Prompts
 from dllm_rl.registry import register
-from dllm_rl.types import Completions, Prompts
 from samplers.config import check_count, check_temperature
 from samplers.grammar.automaton import Automata
 from samplers.grammar.compile import constraint_of

@@ -22,12 +22,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.canvas import until_first
 from dllm_rl.errors import ConfigError
-from dllm_rl.events import BEFORE_ALL, feed_order
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.records.canvas import until_first
+from dllm_rl.records.events import BEFORE_ALL, feed_order
+from dllm_rl.records.types import Completions, Prompts
 from dllm_rl.registry import register
-from dllm_rl.types import Completions, Prompts
 from samplers.config import check_temperature
 from samplers.grammar.compile import constraint_of
 from samplers.grammar.forced import ForcedTokens

@@ -1,6 +1,6 @@
 """The page-grounded grammar of plans as an automaton over canvas tokens: known refs, fitting verbs, one submit, last.
 
-It accepts a subset of the plan language (`dllm_rl.plan`), so that every accepted canvas parses and grounds: what is
+It accepts a subset of the plan language (`records.plan`), so that every accepted canvas parses and grounds: what is
 outside values is written in the tokenizer's own division of the line; a value is one of a select's options or a key,
 or, for `fill`, any printable text without quotes and backslashes that ends. On an aligned canvas lines are filled up
 with FILL and end at their column; EOS follows the submitting line, then PAD.
@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from dllm_rl.canvas import Canvas
-from dllm_rl.constraint import ACCEPT, EOS, FILL, NEWLINE, NUM_FIXED_LABELS, PAD, START, TEXT, Constraint
 from dllm_rl.errors import ConfigError
-from dllm_rl.plan import PRESSABLE_KEYS, VERBS_BY_KIND, VERBS_WITH_VALUE, Action, render_action
+from dllm_rl.likelihood.constraint import ACCEPT, EOS, FILL, NEWLINE, NUM_FIXED_LABELS, PAD, START, TEXT, Constraint
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.tasks import Control, Page
-from dllm_rl.types import Prompts
+from dllm_rl.records.canvas import Canvas
+from dllm_rl.records.plan import PRESSABLE_KEYS, VERBS_BY_KIND, VERBS_WITH_VALUE, Action, render_action
+from dllm_rl.records.tasks import Control, Page
+from dllm_rl.records.types import Prompts
 
 # States that every page has, behind START and ACCEPT: a finished line, a finished submit line, the place of EOS after
 # it, and a value before and after its first token.

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dllm_rl.constraint import PAD, Constraint
-from dllm_rl.events import Kind
+from dllm_rl.likelihood.constraint import PAD, Constraint
+from dllm_rl.records.events import Kind
 from samplers.grammar.automaton import Automata
 from samplers.loop.record import Recorder
 

@@ -1,6 +1,6 @@
 """Forward-backward over accepted canvases in NumPy: sums, maxima, posterior samples, log-probabilities of tokens.
 
-The same quantities as `dllm_rl.constraint`'s, which are the definition and have gradients; a test holds them equal.
+The same quantities as `likelihood.constraint`'s, which are the definition and have gradients; a test holds them equal.
 Legend as in `samplers.grammar.automaton`.
 """
 
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dllm_rl.constraint import ACCEPT, NEVER, START
+from dllm_rl.likelihood.constraint import ACCEPT, NEVER, START
 from samplers.grammar.automaton import Automata, Floats, by_column
 
 

@@ -19,13 +19,13 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.utils import ModelOutput
 
 from dllm_rl import registry
-from dllm_rl.canvas import until_first
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.records.canvas import until_first
+from dllm_rl.records.tasks import Page
+from dllm_rl.records.trajectory import Trajectory
+from dllm_rl.records.types import Completions, Prompts
 from dllm_rl.registry import families_of
-from dllm_rl.tasks import Page
-from dllm_rl.trajectory import Trajectory
-from dllm_rl.types import Completions, Prompts
 from samplers.config import NAME_KEY, sampler_from_dict
 from samplers.hf.policy import TokenIds, end_ids, policy_of, refuse_too_long
 from samplers.hf.processors import Processors, own_criteria

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from transformers import StoppingCriteriaList
 
-from dllm_rl.types import Prompts
+from dllm_rl.records.types import Prompts
 from samplers.hf.processors import Processors
 from samplers.loop.context import Watcher
 

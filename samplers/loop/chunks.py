@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.types import Completions, Prompts, join_completions
+from dllm_rl.records.types import Completions, Prompts, join_completions
 
 TOKENS_ON_CPU = 2048
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.types import Prompts
+from dllm_rl.records.types import Prompts
 from samplers.grammar.projection import StepDistribution
 
 _LAST = 1 << 40

@@ -19,10 +19,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.events import BEFORE_ALL, Kind
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.block import BlockPolicy
-from dllm_rl.types import Completions, Prompts
+from dllm_rl.records.events import BEFORE_ALL, Kind
+from dllm_rl.records.types import Completions, Prompts
 from samplers.grammar.compile import constraint_of
 from samplers.grammar.forced import ForcedTokens
 from samplers.grammar.projection import Keys, Prediction, StepDistribution, Unasked, project

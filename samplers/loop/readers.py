@@ -17,7 +17,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.block import BlockCache, BlockPolicy
 from dllm_rl.policies.masked import MaskedPolicy, StaleCache
-from dllm_rl.types import Prompts
+from dllm_rl.records.types import Prompts
 from samplers.loop.record import Recorder
 
 _Cache = TypeVar("_Cache", BlockCache, StaleCache)

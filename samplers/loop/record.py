@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.canvas import until_first
-from dllm_rl.constraint import Constraint
-from dllm_rl.events import Kind, UnsortedEvents, sort_events
+from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.policies.transitions import Transition
 from dllm_rl.protocols import Policy
-from dllm_rl.trajectory import Trajectory
-from dllm_rl.types import Completions
+from dllm_rl.records.canvas import until_first
+from dllm_rl.records.events import Kind, UnsortedEvents, sort_events
+from dllm_rl.records.trajectory import Trajectory
+from dllm_rl.records.types import Completions
 
 
 class Recorder:

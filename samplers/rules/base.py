@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.types import Completions, Prompts
+from dllm_rl.records.types import Completions, Prompts
 from samplers.config import check_count, check_temperature, is_number
 from samplers.loop.chunks import in_chunks
 from samplers.loop.context import RemaskContext, StepContext, Watcher

@@ -19,8 +19,8 @@ from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.feed import Feed
 from dllm_rl.policies.masked import MaskedPolicy
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
-from dllm_rl.types import Prompts, Rollouts
-from dllm_rl.warmstart import Batch
+from dllm_rl.records.types import Prompts, Rollouts
+from dllm_rl.training.warmstart import Batch
 
 TRAIN_STEPS, TRAIN_ROWS = 300, 64
 

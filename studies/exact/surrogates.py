@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from dllm_rl import registry
-from dllm_rl.types import Views
+from dllm_rl.records.types import Views
 from studies.exact.laws import Law
 from studies.exact.policy import EnumerablePolicy
 

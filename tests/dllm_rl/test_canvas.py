@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from dllm_rl.canvas import until_first
-from dllm_rl.types import Prompts
+from dllm_rl.records.canvas import until_first
+from dllm_rl.records.types import Prompts
 
 
 def test_up_to_the_first_mark_and_everything_where_there_is_none():

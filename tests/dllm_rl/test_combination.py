@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dllm_rl import registry
-from dllm_rl.combination import refuse_unreplayable
 from dllm_rl.errors import ConfigError
+from dllm_rl.training.combination import refuse_unreplayable
 
 GRAMMAR = ("low_confidence", {"grammar": True})
 GUIDED = ("low_confidence", {"guidance": 1.5})

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from dllm_rl import registry
-from dllm_rl.engine import RolloutEngine
-from dllm_rl.episode import Completion, Rollout, one_turn, run_plans
 from dllm_rl.errors import ConfigError
-from dllm_rl.evaluation import evaluate
-from dllm_rl.stacking import stack_rollouts
-from dllm_rl.tasks import Control, FieldResult, Outcome
-from dllm_rl.train_config import TrainConfig
-from dllm_rl.trainer import Trainer
+from dllm_rl.records.rollout import Completion, Rollout, one_turn, run_plans
+from dllm_rl.records.stacking import stack_rollouts
+from dllm_rl.records.tasks import Control, FieldResult, Outcome
+from dllm_rl.training.config import TrainConfig
+from dllm_rl.training.engine import RolloutEngine
+from dllm_rl.training.evaluation import evaluate
+from dllm_rl.training.trainer import Trainer
 from experiments.cli.replay import compare
 from experiments.design.components import build_reward, build_session
 from experiments.design.config import Component
@@ -155,7 +155,7 @@ def test_a_plan_that_was_not_sampled_is_not_trained_on() -> None:
         stack_rollouts([given], temperature=1.0, pad_id=0)
 
 
-@pytest.mark.parametrize("module", ["harness", "harness.rewards", "dllm_rl.episode", "dllm_rl.protocols"])
+@pytest.mark.parametrize("module", ["harness", "harness.rewards", "dllm_rl.records.rollout", "dllm_rl.protocols"])
 def test_the_record_and_the_harness_need_no_torch(module) -> None:
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,8 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from dllm_rl.events import Events, Kind, UnsortedEvents, events_of_states, join_events, recorded_orders, sort_events
-from dllm_rl.trajectory import Trajectory, join_trajectories
+from dllm_rl.records.events import (
+    Events,
+    Kind,
+    UnsortedEvents,
+    events_of_states,
+    join_events,
+    recorded_orders,
+    sort_events,
+)
+from dllm_rl.records.trajectory import Trajectory, join_trajectories
 
 ROWS, LENGTH, STEPS, MASK = 5, 7, 6, 9
 DRAWS = (Kind.COMMIT, Kind.EDIT, Kind.JUMP)

@@ -14,7 +14,7 @@ from dllm_rl.likelihood.terms import target_log_probs
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.feed import Feed
 from dllm_rl.policies.head import scored_only
-from dllm_rl.types import Rollouts
+from dllm_rl.records.types import Rollouts
 from tests.tiny_policies import PLANS, PROMPTS, tokenizer
 
 LENGTH = 36

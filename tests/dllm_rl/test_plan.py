@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dllm_rl.plan import (
+from dllm_rl.records.plan import (
     MAX_ACTIONS,
     MAX_CHARACTERS,
     PRESSABLE_KEYS,

@@ -10,10 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
-from dllm_rl.events import feed_order
 from dllm_rl.policies.loading import load_policy, save_policy
+from dllm_rl.records.events import feed_order
+from dllm_rl.records.types import Prompts
 from dllm_rl.testing.policies import prompts_of
-from dllm_rl.types import Prompts
 from tests.tiny_policies import PLANS, PROMPTS, make_tiny_policy, tokenizer
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.jsonl import read_rows
-from dllm_rl.ranks import ALONE, Ranks
+from dllm_rl.training.ranks import ALONE, Ranks
 from tests.dllm_rl.test_trainer import make
 
 ROOT = Path(__file__).parents[2]

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from dllm_rl import registry
-from dllm_rl.engine import RolloutEngine
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.jsonl import append_rows, read_rows
-from dllm_rl.resampling import grouped
-from dllm_rl.stacking import stack_rollouts
-from dllm_rl.tasks import Control, Fault, Outcome, Page, RewardRecord, Task
-from dllm_rl.train_config import TrainConfig
-from dllm_rl.trainer import Trainer
+from dllm_rl.records.stacking import stack_rollouts
+from dllm_rl.records.tasks import Control, Fault, Outcome, Page, RewardRecord, Task
+from dllm_rl.training.config import TrainConfig
+from dllm_rl.training.engine import RolloutEngine
+from dllm_rl.training.resampling import grouped
+from dllm_rl.training.trainer import Trainer
 from tests.tiny_policies import make_tiny_policy
 
 OBJECTIVES = ("grpo", "cj_grpo", "gspo", "espo")
@@ -191,7 +191,7 @@ def test_intermediate_answers_are_scored_where_required_and_only_there(tmp_path,
 
 def test_an_answer_keeps_what_the_step_wrote_and_ends_in_the_completion(tmp_path):
     """Of each step: tokens that it committed stand in its answer, and the last answer is the completion itself."""
-    from dllm_rl.answers import last_step, with_step_rewards
+    from dllm_rl.training.intermediate import last_step, with_step_rewards
 
     trainer = make("masked", "mdpo", tmp_path)
     tasks = [task for task in TASKS for _ in range(2)]

@@ -12,13 +12,13 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dllm_rl import registry
-from dllm_rl.early_stop import Targets
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.ranks import ALONE
-from dllm_rl.reference import reference_of
+from dllm_rl.records.types import Rollouts, Views
 from dllm_rl.testing.rollouts import sampled
-from dllm_rl.types import Rollouts, Views
-from dllm_rl.update import Updater
+from dllm_rl.training.early_stop import Targets
+from dllm_rl.training.ranks import ALONE
+from dllm_rl.training.reference import reference_of
+from dllm_rl.training.update import Updater
 
 NAMES = registry.names("objective")
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dllm_rl.records.tasks import GoldField, Task
 from dllm_rl.seeding import python_random
-from dllm_rl.tasks import GoldField, Task
 from experiments.design.config import Preset, load_preset
 from experiments.design.units import GridPlan, TaskSets, Unit, plan_grid
 from experiments.run.runner import OnEvent

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from dllm_rl.plan import PRESSABLE_KEYS
-from dllm_rl.tasks import Page
+from dllm_rl.records.plan import PRESSABLE_KEYS
+from dllm_rl.records.tasks import Page
 
 VALUES = ("", "x", "2024/01/05", "2024-01-05", "12e3", "-4", "  padded ", "a" * 300, "two\\nlines", "Søren", '\\"')
 VERBS = ("fill", "click", "check", "uncheck", "choose", "clear", "select")

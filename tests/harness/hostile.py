@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import random
 
-from dllm_rl.plan import PRESSABLE_KEYS, VERBS, quote
-from dllm_rl.tasks import Page
+from dllm_rl.records.plan import PRESSABLE_KEYS, VERBS, quote
+from dllm_rl.records.tasks import Page
 
 TARGET = "evil.example"
 VALUES = (

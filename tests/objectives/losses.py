@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dllm_rl.types import Loss, LossInputs, Rollouts, Views
+from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
 
 
 def loss_of(

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from dllm_rl import registry
-from dllm_rl.metrics import LOSS_METRICS
-from dllm_rl.process import ANY
+from dllm_rl.policies.process import ANY
 from dllm_rl.registry import families_of
 from dllm_rl.testing import check_objective, example
+from dllm_rl.training.metrics import LOSS_METRICS
 from tests.frozen import frozen_objectives
 from tests.objectives.losses import loss_of
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dllm_rl import registry
-from dllm_rl.types import Rollouts, Views
+from dllm_rl.records.types import Rollouts, Views
 from tests.objectives import reference
 from tests.objectives.losses import loss_of
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.records.types import Loss, LossInputs
 from dllm_rl.testing import PropertyError, check_objective, example, example_policy
-from dllm_rl.types import Loss, LossInputs
 from objectives.cj_grpo import CJGRPO
 from objectives.espo import ESPO
 from objectives.espo_unshared import ESPOUnshared

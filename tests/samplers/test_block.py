@@ -11,8 +11,8 @@ import samplers.loop.chunks as chunks
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.block import BlockPolicy
+from dllm_rl.records.types import Rollouts
 from dllm_rl.testing.policies import prompts_of
-from dllm_rl.types import Rollouts
 from tests.tiny_policies import PROMPTS
 
 RULES = [

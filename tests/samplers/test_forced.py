@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from dllm_rl import registry
-from dllm_rl.constraint import START
-from dllm_rl.metrics import masks_left
-from dllm_rl.tasks import Control, Page
+from dllm_rl.likelihood.constraint import START
+from dllm_rl.records.tasks import Control, Page
+from dllm_rl.records.trajectory import frames
+from dllm_rl.records.types import Rollouts
 from dllm_rl.testing import check_sampler
 from dllm_rl.testing.policies import prompts_of, random_policy
-from dllm_rl.trajectory import frames
-from dllm_rl.types import Rollouts
+from dllm_rl.training.metrics import masks_left
 from samplers.grammar.compile import constraint_of
 from samplers.grammar.forced import ForcedTokens
 from samplers.loop.sampling import TOKEN, pick, uniform

@@ -1,12 +1,12 @@
-"""The fast forward-backward gives what the plain sums of `dllm_rl.constraint` give, line by line or in one piece."""
+"""The fast forward-backward gives what the plain sums of `likelihood.constraint` give, line by line or in one piece."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from dllm_rl.constraint import TEXT
 from dllm_rl.errors import ConfigError
+from dllm_rl.likelihood.constraint import TEXT
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.testing.policies import PAGES, PLANS
 from samplers.grammar.automaton import Automata

@@ -11,13 +11,13 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.plan import parse_plan, render_plan
 from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.records.plan import parse_plan, render_plan
+from dllm_rl.records.tasks import Page
+from dllm_rl.records.types import Rollouts
 from dllm_rl.registry import families_of
-from dllm_rl.tasks import Page
 from dllm_rl.testing.policies import PAGES, PLANS, prompts_of, random_policy
 from dllm_rl.testing.sampler import is_grounded
-from dllm_rl.types import Rollouts
 from samplers.grammar.compile import batch, compile_page
 
 CASES = [(name, family) for name, cls in registry.items("sampler") for family in families_of(cls)]

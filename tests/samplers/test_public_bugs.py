@@ -15,8 +15,8 @@ from transformers import LogitsProcessorList, TopPLogitsWarper
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.transitions import CumulativeJump, EulerJump, ExactJump, rate_log_prob, transition_log_prob
+from dllm_rl.records.trajectory import confidence
 from dllm_rl.testing.policies import prompts_of, random_policy
-from dllm_rl.trajectory import confidence
 from samplers.hf import diffusion_generate
 from samplers.hf.processors import Processors
 from samplers.loop.sampling import TOKEN, pick, uniform

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from dllm_rl import registry
-from dllm_rl.events import Kind, events_of_states
+from dllm_rl.records.events import Kind, events_of_states
+from dllm_rl.records.trajectory import retakes
 from dllm_rl.testing import PropertyError, check_sampler
 from dllm_rl.testing.policies import prompts_of, random_policy
-from dllm_rl.trajectory import retakes
 from samplers.loop.context import Watcher
 from samplers.loop.record import Recorder
 

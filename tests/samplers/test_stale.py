@@ -12,10 +12,10 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.masked import MaskedPolicy, StaleCache
+from dllm_rl.records.types import Prompts, Rollouts
 from dllm_rl.testing import SAMPLER_PROPERTIES
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.testing.sampler import SamplerCase
-from dllm_rl.types import Prompts, Rollouts
 from samplers import CACHES
 from samplers.hf.policy import TokenIds
 from samplers.loop.record import Recorder

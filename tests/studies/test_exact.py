@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dllm_rl.policies.feed import Feed
-from dllm_rl.types import Prompts
+from dllm_rl.records.types import Prompts
 from samplers.rules.low_confidence import LowConfidenceSampler
 from studies.exact.laws import RULES, Law, law
 from studies.exact.policy import EnumerablePolicy, moved, trained_policy

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tasks import SPLITS
+from dllm_rl.records.tasks import SPLITS
 from experiments.design.components import build_session
 from experiments.design.config import Component, load_preset
 from experiments.design.grid import build_cells

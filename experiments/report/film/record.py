@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dllm_rl.episode import Completion
-from dllm_rl.plan import parse_plan
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.trajectory import confidence, frames
+from dllm_rl.records.plan import parse_plan
+from dllm_rl.records.rollout import Completion
+from dllm_rl.records.trajectory import confidence, frames
 
 MASK, HIDDEN = "\u2591", "\u00b7"
 

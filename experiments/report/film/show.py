@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dllm_rl.engine import RolloutEngine
 from dllm_rl.errors import ConfigError
+from dllm_rl.training.engine import RolloutEngine
 from experiments.cli.evaluate import REFERENCE_PRESET, usual_sampler
 from experiments.design.components import build_reward, build_sampler, build_session
 from experiments.design.config import load_preset

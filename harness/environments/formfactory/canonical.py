@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from dllm_rl.tasks import Control, Page
+from dllm_rl.records.tasks import Control, Page
 from harness.environments.formfactory.names import folded, is_one_of_several
 
 YES = frozenset({"true", "yes", "on", "1", "y", "checked", "agree", "agreed", "i agree", "accept", "accepted"})

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tasks import Page
+from dllm_rl.records.tasks import Page
 from harness.environments.formfactory.names import find_controls
 
 MIN_SHARE = 0.5

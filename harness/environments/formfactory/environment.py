@@ -17,9 +17,9 @@ from weakref import WeakSet
 from playwright.async_api import Route
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.plan import Plan, parse_plan
+from dllm_rl.records.plan import Plan, parse_plan
+from dllm_rl.records.tasks import Outcome, Page, Task
 from dllm_rl.registry import register
-from dllm_rl.tasks import Outcome, Page, Task
 from harness.browser import (
     FOREIGN,
     NUM_ATTEMPTS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 
-from dllm_rl.tasks import Control, Page
+from dllm_rl.records.tasks import Control, Page
 
 MIN_LIKENESS = 0.85
 _NO_FIELDS = ("button", "link")

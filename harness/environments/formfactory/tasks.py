@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dllm_rl.plan import Action, quote, render_plan
-from dllm_rl.tasks import Control, GoldField, Page, Task
+from dllm_rl.records.plan import Action, quote, render_plan
+from dllm_rl.records.tasks import Control, GoldField, Page, Task
 from harness.environments.formfactory.canonical import CannotHoldError, is_nothing, wanted_values
 from harness.environments.formfactory.checkout import FormRecords
 from harness.environments.formfactory.names import find_controls, folded

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.records.tasks import SPLITS, Task
 from dllm_rl.seeding import python_random
-from dllm_rl.tasks import SPLITS, Task
 from harness.sites.factory import RICH_PREFIX, make_site
 from harness.sites.generate import SEED_BASE, SITES_PER_KIND, make_task
 from harness.sites.layouts import HELD_OUT_LAYOUTS, TRAIN_LAYOUTS

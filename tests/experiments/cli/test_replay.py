@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tasks import Task
+from dllm_rl.records.tasks import Task
 from experiments.cli.replay import find_rollout, replay_rollout
 from harness.sites import make_tasks
 

@@ -10,11 +10,11 @@ import torch
 from rich.console import Console
 
 from dllm_rl import registry
-from dllm_rl.episode import Completion
 from dllm_rl.errors import ConfigError
+from dllm_rl.records.rollout import Completion
+from dllm_rl.records.trajectory import commit_order, confidence, frames, retakes, states, step_map
+from dllm_rl.records.types import SampledRow
 from dllm_rl.testing.policies import prompts_of
-from dllm_rl.trajectory import commit_order, confidence, frames, retakes, states, step_map
-from dllm_rl.types import SampledRow
 from experiments.report.film.page import render_film
 from experiments.report.film.record import MASK, record_film
 from experiments.report.film.terminal import print_film

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dllm_rl.ranks import ALONE
+from dllm_rl.training.ranks import ALONE
 from experiments.design.components import build_session
 from experiments.design.units import TaskSets
 from experiments.run.cell import LocalExecutor

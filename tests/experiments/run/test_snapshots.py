@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from dllm_rl.engine import RolloutEngine
-from dllm_rl.evaluation import evaluate
+from dllm_rl.training.engine import RolloutEngine
+from dllm_rl.training.evaluation import evaluate
 from experiments.design.components import build_reward, build_sampler, build_session
 from experiments.design.config import Component
 from experiments.report.load import CellRun, UnitRun

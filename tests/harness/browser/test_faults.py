@@ -12,8 +12,8 @@ import pytest
 from playwright.async_api import Error as PlaywrightError
 
 from dllm_rl.errors import HarnessError
+from dllm_rl.records.tasks import Fault, Outcome, Task
 from dllm_rl.session import Session
-from dllm_rl.tasks import Fault, Outcome, Task
 from harness.browser import AgentDeadlineError, BrowserPool, EnvironmentFaultError, attribute, tab
 from harness.environments import FormEnvironment, FormSettings
 from harness.execute.executors import FastExecutor

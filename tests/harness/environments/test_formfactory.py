@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.tasks import Control, Page
+from dllm_rl.records.tasks import Control, Page
 from harness.environments import Catalogue, FormFactoryEnvironment, FormFactorySettings
 from harness.environments.formfactory import Checkout
 from harness.environments.formfactory.canonical import CannotHoldError, wanted_values

@@ -9,8 +9,8 @@ import pytest
 pytest.importorskip("miniwob")
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.records.tasks import Outcome
 from dllm_rl.session import Session
-from dllm_rl.tasks import Outcome
 from harness.environments import MiniWobEnvironment, MiniWobSettings
 from harness.environments.miniwob_oracle import ORACLES
 from harness.rewards import Success

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dllm_rl.plan import parse_plan
-from dllm_rl.tasks import Control, Page
+from dllm_rl.records.plan import parse_plan
+from dllm_rl.records.tasks import Control, Page
 from harness.execute import ServerView, execute
 from harness.execute.base import Report
 

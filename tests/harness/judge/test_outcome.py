@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from dllm_rl.plan import parse_plan
-from dllm_rl.tasks import GoldField, Page, Task
+from dllm_rl.records.plan import parse_plan
+from dllm_rl.records.tasks import GoldField, Page, Task
 from harness.execute import Execution
 from harness.judge import Evidence, judge
 from harness.judge.equality import are_equal

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.tasks import ActionResult, Fault, FieldResult, Outcome
+from dllm_rl.records.tasks import ActionResult, Fault, FieldResult, Outcome
 from harness.rewards import Shaped, Success, Tree
 
 REWARDS = [registry.build("reward", name) for name in registry.names("reward")]

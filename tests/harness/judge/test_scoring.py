@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dllm_rl.tasks import SPLITS, Page, Task
+from dllm_rl.records.tasks import SPLITS, Page, Task
 from harness.judge import score_plan
 from harness.sites import expected_page, gold_plan, make_site, make_tasks, site_defaults
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from dllm_rl.tasks import SPLITS, Task
+from dllm_rl.records.tasks import SPLITS, Task
 from harness.sites import Site, SiteServer, make_site, make_tasks, page_errors, scout_answers, site_defaults
 from harness.sites.answers import is_visible
 from harness.sites.forms import forms

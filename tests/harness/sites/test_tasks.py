@@ -11,8 +11,8 @@ from dataclasses import asdict
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.plan import VERBS_BY_KIND, parse_plan
-from dllm_rl.tasks import SPLITS, Task
+from dllm_rl.records.plan import VERBS_BY_KIND, parse_plan
+from dllm_rl.records.tasks import SPLITS, Task
 from harness.sites import (
     all_errors,
     empty_plan,

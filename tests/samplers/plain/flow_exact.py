@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dllm_rl.policies.flow import FlowPolicy
 from dllm_rl.policies.transitions import ExactJump, transition_log_prob
-from dllm_rl.types import Prompts
+from dllm_rl.records.types import Prompts
 from samplers.loop.sampling import JUMP, SOURCE, TOKEN, uniform
 from tests.samplers.plain.record import Recorder, Written
 from tests.samplers.plain.statistics import entropy, pick

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.types import Prompts
+from dllm_rl.records.types import Prompts
 from samplers.loop.sampling import TOKEN, uniform
 from tests.samplers.plain.record import Recorder, Written, is_finished
 from tests.samplers.plain.statistics import entropy, log_odds, pick

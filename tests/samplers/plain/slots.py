@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.events import feed_order
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.types import Prompts
+from dllm_rl.records.events import feed_order
+from dllm_rl.records.types import Prompts
 from samplers.loop.sampling import TOKEN, uniform
 from tests.samplers.plain.record import Recorder, Written, is_finished
 from tests.samplers.plain.statistics import entropy, log_odds, pick

@@ -14,20 +14,20 @@ from typing import Any
 
 import torch
 
-from dllm_rl import plan as plans
 from dllm_rl import registry
-from dllm_rl.engine import RolloutEngine
 from dllm_rl.environment import Environment
 from dllm_rl.jsonl import read_rows
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.facts import PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
+from dllm_rl.records import plan as plans
+from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Outcome, Page, RewardRecord, Task
 from dllm_rl.session import Session
-from dllm_rl.tasks import Fault, FieldResult, GoldField, Outcome, Page, RewardRecord, Task
 from dllm_rl.template import render_prompt
-from dllm_rl.train_config import TrainConfig
-from dllm_rl.trainer import Trainer
-from dllm_rl.warmstart import Demonstration, WarmStartConfig, warm_start
+from dllm_rl.training.config import TrainConfig
+from dllm_rl.training.engine import RolloutEngine
+from dllm_rl.training.trainer import Trainer
+from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
 from harness.rewards import Shaped
 from tests.tiny_policies import tokenizer
 

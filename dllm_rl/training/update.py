@@ -16,14 +16,14 @@ from accelerate import Accelerator
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dllm_rl.early_stop import Targets, Travelled
 from dllm_rl.generators import generator
-from dllm_rl.metrics import combine, inner_metrics
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Objective
-from dllm_rl.ranks import Ranks
-from dllm_rl.reference import Reference
-from dllm_rl.types import LossInputs, Rollouts, Views
+from dllm_rl.records.types import LossInputs, Rollouts, Views
+from dllm_rl.training.early_stop import Targets, Travelled
+from dllm_rl.training.metrics import combine, inner_metrics
+from dllm_rl.training.ranks import Ranks
+from dllm_rl.training.reference import Reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

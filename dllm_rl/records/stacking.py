@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dllm_rl.episode import Rollout, Turn
 from dllm_rl.errors import ConfigError
-from dllm_rl.types import Completions, Prompts, Rollouts, SampledRow, join_completions
+from dllm_rl.records.rollout import Rollout, Turn
+from dllm_rl.records.types import Completions, Prompts, Rollouts, SampledRow, join_completions
 
 Group = Sequence[Rollout]
 

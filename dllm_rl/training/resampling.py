@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dllm_rl.advantages import EQUAL_REWARDS
-from dllm_rl.engine import RolloutBatch
-from dllm_rl.stacking import Group
-from dllm_rl.tasks import Task
+from dllm_rl.records.stacking import Group
+from dllm_rl.records.tasks import Task
+from dllm_rl.training.engine import RolloutBatch
 
 Draw = Callable[[int, Sequence[Task]], RolloutBatch]
 

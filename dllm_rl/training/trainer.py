@@ -1,9 +1,9 @@
 """The reinforcement-learning loop on accelerate: collect, then update the policy on what was collected.
 
 The trainer owns all noise: tasks come from the stream "tasks", completions from (seed, row id), views from "masks"
-(`dllm_rl.update`).
-Under `accelerate launch` the processes share a step's rows (`dllm_rl.ranks`). Each draws the views of all rows, so that
-the noise of a row does not depend on the number of processes.
+(`training.update`).
+Under `accelerate launch` the processes share a step's rows (`training.ranks`). Each draws the views of all rows, so
+that the noise of a row does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,6 @@ import torch
 from accelerate import Accelerator
 
 from dllm_rl import seeding
-from dllm_rl.answers import with_step_rewards
-from dllm_rl.checkpoint import load_state, save_state
-from dllm_rl.combination import refuse_unreplayable
-from dllm_rl.engine import RolloutBatch, RolloutEngine
 from dllm_rl.errors import ConfigError
 from dllm_rl.generators import generator
 from dllm_rl.jsonl import (
@@ -30,18 +26,22 @@ from dllm_rl.jsonl import (
     append_rows,
     truncate_rows,
 )
-from dllm_rl.metrics import describe
 from dllm_rl.protocols import Objective
-from dllm_rl.ranks import Ranks
-from dllm_rl.reference import reference_of
+from dllm_rl.records.stacking import Group, stack_rollouts
+from dllm_rl.records.tasks import Task
+from dllm_rl.records.types import Rollouts
 from dllm_rl.registry import families_of
-from dllm_rl.resampling import Resampled, grouped, resample
-from dllm_rl.stacking import Group, stack_rollouts
-from dllm_rl.tasks import Task
-from dllm_rl.trackers import require_tracker, trackable, tracked
-from dllm_rl.train_config import TrainConfig
-from dllm_rl.types import Rollouts
-from dllm_rl.update import Updater
+from dllm_rl.training.checkpoint import load_state, save_state
+from dllm_rl.training.combination import refuse_unreplayable
+from dllm_rl.training.config import TrainConfig
+from dllm_rl.training.engine import RolloutBatch, RolloutEngine
+from dllm_rl.training.intermediate import with_step_rewards
+from dllm_rl.training.metrics import describe
+from dllm_rl.training.ranks import Ranks
+from dllm_rl.training.reference import reference_of
+from dllm_rl.training.resampling import Resampled, grouped, resample
+from dllm_rl.training.trackers import require_tracker, trackable, tracked
+from dllm_rl.training.update import Updater
 
 # Raised whenever what is collected, scored or updated changes in its numbers: results are keyed by it.
 VERSION = 1

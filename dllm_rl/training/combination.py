@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.types import Replays
+from dllm_rl.records.types import Replays
 
 if TYPE_CHECKING:
     from dllm_rl.policies.base import BasePolicy

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.tasks import Task
-from dllm_rl.trajectory import Trajectory
-from dllm_rl.types import Answers, Prompts, Rollouts
+from dllm_rl.records.tasks import Task
+from dllm_rl.records.trajectory import Trajectory
+from dllm_rl.records.types import Answers, Prompts, Rollouts
 
 Scorer = Callable[[Sequence[tuple[Task, str]]], Sequence[float]]
 

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.likelihood.terms import LOG_PROB, Term
-from dllm_rl.tasks import Page
-from dllm_rl.trajectory import Trajectory, join_trajectories
+from dllm_rl.records.tasks import Page
+from dllm_rl.records.trajectory import Trajectory, join_trajectories
 
 if TYPE_CHECKING:
     from dllm_rl.policies.attention import Reading

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dllm_rl.early_stop import Targets
-from dllm_rl.trackers import Tracker
+from dllm_rl.training.early_stop import Targets
+from dllm_rl.training.trackers import Tracker
 
 
 class TrainConfig(BaseModel):
@@ -20,9 +20,9 @@ class TrainConfig(BaseModel):
     lr_scheduler_type: transformers' name; `linear` falls to zero over the run, and with it the last weights' noise.
     tracker: metrics go there too, beside metrics.jsonl; it changes no number.
     target_log_ratio, target_kl: end the inner updates on a batch where the mean abs(log new/old) a scored term, or the
-        estimated KL(old, new), passes it (`dllm_rl.early_stop`).
-    resample_rounds: times that groups without variance are replaced by groups of other tasks (`dllm_rl.resampling`); it
-        spends rollouts that other methods do not.
+        estimated KL(old, new), passes it (`dllm_rl.training.early_stop`).
+    resample_rounds: times that groups without variance are replaced by groups of other tasks; it spends rollouts that
+        other methods do not (`dllm_rl.training.resampling`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

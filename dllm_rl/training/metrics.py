@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.advantages import EQUAL_REWARDS
-from dllm_rl.engine import RolloutBatch
-from dllm_rl.types import Rollouts, Views
+from dllm_rl.records.types import Rollouts, Views
+from dllm_rl.training.engine import RolloutBatch
 
 # What a loss may report; docs/metrics.md says what each means and how to read it.
 LOSS_METRICS = frozenset(

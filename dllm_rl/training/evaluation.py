@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dllm_rl import seeding
-from dllm_rl.engine import RolloutEngine
-from dllm_rl.tasks import Task
+from dllm_rl.records.tasks import Task
+from dllm_rl.training.engine import RolloutEngine
 
 # Raised whenever the same policy would be evaluated with other numbers: results are keyed by it.
 VERSION = 1

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.types import Rollouts, Views
+from dllm_rl.records.types import Rollouts, Views
 
 
 class Reference(Protocol):

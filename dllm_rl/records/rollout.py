@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dllm_rl.tasks import Outcome, Page, RewardRecord, Task
+from dllm_rl.records.tasks import Outcome, Page, RewardRecord, Task
 
 if TYPE_CHECKING:
+    from dllm_rl.records.types import SampledRow
     from dllm_rl.session import Session
-    from dllm_rl.types import SampledRow
 
 RewardFunction = Callable[[Outcome], RewardRecord]
 

@@ -21,15 +21,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.canvas import until_first
-from dllm_rl.constraint import Constraint
 from dllm_rl.errors import ConfigError
+from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.policies.attention import CAUSAL_SHIFTED
-from dllm_rl.trajectory import Trajectory
-from dllm_rl.types import Rollouts, Views
+from dllm_rl.records.canvas import until_first
+from dllm_rl.records.trajectory import Trajectory
+from dllm_rl.records.types import Rollouts, Views
 
 if TYPE_CHECKING:
-    from dllm_rl.warmstart import Batch
+    from dllm_rl.training.warmstart import Batch
 
 # The family that every other derives from: what is defined for it is defined for all.
 ANY = "any"

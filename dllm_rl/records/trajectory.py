@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.constraint import Constraint, join
 from dllm_rl.errors import ConfigError
-from dllm_rl.events import Events, Kind, join_events, recorded_orders
+from dllm_rl.likelihood.constraint import Constraint, join
+from dllm_rl.records.events import Events, Kind, join_events, recorded_orders
 
 if TYPE_CHECKING:
     from dllm_rl.policies.transitions import Transition
-    from dllm_rl.types import Completions, Rollouts
+    from dllm_rl.records.types import Completions, Rollouts
 
 MAX_POSITIONS, MAX_STEPS = 24, 24
 
@@ -34,7 +34,7 @@ class Trajectory:
     time: of each state, for the flow family.
     path_log_probs: summed log-probability of each position's transitions, for the flow family.
     slot_size, slot_joined: for the slot family, whose feed order follows from the step at which each slot joined the
-        committed ones (`dllm_rl.events.feed_order`).
+        committed ones (`dllm_rl.records.events.feed_order`).
     constraint: what the draws were constrained by; log-probabilities are then those of the constrained law.
     transition: how positions moved between two times, for the flow family.
     """

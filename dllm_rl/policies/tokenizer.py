@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from dllm_rl.canvas import EOS_TOKEN, FILL_TOKEN, MASK_TOKEN, PAD_TOKEN
+from dllm_rl.records.canvas import EOS_TOKEN, FILL_TOKEN, MASK_TOKEN, PAD_TOKEN
 
 _PIECES = r" ?p\d{1,2}\.e\d{1,2}(?!\d)| ?\d{1,2}| ?[A-Za-z]+| ?[^\sA-Za-z\d]|\n|\s+"
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dllm_rl.types import Views
+from dllm_rl.records.types import Views
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dllm_rl.episode import Completion, RewardFunction, Rollout, observe, run_plans
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Sampler
-from dllm_rl.ranks import ALONE, Ranks
+from dllm_rl.records.rollout import Completion, RewardFunction, Rollout, observe, run_plans
+from dllm_rl.records.tasks import Task
+from dllm_rl.records.types import SampledRow
 from dllm_rl.session import Session
-from dllm_rl.tasks import Task
 from dllm_rl.template import render_prompt
-from dllm_rl.types import SampledRow
+from dllm_rl.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
