@@ -1,6 +1,6 @@
 """How often `diagnose` is right: labelled runs scored, the first half and the half that was never looked at.
 
-python -m benchmarks.diagnosis                  # docs/bench_diagnosis.md, both halves
+python -m benchmarks.diagnosis                  # docs/results/bench_diagnosis.md, both halves
 python -m benchmarks.diagnosis --half first     # print the first half and each mistake in it
 python -m benchmarks.diagnosis --trained DIR    # with real training runs, which are made in DIR (ten minutes)
 """
@@ -20,7 +20,7 @@ from benchmarks.diagnosis_corpus import Case, Half, corpus
 from dllm_rl.jsonl import read_rows
 from experiments.analysis.collapse import Diagnosis, Kind, diagnose
 
-PAGE = Path("docs/bench_diagnosis.md")
+PAGE = Path("docs/results/bench_diagnosis.md")
 # Seeds of the real runs. Ten seeds from 0 were used while the detectors were first written.
 TRAINED_SEEDS: dict[Half, range] = {"first": range(3), "second": range(100, 103)}
 _HEALTHY_A_SEED = 3

@@ -55,7 +55,7 @@ By `python -m benchmarks.samplers`: one thread, arms in turns, processor time, m
 plans equal to the gold plan, `NFE` the model calls a batch, `x textbook` the speed against the textbook loop; arms that
 wrote its very tokens say so. Random rows have no text worth judging. The trained rows time 16 plans, of
 which `right` is no more than a hint (25 points are noise): success over 1,000 tasks is in
-[what was measured](results/samplers.md).
+[what was measured](samplers.md).
 """
 PICTURE = "\n![plans equal to gold against time a plan](images/samplers_pareto.png)\n"
 
@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=48, help="tasks of the trained section")
     parser.add_argument("--out", type=Path, default=Path("runs/bench_samplers"))
-    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser.add_argument("--docs", type=Path, default=Path("docs/results"))
     parser.add_argument("--report", action="store_true", help="only write the table and the plot of what is measured")
     given = parser.parse_args()
     torch.set_num_threads(1)

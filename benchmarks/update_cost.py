@@ -1,4 +1,4 @@
-"""Time and memory of one update of every objective: writes docs/update_cost.md, in as many parts as you like.
+"""Time and memory of one update of every objective: writes docs/results/update_cost.md, in as many parts as you like.
 
     python -m benchmarks.update_cost                        # all that is owed; asks nothing twice
     python -m benchmarks.update_cost --only grpo espo --again
@@ -87,7 +87,7 @@ PARTS = {
     ),
 }
 STORE = Path("runs/bench/update_cost.json")
-PAGE = Path("docs/update_cost.md")
+PAGE = Path("docs/results/update_cost.md")
 # Below this share of a core the time is marked.
 BUSY = 0.8
 
@@ -201,7 +201,7 @@ def measure_apart(part: str, name: str) -> dict[str, Any]:
 
 
 def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """docs/update_cost.md from all that was measured so far."""
+    """docs/results/update_cost.md from all that was measured so far."""
     lines = [Path(__file__).with_suffix(".md").read_text().rstrip()]
     for part, values in found.items():
         size = f"{next(iter(values.values()))['parameters'] / 1e6:.1f} M parameters"

@@ -26,3 +26,20 @@ def test_files_that_are_named_by_their_path_exist(page: Path) -> None:
     for name in re.findall(r"`([\w/]+/[\w.]+\.(?:py|md|yaml|json))`", page.read_text()):
         if name.split("/")[0] in FOLDERS:
             assert (ROOT / name).is_file(), f"{page.name} names {name}, which does not exist"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, heading = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.exists(), f"{page.name} links to {path}, which does not exist"
+        assert not heading or heading in headings(file), f"{page.name} links to {target}, which has no such heading"
+
+
+def headings(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

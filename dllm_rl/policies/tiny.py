@@ -3,7 +3,7 @@
 It takes what the policies need and a stock decoder lacks: any boolean attention mask over any feed order, logits at
 chosen positions only, and, for the flow family, a noise level. RMSNorm, rotary positions (2104.09864), SwiGLU
 (2002.05202), tied embeddings. Tokens also carry those fed just before them (smeared keys, 2209.11895), and heads start
-as copiers (2305.09828; docs/warm_starts.md has the losses). The time embedding (2212.09748, one modulation
+as copiers (2305.09828; docs/results/warm_starts.md has the losses). The time embedding (2212.09748, one modulation
 for all layers) is zero at the start.
 """
 

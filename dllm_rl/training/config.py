@@ -16,7 +16,7 @@ class TrainConfig(BaseModel):
     temperature: of the sampler, which has the last word: a trainer refuses one that differs.
     micro_batch_rows: rows x views whose activations are held at a time; decides memory, not the result.
     adam_epsilon: floor under AdamW's divisor. Policy gradients of a small policy are near 1e-4 a weight, far smaller
-        at embeddings that a batch hardly touches; with 1e-8 those take full steps of noise (docs/lab_notebook.md).
+        at embeddings that a batch rarely uses; at 1e-8 those take full steps of noise (docs/results/lab_notebook.md).
     lr_scheduler_type: transformers' name; `linear` falls to zero over the run, and with it the last weights' noise.
     tracker: metrics go there too, beside metrics.jsonl; it changes no number.
     target_log_ratio, target_kl: end the inner updates on a batch where the mean abs(log new/old) a scored term, or the
