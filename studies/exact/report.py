@@ -10,7 +10,7 @@ from statistics import mean
 
 from studies.exact.laws import RULES, Law, law
 from studies.exact.policy import EnumerablePolicy, moved, trained_policy
-from studies.exact.surrogates import SURROGATES, Estimates, Row, Surrogate, all_rows, estimate
+from studies.exact.surrogates import Estimates, Row, Surrogate, all_rows, estimate, left_out, surrogates
 
 MOVE = 0.02
 DEFAULT_RULE = "confidence"
@@ -57,11 +57,13 @@ def examine(settings: Settings, on_progress: Callable[[str], None]) -> list[Rule
 
 def _estimates(
     policy: EnumerablePolicy, other: EnumerablePolicy, settings: Settings, seed: int
-) -> dict[str, Estimates]:
-    def one(item: Surrogate) -> Estimates:
+) -> list[tuple[Surrogate, Estimates | None]]:
+    def one(item: Surrogate) -> Estimates | None:
+        if item.objective is None:
+            return None
         return estimate(item, policy, other, num_draws=settings.num_draws, seed=seed)
 
-    return {item.label: one(item) for item in SURROGATES if item.name is not None}
+    return [(item, one(item)) for item in surrogates(policy)]
 
 
 def _average(rule: str, quota: int, parts: list[tuple[Law, list[Row]]]) -> RuleResult:
@@ -95,6 +97,7 @@ def markdown(results: list[RuleResult], settings: Settings) -> str:
         policies=settings.num_policies,
         draws=settings.num_draws,
         surrogates=_surrogate_table(shown),
+        left_out="; ".join(f"`{name}` ({reason})" for name, reason in left_out().items()),
         changes=_grid_table(one_each, "change"),
         ranks=_grid_table(one_each, "rank"),
         rules=_rule_table(results),

@@ -7,6 +7,9 @@ Legend: d draws of views, n completions.
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +19,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from dllm_rl import registry
-from dllm_rl.records.types import Views
+from dllm_rl.policies.process import ForwardProcess
+from dllm_rl.records.types import Replays, Views
 from studies.exact.laws import Law
 from studies.exact.policy import EnumerablePolicy
 
@@ -25,35 +29,106 @@ BATCH = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surrogate:
-    """A surrogate by the objective whose views define it; name None: the recorded path of the sampler itself."""
+    """A surrogate: the objective whose views define it, and the names of all that draw such views with such settings.
+
+    objective: None for the recorded path of the sampler itself, whose law is exact.
+    """
 
     label: str
     used_by: str
-    name: str | None
-    options: dict[str, Any]
+    objective: Any
 
 
-SURROGATES = (
-    Surrogate(label="recorded path", used_by="cj_grpo, flow_grpo, agrpo", name=None, options={}),
-    Surrogate(label="one step", used_by="grpo, gspo, rloo, wd1", name="grpo", options={}),
-    Surrogate(
-        label="ELBO, 1 plain view",
-        used_by="advantage_weighted_denoising",
-        name="advantage_weighted_denoising",
-        options={},
-    ),
-    Surrogate(label="ELBO, 1 pair", used_by="espo in grid16", name="espo", options={"num_draws": 1}),
-    Surrogate(label="ELBO, 2 pairs", used_by="espo, gdsd, stable_drl", name="espo", options={"num_draws": 2}),
-    Surrogate(label="ELBO, 8 pairs", used_by="espo", name="espo", options={"num_draws": 8}),
-    Surrogate(
-        label="ELBO, 16 plain views", used_by="bgpo", name="espo", options={"num_draws": 16, "antithetic": False}
-    ),
-    Surrogate(label="full mask + mask + complement", used_by="coupled_grpo", name="coupled_grpo", options={}),
-    Surrogate(label="hidden tokens of one level", used_by="unigrpo", name="unigrpo", options={}),
-    Surrogate(label="left to right", used_by="just_grpo", name="just_grpo", options={}),
-    Surrogate(label="causal, shifted", used_by="ar_surrogate_grpo", name="ar_surrogate_grpo", options={}),
-    Surrogate(label="causal, one level", used_by="causal_denoising_grpo", name="causal_denoising_grpo", options={}),
-)
+PATH = "recorded path"
+FAMILY = EnumerablePolicy.family
+# Further settings that the page compares, beside each objective's own.
+VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (("espo", {"num_draws": 1}), ("espo", {"num_draws": 8}))
+
+
+def surrogates(policy: EnumerablePolicy) -> list[Surrogate]:
+    """The surrogates of all registered objectives that are defined here, each once, and of the further settings."""
+    found: dict[str, Surrogate] = {}
+    for name, objective in _studied():
+        if reason_left_out(objective):
+            continue
+        key, label, drawing = PATH, PATH, None
+        if objective.replays is Replays.NONE:
+            asked = _Asked(policy.process)
+            rows = policy.rollouts(policy.completions())
+            key = _fingerprint(objective.views(rows, asked, torch.Generator().manual_seed(0)))
+            label, drawing = asked.label or f"views of {name}", objective
+        known = found.get(key)
+        if known is None and any(item.label == label for item in found.values()):
+            label = f"{label}, as {name} weighs them"
+        users = name if known is None else f"{known.used_by}, {name}"
+        found[key] = Surrogate(label=label, used_by=users, objective=drawing)
+    return sorted(found.values(), key=lambda item: (item.objective is not None, item.label))
+
+
+def reason_left_out(objective: Any) -> str:
+    """Why an objective has no surrogate of a completion's likelihood to compare; "" where it has one."""
+    if objective.replays is Replays.MERGED:
+        return "scores draws of several steps at one recorded canvas"
+    if objective.replays is Replays.NONE and objective.requires:
+        return f"needs {', '.join(objective.requires)}"
+    if "on_policy" in objective.exceptions:
+        return "scores new and old policy on different views"
+    return ""
+
+
+def left_out() -> dict[str, str]:
+    """The objectives that are defined here and stand in no table, with the reason."""
+    return {name: reason for name, objective in _studied() if (reason := reason_left_out(objective))}
+
+
+def _studied() -> Iterator[tuple[str, Any]]:
+    for name, cls in registry.items("objective"):
+        if FAMILY in registry.families_of(cls):
+            yield name, registry.build("objective", name)
+    for name, options in VARIANTS:
+        settings = ", ".join(f"{key}={value}" for key, value in options.items())
+        yield f"{name} ({settings})", registry.build("objective", name, options)
+
+
+class _Asked:
+    """A forward process that notes what an objective asks of it."""
+
+    def __init__(self, process: ForwardProcess) -> None:
+        self._process = process
+        self._calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._process, name)
+        if not callable(value):
+            return value
+
+        def noted(*args: Any, **options: Any) -> Any:
+            bound = inspect.signature(value).bind(*args, **options)
+            bound.apply_defaults()
+            self._calls.append(_words(name, bound.arguments))
+            return value(*args, **options)
+
+        return noted
+
+    @property
+    def label(self) -> str:
+        """The one kind of views that was asked for, with its settings; "" where the objective made its own."""
+        return self._calls[0] if len(self._calls) == 1 else ""
+
+
+def _words(method: str, arguments: Mapping[str, Any]) -> str:
+    """A method and its settings, those that are off left out."""
+    settings = {key: value for key, value in arguments.items() if isinstance(value, int | float) and value}
+    said = [key if value is True else f"{key}={value}" for key, value in settings.items()]
+    return ", ".join([method.replace("_", " ").replace("elbo", "ELBO"), *said])
+
+
+def _fingerprint(views: Views) -> str:
+    """Equal where two objectives draw equal views from equal noise."""
+    digest = hashlib.sha256(repr((views.reading, views.term, views.at_temperature)).encode())
+    for tensor in (views.tokens, views.score, _weights(views), views.prompt_tokens, views.targets):
+        digest.update(b"none" if tensor is None else tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +162,11 @@ def estimate(
     surrogate: Surrogate, policy: EnumerablePolicy, other: EnumerablePolicy, *, num_draws: int, seed: int
 ) -> Estimates:
     """Draw views of all completions and score them under both policies."""
-    assert surrogate.name is not None
-    objective = registry.build("objective", surrogate.name, surrogate.options)
     rollouts = policy.rollouts(policy.completions())
     generator = torch.Generator().manual_seed(seed)
     values, changes = [], []
     for _ in range(num_draws):
-        views = objective.views(rollouts, policy.process, generator)
+        views = surrogate.objective.views(rollouts, policy.process, generator)
         now, then = (_weighted(views, each.view_log_probs(rollouts, views)) for each in (policy, other))
         values.append(now)
         changes.append(then - now)
@@ -129,18 +202,23 @@ def compare_path(surrogate: Surrogate, truth: Law, moved: Law, *, seed: int) -> 
     return Row(**{**{name: getattr(row, name) for name in Row.__slots__}, "deviation": deviation})
 
 
-def all_rows(drawn: dict[str, Estimates], truth: Law, moved: Law, *, seed: int) -> list[Row]:
-    """One row a surrogate; drawn: by label."""
+def all_rows(drawn: list[tuple[Surrogate, Estimates | None]], truth: Law, moved: Law, *, seed: int) -> list[Row]:
+    """One row a surrogate; drawn: each with its draws, None for the recorded path."""
     return [
         compare_path(item, truth, moved, seed=seed)
-        if item.name is None
-        else compare(item, drawn[item.label], truth, moved, seed=seed)
-        for item in SURROGATES
+        if estimates is None
+        else compare(item, estimates, truth, moved, seed=seed)
+        for item, estimates in drawn
     ]
 
 
 def _weighted(views: Views, terms: Float[Tensor, "k n l"]) -> Float[Tensor, " n"]:
-    return (views.weight * torch.where(views.score, terms, 0.0)).sum((0, 2)).double()
+    return (_weights(views) * torch.where(views.score, terms, 0.0)).sum((0, 2)).double()
+
+
+def _weights(views: Views) -> Float[Tensor, "k n l"]:
+    """What a term counts for in the mean over views, too."""
+    return views.weight if views.loss_weight is None else views.weight * views.loss_weight
 
 
 def _mean(values: Float[Tensor, " n"], weight: Float[Tensor, " n"]) -> float:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import pytest
 import torch
 
+from dllm_rl import registry
 from dllm_rl.policies.feed import Feed
-from dllm_rl.records.types import Prompts
+from dllm_rl.policies.process import ForwardProcess
+from dllm_rl.records.types import Prompts, Rollouts, Views
+from objectives.espo import ESPO
 from samplers.rules.low_confidence import LowConfidenceSampler
 from studies.exact.laws import RULES, Law, law
 from studies.exact.policy import EnumerablePolicy, moved, trained_policy
-from studies.exact.surrogates import SURROGATES, Surrogate, compare, compare_path, estimate
+from studies.exact.surrogates import Surrogate, compare, compare_path, estimate, left_out, surrogates
 
 LENGTH, LETTERS = 4, 3
+PLAIN, ONE_PAIR = "ELBO, num_draws=1", "ELBO, num_draws=1, antithetic"
+TWO_PAIRS, EIGHT_PAIRS = "ELBO, num_draws=2, antithetic", "ELBO, num_draws=8, antithetic"
 
 
 @functools.cache
@@ -28,7 +34,47 @@ def law_of(rule: str, quota: int = 1) -> Law:
 
 
 def surrogate(label: str) -> Surrogate:
-    return next(item for item in SURROGATES if item.label == label)
+    return next(item for item in surrogates(policy()) if item.label == label)
+
+
+def test_every_objective_that_is_defined_here_has_a_row_or_a_reason() -> None:
+    users = {name.split(" (")[0] for item in surrogates(policy()) for name in item.used_by.split(", ")}
+    defined = {name for name, cls in registry.items("objective") if "masked" in registry.families_of(cls)}
+    assert users | left_out().keys() == defined
+    assert not users & left_out().keys()
+
+
+def test_objectives_that_draw_equal_views_share_a_row() -> None:
+    rows = {item.label: item.used_by for item in surrogates(policy())}
+    assert {"espo", "gdsd", "stable_drl"} <= set(rows[TWO_PAIRS].split(", "))
+    assert {"grpo", "gspo", "rloo", "wd1"} <= set(rows["one step"].split(", "))
+    assert rows[EIGHT_PAIRS] == "espo (num_draws=8)"
+
+
+def test_a_plug_in_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._REGISTRY, "objective", dict(registry._REGISTRY["objective"]))
+    before = len(surrogates(policy()))
+
+    @registry.register("objective", "three_pairs")
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class ThreePairs(ESPO):
+        num_draws: int = 3
+
+    @registry.register("objective", "first_half")
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class FirstHalf(ESPO):
+        def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
+            half = torch.arange(LENGTH) < LENGTH // 2
+            hidden = process.units(rollouts)[None] & half
+            return process.hide_units(rollouts, hidden, torch.ones(hidden.shape[:2]), generator)
+
+    found = {item.used_by: item for item in surrogates(policy())}
+    assert len(found) == before + 2
+    assert found["three_pairs"].label == "ELBO, num_draws=3, antithetic"
+    assert found["first_half"].label == "views of first_half"
+    drawn = estimate(found["first_half"], policy(), policy(), num_draws=1, seed=0)
+    assert bool((drawn.value < 0).all())
+    assert not drawn.change.any()
 
 
 @pytest.mark.parametrize("quota", [1, 2, 4])
@@ -72,12 +118,12 @@ def test_a_chosen_path_is_the_likelihood_and_a_random_one_a_bound() -> None:
 def test_the_elbo_is_unbiased_for_the_mean_over_orders_and_less_noisy_in_pairs() -> None:
     other = moved(policy(), size=0.02, seed=0)
     rows = {}
-    for label in ("ELBO, 1 plain view", "ELBO, 1 pair", "ELBO, 8 pairs"):
+    for label in (PLAIN, ONE_PAIR, EIGHT_PAIRS):
         drawn = estimate(surrogate(label), policy(), other, num_draws=400, seed=0)
         rows[label] = compare(surrogate(label), drawn, law_of("random"), law(other, RULES["random"]), seed=0)
     bound = float(((uniform_order_elbo() - law_of("random").log_prob) * law_of("random").log_prob.exp()).sum())
-    assert rows["ELBO, 8 pairs"].bias == pytest.approx(bound, abs=0.02)
-    assert rows["ELBO, 8 pairs"].deviation < rows["ELBO, 1 pair"].deviation < rows["ELBO, 1 plain view"].deviation
+    assert rows[EIGHT_PAIRS].bias == pytest.approx(bound, abs=0.02)
+    assert rows[EIGHT_PAIRS].deviation < rows[ONE_PAIR].deviation < rows[PLAIN].deviation
 
 
 def uniform_order_elbo() -> torch.Tensor:
