@@ -1,6 +1,6 @@
 """What a grid will cost: rollouts by kind, and wall time on two idle cores, from runs of the built-in policies.
 
-docs/presets.md says which runs the figures are from, and how the estimates compare with them.
+docs/results/run_times.md says which runs the figures are from, and how the estimates compare with them.
 """
 
 from __future__ import annotations
