@@ -1,4 +1,5 @@
-"""Frozen numbers of every registered component, so that none changes without a raised version.
+"""Frozen numbers of every registered component, of the trainer and of the evaluation, so that none changes without a
+raised version.
 
 `python -m tests.frozen` writes `tests/frozen.json` anew. It refuses where numbers changed and the version did not.
 Another release of PyTorch may change all of them at once: delete the file first.
@@ -11,6 +12,7 @@ import json
 import math
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +20,32 @@ from typing import Any
 import torch
 
 from dllm_rl import registry
+from dllm_rl.environment import Environment
 from dllm_rl.jsonl import read_rows
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.records.tasks import FieldResult, Outcome
+from dllm_rl.records.tasks import FieldResult, Outcome, Task
 from dllm_rl.records.types import LossInputs, Rollouts
+from dllm_rl.session import Session
 from dllm_rl.testing.policies import prompts_of, random_policy
+from dllm_rl.training.engine import RolloutEngine
+from dllm_rl.training.evaluation import VERSION as EVALUATION_VERSION
+from dllm_rl.training.evaluation import evaluate
 from dllm_rl.training.intermediate import draw_answers
 from dllm_rl.training.trainer import VERSION
+from experiments.design.digests import task_digest
+from harness.environments import BrowserEnvironment
+from harness.environments.gymnasium import FORMS_ID
+from harness.environments.settings import WORLDS
 from tests.dllm_rl.test_trainer import make
 from tests.tiny_policies import PROMPTS, make_tiny_policy
 
 FILE = Path(__file__).with_name("frozen.json")
 Numbers = dict[str, list[Any]]
+# Settings under which an environment's tasks are frozen, where its defaults are not all that it has.
+ENVIRONMENT_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "forms": {world: {"world": world} for world in WORLDS},
+    "gymnasium": {"tasks": {"id": FORMS_ID}},
+}
 SAMPLERS = {
     "autoregressive": "ar",
     "masked": "low_confidence",
@@ -66,7 +82,9 @@ def real(family: str) -> tuple[BasePolicy, Rollouts]:
 
 
 def measured(kind: str, name: str) -> dict[str, Any]:
-    """The declared version of a component and a few of its numbers, by what they are of."""
+    """The declared version of what is measured, and a few of its numbers, by what they are of."""
+    if kind in APPARATUS:
+        return APPARATUS[kind](name)
     return {"version": registry.get(kind, name).version, **_MEASURES[kind](name)}
 
 
@@ -137,6 +155,47 @@ def _policy(family: str) -> Numbers:
     return {"logits": logits.log_softmax(dim=-1)[0, :, 10:14].flatten().tolist(), "views": scores.flatten().tolist()}
 
 
+def _environment(name: str) -> Numbers:
+    """Digest of each split's tasks; where no browser is needed, what becomes of gold plans, spoilt ones and nothing."""
+    found: Numbers = {}
+    for label, options in ENVIRONMENT_OPTIONS.get(name, {"tasks": {}}).items():
+        session = Session(registry.build("environment", name, options))
+        splits = {split: session.tasks(split) for split in session.environment.splits}
+        found[label] = [f"{split} {task_digest(tasks)}" for split, tasks in splits.items()]
+        has_gold = type(session.environment).gold_plan is not Environment.gold_plan
+        if has_gold and not isinstance(session.environment, BrowserEnvironment):
+            with session:
+                found |= {f"{label}, {split}": _judged(session, tasks[:4]) for split, tasks in splits.items()}
+    return found
+
+
+def _judged(session: Session, tasks: Sequence[Task]) -> list[Any]:
+    """Scores and successes of the gold plans, of gold plans without their last character, and of nothing."""
+    pairs = [(task, text) for task in tasks for plan in [session.gold_plan(task)] for text in (plan, plan[:-1], "")]
+    successes = [int(outcome.is_success) for outcome in session.run_many(pairs)]
+    return [*session.score_many(pairs), *successes]
+
+
+def measurable_environments() -> list[str]:
+    """The environments that know their tasks before they are open."""
+    return [name for name, cls in registry.items("environment") if not cls.opens_for_tasks]
+
+
+def evaluation_measured(environment: str) -> dict[str, Any]:
+    """The version of the evaluation, and the rows of one in a text environment: what was drawn, and its reward."""
+    policy = random_policy("masked")
+    with Session(registry.build("environment", environment)) as session:
+        engine = RolloutEngine(
+            policy=policy,
+            sampler=registry.build("sampler", policy.usual_sampler),
+            environment=session,
+            reward=registry.build("reward", "shaped"),
+        )
+        rows = evaluate(engine, session.tasks("val")[:2], num_samples=2, seed=0)
+    found = [" ".join(str(row[key]) for key in ("task_id", "mode", "sample", "reward", "plan")) for row in rows]
+    return {"version": EVALUATION_VERSION, "rows": found}
+
+
 def trainer_measured(family: str) -> dict[str, Any]:
     """The version of the trainer's arithmetic, and losses and norms of the gradient of two steps in a family."""
     with tempfile.TemporaryDirectory() as folder:
@@ -145,7 +204,24 @@ def trainer_measured(family: str) -> dict[str, Any]:
     return {"version": VERSION, "steps": [row[key] for row in rows for key in ("loss", "grad_norm")]}
 
 
-_MEASURES = {"objective": _objective, "sampler": _sampler, "reward": _reward, "policy": _policy}
+_MEASURES = {
+    "objective": _objective,
+    "sampler": _sampler,
+    "reward": _reward,
+    "policy": _policy,
+    "environment": _environment,
+}
+# What is no registered component, by the names that it is measured on.
+APPARATUS = {"trainer": trainer_measured, "evaluation": evaluation_measured}
+
+
+def names(kind: str) -> list[str]:
+    """What of a kind is measured."""
+    if kind == "evaluation":
+        return ["toy_sort"]
+    if kind == "environment":
+        return measurable_environments()
+    return registry.names("policy" if kind == "trainer" else kind)
 
 
 def frozen_objectives() -> dict[str, dict[str, Any]]:
@@ -155,9 +231,8 @@ def frozen_objectives() -> dict[str, dict[str, Any]]:
 
 
 def measure_all() -> dict[str, dict[str, Any]]:
-    """Every registered component that can be measured without a browser, and the trainer."""
-    found = {f"{kind} {name}": measured(kind, name) for kind in _MEASURES for name in registry.names(kind)}
-    return found | {f"trainer {family}": trainer_measured(family) for family in registry.names("policy")}
+    """Everything that can be measured without a browser."""
+    return {f"{kind} {name}": measured(kind, name) for kind in (*_MEASURES, *APPARATUS) for name in names(kind)}
 
 
 def differences(known: dict[str, Any], found: dict[str, Any]) -> list[str]:

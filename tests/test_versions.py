@@ -7,18 +7,17 @@ import json
 import pytest
 
 from dllm_rl import registry
-from tests.frozen import FILE, differences, measured, trainer_measured, unraised
+from tests.frozen import FILE, differences, measured, names, unraised
 
 FROZEN = json.loads(FILE.read_text())
 REWRITE = "Then write tests/frozen.json anew: python -m tests.frozen"
-TRAINER = "trainer"
 
 
 @pytest.mark.parametrize("label", FROZEN)
 def test_numbers_change_with_the_version_alone(label: str) -> None:
     kind, name = label.split(" ")
-    assert kind == TRAINER or name in registry.names(kind), f"no {label} any more. {REWRITE}"
-    found = trainer_measured(name) if kind == TRAINER else measured(kind, name)
+    assert name in names(kind), f"no {label} any more. {REWRITE}"
+    found = measured(kind, name)
     assert not unraised({label: FROZEN[label]}, {label: found}), REWRITE
     assert found["version"] == FROZEN[label]["version"], f"{label} has another version. {REWRITE}"
 
