@@ -34,8 +34,8 @@ from dllm_rl.training.intermediate import draw_answers
 from dllm_rl.training.trainer import VERSION
 from experiments.design.digests import task_digest
 from harness.environments import BrowserEnvironment
+from harness.environments.base import WORLDS
 from harness.environments.gymnasium import FORMS_ID
-from harness.environments.settings import WORLDS
 from tests.dllm_rl.test_trainer import make
 from tests.tiny_policies import PROMPTS, make_tiny_policy
 

@@ -14,8 +14,8 @@ from rich.table import Table
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Outcome
 from harness.environments import Catalogue, FormFactoryEnvironment, FormFactorySettings
+from harness.environments.formfactory.checkout import oracle_plan
 from harness.environments.formfactory.environment import sample
-from harness.environments.formfactory.tasks import oracle_plan
 
 
 def check(

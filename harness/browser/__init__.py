@@ -3,8 +3,7 @@
 from harness.browser.attempts import NUM_ATTEMPTS, Attempt, attempts
 from harness.browser.faults import AgentDeadlineError, AgentLeftError, EnvironmentFaultError, attribute
 from harness.browser.pool import BrowserPool, Isolation, isolation_named, usual_places
-from harness.browser.recording import TraceRecorder
-from harness.browser.tab import FOREIGN, Tab
+from harness.browser.tab import FOREIGN, Tab, TraceRecorder
 
 __all__ = [
     "FOREIGN",

@@ -17,8 +17,7 @@ from playwright.async_api import Browser, Playwright, async_playwright
 from dllm_rl.errors import unknown_name
 from harness.browser import chromium
 from harness.browser.arena import Arena, ArenaTab
-from harness.browser.faults import EnvironmentFaultError, attribute
-from harness.browser.pace import Pace, usable_cores
+from harness.browser.faults import EnvironmentFaultError, Pace, attribute, usable_cores
 from harness.browser.tab import NOTICE_SECONDS, OriginTab, Tab
 
 Isolation = Literal["context", "origin", "page", "arena"]

@@ -1,11 +1,10 @@
 """The environments that presets name: forms, text toys, MiniWoB++, FormFactory, Gymnasium."""
 
-from harness.environments.base import BrowserEnvironment, BrowserSettings
+from harness.environments.base import BrowserEnvironment, BrowserSettings, FormSettings, world_settings
 from harness.environments.formfactory import Catalogue, FormFactoryEnvironment, FormFactorySettings
 from harness.environments.forms import FormEnvironment, tasks_for
 from harness.environments.gymnasium import GymnasiumEnvironment, GymnasiumSettings
 from harness.environments.miniwob import MiniWobEnvironment, MiniWobSettings
-from harness.environments.settings import FormSettings, world_settings
 from harness.environments.text import TextEnvironment
 
 __all__ = [

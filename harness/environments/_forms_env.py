@@ -17,8 +17,8 @@ from dllm_rl.records.plan import MAX_CHARACTERS
 from dllm_rl.records.tasks import Task
 from dllm_rl.session import Session
 from dllm_rl.template import render_prompt
+from harness.environments.base import FormSettings
 from harness.environments.forms import FormEnvironment
-from harness.environments.settings import FormSettings
 
 # Latin letters with accents, punctuation and the line end: all that the built-in sites write.
 CHARACTERS = "\n" + "".join(

@@ -1,15 +1,53 @@
-"""What environments have in common that run plans in a browser of their own."""
+"""What environments share that run plans in a browser of their own, and the settings of the form environment."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from dllm_rl.environment import Environment
-from dllm_rl.errors import ConfigError
+from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.records.tasks import SPLITS
 from harness.browser import BrowserPool, Isolation, isolation_named, usual_places
 from harness.execute import ExecutorName, executor_named
+from harness.sites.schema import Size
+
+LOST_IN_A_ROW = 3
+
+
+@dataclass(slots=True)
+class Quarantine:
+    """Sites by key with the reason. A site is taken out of service after `LOST_IN_A_ROW` rollouts without one that
+    ended, provided that another site has served a rollout meanwhile: when all fail, it is not the site.
+    """
+
+    reasons: dict[str, str] = field(default_factory=dict)
+    _lost: dict[str, int] = field(default_factory=dict)
+    _served: dict[str, int] = field(default_factory=dict)
+    _num_served: int = 0
+
+    def forget(self) -> None:
+        """Begin anew, so that what was lost in one piece of work decides nothing in the next."""
+        self.reasons.clear()
+        self._lost.clear()
+        self._served.clear()
+        self._num_served = 0
+
+    def served(self, site: str) -> None:
+        """A rollout on this site came to an outcome."""
+        self._num_served += 1
+        self._lost.pop(site, None)
+
+    def lost(self, site: str, reason: str) -> None:
+        """A rollout on this site was lost in all its attempts."""
+        if site not in self._lost:
+            self._lost[site], self._served[site] = 0, self._num_served
+        self._lost[site] += 1
+        if self._lost[site] >= LOST_IN_A_ROW and self._num_served > self._served[site]:
+            self.reasons[site] = f"site quarantined after {self._lost[site]} lost rollouts: {reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +99,78 @@ class BrowserEnvironment(Environment, Generic[S]):
     def pids(self) -> tuple[int, ...]:
         """Process ids of the browsers that run now."""
         return self.pool.pids
+
+
+WORLDS = ("basic", "rich")
+DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120, "test_layout": 60}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormSettings(BrowserSettings):
+    """Settings of the form environment.
+
+    Attributes:
+        counts: Number of tasks by split.
+        size: "small" or "full" forms; the basic world only.
+        dials: Difficulties of the instruction's wording; see `dllm_rl.records.tasks.Task.dial`.
+        seed: Seed of sites and tasks.
+        kinds: Kinds of forms; None for all.
+        sites_per_kind: Number of sites of each kind; None for one a task.
+        shares_identical: Whether equal (task, plan) pairs of one call are run once.
+        caches_outcomes: Whether equal pairs of all calls are run once.
+        audit_every: One in so many of the outcomes that were reused is run after all, and must be equal.
+        recheck_every: About one in so many plans that `run_many` runs in its own way is run a second time as
+            evaluation runs it, in a new context with real input; `Outcome.recheck` says whether that came to the same.
+            Task and plan alone decide which ones. 0 for none.
+        world: "basic", or "rich" for further kinds, richer controls and obstacles.
+        difficulties: Difficulties of the rich world.
+        cache_dir: Folder of scouted sites; None for the user's cache folder.
+        trace_dir: Folder of traces and screenshots of the last 20 failed rollouts; None for none. With it, every
+            rollout runs in a context of its own.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    size: Size = "small"
+    dials: tuple[int, ...] = (0, 1)
+    seed: int = 0
+    kinds: tuple[str, ...] | None = None
+    sites_per_kind: int | None = None
+    shares_identical: bool = True
+    caches_outcomes: bool = False
+    audit_every: int = 100
+    recheck_every: int = 100
+    world: str = "basic"
+    difficulties: tuple[int, ...] = (1, 2, 3)
+    cache_dir: Path | str | None = None
+    trace_dir: Path | str | None = None
+
+    def count(self, split: str) -> int:
+        """Number of tasks of a split. Raises ConfigError for a name that is none."""
+        if split not in SPLITS:
+            raise unknown_name("split", split, SPLITS)
+        return {**DEFAULT_COUNTS, **self.counts}[split]
+
+    def is_rechecked(self, task_id: str, plan: str) -> bool:
+        """Whether this plan belongs to the sample that is run a second time."""
+        return (
+            self.recheck_every > 0
+            and zlib.crc32(f"{task_id}\n{plan}".encode(errors="surrogatepass")) % self.recheck_every == 0
+        )
+
+    def __post_init__(self) -> None:
+        BrowserSettings.__post_init__(self)
+        for split in self.counts:
+            self.count(split)
+        if self.world not in WORLDS:
+            raise unknown_name("world", self.world, WORLDS)
+        if self.recheck_every < 0:
+            raise ConfigError(f"recheck_every is {self.recheck_every}; expected 0 for never, or a number of rollouts.")
+        if self.audit_every < 1:
+            raise ConfigError(f"audit_every is {self.audit_every}; expected at least 1.")
+
+
+def world_settings(world: str, difficulties: Sequence[int], *, counts: Mapping[str, int]) -> FormSettings:
+    """Settings that name a world. Raises ConfigError for difficulties of a world that has none."""
+    if difficulties and world != "rich":
+        raise ConfigError(f"the world '{world}' has no difficulties. Say --world rich, or leave --difficulty away.")
+    return FormSettings(world=world, difficulties=tuple(difficulties) or (1, 2, 3), counts=counts)

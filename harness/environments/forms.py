@@ -27,17 +27,15 @@ from harness.browser import (
     attribute,
     isolation_named,
 )
-from harness.environments.base import BrowserEnvironment
-from harness.environments.quarantine import Quarantine
-from harness.environments.settings import FormSettings
+from harness.environments.base import BrowserEnvironment, FormSettings, Quarantine
 from harness.execute import Execution, Executor, ServerView, execute, executor_named
 from harness.judge import Audit, Evidence, Key, OutcomeCache, score_plan
 from harness.judge import outcome as outcomes
 from harness.scout import ScoutCache, default_cache_dir, scout, sites_digest
 from harness.sites import Site, gold_plan, make_site, make_tasks, scout_answers, site_defaults
-from harness.sites.files import offered_files
 from harness.sites.rich import make_rich_tasks
 from harness.sites.server import SiteServer
+from harness.sites.values import offered_files
 
 ROLLOUT_SECONDS = 60.0
 

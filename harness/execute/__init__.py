@@ -1,8 +1,7 @@
 """What a plan does on a page: executors, the loop over pages, feedback on every line."""
 
-from harness.execute.base import Executor, ExecutorName
 from harness.execute.execution import Execution, ServerView, execute
-from harness.execute.executors import EXECUTORS, executor_named
+from harness.execute.executors import EXECUTORS, Executor, ExecutorName, executor_named
 from harness.execute.steps import payloads
 
 __all__ = ["EXECUTORS", "Execution", "Executor", "ExecutorName", "ServerView", "execute", "executor_named", "payloads"]

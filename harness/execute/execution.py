@@ -26,9 +26,8 @@ from dllm_rl.errors import HarnessError
 from dllm_rl.records.plan import Plan, render_action
 from dllm_rl.records.tasks import ActionResult, Page
 from harness.browser import AgentDeadlineError, AgentLeftError, Tab
-from harness.execute import feedback
-from harness.execute.base import Executor, Report, look
-from harness.execute.steps import Step, make_steps, page_keys
+from harness.execute.executors import Executor, Report, look
+from harness.execute.steps import Step, make_steps, page_keys, sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,5 +177,5 @@ class _Run:
             line=action.line,
             text=render_action(action),
             status=result["status"],
-            note=feedback.sentence(action, result),
+            note=sentence(action, result),
         )

@@ -1,8 +1,7 @@
 """What a plan came to: outcomes from the server's payload, and cheap scores without a browser."""
 
 from harness.judge.cache import Audit, Key, OutcomeCache
-from harness.judge.gaming import gaming_plans
 from harness.judge.outcome import Evidence, judge
 from harness.judge.scoring import score_plan
 
-__all__ = ["Audit", "Evidence", "Key", "OutcomeCache", "gaming_plans", "judge", "score_plan"]
+__all__ = ["Audit", "Evidence", "Key", "OutcomeCache", "judge", "score_plan"]

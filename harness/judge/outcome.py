@@ -1,15 +1,49 @@
-"""From what the server received and the browser showed to an outcome. The payload is the truth; words are not read."""
+"""From what the server received and the browser showed to an outcome. The payload is the truth; words are not read.
+
+Values are compared by meaning: dates and numbers by value, several values as a set, text trimmed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Protocol
 
 from dllm_rl.records.plan import Plan
-from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Outcome, Page, Task
+from dllm_rl.records.tasks import ControlKind, Fault, FieldResult, GoldField, Outcome, Page, Task
 from harness.execute import Execution
-from harness.judge.equality import Values, are_equal, normalised
+
+Values = tuple[str, ...]
+
+
+def normalised(values: Iterable[str]) -> Values:
+    """Values without blanks around and double blanks inside, and without empty ones."""
+    return tuple(text for value in values if (text := " ".join(value.split())))
+
+
+def are_equal(kind: ControlKind, wanted: Values, got: Values) -> bool:
+    """Whether these values mean the same for a control of this kind. The order of several values does not count."""
+    read = _READERS.get(kind, str)
+    left, right = (sorted(map(read, normalised(values)), key=repr) for values in (wanted, got))
+    return left == right
+
+
+def _date(text: str) -> date | str:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return text
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+_READERS = {"date": _date, "number": _number}
 
 
 class Received(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from dllm_rl.records.plan import VERBS_BY_KIND, Action, parse_plan
 from dllm_rl.records.tasks import Control, Page, Task
-from harness.judge.equality import Values, are_equal
+from harness.judge.outcome import Values, are_equal
 
 FIELD_SHARE = 0.8
 

@@ -1,8 +1,16 @@
 """Rewards: a number for an outcome, one registered class each, and the components that they are made of."""
 
 from dllm_rl.records.tasks import RewardRecord
-from harness.rewards.base import accuracy_of, num_repeats, progress_of, record_of, submission_of
-from harness.rewards.schemes import Shaped, Success, Tree
+from harness.rewards.schemes import (
+    Shaped,
+    Success,
+    Tree,
+    accuracy_of,
+    num_repeats,
+    progress_of,
+    record_of,
+    submission_of,
+)
 
 __all__ = [
     "RewardRecord",

@@ -2,6 +2,6 @@
 
 from harness.scout.cache import ScoutCache, default_cache_dir, sites_digest
 from harness.scout.explorer import scout
-from harness.scout.observation import Seen
+from harness.scout.walk import Seen
 
 __all__ = ["ScoutCache", "Seen", "default_cache_dir", "scout", "sites_digest"]

@@ -16,7 +16,7 @@ from typing import Any
 from dllm_rl.files import replace_file
 from dllm_rl.records.tasks import Condition, Control, Page
 
-_SCOUT_FILES = ("scout/explorer.py", "scout/walk.py", "scout/observation.py", "in_page")
+_SCOUT_FILES = ("scout/explorer.py", "scout/walk.py", "in_page")
 
 
 def default_cache_dir() -> Path:

@@ -16,8 +16,7 @@ from types import MappingProxyType
 from dllm_rl.errors import HarnessError
 from dllm_rl.records.tasks import Condition, Page
 from harness.browser import Tab
-from harness.scout.observation import CHOICES, Key, Seen
-from harness.scout.walk import Answers, Sight, Visit, walk
+from harness.scout.walk import CHOICES, Answers, Key, Seen, Sight, Visit, walk
 
 Walk = tuple[Visit, ...]
 

@@ -1,12 +1,10 @@
 """Built-in form sites: what they are made of, the tasks on them, what must be observed there, and their server."""
 
 from harness.sites.answers import all_errors, is_visible, page_errors, site_defaults
-from harness.sites.expected import expected_page
 from harness.sites.factory import make_site
 from harness.sites.generate import TaskSpec, make_tasks, site_keys, split_digest, tasks_of
-from harness.sites.gold import empty_plan, gold_plan
+from harness.sites.oracle import empty_plan, expected_page, gold_plan, scout_answers
 from harness.sites.schema import FieldSpec, FormSpec, PageSpec, Site, SiteField, SitePage
-from harness.sites.scouting import scout_answers
 from harness.sites.server import SiteServer, Submission
 
 __all__ = [

@@ -1,22 +1,137 @@
 """Site key -> Site: every choice of a rendered form follows from the form kind, the size, the layout and the seed.
 
-A key reads `<kind>.<size>.<layout>.s<seed>`, for example `contact.small.L3.s17`.
+A key reads `<kind>.<size>.<layout>.s<seed>`, for example `contact.small.L3.s17`. A layout decides how a page looks and
+in which order its fields stand; `L7` to `L9` belong to `test_layout`. Names in HTML differ from site to site.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from random import Random
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.seeding import python_random
-from harness.sites import vocabulary, wording
+from harness.sites import vocabulary
 from harness.sites.forms import form
-from harness.sites.layouts import LAYOUTS, Layout
-from harness.sites.naming import Naming
 from harness.sites.schema import FieldSpec, FormSpec, Option, Site, SiteField, SitePage, Size
+
+Arrange = Callable[[list[FieldSpec], Random], list[FieldSpec]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One family. template: the file in `templates/` that lays out the fields."""
+
+    name: str
+    template: str
+    arrange: Arrange
+    is_held_out: bool = False
+
+
+def as_listed(fields: list[FieldSpec], rng: Random) -> list[FieldSpec]:
+    """In the order of the specification."""
+    return list(fields)
+
+
+def shuffled(fields: list[FieldSpec], rng: Random) -> list[FieldSpec]:
+    """In any order."""
+    return rng.sample(fields, len(fields))
+
+
+def required_first(fields: list[FieldSpec], rng: Random) -> list[FieldSpec]:
+    """What must be answered, then the rest."""
+    return sorted(shuffled(fields, rng), key=lambda item: not item.required)
+
+
+def choices_first(fields: list[FieldSpec], rng: Random) -> list[FieldSpec]:
+    """Options and boxes, then what is typed."""
+    return sorted(shuffled(fields, rng), key=lambda item: item.draw is not None)
+
+
+def typed_first(fields: list[FieldSpec], rng: Random) -> list[FieldSpec]:
+    """What is typed, then options and boxes."""
+    return sorted(shuffled(fields, rng), key=lambda item: item.draw is None)
+
+
+def reversed_order(fields: list[FieldSpec], rng: Random) -> list[FieldSpec]:
+    """From the last of the specification to the first."""
+    return list(reversed(fields))
+
+
+def by_kind(fields: list[FieldSpec], rng: Random) -> list[FieldSpec]:
+    """Fields of one kind side by side."""
+    return sorted(shuffled(fields, rng), key=lambda item: item.kind)
+
+
+def _all(*families: Layout) -> dict[str, Layout]:
+    return {family.name: family for family in families}
+
+
+LAYOUTS = _all(
+    Layout(name="L1", template="stacked.html", arrange=as_listed),
+    Layout(name="L2", template="columns.html", arrange=shuffled),
+    Layout(name="L3", template="table.html", arrange=required_first),
+    Layout(name="L4", template="wrapped.html", arrange=choices_first),
+    Layout(name="L5", template="cards.html", arrange=typed_first),
+    Layout(name="L6", template="stacked.html", arrange=shuffled),
+    Layout(name="L7", template="steps.html", arrange=by_kind, is_held_out=True),
+    Layout(name="L8", template="definitions.html", arrange=reversed_order, is_held_out=True),
+    Layout(name="L9", template="sidebar.html", arrange=shuffled, is_held_out=True),
+)
+TRAIN_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if not layout.is_held_out)
+HELD_OUT_LAYOUTS = tuple(name for name, layout in LAYOUTS.items() if layout.is_held_out)
+
+
+NAME_STYLES = ("snake", "camel", "bracket", "number", "label")
+OPTION_STYLES = ("text", "slug", "number")
+
+
+def _camel(text: str) -> str:
+    head, *tail = text.split("_")
+    return head + "".join(word.title() for word in tail)
+
+
+def _slug(text: str) -> str:
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in text.lower()).split())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """One site's style. salt keeps the ids of two sites apart."""
+
+    style: str
+    option_style: str
+    salt: str
+
+    @classmethod
+    def draw(cls, rng: Random) -> Naming:
+        """Draw a style."""
+        salt = "".join(rng.choice("bcdfghjklmnpqrstvwxz") for _ in range(3))
+        return cls(style=rng.choice(NAME_STYLES), option_style=rng.choice(OPTION_STYLES), salt=salt)
+
+    def name(self, spec_id: str, label: str, number: int) -> str:
+        """The `name` attribute; number is the position of the field on the site, from 1."""
+        styles = {
+            "snake": spec_id,
+            "camel": _camel(spec_id),
+            "bracket": f"{self.salt}[{spec_id}]",
+            "number": f"q{number}",
+            "label": _slug(label),
+        }
+        return styles[self.style]
+
+    def html_id(self, spec_id: str, number: int) -> str:
+        """The `id` attribute."""
+        return f"{self.salt}-{number}-{_slug(spec_id)}"
+
+    def option(self, text: str, at: int) -> str:
+        """The HTML value of an option; never empty."""
+        return {"text": text, "slug": _slug(text), "number": str(at + 1)}[self.option_style]
+
 
 MAX_SMALL_CONTROLS = 9
 MAX_SMALL_OPTIONS = {"select": 4, "multiselect": 4, "radio": 3, "checkbox": 3}
@@ -58,7 +173,7 @@ def assemble(key: str, spec: FormSpec, layout: Layout, size: Size, seed: int, rn
         brand=rng.choice(vocabulary.BRANDS),
         theme=rng.choice(THEMES),
         has_native_validation=rng.random() < 0.7,
-        done=rng.choice(wording.DONE.pool(held_out)),
+        done=rng.choice(vocabulary.DONE.pool(held_out)),
         pages=pages,
     )
 
@@ -98,7 +213,7 @@ class _Decorator:
     def __init__(self, *, size: Size, is_held_out: bool, rng: Random, chosen: list[FieldSpec]) -> None:
         self.size, self.is_held_out, self.rng = size, is_held_out, rng
         self.naming = Naming.draw(rng)
-        self.placeholder = rng.choice(wording.PLACEHOLDER.pool(is_held_out))
+        self.placeholder = rng.choice(vocabulary.PLACEHOLDER.pool(is_held_out))
         self.deciding = {item.when.field for item in chosen if item.when}
         self.answers_needed = {(item.when.field, item.when.answer) for item in chosen if item.when}
 
@@ -155,12 +270,13 @@ def _pages(
             fields.append(decorate(item, number))
         fields = _branches_in_order(fields, [field for page in pages for field in page.fields])
         is_last_form = at == len(spec.pages)
-        caption = wording.SUBMIT if is_last_form and not spec.has_review else wording.NEXT
-        caption = wording.REVIEW if is_last_form and spec.has_review else caption
+        caption = vocabulary.SUBMIT if is_last_form and not spec.has_review else vocabulary.NEXT
+        caption = vocabulary.REVIEW if is_last_form and spec.has_review else caption
         button = rng.choice(caption.pool(held_out))
         pages.append(SitePage(title=rng.choice(page.titles.pool(held_out)), fields=tuple(fields), button=button))
     if spec.has_review:
-        title, button = rng.choice(wording.REVIEW_TITLE.pool(held_out)), rng.choice(wording.CONFIRM.pool(held_out))
+        title = rng.choice(vocabulary.REVIEW_TITLE.pool(held_out))
+        button = rng.choice(vocabulary.CONFIRM.pool(held_out))
         pages.append(SitePage(title=title, fields=(), button=button, is_review=True))
     return tuple(pages)
 

@@ -11,10 +11,9 @@ from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.records.tasks import SPLITS, ControlKind, GoldField, Task
 from dllm_rl.seeding import python_random
 from harness.sites.answers import all_errors, is_visible, site_defaults
-from harness.sites.factory import make_site
+from harness.sites.factory import HELD_OUT_LAYOUTS, TRAIN_LAYOUTS, make_site
 from harness.sites.forms import forms
 from harness.sites.instructions import Wish, write_instruction
-from harness.sites.layouts import HELD_OUT_LAYOUTS, TRAIN_LAYOUTS
 from harness.sites.schema import TICKED, Answers, Persona, Site, SiteField, Size
 from harness.sites.values import draw_persona
 

@@ -23,7 +23,7 @@ from dllm_rl.records.tasks import Outcome, Page, Task
 from harness.execute import Execution
 from harness.judge import Evidence, judge
 from harness.sites import SiteServer, make_site, site_defaults
-from harness.sites.files import content_of, offered_files
+from harness.sites.values import content_of, offered_files
 
 
 class PublicSites:

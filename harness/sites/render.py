@@ -11,10 +11,10 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader
 from markupsafe import Markup
 
 from dllm_rl.seeding import python_random
-from harness.sites import wording
+from harness.sites import vocabulary
 from harness.sites.answers import is_visible
-from harness.sites.expected import obstacle_buttons
-from harness.sites.layouts import LAYOUTS
+from harness.sites.factory import LAYOUTS
+from harness.sites.oracle import obstacle_buttons
 from harness.sites.schema import TICKED, Answers, Option, Site, SiteField
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -86,7 +86,7 @@ def render_form_page(
             number=number,
             fields=fields,
             errors=errors,
-            wrong=python_random(site.seed, "site wrong").choice(wording.WRONG.pool(site.is_held_out)),
+            wrong=python_random(site.seed, "site wrong").choice(vocabulary.WRONG.pool(site.is_held_out)),
             action=action,
             button=page.button,
             button_id=f"b{number}",

@@ -32,10 +32,16 @@ from harness.browser import (
     isolation_named,
 )
 from harness.environments.base import BrowserEnvironment, BrowserSettings
-from harness.environments.formfactory.checkout import MAX_PAGES, Checkout, FormRecords, PageLinks
-from harness.environments.formfactory.process import ApplicationProcess
-from harness.environments.formfactory.proxy import RecordingProxy, Sent
-from harness.environments.formfactory.tasks import Catalogue, make_catalogue, oracle_plan
+from harness.environments.formfactory.application import ApplicationProcess, RecordingProxy, Sent
+from harness.environments.formfactory.checkout import (
+    MAX_PAGES,
+    Catalogue,
+    Checkout,
+    FormRecords,
+    PageLinks,
+    make_catalogue,
+    oracle_plan,
+)
 from harness.execute import Execution, ExecutorName, ServerView, execute, executor_named
 from harness.judge import Evidence
 from harness.judge import outcome as outcomes

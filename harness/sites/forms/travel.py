@@ -1,14 +1,28 @@
-"""Travel: hotel booking with a review page, and flight search."""
+"""Travel and leisure: hotel, flight, rental car, club membership, table, conference."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from harness.sites import vocabulary as words
-from harness.sites.forms.common import EMAIL, FULL_NAME, NEWS, NOTE, PHONE, day, either, page
-from harness.sites.rules import AtMost, Before, Different
+from harness.sites.answers import AtMost, Before, Different
+from harness.sites.forms.common import (
+    BIRTH_DATE,
+    COMPANY,
+    EMAIL,
+    FIRST_NAME,
+    FULL_NAME,
+    LAST_NAME,
+    NEWS,
+    NOTE,
+    PHONE,
+    STREET,
+    day,
+    either,
+    page,
+)
 from harness.sites.schema import FieldSpec, FormSpec, When
-from harness.sites.values import Pool, Whole
+from harness.sites.values import Digits, Pool, Whole
 
 HOTEL = FormSpec(
     kind="hotel",
@@ -115,4 +129,194 @@ FLIGHT = FormSpec(
     ),
     rules=(Different("origin", "destination"), Before("outward", "back")),
 )
-FORMS = (HOTEL, FLIGHT)
+
+
+RENTAL = FormSpec(
+    kind="rental",
+    domain="transport",
+    pages=(page("Rent a car|Car rental|Reserve a car", "Wheels for you|Drive away"),),
+    fields=(
+        FieldSpec(
+            id="place",
+            kind="text",
+            labels=either("Pick-up city|Pick-up place|Collection city", "Starting place|Handover city"),
+            draw=Pool(words.CITIES),
+            required=True,
+            max_length=40,
+        ),
+        day(
+            "pick_up",
+            either("Pick-up date|Rental start|Collection date", "First rental day|Handover day"),
+            required=True,
+        ),
+        day(
+            "bring_back", either("Return date|Rental end|Date of return", "Last rental day|Drop-off day"), required=True
+        ),
+        FieldSpec(
+            id="car",
+            kind="select",
+            labels=either("Car|Car class|Vehicle", "Kind of car|Wheels"),
+            options=("Small 25", "Middle 40", "Large 60", "Van 80"),
+            rank=1,
+            superlatives=(("Small 25", "the cheapest one"), ("Van 80", "the most expensive one")),
+        ),
+        FieldSpec(
+            id="second",
+            kind="checkbox",
+            labels=either("Extra driver|Second driver|Another driver", "One more driver|Co-driver"),
+            rank=1,
+        ),
+        FieldSpec(
+            id="driver",
+            kind="text",
+            labels=either("Driver name|Name of driver|Driver", "Person at the wheel|Co-driver name"),
+            draw=Pool(words.FIRST_NAMES),
+            required=True,
+            rank=1,
+            when=When(field="second"),
+            max_length=60,
+        ),
+        replace(FULL_NAME, rank=2),
+        replace(EMAIL, rank=2),
+        replace(PHONE, rank=2),
+        FieldSpec(
+            id="age",
+            kind="number",
+            labels=either("Age|Your age|Age of renter", "Years|Years of life"),
+            draw=Whole(21, 75),
+            rank=2,
+            required=True,
+            minimum="21",
+            maximum="90",
+        ),
+        FieldSpec(
+            id="equipment",
+            kind="multiselect",
+            labels=either("Equipment|Add-ons|Extras", "Added things|More gear"),
+            options=("Child seat", "Ski rack", "Snow chains", "Navigation"),
+            rank=2,
+        ),
+    ),
+    rules=(Before("pick_up", "bring_back"),),
+)
+
+
+MEMBERSHIP = FormSpec(
+    kind="membership",
+    domain="leisure",
+    pages=(
+        page("Membership|Join the club|Become a member", "One of us|Enter the club"),
+        page("Your plan|Plan and sports|Your choice", "What you play|How you train"),
+    ),
+    fields=(
+        FIRST_NAME,
+        LAST_NAME,
+        replace(EMAIL, rank=1),
+        replace(PHONE, rank=2),
+        BIRTH_DATE,
+        replace(STREET, rank=2),
+        FieldSpec(
+            id="plan",
+            kind="select",
+            labels=either("Plan|Membership plan|Tariff", "Deal|Fee level"),
+            options=("Basic 9", "Plus 19", "Family 39", "Gold 59"),
+            required=True,
+            page=2,
+            superlatives=(("Basic 9", "the cheapest one"), ("Gold 59", "the most expensive one")),
+        ),
+        FieldSpec(
+            id="sports",
+            kind="checkbox",
+            labels=either("Sports|Activities|Sport", "Games|Ways to move"),
+            options=("Tennis", "Yoga", "Boxing", "Rowing", "Golf", "Judo"),
+            page=2,
+        ),
+        day("begin", either("Start date|Member date|Joining date", "First visit|Entry day"), rank=2, page=2),
+        replace(NEWS, rank=2, page=2),
+    ),
+)
+TABLE = FormSpec(
+    kind="table",
+    domain="leisure",
+    pages=(page("Book a table|Table booking|Reserve a table", "Eat with us|A seat for you"),),
+    fields=(
+        FULL_NAME,
+        replace(PHONE, rank=0, required=True),
+        day("evening", either("Date|Day|Dinner date", "Evening|Calendar day"), required=True),
+        FieldSpec(
+            id="people",
+            kind="number",
+            labels=either("Guests|People|Party size", "Heads|Number of eaters"),
+            draw=Whole(1, 12),
+            required=True,
+            minimum="1",
+            maximum="16",
+        ),
+        FieldSpec(
+            id="area",
+            kind="select",
+            labels=either("Area|Seating|Table area", "Corner|Part of the room"),
+            options=("Terrace", "Garden", "Window", "Bar", "Hall"),
+            rank=1,
+        ),
+        replace(NOTE, rank=1),
+        replace(NEWS, rank=1),
+        replace(EMAIL, rank=2),
+    ),
+)
+
+
+EVENT = FormSpec(
+    kind="event",
+    domain="events",
+    pages=(page("Event registration|Register now|Join the event", "Save your seat|Take part"),),
+    fields=(
+        FULL_NAME,
+        replace(EMAIL, rank=1),
+        FieldSpec(
+            id="ticket",
+            kind="radio",
+            labels=either("Ticket|Ticket type|Pass", "Kind of entry|Admission"),
+            options=("Day 20", "Weekend 45", "Student 10", "Group 80"),
+            required=True,
+            superlatives=(("Student 10", "the cheapest one"), ("Group 80", "the most expensive one")),
+        ),
+        FieldSpec(
+            id="seats",
+            kind="number",
+            labels=either("Seats|Number of seats|Places", "Head count|Number of visitors"),
+            draw=Whole(1, 8),
+            prefill=("1",),
+            minimum="1",
+            maximum="9",
+        ),
+        FieldSpec(
+            id="parking",
+            kind="checkbox",
+            labels=either("Parking|Parking space|Car park", "Room for a car|Space to park"),
+        ),
+        FieldSpec(
+            id="plate",
+            kind="text",
+            labels=either("Plate|Car plate|Plate number", "Car sign|Vehicle number"),
+            draw=Digits("CAR 000"),
+            required=True,
+            when=When(field="parking"),
+            max_length=12,
+        ),
+        FieldSpec(
+            id="workshops",
+            kind="multiselect",
+            labels=either("Workshops|Sessions|Talks", "Courses there|Lessons"),
+            options=("Data", "Design", "Finance", "Law", "Health", "Energy"),
+            rank=2,
+        ),
+        day("arrival", either("Arrival|Arrival date|Day of arrival", "Coming day|First day there"), rank=2),
+        replace(COMPANY, rank=2),
+        replace(PHONE, rank=2),
+        replace(NEWS, rank=2),
+        replace(NOTE, rank=2),
+    ),
+    rules=(AtMost("seats", "ticket", (("Student 10", 4),)),),
+)
+FORMS = (HOTEL, FLIGHT, RENTAL, MEMBERSHIP, TABLE, EVENT)

@@ -1,4 +1,4 @@
-"""Site key -> Site of the rich world: `rich.<kind>.d<difficulty>.<layout>.s<seed>`, such as `rich.visa.d3.L2.s17`.
+"""The rich world: tasks, and site key -> Site for `rich.<kind>.d<difficulty>.<layout>.s<seed>` (`rich.visa.d3.L2.s17`).
 
 Difficulty 1: some richer controls. 2: more of them, all fields of the kind, something that covers the page, at times a
 review step. 3: every field that can has a richer control, and the site is slow or busy or asks to sign in first.
@@ -12,12 +12,13 @@ from dataclasses import replace
 from itertools import groupby
 from random import Random
 
-from dllm_rl.errors import ConfigError
+from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.records.tasks import SPLITS, Task
 from dllm_rl.seeding import python_random
-from harness.sites.factory import assemble
-from harness.sites.layouts import LAYOUTS
-from harness.sites.rich.kinds import rich_form
-from harness.sites.rich.kinds.parts import LOGIN_FIELDS, with_login
+from harness.sites.factory import HELD_OUT_LAYOUTS, LAYOUTS, RICH_PREFIX, TRAIN_LAYOUTS, assemble, make_site
+from harness.sites.forms.common import LOGIN_FIELDS, with_login
+from harness.sites.generate import SEED_BASE, SITES_PER_KIND, make_task
+from harness.sites.rich.kinds import rich_form, rich_forms
 from harness.sites.schema import Behaviour, FormSpec, Option, Site, SiteField, SitePage
 from harness.sites.values import Whole
 
@@ -136,3 +137,38 @@ def _slider(field: SiteField, draw: Whole) -> SiteField:
     default = field.default if field.default and draw.low <= int(field.default[0]) <= draw.high else (low,)
     is_place = (int(default[0]) - draw.low) % draw.step == 0
     return replace(field, spec=spec, widget="slider", step=draw.step, default=default if is_place else (low,))
+
+
+BUSY = "The service is busy at times: where it does not take the form, send it once more."
+
+
+def make_rich_tasks(
+    split: str,
+    *,
+    count: int,
+    seed: int = 0,
+    dials: tuple[int, ...] = (0, 1),
+    kinds: tuple[str, ...] | None = None,
+    sites_per_kind: int | None = None,
+    difficulties: tuple[int, ...] = DIFFICULTIES,
+) -> tuple[Task, ...]:
+    """Make `count` tasks of a split; a larger count continues the same list. kinds: None takes all of the world."""
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    for difficulty in difficulties:
+        if difficulty not in DIFFICULTIES:
+            raise ConfigError(f"difficulty {difficulty} is none of the rich world; expected 1, 2 or 3.")
+    names = tuple(rich_form(kind).kind for kind in kinds) if kinds else tuple(rich_forms())
+    layouts = HELD_OUT_LAYOUTS if split == "test_layout" else TRAIN_LAYOUTS
+    tasks = []
+    for index in range(count):
+        turn = index // len(names)
+        kind, difficulty = names[index % len(names)], difficulties[(turn + index) % len(difficulties)]
+        rng = python_random(seed, "rich task", split, index)
+        number = SEED_BASE[split] + rng.randrange(sites_per_kind or SITES_PER_KIND[split])
+        site = make_site(f"{RICH_PREFIX}{kind}.d{difficulty}.{layouts[number % len(layouts)]}.s{number}")
+        task = make_task(index, split, site, dials[turn % len(dials)], rng)
+        is_busy = site.behaviour.num_refusals > 0
+        words = f"{task.instruction.rstrip('.')}. {BUSY}"
+        tasks.append(replace(task, instruction=words) if is_busy else task)
+    return tuple(tasks)

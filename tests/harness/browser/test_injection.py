@@ -18,7 +18,7 @@ from dllm_rl.session import Session
 from harness.browser import AgentDeadlineError, BrowserPool, EnvironmentFaultError, tab
 from harness.browser.pool import OPEN_SECONDS, _Running
 from harness.environments import FormEnvironment, FormSettings
-from harness.environments.quarantine import Quarantine
+from harness.environments.base import Quarantine
 from harness.rewards import Success
 from tests.harness.conftest import Lab
 from tests.harness.injection import FAULTS, Choose, InjectingServer, first, sometimes

@@ -15,8 +15,8 @@ from dllm_rl.records.tasks import Fault, Outcome
 from dllm_rl.session import Session
 from harness.browser import FOREIGN, BrowserPool, Isolation
 from harness.environments import FormEnvironment, FormSettings
+from harness.execute.executors import TrustedExecutor
 from harness.execute.steps import make_steps
-from harness.execute.trusted import TrustedExecutor
 from harness.rewards import Shaped, Success
 from tests.harness.conftest import Lab
 from tests.harness.hostile import hostile_plan

@@ -13,9 +13,8 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Control, Page
 from harness.environments import Catalogue, FormFactoryEnvironment, FormFactorySettings
 from harness.environments.formfactory import Checkout
-from harness.environments.formfactory.canonical import CannotHoldError, wanted_values
-from harness.environments.formfactory.names import find_controls
-from harness.environments.formfactory.tasks import oracle_plan
+from harness.environments.formfactory.canonical import CannotHoldError, find_controls, wanted_values
+from harness.environments.formfactory.checkout import oracle_plan
 from harness.rewards import Shaped, Success
 
 NAME_THAT_BREAKS_IT = "Robert'); --"

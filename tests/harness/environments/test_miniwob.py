@@ -12,7 +12,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Outcome
 from dllm_rl.session import Session
 from harness.environments import MiniWobEnvironment, MiniWobSettings
-from harness.environments.miniwob_oracle import ORACLES
+from harness.environments.miniwob import ORACLES
 from harness.rewards import Success
 
 

@@ -28,12 +28,12 @@ from harness.sites import (
     scout_answers,
     site_defaults,
 )
-from harness.sites.files import content_of, offered_files
 from harness.sites.forms import forms
+from harness.sites.forms.common import password_of
 from harness.sites.render import render_form_page
 from harness.sites.rich import make_rich_tasks, rich_forms
-from harness.sites.rich.kinds.parts import password_of
 from harness.sites.schema import SiteField
+from harness.sites.values import content_of, offered_files
 from tests.harness.corruption import corrupted
 
 OWN = tuple(kind for kind in rich_forms() if kind not in forms())

@@ -13,7 +13,7 @@ import pytest
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.session import Session
-from harness.browser.pace import quota_cores
+from harness.browser.faults import quota_cores
 from harness.browser.pool import MAX_PLACES
 from harness.environments import FormEnvironment, FormSettings
 from harness.rewards import Shaped

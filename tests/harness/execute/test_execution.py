@@ -10,7 +10,7 @@ import pytest
 from dllm_rl.records.plan import parse_plan
 from dllm_rl.records.tasks import Control, Page
 from harness.execute import ServerView, execute
-from harness.execute.base import Report
+from harness.execute.executors import Report
 
 PAGE = Page(
     titles=("One",),

@@ -10,8 +10,7 @@ from dllm_rl.records.tasks import Outcome
 from dllm_rl.session import Session
 from harness.environments import FormEnvironment
 from harness.execute import Executor
-from harness.execute.executors import FastExecutor
-from harness.execute.trusted import TrustedExecutor
+from harness.execute.executors import FastExecutor, TrustedExecutor
 from tests.harness.conftest import Lab
 from tests.harness.corruption import corrupted
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.gaming_audit import gaming_plans
 from dllm_rl import registry
 from dllm_rl.session import Session
 from harness.environments import FormEnvironment
-from harness.judge import gaming_plans
 from harness.rewards import Success
 
 UNREAD = ("submit only", "submit five times")

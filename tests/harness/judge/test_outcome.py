@@ -10,7 +10,7 @@ from dllm_rl.records.plan import parse_plan
 from dllm_rl.records.tasks import GoldField, Page, Task
 from harness.execute import Execution
 from harness.judge import Evidence, judge
-from harness.judge.equality import are_equal
+from harness.judge.outcome import are_equal
 
 
 @dataclass(frozen=True)

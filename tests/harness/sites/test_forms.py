@@ -7,11 +7,10 @@ from itertools import combinations
 import pytest
 
 from dllm_rl.errors import ConfigError
-from harness.sites import all_errors, make_site, scout_answers, site_defaults, site_keys, wording
-from harness.sites.expected import expected_page
+from harness.sites import all_errors, make_site, scout_answers, site_defaults, site_keys, vocabulary
 from harness.sites.forms import form, forms
+from harness.sites.oracle import branches, expected_page
 from harness.sites.schema import FormSpec, Wording
-from harness.sites.scouting import branches
 
 KINDS = tuple(forms())
 
@@ -49,7 +48,7 @@ def test_two_fields_of_a_form_never_share_a_label(kind: str, is_held_out: bool) 
 
 
 def test_no_held_out_wording_is_one_of_training() -> None:
-    buttons = [value for value in vars(wording).values() if isinstance(value, Wording)]
+    buttons = [value for value in vars(vocabulary).values() if isinstance(value, Wording)]
     titles = [page.titles for spec in forms().values() for page in spec.pages]
     labels = [item.labels for spec in forms().values() for item in spec.fields]
     for family in (buttons, titles + labels):

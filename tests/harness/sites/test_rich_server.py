@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.sites import Site, SiteServer, make_site, scout_answers
-from harness.sites.files import content_of
 from harness.sites.public_sites import PublicSites
 from harness.sites.rich import make_rich_tasks, rich_forms
 from harness.sites.schema import SitePage
+from harness.sites.values import content_of
 
 BOUNDARY = "xxboundaryxx"
 

@@ -5,9 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.sites import vocabulary as words
-from harness.sites.forms.common import EMAIL, FIRST_NAME, FULL_NAME, LAST_NAME, PHONE, day, either, page
-from harness.sites.rich.kinds.parts import COUNTRIES, box, choice, number, rows, text, upload
-from harness.sites.rules import Before
+from harness.sites.answers import Before
+from harness.sites.forms.common import (
+    COUNTRIES,
+    EMAIL,
+    FIRST_NAME,
+    FULL_NAME,
+    LAST_NAME,
+    PHONE,
+    box,
+    choice,
+    day,
+    either,
+    number,
+    page,
+    rows,
+    text,
+    upload,
+)
 from harness.sites.schema import FieldSpec, FormSpec, When
 from harness.sites.values import Day, Digits, Pool
 

@@ -5,8 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.sites import vocabulary as words
-from harness.sites.forms.common import EMAIL, FULL_NAME, NOTE, PHONE, STREET, day, either, page
-from harness.sites.rich.kinds.parts import box, choice, dependent, number, rows, text, upload
+from harness.sites.forms.common import (
+    EMAIL,
+    FULL_NAME,
+    NOTE,
+    PHONE,
+    STREET,
+    box,
+    choice,
+    day,
+    dependent,
+    either,
+    number,
+    page,
+    rows,
+    text,
+    upload,
+)
 from harness.sites.schema import FieldSpec, FormSpec, When
 from harness.sites.values import Digits, OfPersona, Pool
 

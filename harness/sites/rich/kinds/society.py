@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from harness.sites import vocabulary as words
-from harness.sites.forms.common import EMAIL, FULL_NAME, NEWS, day, either, page
-from harness.sites.rich.kinds.parts import COUNTRIES, box, choice, number, rows, text, upload, with_login
+from harness.sites.forms.common import (
+    COUNTRIES,
+    EMAIL,
+    FULL_NAME,
+    NEWS,
+    box,
+    choice,
+    day,
+    either,
+    number,
+    page,
+    rows,
+    text,
+    upload,
+    with_login,
+)
 from harness.sites.schema import FieldSpec, FormSpec, When
 from harness.sites.values import Digits, Pool
 
