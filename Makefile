@@ -1,9 +1,9 @@
-# `make grid` and `make test` do all the set-up they need; see CONTRIBUTING.md for the rest.
+# `make grid` and `make test` install what they need; CONTRIBUTING.md describes the other targets.
 
 VENV ?= .venv
 PRESET ?= quick
 OVERRIDES ?=
-# The first of these that is at least 3.11; an environment of your own is used as it is: make VENV=/path/to/it
+# The first of these that is at least 3.11. To use an environment of your own as it is: make VENV=/path/to/it
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 BIN = $(VENV)/bin
@@ -24,16 +24,16 @@ grid: setup  ## Run a grid (PRESET=quick, OVERRIDES="train.steps=4") and write i
 test: setup  ## All tests, those with a real browser included, on all cores (at most 4)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-soak: setup  ## The ten-thousands: faults, hostile plans, clean rollouts, training broken on purpose (hours)
+soak: setup  ## Long tests: tens of thousands of rollouts, faults, hostile plans, broken training (hours)
 	$(BIN)/python -m pytest -m soak -o addopts="-q --strict-markers -s" tests
 
-check: setup  ## Style, types and package walls
+check: setup  ## Style, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-format: setup  ## Rewrite the sources in house style
+format: setup  ## Format the sources and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -46,9 +46,9 @@ doctor: setup  ## Check this machine
 clean:  ## Remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-# A stamp is written last, so that a step that was interrupted is done again.
+# A stamp is written last, so an interrupted step is repeated.
 $(STAMPS)/venv:
-	@test -n "$(PYTHON)" || { echo "dllm_rl needs Python 3.11 or newer, and none was found. Say: make PYTHON=/path/to/it" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "dllm_rl needs Python 3.11 or newer, and none was found. Run: make PYTHON=/path/to/it" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
