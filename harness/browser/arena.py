@@ -34,11 +34,11 @@ _CLOSE = f"async (slot) => {{ window.__arena.close(slot); return await ({IS_UNTO
 
 
 class Arena:
-    """The host page with its frames. It is closed, and with it all that its origin holds, once it is worn or spoilt."""
+    """The host page with its frames. It closes after `RECYCLE_ARENA_AFTER` rollouts, or after a failure."""
 
     def __init__(self, host: Tab) -> None:
         self.host = host
-        self.is_spoilt = False
+        self.has_failed = False
         self.num_rollouts = 0
         self.turn = asyncio.Lock()
         self._origin: str | None = None
@@ -48,7 +48,7 @@ class Arena:
     @property
     def can_take(self) -> bool:
         """Whether another rollout may start here."""
-        return bool(self._free) and not self.is_spoilt and self.num_rollouts < RECYCLE_ARENA_AFTER
+        return bool(self._free) and not self.has_failed and self.num_rollouts < RECYCLE_ARENA_AFTER
 
     @property
     def is_done(self) -> bool:
@@ -65,7 +65,7 @@ class Arena:
         """Take a frame back."""
         self._free.append(slot)
 
-    async def stand_on(self, url: str) -> None:
+    async def open_at(self, url: str) -> None:
         """Load the host page in the origin of the first rollout; all others must be of that origin."""
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
@@ -74,10 +74,10 @@ class Arena:
                 await self._load(origin)
                 self._origin = origin
         if origin != self._origin:
-            raise EnvironmentFaultError(f"load: this arena stands on {self._origin}, not on {origin}")
+            raise EnvironmentFaultError(f"load: this arena serves {self._origin}, not {origin}")
 
     async def _load(self, origin: str) -> None:
-        """The host page comes from us, not from the site; without a route left, requests are not intercepted."""
+        """Answer the host page ourselves, and remove the route again so that later requests are not intercepted."""
         page, address = self.host.page, origin + HOST_PATH
 
         async def answer(route: Route) -> None:
@@ -106,7 +106,7 @@ class ArenaTab(Tab):
         """Load a rollout's start page in the frame."""
         started = time.perf_counter()
         with attribute("load"):
-            await self.arena.stand_on(url)
+            await self.arena.open_at(url)
             document = await self._within_load("open", [self.slot, url])
         if document["isError"] or document["status"] >= 400 or is_cut_redirect(document["status"]):
             raise EnvironmentFaultError(f"load: the site answered {document['status'] or 'nothing'} for its start page")
@@ -128,8 +128,8 @@ class ArenaTab(Tab):
     async def acting(self, *, is_real: bool) -> AsyncIterator[None]:
         """One plan acts at a time, since focus, keyboard and mouse are the page's."""
         async with self.arena.turn:
-            if self.arena.is_spoilt:
-                raise EnvironmentFaultError("the arena was spoilt by another rollout")
+            if self.arena.has_failed:
+                raise EnvironmentFaultError("another rollout in this arena failed")
             if is_real:
                 with attribute("arena"):
                     raised = self.page.evaluate("slot => window.__arena.raise(slot)", self.slot)
@@ -163,11 +163,11 @@ class ArenaTab(Tab):
         with attribute("reset"):
             async with asyncio.timeout(self.pace.seconds(2.0)):
                 is_untouched = await self.page.evaluate(_CLOSE, self.slot)
-        if not is_untouched or self.arena.is_spoilt:
+        if not is_untouched or self.arena.has_failed:
             raise EnvironmentFaultError("reset: a site that stores something shares it in an arena; it needs a tab")
         self.arena.give_back(self.slot)
 
     async def close(self) -> None:
-        """A rollout that failed spoils the arena, which closes with the last rollout in it."""
-        self.arena.is_spoilt = True
+        """Mark the arena as failed: it closes with the last rollout in it."""
+        self.arena.has_failed = True
         self.arena.give_back(self.slot)

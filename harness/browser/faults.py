@@ -48,9 +48,9 @@ def quota_cores(path: Path) -> int | None:
 
 @dataclass(slots=True)
 class Pace:
-    """How much slower than usual this machine answers now: the page loads seen lately, and the system's load.
+    """How much slower than usual this machine is, from recent page loads and the system's load.
 
-    Deadlines are given in seconds of an idle machine and are stretched by `scale`, 1 to 20.
+    Deadlines are given in seconds of an idle machine and are multiplied by `scale`, 1 to 20.
     """
 
     recent_load_seconds: float = USUAL_LOAD_SECONDS
@@ -116,7 +116,7 @@ def is_cut_redirect(status: int) -> bool:
 
 
 def is_environment(error: BaseException) -> bool:
-    """True where this exception is the environment's doing."""
+    """Return whether the environment caused this exception."""
     if isinstance(error, EnvironmentFaultError | PlaywrightTimeout | asyncio.TimeoutError | ConnectionError):
         return True
     return isinstance(error, PlaywrightError) and any(text in str(error) for text in ENVIRONMENT_MESSAGES)

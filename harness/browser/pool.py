@@ -23,7 +23,7 @@ from harness.browser.tab import NOTICE_SECONDS, OriginTab, Tab
 Isolation = Literal["context", "origin", "page", "arena"]
 # Where rollouts a second stop growing (`benchmarks.harness --concurrency 1 2 3 4 6 8 12`).
 PLACES_A_CORE: dict[Isolation, int] = {"context": 2, "origin": 2, "page": 2, "arena": 4}
-# Of one browser, whatever the number of cores: each context takes some 25 MB and the one browser process serves all.
+# Limit of one browser on any number of cores: a context takes some 25 MB, and one browser process serves all.
 MAX_PLACES = 32
 RECYCLE_PAGE_AFTER = 200
 RECYCLE_BROWSER_AFTER = 4000
@@ -62,10 +62,18 @@ class _Running:
 class BrowserPool:
     """Tabs for rollouts. All coroutines belong to one event loop.
 
-    isolation "context": a new context for every rollout, whose requests can be intercepted. "page": a tab is used again
-    after cookies, storage and history were cleared, which is verified at the next load; it is recycled after 200
-    rollouts, since its process grows. "origin": the same, under a host name of its own for every rollout. "arena": see
-    `harness.browser.arena`. arguments: further launch arguments of Chromium. is_headful: in a window.
+    The isolation mode of a rollout says what it shares with others:
+
+    - "context": a new context for every rollout, whose requests can be intercepted.
+    - "page": a tab is used again after cookies, storage and history were cleared, which is verified at the next load.
+      It is recycled after `recycle_after` rollouts, since its process grows.
+    - "origin": like "page", under a new host name for every rollout.
+    - "arena": several rollouts in frames of one page; see `harness.browser.arena`.
+
+    Args:
+        recycle_after: Rollouts after which a tab is closed.
+        arguments: Further launch arguments of Chromium.
+        is_headful: Whether the browser has a window.
     """
 
     def __init__(
@@ -97,7 +105,7 @@ class BrowserPool:
 
     @property
     def version(self) -> str:
-        """Of the Chromium that runs now; "" where none does."""
+        """Version of the running Chromium; "" while none runs."""
         return self._current.browser.version if self._current else ""
 
     @property
@@ -107,10 +115,13 @@ class BrowserPool:
 
     @asynccontextmanager
     async def tab(self, isolation: Isolation, *, is_fresh: bool = False, is_guarded: bool = True) -> AsyncIterator[Tab]:
-        """Lend a tab for one rollout. What fails inside closes the tab.
+        """Lend a tab for one rollout. A failure inside closes the tab.
 
-        is_fresh: never one that was used before. is_guarded: in the isolation "context", whether its requests are
-        intercepted too, which costs a fifth of the CPU time and finds nothing that the launch arguments let out.
+        Args:
+            isolation: Isolation mode of the rollout.
+            is_fresh: Whether the tab must not have been used before.
+            is_guarded: Whether requests are intercepted too ("context" only). It costs a fifth of the CPU time, and the
+                launch arguments let nothing out that it would find.
         """
         with attribute("browser"):
             running = await self._running()
@@ -134,9 +145,10 @@ class BrowserPool:
                 await self._end(running)
 
     def retire(self, generation: int | None = None) -> None:
-        """Let the next rollout have a new browser; the present one ends with the last rollout in it.
+        """Give the next rollout a new browser. The present one ends with the last rollout in it.
 
-        generation: of the browser that is meant, as its faults name it; one that was launched since then stays.
+        Args:
+            generation: The browser that is meant, as its faults name it; a later one stays. None for the present one.
         """
         if self._current and generation in (None, self._current.generation):
             self._current.is_retired = True
@@ -169,7 +181,7 @@ class BrowserPool:
         return await _while_alive(running.browser, opening, self.pace.seconds(OPEN_SECONDS))
 
     async def _give_back(self, running: _Running, tab: Tab, isolation: Isolation) -> bool:
-        """Keep the tab for another rollout where it can be made fit for it. An arena may take the rollout back."""
+        """Keep the tab if it can be reset for another rollout. An arena may reject the rollout here."""
         if isinstance(tab, ArenaTab):
             await tab.reset()
             return True
@@ -227,7 +239,7 @@ class BrowserPool:
 
 
 async def _while_alive(browser: Browser, work: Coroutine[Any, Any, T], seconds: float) -> T:
-    """Await under a deadline, and no longer than there is a browser: what opens as it dies is never told so."""
+    """Await under a deadline while the browser is connected. Nothing ends the opening of a page when a browser dies."""
     future = asyncio.ensure_future(work)
     ends = time.monotonic() + seconds
     try:

@@ -50,9 +50,12 @@ _hosts = itertools.count(1)
 
 
 class Tab:
-    """A page in a context of its own. `num_rollouts` counts what it has served, for recycling.
+    """A page in a context of its own.
 
-    foreign: addresses outside of loopback that the page asked for and did not get, where requests are intercepted.
+    Attributes:
+        num_rollouts: Rollouts served so far, for recycling.
+        dialogs: Texts of the dialogs that the page opened.
+        foreign: Addresses outside of loopback that the page asked for and did not get, where requests are intercepted.
     """
 
     def __init__(self, context: BrowserContext, page: Page, pace: Pace) -> None:
@@ -70,9 +73,13 @@ class Tab:
 
     @classmethod
     async def open(cls, browser: Any, pace: Pace, *, is_guarded: bool = False, is_used_again: bool = True) -> Tab:
-        """Open a fresh context with one page. is_guarded: requests are intercepted, and foreign ones refused.
+        """Open a fresh context with one page.
 
-        is_used_again: for several rollouts, so that what one leaves behind must be found at the next load.
+        Args:
+            browser: The browser.
+            pace: Scale of all deadlines.
+            is_guarded: Whether requests are intercepted and foreign ones refused.
+            is_used_again: Whether the tab serves several rollouts, so that leftovers must be found at the next load.
         """
         context = await browser.new_context(**CONTEXT_OPTIONS)
         await context.add_init_script(init_script(is_used_again=is_used_again))
@@ -104,7 +111,7 @@ class Tab:
 
     @asynccontextmanager
     async def acting(self, *, is_real: bool) -> AsyncIterator[None]:
-        """For the time of an action. is_real: with the real mouse and keyboard, of which a page has one."""
+        """Hold the page during an action. is_real: the action uses the mouse and keyboard, which a page has once."""
         yield
 
     async def call(self, function: str, argument: Any = None, *, seconds: float, is_action: bool = False) -> Any:
@@ -170,7 +177,7 @@ class Tab:
             raise EnvironmentFaultError("navigation: the connection was refused or reset")
 
     async def _unreached(self) -> str:
-        """The address that an error page stands for."""
+        """Return the address whose load ended in an error page."""
         with attribute("navigation"):
             self._session = self._session or await self.context.new_cdp_session(self.page)
             history = await self._session.send("Page.getNavigationHistory")
@@ -187,7 +194,7 @@ class Tab:
                     await self.context.cookies()
 
     async def reset(self) -> None:
-        """Make the tab fit for another rollout. Raises EnvironmentFaultError where the tab must be thrown away.
+        """Prepare the tab for another rollout. Raises EnvironmentFaultError if the tab must be closed instead.
 
         That every store is empty is verified at the next load, before any script of the page (`goto`), so that what
         might still write after this is found.
@@ -196,7 +203,7 @@ class Tab:
             async with asyncio.timeout(self.pace.seconds(2.0)):
                 if not await self.page.evaluate(LEAVE):
                     raise EnvironmentFaultError(
-                        "reset: data bases or files are left, which only a new context is rid of"
+                        "reset: databases or files are left, and only a new context can remove them"
                     )
                 self._session = self._session or await self.context.new_cdp_session(self.page)
                 await asyncio.gather(self.context.clear_cookies(), self._session.send("Page.resetNavigationHistory"))
@@ -216,12 +223,12 @@ class Tab:
             self._last_status = response.status
 
     async def _answer_dialog(self, dialog: Dialog) -> None:
-        """Alerts and questions are agreed to, prompts get no text; what they said is part of the outcome."""
+        """Accept alerts and questions and dismiss prompts. Their texts are part of the outcome."""
         self.dialogs.append(f"{dialog.type}: {dialog.message}")
         await _unless_gone(dialog.dismiss() if dialog.type == "prompt" else dialog.accept())
 
     async def _close_popup(self, popup: Page) -> None:
-        """A plan has one window; what a page opens beside it is closed unseen."""
+        """Close further windows at once: a plan has one window."""
         await _unless_gone(popup.close())
 
     async def _refuse(self, route: Route) -> None:
@@ -238,7 +245,7 @@ class OriginTab(Tab):
 
 
 async def _unless_gone(awaitable: Awaitable[Any]) -> None:
-    """Await what answers an event of a page; a page that is gone needs no answer."""
+    """Await the answer to an event of a page. A page that is gone needs no answer."""
     try:
         await awaitable
     except Exception as error:
@@ -251,9 +258,13 @@ _OURS = re.compile(r"-\d{4}T\d{6}-\d+-\d+\.zip$")
 
 @dataclass(slots=True, kw_only=True)
 class TraceRecorder:
-    """keep: how many rollouts stay on disk. keeps_all: those that succeeded too. written: the files, oldest first.
+    """Traces and last screenshots of failed rollouts. `playwright show-trace <file>` shows a trace step by step.
 
-    `playwright show-trace <file>` shows a trace step by step.
+    Attributes:
+        folder: Where the files are written.
+        keep: Number of rollouts that stay on disk.
+        keeps_all: Whether successful rollouts are kept too.
+        written: The files, oldest first.
     """
 
     folder: Path
@@ -269,7 +280,7 @@ class TraceRecorder:
             await tab.context.tracing.start(screenshots=True, snapshots=True)
 
     async def stop(self, tab: Tab, task: Task, outcome: Outcome) -> None:
-        """End the recording; keep it where the rollout asks for it."""
+        """End the recording, and keep it if the rollout failed or all are kept."""
         self._number += 1
         name = re.sub(r"[^\w.-]+", "_", f"{task.id}-{self._names}-{self._number}")
         trace, picture = self.folder / f"{name}.zip", self.folder / f"{name}.png"
@@ -284,7 +295,7 @@ class TraceRecorder:
             self._drop_old()
 
     def _drop_old(self) -> None:
-        """Keep the newest of the folder, those of earlier sessions included."""
+        """Keep the newest recordings in the folder, including those of earlier sessions."""
         ours = (path for path in self.folder.glob("*.zip") if _OURS.search(path.name))
         traces = sorted(ours, key=lambda path: path.stat().st_mtime_ns)
         for trace in traces[: -self.keep]:

@@ -53,7 +53,7 @@ class FormsEnv(gymnasium.Env[str, str]):
         (outcome,) = self._session.run_many([(self._task, action)])
         feedback = "\n".join(item.note for item in outcome.actions)
         readable = "".join(letter if letter in CHARACTERS else "?" for letter in feedback)[:MAX_OBSERVATION]
-        # Timings are no fact of an episode; equal seeds and actions give equal infos.
+        # Without timings, equal seeds and actions give equal infos.
         info = {"outcome": replace(outcome, seconds={}), "is_success": outcome.is_success, "is_valid": outcome.is_valid}
         return readable, self._reward(outcome).value, outcome.is_valid, not outcome.is_valid, info
 

@@ -20,8 +20,11 @@ LOST_IN_A_ROW = 3
 
 @dataclass(slots=True)
 class Quarantine:
-    """Sites by key with the reason. A site is taken out of service after `LOST_IN_A_ROW` rollouts without one that
-    ended, provided that another site has served a rollout meanwhile: when all fail, it is not the site.
+    """Sites that are out of service, by key, with the reason.
+
+    A site is taken out of service after `LOST_IN_A_ROW` lost rollouts in a row, provided that another site has served a
+    rollout meanwhile: if all fail, the site is not the cause. Each further rollout would cost three attempts; instead
+    it counts as lost at once, with the reason, and is masked.
     """
 
     reasons: dict[str, str] = field(default_factory=dict)
@@ -30,7 +33,7 @@ class Quarantine:
     _num_served: int = 0
 
     def forget(self) -> None:
-        """Begin anew, so that what was lost in one piece of work decides nothing in the next."""
+        """Forget all failures, so that those of one call have no effect on the next."""
         self.reasons.clear()
         self._lost.clear()
         self._served.clear()
@@ -145,7 +148,7 @@ class FormSettings(BrowserSettings):
     trace_dir: Path | str | None = None
 
     def count(self, split: str) -> int:
-        """Number of tasks of a split. Raises ConfigError for a name that is none."""
+        """Number of tasks of a split. Raises ConfigError for an unknown split."""
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
         return {**DEFAULT_COUNTS, **self.counts}[split]
@@ -172,5 +175,5 @@ class FormSettings(BrowserSettings):
 def world_settings(world: str, difficulties: Sequence[int], *, counts: Mapping[str, int]) -> FormSettings:
     """Settings that name a world. Raises ConfigError for difficulties of a world that has none."""
     if difficulties and world != "rich":
-        raise ConfigError(f"the world '{world}' has no difficulties. Say --world rich, or leave --difficulty away.")
+        raise ConfigError(f"the world '{world}' has no difficulties. Use --world rich, or remove --difficulty.")
     return FormSettings(world=world, difficulties=tuple(difficulties) or (1, 2, 3), counts=counts)

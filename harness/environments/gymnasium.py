@@ -1,4 +1,4 @@
-"""Gymnasium, both ways: its text environments as tasks of ours, and our forms as an environment of its registry.
+"""Gymnasium in both directions: its text environments as our tasks, and our forms in its registry.
 
 `GymnasiumEnvironment` runs whatever `gymnasium.make` makes, provided that observations and actions are texts and that
 an episode is one action. `register_forms` is the entry point by which Gymnasium finds `dllm_rl/Forms-v0`.
@@ -53,7 +53,7 @@ class GymnasiumSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Episode:
-    """An episode of one action. is_lost: the environment cut it short, which says nothing about the plan."""
+    """An episode of one action. `is_lost`: the environment truncated it, which says nothing about the plan."""
 
     observation: str
     reward: float
@@ -154,7 +154,7 @@ def _reset(instance: Any, seed: int) -> str:
 
 
 def _episode(instance: Any, seed: int, plan: str) -> _Episode | None:
-    """Run an episode; None for a plan that is no action."""
+    """Run an episode; None for a plan outside of the action space."""
     observation = _reset(instance, seed)
     if not instance.action_space.contains(plan):
         return None

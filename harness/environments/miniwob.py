@@ -2,8 +2,8 @@
 
 The package's HTML is served unchanged on loopback, one page an episode. The random numbers are seeded by the page's own
 `Math.seedrandom`, the episode is started by the page's own `core`, and its raw reward (no time penalty) is the truth.
-Controls without an HTML name get one once the episode stands, and boxes without a label their id for one, since refs
-are resolved by name.
+Controls without an HTML name get one once the episode has started, and boxes without a label get their id
+as label, since refs are resolved by name.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 - A malformed line is counted as malformed; it does nothing.
 - A line fails where its ref is not one of the form's, its verb does not fit the control, its control stands on another
   page than the present one ("wrong page"), is hidden, disabled, read-only or covered, the option does not exist, or the
-  control shows another value afterwards. A number or date field refuses what is none, and a field of one line refuses
-  a line break; both keep the value they had.
+  control shows another value afterwards. A number or date field refuses any other text, and a field of one line
+  refuses a line break; both keep the value they had.
 - `select` on a control of several values adds the option. `check`, `uncheck` and `choose` of what is so already are ok.
 - A click that the browser's own validation stops has failed, with its messages.
 - When a click leads to another document, the next line runs there. Once the server has accepted a submission, every
@@ -32,9 +32,12 @@ from harness.execute.steps import Step, make_steps, page_keys, sentence
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerView:
-    """What the server says of this rollout so far, asked after every load.
+    """What the server says about this rollout so far, asked after every load.
 
-    injected: the message of its last answer where that was a difficulty of the task's own, else "".
+    Attributes:
+        is_accepted: Whether it accepted the form.
+        rejections: Error messages of each refused submission.
+        injected: Message of its last answer if that was a difficulty of the task's own, else "".
     """
 
     is_accepted: Callable[[], bool]
@@ -44,7 +47,15 @@ class ServerView:
 
 @dataclass(slots=True, kw_only=True)
 class Execution:
-    """What came of a plan. values: form data as last seen, by field name, over all pages. seconds: by phase."""
+    """Result of executing a plan.
+
+    Attributes:
+        actions: One result for each line.
+        values: Form data as last seen, by field name, over all pages.
+        validity_errors: Messages of the browser's own validation.
+        dialogs: Texts of dialogs.
+        seconds: Time by phase.
+    """
 
     actions: tuple[ActionResult, ...] = ()
     values: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -117,11 +128,11 @@ class _Run:
         return report
 
     def _read(self, report: Report) -> None:
-        """A document that a click led to is known only with the next report from it."""
+        """Take over a report. It also completes the note on the click that led to this document."""
         for result in self.results.values():
             if result["note"] == "page" and "here" not in result:
                 result |= {"here": report.here, "title": report.title}
-        # Of the page that stands here counts what it shows now, not what it showed before a field was hidden.
+        # For the present page, what it shows now counts, not what it showed before a field was hidden.
         if report.here:
             own = {key.partition(" ")[2] for key in self.pages[report.here - 1]["keys"]}
             self.values = {name: values for name, values in self.values.items() if name not in own}

@@ -23,10 +23,15 @@ ExecutorName = Literal["fast", "trusted"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What happened to the first `len(results)` steps, and how the page stands now.
+    """What happened to the first `len(results)` steps, and the state of the page.
 
-    results: one note record a step, as `steps.sentence` reads it. here: number of the scouted page, 0 for none.
-    values: visible form data by field name. alerts: texts that the page announces.
+    Attributes:
+        results: One note record for each step, as `steps.sentence` reads it.
+        here: Number of the scouted page; 0 for none.
+        title: Title of the page.
+        is_leaving: Whether the last step leads to another document.
+        values: Visible form data by field name.
+        alerts: Texts that the page announces.
     """
 
     results: tuple[dict[str, Any], ...]
@@ -50,7 +55,7 @@ class Report:
 
 
 class Executor(Protocol):
-    """Both executors keep one semantics (see `harness.execute.execute`); they differ in where the events come from."""
+    """Carries out steps. All executors share the semantics of `harness.execute.execute`; only the events differ."""
 
     name: ExecutorName
 
@@ -60,7 +65,7 @@ class Executor(Protocol):
 
 
 async def look(tab: Tab, pages: list[dict[str, Any]]) -> Report:
-    """How the page stands, without doing anything."""
+    """Read the state of the page without acting."""
     return Report.read(await tab.call("look", pages, seconds=2.0))
 
 
@@ -69,7 +74,7 @@ _tokens = itertools.count(1)
 
 
 class TrustedExecutor:
-    """Nearly twice the CPU time of `FastExecutor` on a form of seven fields; its events are trusted by every page."""
+    """Acts by real input, which every page trusts. It takes nearly twice the CPU time of `FastExecutor`."""
 
     name: ExecutorName = "trusted"
 
@@ -118,8 +123,8 @@ STEP_SECONDS = 0.2
 class FastExecutor:
     """The whole plan of a page in one call: checks, native setters, the events a browser emits, and reading back.
 
-    Its events are not trusted (`isTrusted` is false), which none of the built-in sites minds; key presses are handed to
-    the real keyboard.
+    Its events are not trusted (`isTrusted` is false), which makes no difference on the built-in sites; key presses go
+    to the real keyboard.
     """
 
     name: ExecutorName = "fast"

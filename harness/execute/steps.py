@@ -1,4 +1,4 @@
-"""From plan text to steps that can be run, and from what they did to one line of feedback each."""
+"""Steps of a plan: what each line acts on, or why it cannot, and one line of feedback on what it did."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ from dllm_rl.records.tasks import Control, Page
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One action with the control it is meant for. `refusal` is the note of an action that no page can run.
+    """One action with the control it is meant for.
 
-    content: of the file that is uploaded.
+    Attributes:
+        action: The action.
+        control: Its control; None for an unknown ref.
+        refusal: Note of an action that no page can run; None for the others.
+        content: Content of the file to upload.
     """
 
     action: Action
@@ -90,9 +94,12 @@ MAX_SHOWN = 3
 
 
 def sentence(action: Action, result: dict[str, Any]) -> str:
-    """Say what happened. `result` is a note record: status, note, what that note needs, and what else changed.
+    """Say what happened.
 
-    appeared, gone: labels of fields. dialogs: what they said.
+    Args:
+        action: The action.
+        result: A note record: `status`, `note`, what that note needs, and what else changed: labels of fields that
+            `appeared` or are `gone`, and texts of `dialogs`.
     """
     return "; ".join([_SENTENCES[result["note"]](action, result), *_beside(result)])
 
@@ -130,7 +137,7 @@ def _here(result: dict[str, Any]) -> str:
 _SENTENCES = {
     "ok": lambda action, result: f"ok {action.verb} {action.ref}",
     "no_change": lambda action, result: f"ok {action.verb} {action.ref}; no visible change",
-    "unknown_ref": lambda action, result: f"not found: {action.ref} is no control of this form",
+    "unknown_ref": lambda action, result: f"not found: {action.ref} is not a control of this form",
     "not_found": lambda action, result: f"not found: {action.ref}",
     "wrong_verb": lambda action, result: f"cannot {action.verb} a {result['kind']}: {action.ref}",
     "wrong_page": lambda action, result: f"wrong page: {action.ref}; this is {_here(result)}",

@@ -10,9 +10,9 @@ _EXPORTS = "inventory, choices, perform, prepare, readBackTarget, look, explore,
 # A tab opens on about:blank, so the first document of a rollout is the second of its history.
 FIRST_HISTORY_LENGTH = 2
 _USAGE = """const usage = async () => ((await navigator.storage?.estimate())?.usage ?? 0);"""
-# Run at the end of a rollout; true where no data base, cache or file is left that only a new context would be rid of.
+# Run at the end of a rollout; true if no database, cache or file is left that only a new context could remove.
 # The document stays until the next load, but nothing of it is shown: the browser's own message at a field that it found
-# invalid is painted for as long as it stands there, which takes a fifth of a core and more for every idle tab.
+# invalid is painted for as long as it is shown, which takes a fifth of a core and more for every idle tab.
 LEAVE = f"""async () => {{
   {_USAGE}
   document.activeElement?.blur();

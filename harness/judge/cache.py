@@ -1,8 +1,8 @@
-"""Outcomes that were seen, given again for an equal task and plan; a sample of what is given again is run after all.
+"""A cache of outcomes by task and plan, audited: a sample of the reused outcomes is executed again.
 
-A policy that concentrates writes the same plan many times, and sites, plans and judging are deterministic, so that a
-second execution tells nothing new. That this is so is not believed but audited: the first reuse and then one in
-`every` is executed, and an outcome that differs is a bug of ours that stops the run.
+A policy that concentrates writes the same plan many times. Sites, plans and judging are deterministic, so a second
+execution adds nothing. The audit checks this: the first reuse and then one in `every` is executed, and a different
+outcome is a bug of ours that stops the run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dllm_rl.records.tasks import Outcome, Task
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What decides an outcome. plan: the parsed plan, so that texts which read alike are one (blanks at line ends)."""
+    """What decides an outcome. The plan is parsed: texts that differ in blanks at line ends share an outcome."""
 
     site_version: str
     task: Task
@@ -28,14 +28,14 @@ class Key:
 
 @dataclass(slots=True)
 class Audit:
-    """Counts over all calls of a run: outcomes given again, and how many of those were executed to compare."""
+    """Counts over all calls of a run: reused outcomes, and how many of those were executed to compare."""
 
     every: int
     num_reused: int = 0
     num_executed: int = 0
 
     def is_due(self) -> bool:
-        """Count one reuse; whether it is to be executed."""
+        """Count one reuse, and return whether it must be executed."""
         self.num_reused += 1
         return self.num_reused % self.every == 1 % self.every
 

@@ -67,7 +67,7 @@ class Received(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All that one rollout left behind. defaults: what an untouched site sends, by field name."""
+    """All that one rollout left behind. `defaults` is what an untouched site sends, by field name."""
 
     task: Task
     page: Page

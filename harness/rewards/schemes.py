@@ -35,12 +35,12 @@ def accuracy_of(outcome: Outcome) -> float:
 
 
 def submission_of(outcome: Outcome) -> float:
-    """S, gated."""
+    """S: 1 if the server accepted and something wanted was changed, else 0."""
     return float(outcome.is_submitted and outcome.has_changed_something)
 
 
 def progress_of(outcome: Outcome) -> float:
-    """P, gated: pages left behind out of all pages of the form."""
+    """P: share of the pages left behind; 0 until something wanted was changed."""
     if not outcome.has_changed_something:
         return 0.0
     if outcome.is_submitted:
@@ -71,8 +71,11 @@ class Success:
 class Shaped:
     """Weighted sum of S, F and P, less a penalty for every repeated submission.
 
-    submission, field_accuracy, progress: weights of S, F and P; shares that sum to 1.
-    repeat_penalty: what each submission beyond the first costs.
+    Attributes:
+        submission: Weight of S. The three weights are shares that sum to 1.
+        field_accuracy: Weight of F.
+        progress: Weight of P.
+        repeat_penalty: Cost of each submission beyond the first.
     """
 
     version: ClassVar[int] = 1
@@ -85,7 +88,8 @@ class Shaped:
     def __post_init__(self) -> None:
         weights = (self.submission, self.field_accuracy, self.progress)
         if abs(sum(weights) - 1) > 1e-9 or min(weights) < 0:
-            raise ConfigError(f"reward weights {', '.join(f'{each:g}' for each in weights)}: give shares that sum to 1")
+            given = ", ".join(f"{each:g}" for each in weights)
+            raise ConfigError(f"reward weights {given}; expected shares from 0 to 1 that sum to 1.")
 
     def __call__(self, outcome: Outcome) -> RewardRecord:
         """Return submission S + field_accuracy F + progress P, less the penalty; at least 0."""
@@ -100,13 +104,14 @@ class Shaped:
 @register("reward", "tree")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """Rule-based progress tree, for credit where nothing was accepted: how far, how right, and were errors put right.
+    """Rule-based progress tree, for credit where nothing was accepted: progress, correctness, and corrected errors.
 
-    Three branches of equal weight under the gate of S and P: pages left behind; F; the last word of the server (1 for
-    an acceptance, 0.5 where it refused a submission with fewer errors than the one before, else 0). What is accepted
-    without being a success earns at most 0.9.
+    Three branches of equal weight under the gate of S and P: pages left behind; F; the last answer of the server
+    (1 for an acceptance, 0.5 for a refusal with fewer errors than the one before, else 0). An accepted form that is not
+    a success earns at most 0.9.
 
-    repeat_penalty: what each submission beyond the first costs.
+    Attributes:
+        repeat_penalty: Cost of each submission beyond the first.
     """
 
     version: ClassVar[int] = 1

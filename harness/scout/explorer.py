@@ -45,9 +45,14 @@ async def scout(
     files: Mapping[str, bytes] = MappingProxyType({}),
     is_injected: Callable[[], bool] = lambda: False,
 ) -> Page:
-    """Observe a site. `new_start_url` opens it as nobody has used it; `answers` and `files` get past every page.
+    """Observe a site.
 
-    is_injected: as for `Tab.loaded`.
+    Args:
+        tab: The tab to walk in.
+        new_start_url: Returns an address at which the site is untouched.
+        answers: Values by field name that get past every page.
+        files: Contents of files by name, for file fields.
+        is_injected: As for `Tab.loaded`.
     """
     walk_with = functools.partial(walk, tab, files=files, is_injected=is_injected)
     return await _Scout(walk_with=walk_with, new_start_url=new_start_url, answers=answers).page()
@@ -154,7 +159,9 @@ class _Scout:
             visits = await self._walk({**changes, chosen.decider.field: _answer_values(chosen)}, number + 1)
             if len(visits) > number and len({answer.is_given(visits) for answer in fitting}) > 1:
                 return
-        raise HarnessError(f"the scout cannot separate {', '.join(answer.value for answer in fitting)}.")
+        raise HarnessError(
+            f"the scout cannot tell which of these answers matters: {', '.join(answer.value for answer in fitting)}."
+        )
 
     def _another(self, answer: Answer) -> tuple[str, ...]:
         """Any other answer to the same question."""

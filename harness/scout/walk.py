@@ -98,7 +98,7 @@ class Sight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """One page of one walk. answers: form data that the page was left with, by field, in visible text."""
+    """One page of one walk. answers: form data with which the page was left, by field, in visible texts."""
 
     title: str
     sights: tuple[Sight, ...]
@@ -119,9 +119,15 @@ async def walk(
     files: Mapping[str, bytes] = MappingProxyType({}),
     is_injected: Callable[[], bool] = lambda: False,
 ) -> tuple[Visit, ...]:
-    """Walk until a page cannot be left, holds no control, or is number `num_pages`; that last one is not handed in.
+    """Walk until a page cannot be left, has no control, or is number `num_pages`; that last page is not submitted.
 
-    files: by name, what file fields may be given. is_injected: as for `Tab.loaded`.
+    Args:
+        tab: The tab to walk in.
+        start_url: Address of the first page.
+        answers: Values by field name that get past every page.
+        num_pages: Page at which the walk ends.
+        files: Contents of files by name, for file fields.
+        is_injected: As for `Tab.loaded`.
     """
     await tab.goto(start_url)
     visits: list[Visit] = []

@@ -24,7 +24,7 @@ Arrange = Callable[[list[FieldSpec], Random], list[FieldSpec]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """One family. template: the file in `templates/` that lays out the fields."""
+    """One layout family. `template` is the file in `templates/` that lays out the fields."""
 
     name: str
     template: str
@@ -33,37 +33,37 @@ class Layout:
 
 
 def as_listed(fields: list[FieldSpec], rng: Random) -> list[FieldSpec]:
-    """In the order of the specification."""
+    """Keep the order of the specification."""
     return list(fields)
 
 
 def shuffled(fields: list[FieldSpec], rng: Random) -> list[FieldSpec]:
-    """In any order."""
+    """Draw an order."""
     return rng.sample(fields, len(fields))
 
 
 def required_first(fields: list[FieldSpec], rng: Random) -> list[FieldSpec]:
-    """What must be answered, then the rest."""
+    """Put required fields first."""
     return sorted(shuffled(fields, rng), key=lambda item: not item.required)
 
 
 def choices_first(fields: list[FieldSpec], rng: Random) -> list[FieldSpec]:
-    """Options and boxes, then what is typed."""
+    """Put options and boxes before typed fields."""
     return sorted(shuffled(fields, rng), key=lambda item: item.draw is not None)
 
 
 def typed_first(fields: list[FieldSpec], rng: Random) -> list[FieldSpec]:
-    """What is typed, then options and boxes."""
+    """Put typed fields before options and boxes."""
     return sorted(shuffled(fields, rng), key=lambda item: item.draw is None)
 
 
 def reversed_order(fields: list[FieldSpec], rng: Random) -> list[FieldSpec]:
-    """From the last of the specification to the first."""
+    """Reverse the order of the specification."""
     return list(reversed(fields))
 
 
 def by_kind(fields: list[FieldSpec], rng: Random) -> list[FieldSpec]:
-    """Fields of one kind side by side."""
+    """Put fields of one kind side by side."""
     return sorted(shuffled(fields, rng), key=lambda item: item.kind)
 
 

@@ -24,7 +24,17 @@ SITES_PER_KIND = {"train": 24, "val": 6, "test": 12, "test_layout": 12}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """Settings of a set of tasks. sites_per_kind: None takes the split's own. kinds: None takes all form kinds."""
+    """Settings of a set of tasks.
+
+    Attributes:
+        split: Name of the split.
+        count: Number of tasks.
+        seed: Seed of the tasks.
+        size: "small" or "full" forms.
+        dials: Difficulties of the instruction's wording.
+        sites_per_kind: Number of sites of each kind; None for the split's own.
+        kinds: Kinds of forms; None for all.
+    """
 
     split: str
     count: int
@@ -121,7 +131,7 @@ def make_task(index: int, split: str, site: Site, dial: int, rng: Random) -> Tas
 
 
 def _gold_kind(field: SiteField) -> ControlKind:
-    """A date that is typed in a way of the site's own is compared as it is written."""
+    """Return the kind by which values are compared: a date in the site's own format is compared as text."""
     return "text" if field.widget == "picker" else field.spec.kind
 
 

@@ -1,4 +1,4 @@
-"""Gold values -> the words of a task, at the dials of decision 2.
+"""Gold values -> the instruction of a task, by dial (the difficulty of its wording).
 
 Dial 0: the page's own labels and the values, as pairs in any order. Dial 1: sentences that may use another label of the
 same field, with facts that nobody asked for. Dial 2: sentences whose values must be converted (dates, numbers in words,
@@ -84,7 +84,7 @@ def _is_box(wish: Wish) -> bool:
 
 
 def _plain(value: str) -> str:
-    """Quote what would otherwise not be told apart from the words around it."""
+    """Quote a value that could not be told from the text around it."""
     return quote(value) if any(letter in value for letter in '";\n\\') else value
 
 

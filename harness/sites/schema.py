@@ -50,7 +50,7 @@ class Persona:
 
 
 class Draw(Protocol):
-    """How a value of a field is drawn. size "full" may draw longer and stranger values than "small"."""
+    """Draws a value of a field. Size "full" may give longer and stranger values than "small"."""
 
     def __call__(self, rng: Random, persona: Persona, size: Size) -> str:
         """Draw one value."""
@@ -69,14 +69,26 @@ class When:
 class FieldSpec:
     """One field of a form kind.
 
-    kind: "checkbox" with options is a group of boxes that share one name; without options it is one box. "button" opens
-    further fields (those whose `when` names it); it is no answer itself. "file" has the names of files as options.
-    widget: how it is shown where that is not the browser's own control of its kind; see `SiteField.widget`.
-    draw: where typed values come from; None where options are chosen.
-    rank: 0 on every site, 1 on small sites by seed, 2 on full sites only.
-    page: page of the wizard, from 1. prefill: values that an untouched page may hold, by seed ("on" for a box).
-    minimum, maximum: bounds of a number, or ISO dates. pattern: regular expression of the whole value.
-    superlatives: (option, phrase) pairs for dial 2, such as ("Basic 9", "the cheapest").
+    Attributes:
+        id: Name of the field, the same on all sites of the kind.
+        kind: "checkbox" with options is a group of boxes that share one name; without options it is one box. "button"
+            opens further fields (those whose `when` names it) and is not an answer. "file" has file names as options.
+        labels: Wordings of its label.
+        draw: Draws typed values; None where options are chosen.
+        options: Texts to choose from.
+        is_ordered: Whether the options keep their order on every site.
+        required: Whether the server refuses a form without it.
+        rank: 0 for every site, 1 for small sites by seed, 2 for full sites only.
+        page: Page of the wizard, from 1.
+        when: The answer that makes the field exist; None for always.
+        prefill: Values that an untouched page may hold, by seed ("on" for a box).
+        minimum: Lower bound of a number, or an ISO date.
+        maximum: Upper bound of a number, or an ISO date.
+        max_length: Characters that a typed value may have; 0 for any number.
+        pattern: Regular expression of the whole value.
+        format_hint: Example of the pattern.
+        superlatives: (option, phrase) pairs for dial 2, such as ("Basic 9", "the cheapest").
+        widget: How the field is shown, unless by the browser's own control; see `SiteField.widget`.
     """
 
     id: str
@@ -126,7 +138,7 @@ class PageSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormSpec:
-    """One kind of form. has_review: a last page shows all answers and asks to confirm them."""
+    """One kind of form. With `has_review`, a last page shows all answers and asks to confirm them."""
 
     kind: str
     domain: str
@@ -146,12 +158,20 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteField:
-    """One field as it stands on a site.
+    """One field of a rendered site.
 
-    name, html_id: HTML attributes. default: what an untouched page sends, () for nothing or an empty text.
-    placeholder: caption of the empty first option of a select, "" where there is none.
-    widget: "combobox" (an option typed into a text field), "picker" (a date typed as `date_format` says, or picked from
-    a calendar), "slider" (a number, in steps). date_format: of strptime, "" for ISO.
+    Attributes:
+        spec: The field of the form kind.
+        name: HTML attribute.
+        html_id: HTML attribute `id`.
+        label: The wording of this site.
+        options: The options of this site, in order.
+        default: What an untouched page sends; () for nothing or an empty text.
+        placeholder: Caption of the empty first option of a select; "" without one.
+        widget: "combobox" (an option typed into a text field), "picker" (a date typed in `date_format` or picked from a
+            calendar), "slider" (a number, in steps), "password", or "native".
+        date_format: Format of strptime; "" for ISO.
+        step: Step of a slider.
     """
 
     spec: FieldSpec
@@ -172,11 +192,11 @@ class SiteField:
 
     @property
     def control_kind(self) -> ControlKind:
-        """What the control is to a reader of the page."""
+        """Kind of the control that a reader of the page sees."""
         return "text" if self.widget in ("combobox", "picker") else self.spec.kind
 
     def iso(self, text: str) -> str:
-        """A date as it is written on this site, in ISO; "" where it is none."""
+        """Convert a date of this site to ISO; "" for a text that is not a date."""
         if not self.date_format:
             return text
         try:
@@ -185,7 +205,7 @@ class SiteField:
             return ""
 
     def written(self, value: str) -> str:
-        """A value as it is written on this site."""
+        """Write a value in the format of this site."""
         return date.fromisoformat(value).strftime(self.date_format) if self.date_format else value
 
     @property
@@ -206,11 +226,14 @@ class SitePage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behaviour:
-    """What a site does beside showing its pages. Everything here belongs to the task and is never the environment's.
+    """What a site does beside showing its pages. It belongs to the task and is never an environment fault.
 
-    difficulty: 0 for the basic world. obstacles: names of what covers the first page until it is closed ("cookies",
-    "notice"). num_refusals: how often the last page is answered 503 before it is taken. seconds: of waiting
-    before every answer. look: the visual theme, "" for the basic world.
+    Attributes:
+        difficulty: 0 for the basic world.
+        obstacles: What covers the first page until it is closed ("cookies", "notice").
+        num_refusals: How often the last page is answered 503 before the form is accepted.
+        seconds: Delay of every answer.
+        look: The visual theme; "" for the basic world.
     """
 
     difficulty: int = 0
@@ -224,8 +247,9 @@ class Behaviour:
 class Site:
     """One rendered instance of a form kind; everything in it follows from `key`.
 
-    has_native_validation: the browser checks the form before it is sent; elsewhere only the server does.
-    done: heading of the page after acceptance.
+    Attributes:
+        has_native_validation: Whether the browser checks the form before it is sent; else only the server does.
+        done: Heading of the page after acceptance.
     """
 
     key: str

@@ -36,7 +36,7 @@ RESTRICTED_PORTS = frozenset(
 
 
 class LoopbackServer:
-    """Serves an ASGI application. port: 0 for any free one."""
+    """Serves an ASGI application on `port`, or on any free port for 0."""
 
     def __init__(self, app: Any, *, port: int = 0) -> None:
         self.app = app
@@ -76,7 +76,7 @@ class LoopbackServer:
 
 
 class _QuietServer(uvicorn.Server):
-    """Leaves the signals of the process alone: the caller decides what Ctrl-C means."""
+    """Installs no signal handlers: the caller decides what Ctrl-C means."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -103,10 +103,13 @@ BUSY = "The service is busy and nothing was saved. Please send the form again."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """One attempt to hand in a page or the whole form.
+    """One attempt to submit a page or the whole form.
 
-    accepted: the server took the whole form. fields: every field of the site by HTML name, merged over the pages that
-    were sent, in visible texts (`("on",)` for a ticked box, `()` for nothing). errors: messages of the error page.
+    Attributes:
+        accepted: Whether the server accepted the whole form.
+        fields: Every field of the site by HTML name, merged over the pages that were sent, in visible texts (`("on",)`
+            for a ticked box, `()` for nothing).
+        errors: Messages of the error page.
     """
 
     accepted: bool
@@ -116,9 +119,12 @@ class Submission:
 
 @dataclass(slots=True, kw_only=True)
 class _Visit:
-    """What the server knows of one rollout. num_done: how many pages in a row were answered without error.
+    """What the server knows of one rollout.
 
-    injections: difficulties that were added for the task. message: of the last answer, where it was one.
+    Attributes:
+        num_done: Pages in a row that were answered without error.
+        injections: Difficulties that were added on behalf of the task.
+        message: Message of the last answer if that was such a difficulty, else "".
     """
 
     site: Site
@@ -132,7 +138,7 @@ class _Visit:
 
 
 class SiteServer(LoopbackServer):
-    """Serves every site key to every rollout id. routes: further ones beside the sites."""
+    """Serves every site key to every rollout id, and any further `routes`."""
 
     def __init__(self, *, port: int = 0, routes: Sequence[Route] = ()) -> None:
         self._visits: dict[str, _Visit] = {}
@@ -148,7 +154,9 @@ class SiteServer(LoopbackServer):
         if not rollout_id or not all(
             letter.isascii() and (letter.isalnum() or letter in "._-~") for letter in rollout_id
         ):
-            raise ConfigError(f"rollout id '{rollout_id}' cannot stand in an address. Use letters, digits and . _ - ~")
+            raise ConfigError(
+                f"rollout id '{rollout_id}': expected letters, digits and . _ - ~, since it is part of an address."
+            )
         return f"{self.base_url}/r/{rollout_id}/{site_key}/"
 
     def submissions(self, rollout_id: str) -> tuple[Submission, ...]:
@@ -196,7 +204,7 @@ class SiteServer(LoopbackServer):
             return self._receive(request, visit, number, form)
 
     async def _wait(self, visit: _Visit) -> None:
-        """A slow site takes its time before every answer."""
+        """Delay the answer of a slow site."""
         if visit.site.behaviour.seconds:
             visit.injections.append("slow")
             await asyncio.sleep(visit.site.behaviour.seconds)

@@ -34,14 +34,14 @@ _LAUNCHER = Path(__file__).with_name("launch.py")
 
 
 class ApplicationProcess:
-    """One process, remembered and ended by its id. python: the interpreter that has the application's packages."""
+    """The application's process. `python` is the interpreter that has the application's packages."""
 
     def __init__(self, folder: Path, application: str, *, python: str = sys.executable) -> None:
-        # Absolute, since the process stands elsewhere; links stay, since a virtual environment's Python is one.
+        # Absolute, for a process in another folder; links stay, since a virtual environment's Python is one.
         found = shutil.which(python)
         if found is None:
             raise ConfigError(
-                f"'{python}' is no program. Give the path of the Python that has the application's packages."
+                f"'{python}' is not a program. Give the path of the Python that has the application's packages."
             )
         self.folder, self.application, self.python = folder, application, os.path.abspath(found)
         self.port = 0
@@ -56,7 +56,7 @@ class ApplicationProcess:
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
-        """Copy, start, and wait for the port. Raises ConfigError with the application's last words if it does not."""
+        """Copy, start, and wait for the port. Raises ConfigError with the application's last line if it fails."""
         self._copy = tempfile.TemporaryDirectory(prefix="dllm_rl_formfactory_")
         place = Path(self._copy.name) / "checkout"
         await asyncio.to_thread(shutil.copytree, self.folder, place, ignore=_unneeded)
@@ -77,7 +77,7 @@ class ApplicationProcess:
             words = self._complaints.decode(errors="replace").strip().splitlines()
             raise ConfigError(
                 f"the application {self.application} in {self.folder} does not start: "
-                f"{words[-1] if words else 'it says nothing'}. "
+                f"{words[-1] if words else 'no message'}. "
                 "Install its packages here, or give the Python that has them."
             )
         self.port = int(line)
@@ -100,7 +100,7 @@ class ApplicationProcess:
             self._copy = None
 
     async def _listen(self) -> None:
-        """Keep the last words; a pipe that nobody reads would stop the process."""
+        """Keep the end of stderr; a pipe that nobody reads would block the process."""
         assert self._process is not None
         assert self._process.stderr is not None
         while part := await self._process.stderr.read(65_536):
@@ -127,7 +127,14 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """One form that the application received. fields: HTML values by name, files by their name. status: its answer."""
+    """One form that the application received.
+
+    Attributes:
+        path: Where it was sent.
+        fields: HTML values by name; files by their file name.
+        status: Status of the answer.
+        answer: Body of the answer.
+    """
 
     path: str
     fields: Mapping[str, tuple[str, ...]]

@@ -1,6 +1,6 @@
 """Gold keys and values as a form can take them: which controls a key speaks of, and the value as a control can hold it.
 
-A value that cannot be had raises `CannotHoldError` with the reason, in words that a table of reasons can count.
+A value that the control cannot hold raises `CannotHoldError` with a reason that tables can count.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class CannotHoldError(ValueError):
 
 
 def is_nothing(value: Any) -> bool:
-    """Whether a gold value says that there is none."""
+    """Return whether a gold value means that nothing is wanted."""
     return value is None or (isinstance(value, str) and folded(value) in ("", "none", "n a", "null"))
 
 
@@ -151,7 +151,7 @@ def _date(value: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    """Without currency, unit signs and grouping: `$1,250.00` is 1250.00."""
+    """Drop currency, unit signs and grouping: `$1,250.00` is 1250.00."""
     text = re.sub(r"[\s,_$€£%]", "", str(_single(value)))
     if not _NUMBER.fullmatch(text):
         raise CannotHoldError("not a number")

@@ -28,7 +28,14 @@ MAX_PAGES = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormRecords:
-    """The gold of one form. file: relative to the checkout. path: of its page. records: key to value, as they stand."""
+    """The gold records of one form.
+
+    Attributes:
+        form: Name of the form.
+        path: Path of its page.
+        file: File of the records, relative to the checkout.
+        records: Key to value, as written in the file.
+    """
 
     form: str
     path: str
@@ -38,9 +45,12 @@ class FormRecords:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkout:
-    """A folder that the user has. application: `file:attribute` of its WSGI application (Flask objects are such).
+    """A user's folder.
 
-    forms: page path to gold file, both as the user names them, where finding out is not wanted.
+    Attributes:
+        folder: The folder.
+        application: `file:attribute` of its WSGI application, such as a Flask object.
+        forms: Gold file by page path; None to find out which file belongs to which page.
     """
 
     folder: Path
@@ -66,7 +76,7 @@ class Checkout:
         return found
 
     def assign(self, pages: Mapping[str, Page]) -> tuple[FormRecords, ...]:
-        """Give each page the gold file whose keys its controls bear, each file to one page. pages: by path."""
+        """Assign gold files to the pages (by path) whose controls have their keys. Each file goes to one page."""
         files = self.gold_files()
         if self.forms is not None:
             pairs = list(self.forms.items())
@@ -105,7 +115,7 @@ def _best_pairs(files: Mapping[str, Sequence[Any]], pages: Mapping[str, Page]) -
 
 
 def _share(records: Sequence[Any], page: Page) -> float:
-    """Of the keys of the longest record and the fields of the page together: how many belong to each other."""
+    """Share of matches among the keys of the longest record and the fields of the page (Dice coefficient)."""
     keys = max((list(record) for record in records), key=len)
     found = {key: find_controls(key, page) for key in keys}
     fields = {control.field for control in page.controls if control.kind not in ("button", "link")}
@@ -139,7 +149,14 @@ _NO_SUBMIT = frozenset({"reset", "clear", "cancel", "back", "clear form", "reset
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unsolvable:
-    """A record that no plan can satisfy. number: its place in the file, from 0. reason: begins with the key."""
+    """A record that no plan can satisfy.
+
+    Attributes:
+        task_id: Id that its task would have.
+        form: Path of the form.
+        number: Its place in the file, from 0.
+        reason: Why, beginning with the key.
+    """
 
     task_id: str
     form: str
@@ -148,7 +165,7 @@ class Unsolvable:
 
     @property
     def kind(self) -> str:
-        """The reason without the key, as tables count it."""
+        """The reason without the key."""
         return self.reason.split(": ", 1)[-1]
 
 
@@ -160,7 +177,7 @@ class Catalogue:
     unsolvable: tuple[Unsolvable, ...]
 
     def reasons(self) -> Counter[str]:
-        """How often each reason stands in the way."""
+        """Count the records by reason."""
         return Counter(item.kind for item in self.unsolvable)
 
     def all_tasks(self, *, keeps_unsolvable: bool = False) -> tuple[Task, ...]:

@@ -55,7 +55,13 @@ PARTS = {"train": (0, 1, 2), "val": (3,), "test": (4,)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Observed:
-    """A form as it loads. choices: by field, HTML value to visible text. defaults: what the untouched form shows."""
+    """A form as it loads.
+
+    Attributes:
+        page: Its observation.
+        choices: Visible text by HTML value, by field.
+        defaults: What the untouched form shows.
+    """
 
     page: Page
     choices: Choices
@@ -99,7 +105,9 @@ class FormFactorySettings(BrowserSettings):
         if self.isolation == "arena":
             raise ConfigError("isolation is arena; forms of a checkout run in a tab: context, origin or page.")
         if self.fixtures is not None and not self.fixtures.is_dir():
-            raise ConfigError(f"no folder of fixtures {self.fixtures}. Give a folder of files, or none.")
+            raise ConfigError(
+                f"fixtures is '{self.fixtures}'; expected a folder of files. Give one, or leave fixtures out."
+            )
 
 
 @register("environment", "formfactory")

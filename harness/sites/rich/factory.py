@@ -47,7 +47,7 @@ def make_rich_site(key: str) -> Site:
 
 
 def _stepped(form: FormSpec, difficulty: int, rng: Random) -> FormSpec:
-    """With a step to sign in before, or to review after, where the difficulty and the seed say so."""
+    """Add a page to sign in or to review, as difficulty and seed decide."""
     has_login = any(item.id == LOGIN_FIELDS[0].id for item in form.fields)
     if difficulty == 3 and not has_login and rng.random() < 0.35:
         form = with_login(form)
@@ -57,7 +57,7 @@ def _stepped(form: FormSpec, difficulty: int, rng: Random) -> FormSpec:
 
 
 def _in_option_order(fields: tuple[SiteField, ...]) -> tuple[SiteField, ...]:
-    """Neighbours of which one answer shows one each, in the order of the answers, as an observation lists them."""
+    """Sort neighbours of which each answer shows one by the order of the answers, as an observation lists them."""
     options = {item.id: item.texts for item in fields}
     ordered: list[SiteField] = []
     for decider, run in groupby(fields, key=lambda item: item.spec.when.field if item.spec.when else ""):
@@ -99,7 +99,7 @@ class _Richer:
         self.date_format, self.date_words = rng.choice(DATE_FORMATS)
 
     def __call__(self, field: SiteField) -> SiteField:
-        """Lists of which one is shown may share a label, and so a name made of it; answers need names of their own."""
+        """Number repeated names: alternative lists may share a label, and so a name made of it."""
         self.num_named[field.name] += 1
         number = self.num_named[field.name]
         return self._richer(replace(field, name=f"{field.name}-{number}") if number > 1 else field)
@@ -127,7 +127,7 @@ class _Richer:
 
 
 def _slider(field: SiteField, draw: Whole) -> SiteField:
-    """Every value that may be drawn is a place of the handle, and so is the middle."""
+    """Make a slider on which every possible value, and the middle, is a position of the handle."""
     num_steps = (draw.high - draw.low) // draw.step
     num_steps += num_steps % 2
     if num_steps > MAX_SLIDER_STEPS:
@@ -152,12 +152,12 @@ def make_rich_tasks(
     sites_per_kind: int | None = None,
     difficulties: tuple[int, ...] = DIFFICULTIES,
 ) -> tuple[Task, ...]:
-    """Make `count` tasks of a split; a larger count continues the same list. kinds: None takes all of the world."""
+    """Make `count` tasks of a split; a larger count continues the same list. `kinds=None` takes all kinds."""
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     for difficulty in difficulties:
         if difficulty not in DIFFICULTIES:
-            raise ConfigError(f"difficulty {difficulty} is none of the rich world; expected 1, 2 or 3.")
+            raise ConfigError(f"difficulty is {difficulty}; the rich world has 1, 2 and 3.")
     names = tuple(rich_form(kind).kind for kind in kinds) if kinds else tuple(rich_forms())
     layouts = HELD_OUT_LAYOUTS if split == "test_layout" else TRAIN_LAYOUTS
     tasks = []
