@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments.analysis.collapse import Kind
-from experiments.analysis.collapse.readers.rows import one_a_step
+from experiments.analysis.collapse.readers import one_a_step
 
 Half = Literal["first", "second"]
 Curve = np.ndarray

@@ -3,7 +3,7 @@
     python -m benchmarks.toy_warm_starts toy_copy masked 350 700 1000
 
 A toy should begin with 20 to 60 % of sampled answers right: below, groups teach nothing; above, little is left to gain.
-The chosen number goes into `WARM_STEPS` of experiments/run/toy_policies.py. Seconds are processor time of one thread.
+The chosen number goes into `WARM_STEPS` of experiments/run/policies.py. Seconds are processor time of one thread.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import torch
 
 from dllm_rl.training.engine import RolloutEngine
 from dllm_rl.training.evaluation import evaluate
-from experiments.design.components import build_reward, build_sampler, build_session
-from experiments.design.config import load_preset
-from experiments.run import toy_policies as policies
+from experiments.design.config import build_reward, build_sampler, build_session, load_preset
+from experiments.run import policies
 
 
 def measure(toy: str, family: str, num_steps: int) -> dict[str, float]:

@@ -1,14 +1,18 @@
-"""Files and folders that are whole or absent, whatever is killed, and the hash of a file."""
+"""Files and folders that are whole or absent, whatever is killed: JSON files, and the hash of a file."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from dllm_rl.errors import ConfigError
 
 
 @contextmanager
@@ -43,3 +47,20 @@ def replace_folder(folder: Path) -> Iterator[Path]:
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically."""
+    with replace_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises ConfigError where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(
+            f"'{path}' is not valid JSON ({error}): the disk damaged it, or it was edited. Put it back, or delete it "
+            "and give the command that wrote it again."
+        ) from None

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 
-from experiments.cli import browser_check
+from experiments.cli.doctor import launch_browser
 
 DOWNLOAD_SECONDS = 240
 PACKAGE_SECONDS = 600
@@ -27,7 +27,7 @@ MANAGERS: dict[str, tuple[list[str], tuple[str, ...]]] = {
 def starts() -> bool:
     """Whether the harness's choice of browser opens a page; prints which one, or why not."""
     try:
-        print(f"browser: {browser_check.launch()}")
+        print(f"browser: {launch_browser()}")
     except Exception as error:
         print(f"browser: {str(error).splitlines()[0]}")
         return False

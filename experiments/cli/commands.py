@@ -57,7 +57,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except OSError as error:
-        from experiments.run.failures import is_disk_full
+        from experiments.run.runner import is_disk_full
 
         if not is_disk_full(error):
             raise
@@ -282,7 +282,7 @@ def diagnose(
 @app.command()
 def cite(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick")) -> None:
     """Print BibTeX of the methods that a run used."""
-    from experiments.cli.cite import bibliography
+    from experiments.cli.listing import bibliography
     from experiments.run.folder import RunFolder
 
     print(bibliography(RunFolder.find(run)), end="")
@@ -355,7 +355,7 @@ def film(
     out: Annotated[Path | None, typer.Option(help="Write a page with a slider to this file.")] = None,
 ) -> None:
     """Show how a plan is written, step by step: in the terminal, or as one self-contained HTML page."""
-    from experiments.report.film import show_film
+    from experiments.cli.evaluate import show_film
 
     code = show_film(checkpoint, split=split, number=task, sampler=sampler, temperature=temperature, seed=seed, out=out)
     raise typer.Exit(code)

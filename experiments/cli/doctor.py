@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import os
@@ -17,6 +18,7 @@ from rich.console import Console
 import dllm_rl
 
 PACKAGES = ("dllm_rl", "objectives", "samplers", "harness", "experiments")
+_DEADLINE_SECONDS = 60
 _MARKS = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
 
 
@@ -100,13 +102,35 @@ def _checkpoints() -> Iterator[Check]:
 
 
 def _browser() -> Iterator[Check]:
-    from experiments.cli.browser_check import launch
-
     try:
-        yield Check(name="browser", state="ok", found=launch())
+        yield Check(name="browser", state="ok", found=launch_browser())
     except Exception as error:
         advice = "make setup installs one, or set the path of a Chromium in DLLM_RL_CHROMIUM."
         yield Check(name="browser", state="fail", found=str(error).splitlines()[0], advice=advice)
+
+
+def launch_browser() -> str:
+    """Start the Chromium that the harness would use and open a page; its name and version.
+
+    Raises BrowserMissingError or Playwright's error where it does not start.
+    """
+    return asyncio.run(asyncio.wait_for(_launch(), _DEADLINE_SECONDS))
+
+
+async def _launch() -> str:
+    from playwright.async_api import async_playwright
+
+    from harness.browser import chromium
+
+    async with async_playwright() as playwright:
+        browser = await chromium.launch(playwright)
+        try:
+            page = await browser.new_page()
+            await page.set_content("<title>ready</title>")
+            assert await page.title() == "ready"
+            return f"Chromium {browser.version}"
+        finally:
+            await browser.close()
 
 
 def _ports() -> Iterator[Check]:

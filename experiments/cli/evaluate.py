@@ -1,4 +1,4 @@
-"""`dllm-rl eval`: success in an environment, of a policy or of the gold plans, by split and with intervals."""
+"""`dllm-rl eval` and `film`: success of a policy or of the gold plans, and how one plan is written."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.rollout import Completion, RewardFunction, run_plans
 from dllm_rl.session import Session
-from experiments.design.components import build_reward, build_sampler, build_session
-from experiments.design.config import Component, PolicyLevel, load_preset
-from experiments.design.validation import validate
+from experiments.design.config import (
+    Component,
+    PolicyLevel,
+    build_reward,
+    build_sampler,
+    build_session,
+    load_preset,
+    validate,
+)
 from experiments.run.results import is_lost, write_rows
 
 # The built-in world and reward, as the study preset has them.
@@ -184,3 +190,41 @@ def _summary(split: str, mode: str, rows: list[dict[str, Any]]) -> dict[str, Any
         "reward": sum(row["reward"] for row in valid) / count if count else 0.0,
         "lost": len(rows) - count,
     }
+
+
+def show_film(
+    checkpoint: str, *, split: str, number: int, sampler: str | None, temperature: float, seed: int, out: Path | None
+) -> int:
+    """Print the film, and write it to `out` where one is given."""
+    from dllm_rl.training.engine import RolloutEngine
+    from experiments.report.film import print_film, record_film, render_film
+    from experiments.run import policies
+
+    preset = load_preset(REFERENCE_PRESET)
+    policy = policies.load(checkpoint)
+    component = usual_sampler(sampler, policy.family, preset.policies)
+    with build_session(preset.environment) as session:
+        tasks = session.tasks(split)
+        if number >= len(tasks):
+            raise ConfigError(f"there is no task {number} in {split}: it has {len(tasks)}, counted from 0")
+        engine = RolloutEngine(
+            policy=policy,
+            sampler=build_sampler(component, temperature=temperature),
+            environment=session,
+            reward=build_reward(preset.reward),
+        )
+        (completion,) = engine.write([tasks[number]], [number], seed=seed)
+    options = ", ".join(f"{key} {value}" for key, value in component.options.items())
+    film = record_film(
+        policy,
+        completion,
+        title=tasks[number].id,
+        instruction=tasks[number].instruction,
+        sampler=f"{component.name} ({options})" if options else component.name,
+    )
+    print_film(film, Console())
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(render_film(film), encoding="utf-8")
+        print(f"wrote {out}")
+    return 0

@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from dllm_rl.errors import ConfigError
-from experiments.design.config import Preset, load_preset, preset_names
+from dllm_rl.files import read_json
+from experiments.design.config import Preset, build_session, load_preset, preset_names
 from experiments.design.units import GridPlan, TaskSets, Unit, choose, plan_grid
-from experiments.run.failures import common_failure
-from experiments.run.files import make_folder, read_json
-from experiments.run.folder import CONFIG_FILE, RunFolder, UnitFolder
+from experiments.run.folder import CONFIG_FILE, RunFolder, UnitFolder, make_folder
 from experiments.run.progress import ConsoleProgress, duration
-from experiments.run.runner import Executor, owed_units, refresh, run_units
+from experiments.run.runner import Executor, common_failure, owed_units, refresh, run_units
+from experiments.run.self_check import checked_tasks, known_tasks
 from experiments.run.status import LABELS, Status
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ def run_grid(
     console.print(f"{preset.name}: {preset.description}", markup=False, highlight=False, soft_wrap=True)
     # From here on PyTorch and Playwright are needed.
     from experiments.cli.dry_run import print_dry_run
-    from experiments.design.components import build_session
-    from experiments.run.self_check import checked_tasks, known_tasks
 
     ranks = _launched(cluster)
     root = out or Path("runs") / preset.name
@@ -136,14 +134,12 @@ def _run_owed(
         session.close()
         with ConsoleProgress(owed, console) as progress:
             return run_units_on_ray(plan, cluster, progress)
-    from experiments.run.cell import LocalExecutor
+    from experiments.run.cell import Leader, LocalExecutor
 
     work: Executor = LocalExecutor(session, tasks, ranks=ranks)
     with ConsoleProgress(owed, console) as progress:
         if ranks.is_alone:
             return run_units(plan, work, progress)
-        from experiments.run.launched import Leader
-
         leader = Leader(work, ranks)
         statuses = run_units(plan, leader, progress)
         leader.release()
@@ -152,7 +148,7 @@ def _run_owed(
 
 def _launched(cluster: Cluster | None) -> Ranks:
     """The processes that `accelerate launch` started, this one among them."""
-    from experiments.run.launched import launched_ranks
+    from experiments.run.cell import launched_ranks
 
     ranks = launched_ranks()
     if cluster is not None and not ranks.is_alone:
@@ -162,9 +158,7 @@ def _launched(cluster: Cluster | None) -> Ranks:
 
 def _follow(preset: Preset, session: Session, root: Path, ranks: Ranks) -> None:
     """What the processes other than the first do: wait for the self-check, then work on the units they are told."""
-    from experiments.run.cell import LocalExecutor
-    from experiments.run.launched import follow
-    from experiments.run.self_check import known_tasks
+    from experiments.run.cell import LocalExecutor, follow
 
     if ranks.from_first(None):
         tasks = known_tasks(preset, session, root)

@@ -13,8 +13,7 @@ from rich.console import Console
 from dllm_rl.errors import ConfigError
 from dllm_rl.jsonl import ROLLOUTS_FILE
 from dllm_rl.records.rollout import Completion, Rollout, one_turn
-from experiments.design.components import build_environment, build_reward
-from experiments.design.config import Component
+from experiments.design.config import Component, build_environment, build_reward
 from experiments.run.folder import RESULTS_FILE, GridRecord, RunFolder
 from experiments.run.results import TIMING_COLUMNS
 from harness.browser import BrowserPool, TraceRecorder, chromium

@@ -6,16 +6,75 @@ is declared under `factors`; anything else that differs between two cells is ref
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from dllm_rl import registry
+from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError, unknown_name
-from experiments.design.validation import Strict, validate
+from dllm_rl.records.tasks import Outcome, RewardRecord
+from dllm_rl.session import Session
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Base of every configuration model: frozen, and no key that nobody reads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def validate(model: type[Model], data: Any, *, source: str) -> Model:
+    """Build the model from plain data, or raise one `ConfigError` that lists every key at fault.
+
+    source: what the user should open to repair it (a preset's name, a file, an override).
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(model, item) for item in error.errors()]
+        raise ConfigError(f"{source} is not valid:\n  " + "\n  ".join(lines)) from None
+
+
+def _explain(model: type[BaseModel], item: Any) -> str:
+    path = [str(part) for part in item["loc"]]
+    where = ".".join(path) or "(top level)"
+    if item["type"] == "extra_forbidden":
+        known = _keys_at(model, path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        return f"{where}: no such key.{hint} Known here: {', '.join(sorted(known)) or '(none)'}"
+    if item["type"] == "missing":
+        return f"{where}: missing"
+    given = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
+    return f"{where}: {item['msg']}{given}"
+
+
+def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    kind: Any = model
+    for part in path:
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        else:
+            fields = getattr(kind, "model_fields", {})
+            kind = fields[part].annotation if part in fields else None
+        kind = _without_none(kind)
+    return list(getattr(kind, "model_fields", {}))
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, UnionType):
+        return next(kind for kind in get_args(annotation) if kind is not NoneType)
+    return annotation
+
 
 Role = Literal["cell", "null", "negative", "positive"]
 OnAlarm = Literal["log", "stop", "raise"]
@@ -268,3 +327,31 @@ def apply_override(data: dict[str, Any], override: str) -> dict[str, Any]:
     for part in reversed(parts):
         value = {part: value}
     return merge(data, value, source=f"override '{override}'")
+
+
+def build_sampler(component: Component, *, temperature: float | None = None) -> Any:
+    """Instantiate a sampler. The temperature belongs to training or evaluation, never to the sampler's options."""
+    if "temperature" in component.options:
+        raise ConfigError(f"sampler '{component.name}': set train.temperature and evaluation.temperature instead")
+    given: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+    return registry.build("sampler", component.name, component.options, **given)
+
+
+def build_objective(component: Component) -> Any:
+    """Instantiate an objective."""
+    return registry.build("objective", component.name, component.options)
+
+
+def build_reward(component: Component) -> Callable[[Outcome], RewardRecord]:
+    """Instantiate a reward, a function of the outcome."""
+    return registry.build("reward", component.name, component.options)
+
+
+def build_environment(component: Component) -> Environment:
+    """Instantiate an environment; nothing is started."""
+    return registry.build("environment", component.name, component.options)
+
+
+def build_session(component: Component) -> Session:
+    """The environment of a grid; nothing is started before the first call that needs it."""
+    return Session(build_environment(component))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dllm_rl import registry
-from experiments.design.components import build_objective
+from experiments.design.config import build_objective
 from experiments.design.grid import Cell
 from harness.environments import BrowserEnvironment
 

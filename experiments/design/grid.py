@@ -6,7 +6,6 @@ from typing import Any
 
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.registry import families_of
-from experiments.design.components import build_objective, build_sampler
 from experiments.design.config import (
     Component,
     Control,
@@ -17,9 +16,12 @@ from experiments.design.config import (
     PolicyLevel,
     Preset,
     Role,
+    Strict,
     TrainingTasks,
+    build_objective,
+    build_sampler,
+    validate,
 )
-from experiments.design.validation import Strict, validate
 
 _LABELS = {"id", "role", "policy", "objective_level"}
 

@@ -13,13 +13,10 @@ from dllm_rl.files import replace_file
 from experiments.analysis.collapse import Diagnosis, diagnose, title_of
 from experiments.analysis.collapse.survival import Lifetime, kaplan_meier, lifetime, log_rank
 from experiments.analysis.stats import CellVerdict, judge_grid
-from experiments.report.commits import commits_of
-from experiments.report.curves import curves_of
-from experiments.report.headline import control_states, headline
-from experiments.report.load import CellRun, Run, load_run
+from experiments.report.curves import commits_of, curves_of
+from experiments.report.load import CellRun, Run, examples_of, load_run, waypoints_of
 from experiments.report.page import render
-from experiments.report.plans import examples_of, waypoints_of
-from experiments.report.tables import latex, markdown
+from experiments.report.tables import control_states, headline, latex, markdown
 
 FORMAT = 1
 _SIGNIFICANT = 6

@@ -12,14 +12,12 @@ from markupsafe import Markup
 
 from experiments.analysis.collapse import Diagnosis, title_of
 from experiments.analysis.collapse.departures import OUTCOMES, SIGNALS
-from experiments.analysis.collapse.names import component_names, uniform
-from experiments.analysis.collapse.series import Series, read_series
+from experiments.analysis.collapse.series import Series, component_names, read_series, uniform
 from experiments.analysis.collapse.sources import LoggedRun
 from experiments.report import charts
 from experiments.report.build import plain
 from experiments.report.curves import MAX_POINTS
-from experiments.report.moved import checks_of, timeline_of
-from experiments.report.page import page_environment
+from experiments.report.page import checks_of, page_environment, timeline_of
 
 _NOTES = {
     "reward": "mean over a logged step's rollouts",

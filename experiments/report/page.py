@@ -6,17 +6,17 @@ It links to nothing but the films of the run folder that it lies in.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from experiments.analysis.collapse.diagnosis import USUAL_CAUSE
+from experiments.analysis.collapse.series import trailing_mean, window_of
 from experiments.report import charts
-from experiments.report.commits import commit_blocks
-from experiments.report.curves import CURVES, Curve
-from experiments.report.moved import checks_of, timeline_of
-from experiments.report.planes import phase_blocks, survival_blocks
+from experiments.report.curves import CURVES, Curve, commit_blocks
 from experiments.report.tables import GLYPHS, all_cells, effect_of, has_begun, label_of, percent
 
 _MARGIN_VIEW = 10.0
@@ -150,3 +150,107 @@ def _timing(timing: dict[str, Any]) -> dict[str, Any]:
     parts = [(name.replace("_", " "), timing[name]) for name in names]
     label = "Wall time: " + ", ".join(f"{name} {_duration(value)}" for name, value in parts)
     return {"parts": parts, "chart": charts.bar_chart(parts, label=label), "total": timing["total"]}
+
+
+_PLANES = (("entropy", "Reward against entropy", "entropy"), ("kl", "Reward against KL", "KL to the warm start"))
+_MIN_POINTS = 4
+
+
+def phase_blocks(cells: list[dict[str, Any]], objectives: list[str]) -> list[dict[str, Any]]:
+    """For each plane one chart a policy, one path an objective: means over seeds, smoothed by the diagnosis' window."""
+    cells = [cell for cell in cells if cell["role"] in ("cell", "positive")]
+    blocks = []
+    for name, title, axis_name in _PLANES:
+        paths = {(cell["policy"], cell["objective"]): _path(cell, name) for cell in cells}
+        points = [point for path in paths.values() for point in path]
+        if not points:
+            continue
+        across, up = (charts.curve_axis([point[index] for point in points]) for index in (0, 1))
+        policies = list(dict.fromkeys(policy for policy, _ in paths))
+        plots = []
+        for policy in policies:
+            lines = [paths.get((policy, objective), []) for objective in objectives]
+            if not any(lines):
+                continue
+            label = f"{title}, {policy}: {axis_name} 0 to {across.high:g}, reward 0 to {up.high:g}"
+            plots.append((policy, charts.path_chart(lines, across, up, label=label)))
+        blocks.append({"title": title, "axis": axis_name, "across": across, "up": up, "plots": plots})
+    return blocks
+
+
+def _path(cell: dict[str, Any], name: str) -> list[tuple[float, float]]:
+    """Points of a cell's mean over seeds, at the steps where both metrics are there."""
+    curves = cell["curves"]
+    if name not in curves or "reward" not in curves:
+        return []
+    x, y = (dict(zip(*charts.mean_curve(curves[metric]), strict=True)) for metric in (name, "reward"))
+    steps = sorted(x.keys() & y.keys())
+    if len(steps) < _MIN_POINTS:
+        return []
+    window = min(window_of(len(steps)), len(steps) // 2)
+    smooth = [trailing_mean(np.array([values[step] for step in steps]), window).tolist() for values in (x, y)]
+    return list(zip(*smooth, strict=True))
+
+
+def survival_blocks(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """One chart by policy and one by objective, with the numbers beside each line."""
+    last_step = max((seed["diagnosis"]["num_steps"] for cell in report["cells"] for seed in cell["seeds"]), default=0)
+    blocks = []
+    for kind in ("policy", "objective"):
+        curves = [item for item in report["survival"] if item["kind"] == kind]
+        if curves:
+            label = f"Share of runs not collapsed, by {kind}, steps 0 to {last_step}"
+            chart = charts.survival_chart(curves, last_step, label=label)
+            blocks.append({"kind": kind, "curves": curves, "chart": chart, "last_step": last_step})
+    return blocks
+
+
+def timeline_of(cell: dict[str, Any]) -> dict[str, Any] | None:
+    """What moved first in a cell: one row a signal, the earliest on top; None where nothing left its band."""
+    runs = [seed["diagnosis"] for seed in cell["seeds"]]
+    by_signal: dict[str, list[int]] = {}
+    for run in runs:
+        for item in run["departures"]:
+            by_signal.setdefault(item["signal"], []).append(item["step"])
+    found = [run for run in runs if run["kind"] not in ("healthy", "too_short")]
+    if not by_signal and not found:
+        return None
+    last_step = max(run["last_step"] for run in runs)
+    falls = [run["onset"] for run in runs if run["is_collapsed"] and run["onset"] is not None]
+    rows = [
+        (signal, steps, charts.onset_chart(steps, last_step, label=f"{signal} left its band at {steps}", fall=falls))
+        for signal, steps in sorted(by_signal.items(), key=lambda item: min(item[1]))
+    ]
+    kinds = Counter((run["kind"], run["title"]) for run in found)
+    return {
+        "cell": cell,
+        "num_runs": sum(run["num_steps"] > 0 for run in runs),
+        "rows": rows,
+        "last_step": last_step,
+        "kinds": [(title, count, USUAL_CAUSE[kind]) for (kind, title), count in kinds.most_common()],
+        "sentences": [
+            _of_seed(seed, seed["diagnosis"]["sentence"]) for seed in cell["seeds"] if seed["diagnosis"]["num_steps"]
+        ],
+        "is_collapsed": bool(falls),
+    }
+
+
+def checks_of(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each thing looked for: in how many runs it was found, not found, or could not be told."""
+    table: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        for seed in cell["seeds"]:
+            if not seed["diagnosis"]["num_steps"]:
+                continue
+            for check in seed["diagnosis"]["checks"]:
+                row = table.setdefault(check["name"], {"name": check["name"], "counts": Counter(), "where": {}})
+                row["counts"][check["outcome"]] += 1
+                if check["outcome"] == "found":
+                    row["where"].setdefault(cell["id"], []).append(_of_seed(seed, check["detail"]))
+    return list(table.values())
+
+
+def _of_seed(seed: dict[str, Any], text: str) -> str:
+    """Text with the seed that it is about; a run of another trainer has a name in its place, or none."""
+    name = seed["seed"] if isinstance(seed["seed"], str) else f"seed {seed['seed']}"
+    return f"{name}: {text}" if name else text

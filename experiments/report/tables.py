@@ -1,11 +1,14 @@
-"""The verdict table for a terminal, and the same table in Markdown and LaTeX for papers."""
+"""Verdicts in words: the sentences at the top of a report, and the table for a terminal, Markdown and LaTeX."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+
+from experiments.analysis.stats import UNJUDGED
 
 GLYPHS = {
     "improved": "▲",
@@ -164,3 +167,149 @@ def latex(report: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+MIN_POSITIVE_SEEDS = 3
+_WORDS = {
+    "improved": "improved",
+    "regressed": "regressed",
+    "equivalent": "equivalent to the warm start",
+    "inconclusive": "inconclusive",
+    "collapsed": "collapsed",
+    "single_seed": "with a single seed",
+    "failed": "failed",
+}
+
+
+def headline(cells: list[dict[str, Any]], controls: list[dict[str, Any]], *, is_complete: bool) -> str:
+    """Say what came out. A broken control stands before anything else, then what is still owed."""
+    sentences = [control["sentence"] for control in controls if control["state"] == "violated"]
+    judged = [cell for cell in cells if cell["verdict"] != "owed"]
+    if not is_complete:
+        sentences.append(_progress(cells))
+    if judged:
+        sentences.append(_results(judged, is_all=len(judged) == len(cells)))
+    return " ".join(sentences)
+
+
+def _progress(cells: list[dict[str, Any]]) -> str:
+    """How far a grid is that has not ended."""
+    owed = [cell for cell in cells if cell["verdict"] == "owed"]
+    if not owed:
+        return "This grid is not finished: every cell has its verdict, and a control or a seed is still owed."
+    num_begun, num_judged = sum(has_begun(cell) for cell in owed), len(cells) - len(owed)
+    counts = {"begun": num_begun, "not run yet": len(owed) - num_begun}
+    told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    size = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}"
+    if not num_judged:
+        return f"This grid is not finished: none of {size} has its verdict yet ({told})."
+    has = "has its verdict" if num_judged == 1 else "have their verdict"
+    return f"This grid is not finished: {num_judged} of {size} {has}, {len(owed)} still owed ({told})."
+
+
+def _results(cells: list[dict[str, Any]], *, is_all: bool) -> str:
+    """What came out of the cells that have a verdict. is_all: whether those are all of the grid."""
+    judged = [cell for cell in cells if cell["effect"] is not None]
+    verdicts = {cell["verdict"] for cell in cells}
+    if judged and "single_seed" in verdicts and verdicts <= {"single_seed", "failed"}:
+        return _single_seed(cells, judged)
+    counts = Counter(cell["verdict"] for cell in cells)
+    parts = []
+    for verdict, word in _WORDS.items():
+        if counts[verdict]:
+            names = [_named(cell) for cell in cells if cell["verdict"] == verdict]
+            listed = f" ({', '.join(names)})" if verdict in ("improved", "regressed", "collapsed", "failed") else ""
+            parts.append(f"{counts[verdict]} {word}{listed}")
+    provisional = (
+        " Verdicts are provisional: under five seeds." if any(cell["is_provisional"] for cell in cells) else ""
+    )
+    which = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}" if is_all else f"the {len(cells)}"
+    if len(cells) == 1 and not is_all:
+        return f"It is {parts[0].removeprefix('1 ')}.{provisional}"
+    return f"Of {which}: {', '.join(parts)}.{provisional}"
+
+
+def _single_seed(cells: list[dict[str, Any]], judged: list[dict[str, Any]]) -> str:
+    best = max(judged, key=lambda cell: abs(cell["effect"]))
+    difference = f"The largest difference is {best['effect']:+.1f} points ({best['id']})."
+    if best["effect"] == 0:
+        difference = "No cell differs from its warm start."
+    seen = [cell["detectable"] for cell in judged if cell["detectable"] is not None]
+    power = f" The smallest effect that any cell could have seen is {min(seen):.0f} points." if seen else ""
+    lost = sum(cell["verdict"] == "failed" for cell in cells)
+    failed = f" {lost} of {len(cells)} cells failed." if lost else ""
+    return f"One seed decides nothing: no cell can be called improved. {difference}{power}{failed}"
+
+
+def _named(cell: dict[str, Any]) -> str:
+    if cell["verdict"] in ("improved", "regressed"):
+        return f"{cell['id']} {cell['effect']:+.1f}"
+    return cell["id"]
+
+
+def positive_control(cell: dict[str, Any]) -> tuple[str, str]:
+    """State and sentence of the positive control, judged only with three seeds or more."""
+    name = f"Positive control ({cell['id']})"
+    if cell["verdict"] == "improved":
+        return "ok", f"{name} improved by {cell['effect']:+.1f} points: the trainer learns."
+    if (cell["num_seeds"] or 0) < MIN_POSITIVE_SEEDS or cell["verdict"] in UNJUDGED:
+        return "not judged", f"{name} is not judged: {cell['reason']}."
+    return (
+        "violated",
+        f"{name} did not improve ({cell['reason']}): the trainer is broken, and no cell is to be believed.",
+    )
+
+
+def null_control(cell: dict[str, Any]) -> tuple[str, str]:
+    """State and sentence of the null control: learning rate 0 must change nothing."""
+    name = f"Null control ({cell['id']}, learning rate 0)"
+    if cell["effect"] is None or cell["verdict"] in UNJUDGED:
+        return "not judged", f"{name} is not judged: {cell['reason']}."
+    if cell["verdict"] in ("improved", "regressed", "collapsed"):
+        return "violated", f"{name} came out {cell['verdict']}: the comparison itself is broken."
+    if cell["effect"] == 0 and cell["low"] == cell["high"]:
+        return "ok", f"{name} reproduces its warm start exactly."
+    if cell["verdict"] == "single_seed":
+        return "noted", f"{name} differs from its warm start by {cell['effect']:+.1f} points: that much is chance."
+    return "ok", f"{name} came out {cell['verdict']} ({cell['effect']:+.1f} points)."
+
+
+def negative_control(cell: dict[str, Any]) -> tuple[str, str]:
+    """State and sentence of the negative control: unshared masks must trip the estimator-noise alarm in every seed."""
+    name = f"Negative control ({cell['id']}, unshared masks)"
+    runs = [seed for seed in cell["seeds"] if seed["diagnosis"]["num_steps"]]
+    if not runs:
+        return "not judged", f"{name} has not run."
+    tripped = sum(
+        any(alarm["detector"] == "off_policy_at_start" for alarm in run["diagnosis"]["alarms"]) for run in runs
+    )
+    seen = f"in {tripped} of {len(runs)} seeds"
+    if tripped < len(runs):
+        return "violated", f"{name} tripped the alarm {seen}: estimator noise would go unseen."
+    states = [seed["state"] for seed in cell["seeds"] if seed["state"] not in ("done", "stopped")]
+    counts = {"failed": states.count("failed"), "owed": len(states) - states.count("failed")}
+    if states:
+        left = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        return "not judged", f"{name} is not judged: tripped {seen}, {left}."
+    return "ok", f"{name} trips the estimator-noise alarm, as it must."
+
+
+CONTROLS = {"positive": positive_control, "null": null_control, "negative": negative_control}
+ABSENT = {
+    "positive": "Positive control: it is the preset positive_control, not part of this run.",
+    "null": "Null control: not part of this run.",
+    "negative": "Negative control: not part of this run.",
+}
+
+
+def control_states(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """State of each kind of control: ok, violated, noted, not judged or absent."""
+    states = []
+    for role, judge in CONTROLS.items():
+        found = [cell for cell in records if cell["role"] == role]
+        for cell in found:
+            state, sentence = judge(cell)
+            states.append({"role": role, "state": state, "sentence": sentence, "cell": cell})
+        if not found:
+            states.append({"role": role, "state": "absent", "sentence": ABSENT[role], "cell": None})
+    return states

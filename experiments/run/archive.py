@@ -23,7 +23,6 @@ from typing import Any
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import replace_file, sha256
 from dllm_rl.jsonl import COMMITS_FILE, METRICS_FILE, ROLLOUTS_FILE
-from experiments.run.files import make_folder
 from experiments.run.folder import (
     ALARMS_FILE,
     CHECKPOINTS,
@@ -35,6 +34,7 @@ from experiments.run.folder import (
     DamagedResultError,
     RunFolder,
     UnitFolder,
+    make_folder,
     nothing_finished,
     refuse_damaged,
 )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
+from dllm_rl.files import write_json
 from dllm_rl.jsonl import METRICS_FILE, read_rows
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.session import Session
@@ -18,15 +21,13 @@ from dllm_rl.training.evaluation import evaluate
 from dllm_rl.training.ranks import ALONE, Ranks
 from dllm_rl.training.trainer import Trainer
 from experiments.analysis.collapse.online import OnlineDiagnosis
-from experiments.design.components import build_objective, build_reward, build_sampler
+from experiments.design.config import build_objective, build_reward, build_sampler
 from experiments.design.grid import Cell
-from experiments.design.units import TaskSets, Unit
+from experiments.design.units import GridPlan, TaskSets, Unit
 from experiments.run import policies
-from experiments.run.commit_order import keep_commit_order
-from experiments.run.files import write_json
 from experiments.run.folder import RECORD_FILE
-from experiments.run.runner import OnEvent
-from experiments.run.snapshots import has_waypoint, is_waypoint, take_waypoint
+from experiments.run.runner import Executor, OnEvent, ProcessesBrokenError
+from experiments.run.snapshots import has_waypoint, is_waypoint, keep_commit_order, take_waypoint
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -147,3 +148,52 @@ class LocalExecutor:
     @staticmethod
     def _set_threads(cell: Cell) -> None:
         torch.set_num_threads(cell.threads or os.cpu_count() or 1)
+
+
+# How long a process waits for the others: as long as any self-check, since that one runs in the first alone.
+WAIT = timedelta(hours=12)
+
+
+def launched_ranks() -> Ranks:
+    """The processes that a launcher started together with this one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return ALONE
+    return Ranks.of(PartialState(cpu=True, timeout=WAIT))
+
+
+class Leader:
+    """Executor of the first process: has the others work on the same unit."""
+
+    def __init__(self, work: Executor, ranks: Ranks) -> None:
+        self._work, self._ranks = work, ranks
+
+    def warm_start(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
+        """Evaluate a policy as it was before training, each process its share of the rollouts."""
+        return self._together("warm_start", unit, on_event)
+
+    def cell(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
+        """Train and evaluate a cell, each process its share of the rollouts."""
+        return self._together("cell", unit, on_event)
+
+    def _together(self, what: str, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
+        self._ranks.from_first((what, unit.name))
+        try:
+            return getattr(self._work, what)(unit, on_event)
+        except Exception as error:
+            # The others wait in the middle of an exchange, from which there is no way back.
+            raise ProcessesBrokenError(f"{unit.name}: {type(error).__name__}: {error}") from error
+
+    def release(self) -> None:
+        """Let the others end."""
+        self._ranks.from_first(None)
+
+
+def follow(plan: GridPlan, work: Executor, ranks: Ranks) -> None:
+    """Work on each unit that the first process names, until it releases this one."""
+    units = {unit.name: unit for unit in plan.units}
+    while True:
+        order: Any = ranks.from_first(None)
+        if order is None:
+            return
+        what, name = order
+        getattr(work, what)(units[name], lambda event: None)

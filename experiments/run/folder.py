@@ -11,6 +11,7 @@ leaves the earlier one as it is.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,11 +24,9 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
 from dllm_rl.errors import ConfigError, DllmRlError
-from dllm_rl.files import sha256
+from dllm_rl.files import read_json, sha256, write_json
 from dllm_rl.jsonl import COMMITS_FILE, METRICS_FILE, read_rows
-from experiments.design.config import Component, Evaluation, Role
-from experiments.design.validation import validate
-from experiments.run.files import read_json, write_json
+from experiments.design.config import Component, Evaluation, Role, validate
 from experiments.run.results import SCHEMA, UnitKey, grid_of, merge
 from experiments.run.status import Status, read_status
 
@@ -349,3 +348,15 @@ def place_of_cell(cell: str, training: str) -> str:
 def place_of_warm_start(policy: str, digest: str) -> str:
     """Folder of a policy's evaluation before training, from the run's."""
     return f"warmstart/{policy}-{digest[:_DIGITS]}"
+
+
+def make_folder(root: Path) -> None:
+    """Make the folder of a run; raises ConfigError where nothing can be written there."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"'{root}' cannot be the folder of a run ({error.strerror}). Give another with --out."
+        ) from None
+    if not os.access(root, os.W_OK):
+        raise ConfigError(f"nothing can be written to '{root}'. Give another folder with --out.")

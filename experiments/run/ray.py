@@ -174,7 +174,7 @@ def work(launch: Launch) -> None:
 
 
 def _work(launch: Launch) -> None:
-    from experiments.design.components import build_session
+    from experiments.design.config import build_session
     from experiments.run.cell import LocalExecutor
     from experiments.run.self_check import known_tasks
 

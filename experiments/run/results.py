@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dllm_rl.errors import DllmRlError
 from dllm_rl.files import replace_file
 from dllm_rl.records.tasks import Fault
 
@@ -41,8 +42,14 @@ SCHEMA = pa.schema(
     ]
 )
 TIMING_COLUMNS = ("seconds",)
+# Over this share of lost rollouts an evaluation says too little about its policy.
+MAX_LOST_SHARE = 0.05
 _GRID = b"grid_digest"
 _ORDER = ("stage", "cell", "seed", "split", "task_id", "mode", "sample")
+
+
+class RolloutsLostError(DllmRlError):
+    """The environment lost too many rollouts of an evaluation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +85,16 @@ class UnitKey:
 def is_lost(fault: str) -> bool:
     """Whether a rollout with this fault was lost to the environment: it is counted, and is never a zero."""
     return fault == Fault.ENVIRONMENT.value
+
+
+def refuse_lost(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise where the environment lost too large a share of an evaluation, which then is owed again."""
+    num_lost = sum(is_lost(row["fault"]) for row in rows)
+    if num_lost > MAX_LOST_SHARE * len(rows):
+        raise RolloutsLostError(
+            f"{num_lost} of {len(rows)} evaluated rollouts were lost to the environment (limit {MAX_LOST_SHARE:.0%}). "
+            "What was trained is kept: the same command evaluates again. `dllm-rl doctor` looks for the cause."
+        )
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]], **labels: Any) -> None:

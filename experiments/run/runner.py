@@ -7,21 +7,64 @@ others go on, and the next run tries it again.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import time
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from dllm_rl.errors import BrowserMissingError
-from dllm_rl.files import sha256
+from dllm_rl.errors import BrowserMissingError, DllmRlError
+from dllm_rl.files import sha256, write_json
 from experiments.design.units import GridPlan, Unit
-from experiments.run.failures import DiskFullError, ProcessesBrokenError, common_failure, is_disk_full, refuse_lost
-from experiments.run.files import write_json
 from experiments.run.folder import RECORD_FILE
-from experiments.run.results import write_rows
+from experiments.run.results import refuse_lost, write_rows
 from experiments.run.status import State, Status, claim, read_status, write_status
+
+# Over this share of the units, failures for one reason are no accident of single cells.
+MAX_SHARE = 0.3
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class DiskFullError(DllmRlError):
+    """No room is left to write to."""
+
+
+class ProcessesBrokenError(DllmRlError):
+    """One of the processes that train a unit together failed, and with it all of them."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or what it was raised from, says that a disk, a quota or a size limit is full."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno in _FULL:
+            return True
+        found = found.__cause__ or found.__context__
+    return "No space left on device" in str(error)
+
+
+def reason_of(cause: str) -> str:
+    """A cause without what differs from cell to cell: its first line, numbers, digests and paths left out."""
+    line = cause.splitlines()[0] if cause else ""
+    line = re.sub(r"'[^']*/[^']*'|\S*/\S+", "PATH", line)
+    return re.sub(r"\b[0-9a-f]{8,}\b|\d+(\.\d+)?", "N", line)
+
+
+def common_failure(statuses: Iterable[Status], num_units: int) -> tuple[str, int] | None:
+    """A cause that more than MAX_SHARE of all units, and at least two, failed for, and how many did; else None."""
+    causes = [status.cause for status in statuses if status.state == "failed"]
+    counts = Counter(reason_of(cause) for cause in causes)
+    if not counts:
+        return None
+    reason, count = counts.most_common(1)[0]
+    if count < 2 or count <= MAX_SHARE * num_units:
+        return None
+    return next(cause for cause in causes if reason_of(cause) == reason), count
+
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -78,7 +121,7 @@ def run_units(
     """Run what is owed and return the status of every chosen unit by name. Ctrl-C leaves it owed and goes through.
 
     Other processes may run the same grid: a unit is run by whoever claims it, and those that a process left behind are
-    looked at once more. Where too many units fail for one reason, the rest is left owed (`experiments.run.failures`).
+    looked at once more. Where too many units fail for one reason, the rest is left owed (`experiments.run.runner`).
     retries_failed: whether a unit that has failed before is run again; else its status stands.
     """
     begin(plan)

@@ -13,8 +13,7 @@ from rich.console import Console
 from dllm_rl.errors import HarnessError
 from dllm_rl.session import Session
 from experiments.design.config import Preset
-from experiments.design.digests import task_digest
-from experiments.design.units import TaskSets
+from experiments.design.units import TaskSets, task_digest
 from experiments.run.folder import RunFolder
 
 # Above this share of broken tasks it is not a few tasks that are wrong.

@@ -8,16 +8,17 @@ after the checkpoint of its step, it is missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dllm_rl.files import replace_file
+from dllm_rl.files import replace_file, write_json
+from dllm_rl.jsonl import COMMITS_FILE, append_rows, truncate_rows
 from dllm_rl.records.tasks import Task
+from dllm_rl.records.trajectory import commit_counts
+from dllm_rl.records.types import Rollouts
 from dllm_rl.training.engine import RolloutEngine
 from dllm_rl.training.evaluation import noise_seed
-from experiments.report.film.page import render_film
-from experiments.report.film.record import record_film
-from experiments.run.files import write_json
+from experiments.report.film import record_film, render_film
 from experiments.run.folder import SNAPSHOTS_FOLDER
 
 NUM_TASKS = 3
@@ -74,3 +75,19 @@ def take_waypoint(
         labels = {"instruction": task.instruction, "film": f"{SNAPSHOTS_FOLDER}/{name}"}
         rows.append(rollout.to_row(**labels, mode="greedy", sample=0))
     write_json(place / f"step{step}.json", {"step": step, "rows": rows})
+
+
+def marked_steps(num_steps: int) -> tuple[int, ...]:
+    """The training steps at which the order is kept: first, middle and last."""
+    return tuple(sorted({0, (num_steps - 1) // 2, num_steps - 1})) if num_steps else ()
+
+
+def keep_commit_order(folder: Path, num_steps: int) -> Callable[[int, Rollouts], None]:
+    """What a trainer calls with each step's rollouts; a step that is run again is written once."""
+
+    def keep(step: int, rollouts: Rollouts) -> None:
+        if step in marked_steps(num_steps):
+            truncate_rows(folder / COMMITS_FILE, before_step=step)
+            append_rows(folder / COMMITS_FILE, [{"step": step, **commit_counts(rollouts)}])
+
+    return keep

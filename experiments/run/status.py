@@ -11,7 +11,7 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from experiments.run.files import write_json
+from dllm_rl.files import write_json
 
 _CLAIM_SECONDS = 0.3
 State = Literal["done", "running", "failed", "owed"]

@@ -21,9 +21,8 @@ from pydantic import Field
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError, unknown_name
-from experiments.design.config import apply_override
-from experiments.design.validation import Strict, validate
-from experiments.run.files import write_json
+from dllm_rl.files import write_json
+from experiments.design.config import Strict, apply_override, validate
 
 if TYPE_CHECKING:
     from dllm_rl.training.warmstart import Demonstration

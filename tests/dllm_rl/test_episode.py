@@ -20,8 +20,7 @@ from dllm_rl.training.engine import RolloutEngine
 from dllm_rl.training.evaluation import evaluate
 from dllm_rl.training.trainer import Trainer
 from experiments.cli.replay import compare
-from experiments.design.components import build_reward, build_session
-from experiments.design.config import Component
+from experiments.design.config import Component, build_reward, build_session
 from experiments.run.results import SCHEMA
 from experiments.run.snapshots import take_waypoint
 from harness.rewards import Shaped, Success, Tree

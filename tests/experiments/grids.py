@@ -97,13 +97,3 @@ class FakeWork:
             for task in range(3)
             for mode in ("greedy", "sampled")
         ]
-
-
-class Silent:
-    """Progress that shows nothing."""
-
-    def start(self, unit: Unit) -> None: ...
-
-    def event(self, unit: Unit, event: dict[str, Any]) -> None: ...
-
-    def finish(self, unit: Unit, status: Any) -> None: ...

@@ -11,10 +11,9 @@ import pytest
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import SPLITS
-from experiments.design.components import build_session
-from experiments.design.config import Component, load_preset
+from experiments.design.config import Component, build_session, load_preset
 from experiments.design.grid import build_cells
-from experiments.run.toy_policies import load_toy
+from experiments.run.policies import load_toy
 from studies.lab.table import Run, markdown
 from tests.frozen import frozen_objectives
 

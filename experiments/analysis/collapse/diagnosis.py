@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from experiments.analysis.collapse.departures import OUTCOMES, SIGNALS, Departure, departures, near_departures
 from experiments.analysis.collapse.detectors import Alarm
-from experiments.analysis.collapse.names import component_names, uniform
-from experiments.analysis.collapse.nothing_to_learn import rise, stands_at_peak
-from experiments.analysis.collapse.series import MIN_TREND_STEPS, Pace, pace_of, trailing_mean
+from experiments.analysis.collapse.rewards import rise, stands_at_peak
+from experiments.analysis.collapse.series import MIN_TREND_STEPS, Pace, component_names, pace_of, trailing_mean, uniform
 from experiments.analysis.collapse.watches import WATCHES, Check, Run
 
 Kind = Literal[

@@ -11,9 +11,7 @@ from typing import Any
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.jsonl import METRICS_FILE
-from experiments.analysis.collapse.readers import read_runs, what_is_read
-from experiments.analysis.collapse.readers.events import EVENT_FILES, read_events
-from experiments.analysis.collapse.readers.rows import one_a_step
+from experiments.analysis.collapse.readers import EVENT_FILES, one_a_step, read_events, read_runs, what_is_read
 from experiments.run.folder import RunFolder
 
 # A file of one of these names holds the whole history of the folder that it lies in; the surest first.

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from experiments.analysis.collapse import detectors, hacking, nothing_to_learn
+from experiments.analysis.collapse import detectors, rewards
 from experiments.analysis.collapse.detectors import Alarm
-from experiments.analysis.collapse.names import component_names
-from experiments.analysis.collapse.series import MIN_TREND_STEPS, Pace, Series, read_series
+from experiments.analysis.collapse.series import MIN_TREND_STEPS, Pace, Series, component_names, read_series
 
 _COUNTS_OF_NON_FINITE = ("nonfinite_log_probs", "nonfinite_gradients")
 _FINITE_SIGNALS = ("reward", "grad_norm", "kl", "ratio/mean", "entropy", "loss", "ess")
@@ -35,7 +34,7 @@ class Run:
     @cached_property
     def without_spread(self) -> Series:
         """Share of groups without different rewards, as far as it is known."""
-        return nothing_to_learn.without_spread(self.rows)
+        return rewards.without_spread(self.rows)
 
     @cached_property
     def parts(self) -> tuple[Series, ...]:
@@ -45,7 +44,7 @@ class Run:
     @cached_property
     def falls(self) -> tuple[Alarm, ...]:
         """Falls of reward and success."""
-        scales = {"reward": nothing_to_learn.scale_of(self.rows), "success": detectors.NO_SCALE}
+        scales = {"reward": rewards.scale_of(self.rows), "success": detectors.NO_SCALE}
         found = (detectors.drawdown(self.series(name), self.pace.window, scale=scales[name]) for name in _OUTCOMES)
         return tuple(alarm for alarm in found if alarm is not None)
 
@@ -118,14 +117,14 @@ def _surge(run: Run) -> Iterable[Alarm | None]:
 
 
 def _exhausted(run: Run) -> Alarm | None:
-    return nothing_to_learn.exhausted(run.series("reward"), run.without_spread, run.pace.window)
+    return rewards.exhausted(run.series("reward"), run.without_spread, run.pace.window)
 
 
 def _saturation(run: Run) -> Iterable[Alarm | None]:
     """Success is known where `all_good` is recorded; elsewhere the spread of the rewards tells."""
     all_good = run.series("all_good")
     if len(all_good):
-        yield nothing_to_learn.success_everywhere(all_good, run.pace.window)
+        yield rewards.success_everywhere(all_good, run.pace.window)
     elif (alarm := _exhausted(run)) is not None and alarm.detector == "saturation":
         yield alarm
 
@@ -151,22 +150,22 @@ WATCHES: tuple[Watch, ...] = (
     Watch(
         detector="component_lost",
         title="a part of the reward lost behind a growing one",
-        find=lambda run: [hacking.component_lost(run.series("reward"), run.parts, run.pace.window)],
+        find=lambda run: [rewards.component_lost(run.series("reward"), run.parts, run.pace.window)],
         has_data=lambda run: len(run.parts) > 1 and bool(len(run.series("reward"))),
     ),
     Watch(
         detector="evaluation_falls",
         title="evaluation falls while training does not",
         find=lambda run: [
-            hacking.evaluation_falls(run.series("eval_reward"), run.series("reward"), run.pace.window),
+            rewards.evaluation_falls(run.series("eval_reward"), run.series("reward"), run.pace.window),
         ],
         has_data=_all_of("eval_reward", "reward"),
     ),
     Watch(
         detector="dead_run",
         title="never anything to learn from",
-        find=lambda run: [nothing_to_learn.dead_run(run.series("reward"), run.without_spread, run.pace.window)],
-        has_data=lambda run: _knows_spread(run) or nothing_to_learn.is_constant(run.series("reward")),
+        find=lambda run: [rewards.dead_run(run.series("reward"), run.without_spread, run.pace.window)],
+        has_data=lambda run: _knows_spread(run) or rewards.is_constant(run.series("reward")),
     ),
     Watch(
         detector="saturation",
@@ -184,7 +183,7 @@ WATCHES: tuple[Watch, ...] = (
         detector="no_exploration",
         title="groups without different completions",
         find=lambda run: [
-            nothing_to_learn.no_exploration(
+            rewards.no_exploration(
                 run.series("frac_reward_zero_std"), run.series("unique_completions"), run.pace.window
             )
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dllm_rl import registry
-from experiments.cli.cite import entry, papers_of
+from experiments.cli.listing import entry, papers_of
 
 
 @pytest.mark.parametrize(

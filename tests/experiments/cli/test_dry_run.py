@@ -12,8 +12,8 @@ from experiments.cli import app
 from experiments.cli.dry_run import print_dry_run
 from experiments.design.config import load_preset, preset_names
 from experiments.design.units import choose
-from experiments.run.runner import run_units
-from tests.experiments.grids import FakeWork, Silent, plan, preset, task_sets
+from experiments.run.runner import Silent, run_units
+from tests.experiments.grids import FakeWork, plan, preset, task_sets
 
 
 @pytest.mark.parametrize("name", preset_names())

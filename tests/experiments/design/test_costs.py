@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.design.components import build_session
-from experiments.design.config import load_preset
+from experiments.design.config import build_session, load_preset
 from experiments.design.costs import WAYPOINT_SECONDS
 from experiments.design.units import TaskSets, plan_grid
 

@@ -15,9 +15,7 @@ from dllm_rl.records.rollout import Completion
 from dllm_rl.records.trajectory import commit_order, confidence, frames, retakes, states, step_map
 from dllm_rl.records.types import SampledRow
 from dllm_rl.testing.policies import prompts_of
-from experiments.report.film.page import render_film
-from experiments.report.film.record import MASK, record_film
-from experiments.report.film.terminal import print_film
+from experiments.report.film import MASK, print_film, record_film, render_film
 
 
 def completions_of(policy, name, rows=(0, 1), **options):

@@ -11,11 +11,10 @@ from playwright.async_api import async_playwright
 from rich.console import Console
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.files import write_json
 from dllm_rl.jsonl import append_rows
 from experiments.report import build_report, verdict_table, write_report
-from experiments.report.headline import headline, negative_control, null_control, positive_control
-from experiments.report.tables import all_cells, word_of
-from experiments.run.files import write_json
+from experiments.report.tables import all_cells, headline, negative_control, null_control, positive_control, word_of
 from experiments.run.status import Status, write_status
 from harness.browser.chromium import launch
 from tests.experiments.synthetic import leave_out, metrics_of, write_run

@@ -14,20 +14,19 @@ import pytest
 from typer.testing import CliRunner
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.files import read_json, write_json
 from dllm_rl.jsonl import append_rows
 from experiments.cli import app
 from experiments.cli import grid as commands
-from experiments.design import components
 from experiments.design.units import choose
 from experiments.report import build_report, write_report
-from experiments.run import archive, self_check
+from experiments.run import archive
 from experiments.run.archive import MANIFEST, pack_run, unpack_run
-from experiments.run.files import read_json, write_json
 from experiments.run.folder import DamagedResultError, RunFolder
 from experiments.run.results import is_equal, write_rows
-from experiments.run.runner import begin, owed_units, run_units
+from experiments.run.runner import Silent, begin, owed_units, run_units
 from experiments.run.status import claim, read_status, write_status
-from tests.experiments.grids import FakeWork, Silent, Tasks, plan, task_sets
+from tests.experiments.grids import FakeWork, Tasks, plan, task_sets
 from tests.experiments.synthetic import metrics_of, write_waypoint
 
 
@@ -116,8 +115,8 @@ def test_grid_writes_the_report_anew_where_results_came_from_elsewhere_and_only_
     unpack_run(tmp_path / "run.tar.xz", here.root)
     run_units(here, FakeWork(), Silent())
     monkeypatch.setattr(commands, "load_preset", lambda name, overrides: here.preset)
-    monkeypatch.setattr(components, "build_session", lambda environment: nullcontext(Tasks()))
-    monkeypatch.setattr(self_check, "checked_tasks", lambda preset, session, root, console: task_sets(preset))
+    monkeypatch.setattr(commands, "build_session", lambda environment: nullcontext(Tasks()))
+    monkeypatch.setattr(commands, "checked_tasks", lambda preset, session, root, console: task_sets(preset))
     stale = read_json(here.root / "report.json")
     assert not stale["is_complete"]
     assert commands.run_grid("ci", [], out=here.root, is_dry_run=False) == 0

@@ -5,16 +5,14 @@ from __future__ import annotations
 import pytest
 
 from dllm_rl.training.ranks import ALONE
-from experiments.design.components import build_session
+from experiments.design.config import build_session
 from experiments.design.units import TaskSets
-from experiments.run.cell import LocalExecutor
-from experiments.run.failures import ProcessesBrokenError
-from experiments.run.launched import Leader, follow
+from experiments.run.cell import Leader, LocalExecutor, follow
 from experiments.run.results import is_equal
-from experiments.run.runner import owed_units, run_units
+from experiments.run.runner import ProcessesBrokenError, Silent, owed_units, run_units
 from experiments.run.status import read_status
 from tests.dllm_rl.test_ranks import launch
-from tests.experiments.grids import FakeWork, Silent, plan
+from tests.experiments.grids import FakeWork, plan
 from tests.experiments.run.test_ray import grid, overrides
 
 

@@ -9,17 +9,15 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.jsonl import read_rows
 from dllm_rl.policies.loading import save_policy
 from dllm_rl.session import Session
-from experiments.analysis.pairing import pair, split_by
+from experiments.analysis.stats import pair, split_by
 from experiments.design.config import load_preset
-from experiments.design.digests import training_digest
 from experiments.design.grid import build_cells
-from experiments.design.units import TaskSets, plan_grid
+from experiments.design.units import TaskSets, plan_grid, training_digest
 from experiments.run.cell import LocalExecutor
 from experiments.run.folder import read_alarms
-from experiments.run.runner import run_units
+from experiments.run.runner import Silent, run_units
 from experiments.run.status import read_status
 from tests.experiments.analysis.collapse.text_lab import TextEnvironment, random_policy
-from tests.experiments.grids import Silent
 
 FIRST_BAD, STEPS = 3, 6
 # The first step at which a whole window of losses is known.

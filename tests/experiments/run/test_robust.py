@@ -16,12 +16,11 @@ from dllm_rl.errors import CheckpointError
 from experiments.cli.grid import _conclude, show_status
 from experiments.design.units import choose
 from experiments.report import build_report
-from experiments.run.failures import common_failure, reason_of
 from experiments.run.folder import DamagedResultError
 from experiments.run.results import is_equal
-from experiments.run.runner import owed_units, run_units
+from experiments.run.runner import Silent, common_failure, owed_units, reason_of, run_units
 from experiments.run.status import Status, claim, is_claimed, read_status, write_status
-from tests.experiments.grids import FakeWork, Silent, plan
+from tests.experiments.grids import FakeWork, plan
 
 ROOT = Path(__file__).parents[3]
 
@@ -41,8 +40,8 @@ def undisturbed(folder):
 _SHARED = """
     import os, sys, time
     from pathlib import Path
-    from experiments.run.runner import run_units
-    from tests.experiments.grids import FakeWork, Silent, plan
+    from experiments.run.runner import Silent, run_units
+    from tests.experiments.grids import FakeWork, plan
 
     class Slow(FakeWork):
         def _rows(self, unit):
@@ -95,8 +94,8 @@ _FULL = """
     import resource, sys
     from pathlib import Path
     from dllm_rl.jsonl import append_rows
-    from experiments.run.runner import run_units
-    from tests.experiments.grids import FakeWork, Silent, plan
+    from experiments.run.runner import Silent, run_units
+    from tests.experiments.grids import FakeWork, plan
 
     class Filling(FakeWork):
         def _rows(self, unit):

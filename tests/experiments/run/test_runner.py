@@ -17,9 +17,9 @@ from experiments.design.units import choose
 from experiments.report.load import load_run
 from experiments.run.folder import RunFolder
 from experiments.run.results import is_equal
-from experiments.run.runner import owed_units, refresh, run_units
+from experiments.run.runner import Silent, owed_units, refresh, run_units
 from experiments.run.status import Status, claim, read_status, write_status
-from tests.experiments.grids import FakeWork, Silent, plan
+from tests.experiments.grids import FakeWork, plan
 
 
 def test_a_second_run_does_nothing(tmp_path) -> None:
@@ -189,7 +189,8 @@ _KILLED = textwrap.dedent(
     import os, signal, sys
     from pathlib import Path
     from experiments.run import runner
-    from tests.experiments.grids import FakeWork, Silent, plan
+    from experiments.run.runner import Silent
+    from tests.experiments.grids import FakeWork, plan
 
     class Killed(FakeWork):
         def _rows(self, unit):

@@ -8,10 +8,8 @@ import pytest
 
 from dllm_rl.training.engine import RolloutEngine
 from dllm_rl.training.evaluation import evaluate
-from experiments.design.components import build_reward, build_sampler, build_session
-from experiments.design.config import Component
-from experiments.report.load import CellRun, UnitRun
-from experiments.report.plans import waypoints_of
+from experiments.design.config import Component, build_reward, build_sampler, build_session
+from experiments.report.load import CellRun, UnitRun, waypoints_of
 from experiments.run.folder import CellRecord, SnapshotRecord
 from experiments.run.snapshots import has_waypoint, is_waypoint, shown_tasks, take_waypoint
 from experiments.run.status import Status

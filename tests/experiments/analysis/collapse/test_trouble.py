@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.analysis.collapse import Diagnosis, diagnose
-from experiments.analysis.collapse.readers.rows import one_a_step
+from experiments.analysis.collapse.readers import one_a_step
 from experiments.analysis.collapse.survival import Lifetime, lifetime
 
 Rows = list[dict[str, Any]]
