@@ -32,7 +32,7 @@ from dllm_rl.training.evaluation import VERSION as EVALUATION_VERSION
 from dllm_rl.training.evaluation import evaluate
 from dllm_rl.training.intermediate import draw_answers
 from dllm_rl.training.trainer import VERSION
-from experiments.design.digests import task_digest
+from experiments.design.units import task_digest
 from harness.environments import BrowserEnvironment
 from harness.environments.base import WORLDS
 from harness.environments.gymnasium import FORMS_ID

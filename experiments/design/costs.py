@@ -23,7 +23,7 @@ ONE_THREAD = 1.4
 TRAIN_BROWSER_SECONDS = {"arena": 0.045, "page": 0.08, "origin": 0.12, "context": 0.13}
 EVALUATION_BROWSER_SECONDS = 0.18
 # Three greedy plans, their rollouts and their films.
-WAYPOINT_SECONDS = 1.0
+SNAPSHOT_SECONDS = 1.0
 # Text-only toys have no browser and a policy of two small layers; roughly, from one run.
 TEXT_ROLLOUT_SECONDS, TEXT_UPDATE_SECONDS_PER_VIEW, TEXT_START_SECONDS = 0.002, 0.0005, 5.0
 # Of an objective whose views are as many as a rollout had steps, where the sampler does not say how many.
@@ -50,12 +50,12 @@ class Cost:
         )
 
 
-def waypoint_cost(num_steps: int) -> Cost:
+def snapshot_cost(num_steps: int) -> Cost:
     """Time of the plans and films along a training run; of its start alone where it has no steps."""
-    from experiments.run.snapshots import is_waypoint
+    from experiments.run.snapshots import is_snapshot
 
-    taken = [step for step in range(1, num_steps + 1) if is_waypoint(step, num_steps)] or [0]
-    return Cost(seconds=WAYPOINT_SECONDS * len(taken))
+    taken = [step for step in range(1, num_steps + 1) if is_snapshot(step, num_steps)] or [0]
+    return Cost(seconds=SNAPSHOT_SECONDS * len(taken))
 
 
 def evaluation_cost(cell: Cell, num_tasks: int) -> Cost:

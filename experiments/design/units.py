@@ -20,7 +20,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Task
 from dllm_rl.session import Session
 from experiments.design.config import Component, Preset
-from experiments.design.costs import Cost, evaluation_cost, training_cost, waypoint_cost
+from experiments.design.costs import Cost, evaluation_cost, snapshot_cost, training_cost
 from experiments.design.grid import Cell, build_cells
 from experiments.run.folder import (
     CellRecord,
@@ -130,7 +130,7 @@ class Unit:
     """One thing to run: a warm start's evaluation (seed None), or the training and evaluation of one seed of a cell.
 
     digest: of the evaluation; the unit is done where its status carries it. settings: what is written to cell.json.
-    has_waypoints: whether its plans are shown on the way (`experiments.run.snapshots`); no number depends on it.
+    has_snapshots: whether its plans are shown on the way (`experiments.run.snapshots`); no number depends on it.
     """
 
     cell: Cell
@@ -139,7 +139,7 @@ class Unit:
     digest: str
     cost: Cost
     settings: dict[str, Any]
-    has_waypoints: bool = False
+    has_snapshots: bool = False
 
     @property
     def key(self) -> UnitKey:
@@ -254,7 +254,7 @@ def plan_grid(preset: Preset, tasks: TaskSets, root: Path) -> GridPlan:
         final_key = evaluation_digest(cell, training=key, tasks=evaluation_key)
         settings = {"training_digest": key, "digest": final_key, **cell.model_dump(mode="json")}
         for seed in preset.seeds:
-            has_waypoints = seed == preset.seeds[0]
+            has_snapshots = seed == preset.seeds[0]
             trained.append(
                 Unit(
                     cell=cell,
@@ -263,9 +263,9 @@ def plan_grid(preset: Preset, tasks: TaskSets, root: Path) -> GridPlan:
                     digest=final_key,
                     cost=training_cost(cell)
                     + evaluation_cost(cell, len(tasks.evaluation))
-                    + (waypoint_cost(cell.train["steps"]) if has_waypoints else Cost()),
+                    + (snapshot_cost(cell.train["steps"]) if has_snapshots else Cost()),
                     settings={"seed": seed, **settings, **made_by},
-                    has_waypoints=has_waypoints,
+                    has_snapshots=has_snapshots,
                 )
             )
     # Seed by seed, so that an unfinished grid already holds every cell.
@@ -282,9 +282,9 @@ def _warm_start(cell: Cell, root: Path, checkpoint: str, tasks: str, num_tasks: 
         seed=None,
         folder=root / place_of_warm_start(cell.policy, key),
         digest=key,
-        cost=evaluation_cost(cell, num_tasks) + waypoint_cost(0),
+        cost=evaluation_cost(cell, num_tasks) + snapshot_cost(0),
         settings={"digest": key, "checkpoint": cell.checkpoint, "evaluation": cell.evaluation.model_dump(mode="json")},
-        has_waypoints=True,
+        has_snapshots=True,
     )
 
 

@@ -14,7 +14,7 @@ from experiments.analysis.collapse import Diagnosis, diagnose, title_of
 from experiments.analysis.collapse.survival import Lifetime, kaplan_meier, lifetime, log_rank
 from experiments.analysis.stats import CellVerdict, judge_grid
 from experiments.report.curves import commits_of, curves_of
-from experiments.report.load import CellRun, Run, examples_of, load_run, waypoints_of
+from experiments.report.load import CellRun, Run, examples_of, load_run, snapshots_of
 from experiments.report.page import render
 from experiments.report.tables import control_states, headline, latex, markdown
 
@@ -33,7 +33,7 @@ def build_report(folder: Path) -> dict[str, Any]:
     verdicts = judge_grid(run.results, infos, margin=evaluation.margin, digest=run.config.digest)
     examples = examples_of(run)
     records = [
-        _cell(cell, verdict, diagnoses[cell.id], {"examples": examples[cell.id], "waypoints": waypoints_of(cell)})
+        _cell(cell, verdict, diagnoses[cell.id], {"examples": examples[cell.id], "waypoints": snapshots_of(cell)})
         for cell, verdict in zip(run.cells, verdicts, strict=True)
     ]
     cells = [record for record in records if record["role"] in ("cell", "positive")]

@@ -166,11 +166,11 @@ def _examples(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]
     return chosen[:MAX_EXAMPLES]
 
 
-def waypoints_of(cell: CellRun) -> dict[str, Any] | None:
-    """What the page shows of one cell; None where no seed took a waypoint, the warm start none, or none of a task.
+def snapshots_of(cell: CellRun) -> dict[str, Any] | None:
+    """What the page shows of one cell; None where no seed took a snapshot, the warm start none, or none of a task.
 
-    Best is the waypoint before which the mean training reward, since the waypoint before it, was highest: nothing
-    that is evaluated. Tasks that a waypoint lacks (the evaluation was changed in between) are left out.
+    Best is the snapshot before which the mean training reward, since the snapshot before it, was highest: nothing
+    that is evaluated. Tasks that a snapshot lacks (the evaluation was changed in between) are left out.
     """
     start = cell.warm_start.snapshots if cell.warm_start is not None else []
     first = next((seed for seed in cell.seeds if seed.snapshots), None)

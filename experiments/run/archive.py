@@ -115,7 +115,7 @@ def _contents(root: Path, unit: UnitFolder, max_rollouts: int, left_out: dict[st
     status = replace(status, pid=0, evaluations={status.digest: status.evaluations[status.digest]})
     place = unit.path.relative_to(root).as_posix()
     found = {f"{place}/{STATUS_FILE}": (json.dumps(asdict(status), indent=2) + "\n").encode()}
-    parts = [("training rollouts", max_rollouts, _rollouts(unit)), ("waypoints", MAX_FILMS_BYTES, _snapshots(unit))]
+    parts = [("training rollouts", max_rollouts, _rollouts(unit)), ("snapshots", MAX_FILMS_BYTES, _snapshots(unit))]
     chosen = _kept(unit)
     for what, limit, paths in parts:
         size = sum(path.stat().st_size for path in paths)

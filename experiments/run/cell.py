@@ -27,7 +27,7 @@ from experiments.design.units import GridPlan, TaskSets, Unit
 from experiments.run import policies
 from experiments.run.folder import RECORD_FILE
 from experiments.run.runner import Executor, OnEvent, ProcessesBrokenError
-from experiments.run.snapshots import has_waypoint, is_waypoint, keep_commit_order, take_waypoint
+from experiments.run.snapshots import has_snapshot, is_snapshot, keep_commit_order, take_snapshot
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class LocalExecutor:
         self._session.forget_failures()
         self._set_threads(unit.cell)
         policy = self._load(unit.cell)
-        self._take_waypoint(unit, policy, 0)
+        self._take_snapshot(unit, policy, 0)
         return self._evaluate(policy, unit, on_event)
 
     def cell(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
@@ -77,8 +77,8 @@ class LocalExecutor:
 
         def on_step(row: dict[str, Any]) -> bool:
             on_event(row)
-            if is_waypoint(row["step"] + 1, config.steps):
-                self._take_waypoint(unit, policy, row["step"] + 1)
+            if is_snapshot(row["step"] + 1, config.steps):
+                self._take_snapshot(unit, policy, row["step"] + 1)
             return alarms.observe(row)
 
         engine = RolloutEngine(
@@ -98,22 +98,22 @@ class LocalExecutor:
         ).train(until=None if stopped_at is None else stopped_at + 1)
         # The last one, where an alarm ended the run between two, or a kill fell on it.
         if is_first and (done := read_rows(unit.folder / METRICS_FILE)):
-            self._take_waypoint(unit, policy, done[-1]["step"] + 1)
+            self._take_snapshot(unit, policy, done[-1]["step"] + 1)
         return self._evaluate(policy, unit, on_event)
 
     def _load(self, cell: Cell) -> Any:
         return policies.load(cell.checkpoint, facts=cell.facts, device=self._device)
 
-    def _take_waypoint(self, unit: Unit, policy: BasePolicy, step: int) -> None:
+    def _take_snapshot(self, unit: Unit, policy: BasePolicy, step: int) -> None:
         """By the first process alone, which has browsers of its own. What goes wrong here costs a run nothing."""
-        if not self._ranks.is_first or not unit.has_waypoints or has_waypoint(unit.folder, step):
+        if not self._ranks.is_first or not unit.has_snapshots or has_snapshot(unit.folder, step):
             return
         settings = unit.cell.evaluation
         engine = replace(self._evaluation_engine(policy, unit.cell), ranks=ALONE)
         try:
-            take_waypoint(unit.folder, step, engine=engine, tasks=self._tasks.evaluation, seed=settings.seed)
+            take_snapshot(unit.folder, step, engine=engine, tasks=self._tasks.evaluation, seed=settings.seed)
         except Exception:
-            _LOGGER.warning("the waypoint of %s after %d steps is left out", unit.name, step, exc_info=True)
+            _LOGGER.warning("the snapshot of %s after %d steps is left out", unit.name, step, exc_info=True)
 
     def _evaluate(self, policy: Any, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
         settings = unit.cell.evaluation

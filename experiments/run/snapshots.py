@@ -1,8 +1,8 @@
 """The same three tasks along a training run: the policy's greedy plans, what they did in the browser, and their films.
 
-A waypoint is taken at the start (by the warm start's own unit), after each quarter of the steps and at the end, of the
+A snapshot is taken at the start (by the warm start's own unit), after each quarter of the steps and at the end, of the
 first seed of each cell. Nothing is selected by it and no number depends on it; the report shows start, best and last.
-The noise, the isolation and the executor are the evaluation's. Where a kill falls on a waypoint in the middle, right
+The noise, the isolation and the executor are the evaluation's. Where a kill falls on a snapshot in the middle, right
 after the checkpoint of its step, it is missing.
 """
 
@@ -25,7 +25,7 @@ NUM_TASKS = 3
 NUM_PARTS = 4
 
 
-def is_waypoint(step: int, num_steps: int) -> bool:
+def is_snapshot(step: int, num_steps: int) -> bool:
     """Whether one is taken after `step` of `num_steps` steps."""
     return step in {-(-num_steps * part // NUM_PARTS) for part in range(1, NUM_PARTS + 1)}
 
@@ -36,12 +36,12 @@ def shown_tasks(num_tasks: int) -> list[int]:
     return [num_tasks * (2 * index + 1) // (2 * count) for index in range(count)]
 
 
-def has_waypoint(folder: Path, step: int) -> bool:
+def has_snapshot(folder: Path, step: int) -> bool:
     """Whether that of this step has been taken."""
     return (folder / SNAPSHOTS_FOLDER / f"step{step}.json").is_file()
 
 
-def take_waypoint(
+def take_snapshot(
     folder: Path,
     step: int,
     *,

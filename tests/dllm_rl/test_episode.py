@@ -22,7 +22,7 @@ from dllm_rl.training.trainer import Trainer
 from experiments.cli.replay import compare
 from experiments.design.config import Component, build_reward, build_session
 from experiments.run.results import SCHEMA
-from experiments.run.snapshots import take_waypoint
+from experiments.run.snapshots import take_snapshot
 from harness.rewards import Shaped, Success, Tree
 from tests.dllm_rl.test_trainer import PAGE, TASKS, CountingEnvironment, make, rollouts_of, share_of_e
 from tests.tiny_policies import make_tiny_policy
@@ -56,7 +56,7 @@ def test_every_writer_spells_a_rollout_alike(tmp_path) -> None:
         config = TrainConfig(steps=1, prompts_per_step=2, group_size=2)  # type: ignore[call-arg]
         objective = registry.build("objective", "grpo", {"beta": 0.0})
         Trainer(engine=engine, objective=objective, tasks=tasks, config=config, run_dir=tmp_path).train()
-        take_waypoint(tmp_path, 1, engine=engine, tasks=tasks, seed=0)
+        take_snapshot(tmp_path, 1, engine=engine, tasks=tasks, seed=0)
         gold = run_plans(session, reward, [(task, Completion(plan=session.gold_plan(task))) for task in tasks])
         written = [
             json.loads((tmp_path / "rollouts.jsonl").read_text().splitlines()[0]),

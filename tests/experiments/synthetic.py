@@ -161,7 +161,7 @@ def result_table(parts: list[tuple[list[dict[str, Any]], dict[str, Any]]]) -> pa
     return pa.Table.from_pylist([{**row, **labels} for rows, labels in parts for row in rows], schema=SCHEMA)
 
 
-def write_waypoint(place: Path, step: int, rows: list[dict[str, Any]]) -> None:
+def write_snapshot(place: Path, step: int, rows: list[dict[str, Any]]) -> None:
     """Greedy plans of the first tasks after so many steps, each with a film."""
     shown = []
     for index, row in enumerate(rows[:3]):
@@ -202,7 +202,7 @@ def write_run(
         warm = folder / "warmstart" / f"{policy}-abc"
         rows = evaluation_rows(rates=rates[policy], effect=0, num_samples=num_samples, draw=draw)
         write_rows(warm / "evaluation-abc.parquet", rows, **labels_of(f"warmstart:{policy}", policy, "", "", -1))
-        write_waypoint(warm, 0, [row for row in rows if row["mode"] == "greedy"])
+        write_snapshot(warm, 0, [row for row in rows if row["mode"] == "greedy"])
         parts.append(warm / "evaluation-abc.parquet")
         write_status(warm, finished(parts[-1], seconds=21.5))
     for cell, policy, objective, role in cells:
@@ -215,7 +215,7 @@ def write_run(
             effect = (effects or {}).get(cell, 0.0)
             rows = evaluation_rows(rates=rates[policy], effect=effect, num_samples=num_samples, draw=draw, lost=0.004)
             for step in (num_steps // 2, num_steps) if seed == seeds[0] else ():
-                write_waypoint(place, step, [row for row in rows if row["mode"] == "greedy"])
+                write_snapshot(place, step, [row for row in rows if row["mode"] == "greedy"])
             if role == "null":
                 rows = _warm_rows(parts[0])
             write_rows(place / "evaluation-abc.parquet", rows, **labels_of(cell, policy, objective, role, seed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from experiments.design.config import build_session, load_preset
-from experiments.design.costs import WAYPOINT_SECONDS
+from experiments.design.costs import SNAPSHOT_SECONDS
 from experiments.design.units import TaskSets, plan_grid
 
 
@@ -15,10 +15,10 @@ def planned(tmp_path, name, *overrides):
         return plan_grid(preset, TaskSets.of(preset, session), tmp_path)
 
 
-def test_waypoints_of_the_first_seed_and_of_warm_starts_are_counted_in_time_alone(tmp_path) -> None:
+def test_snapshots_of_the_first_seed_and_of_warm_starts_are_counted_in_time_alone(tmp_path) -> None:
     units = {unit.name: unit.cost for unit in planned(tmp_path, "positive_control").units}
     first, second = (units[f"positive-autoregressive-grpo seed {seed}"] for seed in (0, 1))
-    assert first.seconds - second.seconds == pytest.approx(4 * WAYPOINT_SECONDS)
+    assert first.seconds - second.seconds == pytest.approx(4 * SNAPSHOT_SECONDS)
     assert first.evaluation_rollouts == second.evaluation_rollouts == 600
 
 

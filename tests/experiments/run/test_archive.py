@@ -27,7 +27,7 @@ from experiments.run.results import is_equal, write_rows
 from experiments.run.runner import Silent, begin, owed_units, run_units
 from experiments.run.status import claim, read_status, write_status
 from tests.experiments.grids import FakeWork, Tasks, plan, task_sets
-from tests.experiments.synthetic import metrics_of, write_waypoint
+from tests.experiments.synthetic import metrics_of, write_snapshot
 
 
 class Training(FakeWork):
@@ -90,7 +90,7 @@ def test_the_report_is_the_same_before_and_after(tmp_path) -> None:
         next(item for item in there.units if item.name == name) for name in ("warm start masked", "masked-grpo seed 0")
     )
     for step, place in enumerate((warm, unit)):
-        write_waypoint(place.folder, step, FakeWork().warm_start(place, print)[::2])
+        write_snapshot(place.folder, step, FakeWork().warm_start(place, print)[::2])
     pack_run(RunFolder(there.root), tmp_path / "run.tar.xz")
     unpack_run(tmp_path / "run.tar.xz", tmp_path / "elsewhere")
     before, after = build_report(there.root), build_report(tmp_path / "elsewhere")
@@ -356,7 +356,7 @@ def test_nothing_of_a_training_that_was_begun_here_is_mixed_with_the_one_laid_do
     run_units(choose(here, ["masked-grpo seed 1"]), Training({"masked-grpo seed 1": RuntimeError("burned")}), Silent())
     begun = next(unit for unit in here.units if unit.name == "masked-grpo seed 1").folder
     (begun / "checkpoint.old").mkdir()
-    write_waypoint(begun, 0, FakeWork().warm_start(here.units[0], print))
+    write_snapshot(begun, 0, FakeWork().warm_start(here.units[0], print))
     unpack_run(tmp_path / "run.tar.xz", here.root)
     packed = {name for name in files_of(tmp_path / "run.tar.xz") if "masked-grpo" in name and "seed1" in name}
     found = {str(path.relative_to(here.root)) for path in begun.rglob("*") if path.name != ".lock" and path.is_file()}

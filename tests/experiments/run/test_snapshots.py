@@ -9,9 +9,9 @@ import pytest
 from dllm_rl.training.engine import RolloutEngine
 from dllm_rl.training.evaluation import evaluate
 from experiments.design.config import Component, build_reward, build_sampler, build_session
-from experiments.report.load import CellRun, UnitRun, waypoints_of
+from experiments.report.load import CellRun, UnitRun, snapshots_of
 from experiments.run.folder import CellRecord, SnapshotRecord
-from experiments.run.snapshots import has_waypoint, is_waypoint, shown_tasks, take_waypoint
+from experiments.run.snapshots import has_snapshot, is_snapshot, shown_tasks, take_snapshot
 from experiments.run.status import Status
 from tests.tiny_policies import make_tiny_policy
 
@@ -20,7 +20,7 @@ from tests.tiny_policies import make_tiny_policy
     ("num_steps", "wanted"), [(50, [13, 25, 38, 50]), (4, [1, 2, 3, 4]), (2, [1, 2]), (1, [1]), (45, [12, 23, 34, 45])]
 )
 def test_one_after_each_quarter_and_always_one_at_the_end(num_steps, wanted):
-    assert [step for step in range(num_steps + 1) if is_waypoint(step, num_steps)] == wanted
+    assert [step for step in range(num_steps + 1) if is_snapshot(step, num_steps)] == wanted
 
 
 @pytest.mark.parametrize(("num_tasks", "wanted"), [(9, [1, 4, 7]), (60, [10, 30, 50]), (2, [0, 1]), (0, [])])
@@ -28,25 +28,25 @@ def test_shown_tasks_are_spread_and_fewer_where_there_are_fewer(num_tasks, wante
     assert shown_tasks(num_tasks) == wanted
 
 
-def test_a_waypoint_taken_twice_is_the_same_and_has_a_film_of_each_plan(tmp_path):
+def test_a_snapshot_taken_twice_is_the_same_and_has_a_film_of_each_plan(tmp_path):
     policy = make_tiny_policy("masked")
     sampler = build_sampler(Component(name="low_confidence", options={"num_steps": 4}), temperature=1.0)
     reward = build_reward(Component(name="outcome"))
-    assert not has_waypoint(tmp_path, 3)
+    assert not has_snapshot(tmp_path, 3)
     with build_session(Component(name="toy_copy")) as session:
         every = session.tasks("val")[:9]
         tasks = [every[index] for index in shown_tasks(len(every))]
         engine = RolloutEngine(policy=policy, sampler=sampler, environment=session, reward=reward)
         texts = []
         for _ in range(2):
-            take_waypoint(
+            take_snapshot(
                 tmp_path,
                 3,
                 engine=engine,
                 tasks=every,
                 seed=0,
             )
-            assert has_waypoint(tmp_path, 3)
+            assert has_snapshot(tmp_path, 3)
             texts.append({path.name: path.read_text() for path in (tmp_path / "waypoints").iterdir()})
             (tmp_path / "waypoints" / ".step3.json.torn.tmp").write_text("left by a kill")
         final = evaluate(engine, every, num_samples=1, seed=0)
@@ -66,7 +66,7 @@ def test_a_waypoint_taken_twice_is_the_same_and_has_a_film_of_each_plan(tmp_path
         assert json.dumps(row["plan"])[1:-1].replace("<", "\\u003c") in film
 
 
-def waypoint(step: int, plan: str, *, place: str, tasks=("a", "b")) -> SnapshotRecord:
+def snapshot(step: int, plan: str, *, place: str, tasks=("a", "b")) -> SnapshotRecord:
     shown = {"success": False, "submitted": True, "reward": 0.0, "field_accuracy": 0.5, "near_miss": False}
     shown |= {"notes": "", "fault": "none"}
     rows = [
@@ -79,7 +79,7 @@ def waypoint(step: int, plan: str, *, place: str, tasks=("a", "b")) -> SnapshotR
 def run_of(rewards, taken, *, start=True) -> CellRun:
     metrics = [{"step": step, "reward": reward} for step, reward in enumerate(rewards)]
     record = CellRecord(id="masked-grpo", policy="masked", objective="grpo", role="cell", folder="cells/a", digest="0")
-    warm = unit(None, [], [waypoint(0, "start", place="w")] if start else [])
+    warm = unit(None, [], [snapshot(0, "start", place="w")] if start else [])
     return CellRun(record=record, seeds=(unit(4, metrics, taken),), warm_start=warm)
 
 
@@ -89,8 +89,8 @@ def unit(seed: int | None, metrics, taken) -> UnitRun:
 
 
 def test_best_is_where_the_training_reward_was_highest_and_tasks_stay_the_same():
-    taken = [waypoint(2, "two", place="c"), waypoint(4, "four", place="c"), waypoint(6, "six", place="c")]
-    found = waypoints_of(run_of([0.1, 0.1, 0.9, 0.8, 0.2, 0.1], taken))
+    taken = [snapshot(2, "two", place="c"), snapshot(4, "four", place="c"), snapshot(6, "six", place="c")]
+    found = snapshots_of(run_of([0.1, 0.1, 0.9, 0.8, 0.2, 0.1], taken))
     assert found is not None
     assert found["seed"] == 4
     assert [[(plan["when"], plan["step"], plan["plan"]) for plan in task["plans"]] for task in found["tasks"]] == [
@@ -101,16 +101,16 @@ def test_best_is_where_the_training_reward_was_highest_and_tasks_stay_the_same()
 
 
 def test_a_run_that_rose_to_its_end_shows_two_plans_a_task():
-    taken = [waypoint(2, "two", place="c"), waypoint(4, "four", place="c")]
-    found = waypoints_of(run_of([0.1, 0.1, 0.5, float("nan")], taken))
+    taken = [snapshot(2, "two", place="c"), snapshot(4, "four", place="c")]
+    found = snapshots_of(run_of([0.1, 0.1, 0.5, float("nan")], taken))
     assert found is not None
     assert [plan["when"] for plan in found["tasks"][0]["plans"]] == ["start", "best and last"]
 
 
 def test_runs_of_before_and_other_tasks_are_left_out():
-    assert waypoints_of(run_of([0.1], [])) is None
-    assert waypoints_of(run_of([0.1], [waypoint(1, "one", place="c")], start=False)) is None
-    found = waypoints_of(run_of([0.1], [waypoint(1, "one", place="c", tasks=("b", "z"))]))
+    assert snapshots_of(run_of([0.1], [])) is None
+    assert snapshots_of(run_of([0.1], [snapshot(1, "one", place="c")], start=False)) is None
+    found = snapshots_of(run_of([0.1], [snapshot(1, "one", place="c", tasks=("b", "z"))]))
     assert found is not None
     assert [task["task"] for task in found["tasks"]] == ["b"]
-    assert waypoints_of(run_of([0.1], [waypoint(1, "one", place="c", tasks=("y", "z"))])) is None
+    assert snapshots_of(run_of([0.1], [snapshot(1, "one", place="c", tasks=("y", "z"))])) is None
