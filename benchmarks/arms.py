@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from dllm_rl import registry
-from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.records.types import Prompts
 

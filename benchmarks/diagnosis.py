@@ -17,7 +17,7 @@ from typing import get_args
 from scipy.stats import binomtest
 
 from benchmarks.diagnosis_corpus import Case, Half, corpus
-from dllm_rl.jsonl import read_rows
+from dllm_rl.files import read_rows
 from experiments.analysis.collapse import Diagnosis, Kind, diagnose
 
 PAGE = Path("docs/results/bench_diagnosis.md")

@@ -14,9 +14,8 @@ import torch
 
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.plan import parse_plan
-from dllm_rl.records.tasks import Page
+from dllm_rl.records.tasks import Page, render_prompt
 from dllm_rl.records.types import Prompts
-from dllm_rl.template import render_prompt
 from dllm_rl.testing.sampler import is_grounded
 from harness.sites import expected_page, gold_plan, make_site, make_tasks
 

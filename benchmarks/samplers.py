@@ -19,8 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks.arms import Arm, Ledger, Written, median_of, random_policy, sampler_arm, take_turns, textbook_arm
 from benchmarks.plans import Sheet, decode, sheet
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.loading import CHECKPOINTS, load_policy
 from dllm_rl.records.types import Prompts
 

@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from dllm_rl.training.engine import RolloutEngine
-from dllm_rl.training.evaluation import evaluate
+from dllm_rl.training.engine import RolloutEngine, evaluate
 from experiments.design.config import build_reward, build_sampler, build_session, load_preset
 from experiments.run import policies
 

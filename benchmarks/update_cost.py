@@ -35,8 +35,7 @@ import torch
 
 from benchmarks.memory import forget_peak, held_tensors, resident
 from dllm_rl import registry
-from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.records.types import Rollouts
 from dllm_rl.training.config import TrainConfig

@@ -6,16 +6,25 @@ reductions and metrics (`objectives.losses`). See docs/objectives.md.
 
 from objectives.base import AboveOne, BelowOne, Count, Method, NonNegative, NoPenalty, Positive
 from objectives.losses.clipping import CLIPS, Clip, ClipName, Surrogate, bounded_ratio, dual, ppo, unconditional
-from objectives.losses.kl import TOKEN_KL, KLName, k1, k2, k3
 from objectives.losses.metrics import clip_metrics, kl_metrics, ratio_metrics
-from objectives.losses.ratios import lengths, log_ratio, reference_log_ratio, scored, sequence_sum, token_sum
-from objectives.losses.reductions import (
+from objectives.losses.ratios import (
+    TOKEN_KL,
+    KLName,
+    k1,
+    k2,
+    k3,
+    lengths,
+    log_ratio,
     mean_of_canvas,
     mean_of_rows,
     mean_of_scored,
     mean_of_sequences,
     mean_of_tokens,
+    reference_log_ratio,
+    scored,
+    sequence_sum,
     sum_of_rows,
+    token_sum,
 )
 from objectives.losses.terms import (
     Penalty,

@@ -17,12 +17,10 @@ from samplers.families.autoregressive import AutoregressiveSampler
 from samplers.families.flow import FlowCumulativeSampler, FlowEulerSampler, FlowExactSampler
 from samplers.families.slots import SlotSampler
 from samplers.grammar.compile import constraint_of
-from samplers.grammar.forced import ForcedTokens
 from samplers.grammar.projection import Draw, Keys, Prediction, StepDistribution, project
-from samplers.loop.chunks import in_chunks
 from samplers.loop.context import BlockStep, RemaskContext, StepContext, Watcher
 from samplers.loop.readers import CACHES, CacheName
-from samplers.loop.record import Recorder
+from samplers.loop.record import ForcedTokens, Recorder
 from samplers.loop.sampling import (
     JUMP,
     ORDER,
@@ -31,6 +29,7 @@ from samplers.loop.sampling import (
     TOKEN,
     WITHIN,
     entropy,
+    in_chunks,
     log_odds,
     pick,
     uniform,

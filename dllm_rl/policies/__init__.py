@@ -3,8 +3,7 @@
 `policies.loading` loads and saves them; it stands apart because it imports transformers' model classes.
 """
 
-from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.process import ForwardProcess
 
 __all__ = ["BasePolicy", "ForwardProcess", "PolicyFacts"]

@@ -6,21 +6,102 @@ Legend: b rows, l canvas, c chosen columns, n scored positions of all rows, v vo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.errors import ConfigError
+from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.policies.attention import Reading
-from dllm_rl.policies.facts import PolicyFacts
-from dllm_rl.policies.feed import Feed, Tokens
-from dllm_rl.policies.interface import ModelInterface
+from dllm_rl.policies.feed import Feed, ModelInterface, Tokens
 from dllm_rl.policies.process import ANY, ForwardProcess
-from dllm_rl.policies.scoring import view_terms
 from dllm_rl.records.canvas import Canvas, CanvasConfig
 from dllm_rl.records.types import Prompts, Rollouts, Views
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyFacts:
+    """Facts of a checkpoint, stored in its config.json under `policy`.
+
+    A family with facts of its own derives from this class and names it as its policy's `facts_class`.
+
+    family: name of the policy family.
+    max_prompt: longest prompt in tokens; longer ones are refused, never cut.
+    canvas_length: columns of the canvas.
+    line_width: columns of a line; None for free-running lines.
+    slot_size: tokens of a slot (slot family).
+    block_size: tokens of a block (block family).
+    block_sizes: sizes that a warm start samples from, if the policy knows several.
+    is_prompt_causal: within the prompt each token reads those before it, else all of them (block family).
+    schedule_power: kappa_t = t ** power, as trained (flow family).
+    is_shifted: logits at position i are of token i + 1 in a bidirectional model (Dream).
+    mask_id: id of MASK. Default: the tokenizer's.
+    """
+
+    family: str
+    max_prompt: int = 384
+    canvas_length: int = 128
+    line_width: int | None = None
+    slot_size: int = 4
+    block_size: int = 32
+    block_sizes: tuple[int, ...] = ()
+    is_prompt_causal: bool = False
+    schedule_power: float = 1.0
+    is_shifted: bool = False
+    mask_id: int | None = None
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read facts; unknown keys are refused."""
+        known = {item.name for item in fields(cls)}
+        for key in values:
+            if key not in known:
+                raise unknown_name("policy fact", key, known)
+        # A file has lists where facts are tuples.
+        given: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in values.items()}
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as plain data."""
+        return asdict(self)
+
+
+def view_terms(policy: BasePolicy, rollouts: Rollouts, view: Views) -> Float[Tensor, "b l"]:
+    """Return the likelihood terms of one view, alone; 0 where it does not score."""
+    if rollouts.trajectory is not None and rollouts.trajectory.constraint is not None:
+        return constrained_terms(policy, rollouts, view, rollouts.trajectory.constraint)
+    score = view.score[0]
+    columns = score.any(dim=0).nonzero().squeeze(1)
+    if columns.numel() == 0:
+        return torch.zeros(score.shape, dtype=torch.float32)
+    logits = policy.view_logits(rollouts, view, columns)[0]
+    if view.at_temperature:
+        logits = logits / rollouts.temperature
+    row, column = score.nonzero(as_tuple=True)
+    targets = rollouts.completion_ids if view.targets is None else view.targets[0]
+    terms = view.term(logits, targets[row, column], view, (row, column))
+    return torch.zeros(score.shape, dtype=torch.float32, device=terms.device).index_put((row, column), terms)
+
+
+def constrained_terms(
+    policy: BasePolicy, rollouts: Rollouts, view: Views, constraint: Constraint
+) -> Float[Tensor, "b l"]:
+    """Return the terms of draws under a grammar: their distribution is over accepted canvases, not the model's.
+
+    Raises ConfigError where the view does not replay draws.
+    """
+    if not view.is_replay:
+        raise ConfigError(
+            "these rollouts were drawn under the grammar, and this objective's views do not score its distribution: "
+            "training would follow other probabilities than those of the draws. Use an objective that replays "
+            "trajectories (such as cj_grpo) or the autoregressive family, or set decoding.grammar to evaluation."
+        )
+    logits = policy.score(Feed.of_view(rollouts, view))
+    terms = policy.process.constrained_terms(logits / rollouts.temperature, rollouts, view, constraint)
+    return torch.where(view.score[0], terms.float(), 0.0)
 
 
 class BasePolicy:

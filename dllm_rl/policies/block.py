@@ -23,11 +23,9 @@ from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.attention import BlockCausal, Reading, readable
-from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.facts import PolicyFacts
-from dllm_rl.policies.feed import Feed, Tokens, neighbours, prompt_positions
-from dllm_rl.policies.interface import keys_of_rows
-from dllm_rl.policies.masking import MaskedProcess
+from dllm_rl.policies.base import BasePolicy, PolicyFacts
+from dllm_rl.policies.feed import Feed, Tokens, keys_of_rows, neighbours, prompt_positions
+from dllm_rl.policies.masked import MaskedProcess
 from dllm_rl.policies.process import one_a_stratum
 from dllm_rl.records.types import Prompts, Rollouts, Views
 from dllm_rl.registry import register

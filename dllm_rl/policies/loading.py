@@ -1,9 +1,11 @@
-"""Load a policy: a built-in warm start, a folder, or a checkpoint of a hub; and save one as float16 safetensors."""
+"""Load a policy: a built-in warm start, a folder, or a checkpoint of a hub; save one; put a LoRA adapter on one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +130,34 @@ def checkpoint_digest(name_or_path: str | Path) -> str:
         return hashlib.sha256(str(name_or_path).encode()).hexdigest()[:16]
     text = json.dumps(_digest_of(folder), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def add_lora(
+    policy: BasePolicy, *, rank: int = 16, alpha: float = 32.0, targets: Sequence[str] | None = None, seed: int = 0
+) -> None:
+    """Put a fresh low-rank adapter (LoRA, 2106.09685) on the policy's model, in place; at first it changes nothing.
+
+    Only the adapter is trained; the trainer takes the model under it as the reference policy.
+
+    targets: ends of the names of the linear layers that get one, None = all but the output head. alpha / rank scales
+    the update. There is no dropout: it would make ratios differ from 1 on policy.
+    Raises ConfigError where peft is not installed, or no layer has such a name.
+    """
+    if find_spec("peft") is None:
+        raise ConfigError("an adapter needs peft, which is not installed. `pip install dllm-rl[peft]`.")
+    from peft import LoraConfig, get_peft_model  # pyright: ignore[reportMissingImports]
+
+    wanted: Any = "all-linear" if targets is None else list(targets)
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=wanted)  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            adapted: Any = get_peft_model(policy.model, config)  # type: ignore[arg-type]
+        except ValueError as error:
+            layers = sorted(
+                {name.rsplit(".", 1)[-1] for name, m in policy.model.named_modules() if isinstance(m, torch.nn.Linear)}
+            )
+            raise ConfigError(
+                f"no layer of this model is called {', '.join(targets or ())}. Its linear layers: {', '.join(layers)}."
+            ) from error
+    policy.model = adapted.eval()

@@ -20,7 +20,7 @@ from transformers import DynamicCache
 from dllm_rl.policies.attention import Causal, Reading
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.feed import Feed, prompt_tokens
-from dllm_rl.policies.masking import MaskedProcess
+from dllm_rl.policies.masked import MaskedProcess
 from dllm_rl.policies.process import one_a_stratum
 from dllm_rl.records.events import feed_order
 from dllm_rl.records.types import Prompts, Rollouts

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from dllm_rl.records.tasks import Outcome, Page, RewardRecord, Task
 
 if TYPE_CHECKING:
+    from dllm_rl.environment import Session
     from dllm_rl.records.types import SampledRow
-    from dllm_rl.session import Session
 
 RewardFunction = Callable[[Outcome], RewardRecord]
 

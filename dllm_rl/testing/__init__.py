@@ -2,7 +2,7 @@
 
 from dllm_rl.testing.examples import Example, example, example_policy, example_rollouts
 from dllm_rl.testing.objective import PROPERTIES, PropertyError, check_objective
-from dllm_rl.testing.rollouts import sampled
+from dllm_rl.testing.policies import sampled
 from dllm_rl.testing.sampler import SAMPLER_PROPERTIES, check_sampler
 
 __all__ = [

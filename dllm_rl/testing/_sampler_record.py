@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dllm_rl.records.trajectory import Trajectory
 from dllm_rl.records.types import Completions, Prompts
-from dllm_rl.testing._sampler_case import ROWS, SamplerCase, ending
+from dllm_rl.testing._sampler_rows import ROWS, SamplerCase, ending
 from dllm_rl.testing.policies import prompts_of
 
 # Of a sum of martingale differences in standard deviations; a right sampler passes it once in a million.

@@ -1,14 +1,102 @@
-"""What a row's text must not depend on: other rows, padding, ambient randomness. And prompts stay as they are."""
+"""Properties of a sampler: what a row's text must not depend on, and that its costs are what the model ran."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor
 
-from dllm_rl.testing._sampler_case import ROWS, SamplerCase, fed_to
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.records.types import Completions, Prompts
 from dllm_rl.testing.policies import prompts_of
+
+ROWS = tuple(range(6))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerCase:
+    """One sampler class on one policy.
+
+    options: passed to every instance.
+    """
+
+    sampler_class: Any
+    policy: BasePolicy
+    options: dict[str, Any]
+    _kept: dict[float, Completions] = field(default_factory=dict, repr=False, compare=False)
+
+    def draw(
+        self,
+        rows: tuple[int, ...] = (0, 1, 2),
+        *,
+        seed: int = 3,
+        temperature: float = 1.0,
+        prompts: Prompts | None = None,
+        **options: Any,
+    ) -> Completions:
+        """Completions of these row ids, or of these prompts; options go before the case's own."""
+        sampler = self.sampler_class(temperature=temperature, **{**self.options, **options})
+        given = prompts_of(self.policy, rows) if prompts is None else prompts
+        return sampler.generate(self.policy, given, seed=seed)
+
+    def kept(self, temperature: float = 1.0) -> Completions:
+        """Completions of `ROWS`, drawn once for all properties that only read them."""
+        if temperature not in self._kept:
+            self._kept[temperature] = self.draw(ROWS, temperature=temperature)
+        return self._kept[temperature]
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether the sampler takes a number of denoising steps."""
+        return "num_steps" in {field.name for field in fields(self.sampler_class)}
+
+    @property
+    def has_grammar(self) -> bool:
+        """Whether the case draws under the grammar."""
+        return bool(self.options.get("grammar"))
+
+
+@contextmanager
+def fed_to(policy: BasePolicy) -> Iterator[list[Int[Tensor, "b t"]]]:
+    """The ids of every forward of the model while it is open."""
+    calls: list[Tensor] = []
+
+    def keep(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        calls.append(kwargs["input_ids"].clone())
+
+    handle = policy.model.register_forward_hook(keep, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def ending(policy: BasePolicy, probability: float) -> Iterator[None]:
+    """While it is open, the model gives EOS this probability everywhere, whatever it reads; 0 means never."""
+    eos = policy.canvas.eos_id
+
+    def change(module: Any, args: Any, output: Any) -> Any:
+        logits = output.logits.clone()
+        logits[..., eos] = -torch.inf
+        total = logits.logsumexp(dim=-1)
+        logits[..., eos] = total + math.log(probability / (1 - probability)) if probability else total - 1e4
+        output.logits = logits
+        return output
+
+    handle = policy.model.register_forward_hook(change)
+    try:
+        yield
+    finally:
+        handle.remove()
+
 
 # Enough that a policy which hardly reads its prompt would notice.
 PADDING = 40
@@ -65,3 +153,72 @@ def the_prompt_is_text(case: SamplerCase) -> None:
     assert torch.equal(read[0], ids), "the model read another prompt than the one given"
     assert out.ids.shape == (1, policy.facts.canvas_length), f"completions have shape {tuple(out.ids.shape)}"
     assert not (out.ids == policy.mask_id).any(), "MASK was written behind a prompt that has it"
+
+
+FEW_STEPS = 5
+
+
+def counts_are_honest(case: SamplerCase) -> None:
+    """nfe is the number of forwards of the model, and token_forwards the positions fed to it: for one row, and for
+    three that end at different times (few enough to stay one batch on any device).
+    """
+    for rows, probability in (((1,), None), ((0, 1, 2), 0.15)):
+        with ending(case.policy, 0.0 if probability is None else probability), fed_to(case.policy) as calls:
+            out = case.draw(rows)
+        where = f"with {len(rows)} rows "
+        assert out.nfe == len(calls), f"{where}nfe says {out.nfe}, and the model ran {len(calls)} times"
+        fed = sum(call.numel() for call in calls)
+        assert out.token_forwards == fed, f"{where}token_forwards says {out.token_forwards}, fed were {fed}"
+
+
+def every_forward_writes(case: SamplerCase) -> None:
+    """A row alone, ending early or never: every step commits, so that there are at most as many as columns, and no more
+    than num_steps.
+
+    One forward more may read the prompt. Steps of a rule that may idle (`may_idle`) can write nothing, and then take no
+    forward. Rules that take tokens back, and flows, keep to num_steps only.
+    """
+    for probability in (0.0, 0.3):
+        with ending(case.policy, probability):
+            out = case.draw((1,))
+        record, length = out.trajectory, out.ids.shape[1]
+        if record.time is not None or record.is_approximate:
+            break
+        steps = record.commit_step[0]
+        written = steps[steps >= 0].unique().numel()
+        if record.canvases is not None and not getattr(case.sampler_class, "may_idle", False):
+            idle = sorted(set(range(record.num_steps)) - set(steps.tolist()))
+            assert not idle, f"steps {idle} of {record.num_steps} wrote nothing"
+        assert out.nfe <= written + 1, f"{out.nfe} forwards for {written} steps that wrote"
+        assert out.nfe <= length + 1, f"{out.nfe} forwards for {length} columns"
+    if case.has_steps:
+        few = case.draw((1,), num_steps=FEW_STEPS)
+        assert few.nfe <= FEW_STEPS, f"num_steps={FEW_STEPS}, and it took {few.nfe} forwards"
+
+
+def early_ends_save(case: SamplerCase) -> None:
+    """Rows that have ended are not fed any more: rows with equal prompts cost together what they cost alone.
+
+    Not under the grammar, where rows that are fed unequal numbers of forced tokens are filled up.
+    """
+    if case.has_grammar:
+        return
+    rows = (0, 3, 6)
+    with ending(case.policy, 0.15):
+        together = case.draw(rows).token_forwards
+        alone = sum(case.draw((row,)).token_forwards for row in rows)
+    assert together <= alone, (
+        f"three rows that end at different times cost {together} token-forwards together, and {alone} alone: rows that "
+        "have ended go on being fed"
+    )
+
+
+def padding_follows_the_end(case: SamplerCase) -> None:
+    """Behind EOS everything is PAD and nothing is scored, also where rows of a batch end at different times."""
+    with ending(case.policy, 0.3):
+        out = case.draw()
+    after = ~case.policy.canvas.until_eos(out.ids)
+    assert (out.ids[after] == case.policy.canvas.pad_id).all(), "something other than PAD stands behind EOS"
+    assert not out.mask[after].any(), "a position behind EOS is scored"
+    scored = case.policy.canvas.scored(out.ids) & ~out.trajectory.events.is_forced()
+    assert torch.equal(scored, out.mask), "what is scored is not what was drawn"

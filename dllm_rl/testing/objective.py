@@ -14,8 +14,24 @@ import torch
 
 from dllm_rl.records.types import Rollouts
 from dllm_rl.registry import families_of
-from dllm_rl.testing._case import Case
-from dllm_rl.testing._gradients import (
+from dllm_rl.testing._contract import (
+    declared_views,
+    flags,
+    invalid_rows,
+    left_padding,
+    metric_names,
+    micro_batches,
+    numerics,
+    old_scores,
+    permutation,
+    purity,
+    same_generator,
+    tail,
+    two_passes,
+)
+from dllm_rl.testing._learning import (
+    Case,
+    elbo_views,
     equal_rewards,
     flat_groups,
     on_policy,
@@ -23,17 +39,7 @@ from dllm_rl.testing._gradients import (
     policy_gradient,
     sign_of_advantage,
 )
-from dllm_rl.testing._invariances import (
-    left_padding,
-    micro_batches,
-    permutation,
-    same_generator,
-    tail,
-    two_passes,
-)
-from dllm_rl.testing._likelihood import elbo_views
-from dllm_rl.testing._soundness import declared_views, flags, invalid_rows, metric_names, numerics, old_scores, purity
-from dllm_rl.testing.rollouts import sampled
+from dllm_rl.testing.policies import sampled
 
 
 class PropertyError(AssertionError):

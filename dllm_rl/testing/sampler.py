@@ -14,13 +14,6 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.plan import PRESSABLE_KEYS, VERBS_BY_KIND, parse_plan
 from dllm_rl.records.tasks import Page
 from dllm_rl.registry import families_of
-from dllm_rl.testing._sampler_case import ROWS, SamplerCase
-from dllm_rl.testing._sampler_cost import (
-    counts_are_honest,
-    early_ends_save,
-    every_forward_writes,
-    padding_follows_the_end,
-)
 from dllm_rl.testing._sampler_record import (
     done_rows_stay,
     draws_follow_the_law,
@@ -29,7 +22,18 @@ from dllm_rl.testing._sampler_record import (
     states_lead_to_the_text,
     tempered_replay_is_exact,
 )
-from dllm_rl.testing._sampler_rows import left_padding, rows_are_independent, seeds_decide, the_prompt_is_text
+from dllm_rl.testing._sampler_rows import (
+    ROWS,
+    SamplerCase,
+    counts_are_honest,
+    early_ends_save,
+    every_forward_writes,
+    left_padding,
+    padding_follows_the_end,
+    rows_are_independent,
+    seeds_decide,
+    the_prompt_is_text,
+)
 from dllm_rl.testing.objective import PropertyError
 from dllm_rl.testing.policies import PAGES, random_policy
 

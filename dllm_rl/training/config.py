@@ -1,13 +1,98 @@
-"""Settings of a training run, and the learning rate that follows from them."""
+"""Settings of a training run: learning rate, bounds of inner updates, trackers; and which combinations are refused."""
 
 from __future__ import annotations
 
-from typing import Literal
+import importlib.util
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dllm_rl.training.early_stop import Targets
-from dllm_rl.training.trackers import Tracker
+from dllm_rl.errors import ConfigError
+from dllm_rl.records.types import Replays
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from dllm_rl.policies.base import BasePolicy
+    from dllm_rl.protocols import Objective, Sampler
+    from dllm_rl.training.update import Distance
+
+
+def refuse_unreplayable(policy: type[BasePolicy], sampler: Sampler, objective: Objective) -> None:
+    """Raise ConfigError where the objective would score the sampler's draws by other probabilities than theirs."""
+    if policy.is_exact:
+        return
+    is_replay = objective.replays is not Replays.NONE
+    if sampler.grammar and not is_replay:
+        raise ConfigError(
+            f"sampler '{sampler.name}' draws under the grammar, and objective '{objective.name}' scores views of the "
+            "unconstrained policy. Set decoding.grammar=evaluation, or take an objective that replays the draws, such "
+            "as cj_grpo."
+        )
+    if sampler.grammar and objective.replays is Replays.MERGED and not policy.constrains_whole_canvas:
+        raise ConfigError(
+            f"sampler '{sampler.name}' draws under the grammar, where the draws of one step are scored together, and a "
+            f"view of objective '{objective.name}' merges steps, which in the {policy.family} family may lie in "
+            "several blocks. Set decoding.grammar=evaluation, or take an objective that replays single steps, such as "
+            "cj_grpo (with num_steps=null it replays all)."
+        )
+    if is_replay and sampler.approximation is not None:
+        raise ConfigError(
+            f"sampler '{sampler.name}' {sampler.approximation}, and objective '{objective.name}' replays recorded "
+            "draws, which at full forwards of the recorded states have other probabilities. Train with another sampler "
+            "or without that option (evaluation may have it), or take an objective that does not replay."
+        )
+
+
+Tracker = Literal["tensorboard", "trackio", "wandb"]
+
+
+def require_tracker(name: Tracker | None) -> None:
+    """Raise ConfigError where a tracker's package is missing, which accelerate would pass over in silence."""
+    if name is not None and importlib.util.find_spec(name) is None:
+        raise ConfigError(f"train.tracker={name} needs the package {name}: pip install 'dllm-rl[{name}]'")
+
+
+@contextmanager
+def tracked(accelerator: Accelerator, run_dir: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Open the accelerator's tracker, if it has one, for the time of a run, and finish it whatever happens."""
+    if accelerator.log_with:
+        known = {key: value for key, value in settings.items() if value is not None}
+        run = {"name": f"{run_dir.parent.name}/{run_dir.name}"}
+        accelerator.init_trackers("dllm_rl", config=known, init_kwargs={"wandb": run, "trackio": run})
+    try:
+        yield
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
+
+
+def trackable(row: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a row that a tracker can draw."""
+    return {key: value for key, value in row.items() if isinstance(value, int | float) and math.isfinite(value)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Bounds of the distance; None sets none. log_ratio: of the mean abs(log new/old). kl: of the estimated KL."""
+
+    log_ratio: float | None = None
+    kl: float | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is anything to stop at."""
+        return self.log_ratio is not None or self.kl is not None
+
+    def is_passed(self, distance: Distance) -> bool:
+        """Whether the distance exceeds a bound. Not finite counts as beyond."""
+        pairs = ((distance.log_ratio, self.log_ratio), (distance.kl, self.kl))
+        return any(bound is not None and not value <= bound for value, bound in pairs)
 
 
 class TrainConfig(BaseModel):
@@ -20,9 +105,9 @@ class TrainConfig(BaseModel):
     lr_scheduler_type: transformers' name; `linear` falls to zero over the run, and with it the last weights' noise.
     tracker: metrics go there too, beside metrics.jsonl; it changes no number.
     target_log_ratio, target_kl: end the inner updates on a batch where the mean abs(log new/old) a scored term, or the
-        estimated KL(old, new), passes it (`dllm_rl.training.early_stop`).
+        estimated KL(old, new), passes it (`dllm_rl.training.update`).
     resample_rounds: times that groups without variance are replaced by groups of other tasks; it spends rollouts that
-        other methods do not (`dllm_rl.training.resampling`).
+        other methods do not (`dllm_rl.training.groups`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,19 +1,22 @@
-"""The rollout engine: tasks to prompts, prompts to plans, plans to outcomes, outcomes to rewards. One path for all."""
+"""Rollouts of one policy: tasks to prompts, prompts to plans, plans to outcomes, outcomes to rewards; and evaluation.
+
+Training, evaluation, snapshots and films take this one path.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dllm_rl import seeding
+from dllm_rl.environment import Session
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Sampler
 from dllm_rl.records.rollout import Completion, RewardFunction, Rollout, observe, run_plans
-from dllm_rl.records.tasks import Task
+from dllm_rl.records.tasks import Task, render_prompt
 from dllm_rl.records.types import SampledRow
-from dllm_rl.session import Session
-from dllm_rl.template import render_prompt
 from dllm_rl.training.ranks import ALONE, Ranks
 
 
@@ -94,3 +97,49 @@ class RolloutEngine:
             seconds_sampling=sampled - started,
             seconds_browser=finished - sampled,
         )
+
+
+# Raised whenever the same policy would be evaluated with other numbers: results are keyed by it.
+EVALUATION_VERSION = 1
+_SAMPLE_STRIDE = 1_000_003
+
+
+def evaluate(
+    engine: RolloutEngine,
+    tasks: Sequence[Task],
+    *,
+    num_samples: int,
+    seed: int,
+    batch_rows: int = 96,
+    on_result: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of the results table for one policy, ordered by task, then greedy before sampled.
+
+    engine: its sampler's temperature is that of the sampled passes; its processes share the rollouts of each batch, and
+        all of them return all rows.
+    num_samples: sampled rollouts a task.
+    seed: names the noise; equal seeds give equal noise in every cell.
+    batch_rows: rollouts that one process samples at a time.
+    on_result: gets (rollouts done, rollouts in all).
+    """
+    number = {task.id: index for index, task in enumerate(tasks)}
+    passes = [
+        ("greedy", engine.at_temperature(0.0), [(0, task) for task in tasks]),
+        ("sampled", engine, [(sample, task) for sample in range(num_samples) for task in tasks]),
+    ]
+    rows: list[dict[str, Any]] = []
+    for mode, drawing, jobs in passes:
+        size = batch_rows * engine.ranks.count
+        for part in (jobs[start : start + size] for start in range(0, len(jobs), size)):
+            row_ids = [sample * _SAMPLE_STRIDE + number[task.id] for sample, task in part]
+            batch = drawing.run([task for _, task in part], row_ids, seed=noise_seed(seed))
+            for (sample, _), rollout in zip(part, batch.rollouts, strict=True):
+                rows.append(rollout.to_row(mode=mode, sample=sample))
+            if on_result is not None:
+                on_result(len(rows), len(tasks) * (1 + num_samples))
+    return sorted(rows, key=lambda row: (number[row["task_id"]], row["mode"], row["sample"]))
+
+
+def noise_seed(seed: int) -> int:
+    """Seed of the samplers at an evaluation of this seed; the greedy row of a task is named by the task's number."""
+    return seeding.derive(seed, "evaluation")

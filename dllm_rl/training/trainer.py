@@ -19,29 +19,25 @@ from accelerate import Accelerator
 
 from dllm_rl import seeding
 from dllm_rl.errors import ConfigError
-from dllm_rl.generators import generator
-from dllm_rl.jsonl import (
+from dllm_rl.files import (
     METRICS_FILE,
     ROLLOUTS_FILE,
     append_rows,
     truncate_rows,
 )
 from dllm_rl.protocols import Objective
-from dllm_rl.records.stacking import Group, stack_rollouts
 from dllm_rl.records.tasks import Task
 from dllm_rl.records.types import Rollouts
 from dllm_rl.registry import families_of
 from dllm_rl.training.checkpoint import load_state, save_state
-from dllm_rl.training.combination import refuse_unreplayable
-from dllm_rl.training.config import TrainConfig
+from dllm_rl.training.config import TrainConfig, refuse_unreplayable, require_tracker, trackable, tracked
 from dllm_rl.training.engine import RolloutBatch, RolloutEngine
+from dllm_rl.training.groups import Group, Resampled, grouped, resample, stack_rollouts
 from dllm_rl.training.intermediate import with_step_rewards
 from dllm_rl.training.metrics import describe
 from dllm_rl.training.ranks import Ranks
 from dllm_rl.training.reference import reference_of
-from dllm_rl.training.resampling import Resampled, grouped, resample
-from dllm_rl.training.trackers import require_tracker, trackable, tracked
-from dllm_rl.training.update import Updater
+from dllm_rl.training.update import Updater, generator
 
 # Raised whenever what is collected, scored or updated changes in its numbers: results are keyed by it.
 VERSION = 1

@@ -3,6 +3,11 @@
 Legend: u inner step of mu; k views, b rows, l canvas. Views come from the stream ("masks", step, u). Old scores at
 u = 0 are the first forward itself, detached, so that the ratio there is exactly 1. Losses divide by the sizes of the
 whole step, so that gradients of its parts add up.
+
+Inner updates on a batch may end early: the policy has moved too far from the one that sampled it. The distance is
+measured on the inner step's own forward pass, before its update, so it costs nothing: where it passes a target, that
+update and all later ones on the batch are left out. Terms are the view scores themselves: for exact and trajectory
+views they are log-probabilities of draws, for other views of a surrogate, and so is the distance.
 """
 
 from __future__ import annotations
@@ -16,14 +21,49 @@ from accelerate import Accelerator
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dllm_rl.generators import generator
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Objective
 from dllm_rl.records.types import LossInputs, Rollouts, Views
-from dllm_rl.training.early_stop import Targets, Travelled
+from dllm_rl.seeding import derive
+from dllm_rl.training.config import Targets
 from dllm_rl.training.metrics import combine, inner_metrics
 from dllm_rl.training.ranks import Ranks
 from dllm_rl.training.reference import Reference
+
+
+def generator(seed: int, stream: str, *indices: int | str) -> torch.Generator:
+    """A CPU `torch.Generator` of its own for one purpose."""
+    return torch.Generator().manual_seed(derive(seed, stream, *indices))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distance:
+    """Mean abs(log new/old) per scored term, and KL(old, new) estimated by k3 on samples of old (never negative)."""
+
+    log_ratio: float
+    kl: float
+
+
+class Travelled:
+    """Sums the distance over micro-batches. `total` hands the sums out for a reduction over ranks."""
+
+    def __init__(self) -> None:
+        self.total = torch.zeros(3, dtype=torch.float64)
+
+    @torch.no_grad()
+    def add(self, views: Views, new: Float[Tensor, "k b l"], old: Float[Tensor, "k b l"]) -> None:
+        """Count the scored terms of a micro-batch. What overflows is infinite, and so beyond every target."""
+        score = views.score.to(new.device)
+        d = (new - old)[score].double()
+        sums = torch.stack([d.abs().sum(), (d.expm1() - d).sum(), d.new_tensor(float(d.numel()))])
+        self.total += sums.cpu()
+
+    def distance(self, total: Float[Tensor, " 3"] | None = None) -> Distance:
+        """The means; of `total` where the sums of all ranks are given. 0 where nothing was scored."""
+        size, kl, count = (self.total if total is None else total).tolist()
+        if count == 0:
+            return Distance(log_ratio=0.0, kl=0.0)
+        return Distance(log_ratio=size / count, kl=kl / count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,10 +19,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from dllm_rl import seeding
-from dllm_rl.generators import generator
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Prompts
 from dllm_rl.training.checkpoint import load_state, save_state
+from dllm_rl.training.update import generator
 
 STEPS_PER_STATE = 100
 

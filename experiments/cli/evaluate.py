@@ -13,9 +13,9 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from dllm_rl import registry
+from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.rollout import Completion, RewardFunction, run_plans
-from dllm_rl.session import Session
 from experiments.design.config import (
     Component,
     PolicyLevel,
@@ -89,8 +89,7 @@ class EvaluatedTasks:
 
 def measure(checkpoint: str, tasks: EvaluatedTasks, draws: Draws, *, out: Path | None, as_json: bool) -> int:
     """Evaluate a policy on splits: a greedy pass and some sampled rollouts a task."""
-    from dllm_rl.training.engine import RolloutEngine
-    from dllm_rl.training.evaluation import evaluate
+    from dllm_rl.training.engine import RolloutEngine, evaluate
     from experiments.run import policies
 
     preset = load_preset(REFERENCE_PRESET)

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.jsonl import ROLLOUTS_FILE
+from dllm_rl.files import ROLLOUTS_FILE
 from dllm_rl.records.rollout import Completion, Rollout, one_turn
 from experiments.design.config import Component, build_environment, build_reward
 from experiments.run.folder import RESULTS_FILE, GridRecord, RunFolder

@@ -174,11 +174,11 @@ def _under_grammar(sampler: Component) -> Component:
 def refuse_unreplayable(name: str, family: str, sampler: Component, objective: ObjectiveLevel) -> None:
     """Raise where an objective would score draws by other probabilities than they had."""
     from dllm_rl import registry
-    from dllm_rl.training import combination
+    from dllm_rl.training import config
 
     policy = registry.get("policy", family)
     try:
-        combination.refuse_unreplayable(policy, build_sampler(sampler), build_objective(objective))
+        config.refuse_unreplayable(policy, build_sampler(sampler), build_objective(objective))
     except ConfigError as error:
         raise ConfigError(f"cell {name}: {error}") from error
 

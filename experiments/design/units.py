@@ -16,9 +16,9 @@ from typing import Any
 
 import dllm_rl
 from dllm_rl import registry
+from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Task
-from dllm_rl.session import Session
 from experiments.design.config import Component, Preset
 from experiments.design.costs import Cost, evaluation_cost, snapshot_cost, training_cost
 from experiments.design.grid import Cell, build_cells
@@ -87,7 +87,6 @@ def _start(cell: Cell, checkpoint: str) -> dict[str, Any]:
 
 def _evaluated(cell: Cell) -> dict[str, Any]:
     """How the evaluation is run, with its sampler where that is another than training's."""
-    from dllm_rl.training.evaluation import VERSION
 
     settings = cell.evaluation.model_dump(mode="json", exclude=_JUDGED)
     other = cell.evaluation_sampler

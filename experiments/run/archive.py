@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.files import replace_file, sha256
-from dllm_rl.jsonl import COMMITS_FILE, METRICS_FILE, ROLLOUTS_FILE
+from dllm_rl.files import COMMITS_FILE, METRICS_FILE, ROLLOUTS_FILE, replace_file, sha256
 from experiments.run.folder import (
     ALARMS_FILE,
     CHECKPOINTS,

@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from dllm_rl.files import write_json
-from dllm_rl.jsonl import METRICS_FILE, read_rows
+from dllm_rl.environment import Session
+from dllm_rl.files import METRICS_FILE, read_rows, write_json
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.session import Session
 from dllm_rl.training.config import TrainConfig
-from dllm_rl.training.engine import RolloutEngine
-from dllm_rl.training.evaluation import evaluate
+from dllm_rl.training.engine import RolloutEngine, evaluate
 from dllm_rl.training.ranks import ALONE, Ranks
 from dllm_rl.training.trainer import Trainer
 from experiments.analysis.collapse.online import OnlineDiagnosis

@@ -24,8 +24,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
 from dllm_rl.errors import ConfigError, DllmRlError
-from dllm_rl.files import read_json, sha256, write_json
-from dllm_rl.jsonl import COMMITS_FILE, METRICS_FILE, read_rows
+from dllm_rl.files import COMMITS_FILE, METRICS_FILE, read_json, read_rows, sha256, write_json
 from experiments.design.config import Component, Evaluation, Role, validate
 from experiments.run.results import SCHEMA, UnitKey, grid_of, merge
 from experiments.run.status import Status, read_status

@@ -20,7 +20,7 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.loading import load_policy
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.records.canvas import EOS_TOKEN, FILL_TOKEN, MASK_TOKEN, PAD_TOKEN
-from dllm_rl.template import render_prompt
+from dllm_rl.records.tasks import render_prompt
 from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
 from harness.environments import TextEnvironment
 

@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dllm_rl.files import replace_file, write_json
-from dllm_rl.jsonl import COMMITS_FILE, append_rows, truncate_rows
+from dllm_rl.files import COMMITS_FILE, append_rows, replace_file, truncate_rows, write_json
 from dllm_rl.records.tasks import Task
 from dllm_rl.records.trajectory import commit_counts
 from dllm_rl.records.types import Rollouts
-from dllm_rl.training.engine import RolloutEngine
-from dllm_rl.training.evaluation import noise_seed
+from dllm_rl.training.engine import RolloutEngine, noise_seed
 from experiments.report.film import record_film, render_film
 from experiments.run.folder import SNAPSHOTS_FOLDER
 

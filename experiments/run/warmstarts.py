@@ -173,7 +173,7 @@ def _last_line(out: Path, family: str) -> str:
 
 def demonstrations(recipe: Recipe) -> list[Demonstration]:
     """Prompts and gold plans of the recipe's training tasks."""
-    from dllm_rl.template import render_prompt
+    from dllm_rl.records.tasks import render_prompt
     from dllm_rl.training.warmstart import Demonstration
     from harness.sites import expected_page, gold_plan, make_site, make_tasks
 
@@ -195,7 +195,7 @@ def demonstrations(recipe: Recipe) -> list[Demonstration]:
 
 def _make_tokenizer(recipe: Recipe, out: Path) -> None:
     """Train the shared tokenizer once."""
-    from dllm_rl.policies.tokenizer import train_tokenizer
+    from dllm_rl.policies.tiny import train_tokenizer
 
     folder = out / "tokenizer"
     if (folder / "tokenizer.json").is_file():

@@ -13,10 +13,9 @@ import gymnasium
 from gymnasium.spaces import Text
 
 from dllm_rl import registry
+from dllm_rl.environment import Session
 from dllm_rl.records.plan import MAX_CHARACTERS
-from dllm_rl.records.tasks import Task
-from dllm_rl.session import Session
-from dllm_rl.template import render_prompt
+from dllm_rl.records.tasks import Task, render_prompt
 from harness.environments.base import FormSettings
 from harness.environments.forms import FormEnvironment
 

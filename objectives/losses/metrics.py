@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from objectives.losses.clipping import Surrogate, bounded_ratio
-from objectives.losses.kl import MAX_TOKEN_LOG_RATIO, k1, k2, k3
+from objectives.losses.ratios import MAX_TOKEN_LOG_RATIO, k1, k2, k3
 
 # Log-ratio above which a negative sample without a clip is counted, the same for every method and clip width.
 UNCLIPPED_LOG_RATIO = 0.2

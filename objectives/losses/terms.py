@@ -15,9 +15,8 @@ from torch import Tensor
 
 from dllm_rl.records.types import LossInputs, Views
 from objectives.losses.clipping import Clip
-from objectives.losses.kl import k2
 from objectives.losses.metrics import clip_metrics, kl_metrics, ratio_metrics
-from objectives.losses.ratios import lengths, log_ratio, reference_log_ratio, sequence_sum, token_sum
+from objectives.losses.ratios import k2, lengths, log_ratio, reference_log_ratio, sequence_sum, token_sum
 
 Estimator = Callable[[Tensor], Tensor]
 

@@ -27,9 +27,8 @@ from samplers.config import check_count, check_temperature
 from samplers.grammar.automaton import Automata
 from samplers.grammar.compile import constraint_of
 from samplers.grammar.projection import Constrained, Keys, Prediction
-from samplers.loop.chunks import in_chunks
 from samplers.loop.record import Recorder
-from samplers.loop.sampling import JUMP, SOURCE, TOKEN, entropy, pick, uniform, uniform_at
+from samplers.loop.sampling import JUMP, SOURCE, TOKEN, entropy, in_chunks, pick, uniform, uniform_at
 
 
 @register("sampler", "flow_exact")

@@ -30,10 +30,9 @@ from dllm_rl.records.types import Completions, Prompts
 from dllm_rl.registry import register
 from samplers.config import check_temperature
 from samplers.grammar.compile import constraint_of
-from samplers.grammar.forced import ForcedTokens
 from samplers.grammar.projection import Keys, Prediction, StepDistribution, project
-from samplers.loop.chunks import in_chunks
-from samplers.loop.record import Recorder, columns_of, is_finished
+from samplers.loop.record import ForcedTokens, Recorder, columns_of, is_finished
+from samplers.loop.sampling import in_chunks
 
 
 @register("sampler", "slots")

@@ -24,11 +24,10 @@ from dllm_rl.policies.block import BlockPolicy
 from dllm_rl.records.events import BEFORE_ALL, Kind
 from dllm_rl.records.types import Completions, Prompts
 from samplers.grammar.compile import constraint_of
-from samplers.grammar.forced import ForcedTokens
 from samplers.grammar.projection import Keys, Prediction, StepDistribution, Unasked, project
 from samplers.loop.context import BlockStep, RemaskContext, StepContext, Watcher
 from samplers.loop.readers import CACHES, Guided, Reader, without_prompt
-from samplers.loop.record import Recorder, columns_of, is_finished
+from samplers.loop.record import ForcedTokens, Recorder, columns_of, is_finished
 from samplers.loop.sampling import REMASK, uniform_at
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""How a token is drawn, and what its distribution says before: log-odds and entropy.
+"""How a token is drawn, what its distribution says before (log-odds, entropy), and how rows share batches.
 
 Noise is counter-based: u = f(seed, row id, canvas position, step, stream), so no draw depends on batch or history.
 The mixer is splitmix64's finaliser (Steele, Lea, Flood 2014), in wrapping int64.
@@ -6,9 +6,15 @@ The mixer is splitmix64's finaliser (Steele, Lea, Flood 2014), in wrapping int64
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.records.types import Completions, Prompts, join_completions
 
 TOKEN, JUMP, SOURCE, ORDER, REMASK, WITHIN = range(6)
 
@@ -85,3 +91,27 @@ def pick(
         tokens = tokens.clamp(max=logits.shape[-1] - 1)
     log_probs = scaled.gather(-1, tokens[..., None]).squeeze(-1) - scaled.logsumexp(dim=-1)
     return tokens, log_probs
+
+
+# Tokens of a batch that keep a layer's activations in a CPU's cache; an accelerator is faster with one large batch.
+TOKENS_ON_CPU = 2048
+
+
+def in_chunks(policy: BasePolicy, prompts: Prompts, write: Callable[[Prompts], Completions]) -> Completions:
+    """Apply `write` to chunks of the rows and put its records together in the order of the rows.
+
+    Rows of like length share a chunk, so that padding and idle rows cost little. It changes nothing but speed.
+    """
+    lengths = prompts.mask.sum(dim=1)
+    width = int(lengths.max()) + policy.facts.canvas_length
+    size = max(1, TOKENS_ON_CPU // width) if policy.device.type == "cpu" else len(lengths)
+    index = lengths.argsort(stable=True)
+    parts = [write(_trimmed(prompts.rows(rows))) for rows in index.split(size)]
+    is_in_order = len(parts) == 1 and torch.equal(index, index.sort().values)
+    return parts[0] if is_in_order else join_completions(parts, index.argsort())
+
+
+def _trimmed(prompts: Prompts) -> Prompts:
+    """Without the columns that are padding in every row."""
+    longest = int(prompts.mask.sum(dim=1).max())
+    return replace(prompts, ids=prompts.ids[:, -longest:], mask=prompts.mask[:, -longest:])

@@ -13,10 +13,10 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Completions, Prompts
 from samplers.config import check_count, check_temperature, is_number
-from samplers.loop.chunks import in_chunks
 from samplers.loop.context import RemaskContext, StepContext, Watcher
 from samplers.loop.denoise import Denoising, spread
 from samplers.loop.readers import CACHES, CacheName
+from samplers.loop.sampling import in_chunks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class UnmaskingRule:
     guidance: s of l_u + (s + 1)(l_c - l_u), where l_u are the logits without the prompt (2502.09992); 0 for none.
     """
 
+    name: ClassVar[str]
     families: ClassVar[tuple[str, ...]] = ("masked", "block")
     version: ClassVar[int] = 1
     # Whether a step may unmask nothing in a row. Such a rule chooses before the model is asked, and never remasks.

@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dllm_rl.policies.base import Reading
-from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.policies.base import PolicyFacts, Reading
 from dllm_rl.policies.feed import Feed
 from dllm_rl.policies.masked import MaskedPolicy
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans

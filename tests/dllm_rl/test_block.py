@@ -9,11 +9,11 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.generators import generator
 from dllm_rl.policies.block import BlockPolicy
 from dllm_rl.policies.feed import Feed
 from dllm_rl.records.types import Rollouts
 from dllm_rl.training import warmstart
+from dllm_rl.training.update import generator
 from dllm_rl.training.warmstart import Batch, Demonstration, WarmStartConfig, warm_start
 from tests.tiny_policies import PLANS, PROMPTS, make_tiny_policy
 

@@ -6,7 +6,7 @@ import pytest
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.training.combination import refuse_unreplayable
+from dllm_rl.training.config import refuse_unreplayable
 
 GRAMMAR = ("low_confidence", {"grammar": True})
 GUIDED = ("low_confidence", {"guidance": 1.5})

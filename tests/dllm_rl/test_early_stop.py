@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from dllm_rl.jsonl import read_rows
+from dllm_rl.files import read_rows
 from dllm_rl.records.types import Views
-from dllm_rl.training.early_stop import Distance, Targets, Travelled
+from dllm_rl.training.update import Distance, Targets, Travelled
 from tests.dllm_rl.test_trainer import make, same, weights
 
 FAST = {"steps": 1, "inner_steps": 4, "learning_rate": 1e-2}

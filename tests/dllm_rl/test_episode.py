@@ -13,11 +13,10 @@ import torch
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.rollout import Completion, Rollout, one_turn, run_plans
-from dllm_rl.records.stacking import stack_rollouts
 from dllm_rl.records.tasks import Control, FieldResult, Outcome
 from dllm_rl.training.config import TrainConfig
-from dllm_rl.training.engine import RolloutEngine
-from dllm_rl.training.evaluation import evaluate
+from dllm_rl.training.engine import RolloutEngine, evaluate
+from dllm_rl.training.groups import stack_rollouts
 from dllm_rl.training.trainer import Trainer
 from experiments.cli.replay import compare
 from experiments.design.config import Component, build_reward, build_session

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from dllm_rl import registry
-from dllm_rl.generators import generator
-from dllm_rl.jsonl import read_rows
+from dllm_rl.files import read_rows
 from dllm_rl.testing import example
 from dllm_rl.training import update
 from dllm_rl.training.metrics import inner_metrics, likelihood_sd
+from dllm_rl.training.update import generator
 from tests.dllm_rl.test_trainer import make
 
 FAMILIES = ("masked", "block", "slot", "flow")

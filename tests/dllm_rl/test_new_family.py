@@ -11,8 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl import registry
-from dllm_rl.policies.masked import MaskedPolicy
-from dllm_rl.policies.masking import MaskedProcess
+from dllm_rl.policies.masked import MaskedPolicy, MaskedProcess
 from dllm_rl.testing import PropertyError, check_objective, check_sampler, example
 
 LOW_SHARE = 0.8

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.jsonl import read_rows
+from dllm_rl.files import read_rows
 from dllm_rl.training.ranks import ALONE, Ranks
 from tests.dllm_rl.test_trainer import make
 

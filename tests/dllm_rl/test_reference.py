@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.adapters import add_lora
+from dllm_rl.policies.loading import add_lora
 from dllm_rl.training.reference import AdapterOff, is_fresh_adapter, reference_of
 from tests.dllm_rl.test_trainer import TASKS, make, rollouts_of
 from tests.tiny_policies import make_tiny_policy

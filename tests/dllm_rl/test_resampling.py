@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.jsonl import read_rows
+from dllm_rl.files import read_rows
 from experiments.design.grid import build_cells
 from tests.dllm_rl.test_trainer import CountingEnvironment, flat, make, same, share_of_e, weights
 from tests.experiments.grids import preset

@@ -7,8 +7,8 @@ import importlib.util
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.jsonl import read_rows
-from dllm_rl.training.trackers import trackable
+from dllm_rl.files import read_rows
+from dllm_rl.training.config import trackable
 from tests.dllm_rl.test_trainer import make, same, weights
 
 

@@ -10,12 +10,11 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
-from dllm_rl.jsonl import append_rows, read_rows
-from dllm_rl.records.stacking import stack_rollouts
+from dllm_rl.files import append_rows, read_rows
 from dllm_rl.records.tasks import Control, Fault, Outcome, Page, RewardRecord, Task
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine
-from dllm_rl.training.resampling import grouped
+from dllm_rl.training.groups import grouped, stack_rollouts
 from dllm_rl.training.trainer import Trainer
 from tests.tiny_policies import make_tiny_policy
 

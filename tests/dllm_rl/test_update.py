@@ -14,11 +14,10 @@ from torch import Tensor
 from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Rollouts, Views
-from dllm_rl.testing.rollouts import sampled
-from dllm_rl.training.early_stop import Targets
+from dllm_rl.testing.policies import sampled
 from dllm_rl.training.ranks import ALONE
 from dllm_rl.training.reference import reference_of
-from dllm_rl.training.update import Updater
+from dllm_rl.training.update import Targets, Updater
 
 NAMES = registry.names("objective")
 

@@ -11,12 +11,12 @@ import torch
 from scipy import stats
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.generators import generator as stream
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.flow import MAX_KAPPA, GeneralisedKL
 from dllm_rl.records.types import Prompts, Rollouts, Views
 from dllm_rl.testing import example, example_policy, example_rollouts
 from dllm_rl.testing.examples import EOS, FILL, LETTERS, MASK, PAD
+from dllm_rl.training.update import generator as stream
 
 DRAWS = 3000
 # What the flow family's source writes: all but MASK.

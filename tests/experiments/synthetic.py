@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dllm_rl.files import sha256, write_json
-from dllm_rl.jsonl import append_rows
+from dllm_rl.files import append_rows, sha256, write_json
 from experiments.run.results import SCHEMA, merge, write_rows
 from experiments.run.status import Status, write_status
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from dllm_rl import registry
 from dllm_rl.records.types import Prompts, Rollouts, Views
 from dllm_rl.testing import example
-from dllm_rl.testing.rollouts import sampled
+from dllm_rl.testing.policies import sampled
 from objectives import lengths
 from objectives.spg import lower_bound, upper_bound
 from tests.objectives.losses import loss_of

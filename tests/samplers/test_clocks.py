@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-import samplers.loop.chunks as chunks
+import samplers.loop.sampling as chunks
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.testing.policies import prompts_of

@@ -18,7 +18,7 @@ from dllm_rl.testing import check_sampler
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.training.metrics import masks_left
 from samplers.grammar.compile import constraint_of
-from samplers.grammar.forced import ForcedTokens
+from samplers.loop.record import ForcedTokens
 from samplers.loop.sampling import TOKEN, pick, uniform
 
 

@@ -7,7 +7,7 @@ import torch
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.likelihood.constraint import TEXT
-from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.testing.policies import PAGES, PLANS
 from samplers.grammar.automaton import Automata
 from samplers.grammar.compile import batch, compile_page

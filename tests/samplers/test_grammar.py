@@ -11,7 +11,7 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.records.plan import parse_plan, render_plan
 from dllm_rl.records.tasks import Page
 from dllm_rl.records.types import Rollouts

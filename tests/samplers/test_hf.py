@@ -20,7 +20,7 @@ from transformers import (
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.policies.loading import load_policy
 from dllm_rl.testing.policies import PAGES, prompts_of
 from dllm_rl.testing.sampler import is_grounded

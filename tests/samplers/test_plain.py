@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-import samplers.loop.chunks as chunks
+import samplers.loop.sampling as chunks
 from dllm_rl import registry
 from tests.samplers.plain import flow_exact, low_confidence, slots
 from tests.tiny_policies import PROMPTS

@@ -10,14 +10,14 @@ from transformers import BertConfig, BertForMaskedLM, Lfm2Config, Lfm2ForCausalL
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.facts import PolicyFacts
+from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.policies.masked import MaskedPolicy, StaleCache
 from dllm_rl.records.types import Prompts, Rollouts
 from dllm_rl.testing import SAMPLER_PROPERTIES
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.testing.sampler import SamplerCase
 from samplers import CACHES
-from samplers.hf.policy import TokenIds
+from samplers.hf.generate import TokenIds
 from samplers.loop.record import Recorder
 from tests.samplers.plain.stale import stale_logits, threshold_loop
 from tests.samplers.several_a_step import SEVERAL_A_STEP

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.jsonl import METRICS_FILE
+from dllm_rl.files import METRICS_FILE
 from experiments.analysis.collapse.readers import EVENT_FILES, one_a_step, read_events, read_runs, what_is_read
 from experiments.run.folder import RunFolder
 

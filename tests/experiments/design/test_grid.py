@@ -115,7 +115,7 @@ def test_a_raised_version_of_the_trainer_owes_no_warm_start_and_one_of_the_evalu
     monkeypatch.setattr("dllm_rl.training.trainer.VERSION", 2)
     trained = plan(tmp_path)
     assert {unit.is_warm_start for unit in _changed(known, trained)} == {False}
-    monkeypatch.setattr("dllm_rl.training.evaluation.VERSION", 2)
+    monkeypatch.setattr("dllm_rl.training.engine.EVALUATION_VERSION", 2)
     evaluated = plan(tmp_path)
     assert len(_changed(trained, evaluated)) == len(evaluated.units)
     assert _folders(trained, trained=True) == _folders(evaluated, trained=True)

@@ -11,8 +11,7 @@ from playwright.async_api import async_playwright
 from rich.console import Console
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.files import write_json
-from dllm_rl.jsonl import append_rows
+from dllm_rl.files import append_rows, write_json
 from experiments.report import build_report, verdict_table, write_report
 from experiments.report.tables import all_cells, headline, negative_control, null_control, positive_control, word_of
 from experiments.run.status import Status, write_status

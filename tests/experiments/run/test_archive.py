@@ -14,8 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.files import read_json, write_json
-from dllm_rl.jsonl import append_rows
+from dllm_rl.files import append_rows, read_json, write_json
 from experiments.cli import app
 from experiments.cli import grid as commands
 from experiments.design.units import choose

@@ -93,7 +93,7 @@ def test_a_look_at_a_state_does_not_make_a_runner_pass_the_unit_over(tmp_path):
 _FULL = """
     import resource, sys
     from pathlib import Path
-    from dllm_rl.jsonl import append_rows
+    from dllm_rl.files import append_rows
     from experiments.run.runner import Silent, run_units
     from tests.experiments.grids import FakeWork, plan
 

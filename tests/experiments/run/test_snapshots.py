@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from dllm_rl.training.engine import RolloutEngine
-from dllm_rl.training.evaluation import evaluate
+from dllm_rl.training.engine import RolloutEngine, evaluate
 from experiments.design.config import Component, build_reward, build_sampler, build_session
 from experiments.report.load import CellRun, UnitRun, snapshots_of
 from experiments.run.folder import CellRecord, SnapshotRecord

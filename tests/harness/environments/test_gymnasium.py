@@ -10,8 +10,8 @@ gymnasium = pytest.importorskip("gymnasium")
 
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
+from dllm_rl.environment import Session  # noqa: E402
 from dllm_rl.errors import ConfigError  # noqa: E402
-from dllm_rl.session import Session  # noqa: E402
 from harness.environments import FormEnvironment  # noqa: E402
 from harness.environments._forms_env import CHARACTERS, FormsEnv  # noqa: E402
 from harness.environments.gymnasium import register_forms  # noqa: E402
@@ -38,7 +38,7 @@ def test_the_environment_passes_the_checker_and_pays_the_oracle(tmp_path: Path) 
 
 
 def test_all_pages_of_the_built_in_world_can_be_observed() -> None:
-    from dllm_rl.template import render_prompt
+    from dllm_rl.records.tasks import render_prompt
     from harness.sites import expected_page, make_site, make_tasks
 
     for size in ("small", "full"):

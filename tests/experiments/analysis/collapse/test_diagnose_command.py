@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.jsonl import append_rows
+from dllm_rl.files import append_rows
 from experiments.analysis.collapse.sources import find_runs
 from experiments.cli.diagnose import show_diagnosis
 from tests.experiments.synthetic import metrics_of, write_run

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.jsonl import append_rows
+from dllm_rl.files import append_rows
 from experiments.analysis.collapse import diagnose
 from experiments.analysis.collapse.online import CollapseError, OnlineDiagnosis
 from experiments.analysis.collapse.sources import read_metrics

@@ -1,0 +1,105 @@
+"""Policies of the text-only toys: two layers of width 64, warm-started when first asked for.
+
+A warm start depends on the family and the toy alone (seed 0, one batch size) and is kept for the life of the process,
+so that all cells of a grid start from the same weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from dllm_rl import registry
+from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
+from dllm_rl.records.canvas import EOS_TOKEN, FILL_TOKEN, MASK_TOKEN, PAD_TOKEN
+from dllm_rl.records.tasks import render_prompt
+from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
+from harness.environments import TextEnvironment
+
+TOY = "toy:"
+# Canvas and number of warm-start steps: enough that a policy is right in part, so that there is something to gain.
+CANVAS = {"toy_sort": 8, "toy_copy": 32}
+# Where answers have fixed columns, the model is told the column; sorting is too easy with it.
+NUM_COLUMNS = {"toy_sort": 0, "toy_copy": 32}
+WARM_STEPS = {
+    "toy_sort": {"autoregressive": 75, "masked": 110, "slot": 110, "flow": 180},
+    "toy_copy": {"autoregressive": 300, "masked": 350, "slot": 330, "flow": 500},
+}
+BATCH_SIZE = 64
+
+
+def load_toy(checkpoint: str, facts: dict[str, Any]) -> BasePolicy:
+    """The warm-started policy of `toy:<environment>`; facts must name the family. A fresh copy at every call."""
+    name = checkpoint.removeprefix(TOY)
+    if name not in CANVAS:
+        raise unknown_name("toy", name, CANVAS)
+    family = facts.get("family")
+    known = [other for other in registry.names("policy") if _warm_steps(name, other)]
+    if family not in known or set(facts) != {"family"}:
+        raise ConfigError(f"checkpoint '{checkpoint}' takes facts: {{family: one of {', '.join(known)}}}")
+    return copy.deepcopy(_warm_started(name, str(family)))
+
+
+def _warm_steps(name: str, family: str) -> int | None:
+    """Warm-start steps of the family, or of the one that it derives from; None where the toy has none."""
+    lineage = registry.get("policy", family).lineage()
+    return next((WARM_STEPS[name][ancestor] for ancestor in lineage if ancestor in WARM_STEPS[name]), None)
+
+
+@functools.cache
+def _warm_started(name: str, family: str) -> BasePolicy:
+    environment = registry.get("environment", name)()
+    tasks = environment.tasks("train")
+    shown = [_demonstration(environment, task) for task in tasks]
+    policy = _untrained(family, _tokenizer(shown), name)
+    passes = (_warm_steps(name, family) or 0) * BATCH_SIZE
+    config = WarmStartConfig(passes=passes, batch_size=BATCH_SIZE, warmup_steps=20, is_mixed_precision=False)
+    warm_start(policy, shown, config)
+    return policy
+
+
+def _demonstration(environment: TextEnvironment, task: Any) -> Demonstration:
+    page = environment.page(task)
+    return Demonstration(prompt=render_prompt(task, page), plan=environment.gold_plan(task, page))
+
+
+def _untrained(family: str, words: PreTrainedTokenizerFast, name: str) -> BasePolicy:
+    policy_class = registry.get("policy", family)
+    sizes: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"vocab_size": len(words), "pad_token_id": words.pad_token_id, "num_columns": NUM_COLUMNS[name]}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = TinyForPlans(TinyConfig(has_time=policy_class.reads_time, **sizes))
+    facts = policy_class.facts_class(family=family, max_prompt=96, canvas_length=CANVAS[name], slot_size=2)
+    return policy_class(model.eval(), words, facts)
+
+
+def _tokenizer(shown: list[Demonstration]) -> PreTrainedTokenizerFast:
+    """Every word, control reference, digit and other character of the toy's texts is one token."""
+    pieces = pre_tokenizers.Split(Regex(r"p\d\.e\d|[A-Za-z]+|\d|[^A-Za-z\d]"), behavior="isolated")
+    words = sorted({piece for item in shown for text in (item.prompt, item.plan) for piece, _ in _split(pieces, text)})
+    special = [PAD_TOKEN, EOS_TOKEN, MASK_TOKEN, FILL_TOKEN]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*special, *words])}, unk_token=FILL_TOKEN))
+    core.pre_tokenizer = pieces
+    core.decoder = decoders.Fuse()
+    core.add_special_tokens(special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token=PAD_TOKEN,
+        eos_token=EOS_TOKEN,
+        mask_token=MASK_TOKEN,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _split(pieces: pre_tokenizers.Split, text: str) -> list[tuple[str, tuple[int, int]]]:
+    return pieces.pre_tokenize_str(text)
