@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent, whatever is killed; JSON files; JSON lines that survive a kill; hashes."""
+"""Files and folders that are whole or absent, whatever is killed; JSON; JSON lines that survive a kill; hashes."""
 
 from __future__ import annotations
 
