@@ -112,18 +112,32 @@ def _record_of(options: Mapping[str, Option]) -> tuple[str, type] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """Where components of a kind are found: our package, and the entry points of others."""
+    """Where components of a kind are found, and what their classes must declare.
+
+    package: Ours, in which every module is looked at.
+    group: Entry points of others.
+    declares: Class attributes without which a component cannot be used.
+    """
 
     package: str
     group: str
+    declares: tuple[str, ...] = ("version",)
 
 
+# Why a class attribute is needed, as the error says it where one is missing.
+DECLARED = {
+    "version": "Write `version: ClassVar[int] = 1`, and raise it when its numbers change: results are keyed by it.",
+    "name": "Write `name: ClassVar[str]`, with the name under which it is registered.",
+    "families": "Write `families: ClassVar[tuple[str, ...]]`, the policy families that it is defined for.",
+    "family": "Write `family: ClassVar[str]`, with the name under which it is registered.",
+}
+_NAMED = ("name", "families", "version")
 KINDS = {
-    "objective": Kind(package="objectives", group="dllm_rl.objectives"),
-    "sampler": Kind(package="samplers", group="dllm_rl.samplers"),
+    "objective": Kind(package="objectives", group="dllm_rl.objectives", declares=_NAMED),
+    "sampler": Kind(package="samplers", group="dllm_rl.samplers", declares=_NAMED),
     "environment": Kind(package="harness.environments", group="dllm_rl.environments"),
     "reward": Kind(package="harness.rewards", group="dllm_rl.rewards"),
-    "policy": Kind(package="dllm_rl.policies", group="dllm_rl.policies"),
+    "policy": Kind(package="dllm_rl.policies", group="dllm_rl.policies", declares=("family", "version")),
 }
 _REGISTRY: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
 _BROKEN: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
@@ -132,12 +146,22 @@ C = TypeVar("C", bound=type)
 
 
 def register(kind: str, name: str) -> Callable[[C], C]:
-    """Register a class under a name; the same name twice is an error, unless it is the same class reloaded."""
+    """Register a class under a name.
+
+    Raises ConfigError for a name that another class has (the same class may be reloaded), and for a class that does not
+    declare what its kind must (`Kind.declares`).
+    """
 
     def decorate(cls: C) -> C:
         known = _REGISTRY[kind].get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ConfigError(f"two {kind}s are named '{name}': {known.__module__} and {cls.__module__}. Rename one.")
+        missing = [fact for fact in KINDS[kind].declares if not hasattr(cls, fact)]
+        if missing:
+            raise ConfigError(
+                f"{kind} '{name}', {cls.__module__}.{cls.__qualname__}, does not declare {missing[0]}. "
+                f"{DECLARED[missing[0]]}"
+            )
         _REGISTRY[kind][name] = cls
         return cls
 

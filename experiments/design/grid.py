@@ -19,6 +19,7 @@ from experiments.design.config import (
     Strict,
     TrainingTasks,
     build_objective,
+    build_reward,
     build_sampler,
     validate,
 )
@@ -49,7 +50,11 @@ class Cell(Strict):
 
 
 def build_cells(preset: Preset) -> list[Cell]:
-    """All cells and controls of a preset, in the order of its levels; raises where the comparison is not controlled."""
+    """All cells and controls of a preset, in the order of its levels.
+
+    Raises ConfigError where the comparison is not controlled, and for a component that cannot be built.
+    """
+    build_reward(preset.reward)
     cells = [
         _cell(preset, preset.cell_role, policy, objective)
         for policy in preset.policies

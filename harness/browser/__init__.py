@@ -1,8 +1,7 @@
 """Chromium: a pool of browsers and their tabs, isolation of rollouts, and whose fault a failure is."""
 
-from harness.browser.attempts import NUM_ATTEMPTS, Attempt, attempts
 from harness.browser.faults import AgentDeadlineError, AgentLeftError, EnvironmentFaultError, attribute
-from harness.browser.pool import BrowserPool, Isolation, isolation_named, usual_places
+from harness.browser.pool import NUM_ATTEMPTS, Attempt, BrowserPool, Isolation, isolation_named, usual_places
 from harness.browser.tab import FOREIGN, Tab, TraceRecorder
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "Isolation",
     "Tab",
     "TraceRecorder",
-    "attempts",
     "attribute",
     "isolation_named",
     "usual_places",

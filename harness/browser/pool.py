@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
@@ -28,6 +28,7 @@ MAX_PLACES = 32
 RECYCLE_PAGE_AFTER = 200
 RECYCLE_BROWSER_AFTER = 4000
 OPEN_SECONDS = 10.0
+NUM_ATTEMPTS = 3
 T = TypeVar("T")
 
 
@@ -42,6 +43,23 @@ def isolation_named(name: str) -> Isolation:
 def usual_places(isolation: Isolation) -> int:
     """Rollouts at a time that were measured to be best in this mode on this machine's cores."""
     return min(MAX_PLACES, PLACES_A_CORE[isolation] * usable_cores())
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One of the attempts at a rollout, counted from 1."""
+
+    number: int
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether an earlier one was lost, so that this one should use no tab that was used before."""
+        return self.number > 1
+
+    @property
+    def is_last(self) -> bool:
+        """Whether what this one loses is lost."""
+        return self.number == NUM_ATTEMPTS
 
 
 @dataclass(slots=True, eq=False)
@@ -143,6 +161,26 @@ class BrowserPool:
             await _close_done(running)
             if running.is_retired and not running.num_active:
                 await self._end(running)
+
+    async def attempts(self, once: Callable[[Attempt], Awaitable[T]]) -> T:
+        """Return what `once` returns, the first time that the environment does not lose it.
+
+        The second attempt should use no tab that was used before. The last has a new browser, if the one that lost the
+        attempt before it is still in use.
+
+        Raises:
+            EnvironmentFaultError: The environment lost all of them; it is the last one's.
+        """
+        attempt, generation = Attempt(1), None
+        while True:
+            if attempt.is_last:
+                self.retire(generation)
+            try:
+                return await once(attempt)
+            except EnvironmentFaultError as fault:
+                if attempt.is_last:
+                    raise
+                attempt, generation = Attempt(attempt.number + 1), fault.generation
 
     def retire(self, generation: int | None = None) -> None:
         """Give the next rollout a new browser. The present one ends with the last rollout in it.

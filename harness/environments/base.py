@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError, unknown_name
-from dllm_rl.records.tasks import SPLITS
-from harness.browser import BrowserPool, Isolation, isolation_named, usual_places
+from dllm_rl.records.tasks import SPLITS, Outcome, Page, Task
+from harness.browser import (
+    NUM_ATTEMPTS,
+    Attempt,
+    BrowserPool,
+    EnvironmentFaultError,
+    Isolation,
+    isolation_named,
+    usual_places,
+)
 from harness.execute import ExecutorName, executor_named
+from harness.judge import outcome as outcomes
 from harness.sites.schema import Size
 
 LOST_IN_A_ROW = 3
@@ -102,6 +111,23 @@ class BrowserEnvironment(Environment, Generic[S]):
     def pids(self) -> tuple[int, ...]:
         """Process ids of the browsers that run now."""
         return self.pool.pids
+
+    async def attempt(self, task: Task, page: Page, once: Callable[[Attempt], Awaitable[Outcome]]) -> Outcome:
+        """Run a rollout until the environment does not lose it; lost in every attempt, its outcome says so.
+
+        Args:
+            task: The task of the rollout.
+            page: What is known of its page, for the outcome of a lost rollout.
+            once: One attempt, which raises EnvironmentFaultError where the environment loses it.
+        """
+
+        async def numbered(attempt: Attempt) -> Outcome:
+            return replace(await once(attempt), num_attempts=attempt.number)
+
+        try:
+            return await self.pool.attempts(numbered)
+        except EnvironmentFaultError as fault:
+            return outcomes.lost(task, page, str(fault), NUM_ATTEMPTS)
 
 
 WORLDS = ("basic", "rich")

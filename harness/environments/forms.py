@@ -23,7 +23,6 @@ from harness.browser import (
     EnvironmentFaultError,
     Isolation,
     TraceRecorder,
-    attempts,
     attribute,
     isolation_named,
 )
@@ -123,16 +122,14 @@ class FormEnvironment(BrowserEnvironment[FormSettings]):
             mode: Isolation = "page" if wanted == "arena" and attempt.is_fresh else wanted
             # A trace is one context's, so a recorded rollout has one of its own.
             mode = "context" if self.recorder else mode
-            result = await self._attempt(task, page, parsed, chosen, mode, is_fresh=attempt.is_fresh)
-            return replace(result, num_attempts=attempt.number)
+            return await self._attempt(task, page, parsed, chosen, mode, is_fresh=attempt.is_fresh)
 
-        try:
-            async with self._place(wanted):
-                result = await attempts(self.pool, once)
-        except EnvironmentFaultError as fault:
-            self.quarantine.lost(task.site, str(fault))
-            return outcomes.lost(task, page, str(fault), NUM_ATTEMPTS)
-        self.quarantine.served(task.site)
+        async with self._place(wanted):
+            result = await self.attempt(task, page, once)
+        if result.is_valid:
+            self.quarantine.served(task.site)
+        else:
+            self.quarantine.lost(task.site, result.fault_reason)
         return result
 
     async def run_many(
@@ -251,7 +248,7 @@ class FormEnvironment(BrowserEnvironment[FormSettings]):
 
         try:
             async with self._place("page"):
-                return await attempts(self.pool, once)
+                return await self.pool.attempts(once)
         except EnvironmentFaultError as fault:
             message = f"site {site_key} could not be scouted in {NUM_ATTEMPTS} attempts: {fault}"
             raise HarnessError(message) from fault

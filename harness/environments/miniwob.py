@@ -24,10 +24,9 @@ from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.records.plan import Action, Verb, parse_plan, render_plan
 from dllm_rl.records.tasks import Control, Fault, FieldResult, GoldField, Outcome, Page, Task
 from dllm_rl.registry import register
-from harness.browser import NUM_ATTEMPTS, Attempt, EnvironmentFaultError, Tab, attempts, attribute, isolation_named
+from harness.browser import Attempt, Tab, attribute, isolation_named
 from harness.environments.base import BrowserEnvironment, BrowserSettings
 from harness.execute import Execution, ServerView, execute, executor_named
-from harness.judge import outcome as outcomes
 from harness.scout import Seen
 from harness.sites.server import LoopbackServer
 
@@ -159,6 +158,8 @@ START_SECONDS = 5.0
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120}
 SEEDS_A_SPLIT = 1_000_000
 REWARD = GoldField(name="reward", kind="number", wanted=("1",), label="reward of the task's own core")
+# What is known of an episode before it stands: that it is one page.
+UNSEEN = Page(titles=("",), controls=())
 # The clock of an episode would run out on a loaded machine, so it is set to a day.
 START = """(seed) => {
   Math.seedrandom(seed);
@@ -234,17 +235,15 @@ class MiniWobEnvironment(BrowserEnvironment[MiniWobSettings]):
                 async with self.pool.tab(self.settings.isolation, is_fresh=attempt.is_fresh) as tab:
                     return await self._start(tab, task)
 
-            self._seen[task.site] = await attempts(self.pool, once)
+            self._seen[task.site] = await self.pool.attempts(once)
         return self._seen[task.site]
 
     async def run(self, task: Task, plan: str, *, isolation: str | None = None, executor: str | None = None) -> Outcome:
         """Run a plan once. Its outcome is a success where the page's own reward is 1."""
         mode = isolation_named(isolation or self.settings.isolation)
         acting = executor_named(executor or self.settings.executor)
-        page = Page(titles=("",), controls=())
 
         async def once(attempt: Attempt) -> Outcome:
-            nonlocal page
             async with self.pool.tab(mode, is_fresh=attempt.is_fresh) as tab:
                 page = await self._start(tab, task)
                 server = ServerView(is_accepted=lambda: False, rejections=list)
@@ -252,12 +251,9 @@ class MiniWobEnvironment(BrowserEnvironment[MiniWobSettings]):
                     execution = await execute(tab, acting, parse_plan(plan), page, server)
                     work = tab.page.evaluate(RESULT)
                     is_done, reward = await tab.within(work, START_SECONDS, is_action=False)
-            return _outcome(task, plan, execution, is_done=is_done, reward=reward, num_attempts=attempt.number)
+            return _outcome(task, plan, execution, is_done=is_done, reward=reward)
 
-        try:
-            return await attempts(self.pool, once)
-        except EnvironmentFaultError as fault:
-            return outcomes.lost(task, page, str(fault), NUM_ATTEMPTS)
+        return await self.attempt(task, UNSEEN, once)
 
     def gold_plan(self, task: Task, page: Page) -> str:
         """The plan that does what the page asks for."""
@@ -295,9 +291,7 @@ def _name_and_seed(task: Task) -> tuple[str, str]:
     return name, seed
 
 
-def _outcome(
-    task: Task, plan: str, execution: Execution, *, is_done: bool, reward: float, num_attempts: int
-) -> Outcome:
+def _outcome(task: Task, plan: str, execution: Execution, *, is_done: bool, reward: float) -> Outcome:
     failed = [item for item in execution.actions if item.status in ("failed", "malformed")]
     result = FieldResult(
         name=REWARD.name,
@@ -318,7 +312,6 @@ def _outcome(
         actions=execution.actions,
         pages_reached=1,
         num_submissions=int(is_done),
-        num_attempts=num_attempts,
         seconds=execution.seconds,
     )
 

@@ -120,3 +120,21 @@ def test_a_broken_entry_point_takes_nothing_else_down(monkeypatch: pytest.Monkey
 def test_two_classes_cannot_have_one_name() -> None:
     with pytest.raises(ConfigError, match="two rewards are named 'shaped'"):
         registry.register("reward", "shaped")(type("Shaped", (), {}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "declared", "missing"),
+    [
+        ("reward", {}, r"reward 'own', \S+Own, does not declare version\. Write `version: ClassVar\[int\] = 1`"),
+        ("environment", {}, "does not declare version"),
+        ("sampler", {"version": 1, "name": "own"}, "sampler 'own', .* does not declare families"),
+        ("objective", {"version": 1, "families": ("any",)}, "objective 'own', .* does not declare name"),
+        ("policy", {"version": 1}, "policy 'own', .* does not declare family"),
+    ],
+)
+def test_what_a_component_must_declare_is_demanded_when_it_is_registered(
+    kind: str, declared: dict, missing: str
+) -> None:
+    with pytest.raises(ConfigError, match=missing):
+        registry.register(kind, "own")(type("Own", (), declared))
+    assert "own" not in registry.names(kind)

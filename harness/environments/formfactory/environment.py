@@ -22,12 +22,10 @@ from dllm_rl.records.tasks import Outcome, Page, Task
 from dllm_rl.registry import register
 from harness.browser import (
     FOREIGN,
-    NUM_ATTEMPTS,
     Attempt,
     EnvironmentFaultError,
     Isolation,
     Tab,
-    attempts,
     attribute,
     isolation_named,
 )
@@ -201,18 +199,14 @@ class FormFactoryEnvironment(BrowserEnvironment[FormFactorySettings]):
                     with attribute("execute"):
                         execution = await execute(tab, acting, parsed, seen.page, server, self.files)
                     await self.proxy.settled(rollout_id)
-                result = self._judged(task, parsed, execution, seen, rollout_id)
-                return replace(result, num_attempts=attempt.number)
+                return self._judged(task, parsed, execution, seen, rollout_id)
             except EnvironmentFaultError:
                 num_broken += bool(self._broke_at(rollout_id))
                 raise
             finally:
                 self.proxy.forget(rollout_id)
 
-        try:
-            return await attempts(self.pool, once)
-        except EnvironmentFaultError as fault:
-            return outcomes.lost(task, seen.page, str(fault), NUM_ATTEMPTS)
+        return await self.attempt(task, seen.page, once)
 
     def _broke_at(self, rollout_id: str) -> str:
         """What the application said to the last form of a rollout, where that was an error of its own; else ""."""
@@ -250,7 +244,7 @@ class FormFactoryEnvironment(BrowserEnvironment[FormFactorySettings]):
                 self.proxy.forget(rollout_id)
 
         if path not in self._seen:
-            self._seen[path] = await attempts(self.pool, once)
+            self._seen[path] = await self.pool.attempts(once)
         return self._seen[path]
 
     async def _open(self, tab: Tab, path: str, rollout_id: str) -> None:

@@ -46,6 +46,11 @@ def test_an_undefined_combination_is_refused_with_the_reason(tmp_path) -> None:
         build_cells(preset(tmp_path, "policies.masked.sampler={name: ar}"))
 
 
+def test_a_reward_s_option_out_of_range_is_refused_with_the_plan(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"reward weights 0\.9, 0\.4, 0\.2: give shares that sum to 1"):
+        plan(tmp_path, "reward={name: shaped, options: {submission: 0.9}}")
+
+
 def test_the_two_by_eight_design_differs_in_the_method_and_its_mu_alone() -> None:
     cells = build_cells(load_preset("study16"))
     assert [sum(cell.role == role for cell in cells) for role in ("cell", "null", "negative")] == [16, 1, 1]
@@ -189,9 +194,10 @@ def test_other_tasks_or_another_checkpoint_are_other_results(tmp_path) -> None:
 
 
 def test_seeds_come_one_after_the_other_and_warm_starts_first(tmp_path) -> None:
-    seeds = [unit.seed for unit in plan(tmp_path).units]
-    assert seeds == sorted(seeds)
-    assert seeds[:2] == [-1, -1]
+    warm, trained = plan(tmp_path).units[:2], plan(tmp_path).units[2:]
+    seeds = [unit.seed for unit in trained]
+    assert [unit.seed for unit in warm] == [None, None]
+    assert seeds == sorted(seeds, key=[0, 1].index)
 
 
 def _changed(first: GridPlan, second: GridPlan) -> list[Unit]:

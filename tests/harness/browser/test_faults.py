@@ -117,7 +117,7 @@ def run_with(fault: Application, times: int, task: Task, plan: str, settings: Fo
 
 @pytest.mark.browser
 def test_one_server_error_is_tried_again(session: Session[FormEnvironment], contact: tuple[Task, str]) -> None:
-    outcome = run_with(answer_500, 1, *contact, session.settings)
+    outcome = run_with(answer_500, 1, *contact, session.environment.settings)
     assert (Shaped()(outcome).value, outcome.num_attempts) == (1.0, 2)
 
 
@@ -128,7 +128,7 @@ def test_a_broken_server_is_the_environments(
 ) -> None:
     if fault is hang:
         monkeypatch.setattr(tab, "LOAD_SECONDS", 0.5)
-    outcome = run_with(fault, 99, *contact, session.settings)
+    outcome = run_with(fault, 99, *contact, session.environment.settings)
     assert outcome.fault is Fault.ENVIRONMENT
     assert outcome.num_attempts == 3
     assert not outcome.is_valid
