@@ -17,7 +17,7 @@ NameArgument = Annotated[str, typer.Argument(help="Name in snake_case; also the 
 FOLDERS = {
     "objective": Path("objectives"),
     "sampler": Path("samplers/rules"),
-    "environment": Path("harness"),
+    "environment": Path("harness/environments"),
     "reward": Path("harness/rewards"),
 }
 TEMPLATES = {

@@ -78,6 +78,7 @@ def test_a_template_is_in_house_style_and_imports_public_names(kind: str, tmp_pa
         ruff = [sys.executable, "-m", "ruff", *command, "--config", str(ROOT / "pyproject.toml"), str(path)]
         done = subprocess.run(ruff, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert (ROOT / FOLDERS[kind]).is_dir(), "where it is written by default"
+    package = registry.KINDS[kind].package.split(".")
+    assert (ROOT / FOLDERS[kind]).is_dir() and list(FOLDERS[kind].parts[: len(package)]) == package, "where it is found"
     with pytest.raises(ConfigError, match="exists already"):
         write_template(kind, "my_own", tmp_path)
