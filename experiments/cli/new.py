@@ -32,8 +32,8 @@ from typing import ClassVar
 import torch
 
 from dllm_rl.policies.process import ForwardProcess
-from dllm_rl.registry import register
 from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
+from dllm_rl.registry import register
 from objectives import BelowOne, Clip, Method, NonNegative, k3, mean_of_sequences, token_terms
 
 
@@ -107,9 +107,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dllm_rl.environment import Environment
+from dllm_rl.records.tasks import FieldResult, GoldField, Outcome, Page, Task
 from dllm_rl.registry import register
 from dllm_rl.seeding import python_random
-from dllm_rl.records.tasks import FieldResult, GoldField, Outcome, Page, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,8 +177,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dllm_rl.registry import register
 from dllm_rl.records.tasks import Outcome, RewardRecord
+from dllm_rl.registry import register
 from harness.rewards import accuracy_of, record_of
 
 
