@@ -2,8 +2,8 @@
 
 from harness.sites.answers import all_errors, is_visible, page_errors, site_defaults
 from harness.sites.factory import make_site
-from harness.sites.generate import TaskSpec, make_tasks, site_keys, split_digest, tasks_of
-from harness.sites.oracle import empty_plan, expected_page, gold_plan, scout_answers
+from harness.sites.generate import make_tasks, site_keys
+from harness.sites.oracle import expected_page, gold_plan, scout_answers
 from harness.sites.schema import FieldSpec, FormSpec, PageSpec, Site, SiteField, SitePage
 from harness.sites.server import SiteServer, Submission
 
@@ -16,9 +16,7 @@ __all__ = [
     "SitePage",
     "SiteServer",
     "Submission",
-    "TaskSpec",
     "all_errors",
-    "empty_plan",
     "expected_page",
     "gold_plan",
     "is_visible",
@@ -28,6 +26,4 @@ __all__ = [
     "scout_answers",
     "site_defaults",
     "site_keys",
-    "split_digest",
-    "tasks_of",
 ]

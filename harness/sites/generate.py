@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
@@ -20,29 +19,6 @@ from harness.sites.values import draw_persona
 MAX_ATTEMPTS = 200
 SEED_BASE = {"train": 0, "val": 100_000, "test": 200_000, "test_layout": 300_000}
 SITES_PER_KIND = {"train": 24, "val": 6, "test": 12, "test_layout": 12}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSpec:
-    """Settings of a set of tasks.
-
-    Attributes:
-        split: Name of the split.
-        count: Number of tasks.
-        seed: Seed of the tasks.
-        size: "small" or "full" forms.
-        dials: Difficulties of the instruction's wording.
-        sites_per_kind: Number of sites of each kind; None for the split's own.
-        kinds: Kinds of forms; None for all.
-    """
-
-    split: str
-    count: int
-    seed: int = 0
-    size: Size = "small"
-    dials: tuple[int, ...] = (0, 1)
-    sites_per_kind: int | None = None
-    kinds: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,23 +55,24 @@ def make_tasks(
     Equal arguments give equal tasks on every machine; a larger count continues the same list. The sites of two splits
     are never the same: `site_keys` draws them from disjoint seeds, and `test_layout` also from layouts and wordings of
     its own.
+
+    Args:
+        split: Name of the split.
+        count: Number of tasks.
+        seed: Seed of the tasks.
+        size: "small" or "full" forms.
+        dials: Difficulties of the instruction's wording.
+        sites_per_kind: Number of sites of each kind; None for the split's own.
+        kinds: Kinds of forms; None for all.
     """
-    spec = TaskSpec(
-        split=split, count=count, seed=seed, size=size, dials=dials, sites_per_kind=sites_per_kind, kinds=kinds
-    )
-    return tasks_of(spec)
-
-
-def tasks_of(spec: TaskSpec) -> tuple[Task, ...]:
-    """Make the tasks of a TaskSpec."""
-    kinds = spec.kinds or tuple(forms())
-    pools = {kind: site_keys(spec.split, kind, size=spec.size, count=spec.sites_per_kind) for kind in kinds}
+    names = kinds or tuple(forms())
+    pools = {kind: site_keys(split, kind, size=size, count=sites_per_kind) for kind in names}
     tasks = []
-    for index in range(spec.count):
-        kind, dial = kinds[index % len(kinds)], spec.dials[index // len(kinds) % len(spec.dials)]
-        rng = python_random(spec.seed, "task", spec.split, spec.size, index)
+    for index in range(count):
+        kind, dial = names[index % len(names)], dials[index // len(names) % len(dials)]
+        rng = python_random(seed, "task", split, size, index)
         site = make_site(rng.choice(pools[kind]))
-        tasks.append(make_task(index, spec.split, site, dial, rng))
+        tasks.append(make_task(index, split, site, dial, rng))
     return tuple(tasks)
 
 
@@ -109,12 +86,6 @@ def site_keys(split: str, kind: str, *, size: Size = "small", count: int | None 
         raise ConfigError(f"sites_per_kind is {count}; expected 1 to 100000.")
     seeds = range(base, base + (count or SITES_PER_KIND[split]))
     return tuple(f"{kind}.{size}.{layouts[seed % len(layouts)]}.s{seed}" for seed in seeds)
-
-
-def split_digest(tasks: Iterable[Task]) -> str:
-    """SHA-256 (hex) of all that a set of tasks asks for, independent of its order."""
-    lines = sorted(repr((task.id, task.split, task.site, task.dial, task.instruction, task.gold)) for task in tasks)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def make_task(index: int, split: str, site: Site, dial: int, rng: Random) -> Task:

@@ -108,11 +108,6 @@ def _condition(site: Site, field: SiteField, before: list[Control]) -> Condition
 _TYPED = frozenset({"text", "email", "tel", "number", "date", "textarea"})
 
 
-def empty_plan() -> str:
-    """The plan without actions."""
-    return ""
-
-
 def gold_plan(task: Task, page: Page) -> str:
     """Write the gold values in reading order; each page's button is `next`, the last one `submit`.
 

@@ -11,7 +11,6 @@ from harness.browser import Isolation
 from harness.environments import FormEnvironment
 from harness.execute import ExecutorName
 from harness.rewards import Shaped, Success
-from harness.sites import empty_plan
 
 OnProof = Callable[[int, int], None]
 
@@ -44,7 +43,7 @@ def prove(
     """Run both plans of the first `max_tasks` tasks of each split. on_proof gets (rollouts done, rollouts in all)."""
     tasks = [task for split in splits for task in session.tasks(split)[:max_tasks]]
     gold = [(task, session.gold_plan(task)) for task in tasks]
-    pairs = [*gold, *((task, empty_plan()) for task in tasks)]
+    pairs = [*gold, *((task, "") for task in tasks)]
     num_done = 0
 
     def count(index: int, outcome: Outcome) -> None:

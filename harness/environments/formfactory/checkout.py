@@ -180,13 +180,6 @@ class Catalogue:
         """Count the records by reason."""
         return Counter(item.kind for item in self.unsolvable)
 
-    def all_tasks(self, *, keeps_unsolvable: bool = False) -> tuple[Task, ...]:
-        """The tasks; with keeps_unsolvable also the others, without gold, so that they can never succeed."""
-        others = tuple(
-            Task(id=item.task_id, split="test", site=item.form, instruction="", gold=()) for item in self.unsolvable
-        )
-        return (*self.tasks, *others) if keeps_unsolvable else self.tasks
-
 
 def make_catalogue(
     forms: Collection[FormRecords],

@@ -44,6 +44,7 @@ from harness.execute import Execution, ExecutorName, ServerView, execute, execut
 from harness.judge import Evidence
 from harness.judge import outcome as outcomes
 from harness.scout import Seen
+from harness.sites import Submission
 
 Choices = Mapping[str, Mapping[str, str]]
 # Which of every five solvable records belong to a split.
@@ -64,15 +65,6 @@ class _Observed:
     page: Page
     choices: Choices
     defaults: Mapping[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Received:
-    """One form as the judge reads it."""
-
-    accepted: bool
-    fields: Mapping[str, tuple[str, ...]]
-    errors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,13 +279,13 @@ async def _observe(tab: Tab) -> _Observed:
     return _Observed(page=Page(titles=(seen["title"],), controls=controls), choices=choices, defaults=defaults)
 
 
-def _received(sent: Sent, seen: _Observed) -> _Received:
+def _received(sent: Sent, seen: _Observed) -> Submission:
     """The payload in visible texts; what no control of the form stands for (tokens, script state) is left out."""
     fields = {}
     for name in {control.field for control in seen.page.controls if control.field and control.kind != "button"}:
         texts = seen.choices.get(name, {})
         fields[name] = tuple(texts.get(value, value) for value in sent.fields.get(name, ()))
-    return _Received(accepted=sent.is_accepted, fields=fields, errors=() if sent.is_accepted else _complaint(sent))
+    return Submission(accepted=sent.is_accepted, fields=fields, errors=() if sent.is_accepted else _complaint(sent))
 
 
 def _complaint(sent: Sent) -> tuple[str, ...]:

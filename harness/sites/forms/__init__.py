@@ -13,9 +13,14 @@ from harness.sites.schema import FormSpec
 @cache
 def forms() -> dict[str, FormSpec]:
     """All form kinds by name, sorted."""
+    return forms_in(__name__)
+
+
+def forms_in(package: str) -> dict[str, FormSpec]:
+    """The form kinds of a package by name, sorted: those of its modules that have `FORMS`."""
     found: dict[str, FormSpec] = {}
-    for module in pkgutil.iter_modules(__path__):
-        for form in getattr(importlib.import_module(f"{__name__}.{module.name}"), "FORMS", ()):
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        for form in getattr(importlib.import_module(f"{package}.{module.name}"), "FORMS", ()):
             if form.kind in found:
                 raise ValueError(f"two forms are named '{form.kind}'. Rename the one in {module.name}.py.")
             found[form.kind] = form

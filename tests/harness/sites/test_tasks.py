@@ -15,14 +15,12 @@ from dllm_rl.records.plan import VERBS_BY_KIND, parse_plan
 from dllm_rl.records.tasks import SPLITS, Task
 from harness.sites import (
     all_errors,
-    empty_plan,
     expected_page,
     gold_plan,
     make_site,
     make_tasks,
     site_defaults,
     site_keys,
-    split_digest,
 )
 from harness.sites.forms import forms
 from harness.sites.generate import BOUNDS
@@ -40,19 +38,17 @@ def _sample(size: str = "small") -> list[Task]:
 
 
 def test_the_same_seed_gives_the_same_tasks_in_another_process() -> None:
-    program = (
-        "from harness.sites import make_tasks, split_digest; print(split_digest(make_tasks('test', count=64, seed=3)))"
-    )
+    program = "from harness.sites import make_tasks; print(make_tasks('test', count=64, seed=3))"
     environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": os.pathsep.join(sys.path)}
     other = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == split_digest(make_tasks("test", count=64, seed=3))
+    assert other.stdout.strip() == repr(make_tasks("test", count=64, seed=3))
 
 
 def test_a_larger_count_continues_the_list_and_another_seed_is_another_list() -> None:
     few, many = make_tasks("train", count=20), make_tasks("train", count=40)
     assert many[:20] == few
     other = make_tasks("train", count=40, seed=1)
-    assert split_digest(other) != split_digest(many)
+    assert other != many
     assert not {task.id for task in many} & {task.id for task in other}
     assert len({task.id for task in many}) == len(many)
 
@@ -106,7 +102,6 @@ def test_the_gold_plan_parses_and_stands_on_the_page(size: str) -> None:
         assert verbs.count("submit") == 1
         assert verbs[-1] == "submit"
         assert verbs.count("next") == len(page.titles) - 1
-    assert parse_plan(empty_plan()).actions == ()
 
 
 def test_small_tasks_are_short_and_ascii() -> None:

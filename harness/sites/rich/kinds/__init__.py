@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from functools import cache
 
 from dllm_rl.errors import unknown_name
-from harness.sites.forms import forms
+from harness.sites.forms import forms, forms_in
 from harness.sites.schema import FormSpec
 
 
 @cache
 def rich_forms() -> dict[str, FormSpec]:
     """All kinds of the rich world by name: its own first, then those of the basic world."""
-    own: dict[str, FormSpec] = {}
-    for module in pkgutil.iter_modules(__path__):
-        for form in getattr(importlib.import_module(f"{__name__}.{module.name}"), "FORMS", ()):
-            own[form.kind] = form
-    return {**dict(sorted(own.items())), **forms()}
+    return {**forms_in(__name__), **forms()}
 
 
 def rich_form(kind: str) -> FormSpec:
