@@ -157,7 +157,7 @@ def make_rich_tasks(
         raise unknown_name("split", split, SPLITS)
     for difficulty in difficulties:
         if difficulty not in DIFFICULTIES:
-            raise ConfigError(f"difficulty is {difficulty}; the rich world has 1, 2 and 3.")
+            raise ConfigError(f"difficulty {difficulty} is unknown; expected 1, 2 or 3.")
     names = tuple(rich_form(kind).kind for kind in kinds) if kinds else tuple(rich_forms())
     layouts = HELD_OUT_LAYOUTS if split == "test_layout" else TRAIN_LAYOUTS
     tasks = []
