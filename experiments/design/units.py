@@ -87,11 +87,12 @@ def _start(cell: Cell, checkpoint: str) -> dict[str, Any]:
 
 def _evaluated(cell: Cell) -> dict[str, Any]:
     """How the evaluation is run, with its sampler where that is another than training's."""
+    from dllm_rl.training.engine import EVALUATION_VERSION
 
     settings = cell.evaluation.model_dump(mode="json", exclude=_JUDGED)
     other = cell.evaluation_sampler
     return {
-        "evaluation": {"version": VERSION, **settings},
+        "evaluation": {"version": EVALUATION_VERSION, **settings},
         "evaluation_sampler": None if other is None else _component("sampler", other),
     }
 
