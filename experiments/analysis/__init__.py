@@ -1,1 +1,6 @@
-"""What results say: paired differences, variance over seeds and tasks, one verdict a cell (`stats`), `collapse`."""
+"""What results say: one verdict a cell (`stats`), variance over seeds and tasks (`variance`), `collapse`."""
+
+from experiments.analysis.stats import CellInfo, CellVerdict, judge_grid
+from experiments.analysis.variance import smallest_detectable_effect
+
+__all__ = ["CellInfo", "CellVerdict", "judge_grid", "smallest_detectable_effect"]

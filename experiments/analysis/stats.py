@@ -23,7 +23,6 @@ from experiments.analysis.variance import (
     detectable_effect,
     holm,
     mean_test,
-    smallest_detectable_effect,
 )
 from experiments.design.config import Role
 from experiments.run.results import MAX_LOST_SHARE, UnitKey, is_lost
@@ -33,7 +32,8 @@ from experiments.run.results import MAX_LOST_SHARE, UnitKey, is_lost
 class Summary:
     """Plain means over evaluated rollouts, those lost to the environment left out; None = no such rollout.
 
-    conversion: P(submitted | every field right). lost: rollouts lost to the environment.
+    lost: rollouts lost to the environment.
+    conversion: P(submitted | every field right).
     """
 
     num_rollouts: int
@@ -134,31 +134,21 @@ def split_by(rows: pa.Table, name: str) -> dict[str, pa.Table]:
     return {value: rows.take(pa.array(positions, type=pa.int64())) for value, positions in index.items()}
 
 
-__all__ = [
-    "CellInfo",
-    "CellVerdict",
-    "Comparison",
-    "Summary",
-    "compare",
-    "judge_grid",
-    "pair",
-    "smallest_detectable_effect",
-    "summarise",
-]
-
 Verdict = Literal["improved", "regressed", "equivalent", "inconclusive", "collapsed", "single_seed", "failed", "owed"]
-# Cells of which nothing can be said: of the first never, of the second not yet.
+# Verdicts without a judgement: a failed cell never gets one, an owed one later.
 UNJUDGED = ("failed", "owed")
 FULL_NUM_SEEDS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellInfo:
-    """What was declared about a cell. seeds: those it should have.
+    """What was declared about a cell.
 
-    num_collapsed: seeds whose training collapsed. num_stopped: seeds whose training an alarm ended early.
-    owed_seeds: seeds that have not failed, so that a result which is missing is still to come.
-    is_warm_start_owed: the same of the warm start's evaluation.
+    seeds: those that it should have.
+    num_collapsed: seeds whose training collapsed.
+    num_stopped: seeds whose training an alarm ended early.
+    owed_seeds: seeds that have not failed: a missing result is still to come.
+    is_warm_start_owed: whether the warm start's evaluation is still to come.
     """
 
     id: str
@@ -176,8 +166,11 @@ class CellInfo:
 class Comparison:
     """Paired difference of an outcome, cell minus warm start.
 
-    test: decision (two-way variance). bootstrap_low, bootstrap_high: crossed bootstrap, for the picture.
-    num_lost_pairs: pairs dropped since a side was lost. num_dropped_tasks: tasks left without a pair for some seed.
+    test: the decision (two-way variance).
+    bootstrap_low: crossed bootstrap, for the picture.
+    bootstrap_high: the same.
+    num_lost_pairs: pairs dropped because a side was lost.
+    num_dropped_tasks: tasks left without a pair for some seed.
     """
 
     test: MeanTest
@@ -194,9 +187,10 @@ class Comparison:
 class CellVerdict:
     """Verdict of a cell with everything it rests on. Effects, intervals and margins are in percentage points.
 
-    p_adjusted: Holm's over the cells of the grid; for a control it is its own p, None where the cell failed or is owed.
-    detectable: smallest effect that this cell could have seen at 80 % power, None where no spread was seen. reward:
-    secondary, of the mean reward. comparison is None where nothing could be paired.
+    comparison: None where nothing could be paired.
+    reward: secondary, of the mean reward.
+    p_adjusted: Holm's over the cells of the grid; for a control its own p. None where the cell failed or is owed.
+    detectable: smallest effect that this cell could have seen at 80 % power; None where no spread was seen.
     """
 
     id: str
@@ -359,9 +353,12 @@ def judge_grid(
 ) -> list[CellVerdict]:
     """Judge every cell of a grid against its policy's warm start.
 
-    results: rows of results.parquet, or its path. margin: of equivalence, in points. digest: the grid's, seeds the
-    bootstrap. split: the split to judge on; None where the table holds only one. Controls are judged but are no members
-    of Holm's family.
+    Controls are judged, but do not belong to Holm's family.
+
+    results: rows of results.parquet, or its path.
+    margin: of equivalence, in points.
+    digest: the grid's; it seeds the bootstrap.
+    split: the split to judge on; None where the table holds only one.
     """
     table = pq.read_table(results) if isinstance(results, str | Path) else results
     table = table.select([name for name in table.column_names if name not in ("plan", "notes")])

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from scipy import stats
 
 POWER = 0.8
+# Variance of one rollout around its task's success rate, and standard deviation of an effect over seeds and over tasks.
+ROLLOUT_VARIANCE, SEED_SD, TASK_SD = 0.18, 0.02, 0.115
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,34 +142,23 @@ def detectable_effect(
 
 
 def smallest_detectable_effect(
-    num_seeds: int,
-    num_tasks: int,
-    num_rollouts: int,
-    *,
-    num_comparisons: int = 16,
-    alpha: float = 0.05,
-    power: float = POWER,
-    rollout_variance: float = 0.18,
-    seed_sd: float = 0.02,
-    task_sd: float = 0.115,
+    num_seeds: int, num_tasks: int, num_rollouts: int, *, num_comparisons: int = 16
 ) -> float:
     """Smallest change of success, in percentage points, that a design finds with this power, before anything is run.
 
-    The defaults give the standard errors of the protocol (3 seeds x 124 tasks: 4.7 points with one rollout, 2.7 with
-    four): variance of one rollout around its task's success rate, standard deviation of the effect over seeds and over
-    tasks.
-    The warm start is evaluated once for all seeds, so its noise is a task effect.
+    The constants above give the standard errors of the protocol (3 seeds x 124 tasks: 4.7 points with one rollout, 2.7
+    with four). The warm start is evaluated once for all seeds, so its noise is a task effect.
     """
-    rest = rollout_variance / num_rollouts
-    tasks = rest + num_seeds * (task_sd**2 + rollout_variance / num_rollouts)
+    rest = ROLLOUT_VARIANCE / num_rollouts
+    tasks = rest + num_seeds * (TASK_SD**2 + ROLLOUT_VARIANCE / num_rollouts)
     if num_seeds == 1:
         error, degrees = math.sqrt(tasks / num_tasks), num_tasks - 1.0
     elif num_tasks == 1:
-        error, degrees = math.sqrt((rest + seed_sd**2) / num_seeds), num_seeds - 1.0
+        error, degrees = math.sqrt((rest + SEED_SD**2) / num_seeds), num_seeds - 1.0
     else:
         squares = MeanSquares(
-            seeds=rest + num_tasks * seed_sd**2, tasks=tasks, rest=rest, num_seeds=num_seeds, num_tasks=num_tasks
+            seeds=rest + num_tasks * SEED_SD**2, tasks=tasks, rest=rest, num_seeds=num_seeds, num_tasks=num_tasks
         )
         variance, degrees = squares.variance_of_mean()
         error = math.sqrt(variance)
-    return 100 * detectable_effect(error, degrees, num_comparisons=num_comparisons, alpha=alpha, power=power)
+    return 100 * detectable_effect(error, degrees, num_comparisons=num_comparisons)

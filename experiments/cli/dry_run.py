@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dllm_rl.policies.loading import CHECKPOINTS
-from experiments.analysis.stats import smallest_detectable_effect
+from experiments.analysis.variance import smallest_detectable_effect
 from experiments.design.config import BUILTIN, PolicyLevel, Preset
 from experiments.design.costs import BROWSER_START_SECONDS, REPORT_SECONDS, design_cost
 from experiments.design.grid import Cell, build_cells

@@ -187,7 +187,7 @@ from harness.rewards import accuracy_of, record_of
 class {title}:
     """What a class of this name promises. Its fields are the options that a preset may set.
 
-    near_miss: What a plan earns at most that is no success.
+    near_miss: The most that a plan short of success can earn.
     """
 
     # Raise it whenever an outcome would earn another value: finished results are keyed by it.

@@ -78,7 +78,7 @@ def find_rollout(run: Path, rollout: str) -> Recorded:
     found = folder.cell(cell)
     if found is None:
         raise ConfigError(
-            f"'{rollout}' names no rollout. Give a row number, or CELL/seedK/STEP.ROW with CELL one of "
+            f"'{rollout}' is not a rollout; expected a row number, or CELL/seedK/STEP.ROW with CELL one of "
             f"{', '.join(item.id for item in config.cells)}"
         )
     row = _line(folder.root / found.folder / seed / ROLLOUTS_FILE, number)
@@ -114,7 +114,7 @@ def _table_row(path: Path, number: str) -> dict[str, Any]:
     except (ArrowInvalid, OSError) as error:
         raise ConfigError(f"{path} cannot be read as a table of results: {error}") from error
     if not number.isdecimal() or int(number) >= table.num_rows:
-        raise ConfigError(f"'{number}' is no row of {path}: expected 0 to {table.num_rows - 1}")
+        raise ConfigError(f"'{number}' is not a row of {path}; expected 0 to {table.num_rows - 1}")
     return table.slice(int(number), 1).to_pylist()[0]
 
 
@@ -128,7 +128,7 @@ def _line(path: Path, number: str) -> dict[str, Any]:
             continue  # The last line of a run that was killed may be torn.
         if f"{row.get('step')}.{row.get('row')}" == number and "plan" in row:
             return row
-    raise ConfigError(f"'{number}' is no rollout of {path}: expected STEP.ROW, such as 0.3")
+    raise ConfigError(f"'{number}' is not a rollout of {path}; expected STEP.ROW, such as 0.3")
 
 
 async def _run(recorded: Recorded, out: Path, *, is_shown: bool) -> tuple[Rollout, list[Path]]:

@@ -1,1 +1,27 @@
-"""The design of a grid: presets (`config`), cells (`grid`), units of work with their digests and costs (`units`)."""
+"""The design of a grid: settings and presets (`config`), cells (`grid`), units of work (`units`) and `costs`."""
+
+from experiments.design.config import (
+    Component,
+    Evaluation,
+    Preset,
+    build_environment,
+    build_objective,
+    build_reward,
+    build_sampler,
+    build_session,
+    load_preset,
+    preset_names,
+)
+
+__all__ = [
+    "Component",
+    "Evaluation",
+    "Preset",
+    "build_environment",
+    "build_objective",
+    "build_reward",
+    "build_sampler",
+    "build_session",
+    "load_preset",
+    "preset_names",
+]

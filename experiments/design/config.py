@@ -26,7 +26,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Strict(BaseModel):
-    """Base of every configuration model: frozen, and no key that nobody reads."""
+    """Base of every configuration model: frozen; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -95,9 +95,9 @@ class Component(Strict):
 class PolicyLevel(Strict):
     """A level of the factor `policy`: warm-started weights, how they are sampled, and training settings of its own.
 
-    checkpoint: `builtin:<family>`, a folder, or a Hugging Face id. facts: see `dllm_rl.policies.base.PolicyFacts`;
-    needed (at least `family`) where the checkpoint does not carry them. evaluation_sampler: where evaluation, of the
-    warm start too, draws with another sampler than training.
+    checkpoint: `builtin:<family>`, a folder, or a Hugging Face id.
+    evaluation_sampler: the sampler of evaluation, also of the warm start's. Default: that of training.
+    facts: see `dllm_rl.policies.base.PolicyFacts`. A checkpoint that does not carry them needs at least `family`.
     """
 
     checkpoint: str
@@ -165,8 +165,8 @@ class TrainingTasks(Strict):
 class Evaluation(Strict):
     """The final evaluation. num_samples rollouts a task at `temperature`, and one greedy rollout.
 
-    margin: half width in percentage points inside which two success rates count as equivalent.
-    seed: of the sampling noise; every cell and every warm start share it (common random numbers).
+    margin: half width, in percentage points, within which two success rates count as equivalent.
+    seed: of the sampling noise, shared by all cells and warm starts (common random numbers).
     """
 
     split: str = "val"
@@ -215,7 +215,7 @@ class Preset(Strict):
     @field_validator("policies", "objectives", "control_objectives", mode="before")
     @classmethod
     def _without_dropped(cls, levels: Any) -> Any:
-        """A level set to null is dropped: so a preset takes levels of its base away and adds its own."""
+        """Drop levels that are set to null: a preset removes levels of its base this way."""
         if not isinstance(levels, dict):
             return levels
         return {name: level for name, level in levels.items() if level is not None}
@@ -224,9 +224,9 @@ class Preset(Strict):
     @classmethod
     def _distinct(cls, seeds: list[int]) -> list[int]:
         if min(seeds) < 0:
-            raise ValueError(f"seeds count from 0, and {min(seeds)} is given")
+            raise ValueError(f"seed {min(seeds)} is negative; expected seeds from 0 up")
         if len(set(seeds)) != len(seeds):
-            raise ValueError("a seed stands there twice; a repeated seed is no new evidence")
+            raise ValueError("a seed is listed twice; expected distinct seeds, since a repeated one adds no evidence")
         return seeds
 
 
@@ -251,7 +251,7 @@ def load_preset(name_or_path: str, overrides: list[str] | None = None) -> Preset
                 "it override its size, such as seeds=[0] train.steps=4 evaluation.max_tasks=12."
             )
         name_or_path = f"{name_or_path}_quick"
-    # Components with a default stand there, so that an override of one option keeps their name.
+    # Components with a default are spelled out, so that an override of one option keeps their name.
     defaults = {key: {"name": Preset.model_fields[key].default.name} for key in ("environment", "reward")}
     data = merge(defaults, _read(name_or_path), source=f"preset '{name_or_path}'")
     for override in overrides:
@@ -273,9 +273,9 @@ def _read(name_or_path: str) -> dict[str, Any]:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"preset '{name_or_path}' is no valid YAML: {error}") from None
+        raise ConfigError(f"preset '{name_or_path}' is not valid YAML: {error}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"preset '{name_or_path}' must be a mapping of settings, and is {type(data).__name__}")
+        raise ConfigError(f"preset '{name_or_path}' is a {type(data).__name__}; expected a mapping of settings")
     base = data.pop("base", None)
     merged = merge({} if base is None else _read(base), data, source=f"preset '{name_or_path}'")
     return {**merged, "name": data.get("name", path.stem)}
@@ -318,11 +318,13 @@ def apply_override(data: dict[str, Any], override: str) -> dict[str, Any]:
     key, separator, text = override.partition("=")
     parts = key.strip().split(".")
     if not separator or not all(parts):
-        raise ConfigError(f"'{override}' is no override: write key=value, such as train.steps=4 or policies=[flow]")
+        raise ConfigError(
+            f"'{override}' is not an override; expected key=value, such as train.steps=4 or policies=[flow]"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ConfigError(f"the value in '{override}' is no valid YAML; quote it") from None
+        raise ConfigError(f"the value in '{override}' is not valid YAML; quote it") from None
     for part in reversed(parts):
         value = {part: value}
     return merge(data, value, source=f"override '{override}'")

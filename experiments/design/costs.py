@@ -19,14 +19,14 @@ UPDATE_SECONDS_PER_VIEW = {"autoregressive": 0.014, "masked": 0.02, "slot": 0.03
 UNKNOWN_SAMPLE_SECONDS, UNKNOWN_UPDATE_SECONDS = 0.1, 0.02
 # The same cell with one thread instead of two, sampling and updates alike.
 ONE_THREAD = 1.4
-# By where training rollouts run.
+# Keyed by where training rollouts run.
 TRAIN_BROWSER_SECONDS = {"arena": 0.045, "page": 0.08, "origin": 0.12, "context": 0.13}
 EVALUATION_BROWSER_SECONDS = 0.18
 # Three greedy plans, their rollouts and their films.
 SNAPSHOT_SECONDS = 1.0
 # Text-only toys have no browser and a policy of two small layers; roughly, from one run.
 TEXT_ROLLOUT_SECONDS, TEXT_UPDATE_SECONDS_PER_VIEW, TEXT_START_SECONDS = 0.002, 0.0005, 5.0
-# Of an objective whose views are as many as a rollout had steps, where the sampler does not say how many.
+# For an objective with one view a step, if the sampler does not state its number of steps.
 UNKNOWN_VIEWS = 32
 # Loading a policy, opening a cell's files and writing its checkpoint.
 START_SECONDS = 2.0

@@ -129,8 +129,9 @@ class TaskSets:
 class Unit:
     """One thing to run: a warm start's evaluation (seed None), or the training and evaluation of one seed of a cell.
 
-    digest: of the evaluation; the unit is done where its status carries it. settings: what is written to cell.json.
-    has_snapshots: whether its plans are shown on the way (`experiments.run.snapshots`); no number depends on it.
+    digest: of the evaluation. The unit is done once its status carries it.
+    settings: what is written to cell.json.
+    has_snapshots: whether snapshots of its plans are taken (`experiments.run.snapshots`); no number depends on it.
     """
 
     cell: Cell
@@ -240,7 +241,7 @@ def plan_grid(preset: Preset, tasks: TaskSets, root: Path) -> GridPlan:
     cells = build_cells(preset)
     keys = {level.checkpoint: checkpoint_digest(level.checkpoint) for level in preset.policies.values()}
     train_key, evaluation_key = task_digest(tasks.training), task_digest(tasks.evaluation)
-    # Of the command that ran the unit last, whatever config.json says of a later one.
+    # Versions of the command that ran the unit last; config.json may tell of a later one.
     made_by = {"versions": versions()}
     warm: dict[str, Unit] = {}
     trained: list[Unit] = []

@@ -20,10 +20,13 @@ MASK, HIDDEN = "\u2591", "\u00b7"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Film:
-    """What is shown. words: token of each column in each frame (equal lengths); MASK where nothing stands yet.
+    """What is shown.
 
-    step: that wrote each column's last token, -1 where it was not drawn. confidence: probability of that draw.
-    kind: of each column in the end: drawn, forced, fill or padding. break_after: columns after which a line ends.
+    words: token of each column in each frame (equal lengths); MASK where nothing is written yet.
+    step: the step that wrote each column's last token; -1 where it was not drawn.
+    confidence: probability of that draw.
+    kind: of each column in the end: drawn, forced, fill or padding.
+    break_after: columns after which a line ends.
     """
 
     title: str

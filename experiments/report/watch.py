@@ -74,7 +74,7 @@ class GridView:
         return sum(item for item in left if item is not None) / max(1, self.num_running)
 
     def _left(self, view: SeedView) -> float | None:
-        # The evaluation of a warm start is no measure of a training, nor the other way round.
+        # The evaluation of a warm start says nothing about the time of a training, nor the other way round.
         alike_in_kind = [other for other in self.seeds if (other.seed is None) == (view.seed is None)]
         done = [other for other in alike_in_kind if other.status.state == "done"]
         alike = [other.status.seconds for other in done if other.policy == view.policy]
@@ -151,7 +151,7 @@ def _ahead(view: GridView) -> str:
 
 
 def watch(run: Path, *, interval: float, is_once: bool) -> int:
-    """Show a run until it is over; once where asked, and where the output is no terminal. Ctrl-C ends the look."""
+    """Show a run until it is over, or once: if asked, and if the output is not a terminal. Ctrl-C ends it."""
     root = RunFolder.find(run).root
     console = Console()
     if is_once or not console.is_terminal:

@@ -110,7 +110,7 @@ def pack_run(run: RunFolder, out: Path | None = None, *, with_rollouts: bool = F
 def _contents(root: Path, unit: UnitFolder, max_rollouts: int, left_out: dict[str, int]) -> dict[str, bytes]:
     """Files of one unit by their names from the run's folder; adds to `left_out` what is too large."""
     status = unit.status
-    # As a run that evaluated just this, and whose process is gone.
+    # The status of a run that evaluated just this, and whose process has ended.
     status = replace(status, pid=0, evaluations={status.digest: status.evaluations[status.digest]})
     place = unit.path.relative_to(root).as_posix()
     found = {f"{place}/{STATUS_FILE}": (json.dumps(asdict(status), indent=2) + "\n").encode()}

@@ -103,7 +103,7 @@ class LocalExecutor:
         return policies.load(cell.checkpoint, facts=cell.facts, device=self._device)
 
     def _take_snapshot(self, unit: Unit, policy: BasePolicy, step: int) -> None:
-        """By the first process alone, which has browsers of its own. What goes wrong here costs a run nothing."""
+        """Take a snapshot in the first process, with browsers of its own. Its errors never fail a run."""
         if not self._ranks.is_first or not unit.has_snapshots or has_snapshot(unit.folder, step):
             return
         settings = unit.cell.evaluation

@@ -31,7 +31,7 @@ from experiments.run.status import Status, read_status
 
 CONFIG_FILE, RESULTS_FILE, SELF_CHECK_FILE = "config.json", "results.parquet", "self_check.json"
 STATUS_FILE, RECORD_FILE, ALARMS_FILE, SNAPSHOTS_FOLDER = "status.json", "cell.json", "alarms.json", "waypoints"
-# As `dllm_rl.training.checkpoint` names them, which would load PyTorch: the last one, and what a kill leaves of two.
+# Names of `dllm_rl.training.checkpoint`, whose import would load PyTorch: the last one, and what a kill leaves of two.
 CHECKPOINTS = "checkpoint*"
 _DIGITS = 10
 # One component of a path, which leads nowhere else.

@@ -24,7 +24,7 @@ from experiments.run.folder import RECORD_FILE
 from experiments.run.results import refuse_lost, write_rows
 from experiments.run.status import State, Status, claim, read_status, write_status
 
-# Over this share of the units, failures for one reason are no accident of single cells.
+# Above this share of the units, failures for one reason are not accidents of single cells.
 MAX_SHARE = 0.3
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -48,7 +48,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def reason_of(cause: str) -> str:
-    """A cause without what differs from cell to cell: its first line, numbers, digests and paths left out."""
+    """First line of a cause, without what differs from cell to cell: numbers, digests and paths."""
     line = cause.splitlines()[0] if cause else ""
     line = re.sub(r"'[^']*/[^']*'|\S*/\S+", "PATH", line)
     return re.sub(r"\b[0-9a-f]{8,}\b|\d+(\.\d+)?", "N", line)
@@ -211,7 +211,7 @@ def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
         status = now("failed", f"{type(error).__name__}: {error}")
     else:
         (unit.folder / "failure.txt").unlink(missing_ok=True)
-        # With the alarm that ended its training, if one did.
+        # Includes the alarm that ended its training, if any.
         evaluations = {**before.evaluations, unit.digest: sha256(unit.files.rows_file)}
         status = now("done", alarms.because, digest=unit.digest, stopped_at=alarms.stopped_at, evaluations=evaluations)
     write_status(unit.folder, status)

@@ -49,8 +49,10 @@ class Tokenizer(Strict):
 
 
 class FamilyRecipe(Strict):
-    """One stage. family: of the policy that is trained, default the stage's name. init: the stage it starts from.
+    """One stage.
 
+    family: of the policy that is trained. Default: the stage's name.
+    init: the stage it starts from.
     train: see `dllm_rl.training.warmstart.WarmStartConfig`.
     """
 

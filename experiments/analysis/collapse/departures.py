@@ -27,8 +27,11 @@ Direction = Literal["up", "down", "either"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """A watched metric. bad: the direction in which it leaves. least: smallest change that counts, in its unit.
+    """A watched metric.
 
+    bad: direction in which it leaves its band.
+    least: smallest change that counts, in its unit.
+    relative: smallest change that counts, as a share of its level.
     has_spikes: single steps lie far out in healthy runs, so that medians are read instead of means.
     """
 
@@ -112,13 +115,13 @@ def departure(series: Series, signal: Signal, window: int) -> Departure | None:
 def near_departures(
     metrics: Sequence[Mapping[str, Any]], window: int, *, since: int, until: int
 ) -> tuple[Departure, ...]:
-    """Departures of what is no outcome from its level at a step, up to another: what moves slowly hardly leaves it."""
+    """Departures of signals other than outcomes, measured from their level at `since`, up to `until`."""
     rows = [row for index, row in enumerate(metrics) if since <= row.get("step", index) <= until]
     return tuple(item for item in departures(rows, window) if item.signal not in OUTCOMES)
 
 
 def departures(metrics: Sequence[Mapping[str, Any]], window: int) -> tuple[Departure, ...]:
-    """All departures of a run (metrics under uniform names), earliest first; of equal ones, what is no outcome."""
+    """All departures of a run (metrics under uniform names), earliest first; of equal ones, outcomes last."""
     found = [departure(read_series(metrics, signal.name), signal, window) for signal in SIGNALS]
     kept = [item for item in found if item is not None]
     return tuple(sorted(kept, key=lambda item: (item.step, item.signal in OUTCOMES)))

@@ -41,9 +41,12 @@ _DECISIVE = ("reward", "loss")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
-    """Something a detector found. onset: step at which it began. raised: step at which it was certain enough to say so.
+    """Something a detector found.
 
-    error: a fault of code, machine or environment. collapse: the policy lost what it had. warning: look here.
+    severity: `error` is a fault of code, machine or environment; `collapse`: the policy lost what it had; `warning`:
+        worth a look.
+    onset: step at which it began.
+    raised: step at which it was certain.
     """
 
     detector: str
@@ -56,7 +59,11 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardScale:
-    """Size of single rewards, where it is known. spread: their standard deviation, or 0. lowest: the lowest of all."""
+    """Size of single rewards, where it is known.
+
+    spread: their standard deviation, or 0.
+    lowest: the lowest of all.
+    """
 
     spread: float = 0.0
     lowest: float | None = None
@@ -117,7 +124,7 @@ def _held_below_zero(peaks: np.ndarray, held: np.ndarray, scale: RewardScale, no
 
 
 def _gains(means: np.ndarray) -> np.ndarray:
-    """At each place, how far the running peak lies above the lowest value on the way to it."""
+    """Height of the running peak above the lowest value on the way to it, at each place."""
     lowest, peak, gains = float(means[0]), float(means[0]), np.zeros(len(means))
     before = lowest
     for index, value in enumerate(means):
@@ -151,12 +158,13 @@ def cusum(series: Series, window: int) -> Alarm | None:
 
 
 def non_finite(series: Series, *, is_count: bool = False, is_over: bool = True) -> Alarm | None:
-    """Find a value that is no number, or infinite, twice running; reward and loss at the last step, too.
+    """Find a value that is not finite, twice running; reward and loss at the last step, too.
 
-    One step whose gradient is not finite is skipped by the trainer, and no failure; a streak that ended is a warning. A
-    run that is over ended at its last row: one value there is a failure, unless the run got over one before.
-    is_count: the series itself counts non-finite values, so that anything above 0 is one. is_over: False for a run that
-    still trains.
+    A single step with a non-finite gradient is skipped by the trainer and does not count; a streak that ended is a
+    warning. A run that is over ended at its last row: one value there is a failure, unless the run got over one before.
+
+    is_count: whether the series counts non-finite values, so that anything above 0 is one.
+    is_over: False for a run that still trains, whose last row is not its end.
     """
     is_bad = ~np.isfinite(series.values) | (is_count & (series.values > 0))
     what = "is above 0" if is_count else "is not finite"

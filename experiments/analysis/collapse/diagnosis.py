@@ -86,9 +86,13 @@ _DECIDED_BY: dict[str, Kind] = {
 class Diagnosis:
     """The diagnosis of one run.
 
-    is_collapsed: the policy lost what it had, by its own doing. onset: step at which that began. first_signal: the
-    earliest that left its healthy band. departures: the onset timeline. checks: everything looked for, found or not.
-    num_steps: training steps that the log covers, up to last_step. num_rows: logged steps, which may be fewer.
+    is_collapsed: the policy lost what it had, by its own doing.
+    onset: step at which that began.
+    first_signal: the earliest that left its healthy band.
+    departures: the onset timeline.
+    checks: everything looked for, found or not.
+    num_steps: training steps that the log covers, up to last_step.
+    num_rows: logged steps, which may be fewer.
     window: in rows.
     """
 

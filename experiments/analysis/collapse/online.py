@@ -32,7 +32,8 @@ class OnlineDiagnosis:
     """Watches one run. `observe` returns True where training should stop.
 
     on_alarm: what an error or a confirmed collapse does: `log` it, ask to `stop`, or `raise`. Warnings are only logged.
-    folder: where alarms.json is kept, if anywhere. stop: the alarm that ended the run.
+    folder: where alarms.json is kept, if anywhere.
+    stop: the alarm that ended the run.
     """
 
     on_alarm: OnAlarm = "log"
@@ -128,6 +129,6 @@ class CollapseCallback(TrainerCallback):
         self._observe({**(logs or {}), "step": state.global_step}, control)
 
     def _observe(self, row: dict[str, Any], control: TrainerControl) -> None:
-        """The last row sums up the run, and is no step."""
+        """Observe a row; the last one, which sums up the run, is skipped."""
         if "train_runtime" not in row and self.watch.observe(numbers(row)):
             control.should_training_stop = True

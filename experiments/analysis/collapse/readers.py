@@ -31,7 +31,7 @@ _STEP_KEYS = (
     "global_step/max_steps",
 )
 
-# Beyond this a number is no count of steps, and not all whole numbers can be told apart.
+# A larger number cannot be a count of steps, and floats no longer tell all whole numbers apart.
 _LARGEST_STEP = 2**53
 
 
@@ -133,7 +133,7 @@ def refuse_torn(text: str, name: str) -> None:
     try:
         json.loads(text)
     except _BROKEN as error:
-        raise ConfigError(f"'{name}' is no valid JSON ({error}); was its writer stopped half way?") from None
+        raise ConfigError(f"'{name}' is not valid JSON ({error}); was its writer stopped half way?") from None
 
 
 # wandb adds the lowest and highest value of each point of a chart.
@@ -258,13 +258,13 @@ def read_runs(path: Path) -> dict[str, Rows]:
         found = next((runs for item in FORMATS if (runs := item.read(text)) is not None), None)
         if found is None:
             refuse_torn(text, str(path))
-            raise ConfigError(f"'{path}' is no training log that can be read here.\n{what_is_read()}")
+            raise ConfigError(f"'{path}' is not a training log of a known format.\n{what_is_read()}")
     runs = {name: one_a_step(rows) for name, rows in found.items()}
     known = {name: rows for name, rows in runs.items() if any(is_known(metric) for row in rows for metric in row)}
     if not known:
         names = sorted({metric for rows in runs.values() for row in rows for metric in row} - {"step"})
         shown = f"it has {', '.join(names[:8])}" if names else "it has no numbers"
-        raise ConfigError(f"'{path}' holds no metric that is known here: {shown}.\n{what_is_read()}")
+        raise ConfigError(f"'{path}' has no known metric: {shown}.\n{what_is_read()}")
     return known
 
 
@@ -280,5 +280,5 @@ def _text(path: Path) -> str:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return path.read_text(encoding="utf-16", errors="replace")
     if b"\0" in head:
-        raise ConfigError(f"'{path}' is no text.\n{what_is_read()}")
+        raise ConfigError(f"'{path}' is not text.\n{what_is_read()}")
     return path.read_text(encoding="utf-8-sig", errors="replace")

@@ -179,12 +179,12 @@ def no_exploration(no_spread: Series, unique: Series, window: int) -> Alarm | No
     return alarm_at(unique, "no_exploration", "collapse", message, onset=full, raised=full)
 
 
-# Parts of a reward that pay for the form of a completion, by their names. Losing one of these is no loss of ability: a
+# Parts of a reward that pay for the form of a completion, by their names. Losing one of these costs no ability: a
 # bonus for brevity falls where longer reasoning pays.
 _FORM = re.compile(r"format|xml|tag|length|brev|concis|short|long|style|lang|repet|penal|structur|think|token", re.I)
-# A part that never was a tenth of the whole is no part of its story.
+# A part that never was a tenth of the whole does not count.
 _LEAST_PART = 0.1
-# Evaluations are few: three that stay below are the least that is no accident.
+# Evaluations are few: three that stay below are the fewest that are not chance.
 _MIN_EVALUATIONS, _MIN_BELOW = 6, 3
 # Held-out scores lose this share of what they had, or they have not fallen.
 _LEAST_FALL = 0.25

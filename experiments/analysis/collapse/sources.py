@@ -16,7 +16,7 @@ from experiments.run.folder import RunFolder
 
 # A file of one of these names holds the whole history of the folder that it lies in; the surest first.
 _HISTORIES = (METRICS_FILE, "trainer_state.json", "logging.jsonl", "trainer_log.jsonl")
-# Of other files, those that may be logs.
+# Other files that may be logs.
 _SUFFIXES = (".log", ".out", ".txt", ".jsonl", ".json", ".csv")
 
 
@@ -131,4 +131,4 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"'{path}' is no valid JSON ({error}); was its writer stopped half way?") from None
+        raise ConfigError(f"'{path}' is not valid JSON ({error}); was its writer stopped half way?") from None

@@ -65,8 +65,10 @@ class Check:
 class Watch:
     """One thing to look for.
 
-    detector: name of its alarms. find: finds them. has_data: whether the run has what it needs, all of it.
-    is_trend: a short run cannot show it.
+    detector: name of its alarms.
+    find: finds them.
+    has_data: whether the run has everything it needs.
+    is_trend: whether a short run cannot show it.
     """
 
     detector: str

@@ -24,7 +24,7 @@ def test_every_preset_loads_and_says_what_it_is() -> None:
         ("policies.masked.sampler.optons={}", "Did you mean 'options'"),
         ("policies=[maskd]", "Did you mean 'masked'"),
         ("evaluation.num_samples=0", "greater than or equal to 1 (given: 0)"),
-        ("seeds=[1,1]", "a repeated seed is no new evidence"),
+        ("seeds=[1,1]", "a repeated one adds no evidence"),
         ("train", "write key=value"),
     ],
 )

@@ -91,21 +91,21 @@ def test_a_supervised_run_says_that_reward_is_not_recorded(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("trainer_state.json", '{"log_history": [', "no valid JSON"),
+        ("trainer_state.json", '{"log_history": [', "not valid JSON"),
         ("trainer_state.json", '{"log_history": 3}', "no metric that is known here"),
         ("metrics.jsonl", "hello", "no training log that can be read here"),
         ("metrics.jsonl", "[1]\n", "no training log that can be read here"),
         ("metrics.jsonl", '{"step": 1, "colour": 2}\n', "no metric that is known here: it has colour"),
         ("config.json", "{}", "holds no metrics"),
         ("train.log", "nothing\n", "no training log that can be read here"),
-        ("weights.log", "\0\0\0", "is no text"),
+        ("weights.log", "\0\0\0", "is not text"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_the_reason(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match=message) as refused:
         find_runs(tmp_path if name == "config.json" else tmp_path / name)
-    assert message == "no valid JSON" or "- event files of TensorBoard" in str(refused.value)
+    assert message == "not valid JSON" or "- event files of TensorBoard" in str(refused.value)
 
 
 def test_a_model_saved_beside_its_checkpoints_makes_no_grid_of_them(tmp_path):
