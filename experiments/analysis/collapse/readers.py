@@ -264,7 +264,7 @@ def read_runs(path: Path) -> dict[str, Rows]:
     if not known:
         names = sorted({metric for rows in runs.values() for row in rows for metric in row} - {"step"})
         shown = f"it has {', '.join(names[:8])}" if names else "it has no numbers"
-        raise ConfigError(f"'{path}' has no known metric: {shown}.\n{what_is_read()}")
+        raise ConfigError(f"'{path}' holds no metric that is known here: {shown}.\n{what_is_read()}")
     return known
 
 
