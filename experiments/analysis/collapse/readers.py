@@ -258,7 +258,7 @@ def read_runs(path: Path) -> dict[str, Rows]:
         found = next((runs for item in FORMATS if (runs := item.read(text)) is not None), None)
         if found is None:
             refuse_torn(text, str(path))
-            raise ConfigError(f"'{path}' is not a training log of a known format.\n{what_is_read()}")
+            raise ConfigError(f"'{path}' is not a training log that can be read here.\n{what_is_read()}")
     runs = {name: one_a_step(rows) for name, rows in found.items()}
     known = {name: rows for name, rows in runs.items() if any(is_known(metric) for row in rows for metric in row)}
     if not known:

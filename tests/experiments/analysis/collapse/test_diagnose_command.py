@@ -93,11 +93,11 @@ def test_a_supervised_run_says_that_reward_is_not_recorded(tmp_path, capsys):
     [
         ("trainer_state.json", '{"log_history": [', "not valid JSON"),
         ("trainer_state.json", '{"log_history": 3}', "no metric that is known here"),
-        ("metrics.jsonl", "hello", "no training log that can be read here"),
-        ("metrics.jsonl", "[1]\n", "no training log that can be read here"),
+        ("metrics.jsonl", "hello", "not a training log that can be read here"),
+        ("metrics.jsonl", "[1]\n", "not a training log that can be read here"),
         ("metrics.jsonl", '{"step": 1, "colour": 2}\n', "no metric that is known here: it has colour"),
         ("config.json", "{}", "holds no metrics"),
-        ("train.log", "nothing\n", "no training log that can be read here"),
+        ("train.log", "nothing\n", "not a training log that can be read here"),
         ("weights.log", "\0\0\0", "is not text"),
     ],
 )
