@@ -25,7 +25,7 @@ def test_every_preset_loads_and_says_what_it_is() -> None:
         ("policies=[maskd]", "Did you mean 'masked'"),
         ("evaluation.num_samples=0", "greater than or equal to 1 (given: 0)"),
         ("seeds=[1,1]", "a repeated one adds no evidence"),
-        ("train", "write key=value"),
+        ("train", "expected key=value"),
     ],
 )
 def test_a_wrong_override_is_refused_with_what_to_do(override: str, message: str) -> None:
