@@ -47,7 +47,7 @@ def test_an_undefined_combination_is_refused_with_the_reason(tmp_path) -> None:
 
 
 def test_a_reward_s_option_out_of_range_is_refused_with_the_plan(tmp_path) -> None:
-    with pytest.raises(ConfigError, match=r"reward weights 0\.9, 0\.4, 0\.2: give shares that sum to 1"):
+    with pytest.raises(ConfigError, match=r"reward weights 0\.9, 0\.4, 0\.2; expected shares from 0 to 1"):
         plan(tmp_path, "reward={name: shaped, options: {submission: 0.9}}")
 
 
