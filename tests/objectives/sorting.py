@@ -1,6 +1,7 @@
 """A text-only toy for learning tests: sort four letters, on a policy of one layer, in a fraction of a second.
 
-The answer to `d b a b` is `a b b d EOS`. Every family writes with its usual sampler. Reward: share of the five places
+The answer to `d b a b` is `a b b d EOS`. Every family writes with a sampler that explores: the masked one
+in random order, the others with their usual one. Reward: share of the five places
 that are right. A policy is warm-started until about half of its places are right.
 Legend: b rows, l canvas, s steps.
 """
@@ -8,6 +9,7 @@ Legend: b rows, l canvas, s steps.
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +26,8 @@ from tests.objectives.losses import loss_of
 NUM_LETTERS, LENGTH = 4, 6
 NUM_PLACES = NUM_LETTERS + 1
 NUM_STEPS = 4
+# Rules that write first what they are surest of leave too little to chance for a few steps of learning.
+EXPLORING = {"masked": ("random", {"num_steps": LENGTH})}
 WARM_STEPS = {"autoregressive": 25, "masked": 35, "block": 35, "slot": 45, "flow": 40}
 
 
@@ -57,14 +61,21 @@ def gold(prompts: Prompts) -> Tensor:
     return answer
 
 
-def sample(policy: BasePolicy, generator: torch.Generator, *, num_groups: int = 8, group_size: int = 8) -> Rollouts:
-    """Completions of the family's own sampler, with answers of every step and their rewards."""
-    asked, group_ids = prompts(num_groups, group_size, generator)
+def sampler(policy: BasePolicy) -> Any:
+    """The sampler that this family is trained and judged with here."""
+    if policy.family in EXPLORING:
+        name, options = EXPLORING[policy.family]
+        return registry.get("sampler", name)(**options)
     cls = registry.get("sampler", policy.usual_sampler)
-    options = {"num_steps": NUM_STEPS} if "num_steps" in {field.name for field in fields(cls)} else {}
-    drawn = cls(**options).generate(policy, asked, seed=int(torch.randint(2**31, (), generator=generator)))
+    return cls(**({"num_steps": NUM_STEPS} if "num_steps" in {field.name for field in fields(cls)} else {}))
+
+
+def sample(policy: BasePolicy, generator: torch.Generator, *, num_groups: int = 8, group_size: int = 8) -> Rollouts:
+    """Completions with their rewards."""
+    asked, group_ids = prompts(num_groups, group_size, generator)
+    drawn = sampler(policy).generate(policy, asked, seed=int(torch.randint(2**31, (), generator=generator)))
     valid = torch.ones(len(drawn.ids), dtype=torch.bool)
-    rollouts = Rollouts(
+    return Rollouts(
         prompt_ids=asked.ids,
         prompt_mask=asked.mask,
         completion_ids=drawn.ids,
@@ -75,10 +86,13 @@ def sample(policy: BasePolicy, generator: torch.Generator, *, num_groups: int = 
         trajectory=drawn.trajectory,
         totals=Rollouts.count_totals(valid, group_ids, drawn.mask),
     )
-    if not drawn.trajectory.keeps_states:
-        return rollouts
-    answers = draw_answers(policy, rollouts, generator, batch_rows=len(valid))
-    step_rewards = share_right(answers.ids, gold(asked)[:, None])
+
+
+def with_step_rewards(policy: BasePolicy, rollouts: Rollouts, generator: torch.Generator) -> Rollouts:
+    """The rollouts with the predictions of every step and their rewards."""
+    answers = draw_answers(policy, rollouts, generator, batch_rows=rollouts.num_rows)
+    right = Prompts(ids=rollouts.prompt_ids, mask=rollouts.prompt_mask, row_ids=torch.arange(rollouts.num_rows))
+    step_rewards = share_right(answers.ids, gold(right)[:, None])
     step_rewards[:, -1] = rollouts.rewards
     return replace(rollouts, answers=answers, step_rewards=step_rewards)
 
@@ -106,6 +120,8 @@ def train(policy: BasePolicy, name: str, *, learning_rate: float, seed: int, num
     optimiser = torch.optim.Adam(policy.model.parameters(), lr=learning_rate)
     for _ in range(num_steps):
         rollouts = sample(policy, generator)
+        if {"step_rewards", "answers"} & set(objective.requires) and rollouts.trajectory.keeps_states:
+            rollouts = with_step_rewards(policy, rollouts, generator)
         views = [
             objective.views(rollouts, policy.process, generator) for inner in range(objective.max_inner_steps or 2)
         ]

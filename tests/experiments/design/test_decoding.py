@@ -9,8 +9,8 @@ from experiments.design.config import load_preset
 from experiments.design.grid import build_cells
 
 
-def cells(*overrides):
-    return {cell.id: cell for cell in build_cells(load_preset("quick", ["controls=[]", *overrides]))}
+def cells(*overrides, preset="quick"):
+    return {cell.id: cell for cell in build_cells(load_preset(preset, ["controls=[]", *overrides]))}
 
 
 def test_grammar_in_evaluation_leaves_training_as_it_was():
@@ -32,14 +32,14 @@ def test_grammar_in_training_is_for_objectives_that_replay():
 def test_grammar_in_training_is_not_for_views_that_merge_steps_of_several_blocks(shrink):
     level = f"objectives.tracerl={{name: tracerl, options: {{shrink: {shrink}}}}}"
     with pytest.raises(ConfigError, match="a view of objective 'tracerl' merges steps"):
-        cells("decoding.grammar=always", "policies=[block]", level, "objectives=[tracerl]")
+        cells("decoding.grammar=always", level, "objectives=[tracerl]", preset="block")
     assert cells("decoding.grammar=always", "policies=[masked]", level, "objectives=[tracerl]")
-    assert cells("decoding.grammar=always", "policies=[block]", "objectives=[cj_grpo]")
+    assert cells("decoding.grammar=always", "objectives=[cj_grpo]", preset="block")
 
 
 def test_rules_that_mask_again_do_not_train_what_replays():
     policy = "policies.masked.sampler={name: rcr}"
-    with pytest.raises(ConfigError, match="'rcr' masks tokens again, and objective 'cj_grpo' replays"):
+    with pytest.raises(ConfigError, match="'rcr' remasks tokens, and objective 'cj_grpo' replays"):
         cells(policy, "policies=[masked]", "objectives=[cj_grpo]")
     assert cells(policy, "policies=[masked]", "objectives=[espo]")
 
@@ -48,7 +48,7 @@ def test_rules_that_mask_again_do_not_train_what_replays():
     ("options", "reason"),
     [
         ("{cache: dual, block_length: 25}", r"draws from stale keys and values \(cache='dual'\)"),
-        ("{guidance: 1.5}", r"draws from guided laws \(guidance=1.5\)"),
+        ("{guidance: 1.5}", r"draws from guided distributions \(guidance=1.5\)"),
     ],
 )
 def test_laws_that_a_replay_does_not_give_again_do_not_train_what_replays(options, reason):
