@@ -33,11 +33,15 @@ class Environment(ABC):
         version: Part of the key of results; raise it when the same plan comes to another outcome.
         splits: Names of the splits that there are.
         opens_for_tasks: Whether `tasks` is known only once the environment is open.
+        isolations: Names of the ways to keep rollouts apart; none where there is no choice.
+        executors: Names of the ways to carry actions out; none where there is no choice.
     """
 
     version: ClassVar[int] = 1
     splits: ClassVar[tuple[str, ...]] = SPLITS
     opens_for_tasks: ClassVar[bool] = False
+    isolations: ClassVar[tuple[str, ...]] = ()
+    executors: ClassVar[tuple[str, ...]] = ()
 
     async def open(self) -> None:  # noqa: B027 - nothing to start is a valid answer
         """Start what is needed, such as a server or a browser. An environment may be opened again after `close`."""

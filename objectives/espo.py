@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import torch
 
 from dllm_rl.advantages import AdvantageName
+from dllm_rl.errors import ConfigError
 from dllm_rl.policies.process import ForwardProcess
 from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
 from dllm_rl.registry import register
@@ -40,6 +41,10 @@ class ESPO(Method):
     num_draws: Count = 2
     antithetic: bool = True
     levels: Literal["random", "quadrature"] = "random"
+
+    def __post_init__(self) -> None:
+        if self.levels == "quadrature" and not self.antithetic:
+            raise ConfigError("antithetic=False was given; views of a quadrature are pairs. Leave it out.")
 
     @property
     def estimates_elbo(self) -> bool:

@@ -8,7 +8,7 @@ sequence are divided by its length, and scores are at the sampler's temperature.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
@@ -22,7 +22,7 @@ from objectives.cj_grpo import CJGRPO
 @register("objective", "tracerl")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceRL(CJGRPO):
-    """Trajectory-aware RL. shrink: steps per view; 1 is CJ-GRPO on all steps. num_steps is not read.
+    """Trajectory-aware RL. shrink: steps per view; 1 is CJ-GRPO on all steps. num_steps is not read, and refused.
 
     Undefined for the flow family, whose transitions do not merge.
     """
@@ -34,6 +34,7 @@ class TraceRL(CJGRPO):
 
     beta: NonNegative = 0.01
     kl: KLName = "k3"
+    num_steps: Literal[8] = 8
     shrink: Count = 8
 
     @property

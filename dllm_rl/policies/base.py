@@ -5,21 +5,33 @@ Legend: b rows, l canvas, c chosen columns, n scored positions of all rows, v vo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Self
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor
 
-from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.likelihood.constraint import Constraint
+from dllm_rl.options import construct
 from dllm_rl.policies.attention import Reading
 from dllm_rl.policies.feed import Feed, ModelInterface, Tokens
 from dllm_rl.policies.process import ANY, ForwardProcess
 from dllm_rl.records.canvas import Canvas, CanvasConfig
 from dllm_rl.records.types import Prompts, Rollouts, Views
+
+
+# Ranges that facts are checked against.
+Size = Annotated[int, Field(ge=1)]
+Power = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+TokenId = Annotated[int, Field(ge=0)]
+# Facts that every family reads.
+COMMON = frozenset({"family", "max_prompt", "canvas_length", "line_width", "mask_id"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,66 +54,42 @@ class PolicyFacts:
     """
 
     family: str
-    max_prompt: int = 384
-    canvas_length: int = 128
-    line_width: int | None = None
-    slot_size: int = 4
-    block_size: int = 32
-    block_sizes: tuple[int, ...] = ()
+    max_prompt: Size = 384
+    canvas_length: Size = 128
+    line_width: Size | None = None
+    slot_size: Size = 4
+    block_size: Size = 32
+    block_sizes: tuple[Size, ...] = ()
     is_prompt_causal: bool = False
-    schedule_power: float = 1.0
+    schedule_power: Power = 1.0
     is_shifted: bool = False
-    mask_id: int | None = None
+    mask_id: TokenId | None = None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read facts; unknown keys are refused."""
-        known = {item.name for item in fields(cls)}
-        for key in values:
-            if key not in known:
-                raise unknown_name("policy fact", key, known)
-        # A file has lists where facts are tuples.
-        given: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in values.items()}
-        return cls(**given)
+        """Read facts from plain data. Raises ConfigError for an unknown one, a wrong type or a value out of range."""
+        return construct(cls, values, owner="policy facts", given={})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as plain data."""
         return asdict(self)
 
 
-def view_terms(policy: BasePolicy, rollouts: Rollouts, view: Views) -> Float[Tensor, "b l"]:
-    """Return the likelihood terms of one view, alone; 0 where it does not score."""
-    if rollouts.trajectory is not None and rollouts.trajectory.constraint is not None:
-        return constrained_terms(policy, rollouts, view, rollouts.trajectory.constraint)
-    score = view.score[0]
-    columns = score.any(dim=0).nonzero().squeeze(1)
-    if columns.numel() == 0:
-        return torch.zeros(score.shape, dtype=torch.float32)
-    logits = policy.view_logits(rollouts, view, columns)[0]
-    if view.at_temperature:
-        logits = logits / rollouts.temperature
-    row, column = score.nonzero(as_tuple=True)
-    targets = rollouts.completion_ids if view.targets is None else view.targets[0]
-    terms = view.term(logits, targets[row, column], view, (row, column))
-    return torch.zeros(score.shape, dtype=torch.float32, device=terms.device).index_put((row, column), terms)
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return a checkpoint's config.json, its facts under `policy`.
 
-
-def constrained_terms(
-    policy: BasePolicy, rollouts: Rollouts, view: Views, constraint: Constraint
-) -> Float[Tensor, "b l"]:
-    """Return the terms of draws under a grammar: their distribution is over accepted canvases, not the model's.
-
-    Raises ConfigError where the view does not replay draws.
+    Raises CheckpointError where it is not a JSON object, or its facts are not.
     """
-    if not view.is_replay:
-        raise ConfigError(
-            "these rollouts were drawn under the grammar, and this objective's views do not score its distribution: "
-            "training would follow other probabilities than those of the draws. Use an objective that replays "
-            "trajectories (such as cj_grpo) or the autoregressive family, or set decoding.grammar to evaluation."
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}. Give a folder written by save_policy.") from error
+    if not isinstance(config, dict) or not isinstance(config.get("policy", {}), dict):
+        raise CheckpointError(
+            f"{path} is not a JSON object whose 'policy' is an object of facts. Give a folder written by save_policy."
         )
-    logits = policy.score(Feed.of_view(rollouts, view))
-    terms = policy.process.constrained_terms(logits / rollouts.temperature, rollouts, view, constraint)
-    return torch.where(view.score[0], terms.float(), 0.0)
+    return config
 
 
 class BasePolicy:
@@ -127,6 +115,8 @@ class BasePolicy:
     reads_time: ClassVar[bool] = False
     # The record of facts that a checkpoint's configuration is read into.
     facts_class: ClassVar[type[PolicyFacts]] = PolicyFacts
+    # Facts of `PolicyFacts` that the family reads, beside those that all read.
+    own_facts: ClassVar[frozenset[str]] = frozenset()
     version: ClassVar[int] = 1
     # Every likelihood is exact, in one view.
     is_exact: ClassVar[bool] = False

@@ -112,6 +112,7 @@ class BlockPolicy(BasePolicy):
 
     family: ClassVar[str] = "block"
     usual_sampler: ClassVar[str] = "threshold"
+    own_facts: ClassVar[frozenset[str]] = frozenset({"block_size", "block_sizes", "is_prompt_causal", "is_shifted"})
     needs_mask: ClassVar[bool] = True
     constrains_whole_canvas: ClassVar[bool] = False
 

@@ -240,6 +240,7 @@ class FlowPolicy(BasePolicy):
 
     family: ClassVar[str] = "flow"
     usual_sampler: ClassVar[str] = "flow_exact"
+    own_facts: ClassVar[frozenset[str]] = frozenset({"schedule_power", "is_shifted"})
     reads_time: ClassVar[bool] = True
 
     def make_process(self) -> FlowProcess:

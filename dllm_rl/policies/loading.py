@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import replace_folder, sha256
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.base import COMMON, PolicyFacts, read_config
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 
 BUILTIN = "builtin:"
@@ -33,20 +35,40 @@ def load_policy(name_or_path: str, *, device: str = "cpu", facts: dict[str, Any]
     folder = Path(path)
     if folder.is_dir():
         verify(folder)
-    config = json.loads((folder / "config.json").read_text()) if folder.is_dir() else {}
+    config = read_config(folder) if folder.is_dir() else {}
     if config.get("model_type") == TinyConfig.model_type:
         model: Any = TinyForPlans.from_pretrained(path, dtype=torch.float32)
         tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(path)
         stored = dict(model.config.policy)
     else:
         model, tokenizer, stored = _load_foreign(path, facts or {})
-    merged = {**stored, **(facts or {})}
+    policy_class, known = checked_facts(name_or_path, stored, facts or {})
+    return policy_class(model.to(device).eval(), tokenizer, known)
+
+
+def checked_facts(
+    checkpoint: str, stored: dict[str, Any], given: dict[str, Any]
+) -> tuple[type[BasePolicy], PolicyFacts]:
+    """Return the policy class and the facts of a checkpoint.
+
+    stored: what its config.json says, of which a family may leave facts unread.
+    given: what is laid over it.
+    Raises ConfigError where the family is not said, and for facts that are unknown, wrong or of another family.
+    """
+    merged = {**stored, **given}
     if "family" not in merged:
         raise ConfigError(
-            f"'{name_or_path}' does not say its policy family. Give facts such as family=masked, mask_id=..."
+            f"'{checkpoint}' does not say its policy family. Give facts such as family=masked, mask_id=..."
         )
-    policy_class = registry.get("policy", merged["family"])
-    return policy_class(model.to(device).eval(), tokenizer, policy_class.facts_class.from_dict(merged))
+    policy_class: type[BasePolicy] = registry.get("policy", str(merged["family"]))
+    known = policy_class.facts_class.from_dict(merged)
+    others = {item.name for item in fields(PolicyFacts)} - COMMON - policy_class.own_facts
+    for name in given.keys() & others:
+        raise ConfigError(
+            f"'{checkpoint}': fact {name}={given[name]!r} was given; the {known.family} family does not read it. "
+            "Leave it out."
+        )
+    return policy_class, known
 
 
 def _resolve(name: str) -> str:
@@ -69,7 +91,7 @@ def _load_foreign(path: str, facts: dict[str, Any]) -> tuple[Any, Any, dict[str,
         config = AutoConfig.from_pretrained(path)
         stored = dict(getattr(config, "policy", None) or {})
         family = {**stored, **facts}.get("family")
-        if family is not None and registry.get("policy", family).is_bidirectional:
+        if family is not None and registry.get("policy", str(family)).is_bidirectional:
             config.is_causal = False
         tokenizer = AutoTokenizer.from_pretrained(path)
         model: Any = AutoModelForCausalLM.from_pretrained(path, config=config)

@@ -270,6 +270,7 @@ class MaskedPolicy(BasePolicy):
 
     family: ClassVar[str] = "masked"
     usual_sampler: ClassVar[str] = "low_confidence"
+    own_facts: ClassVar[frozenset[str]] = frozenset({"is_shifted"})
     needs_mask: ClassVar[bool] = True
 
     def make_process(self) -> MaskedProcess:

@@ -95,6 +95,7 @@ class SlotPolicy(BasePolicy):
 
     family: ClassVar[str] = "slot"
     usual_sampler: ClassVar[str] = "slots"
+    own_facts: ClassVar[frozenset[str]] = frozenset({"slot_size", "is_shifted"})
     needs_mask: ClassVar[bool] = True
 
     def make_process(self) -> SlotProcess:

@@ -110,7 +110,7 @@ class TrainConfig(BaseModel):
         other methods do not (`dllm_rl.training.groups`).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     steps: int = Field(20, ge=0)
     prompts_per_step: int = Field(8, ge=1)
@@ -145,3 +145,23 @@ class TrainConfig(BaseModel):
         is_falling = self.lr_scheduler_type == "linear" and self.steps > self.warmup_steps
         falling = (self.steps - step) / (self.steps - self.warmup_steps) if is_falling else 1.0
         return self.learning_rate * min(1.0, rising, falling)
+
+
+def refuse_settings(config: TrainConfig, objective: Objective) -> None:
+    """Raise ConfigError for settings that the objective is not defined for, and for those that nothing would read."""
+    limit = objective.max_inner_steps
+    if limit is not None and config.inner_steps > limit:
+        raise ConfigError(
+            f"objective '{objective.name}' allows at most {limit} inner steps; given inner_steps={config.inner_steps}."
+        )
+    if config.targets.is_set and config.inner_steps == 1:
+        raise ConfigError(
+            "target_log_ratio and target_kl end the inner steps on a batch, of which the first is never left out; "
+            "given inner_steps=1. Set inner_steps to 2 or more, or leave the targets out."
+        )
+    if config.resample_rounds and objective.needs_flat_groups:
+        raise ConfigError(
+            f"resample_rounds={config.resample_rounds} replaces groups whose rewards are all equal, but with "
+            f"objective '{objective.name}' as it is set they have a gradient (a KL penalty, or a regression). "
+            "Set beta=0 where there is one, or resample_rounds=0."
+        )

@@ -30,7 +30,7 @@ from dllm_rl.records.tasks import Task
 from dllm_rl.records.types import Rollouts
 from dllm_rl.registry import families_of
 from dllm_rl.training.checkpoint import load_state, save_state
-from dllm_rl.training.config import TrainConfig, refuse_unreplayable, require_tracker, trackable, tracked
+from dllm_rl.training.config import TrainConfig, refuse_settings, refuse_unreplayable, require_tracker, trackable, tracked
 from dllm_rl.training.engine import RolloutBatch, RolloutEngine
 from dllm_rl.training.groups import Group, Resampled, grouped, resample, stack_rollouts
 from dllm_rl.training.intermediate import with_step_rewards
@@ -238,17 +238,7 @@ def _check_combination(engine: RolloutEngine, objective: Objective, config: Trai
     if lacking:
         names = ", ".join(lacking)
         raise ConfigError(f"objective '{objective.name}' needs {names}, which this trainer does not record.")
-    limit = objective.max_inner_steps
-    if limit is not None and config.inner_steps > limit:
-        raise ConfigError(
-            f"objective '{objective.name}' allows at most {limit} inner steps; given inner_steps={config.inner_steps}."
-        )
-    if config.resample_rounds and objective.needs_flat_groups:
-        raise ConfigError(
-            f"resample_rounds={config.resample_rounds} replaces groups whose rewards are all equal, but with "
-            f"objective '{objective.name}' as it is set they have a gradient (a KL penalty, or a regression). "
-            "Set beta=0 where there is one, or resample_rounds=0."
-        )
+    refuse_settings(config, objective)
     if any(isinstance(m, torch.nn.Dropout) and m.p > 0 and m.training for m in policy.model.modules()):
         raise ConfigError("the policy scores with live dropout, so ratios would not be 1 on policy. Call model.eval().")
 

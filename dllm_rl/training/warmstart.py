@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Int
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dllm_rl import seeding
@@ -33,15 +33,15 @@ class WarmStartConfig(BaseModel):
     decay_share: the last share of the steps, over which the learning rate falls to zero along a cosine.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    passes: int = 100_000
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    warmup_steps: int = 100
-    decay_share: float = 0.5
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
+    passes: int = Field(100_000, ge=1)
+    batch_size: int = Field(64, ge=1)
+    learning_rate: float = Field(2e-3, ge=0)
+    warmup_steps: int = Field(100, ge=0)
+    decay_share: float = Field(0.5, ge=0, le=1)
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
     seed: int = 0
     is_mixed_precision: bool = True
 

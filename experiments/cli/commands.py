@@ -172,6 +172,11 @@ def evaluate(
     from experiments.cli.evaluate import Draws, EvaluatedTasks, measure, measure_oracle
 
     if what == "oracle":
+        if (sampler, out, temperature, num_samples, seed) != (None, None, 1.0, 1, 0):
+            raise ConfigError(
+                "the oracle draws nothing: --sampler, --temperature, --num-samples, --seed and --out are of a policy's "
+                "evaluation. Leave them out, or name a policy instead of `oracle`."
+            )
         raise typer.Exit(measure_oracle(split, environment=environment, max_tasks=max_tasks or 60, as_json=as_json))
     draws = Draws(sampler=sampler, temperature=temperature, num_samples=num_samples, seed=seed)
     tasks = EvaluatedTasks(environment=environment, splits=tuple(split or ["val"]), max_tasks=max_tasks)

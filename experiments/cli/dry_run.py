@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from dllm_rl.policies.loading import CHECKPOINTS
 from experiments.analysis.variance import smallest_detectable_effect
-from experiments.design.config import BUILTIN, PolicyLevel, Preset
+from experiments.design.config import PolicyLevel, Preset
 from experiments.design.costs import BROWSER_START_SECONDS, REPORT_SECONDS, design_cost
 from experiments.design.grid import Cell, build_cells
 from experiments.design.units import GridPlan, TaskSets
@@ -100,13 +97,8 @@ def _cells(cells: list[Cell]) -> str:
 
 def _facts(level: PolicyLevel) -> dict[str, Any]:
     """What the checkpoint's config.json says; empty for a checkpoint that is not on this disk."""
-    is_builtin = level.checkpoint.startswith(BUILTIN)
-    folder = CHECKPOINTS / level.checkpoint.removeprefix(BUILTIN) if is_builtin else Path(level.checkpoint)
-    path = folder / "config.json"
-    if not path.is_file():
-        return {}
-    config = json.loads(path.read_text(encoding="utf-8"))
-    return {**config.get("policy", {}), "vocab_size": config.get("vocab_size"), **level.facts}
+    config = level.config
+    return {**config.get("policy", {}), "vocab_size": config.get("vocab_size"), **level.facts} if config else {}
 
 
 def _nfe(level: PolicyLevel, facts: dict[str, Any]) -> str:

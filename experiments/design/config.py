@@ -34,10 +34,12 @@ class Strict(BaseModel):
 def validate(model: type[Model], data: Any, *, source: str) -> Model:
     """Build the model from plain data, or raise one `ConfigError` that lists every key at fault.
 
+    Data is checked as JSON is: a list may stand for a tuple and an integer for a float, nothing else is converted.
+
     source: what the user should open to repair it (a preset's name, a file, an override).
     """
     try:
-        return model.model_validate(data)
+        return model.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         lines = [_explain(model, item) for item in error.errors()]
         raise ConfigError(f"{source} is not valid:\n  " + "\n  ".join(lines)) from None
@@ -113,11 +115,20 @@ class PolicyLevel(Strict):
             return str(self.facts["family"])
         if self.checkpoint.startswith(BUILTIN):
             return self.checkpoint.removeprefix(BUILTIN)
-        config = Path(self.checkpoint) / "config.json"
-        stored = json.loads(config.read_text(encoding="utf-8")).get("policy", {}) if config.is_file() else {}
+        stored = self.config.get("policy", {})
         if "family" not in stored:
             raise ConfigError(f"checkpoint '{self.checkpoint}' does not say its family. Add facts: {{family: masked}}")
         return str(stored["family"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The checkpoint's config.json; {} for one that is not on this disk."""
+        from dllm_rl.policies.base import read_config
+        from dllm_rl.policies.loading import CHECKPOINTS
+
+        is_builtin = self.checkpoint.startswith(BUILTIN)
+        folder = CHECKPOINTS / self.checkpoint.removeprefix(BUILTIN) if is_builtin else Path(self.checkpoint)
+        return read_config(folder) if (folder / "config.json").is_file() else {}
 
 
 class ObjectiveLevel(Component):
@@ -167,6 +178,7 @@ class Evaluation(Strict):
 
     margin: half width, in percentage points, within which two success rates count as equivalent.
     seed: of the sampling noise, shared by all cells and warm starts (common random numbers).
+    isolation, executor: how plans are run, by names of the environment; not to be set where it has no such modes.
     """
 
     split: str = "val"
@@ -174,7 +186,7 @@ class Evaluation(Strict):
     num_samples: int = Field(default=4, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     margin: float = Field(default=5.0, gt=0)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     isolation: str = "context"
     executor: str = "trusted"
 

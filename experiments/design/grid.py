@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dllm_rl import registry
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.registry import families_of
 from experiments.design.config import (
@@ -54,6 +55,7 @@ def build_cells(preset: Preset) -> list[Cell]:
 
     Raises ConfigError where the comparison is not controlled, and for a component that cannot be built.
     """
+    refuse_ignored_modes(preset)
     build_reward(preset.reward)
     cells = [
         _cell(preset, preset.cell_role, policy, objective)
@@ -65,6 +67,20 @@ def build_cells(preset: Preset) -> list[Cell]:
     controls = [_control(preset, role, control) for role, control in preset.controls.by_role()]
     refuse_same_names([*cells, *controls])
     return cells + controls
+
+
+def refuse_ignored_modes(preset: Preset) -> None:
+    """Raise where the evaluation asks for a way to run plans that the environment does not have."""
+    environment = registry.get("environment", preset.environment.name)
+    for key, known in (("isolation", environment.isolations), ("executor", environment.executors)):
+        value = getattr(preset.evaluation, key)
+        if known and value not in known:
+            raise unknown_name(f"evaluation.{key} of environment '{preset.environment.name}'", value, known)
+        if not known and value != Evaluation.model_fields[key].default:
+            raise ConfigError(
+                f"evaluation.{key}={value} was given; environment '{preset.environment.name}' has no such modes. "
+                "Leave it out."
+            )
 
 
 def refuse_same_names(cells: list[Cell]) -> None:
@@ -106,7 +122,8 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
     name = f"{policy}-{objective}" if role == "cell" else f"{role}-{policy}-{objective}"
     refuse_undefined(name, policy_level, objective_level)
     sampler, evaluation_sampler = decoders(policy_level, preset.decoding.grammar)
-    refuse_unreplayable(name, policy_level.family, sampler, objective_level)
+    settings = _train_settings(name, preset.train, policy_level.train, objective_level.train, train or {})
+    refuse_combination(name, policy_level.family, sampler, objective_level, settings)
     return Cell(
         id=name,
         role=role,
@@ -118,7 +135,7 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
         sampler=sampler,
         evaluation_sampler=evaluation_sampler,
         objective=Component(name=objective_level.name, options=objective_level.options),
-        train=_train_settings(name, preset.train, policy_level.train, objective_level.train, train or {}),
+        train=settings,
         environment=preset.environment,
         reward=preset.reward,
         training_tasks=preset.training_tasks,
@@ -143,9 +160,10 @@ def _train_settings(name: str, *layers: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) -> None:
-    """Raise where objective or sampler is unknown, has wrong options, or is not defined for the policy's family."""
+    """Raise where objective, sampler or facts are unknown, have wrong options, or are not of the policy's family."""
     from samplers import CACHES, UnmaskingRule
 
+    refuse_facts(policy)
     parts = [("objective", build_objective(objective)), ("sampler", build_sampler(policy.sampler))]
     if policy.evaluation_sampler is not None:
         parts.append(("sampler", build_sampler(policy.evaluation_sampler)))
@@ -162,6 +180,17 @@ def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) 
             )
 
 
+def refuse_facts(policy: PolicyLevel) -> None:
+    """Raise where the facts of a policy are unknown, have wrong types, or are read by other families only."""
+    from dllm_rl.policies.loading import checked_facts
+    from experiments.run.policies import TOY, toy_family
+
+    if policy.checkpoint.startswith(TOY):
+        toy_family(policy.checkpoint, policy.facts)
+    else:
+        checked_facts(policy.checkpoint, policy.config.get("policy", {}), {"family": policy.family, **policy.facts})
+
+
 def decoders(policy: PolicyLevel, grammar: str) -> tuple[Component, Component | None]:
     """The samplers of training and of evaluation (None: the same), with the grammar where the preset wants it."""
     if grammar == "never":
@@ -176,14 +205,16 @@ def _under_grammar(sampler: Component) -> Component:
     return bound
 
 
-def refuse_unreplayable(name: str, family: str, sampler: Component, objective: ObjectiveLevel) -> None:
-    """Raise where an objective would score draws by other probabilities than they had."""
-    from dllm_rl import registry
+def refuse_combination(
+    name: str, family: str, sampler: Component, objective: ObjectiveLevel, train: dict[str, Any]
+) -> None:
+    """Raise where an objective would score draws by other probabilities than they had, or settings are not for it."""
     from dllm_rl.training import config
 
-    policy = registry.get("policy", family)
+    method = build_objective(objective)
     try:
-        config.refuse_unreplayable(policy, build_sampler(sampler), build_objective(objective))
+        config.refuse_unreplayable(registry.get("policy", family), build_sampler(sampler), method)
+        config.refuse_settings(config.TrainConfig(**train), method)
     except ConfigError as error:
         raise ConfigError(f"cell {name}: {error}") from error
 

@@ -58,6 +58,11 @@ BATCH_SIZE = 64
 
 def load_toy(checkpoint: str, facts: dict[str, Any]) -> BasePolicy:
     """The warm-started policy of `toy:<environment>`; facts must name the family. A fresh copy at every call."""
+    return copy.deepcopy(_warm_started(checkpoint.removeprefix(TOY), toy_family(checkpoint, facts)))
+
+
+def toy_family(checkpoint: str, facts: dict[str, Any]) -> str:
+    """The family of a toy's policy. Raises ConfigError for a toy that does not exist and for other facts."""
     name = checkpoint.removeprefix(TOY)
     if name not in CANVAS:
         raise unknown_name("toy", name, CANVAS)
@@ -65,7 +70,7 @@ def load_toy(checkpoint: str, facts: dict[str, Any]) -> BasePolicy:
     known = [other for other in registry.names("policy") if _warm_steps(name, other)]
     if family not in known or set(facts) != {"family"}:
         raise ConfigError(f"checkpoint '{checkpoint}' takes facts: {{family: one of {', '.join(known)}}}")
-    return copy.deepcopy(_warm_started(name, str(family)))
+    return str(family)
 
 
 def _warm_steps(name: str, family: str) -> int | None:

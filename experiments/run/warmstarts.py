@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import Field
@@ -23,6 +23,7 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.files import write_json
 from experiments.design.config import Strict, apply_override, validate
+from harness.sites.schema import Size
 
 if TYPE_CHECKING:
     from dllm_rl.training.warmstart import Demonstration
@@ -35,9 +36,9 @@ class Demonstrations(Strict):
     """Tasks whose gold plans are imitated, as `harness.sites.make_tasks` takes them (split `train`)."""
 
     count: int = Field(ge=1)
-    sites_per_kind: int | None = None
-    dials: tuple[int, ...] = (0, 1)
-    size: str = "small"
+    sites_per_kind: int | None = Field(default=None, ge=1)
+    dials: tuple[Literal[0, 1, 2], ...] = Field(default=(0, 1), min_length=1)
+    size: Size = "small"
     seed: int = 0
 
 
@@ -46,6 +47,18 @@ class Tokenizer(Strict):
 
     vocab_size: int = Field(ge=300)
     plan_weight: int = Field(default=1, ge=1)
+
+
+class ModelSizes(Strict):
+    """What a recipe may say of the model; see `TinyConfig`."""
+
+    hidden_size: int = Field(default=128, ge=1)
+    intermediate_size: int = Field(default=344, ge=1)
+    num_hidden_layers: int = Field(default=4, ge=1)
+    num_attention_heads: int = Field(default=4, ge=1)
+    rope_theta: float = Field(default=10_000.0, gt=0)
+    num_columns: int = Field(default=0, ge=0)
+    num_smeared: int = Field(default=3, ge=0)
 
 
 class FamilyRecipe(Strict):
@@ -82,6 +95,7 @@ def load_recipe(overrides: Sequence[str] = ()) -> Recipe:
 def run_warm_starts(families: list[str], overrides: list[str], *, out: Path) -> int:
     """Train the families (default: all) that `out` does not hold yet; 1 where one fails."""
     recipe = _with_derived(load_recipe(overrides), families)
+    refuse_wrong_stages(recipe)
     wanted = _with_origins(families or list(recipe.families), recipe)
     out.mkdir(parents=True, exist_ok=True)
     _refuse_other_recipe(recipe, out)
@@ -107,6 +121,21 @@ def _with_derived(recipe: Recipe, families: list[str]) -> Recipe:
             )
         stages[family] = stages[origin].model_copy(update={"family": family})
     return recipe.model_copy(update={"families": stages})
+
+
+def refuse_wrong_stages(recipe: Recipe) -> None:
+    """Raise where sizes, facts or settings of a stage are wrong, or a stage starts from none that stands before it."""
+    from dllm_rl.training.warmstart import WarmStartConfig
+
+    validate(ModelSizes, recipe.model, source="model of the warm-start recipe")
+    before: list[str] = []
+    for stage, own in recipe.families.items():
+        family = own.family or stage
+        registry.get("policy", family).facts_class.from_dict({"family": family, **recipe.facts})
+        validate(WarmStartConfig, own.train, source=f"warm-start settings of {stage}")
+        if own.init is not None and own.init not in before:
+            raise unknown_name(f"stage before '{stage}', which starts from it,", own.init, before)
+        before.append(stage)
 
 
 def _with_origins(families: list[str], recipe: Recipe) -> list[str]:

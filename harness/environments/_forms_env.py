@@ -16,8 +16,6 @@ from dllm_rl import registry
 from dllm_rl.environment import Session
 from dllm_rl.records.plan import MAX_CHARACTERS
 from dllm_rl.records.tasks import Task, render_prompt
-from harness.environments.base import FormSettings
-from harness.environments.forms import FormEnvironment
 
 # Latin letters with accents, punctuation and the line end: all that the built-in sites write.
 CHARACTERS = "\n" + "".join(
@@ -35,7 +33,7 @@ class FormsEnv(gymnasium.Env[str, str]):
         self.observation_space = Text(max_length=MAX_OBSERVATION, min_length=0, charset=CHARACTERS)
         self.action_space = Text(max_length=MAX_CHARACTERS, min_length=0, charset=CHARACTERS)
         self._reward = registry.build("reward", reward)
-        self._session = Session(FormEnvironment(FormSettings(**settings)))
+        self._session = Session(registry.build("environment", "forms", settings))
         self._tasks = self._session.tasks(split)
         self._task: Task = self._tasks[0]
 

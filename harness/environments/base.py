@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar, get_args
 
 from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError, unknown_name
@@ -62,6 +62,10 @@ class Quarantine:
             self.reasons[site] = f"site quarantined after {self._lost[site]} lost rollouts: {reason}"
 
 
+# The isolation modes of pages that cannot be frames of another one.
+IN_A_TAB: tuple[Isolation, ...] = ("context", "origin", "page")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrowserSettings:
     """How an environment runs plans in its browser, where a call does not say otherwise.
@@ -87,11 +91,23 @@ class BrowserSettings:
         return self.concurrency or usual_places(isolation)
 
 
+def check_counts(counts: Mapping[str, int], splits: Iterable[str]) -> None:
+    """Raise ConfigError for a split that does not exist, or a number of tasks below 0."""
+    for split, count in counts.items():
+        if split not in splits:
+            raise unknown_name("split", split, splits)
+        if count < 0:
+            raise ConfigError(f"counts.{split} is {count}; expected a number of tasks.")
+
+
 S = TypeVar("S", bound=BrowserSettings)
 
 
 class BrowserEnvironment(Environment, Generic[S]):
     """An environment with a pool of browsers, which its `close` must close."""
+
+    isolations: ClassVar[tuple[str, ...]] = get_args(Isolation)
+    executors: ClassVar[tuple[str, ...]] = get_args(ExecutorName)
 
     def __init__(self, settings: S) -> None:
         self.settings = settings
@@ -130,7 +146,11 @@ class BrowserEnvironment(Environment, Generic[S]):
             return outcomes.lost(task, page, str(fault), NUM_ATTEMPTS)
 
 
-WORLDS = ("basic", "rich")
+World = Literal["basic", "rich"]
+WORLDS: tuple[World, ...] = get_args(World)
+SIZE: Size = "small"
+DIALS = (0, 1, 2)
+DIFFICULTIES = (1, 2, 3)
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120, "test_layout": 60}
 
 
@@ -152,14 +172,14 @@ class FormSettings(BrowserSettings):
             evaluation runs it, in a new context with real input; `Outcome.recheck` says whether that came to the same.
             Task and plan alone decide which ones. 0 for none.
         world: "basic", or "rich" for further kinds, richer controls and obstacles.
-        difficulties: Difficulties of the rich world.
+        difficulties: Difficulties of the rich world; it only.
         cache_dir: Folder of scouted sites; None for the user's cache folder.
         trace_dir: Folder of traces and screenshots of the last 20 failed rollouts; None for none. With it, every
             rollout runs in a context of its own.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
-    size: Size = "small"
+    size: Size = SIZE
     dials: tuple[int, ...] = (0, 1)
     seed: int = 0
     kinds: tuple[str, ...] | None = None
@@ -168,8 +188,8 @@ class FormSettings(BrowserSettings):
     caches_outcomes: bool = False
     audit_every: int = 100
     recheck_every: int = 100
-    world: str = "basic"
-    difficulties: tuple[int, ...] = (1, 2, 3)
+    world: World = "basic"
+    difficulties: tuple[int, ...] = DIFFICULTIES
     cache_dir: Path | str | None = None
     trace_dir: Path | str | None = None
 
@@ -188,18 +208,29 @@ class FormSettings(BrowserSettings):
 
     def __post_init__(self) -> None:
         BrowserSettings.__post_init__(self)
-        for split in self.counts:
-            self.count(split)
-        if self.world not in WORLDS:
-            raise unknown_name("world", self.world, WORLDS)
+        check_counts(self.counts, SPLITS)
+        _check_levels("dials", self.dials, DIALS)
+        _check_levels("difficulties", self.difficulties, DIFFICULTIES)
+        if self.kinds == ():
+            raise ConfigError("kinds is empty; expected names of kinds of forms. Leave it out for all.")
+        if self.world == "rich" and self.size != SIZE:
+            raise ConfigError(f"size is {self.size}; a form of the rich world is as large as its difficulty. Drop it.")
+        if self.world == "basic" and self.difficulties != DIFFICULTIES:
+            raise ConfigError("the world 'basic' has no difficulties. Take the world rich, or leave them out.")
         if self.recheck_every < 0:
             raise ConfigError(f"recheck_every is {self.recheck_every}; expected 0 for never, or a number of rollouts.")
         if self.audit_every < 1:
             raise ConfigError(f"audit_every is {self.audit_every}; expected at least 1.")
 
 
+def _check_levels(name: str, given: Sequence[int], known: Sequence[int]) -> None:
+    if not given or not set(given) <= set(known):
+        raise ConfigError(f"{name} is {list(given)}; expected some of {', '.join(map(str, known))}.")
+
+
 def world_settings(world: str, difficulties: Sequence[int], *, counts: Mapping[str, int]) -> FormSettings:
-    """Settings that name a world. Raises ConfigError for difficulties of a world that has none."""
-    if difficulties and world != "rich":
-        raise ConfigError(f"the world '{world}' has no difficulties. Use --world rich, or remove --difficulty.")
-    return FormSettings(world=world, difficulties=tuple(difficulties) or (1, 2, 3), counts=counts)
+    """Settings that name a world. Raises ConfigError for an unknown one, and for difficulties where it has none."""
+    for known in WORLDS:
+        if known == world:
+            return FormSettings(world=known, difficulties=tuple(difficulties) or DIFFICULTIES, counts=counts)
+    raise unknown_name("world", world, WORLDS)

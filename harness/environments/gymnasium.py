@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
 from dllm_rl.environment import Environment
-from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Outcome, Page, Task
 from dllm_rl.registry import register
+from harness.environments.base import check_counts
 
 FORMS_ID = "dllm_rl/Forms-v0"
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120}
@@ -44,9 +45,7 @@ class GymnasiumSettings:
     concurrency: int = 1
 
     def __post_init__(self) -> None:
-        for split in self.counts:
-            if split not in DEFAULT_COUNTS:
-                raise unknown_name("split", split, DEFAULT_COUNTS)
+        check_counts(self.counts, DEFAULT_COUNTS)
         if self.concurrency < 1:
             raise ConfigError(f"concurrency is {self.concurrency}; expected at least 1.")
 

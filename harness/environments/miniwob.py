@@ -25,7 +25,7 @@ from dllm_rl.records.plan import Action, Verb, parse_plan, render_plan
 from dllm_rl.records.tasks import Control, Fault, FieldResult, GoldField, Outcome, Page, Task
 from dllm_rl.registry import register
 from harness.browser import Attempt, Tab, attribute, isolation_named
-from harness.environments.base import BrowserEnvironment, BrowserSettings
+from harness.environments.base import IN_A_TAB, BrowserEnvironment, BrowserSettings, check_counts
 from harness.execute import Execution, ServerView, execute, executor_named
 from harness.scout import Seen
 from harness.sites.server import LoopbackServer
@@ -192,9 +192,7 @@ class MiniWobSettings(BrowserSettings):
         for name in self.names or ():
             if name not in ORACLES:
                 raise unknown_name("MiniWoB++ task", name, ORACLES)
-        for split in self.counts:
-            if split not in DEFAULT_COUNTS:
-                raise unknown_name("split", split, DEFAULT_COUNTS)
+        check_counts(self.counts, DEFAULT_COUNTS)
         if self.isolation == "arena":
             raise ConfigError("isolation is arena; MiniWoB++ pages run in a tab of their own: context, origin or page.")
 
@@ -204,6 +202,7 @@ class MiniWobEnvironment(BrowserEnvironment[MiniWobSettings]):
     """The form-like tasks of MiniWoB++. The page itself says the instruction: `Page.instruction`."""
 
     splits: ClassVar[tuple[str, ...]] = tuple(DEFAULT_COUNTS)
+    isolations: ClassVar[tuple[str, ...]] = IN_A_TAB
 
     def __init__(self, settings: MiniWobSettings | None = None) -> None:
         super().__init__(settings or MiniWobSettings())

@@ -29,7 +29,7 @@ from harness.browser import (
     attribute,
     isolation_named,
 )
-from harness.environments.base import BrowserEnvironment, BrowserSettings
+from harness.environments.base import IN_A_TAB, BrowserEnvironment, BrowserSettings
 from harness.environments.formfactory.application import ApplicationProcess, RecordingProxy, Sent
 from harness.environments.formfactory.checkout import (
     MAX_PAGES,
@@ -106,6 +106,7 @@ class FormFactoryEnvironment(BrowserEnvironment[FormFactorySettings]):
 
     splits: ClassVar[tuple[str, ...]] = tuple(PARTS)
     opens_for_tasks: ClassVar[bool] = True
+    isolations: ClassVar[tuple[str, ...]] = IN_A_TAB
 
     def __init__(self, settings: FormFactorySettings) -> None:
         super().__init__(settings)

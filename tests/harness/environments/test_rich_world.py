@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from dllm_rl import registry
 from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.plan import VERBS_BY_KIND, parse_plan
@@ -132,8 +133,8 @@ def test_every_account_has_one_password() -> None:
 def test_what_the_world_does_not_have_is_named(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_rich_tasks("train", count=1, **settings)
-    with pytest.raises(ConfigError, match="Did you mean 'rich'"):
-        FormSettings(world="ritch")
+    with pytest.raises(ConfigError, match="it should be 'basic' or 'rich'"):
+        registry.build("environment", "forms", {"world": "ritch"})
 
 
 @pytest.fixture(scope="module")

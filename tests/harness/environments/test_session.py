@@ -112,6 +112,10 @@ def test_a_quota_is_read_in_cores(tmp_path: Path, text: str, cores: int | None) 
         ({"isolation": "pages"}, "Did you mean 'page'"),
         ({"executor": "trust"}, "Did you mean 'trusted'"),
         ({"concurrency": 0}, "at least 1"),
+        ({"counts": {"test": -1}}, "expected a number of tasks"),
+        ({"dials": (3,)}, "expected some of 0, 1, 2"),
+        ({"difficulties": (2,)}, "has no difficulties"),
+        ({"world": "rich", "size": "full"}, "as large as its difficulty"),
     ],
 )
 def test_settings_are_checked(settings, message: str) -> None:

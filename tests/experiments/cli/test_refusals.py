@@ -1,0 +1,157 @@
+"""Whatever a user gives wrongly, of every kind of setting, is one message and exit code 2, before anything is run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.design.config import preset_names
+from tests.experiments.cli.test_cli import said
+
+TOY, FORMS = ("grid", "toy_sort", "--dry-run"), ("grid", "quick", "--dry-run")
+ORACLE, MASKED, WARM = ("eval", "oracle"), ("eval", "builtin:masked"), ("warmstart", "masked", "--set")
+GYM = "environment={name: gymnasium, options: {id: Nope-v0, counts: {train: -1}}}"
+HALF_QUADRATURE = "objectives.espo.options={levels: quadrature, antithetic: false}"
+
+REFUSED = {
+    "objective": [
+        (TOY, "objectives.espo.name=esp", "Did you mean 'espo'"),
+        (TOY, "objectives.espo.options.num_draw=1", "Did you mean 'num_draws'"),
+        (TOY, "objectives.espo.options.num_draws=x", "it should be a valid integer"),
+        (TOY, "objectives.espo.options.num_draws=0", "greater than or equal to 1"),
+        (TOY, "objectives.espo.options.antithetic=1", "it should be a valid boolean"),
+        (TOY, "objectives.espo.options=3", "objectives.espo.options"),
+        (TOY, HALF_QUADRATURE, "views of a quadrature are pairs"),
+        (TOY, "objectives={tracerl: {name: tracerl, options: {num_steps: 4}}}", "it should be 8"),
+    ],
+    "sampler": [
+        (TOY, "policies.masked.sampler=low_confident", "Did you mean 'low_confidence'"),
+        (TOY, "policies.masked.sampler.options.num_step=1", "Did you mean 'num_steps'"),
+        (TOY, "policies.masked.sampler.options.num_steps=x", "it should be a valid integer"),
+        (TOY, "policies.masked.sampler.options.num_steps=0", "greater than or equal to 1"),
+        (TOY, "policies.masked.evaluation_sampler=slots", "is not defined for the family 'masked'"),
+        (TOY, "policies.masked.sampler.options.temperature=1", "set train.temperature"),
+    ],
+    "environment": [
+        (TOY, "environment=toy_srt", "Did you mean 'toy_sort'"),
+        (TOY, "environment.options.x=1", "no option of environment 'toy_sort' named 'x'"),
+        (FORMS, "environment.options.world=riche", "it should be 'basic' or 'rich'"),
+        (FORMS, "environment.options.counts.trian=3", "Did you mean 'train'"),
+        (FORMS, "environment.options.counts.train=x", "it should be a valid integer"),
+        (FORMS, "environment.options.counts.train=-1", "expected a number of tasks"),
+        (FORMS, "environment.options.dials=[9]", "expected some of 0, 1, 2"),
+        (FORMS, "environment.options.dials=[]", "expected some of 0, 1, 2"),
+        (FORMS, "environment.options.kinds=[]", "kinds is empty"),
+        (FORMS, "environment.options={world: rich, difficulties: []}", "expected some of 1, 2, 3"),
+        (FORMS, "environment.options={world: rich, size: full}", "a form of the rich world"),
+        (FORMS, "environment.options.difficulties=[2]", "has no difficulties"),
+        (FORMS, GYM, "expected a number of tasks"),
+    ],
+    "reward": [
+        (TOY, "reward=shape", "Did you mean 'shaped'"),
+        (TOY, "reward.options.nope=1", "no option of reward 'shaped' named 'nope'"),
+        (TOY, "reward.options.submission=x", "it should be a valid number"),
+        (TOY, "reward.options.submission=-5", "shares that sum to 1"),
+    ],
+    "facts": [
+        (TOY, "policies.masked.facts.family=maskd", "takes facts"),
+        (TOY, "policies.masked.facts.canvas_length=9", "takes facts"),
+        (TOY, "policies.masked.checkpoint=toy:toy_srt", "Did you mean 'toy_sort'"),
+        (FORMS, "policies.masked.facts.family=maskd", "Did you mean 'masked'"),
+        (FORMS, "policies.masked.facts.canvas_lenght=9", "Did you mean 'canvas_length'"),
+        (FORMS, "policies.masked.facts.canvas_length=x", "it should be a valid integer"),
+        (FORMS, "policies.masked.facts.canvas_length=0", "greater than or equal to 1"),
+        (FORMS, "policies.masked.facts.is_shifted=7", "it should be a valid boolean"),
+        (FORMS, "policies.masked.facts.slot_size=4", "the masked family does not read it"),
+        (FORMS, "policies.slot.facts.block_size=4", "the slot family does not read it"),
+    ],
+    "train": [
+        (TOY, "train.stps=1", "Did you mean 'steps'"),
+        (TOY, "train.steps=x", "valid integer"),
+        (TOY, "train.steps=true", "valid integer"),
+        (TOY, "train.steps='3'", "valid integer"),
+        (TOY, "train.group_size=1", "greater than or equal to 2"),
+        (TOY, "train.learning_rate=.inf", "finite number"),
+        (TOY, "train.seed=3", "Write seeds=[3]"),
+        (TOY, "train={inner_steps: 1, target_kl: 0.1}", "Set inner_steps to 2 or more"),
+        (("train", "toy_sort", "masked", "rloo"), "train.inner_steps=2", "allows at most 1 inner step"),
+    ],
+    "evaluation": [
+        (TOY, "evaluation.splt=val", "Did you mean 'split'"),
+        (TOY, "evaluation.split=vall", "Did you mean 'val'"),
+        (TOY, "evaluation.num_samples=0", "greater than or equal to 1"),
+        (TOY, "evaluation.seed=-1", "greater than or equal to 0"),
+        (TOY, "evaluation.margin=x", "valid number"),
+        (TOY, "evaluation.executor=fast", "environment 'toy_sort' has no such modes"),
+        (TOY, "evaluation.isolation=page", "environment 'toy_sort' has no such modes"),
+        (FORMS, "evaluation.executor=fats", "Did you mean 'fast'"),
+        (FORMS, "evaluation.isolation=pge", "Did you mean 'page'"),
+        (MASKED, "--split=vall", "Did you mean 'val'"),
+        (MASKED, "--temperature=0", "--temperature"),
+        (MASKED, "--sampler={name: low_confidence, options: {num_steps: x}}", "it should be a valid integer"),
+        (MASKED, "--environment={name: forms, options: {world: riche}}", "it should be 'basic' or 'rich'"),
+        (MASKED, "--executor=fast", "No such option"),
+        (ORACLE, "--sampler=slots", "the oracle draws nothing"),
+        (ORACLE, "--num-samples=3", "the oracle draws nothing"),
+    ],
+    "decoding": [
+        (TOY, "decoding.gramar=never", "Did you mean 'grammar'"),
+        (TOY, "decoding.grammar=sometimes", "'never', 'evaluation' or 'always'"),
+        (TOY, "decoding=3", "decoding"),
+    ],
+    "warmstart": [
+        (WARM, "facts.canvas_lenght=9", "Did you mean 'canvas_length'"),
+        (WARM, "facts.canvas_length=x", "it should be a valid integer"),
+        (WARM, "model.hidden=3", "Did you mean 'hidden_size'"),
+        (WARM, "families.masked.train.passe=3", "Did you mean 'passes'"),
+        (WARM, "families.masked.train.passes=x", "valid integer"),
+        (WARM, "families.masked.train.batch_size=0", "greater than or equal to 1"),
+        (WARM, "families.masked.init=nope", "nope"),
+        (WARM, "demonstrations.count=0", "greater than or equal to 1"),
+    ],
+}
+CASES = [pytest.param(*case, id=f"{kind}: {case[1]}") for kind, cases in REFUSED.items() for case in cases]
+
+
+@pytest.mark.parametrize(("command", "setting", "message"), CASES)
+def test_what_is_wrong_is_refused_before_anything_runs(
+    command: tuple[str, ...], setting: str, message: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = said((*command, setting), monkeypatch, capsys)
+    assert code == 2, errors
+    assert message in errors.replace("\n", " ")
+    assert "Traceback" not in errors
+    assert not list(tmp_path.rglob("*.*")), "something was written"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not a JSON object"),
+        ('{"policy": "masked"}', "is not a JSON object"),
+        ('{"policy": {"family": "masked", "canvas_length": "long"}}', "it should be a valid integer"),
+        ('{"policy": {"family": ["masked"]}}', "no policy named"),
+    ],
+)
+def test_facts_of_a_checkpoint_are_checked(text: str, message: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "config.json").write_text(text)
+    for command in ((*FORMS, f"policies.masked.checkpoint={tmp_path}"), ("eval", str(tmp_path))):
+        code, _, errors = said(command, monkeypatch, capsys)
+        assert (code, message in errors) == (2, True), (command, errors)
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_shipped_presets_are_accepted(preset: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    assert said(("grid", preset, "--dry-run", "--out", str(tmp_path)), monkeypatch, capsys)[0] == 0
+
+
+def test_facts_that_a_family_does_not_read_may_stand_in_its_checkpoint() -> None:
+    from dllm_rl.policies.loading import CHECKPOINTS, load_policy
+
+    stored = json.loads((CHECKPOINTS / "masked" / "config.json").read_text())["policy"]
+    assert "slot_size" in stored
+    assert load_policy("builtin:masked").facts.to_dict() == {**stored, "block_sizes": tuple(stored["block_sizes"])}
