@@ -36,6 +36,9 @@ def load_policy(name_or_path: str, *, device: str = "cpu", facts: dict[str, Any]
     if folder.is_dir():
         verify(folder)
     config = read_config(folder) if folder.is_dir() else {}
+    if config:
+        # Before its weights are read.
+        checked_facts(name_or_path, config.get("policy", {}), facts or {})
     if config.get("model_type") == TinyConfig.model_type:
         model: Any = TinyForPlans.from_pretrained(path, dtype=torch.float32)
         tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(path)
@@ -95,7 +98,7 @@ def _load_foreign(path: str, facts: dict[str, Any]) -> tuple[Any, Any, dict[str,
             config.is_causal = False
         tokenizer = AutoTokenizer.from_pretrained(path)
         model: Any = AutoModelForCausalLM.from_pretrained(path, config=config)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"cannot load '{path}': {str(error).splitlines()[0]} Expected builtin:<family>, a folder with config.json "
             "and safetensors, or a hub id that this machine can reach."
