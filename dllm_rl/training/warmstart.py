@@ -35,13 +35,13 @@ class WarmStartConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    passes: int = Field(100_000, ge=1)
-    batch_size: int = Field(64, ge=1)
-    learning_rate: float = Field(2e-3, ge=0)
-    warmup_steps: int = Field(100, ge=0)
-    decay_share: float = Field(0.5, ge=0, le=1)
-    weight_decay: float = Field(0.01, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    passes: int = Field(default=100_000, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=2e-3, ge=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    decay_share: float = Field(default=0.5, ge=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     seed: int = 0
     is_mixed_precision: bool = True
 
