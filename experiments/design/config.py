@@ -7,7 +7,6 @@ is declared under `factors`; anything else that differs between two cells is ref
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -34,12 +33,10 @@ class Strict(BaseModel):
 def validate(model: type[Model], data: Any, *, source: str) -> Model:
     """Build the model from plain data, or raise one `ConfigError` that lists every key at fault.
 
-    Data is checked as JSON is: a list may stand for a tuple and an integer for a float, nothing else is converted.
-
     source: what the user should open to repair it (a preset's name, a file, an override).
     """
     try:
-        return model.model_validate_json(json.dumps(data, default=str), strict=True)
+        return model.model_validate(data)
     except ValidationError as error:
         lines = [_explain(model, item) for item in error.errors()]
         raise ConfigError(f"{source} is not valid:\n  " + "\n  ".join(lines)) from None

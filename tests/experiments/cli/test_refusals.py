@@ -70,8 +70,6 @@ REFUSED = {
     "train": [
         (TOY, "train.stps=1", "Did you mean 'steps'"),
         (TOY, "train.steps=x", "valid integer"),
-        (TOY, "train.steps=true", "valid integer"),
-        (TOY, "train.steps='3'", "valid integer"),
         (TOY, "train.group_size=1", "greater than or equal to 2"),
         (TOY, "train.learning_rate=.inf", "finite number"),
         (TOY, "train.seed=3", "Write seeds=[3]"),
