@@ -17,14 +17,12 @@ from pydantic import Field
 from torch import Tensor
 
 from dllm_rl.errors import CheckpointError, ConfigError
-from dllm_rl.likelihood.constraint import Constraint
-from dllm_rl.options import construct
 from dllm_rl.policies.attention import Reading
 from dllm_rl.policies.feed import Feed, ModelInterface, Tokens
 from dllm_rl.policies.process import ANY, ForwardProcess
 from dllm_rl.records.canvas import Canvas, CanvasConfig
 from dllm_rl.records.types import Prompts, Rollouts, Views
-
+from dllm_rl.registry import construct
 
 # Ranges that facts are checked against.
 Size = Annotated[int, Field(ge=1)]

@@ -16,8 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import replace_folder, sha256
-from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.base import COMMON, PolicyFacts, read_config
+from dllm_rl.policies.base import COMMON, BasePolicy, PolicyFacts, read_config
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 
 BUILTIN = "builtin:"

@@ -30,7 +30,14 @@ from dllm_rl.records.tasks import Task
 from dllm_rl.records.types import Rollouts
 from dllm_rl.registry import families_of
 from dllm_rl.training.checkpoint import load_state, save_state
-from dllm_rl.training.config import TrainConfig, refuse_settings, refuse_unreplayable, require_tracker, trackable, tracked
+from dllm_rl.training.config import (
+    TrainConfig,
+    refuse_settings,
+    refuse_unreplayable,
+    require_tracker,
+    trackable,
+    tracked,
+)
 from dllm_rl.training.engine import RolloutBatch, RolloutEngine
 from dllm_rl.training.groups import Group, Resampled, grouped, resample, stack_rollouts
 from dllm_rl.training.intermediate import with_step_rewards
