@@ -45,7 +45,7 @@ class Policy(Protocol):
         ...
 
     def view_log_probs(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
-        """Unweighted log-likelihood terms, float32, 0 where not scored; the one thing a family implements for RL."""
+        """Unweighted log-likelihood terms, float32, 0 where not scored. `BasePolicy` has it for all."""
         ...
 
 

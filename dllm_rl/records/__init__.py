@@ -1,7 +1,7 @@
 """Records that travel through the system: tasks, plans, outcomes and rollouts, free of torch.
 
 Records of tensors are imported from their modules, so that a browser fleet needs no torch: `records.types` (prompts,
-completions, rollouts stacked, views), `records.trajectory`, `records.events`, `records.canvas` and `records.stacking`.
+completions, rollouts stacked, views), `records.trajectory`, `records.events` and `records.canvas`.
 """
 
 from dllm_rl.records.plan import Action, ParseError, Plan, parse_plan, render_action, render_plan

@@ -105,7 +105,7 @@ class GoldField:
 class Task:
     """One thing to do on one site.
 
-    id: unique and stable, `<split>/<kind>-<site seed>-<task seed>`.
+    id: unique and stable, `<split>/<kind>-<site seed>-<index>.<digest>` for built-in sites.
     site: key of the site (form kind, layout family and seed), from which the server renders every page.
     dial: how far the wording of the instruction is from the form (0 pairs, 1 sentences, 2 conversions).
     """

@@ -1,4 +1,4 @@
-"""One training step's update: views drawn once, scored by all policies, and mu optimiser steps on one batch.
+"""One training step's update: mu optimiser steps on one batch, each on views that all policies score.
 
 Legend: u inner step of mu; k views, b rows, l canvas. Views come from the stream ("masks", step, u). Old scores at
 u = 0 are the first forward itself, detached, so that the ratio there is exactly 1. Losses divide by the sizes of the

@@ -3,8 +3,8 @@
     environment   browser or page crash, driver gone, refused or reset connection, 5xx, navigation timeout, a page
                   that no longer answers
     harness       every exception not named above: our bug, and a run stops loudly instead of learning from it
-    agent         never an exception: a malformed line, an unknown ref, a refused value are notes in the outcome, and
-                  so is a deadline that passed while the page still answered
+    agent         never leaves `execute` as an exception: a malformed line, an unknown ref, a refused value are notes
+                  in the outcome, and so is a deadline that passed while the page still answered
 
 Deadlines scale with the measured load, so that a busy machine never decides an outcome.
 """

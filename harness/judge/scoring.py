@@ -35,18 +35,17 @@ def score_plan(task: Task, page: Page, defaults: Mapping[str, Values], plan: str
 
 
 def _score(task: Task, defaults: Mapping[str, Values], values: Mapping[str, Values], is_submitted: bool) -> float:
-    right = changed = counted = 0
+    right = counted = 0
     for gold in task.gold:
         is_right = are_equal(gold.kind, gold.wanted, values.get(gold.name, ()))
         is_default = are_equal(gold.kind, gold.wanted, defaults.get(gold.name, ()))
         counted += not (is_default and is_right)
         right += is_right and not is_default
-        changed += is_right and not is_default
     gold_names = {gold.name for gold in task.gold}
     num_spoilt = sum(
         set(given) != set(defaults.get(name, ())) for name, given in values.items() if name not in gold_names
     )
-    if not changed:
+    if not right:
         return 0.0
     accuracy = right / (counted + num_spoilt)
     return 1.0 if accuracy == 1.0 and is_submitted else FIELD_SHARE * accuracy + (1 - FIELD_SHARE) * is_submitted
