@@ -14,6 +14,7 @@ from torch import Tensor
 from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Rollouts, Views
+from dllm_rl.registry import families_of
 from dllm_rl.testing.policies import sampled
 from dllm_rl.training.ranks import ALONE
 from dllm_rl.training.reference import reference_of
@@ -23,7 +24,8 @@ NAMES = registry.names("objective")
 
 
 def family_of(objective: Any) -> str:
-    return "masked" if "masked" in objective.families else objective.families[0]
+    families = families_of(type(objective))
+    return "masked" if "masked" in families else families[0]
 
 
 def updated(
