@@ -63,7 +63,7 @@ def run(environment: dict[str, str]) -> float:
     """Seconds of an update under these settings; an empty one is unset."""
     whole = {key: value for key, value in {**os.environ, **environment}.items() if value or key not in environment}
     command = [sys.executable, "-m", "benchmarks.busy_cores", "--measure"]
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[1]
     done = subprocess.run(command, env=whole, cwd=root, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 

@@ -58,7 +58,7 @@ def shadowed(locations: dict[str, Path], home: Path) -> dict[str, Path]:
 
 
 def _packages() -> Iterator[Check]:
-    home = Path(__file__).parent.parent
+    home = Path(__file__).parents[2]
     locations: dict[str, Path] = {}
     for name in PACKAGES:
         try:
