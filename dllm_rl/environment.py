@@ -33,8 +33,8 @@ class Environment(ABC):
         version: Part of the key of results; raise it when the same plan comes to another outcome.
         splits: Names of the splits that there are.
         opens_for_tasks: Whether `tasks` is known only once the environment is open.
-        isolations: Names of the ways to keep rollouts apart; none where there is no choice.
-        executors: Names of the ways to carry actions out; none where there is no choice.
+        isolations: Names of the ways to keep rollouts apart. Empty if there is only one.
+        executors: Names of the ways to carry out actions. Empty if there is only one.
     """
 
     version: ClassVar[int] = 1

@@ -194,7 +194,7 @@ class BasePolicy:
 
     @property
     def masked_facts(self) -> dict[str, Any]:
-        """What a `MaskedProcess` of this policy is made of. Raises ConfigError where there is no mask token."""
+        """Return the arguments of this policy's `MaskedProcess`. Raises ConfigError if it has no mask token."""
         if self.mask_id is None:
             raise ConfigError(f"the {self.family} family needs a mask token; this tokenizer has none. Set mask_id.")
         return {
