@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from dllm_rl.likelihood import Constraint
+from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.policies.attention import Causal, Reading, lower_triangle, readable
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.feed import Tokens, last_ids, neighbours, prompt_positions

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dllm_rl.errors import CheckpointError, ConfigError
-from dllm_rl.likelihood import Constraint
+from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.policies.attention import Reading
 from dllm_rl.policies.feed import Feed, ModelInterface, Tokens
 from dllm_rl.policies.process import ANY, ForwardProcess

@@ -6,19 +6,18 @@ Legend: b rows, p prompt, l canvas, c chosen columns, t fed tokens, n remembered
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.attention import Attention
+from dllm_rl.policies.head import scored_only, without_adapter
 from dllm_rl.records.types import Prompts, Rollouts, Views
 
 
@@ -259,61 +258,3 @@ def keys_of_rows(keys: Any, index: Int[Tensor, " n"]) -> DynamicCache:
         own = index.to(layer.keys.device)
         taken.update(layer.keys[own], layer.values[own], number)
     return taken
-
-
-@contextmanager
-def scored_only(
-    model: nn.Module, row: Int[Tensor, " n"], place: Int[Tensor, " n"], *, shape: tuple[int, int]
-) -> Iterator[Callable[[Float[Tensor, "b t v"]], Float[Tensor, "1 n v"]]]:
-    """Let the output head of `model` read the given positions only, as one row, while the context is open.
-
-    Yields a function that selects the same positions from the logits, for models whose output head could not be hooked.
-    It returns logits that are already narrowed as they are.
-
-    row, place: row and position of each scored entry.
-    shape: (rows, positions) of the head's input.
-    """
-    is_narrowed = False
-
-    def narrow(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        nonlocal is_narrowed
-        states = inputs[0] if inputs else None
-        # An embedding that is the head too reads ids; some models show the head a part, or another stream.
-        if not isinstance(states, Tensor) or not states.is_floating_point() or states.shape[:-1] != shape:
-            return None
-        is_narrowed = True
-        return (_taken(states, row, place), *inputs[1:])
-
-    def narrowed(logits: Tensor) -> Tensor:
-        if is_narrowed and logits.shape[:2] == (1, len(row)):
-            return logits
-        if is_narrowed or logits.shape[:2] != shape:
-            raise ConfigError(
-                f"this model's logits have the shape {tuple(logits.shape)}, and {(*shape, 'vocabulary')} were asked "
-                "for, so which positions they belong to is not known. Its forward does more after the output embedding "
-                "than a policy can follow."
-            )
-        return _taken(logits, row, place)
-
-    head = _output_head(model)
-    hook = None if head is None else head.register_forward_pre_hook(narrow)
-    try:
-        yield narrowed
-    finally:
-        if hook is not None:
-            hook.remove()
-
-
-def without_adapter(model: nn.Module) -> Any:
-    """The model itself, which an adapter may wrap."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-
-
-def _output_head(model: nn.Module) -> nn.Module | None:
-    inner = without_adapter(model)
-    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
-    return head if isinstance(head, nn.Module) else None
-
-
-def _taken(x: Float[Tensor, "b t d"], row: Int[Tensor, " n"], place: Int[Tensor, " n"]) -> Float[Tensor, "1 n d"]:
-    return x[row.to(x.device), place.to(x.device)][None]

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.likelihood import Constraint, joint_terms, target_log_probs
+from dllm_rl.likelihood.constraint import Constraint
+from dllm_rl.likelihood.terms import joint_terms, target_log_probs
 from dllm_rl.policies.attention import CAUSAL, CAUSAL_SHIFTED, Full, Reading
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.process import (

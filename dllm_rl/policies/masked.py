@@ -24,7 +24,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.likelihood import Constraint, joint_terms
+from dllm_rl.likelihood.constraint import Constraint
+from dllm_rl.likelihood.terms import joint_terms
 from dllm_rl.policies.attention import CAUSAL, Full, Reading
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.feed import Tokens, keys_of_rows

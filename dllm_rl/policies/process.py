@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.likelihood import Constraint
+from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.policies.attention import CAUSAL_SHIFTED
 from dllm_rl.records.canvas import until_first
 from dllm_rl.records.trajectory import Trajectory

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dllm_rl.likelihood import target_log_probs
+from dllm_rl.likelihood.terms import target_log_probs
 
 if TYPE_CHECKING:
     from dllm_rl.records.types import Views

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.likelihood import Constraint, join
+from dllm_rl.likelihood.constraint import Constraint, join
 from dllm_rl.records.events import Events, Kind, join_events, recorded_orders
 
 if TYPE_CHECKING:

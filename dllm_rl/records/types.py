@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.likelihood import LOG_PROB, Term
+from dllm_rl.likelihood.terms import LOG_PROB, Term
 from dllm_rl.records.tasks import Page
 from dllm_rl.records.trajectory import Trajectory, join_trajectories
 

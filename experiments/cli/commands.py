@@ -249,7 +249,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
 ) -> None:
     """Watch a running grid in the terminal: cells, success, alarms, time left. Reads only; as often as you like."""
-    from experiments.report.live import watch as watch_run
+    from experiments.report.watch import watch as watch_run
 
     raise typer.Exit(watch_run(run, interval=interval, is_once=once))
 
@@ -260,7 +260,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
 ) -> None:
     """Serve the report of a running grid to this machine's browser; the page refreshes itself."""
-    from experiments.report.live import serve as serve_run
+    from experiments.report.serve import serve as serve_run
 
     raise typer.Exit(serve_run(run, port=port))
 

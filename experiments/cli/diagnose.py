@@ -16,8 +16,8 @@ from rich.table import Table
 
 from dllm_rl.files import replace_file
 from experiments.analysis.collapse import Diagnosis, diagnose, title_of
-from experiments.analysis.collapse.diagnosis import kaplan_meier, lifetime
 from experiments.analysis.collapse.sources import find_runs
+from experiments.analysis.collapse.survival import kaplan_meier, lifetime
 from experiments.report.build import plain
 from experiments.report.diagnosis_page import Diagnosed, render_diagnosis
 

@@ -18,7 +18,8 @@ from experiments.design.config import Preset, build_session, load_preset, preset
 from experiments.design.units import GridPlan, TaskSets, Unit, choose, plan_grid
 from experiments.run.folder import CONFIG_FILE, RunFolder, UnitFolder, make_folder
 from experiments.run.progress import ConsoleProgress, duration
-from experiments.run.runner import Executor, checked_tasks, common_failure, known_tasks, owed_units, refresh, run_units
+from experiments.run.runner import Executor, common_failure, owed_units, refresh, run_units
+from experiments.run.self_check import checked_tasks, known_tasks
 from experiments.run.status import LABELS, Status
 
 if TYPE_CHECKING:

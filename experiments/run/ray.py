@@ -176,7 +176,7 @@ def work(launch: Launch) -> None:
 def _work(launch: Launch) -> None:
     from experiments.design.config import build_session
     from experiments.run.cell import LocalExecutor
-    from experiments.run.runner import known_tasks
+    from experiments.run.self_check import known_tasks
 
     folder = RunFolder(launch.root)
     if not (launch.root / CONFIG_FILE).is_file():

@@ -1,8 +1,5 @@
 """Runs the units of a grid one after another on this machine; whatever is interrupted is continued by the same command.
 
-Before anything is trained, the gold plan of every task must succeed (`checked_tasks`). Tasks that fail are left
-out, and the run folder keeps which ones.
-
 A unit is done once its evaluation lies on disk and its status carries that one's digest. Until then it is owed: the
 trainer resumes from its checkpoint, the evaluation starts again. A unit that fails is recorded with its cause, the
 others go on, and the next run tries it again.
@@ -18,18 +15,12 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock
-from rich.console import Console
-
-from dllm_rl.environment import Session
-from dllm_rl.errors import BrowserMissingError, DllmRlError, HarnessError
+from dllm_rl.errors import BrowserMissingError, DllmRlError
 from dllm_rl.files import sha256, write_json
-from experiments.design.config import Preset
-from experiments.design.units import GridPlan, TaskSets, Unit, task_digest
-from experiments.run.folder import RECORD_FILE, RunFolder
+from experiments.design.units import GridPlan, Unit
+from experiments.run.folder import RECORD_FILE
 from experiments.run.results import refuse_lost, write_rows
 from experiments.run.status import State, Status, claim, read_status, write_status
 
@@ -225,41 +216,3 @@ def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
         status = now("done", alarms.because, digest=unit.digest, stopped_at=alarms.stopped_at, evaluations=evaluations)
     write_status(unit.folder, status)
     return status
-
-
-# Above this share of broken tasks it is not a few tasks that are wrong.
-MAX_BROKEN_SHARE = 0.2
-
-
-def known_tasks(preset: Preset, session: Session, root: Path) -> TaskSets:
-    """The tasks without those that an earlier self-check of this run left out; nothing is run."""
-    tasks = TaskSets.of(preset, session)
-    return tasks.without(RunFolder(root).self_check().get(_key(tasks), {}))
-
-
-def checked_tasks(preset: Preset, session: Session, root: Path, console: Console) -> TaskSets:
-    """Self-check the tasks of this preset, unless that was done before; says what is left out and why.
-
-    If two commands start the same grid, one runs the check and the other reuses its result.
-    """
-    tasks = TaskSets.of(preset, session)
-    every, key = [*tasks.training, *tasks.evaluation], _key(tasks)
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / ".self_check.lock"):
-        known = RunFolder(root).self_check()
-        if key not in known:
-            console.print(f"self-check: {len(every)} tasks, each by its gold plan", highlight=False)
-            known[key] = session.self_check(every)
-            if len(known[key]) > MAX_BROKEN_SHARE * len(every):
-                example = next(iter(known[key].items()))
-                raise HarnessError(
-                    f"{len(known[key])} of {len(every)} gold plans fail, such as {example}: sites are broken."
-                )
-            RunFolder(root).write_self_check(known)
-    for task_id, reason in known[key].items():
-        console.print(f"left out: {task_id}: {reason}", markup=False, highlight=False)
-    return tasks.without(known[key])
-
-
-def _key(tasks: TaskSets) -> str:
-    return task_digest([*tasks.training, *tasks.evaluation])

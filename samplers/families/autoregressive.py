@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.likelihood import START, Constraint
+from dllm_rl.likelihood.constraint import START, Constraint
 from dllm_rl.policies.autoregressive import AutoregressivePolicy, DecodingState
 from dllm_rl.records.events import BEFORE_ALL, Kind
 from dllm_rl.records.types import Completions, Prompts

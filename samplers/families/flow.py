@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dllm_rl.likelihood import Constraint
+from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.policies.flow import FlowPolicy
 from dllm_rl.policies.transitions import CumulativeJump, EulerJump, ExactJump, Transition
 from dllm_rl.records.types import Completions, Prompts

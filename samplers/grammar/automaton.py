@@ -1,4 +1,4 @@
-"""The sums and maxima of `dllm_rl.likelihood` without gradients, fast enough to run at every denoising step.
+"""The sums and maxima of `dllm_rl.likelihood.constraint` without gradients, fast enough to run at every denoising step.
 
 Between two lines of an aligned canvas only the separator states are possible (`Constraint.separators`). So all lines
 are processed side by side, once for each state that a line may end in, and are then joined by a scan over the few
@@ -22,7 +22,7 @@ from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dllm_rl.likelihood import ACCEPT, START, TEXT, Constraint
+from dllm_rl.likelihood.constraint import ACCEPT, START, TEXT, Constraint
 
 Floats = NDArray[np.float64]
 

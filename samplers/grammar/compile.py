@@ -18,7 +18,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.likelihood import ACCEPT, EOS, FILL, NEWLINE, NUM_FIXED_LABELS, PAD, START, TEXT, Constraint
+from dllm_rl.likelihood.constraint import ACCEPT, EOS, FILL, NEWLINE, NUM_FIXED_LABELS, PAD, START, TEXT, Constraint
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.canvas import Canvas
 from dllm_rl.records.plan import PRESSABLE_KEYS, VERBS_BY_KIND, VERBS_WITH_VALUE, Action, render_action

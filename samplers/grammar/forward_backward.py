@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dllm_rl.likelihood import ACCEPT, NEVER, START
+from dllm_rl.likelihood.constraint import ACCEPT, NEVER, START
 from samplers.grammar.automaton import Automata, Floats, by_column
 
 

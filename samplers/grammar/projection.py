@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.likelihood import NEVER, TEXT, Constraint
+from dllm_rl.likelihood.constraint import NEVER, TEXT, Constraint
 from samplers.grammar.automaton import Automata
 from samplers.grammar.forward_backward import ForwardBackward
 from samplers.loop.sampling import TOKEN, WITHIN, entropy, log_odds, pick, uniform, uniform_at
@@ -253,7 +253,7 @@ class ConstrainedUpTo(_Accepted):
     """`Constrained` for the block family, whose policy scores the columns before `unscored_from` only.
 
     Every masked position before that column must be asked about; of the others only that they can be filled at all
-    counts. Uses the reference implementation in `dllm_rl.likelihood`.
+    counts. Uses the reference implementation in `dllm_rl.likelihood.constraint`.
     """
 
     def __init__(self, constraint: Constraint, prediction: Prediction, unscored_from: int) -> None:

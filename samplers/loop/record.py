@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.likelihood import PAD, Constraint
+from dllm_rl.likelihood.constraint import PAD, Constraint
 from dllm_rl.policies.transitions import Transition
 from dllm_rl.protocols import Policy
 from dllm_rl.records.canvas import until_first

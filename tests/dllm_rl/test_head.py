@@ -9,9 +9,10 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
 from dllm_rl import registry
-from dllm_rl.likelihood import target_log_probs
+from dllm_rl.likelihood.terms import target_log_probs
 from dllm_rl.policies.base import PolicyFacts
-from dllm_rl.policies.feed import Feed, scored_only
+from dllm_rl.policies.feed import Feed
+from dllm_rl.policies.head import scored_only
 from dllm_rl.records.types import Rollouts
 from dllm_rl.training.update import generator
 from tests.tiny_policies import PLANS, PROMPTS, tokenizer

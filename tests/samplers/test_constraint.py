@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from dllm_rl.likelihood import ACCEPT, NUM_FIXED_LABELS, START, TEXT, Constraint
+from dllm_rl.likelihood.constraint import ACCEPT, NUM_FIXED_LABELS, START, TEXT, Constraint
 
 VOCABULARY, LENGTH = 6, 5  # ids: 0 PAD, 1 EOS, 2 and 3 tokens of their own, 4 and 5 text
 

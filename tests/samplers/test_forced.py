@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dllm_rl import registry
-from dllm_rl.likelihood import START
+from dllm_rl.likelihood.constraint import START
 from dllm_rl.records.tasks import Control, Page
 from dllm_rl.records.trajectory import frames
 from dllm_rl.records.types import Rollouts

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.likelihood import TEXT
+from dllm_rl.likelihood.constraint import TEXT
 from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.testing.policies import PAGES, PLANS
 from samplers.grammar.automaton import Automata

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import write_json
-from experiments.report.live import look, make_app, serve, show, watch
+from experiments.report.serve import make_app, serve
+from experiments.report.watch import look, show, watch
 from experiments.run.folder import ALARMS_FILE
 from experiments.run.status import Status, claim, write_status
 from harness.browser.chromium import launch

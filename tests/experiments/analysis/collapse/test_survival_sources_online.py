@@ -9,9 +9,9 @@ import pytest
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import append_rows
 from experiments.analysis.collapse import diagnose
-from experiments.analysis.collapse.diagnosis import Lifetime, kaplan_meier, lifetime, log_rank
 from experiments.analysis.collapse.online import CollapseError, OnlineDiagnosis
 from experiments.analysis.collapse.sources import read_metrics
+from experiments.analysis.collapse.survival import Lifetime, kaplan_meier, lifetime, log_rank
 from tests.experiments.synthetic import metrics_of
 
 

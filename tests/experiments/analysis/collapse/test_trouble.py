@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.analysis.collapse import Diagnosis, diagnose
-from experiments.analysis.collapse.diagnosis import Lifetime, lifetime
 from experiments.analysis.collapse.readers import one_a_step
+from experiments.analysis.collapse.survival import Lifetime, lifetime
 
 Rows = list[dict[str, Any]]
 

@@ -1,6 +1,4 @@
-"""Likelihood terms from logits, and distributions over canvases that a finite automaton accepts.
-
-Of the latter: marginals, samples, exact log-probabilities.
+"""Distributions over canvases that a finite automaton accepts: marginals, samples, exact log-probabilities.
 
 Why a constraint can hold for any order of writing: let A be the accepted canvases that agree with what is written. If
 all tokens of one step come from the *same* accepted canvas y in A, then y stays in A after the step, and masking tokens
@@ -17,16 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
+from typing import NoReturn
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
-
-if TYPE_CHECKING:
-    from dllm_rl.records.types import Views
 
 TEXT, EOS, PAD, NEWLINE, FILL = range(5)
 NUM_FIXED_LABELS = 5
@@ -332,64 +327,3 @@ def _invert(values: Float[Tensor, "b e"], noise: Float[Tensor, "b 1"]) -> Int[Te
     cumulative = weights.cumsum(dim=1)
     edge = torch.searchsorted(cumulative, noise * cumulative[:, -1:], right=True).clamp(max=values.shape[1] - 1)
     return torch.where(weights.gather(1, edge) > 0, edge, values.argmax(dim=1, keepdim=True))
-
-
-class Term(Protocol):
-    """What the likelihood of a target is, given the logits at its position."""
-
-    # Whether a term is the log-probability of its target.
-    is_log_prob: ClassVar[bool]
-
-    def __call__(
-        self, logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"], view: Views, place: tuple[Tensor, Tensor]
-    ) -> Float[Tensor, " n"]:
-        """Return the terms of one view's scored positions.
-
-        view: the view, alone.
-        place: row and column of each position.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class LogProb:
-    """The log-probability of the target."""
-
-    is_log_prob: ClassVar[bool] = True
-
-    def __call__(
-        self, logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"], view: Views, place: tuple[Tensor, Tensor]
-    ) -> Float[Tensor, " n"]:
-        """Return the log softmax at the targets."""
-        return target_log_probs(logits, targets)
-
-
-LOG_PROB = LogProb()
-
-
-def target_log_probs(logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Return the log softmax at the targets, on the targets' device: only what is scored leaves the model's."""
-    index = targets.to(logits.device)[..., None]
-    return (logits.gather(-1, index).squeeze(-1) - logits.logsumexp(dim=-1)).to(targets.device)
-
-
-def joint_terms(
-    constraint: Constraint,
-    logits: Float[Tensor, "b l v"],
-    canvas: Int[Tensor, "b l"],
-    is_masked: Bool[Tensor, "b l"],
-    chosen: Bool[Tensor, "b l"],
-    targets: Int[Tensor, "b l"],
-    *,
-    unscored_from: Int[Tensor, " b"] | None = None,
-) -> Float[Tensor, "b l"]:
-    """Return log-probabilities of the chosen positions' targets among accepted canvases; 0 elsewhere.
-
-    unscored_from: first column that was not scored, for each row. Default: all were.
-    """
-    columns = torch.arange(canvas.shape[1]).expand_as(canvas)
-    scores = constraint.scores(constraint.open_scores(logits), columns, canvas, is_masked, unscored_from)
-    beta = constraint.backward(scores, unscored_from=unscored_from)
-    weight = logits.gather(-1, targets[..., None]).squeeze(-1)
-    chosen = chosen & is_masked
-    return constraint.set_log_probs(scores, beta, chosen, constraint.labels_of(targets), weight)

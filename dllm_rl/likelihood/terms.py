@@ -1,0 +1,79 @@
+"""Likelihood terms from logits.
+
+Legend: b rows, l canvas, n scored positions of all rows, v vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm_rl.likelihood.constraint import Constraint
+
+if TYPE_CHECKING:
+    from dllm_rl.records.types import Views
+
+
+class Term(Protocol):
+    """What the likelihood of a target is, given the logits at its position."""
+
+    # Whether a term is the log-probability of its target.
+    is_log_prob: ClassVar[bool]
+
+    def __call__(
+        self, logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"], view: Views, place: tuple[Tensor, Tensor]
+    ) -> Float[Tensor, " n"]:
+        """Return the terms of one view's scored positions.
+
+        view: the view, alone.
+        place: row and column of each position.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogProb:
+    """The log-probability of the target."""
+
+    is_log_prob: ClassVar[bool] = True
+
+    def __call__(
+        self, logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"], view: Views, place: tuple[Tensor, Tensor]
+    ) -> Float[Tensor, " n"]:
+        """Return the log softmax at the targets."""
+        return target_log_probs(logits, targets)
+
+
+LOG_PROB = LogProb()
+
+
+def target_log_probs(logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Return the log softmax at the targets, on the targets' device: only what is scored leaves the model's."""
+    index = targets.to(logits.device)[..., None]
+    return (logits.gather(-1, index).squeeze(-1) - logits.logsumexp(dim=-1)).to(targets.device)
+
+
+def joint_terms(
+    constraint: Constraint,
+    logits: Float[Tensor, "b l v"],
+    canvas: Int[Tensor, "b l"],
+    is_masked: Bool[Tensor, "b l"],
+    chosen: Bool[Tensor, "b l"],
+    targets: Int[Tensor, "b l"],
+    *,
+    unscored_from: Int[Tensor, " b"] | None = None,
+) -> Float[Tensor, "b l"]:
+    """Return log-probabilities of the chosen positions' targets among accepted canvases; 0 elsewhere.
+
+    unscored_from: first column that was not scored, for each row. Default: all were.
+    """
+    columns = torch.arange(canvas.shape[1]).expand_as(canvas)
+    scores = constraint.scores(constraint.open_scores(logits), columns, canvas, is_masked, unscored_from)
+    beta = constraint.backward(scores, unscored_from=unscored_from)
+    weight = logits.gather(-1, targets[..., None]).squeeze(-1)
+    chosen = chosen & is_masked
+    return constraint.set_log_probs(scores, beta, chosen, constraint.labels_of(targets), weight)
