@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dllm_rl import registry
 from dllm_rl.environment import Session
 from dllm_rl.records.plan import Action, render_plan
-from dllm_rl.records.tasks import Control, Outcome, Page, Task
+from dllm_rl.records.tasks import Control, Observation, Outcome, Task
 from harness.environments import FormEnvironment, FormSettings
 from harness.rewards import RewardRecord
 
@@ -43,7 +43,7 @@ def _cell(outcomes: list[Outcome], reward: Callable[[Outcome], RewardRecord]) ->
     return f"{sum(values) / len(values):.2f} / {max(values):.2f}; {100 * above / len(values):.0f} %"
 
 
-def gaming_plans(task: Task, page: Page, gold: str) -> dict[str, str]:
+def gaming_plans(task: Task, page: Observation, gold: str) -> dict[str, str]:
     """Plans by what they try. gold: the task's own plan, of which some leave out the end."""
     buttons = [control for control in page.controls if control.kind == "button"]
     submit = [_press(button) for button in buttons]
@@ -75,7 +75,7 @@ def _press(button: Control) -> Action:
     return Action(verb="click", ref=button.ref)
 
 
-def _first_answers(page: Page) -> Iterator[Action]:
+def _first_answers(page: Observation) -> Iterator[Action]:
     """The same answer to every question, whatever was asked for."""
     seen: set[str] = set()
     for control in page.controls:
@@ -90,7 +90,7 @@ def _first_answers(page: Page) -> Iterator[Action]:
         seen.add(control.field)
 
 
-def _in_order(page: Page, actions: list[Action]) -> tuple[Action, ...]:
+def _in_order(page: Observation, actions: list[Action]) -> tuple[Action, ...]:
     order = {control.ref: at for at, control in enumerate(page.controls)}
     return tuple(sorted(actions, key=lambda action: order[action.ref]))
 

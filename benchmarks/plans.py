@@ -14,7 +14,7 @@ import torch
 
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.plan import parse_plan
-from dllm_rl.records.tasks import Page, render_prompt
+from dllm_rl.records.tasks import Observation, render_prompt
 from dllm_rl.records.types import Prompts
 from dllm_rl.testing.sampler import is_grounded
 from harness.sites import expected_page, gold_plan, make_site, make_tasks
@@ -25,7 +25,7 @@ class Sheet:
     """Tasks in order: their prompts, pages and gold plans. first: number of the first one, which names its noise."""
 
     texts: tuple[str, ...]
-    pages: tuple[Page, ...]
+    pages: tuple[Observation, ...]
     gold: tuple[str, ...]
     first: int = 0
 

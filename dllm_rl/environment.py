@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from dllm_rl.errors import ConfigError, unknown_name
-from dllm_rl.records.tasks import SPLITS, Outcome, Page, Task
+from dllm_rl.records.tasks import SPLITS, Observation, Outcome, Task
 
 OnResult = Callable[[int, Outcome], None]
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class Environment(ABC):
         """Return all tasks of a split, in a fixed order."""
 
     @abstractmethod
-    async def observe(self, task: Task) -> Page:
+    async def observe(self, task: Task) -> Observation:
         """Return what the policy may read beside the task's instruction. Called often: cache what is costly."""
 
     @abstractmethod
@@ -83,7 +83,7 @@ class Environment(ABC):
             executor: How actions are carried out; otherwise as `isolation`.
         """
 
-    def gold_plan(self, task: Task, page: Page) -> str | None:
+    def gold_plan(self, task: Task, observation: Observation) -> str | None:
         """Return a plan that does what the task asks for; None where none is known."""
         return None
 
@@ -106,7 +106,7 @@ class Environment(ABC):
         """Number of plans that `run_many` runs at a time."""
         return 8
 
-    async def observe_many(self, tasks: Sequence[Task]) -> list[Page]:
+    async def observe_many(self, tasks: Sequence[Task]) -> list[Observation]:
         """Observe several tasks, in their order."""
         return await limited((self.observe(task) for task in tasks), self.concurrency)
 
@@ -236,7 +236,7 @@ class Session(Generic[E]):
             raise unknown_name("split", split, self.environment.splits)
         return (self._opened() if self.environment.opens_for_tasks else self.environment).tasks(split)
 
-    def observe_many(self, tasks: Sequence[Task]) -> list[Page]:
+    def observe_many(self, tasks: Sequence[Task]) -> list[Observation]:
         """Return what may be read of each task, in order."""
         return self._call(self._opened().observe_many(tasks))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dllm_rl.records.tasks import Outcome, Page, RewardRecord, Task
+from dllm_rl.records.tasks import Observation, Outcome, RewardRecord, Task
 
 if TYPE_CHECKING:
     from dllm_rl.environment import Session
@@ -45,7 +45,7 @@ class Turn:
     outcome: what came of it; the feedback that a next turn would build on.
     """
 
-    observation: Page
+    observation: Observation
     completion: Completion
     outcome: Outcome
 
@@ -95,7 +95,7 @@ class Rollout:
         }
 
 
-def observe(environment: Session, tasks: Sequence[Task]) -> list[Page]:
+def observe(environment: Session, tasks: Sequence[Task]) -> list[Observation]:
     """What a policy can see of each task, in order; a task that comes again is observed once."""
     unique = {task.id: task for task in tasks}
     pages = dict(zip(unique, environment.observe_many(list(unique.values())), strict=True))
@@ -103,7 +103,7 @@ def observe(environment: Session, tasks: Sequence[Task]) -> list[Page]:
 
 
 def one_turn(
-    task: Task, observation: Page, completion: Completion, outcome: Outcome, reward: RewardFunction
+    task: Task, observation: Observation, completion: Completion, outcome: Outcome, reward: RewardFunction
 ) -> Rollout:
     """The episode of a whole plan: one turn, whose outcome is the episode's."""
     turn = Turn(observation=observation, completion=completion, outcome=outcome)

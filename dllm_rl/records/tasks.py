@@ -1,7 +1,7 @@
 """Tasks, pages and outcomes, free of torch, and the one prompt template.
 
-A task asks for one form (possibly over several pages) to be filled in and submitted with given values. A page is what
-the policy may read of it; an outcome is what the server and the browser saw.
+A task asks for one form (possibly over several pages) to be filled in and submitted with given values. An observation
+is what the policy may read of it; an outcome is what the server and the browser saw.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """One control of an observed page, in reading order.
+    """One control of an observation, in reading order.
 
     ref: deterministic reference per task, `p<page>.e<number>`.
     name: accessible name, as the browser computes it.
@@ -70,11 +70,13 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """What the scout saw: every control of every page of one site, all branches included.
+class Observation:
+    """What the policy may read of a task's site: every control of every page, all branches included.
 
-    titles: heading of page 1, 2, ... in order. instruction: what is asked for, where only the page says it and the
-    task does not.
+    Attributes:
+        titles: Heading of page 1, 2, ... in order.
+        controls: All controls, in reading order.
+        instruction: What is asked for, where only the page says it and the task does not.
     """
 
     titles: tuple[str, ...]
@@ -245,14 +247,14 @@ class RewardRecord:
     progress: float
 
 
-def render_prompt(task: Task, page: Page) -> str:
+def render_prompt(task: Task, observation: Observation) -> str:
     """Write the instruction, then every control of every page in reading order, one a line."""
-    lines = [f"task: {task.instruction or page.instruction}"]
+    lines = [f"task: {task.instruction or observation.instruction}"]
     number = 0
-    for control in page.controls:
+    for control in observation.controls:
         if control.page_number != number:
             number = control.page_number
-            title = page.titles[number - 1] if number <= len(page.titles) else ""
+            title = observation.titles[number - 1] if number <= len(observation.titles) else ""
             lines.append(f"page {number}: {title}")
         lines.append(render_control(control))
     lines.append("plan:\n")

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.likelihood.terms import LOG_PROB, Term
-from dllm_rl.records.tasks import Page
+from dllm_rl.records.tasks import Observation
 from dllm_rl.records.trajectory import Trajectory, join_trajectories
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Prompts:
     ids: Int[Tensor, "b p"]
     mask: Bool[Tensor, "b p"]
     row_ids: Int[Tensor, " b"]
-    pages: tuple[Page, ...] | None = None
+    pages: tuple[Observation, ...] | None = None
 
     @classmethod
     def left_padded(cls, encoded: Sequence[Sequence[int]], *, row_ids: Sequence[int], pad_id: int) -> Prompts:

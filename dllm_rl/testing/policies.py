@@ -12,7 +12,7 @@ import torch
 from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans, train_tokenizer
-from dllm_rl.records.tasks import Control, Page
+from dllm_rl.records.tasks import Control, Observation
 from dllm_rl.records.types import Prompts, Rollouts
 from dllm_rl.training.intermediate import draw_answers
 
@@ -30,7 +30,7 @@ PLANS = (
 
 
 PAGES = (
-    Page(
+    Observation(
         titles=("Join",),
         controls=(
             Control(ref="p1.e1", kind="text", name="Name", required=True),
@@ -38,14 +38,14 @@ PAGES = (
             Control(ref="p1.e3", kind="button", name="Send"),
         ),
     ),
-    Page(
+    Observation(
         titles=("Go",),
         controls=(
             Control(ref="p1.e1", kind="text", name="Town"),
             Control(ref="p1.e2", kind="button", name="Send"),
         ),
     ),
-    Page(
+    Observation(
         titles=("Join now please",),
         controls=(
             Control(ref="p1.e1", kind="text", name="Name", required=True),

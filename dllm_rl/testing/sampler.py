@@ -12,7 +12,7 @@ import torch
 
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.plan import PRESSABLE_KEYS, VERBS_BY_KIND, parse_plan
-from dllm_rl.records.tasks import Page
+from dllm_rl.records.tasks import Observation
 from dllm_rl.registry import families_of
 from dllm_rl.testing._sampler_record import (
     done_rows_stay,
@@ -79,7 +79,7 @@ def grammar_holds(case: SamplerCase) -> None:
             assert is_grounded(PAGES[row % len(PAGES)], plan), f"a plan does not ground: {plan!r}"
 
 
-def is_grounded(page: Page, text: str) -> bool:
+def is_grounded(page: Observation, text: str) -> bool:
     """Every line is an action on a control of the page, with a verb and a value that fit; one submit, last."""
     plan = parse_plan(text)
     if not plan.is_parsed or not plan.actions:

@@ -107,7 +107,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dllm_rl.environment import Environment
-from dllm_rl.records.tasks import FieldResult, GoldField, Outcome, Page, Task
+from dllm_rl.records.tasks import FieldResult, GoldField, Observation, Outcome, Task
 from dllm_rl.registry import register
 from dllm_rl.seeding import python_random
 
@@ -147,9 +147,9 @@ class {title}(Environment):
             for index, number in enumerate(numbers)
         )
 
-    async def observe(self, task: Task) -> Page:
+    async def observe(self, task: Task) -> Observation:
         """Return what a policy may read beside the instruction: here nothing."""
-        return Page(titles=(), controls=())
+        return Observation(titles=(), controls=())
 
     async def run(self, task: Task, plan: str, *, isolation: str | None = None, executor: str | None = None) -> Outcome:
         """Run a plan once and judge it."""
@@ -165,7 +165,7 @@ class {title}(Environment):
         )
         return Outcome(task_id=task.id, is_submitted=plan.strip().isdigit(), num_submissions=1, fields=(result,))
 
-    def gold_plan(self, task: Task, page: Page) -> str:
+    def gold_plan(self, task: Task, observation: Observation) -> str:
         """Return the plan that does what the task asks for."""
         return task.gold[0].wanted[0]
 ''',

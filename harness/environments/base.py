@@ -10,7 +10,7 @@ from typing import ClassVar, Generic, Literal, TypeVar, get_args
 
 from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError, unknown_name
-from dllm_rl.records.tasks import SPLITS, Outcome, Page, Task
+from dllm_rl.records.tasks import SPLITS, Observation, Outcome, Task
 from harness.browser import (
     NUM_ATTEMPTS,
     Attempt,
@@ -128,7 +128,7 @@ class BrowserEnvironment(Environment, Generic[S]):
         """Process ids of the browsers that run now."""
         return self.pool.pids
 
-    async def attempt(self, task: Task, page: Page, once: Callable[[Attempt], Awaitable[Outcome]]) -> Outcome:
+    async def attempt(self, task: Task, page: Observation, once: Callable[[Attempt], Awaitable[Outcome]]) -> Outcome:
         """Run a rollout until the environment does not lose it; lost in every attempt, its outcome says so.
 
         Args:

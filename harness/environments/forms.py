@@ -15,7 +15,7 @@ from typing import Any, get_args
 from dllm_rl.environment import OnResult, all_or_none
 from dllm_rl.errors import HarnessError
 from dllm_rl.records.plan import Plan, parse_plan
-from dllm_rl.records.tasks import Outcome, Page, Task
+from dllm_rl.records.tasks import Observation, Outcome, Task
 from dllm_rl.registry import register
 from harness.browser import (
     NUM_ATTEMPTS,
@@ -85,12 +85,12 @@ class FormEnvironment(BrowserEnvironment[FormSettings]):
             self._tasks[split] = tasks_for(self.settings, split)
         return self._tasks[split]
 
-    async def observe(self, task: Task) -> Page:
+    async def observe(self, task: Task) -> Observation:
         """The scouted page of the task's site, from memory, disk or, the first time, from the browser."""
         page = self._cache.get(task.site) or await self._scouted(task)
         return with_files(page, make_site(task.site))
 
-    async def _scouted(self, task: Task) -> Page:
+    async def _scouted(self, task: Task) -> Observation:
         async with self._scouting.setdefault(task.site, asyncio.Lock()):
             page = self._cache.get(task.site) or await self._scout(task.site)
             self._cache.put(task.site, page)
@@ -100,9 +100,9 @@ class FormEnvironment(BrowserEnvironment[FormSettings]):
         """Give sites that kept failing another chance."""
         self.quarantine.forget()
 
-    def gold_plan(self, task: Task, page: Page) -> str:
+    def gold_plan(self, task: Task, observation: Observation) -> str:
         """The plan that does what the task asks for."""
-        return gold_plan(task, page)
+        return gold_plan(task, observation)
 
     async def score(self, task: Task, plan: str) -> float:
         """Cheap score of an intermediate plan, without running it; the gold plan scores 1."""
@@ -181,7 +181,7 @@ class FormEnvironment(BrowserEnvironment[FormSettings]):
                 self._active.discard(current)
 
     async def _attempt(
-        self, task: Task, page: Page, plan: Plan, executor: Executor, isolation: Isolation, *, is_fresh: bool
+        self, task: Task, page: Observation, plan: Plan, executor: Executor, isolation: Isolation, *, is_fresh: bool
     ) -> Outcome:
         rollout_id = f"r{next(self._ids)}"
         server = ServerView(
@@ -212,7 +212,7 @@ class FormEnvironment(BrowserEnvironment[FormSettings]):
         finally:
             self.server.forget(rollout_id)
 
-    def _judge(self, task: Task, page: Page, plan: Plan, execution: Execution, rollout_id: str) -> Outcome:
+    def _judge(self, task: Task, page: Observation, plan: Plan, execution: Execution, rollout_id: str) -> Outcome:
         return outcomes.judge(
             Evidence(
                 task=task,
@@ -225,7 +225,7 @@ class FormEnvironment(BrowserEnvironment[FormSettings]):
             )
         )
 
-    async def _scout(self, site_key: str) -> Page:
+    async def _scout(self, site_key: str) -> Observation:
         ids: list[str] = []
 
         def new_start_url() -> str:
@@ -238,7 +238,7 @@ class FormEnvironment(BrowserEnvironment[FormSettings]):
         site = make_site(site_key)
         answers, files = scout_answers(site), offered_files(site)
 
-        async def once(attempt: Attempt) -> Page:
+        async def once(attempt: Attempt) -> Observation:
             try:
                 async with self.pool.tab("page", is_fresh=attempt.is_fresh) as tab:
                     return await scout(tab, new_start_url, answers, files, is_injected)
@@ -277,7 +277,7 @@ def tasks_for(settings: FormSettings, split: str) -> tuple[Task, ...]:
     )
 
 
-def with_files(page: Page, site: Site) -> Page:
+def with_files(page: Observation, site: Site) -> Observation:
     """A page with the files at hand named where they may be given, which no page can know."""
     offered = {item.name: item.texts for item in site.fields if item.spec.kind == "file"}
     if not offered:

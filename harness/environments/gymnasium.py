@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Outcome, Page, Task
+from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Observation, Outcome, Task
 from dllm_rl.registry import register
 from harness.environments.base import check_counts
 
@@ -70,7 +70,7 @@ class GymnasiumEnvironment(Environment):
             raise ConfigError("the package 'gymnasium' is not installed. Install it: pip install 'dllm-rl[gymnasium]'")
         self.settings = settings
         self._idle: list[Any] = []
-        self._seen: dict[str, Page] = {}
+        self._seen: dict[str, Observation] = {}
 
     async def close(self) -> None:
         """Close every instance that was made."""
@@ -91,11 +91,11 @@ class GymnasiumEnvironment(Environment):
             for seed in range(first, first + counts[split])
         )
 
-    async def observe(self, task: Task) -> Page:
+    async def observe(self, task: Task) -> Observation:
         """The first observation of the task's seed."""
         if task.site not in self._seen:
             text = await self._with_instance(lambda instance: _reset(instance, int(task.site)))
-            self._seen[task.site] = Page(titles=(), controls=(), instruction=text)
+            self._seen[task.site] = Observation(titles=(), controls=(), instruction=text)
         return self._seen[task.site]
 
     async def run(self, task: Task, plan: str, *, isolation: str | None = None, executor: str | None = None) -> Outcome:

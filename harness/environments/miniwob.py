@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.records.plan import Action, Verb, parse_plan, render_plan
-from dllm_rl.records.tasks import Control, Fault, FieldResult, GoldField, Outcome, Page, Task
+from dllm_rl.records.tasks import Control, Fault, FieldResult, GoldField, Observation, Outcome, Task
 from dllm_rl.registry import register
 from harness.browser import Attempt, Tab, attribute, isolation_named
 from harness.environments.base import IN_A_TAB, BrowserEnvironment, BrowserSettings, check_counts
@@ -30,10 +30,10 @@ from harness.execute import Execution, ServerView, execute, executor_named
 from harness.scout import Seen
 from harness.sites.server import LoopbackServer
 
-Oracle = Callable[[str, Page], str]
+Oracle = Callable[[str, Observation], str]
 
 
-def _of(page: Page, *kinds: str) -> list[Control]:
+def _of(page: Observation, *kinds: str) -> list[Control]:
     return [control for control in page.controls if control.kind in kinds]
 
 
@@ -49,7 +49,7 @@ def _quoted(query: str) -> list[str]:
     return re.findall(r'"([^"]*)"', query)
 
 
-def _named(page: Page, *names: str) -> list[Control]:
+def _named(page: Observation, *names: str) -> list[Control]:
     return [next(control for control in page.controls if control.name == name) for name in names]
 
 
@@ -59,7 +59,7 @@ def _listed(query: str) -> list[str]:
 
 
 def _fill_all(values: Callable[[str], list[str]]) -> Oracle:
-    def oracle(query: str, page: Page) -> str:
+    def oracle(query: str, page: Observation) -> str:
         fields, wanted = _of(page, "text", "date"), values(query)
         fills = zip(fields, wanted if len(wanted) == len(fields) else wanted * len(fields), strict=True)
         return _plan(*(_step("fill", field, value) for field, value in fills), _step("submit", _of(page, "button")[-1]))
@@ -82,17 +82,17 @@ def _time(query: str) -> list[str]:
     return [datetime.strptime(text, "%I:%M %p").strftime("%H:%M")]
 
 
-def _choose_list(query: str, page: Page) -> str:
+def _choose_list(query: str, page: Observation) -> str:
     wanted = query.removeprefix("Select ").removesuffix(" from the list and click Submit.")
     return _plan(_step("select", _of(page, "select")[0], wanted), _step("submit", _of(page, "button")[-1]))
 
 
-def _check_listed(query: str, page: Page) -> str:
+def _check_listed(query: str, page: Observation) -> str:
     boxes = _named(page, *_listed(query))
     return _plan(*(_step("check", box) for box in boxes), _step("submit", _of(page, "button")[-1]))
 
 
-def _choose_listed(query: str, page: Page) -> str:
+def _choose_listed(query: str, page: Observation) -> str:
     (option,) = _named(page, *_listed(query))
     return _plan(_step("choose", option), _step("submit", _of(page, "button")[-1]))
 
@@ -101,7 +101,7 @@ def _click_buttons(*names: str) -> Oracle:
     return lambda query, page: _plan(*(_step("click", button) for button in _named(page, *names)))
 
 
-def _click_quoted(query: str, page: Page) -> str:
+def _click_quoted(query: str, page: Observation) -> str:
     names = ["Close" if name == "x" else name for name in _quoted(query)]
     return _plan(*(_step("click", button) for button in _named(page, *names)))
 
@@ -110,11 +110,11 @@ def _ordinals(query: str) -> list[int]:
     return [int(number) - 1 for number in re.findall(r"(\d+)(?:st|nd|rd|th)", query)]
 
 
-def _focus(query: str, page: Page) -> str:
+def _focus(query: str, page: Observation) -> str:
     return _plan(_step("click", _of(page, "text")[_ordinals(query)[0]]))
 
 
-def _choose_and_enter(query: str, page: Page) -> str:
+def _choose_and_enter(query: str, page: Observation) -> str:
     radio, box = _ordinals(query)
     return _plan(
         _step("choose", _of(page, "radio")[radio]),
@@ -123,7 +123,7 @@ def _choose_and_enter(query: str, page: Page) -> str:
     )
 
 
-def _spin(query: str, page: Page) -> str:
+def _spin(query: str, page: Observation) -> str:
     (number,) = re.findall(r"Select (-?\d+)", query)
     return _plan(_step("fill", _of(page, "text")[0], number), _step("submit", _of(page, "button")[-1]))
 
@@ -159,7 +159,7 @@ DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120}
 SEEDS_A_SPLIT = 1_000_000
 REWARD = GoldField(name="reward", kind="number", wanted=("1",), label="reward of the task's own core")
 # What is known of an episode before it stands: that it is one page.
-UNSEEN = Page(titles=("",), controls=())
+UNSEEN = Observation(titles=("",), controls=())
 # The clock of an episode would run out on a loaded machine, so it is set to a day.
 START = """(seed) => {
   Math.seedrandom(seed);
@@ -199,7 +199,7 @@ class MiniWobSettings(BrowserSettings):
 
 @register("environment", "miniwob")
 class MiniWobEnvironment(BrowserEnvironment[MiniWobSettings]):
-    """The form-like tasks of MiniWoB++. The page itself says the instruction: `Page.instruction`."""
+    """The form-like tasks of MiniWoB++. The page itself says the instruction: `Observation.instruction`."""
 
     splits: ClassVar[tuple[str, ...]] = tuple(DEFAULT_COUNTS)
     isolations: ClassVar[tuple[str, ...]] = IN_A_TAB
@@ -208,7 +208,7 @@ class MiniWobEnvironment(BrowserEnvironment[MiniWobSettings]):
         super().__init__(settings or MiniWobSettings())
         self.server = LoopbackServer(Starlette())
         self._numbers = itertools.count(1)
-        self._seen: dict[str, Page] = {}
+        self._seen: dict[str, Observation] = {}
 
     async def open(self) -> None:
         """Serve the package's pages. Raises ConfigError where it is not installed."""
@@ -226,11 +226,11 @@ class MiniWobEnvironment(BrowserEnvironment[MiniWobSettings]):
         counts = {**DEFAULT_COUNTS, **self.settings.counts}
         return miniwob_tasks(split, self.settings.names or tuple(ORACLES), counts[split])
 
-    async def observe(self, task: Task) -> Page:
+    async def observe(self, task: Task) -> Observation:
         """Instruction and controls of an episode, as they stand at its start."""
         if task.site not in self._seen:
 
-            async def once(attempt: Attempt) -> Page:
+            async def once(attempt: Attempt) -> Observation:
                 async with self.pool.tab(self.settings.isolation, is_fresh=attempt.is_fresh) as tab:
                     return await self._start(tab, task)
 
@@ -254,11 +254,11 @@ class MiniWobEnvironment(BrowserEnvironment[MiniWobSettings]):
 
         return await self.attempt(task, UNSEEN, once)
 
-    def gold_plan(self, task: Task, page: Page) -> str:
+    def gold_plan(self, task: Task, observation: Observation) -> str:
         """The plan that does what the page asks for."""
-        return ORACLES[_name_and_seed(task)[0]](page.instruction, page)
+        return ORACLES[_name_and_seed(task)[0]](observation.instruction, observation)
 
-    async def _start(self, tab: Tab, task: Task) -> Page:
+    async def _start(self, tab: Tab, task: Task) -> Observation:
         name, seed = _name_and_seed(task)
         # The number keeps a page that was left from being taken for the one that comes.
         await tab.goto(f"{self.server.base_url}/miniwob/{name}.html?{next(self._numbers)}")
@@ -271,7 +271,7 @@ class MiniWobEnvironment(BrowserEnvironment[MiniWobSettings]):
         controls: list[Control] = [
             Seen.read(record).control(f"p1.e{at}", None) for at, record in enumerate(seen["controls"], start=1)
         ]
-        return Page(titles=(seen["title"],), controls=tuple(controls), instruction=query)
+        return Observation(titles=(seen["title"],), controls=tuple(controls), instruction=query)
 
 
 def miniwob_tasks(split: str, names: Sequence[str], count: int) -> tuple[Task, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from dllm_rl import seeding
 from dllm_rl.environment import Environment
 from dllm_rl.records.plan import VERBS_BY_KIND, parse_plan
-from dllm_rl.records.tasks import Control, FieldResult, GoldField, Outcome, Page, Task
+from dllm_rl.records.tasks import Control, FieldResult, GoldField, Observation, Outcome, Task
 from dllm_rl.registry import register
 from harness.rewards import accuracy_of
 
@@ -39,11 +39,11 @@ class TextEnvironment(Environment):
         """A hashable gold answer from a `random.Random`."""
 
     @abstractmethod
-    def page(self, task: Task) -> Page:
+    def page(self, task: Task) -> Observation:
         """What the policy may read beside the instruction."""
 
     @abstractmethod
-    def gold_plan(self, task: Task, page: Page) -> str:
+    def gold_plan(self, task: Task, observation: Observation) -> str:
         """The text that does what the task asks for."""
 
     @abstractmethod
@@ -64,7 +64,7 @@ class TextEnvironment(Environment):
                 self._tasks[name] = tuple(self.make_task(name, index, gold) for index, gold in enumerate(golds))
         return self._tasks[split]
 
-    async def observe(self, task: Task) -> Page:
+    async def observe(self, task: Task) -> Observation:
         """The page of a task."""
         return self.page(task)
 
@@ -94,11 +94,11 @@ class ToySort(TextEnvironment):
         places = tuple(GoldField(name=str(i + 1), kind="text", wanted=(digit,)) for i, digit in enumerate(wanted))
         return Task(id=f"{split}/sort-{index}", split=split, site="toy_sort", instruction=given, gold=places)
 
-    def page(self, task: Task) -> Page:
+    def page(self, task: Task) -> Observation:
         """There is nothing to read."""
-        return Page(titles=(), controls=())
+        return Observation(titles=(), controls=())
 
-    def gold_plan(self, task: Task, page: Page) -> str:
+    def gold_plan(self, task: Task, observation: Observation) -> str:
         """The sorted digits."""
         return "".join(place.wanted[0] for place in task.gold)
 
@@ -130,16 +130,16 @@ class ToyCopy(TextEnvironment):
             gold=tuple(GoldField(name=label, kind="text", wanted=(value,), label=label) for label, value in pairs),
         )
 
-    def page(self, task: Task) -> Page:
+    def page(self, task: Task) -> Observation:
         """One text control a field, and a button."""
         fields = [
             Control(ref=f"p1.e{i + 1}", kind="text", name=item.label, field=item.name)
             for i, item in enumerate(task.gold)
         ]
         button = Control(ref=f"p1.e{len(fields) + 1}", kind="button", name="Send")
-        return Page(titles=("Form",), controls=(*fields, button))
+        return Observation(titles=("Form",), controls=(*fields, button))
 
-    def gold_plan(self, task: Task, page: Page) -> str:
+    def gold_plan(self, task: Task, observation: Observation) -> str:
         """Fill in every control, then submit."""
         lines = [f'fill p1.e{i + 1} "{item.wanted[0]}"' for i, item in enumerate(task.gold)]
         return "\n".join([*lines, f"submit p1.e{len(lines) + 1}"])

@@ -24,7 +24,7 @@ from typing import Any
 
 from dllm_rl.errors import HarnessError
 from dllm_rl.records.plan import Plan, render_action
-from dllm_rl.records.tasks import ActionResult, Page
+from dllm_rl.records.tasks import ActionResult, Observation
 from harness.browser import AgentDeadlineError, AgentLeftError, Tab
 from harness.execute.executors import Executor, Report, look
 from harness.execute.steps import Step, make_steps, page_keys, sentence
@@ -68,7 +68,7 @@ async def execute(
     tab: Tab,
     executor: Executor,
     plan: Plan,
-    page: Page,
+    page: Observation,
     server: ServerView,
     files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Execution:

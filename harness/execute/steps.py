@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dllm_rl.records.plan import VERBS_BY_KIND, Action, Plan, quote
-from dllm_rl.records.tasks import Control, Page
+from dllm_rl.records.tasks import Control, Observation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ def payloads(files: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
     }
 
 
-def make_steps(plan: Plan, page: Page, files: Mapping[str, bytes] = MappingProxyType({})) -> tuple[Step, ...]:
+def make_steps(plan: Plan, page: Observation, files: Mapping[str, bytes] = MappingProxyType({})) -> tuple[Step, ...]:
     """Look every ref up in the scouted page and check that the verb fits the control. files: what may be uploaded."""
     controls = {control.ref: control for control in page.controls}
     return tuple(_make_step(action, controls.get(action.ref), files) for action in plan.actions)
@@ -78,7 +78,7 @@ def _make_step(action: Action, control: Control | None, files: Mapping[str, byte
     return Step(action=action, control=control)
 
 
-def page_keys(page: Page) -> list[dict[str, Any]]:
+def page_keys(page: Observation) -> list[dict[str, Any]]:
     """What identifies each page of a site to the page's script: title, and kind and name of its controls."""
     return [
         {

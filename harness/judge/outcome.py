@@ -11,7 +11,7 @@ from datetime import date
 from typing import Protocol
 
 from dllm_rl.records.plan import Plan
-from dllm_rl.records.tasks import ControlKind, Fault, FieldResult, GoldField, Outcome, Page, Task
+from dllm_rl.records.tasks import ControlKind, Fault, FieldResult, GoldField, Observation, Outcome, Task
 from harness.execute import Execution
 
 Values = tuple[str, ...]
@@ -70,7 +70,7 @@ class Evidence:
     """All that one rollout left behind. `defaults` is what an untouched site sends, by field name."""
 
     task: Task
-    page: Page
+    page: Observation
     plan: Plan
     execution: Execution
     submissions: Sequence[Received]
@@ -105,7 +105,7 @@ def judge(evidence: Evidence) -> Outcome:
     )
 
 
-def lost(task: Task, page: Page, reason: str, num_attempts: int) -> Outcome:
+def lost(task: Task, page: Observation, reason: str, num_attempts: int) -> Outcome:
     """The outcome of a rollout that the environment lost: it has no reward and is masked."""
     return Outcome(
         task_id=task.id,

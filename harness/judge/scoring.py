@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dllm_rl.records.plan import VERBS_BY_KIND, Action, parse_plan
-from dllm_rl.records.tasks import Control, Page, Task
+from dllm_rl.records.tasks import Control, Observation, Task
 from harness.judge.outcome import Values, are_equal
 
 FIELD_SHARE = 0.8
 
 
-def score_plan(task: Task, page: Page, defaults: Mapping[str, Values], plan: str) -> float:
+def score_plan(task: Task, page: Observation, defaults: Mapping[str, Values], plan: str) -> float:
     """Score in [0, 1]: .8 x right gold fields + .2 where the last page's button is pressed. The gold plan is 1.
 
     Fields that the plan changes without being asked to cost like wrong ones. Without one right change it is 0.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dllm_rl.files import replace_file
-from dllm_rl.records.tasks import Condition, Control, Page
+from dllm_rl.records.tasks import Condition, Control, Observation
 
 _SCOUT_FILES = ("scout/explorer.py", "scout/walk.py", "in_page")
 
@@ -50,9 +50,9 @@ class ScoutCache:
 
     def __init__(self, directory: Path | None) -> None:
         self._folder = directory / sites_digest()[:16] if directory else None
-        self._pages: dict[str, Page] = {}
+        self._pages: dict[str, Observation] = {}
 
-    def get(self, key: str) -> Page | None:
+    def get(self, key: str) -> Observation | None:
         """The page of this site, or None where it has not been scouted yet."""
         if key not in self._pages and self._folder:
             try:
@@ -61,7 +61,7 @@ class ScoutCache:
                 return None
         return self._pages.get(key)
 
-    def put(self, key: str, page: Page) -> None:
+    def put(self, key: str, page: Observation) -> None:
         """Keep a page; other processes may write the same one at the same time."""
         self._pages[key] = page
         if self._folder is None:
@@ -70,9 +70,9 @@ class ScoutCache:
             temporary.write_text(json.dumps(asdict(page)), encoding="utf-8")
 
 
-def _read(record: dict[str, Any]) -> Page:
+def _read(record: dict[str, Any]) -> Observation:
     controls = []
     for item in record["controls"]:
         condition = Condition(**item["condition"]) if item["condition"] else None
         controls.append(Control(**{**item, "options": tuple(item["options"]), "condition": condition}))
-    return Page(titles=tuple(record["titles"]), controls=tuple(controls))
+    return Observation(titles=tuple(record["titles"]), controls=tuple(controls))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from dllm_rl.errors import HarnessError
-from dllm_rl.records.tasks import Condition, Page
+from dllm_rl.records.tasks import Condition, Observation
 from harness.browser import Tab
 from harness.scout.walk import CHOICES, Answers, Key, Seen, Sight, Visit, walk
 
@@ -44,7 +44,7 @@ async def scout(
     answers: Answers,
     files: Mapping[str, bytes] = MappingProxyType({}),
     is_injected: Callable[[], bool] = lambda: False,
-) -> Page:
+) -> Observation:
     """Observe a site.
 
     Args:
@@ -65,7 +65,7 @@ class _Scout:
     answers: Answers
     walks: list[Walk] = field(default_factory=list)
 
-    async def page(self) -> Page:
+    async def page(self) -> Observation:
         base = await self.walk_with(self.new_start_url(), self.answers)
         if not base:
             raise HarnessError("the scout found no control on the first page of the site.")
@@ -221,7 +221,7 @@ class _Union:
                 self.reasons[seen.key] = reason
 
 
-def _number(unions: Sequence[_Union], titles: Sequence[str]) -> Page:
+def _number(unions: Sequence[_Union], titles: Sequence[str]) -> Observation:
     """Give every control its ref and turn reasons into conditions on refs."""
     refs = {
         (union.number, key): f"p{union.number + 1}.e{at}"
@@ -234,4 +234,4 @@ def _number(unions: Sequence[_Union], titles: Sequence[str]) -> Page:
             reason = union.reasons[key]
             condition = Condition(ref=refs[reason.page, reason.decider], value=reason.value) if reason else None
             controls.append(union.seen[key].control(refs[union.number, key], condition))
-    return Page(titles=tuple(titles), controls=tuple(controls))
+    return Observation(titles=tuple(titles), controls=tuple(controls))

@@ -23,7 +23,7 @@ from random import Random
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.plan import Action, render_plan
-from dllm_rl.records.tasks import Condition, Control, GoldField, Page, Task
+from dllm_rl.records.tasks import Condition, Control, GoldField, Observation, Task
 from dllm_rl.seeding import python_random
 from harness.sites.answers import all_errors, site_defaults
 from harness.sites.factory import make_site
@@ -32,7 +32,7 @@ from harness.sites.values import draw_persona
 from harness.sites.vocabulary import OBSTACLE_CAPTIONS
 
 
-def expected_page(site: Site) -> Page:
+def expected_page(site: Site) -> Observation:
     """The observation of a site: every control of every page, all branches included."""
     controls: list[Control] = []
     for number, page in enumerate(site.pages, start=1):
@@ -45,7 +45,7 @@ def expected_page(site: Site) -> Page:
                 controls.append(control)
                 at += 1
         controls.append(Control(ref=f"p{number}.e{at + 1}", kind="button", name=page.button))
-    return Page(titles=tuple(page.title for page in site.pages), controls=tuple(controls))
+    return Observation(titles=tuple(page.title for page in site.pages), controls=tuple(controls))
 
 
 def obstacle_buttons(site: Site) -> Iterator[tuple[str, str]]:
@@ -108,28 +108,28 @@ def _condition(site: Site, field: SiteField, before: list[Control]) -> Condition
 _TYPED = frozenset({"text", "email", "tel", "number", "date", "textarea"})
 
 
-def gold_plan(task: Task, page: Page) -> str:
+def gold_plan(task: Task, observation: Observation) -> str:
     """Write the gold values in reading order; each page's button is `next`, the last one `submit`.
 
     What covers the page is closed first, parts that hold a gold field are opened, and where the site refuses a number
     of times (`Behaviour.num_refusals`), the form is sent again as often.
     """
     gold = {item.name: item for item in task.gold}
-    needed = _openers(page, gold)
+    needed = _openers(observation, gold)
     actions: list[Action] = []
-    for control in page.controls:
+    for control in observation.controls:
         if control.kind == "button" and not control.field:
-            is_last = control.page_number == len(page.titles)
+            is_last = control.page_number == len(observation.titles)
             actions.append(Action(verb="submit" if is_last else "next", ref=control.ref))
         elif control.kind == "button":
             if control.ref in needed:
                 actions.append(Action(verb="click", ref=control.ref))
         elif control.field in gold:
-            actions += actions_of(control, gold[control.field], page)
+            actions += actions_of(control, gold[control.field], observation)
     return render_plan((*actions, *actions[-1:] * make_site(task.site).behaviour.num_refusals))
 
 
-def _openers(page: Page, gold: Collection[str]) -> set[str]:
+def _openers(page: Observation, gold: Collection[str]) -> set[str]:
     """Refs of the buttons that must be clicked: the first of each obstacle, and those that open what holds gold."""
     closing = {control.field: control.ref for control in reversed(page.controls) if control.field.startswith(DISMISS)}
     needed = set(closing.values())
@@ -142,7 +142,7 @@ def _openers(page: Page, gold: Collection[str]) -> set[str]:
     return needed
 
 
-def actions_of(control: Control, gold: GoldField, page: Page) -> Iterator[Action]:
+def actions_of(control: Control, gold: GoldField, page: Observation) -> Iterator[Action]:
     """What brings one control to its gold value; nothing where it holds it already."""
     if control.kind in _TYPED:
         yield from (Action(verb="fill", ref=control.ref, value=value) for value in gold.wanted[:1])
@@ -159,7 +159,7 @@ def actions_of(control: Control, gold: GoldField, page: Page) -> Iterator[Action
         yield from _boxes(control, gold, page)
 
 
-def _boxes(control: Control, gold: GoldField, page: Page) -> Iterator[Action]:
+def _boxes(control: Control, gold: GoldField, page: Observation) -> Iterator[Action]:
     """Only boxes whose state must change are touched. A box among several of one name is told by its own."""
     is_group = sum(other.kind == "checkbox" and other.field == control.field for other in page.controls) > 1
     is_wanted = (control.name if is_group else TICKED) in gold.wanted

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from dllm_rl import registry
 from dllm_rl.records.plan import parse_plan
-from dllm_rl.records.tasks import Outcome, Page, Task
+from dllm_rl.records.tasks import Observation, Outcome, Task
 from harness.execute import Execution
 from harness.judge import Evidence, judge
 from harness.sites import SiteServer, make_site, site_defaults
@@ -99,7 +99,7 @@ class PublicSites:
         return judge(
             Evidence(
                 task=task,
-                page=Page(titles=tuple(page.title for page in site.pages), controls=()),
+                page=Observation(titles=tuple(page.title for page in site.pages), controls=()),
                 plan=parse_plan(""),
                 execution=Execution(),
                 submissions=self.server.submissions(episode),

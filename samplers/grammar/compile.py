@@ -22,7 +22,7 @@ from dllm_rl.likelihood.constraint import ACCEPT, EOS, FILL, NEWLINE, NUM_FIXED_
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.canvas import Canvas
 from dllm_rl.records.plan import PRESSABLE_KEYS, VERBS_BY_KIND, VERBS_WITH_VALUE, Action, render_action
-from dllm_rl.records.tasks import Control, Page
+from dllm_rl.records.tasks import Control, Observation
 from dllm_rl.records.types import Prompts
 
 # States that every page has, behind START and ACCEPT: a finished line, a finished submit line, the place of EOS after
@@ -49,7 +49,7 @@ def constraint_of(policy: BasePolicy, prompts: Prompts) -> Constraint:
 
 
 @functools.lru_cache(maxsize=4096)
-def compile_page(page: Page, canvas: Canvas) -> Automaton:
+def compile_page(page: Observation, canvas: Canvas) -> Automaton:
     """The automaton of one page on one kind of canvas."""
     tree: dict[int, Any] = {}
     for control in page.controls:

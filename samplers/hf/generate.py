@@ -24,7 +24,7 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.records.canvas import until_first
-from dllm_rl.records.tasks import Page
+from dllm_rl.records.tasks import Observation
 from dllm_rl.records.trajectory import Trajectory
 from dllm_rl.records.types import Completions, Prompts
 from dllm_rl.registry import families_of
@@ -147,7 +147,7 @@ def diffusion_generate(
     max_denoising_steps: int | None = None,
     threshold: float | None = None,
     grammar: bool = False,
-    pages: Sequence[Page] | None = None,
+    pages: Sequence[Observation] | None = None,
     seed: int = 0,
     draft_streamer: Any = None,
     callback_on_step_end: Callable[[Any, int, Int[Tensor, "b l"]], None] | None = None,
@@ -265,7 +265,7 @@ def _sampler(policy: BasePolicy, name: str | None, options: dict[str, Any]) -> A
     return sampler_from_dict(options)
 
 
-def _prompts(ids: Tensor, attention_mask: Tensor | None, pages: Sequence[Page] | None) -> Prompts:
+def _prompts(ids: Tensor, attention_mask: Tensor | None, pages: Sequence[Observation] | None) -> Prompts:
     """Rows in the order given; an attention mask of ones arrives as None."""
     mask = torch.ones_like(ids) if attention_mask is None else attention_mask
     if (mask[:, 1:] < mask[:, :-1]).any():

@@ -10,7 +10,7 @@ import pytest
 
 from dllm_rl.environment import Environment, Session
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.tasks import Fault, FieldResult, Outcome, Page, Task
+from dllm_rl.records.tasks import Fault, FieldResult, Observation, Outcome, Task
 
 GOLD = {"train/0": "a\nb", "train/1": "c", "train/2": "d"}
 
@@ -34,8 +34,8 @@ class Letters(Environment):
     def tasks(self, split: str) -> Sequence[Task]:
         return [Task(id=name, split=split, site=name, instruction="write", gold=()) for name in GOLD]
 
-    async def observe(self, task: Task) -> Page:
-        return Page(titles=(), controls=())
+    async def observe(self, task: Task) -> Observation:
+        return Observation(titles=(), controls=())
 
     async def run(self, task, plan, *, isolation=None, executor=None) -> Outcome:
         self.num_running += 1
@@ -49,12 +49,12 @@ class Letters(Environment):
         field = FieldResult(name="f", wanted=("",), server=(), dom=(), is_correct=is_right, is_default=False)
         return Outcome(task_id=task.id, is_submitted=True, fields=(field,))
 
-    def gold_plan(self, task: Task, page: Page) -> str | None:
+    def gold_plan(self, task: Task, observation: Observation) -> str | None:
         return GOLD[task.id]
 
 
 class WithoutGold(Letters):
-    def gold_plan(self, task: Task, page: Page) -> None:
+    def gold_plan(self, task: Task, observation: Observation) -> None:
         return None
 
 

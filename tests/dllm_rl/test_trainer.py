@@ -11,7 +11,7 @@ import torch
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import append_rows, read_rows
-from dllm_rl.records.tasks import Control, Fault, Outcome, Page, RewardRecord, Task
+from dllm_rl.records.tasks import Control, Fault, Observation, Outcome, RewardRecord, Task
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine
 from dllm_rl.training.groups import grouped, stack_rollouts
@@ -19,7 +19,7 @@ from dllm_rl.training.trainer import Trainer
 from tests.tiny_policies import make_tiny_policy
 
 OBJECTIVES = ("grpo", "cj_grpo", "gspo", "espo")
-PAGE = Page(titles=("Join",), controls=(Control(ref="p1.e1", kind="text", name="Name"),))
+PAGE = Observation(titles=("Join",), controls=(Control(ref="p1.e1", kind="text", name="Name"),))
 TASKS = [
     Task(id=f"train/toy-{i}", split="train", site="toy", instruction=f"Name: {name}", gold=())
     for i, name in enumerate(("Anna", "Karl", "Rome"))

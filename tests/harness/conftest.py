@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from dllm_rl.environment import Session
 from dllm_rl.records.plan import parse_plan
-from dllm_rl.records.tasks import Control, Page
+from dllm_rl.records.tasks import Control, Observation
 from harness.browser import BrowserPool
 from harness.environments import FormEnvironment, FormSettings
 from harness.execute import Execution, Executor, ServerView, execute
@@ -99,11 +99,11 @@ OBSERVE_ALL = """() => {
 }"""
 
 
-def read_page(inventory: dict[str, Any]) -> Page:
+def read_page(inventory: dict[str, Any]) -> Observation:
     """Number the controls of a one-page observation."""
     seen = [Seen.read(record) for record in inventory["controls"]]
     controls: list[Control] = [item.control(f"p1.e{at}", None) for at, item in enumerate(seen, start=1)]
-    return Page(titles=(inventory["title"],), controls=tuple(controls))
+    return Observation(titles=(inventory["title"],), controls=tuple(controls))
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,14 @@ import random
 from collections.abc import Callable
 
 from dllm_rl.records.plan import PRESSABLE_KEYS
-from dllm_rl.records.tasks import Page
+from dllm_rl.records.tasks import Observation
 
 VALUES = ("", "x", "2024/01/05", "2024-01-05", "12e3", "-4", "  padded ", "a" * 300, "two\\nlines", "Søren", '\\"')
 VERBS = ("fill", "click", "check", "uncheck", "choose", "clear", "select")
 Lines = list[str]
 
 
-def corrupted(plan: str, page: Page, rng: random.Random) -> str:
+def corrupted(plan: str, page: Observation, rng: random.Random) -> str:
     """Spoil a plan once or twice."""
     lines = plan.split("\n")
     for _ in range(rng.choice((1, 1, 2))):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 
 from dllm_rl.records.plan import PRESSABLE_KEYS, VERBS, quote
-from dllm_rl.records.tasks import Page
+from dllm_rl.records.tasks import Observation
 
 TARGET = "evil.example"
 VALUES = (
@@ -37,7 +37,7 @@ SYNTAX = (
 )  # fmt: skip
 
 
-def hostile_plan(page: Page, rng: random.Random) -> str:
+def hostile_plan(page: Observation, rng: random.Random) -> str:
     """One plan of 1 to 12 lines, most of which act on controls that exist."""
     refs = [control.ref for control in page.controls]
     return "\n".join(_line(refs, rng) for _ in range(rng.choice((1, 2, 4, 8, 12))))

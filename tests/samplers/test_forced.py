@@ -11,7 +11,7 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.likelihood.constraint import START
-from dllm_rl.records.tasks import Control, Page
+from dllm_rl.records.tasks import Control, Observation
 from dllm_rl.records.trajectory import frames
 from dllm_rl.records.types import Rollouts
 from dllm_rl.testing import check_sampler
@@ -111,7 +111,7 @@ def test_padding_is_never_shown_to_the_slot_model(tiny_policies):
     assert (out.trajectory.canvases[behind & ~drawn] == policy.mask_id).all()
 
 
-BUTTON = Page(titles=("Go",), controls=(Control(ref="p1.e1", kind="button", name="Send"),))
+BUTTON = Observation(titles=("Go",), controls=(Control(ref="p1.e1", kind="button", name="Send"),))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.records.plan import parse_plan, render_plan
-from dllm_rl.records.tasks import Page
+from dllm_rl.records.tasks import Observation
 from dllm_rl.records.types import Rollouts
 from dllm_rl.registry import families_of
 from dllm_rl.testing.policies import PAGES, PLANS, prompts_of, random_policy
@@ -159,7 +159,7 @@ def test_rules_that_mask_again_are_refused_in_training(tiny_policies):
         policy.process.replay(rollouts, torch.Generator().manual_seed(0))
 
 
-def mutants(page: Page, plan: str, count: int, seed: int) -> Iterator[str]:
+def mutants(page: Observation, plan: str, count: int, seed: int) -> Iterator[str]:
     """Texts near a plan that is right: characters, refs, verbs, options and lines changed, lost, put in, swapped."""
     rng = random.Random(seed)
     controls = [control.ref for control in page.controls] + ["p1.e99", "p2.e1"]

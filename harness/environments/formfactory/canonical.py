@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from dllm_rl.records.tasks import Control, Page
+from dllm_rl.records.tasks import Control, Observation
 
 MIN_LIKENESS = 0.85
 _NO_FIELDS = ("button", "link")
@@ -24,7 +24,7 @@ def folded(text: str) -> str:
     return " ".join(re.findall(r"[^\W_]+", plain.casefold()))
 
 
-def find_controls(key: str, page: Page) -> tuple[Control, ...]:
+def find_controls(key: str, page: Observation) -> tuple[Control, ...]:
     """The controls of one field, or one box of a group where the key names that box; () where nothing fits."""
     wanted = folded(key)
     fields = [control for control in page.controls if control.kind not in _NO_FIELDS]
@@ -49,7 +49,7 @@ def _names(control: Control) -> tuple[str, str, str]:
     return (control.group if is_option else control.name, control.field, control.name)
 
 
-def is_one_of_several(box: Control, page: Page) -> bool:
+def is_one_of_several(box: Control, page: Observation) -> bool:
     """Whether other boxes are sent under the same name, so that its own text must be told."""
     return sum(other.kind == "checkbox" and other.field == box.field for other in page.controls) > 1
 
@@ -81,7 +81,7 @@ def is_nothing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and folded(value) in ("", "none", "n a", "null"))
 
 
-def wanted_values(value: Any, controls: Sequence[Control], page: Page) -> tuple[str, ...]:
+def wanted_values(value: Any, controls: Sequence[Control], page: Observation) -> tuple[str, ...]:
     """What the field of these controls must hold, in visible texts; () for nothing or an unticked box."""
     kind = controls[0].kind
     if isinstance(value, dict):
@@ -125,7 +125,7 @@ def _option(value: Any, options: Sequence[str]) -> str:
     return alike[0]
 
 
-def _boxes(value: Any, controls: Sequence[Control], page: Page) -> tuple[str, ...]:
+def _boxes(value: Any, controls: Sequence[Control], page: Observation) -> tuple[str, ...]:
     """A group takes the options that are listed; a box on its own, or named by its key, takes yes or no."""
     if len(controls) > 1:
         names = [control.name for control in controls]

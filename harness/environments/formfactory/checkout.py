@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.plan import Action, quote, render_plan
-from dllm_rl.records.tasks import Control, GoldField, Page, Task
+from dllm_rl.records.tasks import Control, GoldField, Observation, Task
 from harness.environments.formfactory.canonical import CannotHoldError, find_controls, folded, is_nothing, wanted_values
 from harness.sites.oracle import actions_of
 
@@ -75,7 +75,7 @@ class Checkout:
                     found[path.relative_to(self.folder).as_posix()] = records
         return found
 
-    def assign(self, pages: Mapping[str, Page]) -> tuple[FormRecords, ...]:
+    def assign(self, pages: Mapping[str, Observation]) -> tuple[FormRecords, ...]:
         """Assign gold files to the pages (by path) whose controls have their keys. Each file goes to one page."""
         files = self.gold_files()
         if self.forms is not None:
@@ -103,7 +103,7 @@ def _records(path: Path) -> tuple[Any, ...]:
     return tuple(content) if is_list else ()
 
 
-def _best_pairs(files: Mapping[str, Sequence[Any]], pages: Mapping[str, Page]) -> list[tuple[str, str]]:
+def _best_pairs(files: Mapping[str, Sequence[Any]], pages: Mapping[str, Observation]) -> list[tuple[str, str]]:
     """Greedily, from the best share of keys that name a control downwards; pages and files are used once."""
     shares = [(_share(records, page), path, file) for file, records in files.items() for path, page in pages.items()]
     pairs: list[tuple[str, str]] = []
@@ -114,7 +114,7 @@ def _best_pairs(files: Mapping[str, Sequence[Any]], pages: Mapping[str, Page]) -
     return pairs
 
 
-def _share(records: Sequence[Any], page: Page) -> float:
+def _share(records: Sequence[Any], page: Observation) -> float:
     """Share of matches among the keys of the longest record and the fields of the page (Dice coefficient)."""
     keys = max((list(record) for record in records), key=len)
     found = {key: find_controls(key, page) for key in keys}
@@ -183,7 +183,7 @@ class Catalogue:
 
 def make_catalogue(
     forms: Collection[FormRecords],
-    pages: Mapping[str, Page],
+    pages: Mapping[str, Observation],
     defaults: Mapping[str, Mapping[str, tuple[str, ...]]],
     files: Collection[str],
 ) -> Catalogue:
@@ -204,7 +204,7 @@ def make_catalogue(
     return Catalogue(tasks=tuple(tasks), unsolvable=tuple(unsolvable))
 
 
-def gold_of(record: Mapping[str, Any], page: Page, files: Collection[str]) -> tuple[GoldField, ...]:
+def gold_of(record: Mapping[str, Any], page: Observation, files: Collection[str]) -> tuple[GoldField, ...]:
     """What each field must hold. Raises CannotHoldError, its text beginning with the key."""
     found: dict[str, GoldField] = {}
     for key, value in record.items():
@@ -227,7 +227,7 @@ def _is_given(control: Control, found: Mapping[str, GoldField]) -> bool:
     return bool(control.value) if gold is None else bool(gold.wanted)
 
 
-def _gold_field(key: str, value: Any, page: Page, files: Collection[str]) -> GoldField:
+def _gold_field(key: str, value: Any, page: Observation, files: Collection[str]) -> GoldField:
     controls = find_controls(key, page)
     if not controls:
         raise CannotHoldError("gold key without control")
@@ -270,7 +270,7 @@ def _spoken(value: Any) -> str:
     return quote(value) if isinstance(value, str) and any(letter in value for letter in '";\n\\') else str(value)
 
 
-def oracle_plan(task: Task, page: Page) -> str:
+def oracle_plan(task: Task, page: Observation) -> str:
     """The plan that gives every gold value and sends the form."""
     gold = {item.name: item for item in task.gold}
     actions = [

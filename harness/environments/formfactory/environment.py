@@ -18,7 +18,7 @@ from playwright.async_api import Route
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.plan import Plan, parse_plan
-from dllm_rl.records.tasks import Outcome, Page, Task
+from dllm_rl.records.tasks import Observation, Outcome, Task
 from dllm_rl.registry import register
 from harness.browser import (
     FOREIGN,
@@ -62,7 +62,7 @@ class _Observed:
         defaults: What the untouched form shows.
     """
 
-    page: Page
+    page: Observation
     choices: Choices
     defaults: Mapping[str, tuple[str, ...]]
 
@@ -155,9 +155,9 @@ class FormFactoryEnvironment(BrowserEnvironment[FormFactorySettings]):
             if number % NUM_PARTS in PARTS[split]
         )
 
-    def gold_plan(self, task: Task, page: Page) -> str:
+    def gold_plan(self, task: Task, observation: Observation) -> str:
         """The plan that gives every gold value and sends the form."""
-        return oracle_plan(task, page)
+        return oracle_plan(task, observation)
 
     async def _look_at_all(self) -> Catalogue:
         """Look at every form once, give it its gold records, and say which of them can be satisfied."""
@@ -169,7 +169,7 @@ class FormFactoryEnvironment(BrowserEnvironment[FormFactorySettings]):
         defaults = {path: self._seen[path].defaults for path in paths}
         return make_catalogue(self.forms, pages, defaults, self.files)
 
-    async def observe(self, task: Task) -> Page:
+    async def observe(self, task: Task) -> Observation:
         """The controls of the task's form."""
         return (await self._observed(task.site)).page
 
@@ -277,7 +277,7 @@ async def _observe(tab: Tab) -> _Observed:
     records = enumerate(seen["controls"], start=1)
     controls = tuple(Seen.read(record).control(f"p1.e{at}", None) for at, record in records)
     defaults = {name: tuple(values) for name, values in shown.items()}
-    return _Observed(page=Page(titles=(seen["title"],), controls=controls), choices=choices, defaults=defaults)
+    return _Observed(page=Observation(titles=(seen["title"],), controls=controls), choices=choices, defaults=defaults)
 
 
 def _received(sent: Sent, seen: _Observed) -> Submission:

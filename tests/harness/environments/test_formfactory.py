@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.tasks import Control, Page
+from dllm_rl.records.tasks import Control, Observation
 from harness.environments import Catalogue, FormFactoryEnvironment, FormFactorySettings
 from harness.environments.formfactory import Checkout
 from harness.environments.formfactory.canonical import CannotHoldError, find_controls, wanted_values
@@ -20,7 +20,7 @@ from harness.rewards import Shaped, Success
 NAME_THAT_BREAKS_IT = "Robert'); --"
 LOOKALIKE = Path(__file__).parent / "lookalike"
 APPLICATION = "site.py:application"
-EMPTY = Page(titles=("",), controls=())
+EMPTY = Observation(titles=("",), controls=())
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_a_key_is_found_by_label_legend_html_name_or_likeness() -> None:
         control("checkbox", "Clay", group="Topics", field="t[]"),
     )
     text, born = control("text", "Full Name *", field="fullName"), control("date", "Born", field="dateOfBirth")
-    page = Page(titles=("",), controls=(box, other, text, born))
+    page = Observation(titles=("",), controls=(box, other, text, born))
     assert find_controls("Topics", page) == (box, other)
     assert find_controls("Clay", page) == (other,)
     assert find_controls("full_name", page) == (text,)

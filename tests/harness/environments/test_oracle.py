@@ -6,7 +6,7 @@ import pytest
 
 from dllm_rl.environment import Session
 from dllm_rl.records.plan import parse_plan
-from dllm_rl.records.tasks import Outcome, Page, Task
+from dllm_rl.records.tasks import Observation, Outcome, Task
 from harness.environments import FormEnvironment
 from harness.rewards import Shaped, Success
 from tests.harness.oracle import prove
@@ -38,11 +38,11 @@ def test_gold_is_one_and_empty_is_nought(session, split: str, isolation, executo
         assert (Shaped()(outcome).value, Success()(outcome).value) == (0.0, 0.0)
 
 
-def submit_only(page: Page) -> str:
+def submit_only(page: Observation) -> str:
     return "\n".join(f"submit {control.ref}" for control in page.controls if control.kind == "button")
 
 
-def first_options(page: Page) -> str:
+def first_options(page: Observation) -> str:
     """Everything with something, without reading the task."""
     lines = []
     for control in page.controls:

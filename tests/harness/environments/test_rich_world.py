@@ -14,7 +14,7 @@ from dllm_rl import registry
 from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.plan import VERBS_BY_KIND, parse_plan
-from dllm_rl.records.tasks import SPLITS, GoldField, Outcome, Page, Task, render_prompt
+from dllm_rl.records.tasks import SPLITS, GoldField, Observation, Outcome, Task, render_prompt
 from harness.environments import FormEnvironment, FormSettings
 from harness.environments.forms import with_files
 from harness.rewards import Shaped, Success
@@ -42,7 +42,7 @@ OWN = tuple(kind for kind in rich_forms() if kind not in forms())
 BASIC_WORLD = "bc0f4b93072da9a260801a7e52bb30ef1d36ff80c5d427d7a1d84df41d37ae9e"
 
 
-def page_of(task: Task) -> Page:
+def page_of(task: Task) -> Observation:
     site = make_site(task.site)
     return with_files(expected_page(site), site)
 
@@ -150,7 +150,7 @@ def gold_of(session: Session[FormEnvironment], split: str) -> list[tuple[Task, s
     return [(task, session.gold_plan(task)) for task in session.tasks(split)]
 
 
-def with_one_wrong(task: Task, page: Page, at: int) -> str | None:
+def with_one_wrong(task: Task, page: Observation, at: int) -> str | None:
     """The gold plan with another value in one field; None where the field has no other."""
     gold = task.gold[at % len(task.gold)]
     controls = [control for control in page.controls if control.field == gold.name]

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from dllm_rl.records.plan import parse_plan
-from dllm_rl.records.tasks import Control, Page
+from dllm_rl.records.tasks import Control, Observation
 from harness.execute import ServerView, execute
 from harness.execute.executors import Report
 
-PAGE = Page(
+PAGE = Observation(
     titles=("One",),
     controls=(
         Control(ref="p1.e1", kind="radio", name="Yes", field="more"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from dllm_rl.records.plan import parse_plan
-from dllm_rl.records.tasks import GoldField, Page, Task
+from dllm_rl.records.tasks import GoldField, Observation, Task
 from harness.execute import Execution
 from harness.judge import Evidence, judge
 from harness.judge.outcome import are_equal
@@ -36,7 +36,7 @@ def outcome(submissions: list[Attempt], values: dict[str, tuple[str, ...]], task
     return judge(
         Evidence(
             task=task,
-            page=Page(titles=("Form",), controls=()),
+            page=Observation(titles=("Form",), controls=()),
             plan=parse_plan(""),
             execution=Execution(values=values),
             submissions=submissions,

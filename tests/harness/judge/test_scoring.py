@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from dllm_rl.records.tasks import SPLITS, Page, Task
+from dllm_rl.records.tasks import SPLITS, Observation, Task
 from harness.judge import score_plan
 from harness.sites import expected_page, gold_plan, make_site, make_tasks, site_defaults
 
 
-def scored(task: Task, page: Page, plan: str) -> float:
+def scored(task: Task, page: Observation, plan: str) -> float:
     return score_plan(task, page, site_defaults(make_site(task.site)), plan)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dllm_rl.environment import Session
-from dllm_rl.records.tasks import Condition, Page, Task
+from dllm_rl.records.tasks import Condition, Observation, Task
 from harness.environments import FormEnvironment
 from harness.scout import ScoutCache
 from harness.scout.walk import walk
@@ -58,7 +58,7 @@ way.addEventListener('change', update); seat.addEventListener('change', update);
 def test_exploration_finds_what_only_two_answers_show(lab: Lab) -> None:
     lab.show(NESTED)
 
-    async def explore() -> Page:
+    async def explore() -> Observation:
         from harness.scout import scout
 
         async with lab.pool.tab("page") as tab:

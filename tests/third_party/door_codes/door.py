@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dllm_rl.environment import Environment
-from dllm_rl.records import Control, FieldResult, GoldField, Outcome, Page, Task, parse_plan
+from dllm_rl.records import Control, FieldResult, GoldField, Observation, Outcome, Task, parse_plan
 from dllm_rl.registry import register
 from dllm_rl.seeding import python_random
 
-PAGE = Page(
+PAGE = Observation(
     titles=("Door",),
     controls=(
         Control(ref="p1.e1", kind="text", name="Code", field="code"),
@@ -54,7 +54,7 @@ class DoorEnvironment(Environment):
             for number, code in enumerate(codes)
         )
 
-    async def observe(self, task: Task) -> Page:
+    async def observe(self, task: Task) -> Observation:
         return PAGE
 
     async def run(self, task: Task, plan: str, *, isolation: str | None = None, executor: str | None = None) -> Outcome:
@@ -83,5 +83,5 @@ class DoorEnvironment(Environment):
             fields=(field,),
         )
 
-    def gold_plan(self, task: Task, page: Page) -> str:
+    def gold_plan(self, task: Task, observation: Observation) -> str:
         return f'fill p1.e1 "{task.gold[0].wanted[0]}"\nsubmit p1.e2'

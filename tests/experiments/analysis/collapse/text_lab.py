@@ -20,7 +20,7 @@ from dllm_rl.files import read_rows
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.records import plan as plans
-from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Outcome, Page, RewardRecord, Task, render_prompt
+from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Observation, Outcome, RewardRecord, Task, render_prompt
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine
 from dllm_rl.training.trainer import Trainer
@@ -29,7 +29,7 @@ from harness.rewards import Shaped
 from tests.tiny_policies import tokenizer
 
 NAMES = ("Anna", "Karl", "Rome")
-PAGE = Page(titles=("Join",), controls=())
+PAGE = Observation(titles=("Join",), controls=())
 TASKS = [
     Task(
         id=f"train/text-{index}",
@@ -56,7 +56,7 @@ class TextEnvironment(Environment):
     def tasks(self, split: str) -> list[Task]:
         return TASKS
 
-    async def observe(self, task: Task) -> Page:
+    async def observe(self, task: Task) -> Observation:
         return PAGE
 
     async def run(self, task: Task, plan: str, **settings: Any) -> Outcome:
