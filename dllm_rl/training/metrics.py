@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dllm_rl.advantages import EQUAL_REWARDS
 from dllm_rl.records.types import Rollouts, Views
+from dllm_rl.training.conversion import conversion_metrics
 from dllm_rl.training.engine import RolloutBatch
 
 # What a loss may report; docs/metrics.md says what each means and how to read it.
@@ -34,9 +35,7 @@ def describe(batch: RolloutBatch, rollouts: Rollouts, *, eos_id: int) -> dict[st
     valid = rollouts.valid
     count = max(1, int(valid.sum()))
     success = torch.tensor([outcome.is_success for outcome in outcomes]) & valid
-    near = torch.tensor([outcome.is_near_miss for outcome in outcomes]) & valid
     parsed = torch.tensor([outcome.is_parsed for outcome in outcomes]) & valid
-    right = torch.tensor([outcome.all_correct for outcome in outcomes]) & valid
     length = torch.tensor([rollout.num_tokens for rollout in batch.rollouts]).float()
     trajectory = rollouts.trajectory
     assert trajectory is not None
@@ -49,8 +48,7 @@ def describe(batch: RolloutBatch, rollouts: Rollouts, *, eos_id: int) -> dict[st
         "reward": float(rollouts.rewards[valid].mean()) if valid.any() else 0.0,
         "reward_std": float(rollouts.rewards[valid].std(unbiased=False)) if valid.any() else 0.0,
         "success": float(success.sum()) / count,
-        "near_miss": float(near.sum()) / count,
-        "conversion": float(success.sum()) / max(1, int(right.sum())),
+        **conversion_metrics(outcomes, rollouts.group_ids),
         "submitted": sum(outcome.is_submitted for outcome in outcomes) / count,
         "parse_valid": float(parsed.sum()) / count,
         "fault_share": 1.0 - float(valid.float().mean()),
