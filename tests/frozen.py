@@ -33,7 +33,7 @@ from experiments.design.units import task_digest
 from harness.environments import BrowserEnvironment
 from harness.environments.base import WORLDS
 from harness.environments.gymnasium import FORMS_ID
-from tests.dllm_rl.test_trainer import make
+from tests.dllm_rl.training.test_trainer import make
 from tests.tiny_policies import PROMPTS, make_tiny_policy
 
 FILE = Path(__file__).with_name("frozen.json")

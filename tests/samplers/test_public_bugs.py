@@ -20,7 +20,7 @@ from dllm_rl.testing.policies import prompts_of, random_policy
 from samplers.hf import diffusion_generate
 from samplers.hf.processors import Processors
 from samplers.loop.sampling import TOKEN, pick, uniform
-from tests.samplers.test_hf import decoder
+from tests.samplers.hf.test_hf import decoder
 
 RULES = [name for name, cls in registry.items("sampler") if "masked" in cls.families]
 

@@ -11,7 +11,7 @@ from experiments.run.cell import Leader, LocalExecutor, follow
 from experiments.run.results import is_equal
 from experiments.run.runner import ProcessesBrokenError, Silent, owed_units, run_units
 from experiments.run.status import read_status
-from tests.dllm_rl.test_ranks import launch
+from tests.dllm_rl.training.test_ranks import launch
 from tests.experiments.grids import FakeWork, plan
 from tests.experiments.run.test_ray import grid, overrides
 

@@ -14,7 +14,7 @@ from dllm_rl.testing import example
 from dllm_rl.training import update
 from dllm_rl.training.metrics import inner_metrics, likelihood_sd
 from dllm_rl.training.update import generator
-from tests.dllm_rl.test_trainer import make
+from tests.dllm_rl.training.test_trainer import make
 
 FAMILIES = ("masked", "block", "slot", "flow")
 

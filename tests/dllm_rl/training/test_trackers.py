@@ -9,7 +9,7 @@ import pytest
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import read_rows
 from dllm_rl.training.config import trackable
-from tests.dllm_rl.test_trainer import make, same, weights
+from tests.dllm_rl.training.test_trainer import make, same, weights
 
 
 def test_tensorboard_holds_what_metrics_jsonl_holds_and_changes_no_weight(tmp_path):

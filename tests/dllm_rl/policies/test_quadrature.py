@@ -11,7 +11,7 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.flow import MAX_KAPPA
 from dllm_rl.testing import example, example_policy
 from dllm_rl.testing.examples import EOS, FILL, PAD
-from tests.dllm_rl.test_views import DRAWS, estimates, exact_elbo, generator, hidden_view, one_row
+from tests.dllm_rl.policies.test_views import DRAWS, estimates, exact_elbo, generator, hidden_view, one_row
 
 NODES = {
     1: [(0.5, 1.0)],

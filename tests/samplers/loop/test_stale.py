@@ -19,9 +19,9 @@ from dllm_rl.testing.sampler import SamplerCase
 from samplers import CACHES
 from samplers.hf.generate import TokenIds
 from samplers.loop.record import Recorder
+from tests.samplers.hf.test_hf import decoder
 from tests.samplers.plain.stale import stale_logits, threshold_loop
 from tests.samplers.several_a_step import SEVERAL_A_STEP
-from tests.samplers.test_hf import decoder
 
 RULES = [name for name, cls in registry.items("sampler") if "masked" in cls.families]
 STALE = ("prefix", "dual")

@@ -7,7 +7,7 @@ import pytest
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import read_rows
 from experiments.design.grid import build_cells
-from tests.dllm_rl.test_trainer import CountingEnvironment, flat, make, same, share_of_e, weights
+from tests.dllm_rl.training.test_trainer import CountingEnvironment, flat, make, same, share_of_e, weights
 from tests.experiments.grids import preset
 
 ONE_STEP = {"steps": 1, "prompts_per_step": 2, "group_size": 4, "options": {"beta": 0.0}}

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import read_rows
 from dllm_rl.training.ranks import ALONE, Ranks
-from tests.dllm_rl.test_trainer import make
+from tests.dllm_rl.training.test_trainer import make
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Exact views, drawn views of a coupled loss (whole groups), drawn views with a reference policy, replayed steps.
 RUNS = {
     "autoregressive": ("grpo", {"beta": 0.1}),
@@ -32,8 +32,8 @@ SCRIPT = """
     import sys
     from pathlib import Path
     import torch
-    from tests.dllm_rl.test_ranks import RUNS, SETTINGS
-    from tests.dllm_rl.test_trainer import CountingEnvironment, make
+    from tests.dllm_rl.training.test_ranks import RUNS, SETTINGS
+    from tests.dllm_rl.training.test_trainer import CountingEnvironment, make
 
     torch.set_num_threads(1)
     for family, (objective, options) in RUNS.items():

@@ -23,7 +23,7 @@ from experiments.design.config import Component, build_reward, build_session
 from experiments.run.results import SCHEMA
 from experiments.run.snapshots import take_snapshot
 from harness.rewards import Shaped, Success, Tree
-from tests.dllm_rl.test_trainer import PAGE, TASKS, CountingEnvironment, make, rollouts_of, share_of_e
+from tests.dllm_rl.training.test_trainer import PAGE, TASKS, CountingEnvironment, make, rollouts_of, share_of_e
 from tests.tiny_policies import make_tiny_policy
 
 FAMILIES = {"masked": "low_confidence", "slot": "slots", "flow": "flow_exact", "autoregressive": "ar"}

@@ -8,7 +8,7 @@ import torch
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.loading import add_lora
 from dllm_rl.training.reference import AdapterOff, is_fresh_adapter, reference_of
-from tests.dllm_rl.test_trainer import TASKS, make, rollouts_of
+from tests.dllm_rl.training.test_trainer import TASKS, make, rollouts_of
 from tests.tiny_policies import make_tiny_policy
 
 
@@ -43,7 +43,7 @@ def test_a_fresh_adapter_is_switched_off_and_alone_is_trained(tmp_path, monkeypa
     warm = {name: value.clone() for name, value in policy.model.state_dict().items()}
     add_lora(policy, rank=2, targets=["qkv", "up"])
     assert is_fresh_adapter(policy.model)
-    monkeypatch.setattr("tests.dllm_rl.test_trainer.make_tiny_policy", lambda *_, **__: policy)
+    monkeypatch.setattr("tests.dllm_rl.training.test_trainer.make_tiny_policy", lambda *_, **__: policy)
     trainer = make("masked", "grpo", tmp_path, steps=1, learning_rate=1e-1)
     assert isinstance(trainer.updater.reference, AdapterOff)
     before, own, again = scores(trainer.updater.reference, trainer)
