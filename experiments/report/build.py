@@ -12,7 +12,7 @@ from typing import Any
 from dllm_rl.files import replace_file
 from experiments.analysis.collapse import Diagnosis, diagnose, title_of
 from experiments.analysis.collapse.survival import Lifetime, kaplan_meier, lifetime, log_rank
-from experiments.analysis.stats import CellVerdict, judge_grid
+from experiments.analysis.verdicts import CellVerdict, judge_grid
 from experiments.report.curves import commits_of, curves_of
 from experiments.report.load import CellRun, Run, examples_of, load_run, snapshots_of
 from experiments.report.page import render

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from experiments.analysis.stats import CellInfo
+from experiments.analysis.verdicts import CellInfo
 from experiments.run.folder import CellRecord, GridRecord, RunFolder, SnapshotRecord, UnitFolder
 from experiments.run.results import UnitKey, is_lost
 from experiments.run.status import State, Status

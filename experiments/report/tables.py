@@ -8,7 +8,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from experiments.analysis.stats import UNJUDGED
+from experiments.analysis.verdicts import UNJUDGED
 
 GLYPHS = {
     "improved": "▲",

@@ -9,7 +9,7 @@ from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import read_rows
 from dllm_rl.policies.loading import save_policy
-from experiments.analysis.stats import pair, split_by
+from experiments.analysis.pairing import pair, split_by
 from experiments.design.config import load_preset
 from experiments.design.grid import build_cells
 from experiments.design.units import TaskSets, plan_grid, training_digest

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from experiments.analysis.stats import CellInfo, CellVerdict, judge_grid, pair, summarise
+from experiments.analysis.pairing import pair, summarise
+from experiments.analysis.verdicts import CellInfo, CellVerdict, judge_grid
 from tests.experiments.synthetic import evaluation_rows, labels_of, result_table
 
 SEEDS = (0, 1, 2, 3, 4)

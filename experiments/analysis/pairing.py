@@ -1,0 +1,118 @@
+"""Evaluated rollouts, plain and paired: means of them, and how a cell differs from its warm start, task by task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from experiments.run.results import is_lost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Plain means over evaluated rollouts, those lost to the environment left out. A mean of no rollout is None.
+
+    Attributes:
+        lost: Rollouts lost to the environment.
+        conversion: P(submitted | every field right).
+    """
+
+    num_rollouts: int
+    lost: int
+    success: float | None
+    reward: float | None
+    field_accuracy: float | None
+    submitted: float | None
+    near_miss: float | None
+    conversion: float | None
+    parsed: float | None
+
+
+def _columns(rows: pa.Table, *names: str) -> list[np.ndarray]:
+    return [np.asarray(rows.column(name).to_pylist()) for name in names]
+
+
+def _by_rollout(rows: pa.Table, outcome: str) -> dict[tuple[int, str, int], float | None]:
+    """Outcome of each (seed, task, sample); None where the environment lost it."""
+    names = ("seed", "task_id", "sample", "fault", outcome)
+    return {
+        (seed, task, sample): None if is_lost(fault) else float(value)
+        for seed, task, sample, fault, value in zip(*(rows.column(name).to_pylist() for name in names), strict=True)
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """Mean paired difference of each seed and task, over the samples that neither side lost."""
+
+    table: Float[np.ndarray, "s t"]
+    seeds: tuple[int, ...]
+    tasks: tuple[str, ...]
+    num_pairs: int
+    num_lost: int
+    num_dropped_tasks: int
+
+
+def pair(cell_rows: pa.Table, baseline_rows: pa.Table, *, outcome: str = "success") -> Pairs:
+    """Pair each rollout of a cell with the warm start's rollout of the same task and sample; drop pairs with a loss.
+
+    A task that keeps no pair for some seed is dropped for all seeds, so that the table is complete.
+    """
+    baseline = {(task, sample): value for (_, task, sample), value in _by_rollout(baseline_rows, outcome).items()}
+    sums: dict[tuple[int, str], list[float]] = {}
+    num_lost = 0
+    rollouts = _by_rollout(cell_rows, outcome)
+    for (seed, task, sample), value in rollouts.items():
+        before = baseline.get((task, sample))
+        if value is None or before is None:
+            num_lost += 1
+        else:
+            sums.setdefault((seed, task), []).append(value - before)
+    seeds = tuple(sorted({seed for seed, _, _ in rollouts}))
+    all_tasks = sorted({task for _, task, _ in rollouts})
+    tasks = tuple(task for task in all_tasks if all((seed, task) in sums for seed in seeds))
+    table = np.array([[np.mean(sums[seed, task]) for task in tasks] for seed in seeds]).reshape(len(seeds), len(tasks))
+    return Pairs(
+        table=table,
+        seeds=seeds,
+        tasks=tasks,
+        num_pairs=sum(len(sums[seed, task]) for seed in seeds for task in tasks),
+        num_lost=num_lost,
+        num_dropped_tasks=len(all_tasks) - len(tasks),
+    )
+
+
+def summarise(rows: pa.Table) -> Summary:
+    """Summarise evaluated rollouts."""
+    faults, success, reward, accuracy, submitted, near_miss, parsed = _columns(
+        rows, "fault", "success", "reward", "field_accuracy", "submitted", "near_miss", "parsed"
+    )
+    kept = np.array([not is_lost(fault) for fault in faults], dtype=bool)
+
+    def mean(values: np.ndarray, where: np.ndarray = kept) -> float | None:
+        chosen = values[where] if len(values) else values
+        return float(np.mean(chosen.astype(float))) if len(chosen) else None
+
+    all_right = kept & (accuracy.astype(float) >= 1) if len(accuracy) else kept
+    return Summary(
+        num_rollouts=int(kept.sum()) if len(faults) else 0,
+        lost=int((~kept).sum()) if len(faults) else 0,
+        success=mean(success),
+        reward=mean(reward),
+        field_accuracy=mean(accuracy),
+        submitted=mean(submitted),
+        near_miss=mean(near_miss),
+        conversion=mean(submitted, all_right),
+        parsed=mean(parsed),
+    )
+
+
+def split_by(rows: pa.Table, name: str) -> dict[str, pa.Table]:
+    """Tables of the rows of each value of a text column."""
+    index: dict[str, list[int]] = {}
+    for position, value in enumerate(rows.column(name).to_pylist()):
+        index.setdefault(value, []).append(position)
+    return {value: rows.take(pa.array(positions, type=pa.int64())) for value, positions in index.items()}
