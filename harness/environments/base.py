@@ -22,7 +22,7 @@ from harness.browser import (
 )
 from harness.execute import ExecutorName, executor_named
 from harness.judge import outcome as outcomes
-from harness.sites.schema import Size
+from harness.sites.schema import OBSTACLES, Obstacle, Size
 
 LOST_IN_A_ROW = 3
 
@@ -148,6 +148,8 @@ class BrowserEnvironment(Environment, Generic[S]):
 
 World = Literal["basic", "rich"]
 WORLDS: tuple[World, ...] = get_args(World)
+Design = Literal["older", "newer"]
+DESIGNS: tuple[Design, ...] = get_args(Design)
 SIZE: Size = "small"
 DIALS = (0, 1, 2)
 DIFFICULTIES = (1, 2, 3)
@@ -173,6 +175,9 @@ class FormSettings(BrowserSettings):
             Task and plan alone decide which ones. 0 for none.
         world: "basic", or "rich" for further kinds, richer controls and obstacles.
         difficulties: Difficulties of the rich world; it only.
+        design: "older", or "newer" for sites with an obstacle between right fields and an accepted form; the basic
+            world only. See `harness.sites.newer`.
+        obstacles: What may stand in the way in the newer design; each site has one, by its seed.
         cache_dir: Folder of scouted sites; None for the user's cache folder.
         trace_dir: Folder of traces and screenshots of the last 20 failed rollouts; None for none. With it, every
             rollout runs in a context of its own.
@@ -190,6 +195,8 @@ class FormSettings(BrowserSettings):
     recheck_every: int = 100
     world: World = "basic"
     difficulties: tuple[int, ...] = DIFFICULTIES
+    design: Design = "older"
+    obstacles: tuple[Obstacle, ...] = OBSTACLES
     cache_dir: Path | str | None = None
     trace_dir: Path | str | None = None
 
@@ -217,10 +224,24 @@ class FormSettings(BrowserSettings):
             raise ConfigError(f"size is {self.size}; a form of the rich world is as large as its difficulty. Drop it.")
         if self.world == "basic" and self.difficulties != DIFFICULTIES:
             raise ConfigError("the world 'basic' has no difficulties. Take the world rich, or leave them out.")
+        self._check_design()
         if self.recheck_every < 0:
             raise ConfigError(f"recheck_every is {self.recheck_every}; expected 0 for never, or a number of rollouts.")
         if self.audit_every < 1:
             raise ConfigError(f"audit_every is {self.audit_every}; expected at least 1.")
+
+    def _check_design(self) -> None:
+        if self.design not in DESIGNS:
+            raise unknown_name("design", self.design, DESIGNS)
+        if not self.obstacles:
+            raise ConfigError(f"obstacles is empty; expected some of {', '.join(OBSTACLES)}. Leave it out for all.")
+        for obstacle in self.obstacles:
+            if obstacle not in OBSTACLES:
+                raise unknown_name("obstacle", obstacle, OBSTACLES)
+        if self.design == "older" and self.obstacles != OBSTACLES:
+            raise ConfigError("the design 'older' has no obstacles. Take the design newer, or leave them out.")
+        if self.design == "newer" and self.world == "rich":
+            raise ConfigError("the world 'rich' has one design. Take the world basic, or leave the design out.")
 
 
 def _check_levels(name: str, given: Sequence[int], known: Sequence[int]) -> None:

@@ -274,6 +274,7 @@ def tasks_for(settings: FormSettings, split: str) -> tuple[Task, ...]:
         dials=settings.dials,
         kinds=settings.kinds,
         sites_per_kind=settings.sites_per_kind,
+        obstacles=settings.obstacles if settings.design == "newer" else (),
     )
 
 

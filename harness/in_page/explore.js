@@ -83,7 +83,9 @@ async function answer({ answers, files }) {
     await pause();
   }
   const values = snapshot();
-  const button = visibleControls().find((element) => kindOf(element) === "button" && element.type === "submit");
+  // A button with a name does something else beside handing the page in, such as keeping a draft of it.
+  const buttons = visibleControls().filter((element) => kindOf(element) === "button" && element.type === "submit");
+  const button = buttons.find((element) => !element.name) ?? buttons[0];
   if (button) click(button);
   return { isLeaving: isLeaving(), invalid: takeInvalid(), values };
 }

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from harness.sites.schema import Answers, Site, SiteField
+from harness.sites.schema import Answers, Site, SiteField, SitePage
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,12 @@ def page_errors(site: Site, page_number: int, answers: Answers) -> tuple[str, ..
     shown = [item for item in page.fields if is_visible(site, item, answers)]
     errors = [message for item in shown for message in _field_errors(item, answers.get(item.name, ()))]
     return (*errors, *_rule_errors(site, page_number, answers))
+
+
+def extra_errors(page: SitePage, answers: Answers) -> tuple[str, ...]:
+    """Messages for what the page demands beside the fields of the form."""
+    missing = (item for item in page.extras if item.is_demanded and not answers.get(item.name))
+    return tuple(f"{item.caption} is required" for item in missing)
 
 
 def all_errors(site: Site, answers: Answers) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Site key -> Site: every choice of a rendered form follows from the form kind, the size, the layout and the seed.
 
-A key reads `<kind>.<size>.<layout>.s<seed>`, for example `contact.small.L3.s17`. A layout decides how a page looks and
-in which order its fields stand; `L7` to `L9` belong to `test_layout`. Names in HTML differ from site to site.
+A key reads `<kind>.<size>.<layout>.s<seed>`, for example `contact.small.L3.s17`, and in the newer design ends with an
+obstacle. A layout decides how a page looks and in which order its fields stand; `L7` to `L9` belong to `test_layout`.
+Names in HTML differ from site to site.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.seeding import python_random
 from harness.sites import vocabulary
 from harness.sites.forms import form
-from harness.sites.schema import FieldSpec, FormSpec, Option, Site, SiteField, SitePage, Size
+from harness.sites.newer import newer, older_key
+from harness.sites.schema import OBSTACLES, FieldSpec, FormSpec, Option, Site, SiteField, SitePage, Size
 
 Arrange = Callable[[list[FieldSpec], Random], list[FieldSpec]]
 
@@ -137,7 +139,9 @@ MAX_SMALL_CONTROLS = 9
 MAX_SMALL_OPTIONS = {"select": 4, "multiselect": 4, "radio": 3, "checkbox": 3}
 RICH_PREFIX = "rich."
 THEMES = ("plain", "ink", "forest", "rose", "sand", "night")
-_KEY = re.compile(r"(?P<kind>[a-z_]+)\.(?P<size>small|full)\.(?P<layout>L\d+)\.s(?P<seed>\d+)")
+_KEY = re.compile(
+    r"(?P<kind>[a-z_]+)\.(?P<size>small|full)\.(?P<layout>L\d+)\.s(?P<seed>\d+)(\.(?P<obstacle>[a-z_]+))?"
+)
 
 
 @lru_cache(maxsize=16_384)
@@ -148,10 +152,13 @@ def make_site(key: str) -> Site:
 
         return make_rich_site(key)
     match = _KEY.fullmatch(key)
-    if match is None or match["layout"] not in LAYOUTS:
+    if match is None or match["layout"] not in LAYOUTS or match["obstacle"] not in (None, *OBSTACLES):
         raise ConfigError(
-            f"no site key: '{key}'. Expected such as 'contact.small.L3.s17', layouts {', '.join(LAYOUTS)}."
+            f"no site key: '{key}'. Expected such as 'contact.small.L3.s17', layouts {', '.join(LAYOUTS)}; for the "
+            f"newer design with one of {', '.join(OBSTACLES)} at its end, such as 'contact.small.L3.s17.consent'."
         )
+    if match["obstacle"] is not None:
+        return newer(make_site(older_key(key)), match["obstacle"])  # type: ignore[arg-type]
     layout, size = LAYOUTS[match["layout"]], match["size"]
     rng = python_random(int(match["seed"]), "site", match["kind"], size, layout.name)
     return assemble(key, form(match["kind"]), layout, size, int(match["seed"]), rng)  # type: ignore[arg-type]

@@ -13,7 +13,8 @@ from harness.sites.answers import all_errors, is_visible, site_defaults
 from harness.sites.factory import HELD_OUT_LAYOUTS, TRAIN_LAYOUTS, make_site
 from harness.sites.forms import forms
 from harness.sites.instructions import Wish, write_instruction
-from harness.sites.schema import TICKED, Answers, Persona, Site, SiteField, Size
+from harness.sites.newer import draw_obstacle, newer, num_finish_lines
+from harness.sites.schema import TICKED, Answers, Obstacle, Persona, Site, SiteField, Size
 from harness.sites.values import draw_persona
 
 MAX_ATTEMPTS = 200
@@ -49,6 +50,7 @@ def make_tasks(
     dials: tuple[int, ...] = (0, 1),
     sites_per_kind: int | None = None,
     kinds: tuple[str, ...] | None = None,
+    obstacles: tuple[Obstacle, ...] = (),
 ) -> tuple[Task, ...]:
     """Make `count` tasks of a split, balanced over form kinds and dials.
 
@@ -64,6 +66,7 @@ def make_tasks(
         dials: Difficulties of the instruction's wording.
         sites_per_kind: Number of sites of each kind; None for the split's own.
         kinds: Kinds of forms; None for all.
+        obstacles: For sites of the newer design, what may stand in the way; each site has one, by its seed.
     """
     names = kinds or tuple(forms())
     pools = {kind: site_keys(split, kind, size=size, count=sites_per_kind) for kind in names}
@@ -72,6 +75,8 @@ def make_tasks(
         kind, dial = names[index % len(names)], dials[index // len(names) % len(dials)]
         rng = python_random(seed, "task", split, size, index)
         site = make_site(rng.choice(pools[kind]))
+        if obstacles:
+            site = newer(site, draw_obstacle(kind, site.seed, obstacles))
         tasks.append(make_task(index, split, site, dial, rng))
     return tuple(tasks)
 
@@ -130,7 +135,7 @@ def _opened(site: Site, wishes: list[Wish]) -> dict[str, tuple[str, ...]]:
 
 
 def _fits(wishes: list[Wish], site: Site, bounds: Bounds) -> bool:
-    lines = len(site.pages) + sum(max(1, len(wish.wanted)) for wish in wishes)
+    lines = num_finish_lines(site) + sum(max(1, len(wish.wanted)) for wish in wishes)
     longest = max((len(value) for wish in wishes for value in wish.wanted), default=0)
     return (
         bounds.min_gold <= len(wishes) <= bounds.max_gold and lines <= bounds.max_lines and longest <= bounds.max_value

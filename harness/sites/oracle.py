@@ -18,6 +18,7 @@ The observation tests the scout, the gold plan tests the whole harness. Conventi
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from random import Random
 
@@ -27,7 +28,8 @@ from dllm_rl.records.tasks import Condition, Control, GoldField, Observation, Ta
 from dllm_rl.seeding import python_random
 from harness.sites.answers import all_errors, site_defaults
 from harness.sites.factory import make_site
-from harness.sites.schema import DISMISS, OPEN, TICKED, Answers, Site, SiteField
+from harness.sites.newer import as_in_the_older_design, older_key
+from harness.sites.schema import DISMISS, OPEN, TICKED, Answers, Extra, Site, SiteField
 from harness.sites.values import draw_persona
 from harness.sites.vocabulary import OBSTACLE_CAPTIONS
 
@@ -44,6 +46,9 @@ def expected_page(site: Site) -> Observation:
             for control in _controls(site, field, controls, number, at):
                 controls.append(control)
                 at += 1
+        for extra in page.extras:
+            at += 1
+            controls.append(_extra_control(extra, f"p{number}.e{at}"))
         controls.append(Control(ref=f"p{number}.e{at + 1}", kind="button", name=page.button))
     return Observation(titles=tuple(page.title for page in site.pages), controls=tuple(controls))
 
@@ -53,6 +58,17 @@ def obstacle_buttons(site: Site) -> Iterator[tuple[str, str]]:
     for obstacle in site.behaviour.obstacles:
         for caption in OBSTACLE_CAPTIONS[obstacle].pool(site.is_held_out):
             yield f"{DISMISS}{obstacle}", caption
+
+
+def _extra_control(extra: Extra, ref: str) -> Control:
+    return Control(
+        ref=ref,
+        kind=extra.kind,
+        name=extra.caption,
+        options=extra.options,
+        required=extra.required,
+        field=extra.name,
+    )
 
 
 def _controls(site: Site, field: SiteField, before: list[Control], page: int, at: int) -> list[Control]:
@@ -112,9 +128,12 @@ def gold_plan(task: Task, observation: Observation) -> str:
     """Write the gold values in reading order; each page's button is `next`, the last one `submit`.
 
     What covers the page is closed first, parts that hold a gold field are opened, and where the site refuses a number
-    of times (`Behaviour.num_refusals`), the form is sent again as often.
+    of times (`Behaviour.num_refusals`), the form is sent again as often. What the server demands without being a field
+    of the form is given.
     """
+    site = make_site(task.site)
     gold = {item.name: item for item in task.gold}
+    demanded = {item.name: item for item in site.extras if item.is_demanded}
     needed = _openers(observation, gold)
     actions: list[Action] = []
     for control in observation.controls:
@@ -124,9 +143,22 @@ def gold_plan(task: Task, observation: Observation) -> str:
         elif control.kind == "button":
             if control.ref in needed:
                 actions.append(Action(verb="click", ref=control.ref))
+        elif control.field in demanded:
+            actions.append(_given(demanded[control.field], control.ref))
         elif control.field in gold:
             actions += actions_of(control, gold[control.field], observation)
-    return render_plan((*actions, *actions[-1:] * make_site(task.site).behaviour.num_refusals))
+    return render_plan((*actions, *actions[-1:] * site.behaviour.num_refusals))
+
+
+def _given(extra: Extra, ref: str) -> Action:
+    """Tick the box, or take the first option."""
+    return Action(verb="select", ref=ref, value=extra.options[0]) if extra.options else Action(verb="check", ref=ref)
+
+
+def unfinished_plan(task: Task, observation: Observation) -> str:
+    """Write what a recording of the older design does on a newer site: all fields right, and nothing handed in."""
+    older = replace(task, site=older_key(task.site))
+    return gold_plan(older, as_in_the_older_design(observation, make_site(task.site)))
 
 
 def _openers(page: Observation, gold: Collection[str]) -> set[str]:
@@ -176,7 +208,8 @@ def scout_answers(site: Site) -> dict[str, tuple[str, ...]]:
     Any one deciding field (see `branches`) may be answered otherwise, and the server still accepts every page. Fields
     of branches that are not open have their values too; they apply once the branch is open.
     """
-    return dict(_answers_of(site.key))
+    extras = {item.name: item.options[:1] or (TICKED,) for item in site.extras if item.is_demanded}
+    return {**_answers_of(site.key), **extras}
 
 
 def branches(site: Site) -> Iterator[tuple[str, tuple[str, ...]]]:

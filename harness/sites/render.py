@@ -15,7 +15,7 @@ from harness.sites import vocabulary
 from harness.sites.answers import is_visible
 from harness.sites.factory import LAYOUTS
 from harness.sites.oracle import obstacle_buttons
-from harness.sites.schema import TICKED, Answers, Option, Site, SiteField
+from harness.sites.schema import DRAFT, TICKED, Answers, Extra, Option, Site, SiteField
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _RICH_TEMPLATES = Path(__file__).parent / "rich" / "templates"
@@ -33,14 +33,14 @@ class FieldView:
     options: tuple[Option, ...]
     placeholder: str
     required: bool
-    minimum: str
-    maximum: str
-    max_length: int
-    pattern: str
-    hint: str
-    is_open: bool
-    when_name: str
-    when_value: str
+    minimum: str = ""
+    maximum: str = ""
+    max_length: int = 0
+    pattern: str = ""
+    hint: str = ""
+    is_open: bool = True
+    when_name: str = ""
+    when_value: str = ""
     widget: str = "native"
     date_format: str = ""
     step: int = 0
@@ -89,6 +89,8 @@ def render_form_page(
             wrong=python_random(site.seed, "site wrong").choice(vocabulary.WRONG.pool(site.is_held_out)),
             action=action,
             button=page.button,
+            draft=DRAFT,
+            extras=[_extra_view(item, at, number, answers) for at, item in enumerate(page.extras, start=1)],
             button_id=f"b{number}",
             has_reveal=any(item.when_name for item in fields),
             script=Markup(_text("reveal.js")),
@@ -112,6 +114,7 @@ def render_done(site: Site) -> str:
 def _frame(site: Site, title: str) -> dict[str, object]:
     layout = LAYOUTS[site.layout].template.removesuffix(".html")
     css = _text("rich.css", is_rich=True) if site.behaviour.look else _text("site.css")
+    css += _text("newer.css") if site.obstacle else ""
     return {"site": site, "title": title, "layout": layout, "css": Markup(css)}
 
 
@@ -150,6 +153,19 @@ def _view(site: Site, field: SiteField, number: int, answers: Answers) -> FieldV
         widget=field.widget,
         date_format=field.date_format,
         step=field.step,
+    )
+
+
+def _extra_view(extra: Extra, at: int, number: int, answers: Answers) -> FieldView:
+    return FieldView(
+        id=f"x{number}-{at}",
+        name=extra.name,
+        kind=extra.kind,
+        label=extra.caption,
+        values=answers.get(extra.name, ()),
+        options=tuple(Option(text=text, value=text) for text in extra.options),
+        placeholder="-",
+        required=extra.required,
     )
 
 

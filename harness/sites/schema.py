@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from random import Random
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from dllm_rl.records.tasks import ControlKind
 
@@ -21,6 +21,11 @@ OPEN = "open"
 # Buttons with a name of this kind close something that covers the page.
 DISMISS = "dismiss-"
 Widget = Literal["native", "password", "combobox", "picker", "slider"]
+# What a newer design puts between right fields and an accepted form; see `harness.sites.newer`.
+Obstacle = Literal["second_button", "consent", "review", "notice", "server_field", "second_attempt"]
+OBSTACLES: tuple[Obstacle, ...] = get_args(Obstacle)
+# Name of the button that keeps what was entered and hands nothing in.
+DRAFT = "save-draft"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,13 +220,41 @@ class SiteField:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Extra:
+    """A control between the fields of a page and its button. It is no field of the form, and no task asks for it.
+
+    Attributes:
+        name: HTML attribute.
+        kind: "button", "checkbox" or "select".
+        caption: Its label.
+        options: Texts to choose from; the server takes any of them.
+    """
+
+    name: str
+    kind: ControlKind
+    caption: str
+    options: tuple[str, ...] = ()
+
+    @property
+    def is_demanded(self) -> bool:
+        """Whether the server refuses a form without it."""
+        return self.kind != "button"
+
+    @property
+    def required(self) -> bool:
+        """The HTML attribute: the page itself asks for a box alone."""
+        return self.kind == "checkbox"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SitePage:
-    """One page of a site: fields in reading order, then one button. A review page has no fields."""
+    """One page of a site: fields in reading order, extras, then one button. A review page has no fields."""
 
     title: str
     fields: tuple[SiteField, ...]
     button: str
     is_review: bool = False
+    extras: tuple[Extra, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +265,7 @@ class Behaviour:
         difficulty: 0 for the basic world.
         obstacles: What covers the first page until it is closed ("cookies", "notice").
         num_refusals: How often the last page is answered 503 before the form is accepted.
+        refusal: What such an answer says.
         seconds: Delay of every answer.
         look: The visual theme; "" for the basic world.
     """
@@ -239,6 +273,7 @@ class Behaviour:
     difficulty: int = 0
     obstacles: tuple[str, ...] = ()
     num_refusals: int = 0
+    refusal: str = "The service is busy and nothing was saved. Please send the form again."
     seconds: float = 0.0
     look: str = ""
 
@@ -250,6 +285,7 @@ class Site:
     Attributes:
         has_native_validation: Whether the browser checks the form before it is sent; else only the server does.
         done: Heading of the page after acceptance.
+        obstacle: What the newer design put in the way; None for the older design.
     """
 
     key: str
@@ -264,11 +300,17 @@ class Site:
     done: str
     pages: tuple[SitePage, ...]
     behaviour: Behaviour = Behaviour()
+    obstacle: Obstacle | None = None
 
     @property
     def fields(self) -> tuple[SiteField, ...]:
         """All fields of all pages, in reading order."""
         return tuple(item for page in self.pages for item in page.fields)
+
+    @property
+    def extras(self) -> tuple[Extra, ...]:
+        """All controls of all pages that are no fields of the form."""
+        return tuple(item for page in self.pages for item in page.extras)
 
     def field(self, spec_id: str) -> SiteField | None:
         """The field with this FieldSpec id, or None where this site does not have it."""

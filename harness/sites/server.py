@@ -23,10 +23,10 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from dllm_rl.errors import ConfigError
-from harness.sites.answers import is_visible, page_errors, site_defaults
+from harness.sites.answers import extra_errors, is_visible, page_errors, site_defaults
 from harness.sites.factory import make_site
 from harness.sites.render import render_done, render_form_page
-from harness.sites.schema import TICKED, Answers, Site, SiteField
+from harness.sites.schema import DRAFT, TICKED, Answers, Extra, Site, SiteField
 from harness.sites.values import content_of
 
 # The ports above 1023 that Chromium refuses to open (ERR_UNSAFE_PORT).
@@ -98,7 +98,7 @@ def _listen(port: int) -> socket.socket:
         listener.close()
 
 
-BUSY = "The service is busy and nothing was saved. Please send the form again."
+DRAFT_KEPT = "Your draft is kept. The form has not been sent."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,12 +218,16 @@ class SiteServer(LoopbackServer):
         """Take the answers of one page: refuse them, go on to the next page, or accept the whole form."""
         site, page = visit.site, visit.site.pages[number - 1]
         visit.answers.update({item.name: _read_field(item, form) for item in page.fields})
+        visit.answers.update({item.name: _read_extra(item, form) for item in page.extras})
+        if visit.answers.get(DRAFT):
+            html = render_form_page(site, number, visit.answers, (), request.url.path, notice=DRAFT_KEPT)
+            return _html(html)
         if self._refuses(visit, number):
             visit.injections.append("busy")
-            visit.message = BUSY
-            html = render_form_page(site, number, visit.answers, (), request.url.path, notice=BUSY)
+            visit.message = site.behaviour.refusal
+            html = render_form_page(site, number, visit.answers, (), request.url.path, notice=visit.message)
             return _html(html, status_code=503)
-        errors = page_errors(site, number, visit.answers)
+        errors = (*page_errors(site, number, visit.answers), *extra_errors(page, visit.answers))
         is_last = number == len(site.pages)
         if errors or is_last:
             submission = Submission(accepted=not errors, fields=_received(site, visit.answers), errors=errors)
@@ -279,6 +283,10 @@ def _read_field(item: SiteField, form: FormData) -> tuple[str, ...]:
         return tuple(texts.get(value, value) for value in sent)
     # Browsers send the line ends of a text area as CRLF.
     return tuple(value.replace("\r\n", "\n") for value in sent[:1])
+
+
+def _read_extra(item: Extra, form: FormData) -> tuple[str, ...]:
+    return tuple(str(value) for value in form.getlist(item.name)[:1] if value)
 
 
 def _read_file(file: UploadFile) -> str:

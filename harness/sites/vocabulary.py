@@ -88,6 +88,17 @@ WRONG = Wording(
     train=("Please check these answers", "Something is missing or wrong", "Please correct"),
     held_out=("This cannot be taken yet", "Look at these again"),
 )
+# What the newer design adds before the last button.
+DRAFT = Wording(
+    train=("Save draft", "Save for later", "Keep as draft", "Keep for now"), held_out=("Hold it back", "Set it aside")
+)
+CONSENT = Wording(
+    train=("I agree to the terms", "I accept the rules", "I have read the terms"),
+    held_out=("The conditions suit me", "Consent given"),
+)
+LAST_STEP = Wording(train=("One more step", "Almost done", "Last step"), held_out=("Nearly there", "Before it goes"))
+SOURCE = Wording(train=("How you found us", "Heard of us from", "Source"), held_out=("Who sent you", "Found through"))
+SOURCES = ("Press", "Web", "Radio", "Friends", "Work")
 # Captions of the buttons of what covers a page; any of them closes it.
 OBSTACLE_CAPTIONS = {
     "cookies": Wording(
