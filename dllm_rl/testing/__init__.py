@@ -1,6 +1,5 @@
 """Checks that a plug-in keeps the promises of its protocol; third parties run the same ones as we do."""
 
-from dllm_rl.testing.examples import Example, example, example_policy, example_rollouts
 from dllm_rl.testing.objective import PROPERTIES, PropertyError, check_objective
 from dllm_rl.testing.policies import sampled
 from dllm_rl.testing.sampler import SAMPLER_PROPERTIES, check_sampler
@@ -8,12 +7,8 @@ from dllm_rl.testing.sampler import SAMPLER_PROPERTIES, check_sampler
 __all__ = [
     "PROPERTIES",
     "SAMPLER_PROPERTIES",
-    "Example",
     "PropertyError",
     "check_objective",
     "check_sampler",
-    "example",
-    "example_policy",
-    "example_rollouts",
     "sampled",
 ]

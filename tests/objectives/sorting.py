@@ -17,10 +17,9 @@ from torch import Tensor
 from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Prompts, Rollouts
-from dllm_rl.testing import example_policy
-from dllm_rl.testing.examples import EOS, LETTERS, PAD
 from dllm_rl.training.intermediate import draw_answers
 from dllm_rl.training.warmstart import Batch
+from tests.examples import EOS, LETTERS, PAD, example_policy
 from tests.objectives.losses import loss_of
 
 NUM_LETTERS, LENGTH = 4, 6

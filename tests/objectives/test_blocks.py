@@ -9,7 +9,6 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError, NonFiniteError
-from dllm_rl.testing import example
 from objectives import (
     clip_metrics,
     dual,
@@ -25,6 +24,7 @@ from objectives import (
     scored,
     unconditional,
 )
+from tests.examples import example
 
 LOW, HIGH = 0.2, 0.3
 

@@ -12,8 +12,9 @@ import torch
 from dllm_rl import registry
 from dllm_rl.policies.process import ANY
 from dllm_rl.registry import families_of
-from dllm_rl.testing import check_objective, example
+from dllm_rl.testing import check_objective
 from dllm_rl.training.metrics import LOSS_METRICS
+from tests.examples import example
 from tests.frozen import frozen_objectives
 from tests.objectives.losses import loss_of
 

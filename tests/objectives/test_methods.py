@@ -13,10 +13,10 @@ from torch import Tensor
 
 from dllm_rl import registry
 from dllm_rl.records.types import Prompts, Rollouts, Views
-from dllm_rl.testing import example
 from dllm_rl.testing.policies import sampled
 from objectives import lengths
 from objectives.spg import lower_bound, upper_bound
+from tests.examples import example
 from tests.objectives.losses import loss_of
 
 FLAT = {"beta": 0.0, "advantage": "centred", "clip_low": 0.2, "clip_high": 0.2}

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.types import Loss, LossInputs
-from dllm_rl.testing import PropertyError, check_objective, example, example_policy
+from dllm_rl.testing import PropertyError, check_objective
 from objectives.cj_grpo import CJGRPO
 from objectives.espo import ESPO
 from objectives.espo_unshared import ESPOUnshared
 from objectives.grpo import GRPO
 from objectives.wd1 import WD1
+from tests.examples import example, example_policy
 
 
 def log_ratio_everywhere(inputs: LossInputs) -> Tensor:

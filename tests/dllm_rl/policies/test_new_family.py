@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dllm_rl import registry
 from dllm_rl.policies.masked import MaskedPolicy, MaskedProcess
-from dllm_rl.testing import PropertyError, check_objective, check_sampler, example
+from dllm_rl.testing import PropertyError, check_objective, check_sampler
+from tests.examples import example
 
 LOW_SHARE = 0.8
 

@@ -9,9 +9,8 @@ import torch
 
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.flow import MAX_KAPPA
-from dllm_rl.testing import example, example_policy
-from dllm_rl.testing.examples import EOS, FILL, PAD
 from tests.dllm_rl.policies.test_views import DRAWS, estimates, exact_elbo, generator, hidden_view, one_row
+from tests.examples import EOS, FILL, PAD, example, example_policy
 
 NODES = {
     1: [(0.5, 1.0)],

@@ -14,9 +14,8 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.flow import MAX_KAPPA, GeneralisedKL
 from dllm_rl.records.types import Prompts, Rollouts, Views
-from dllm_rl.testing import example, example_policy, example_rollouts
-from dllm_rl.testing.examples import EOS, FILL, LETTERS, MASK, PAD
 from dllm_rl.training.update import generator as stream
+from tests.examples import EOS, FILL, LETTERS, MASK, PAD, example, example_policy, example_rollouts
 
 DRAWS = 3000
 # What the flow family's source writes: all but MASK.

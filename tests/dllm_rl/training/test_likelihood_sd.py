@@ -10,11 +10,11 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.files import read_rows
-from dllm_rl.testing import example
 from dllm_rl.training import update
 from dllm_rl.training.metrics import inner_metrics, likelihood_sd
 from dllm_rl.training.update import generator
 from tests.dllm_rl.training.test_trainer import make
+from tests.examples import example
 
 FAMILIES = ("masked", "block", "slot", "flow")
 
