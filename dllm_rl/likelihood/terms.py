@@ -1,10 +1,11 @@
-"""Likelihood terms from logits.
+"""Likelihood terms from a model's predictions.
 
 Legend: b rows, l canvas, n scored positions of all rows, v vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -18,17 +19,22 @@ if TYPE_CHECKING:
     from dllm_rl.records.types import Views
 
 
+# Log-probabilities of tokens under the model's prediction, one token a position.
+LogProbs = Callable[[Int[Tensor, "..."]], Float[Tensor, "..."]]
+
+
 class Term(Protocol):
-    """What the likelihood of a target is, given the logits at its position."""
+    """What the likelihood of a target is, given the prediction at its position."""
 
     # Whether a term is the log-probability of its target.
     is_log_prob: ClassVar[bool]
 
     def __call__(
-        self, logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"], view: Views, place: tuple[Tensor, Tensor]
+        self, log_probs: LogProbs, targets: Int[Tensor, " n"], view: Views, place: tuple[Tensor, Tensor]
     ) -> Float[Tensor, " n"]:
         """Return the terms of one view's scored positions.
 
+        log_probs: of tokens at these positions.
         view: the view, alone.
         place: row and column of each position.
         """
@@ -42,19 +48,18 @@ class LogProb:
     is_log_prob: ClassVar[bool] = True
 
     def __call__(
-        self, logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"], view: Views, place: tuple[Tensor, Tensor]
+        self, log_probs: LogProbs, targets: Int[Tensor, " n"], view: Views, place: tuple[Tensor, Tensor]
     ) -> Float[Tensor, " n"]:
-        """Return the log softmax at the targets."""
-        return target_log_probs(logits, targets)
+        """Return the log-probabilities of the targets."""
+        return log_probs(targets)
 
 
 LOG_PROB = LogProb()
 
 
 def target_log_probs(logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Return the log softmax at the targets, on the targets' device: only what is scored leaves the model's."""
-    index = targets.to(logits.device)[..., None]
-    return (logits.gather(-1, index).squeeze(-1) - logits.logsumexp(dim=-1)).to(targets.device)
+    """Return the log softmax at the targets."""
+    return logits.gather(-1, targets[..., None]).squeeze(-1) - logits.logsumexp(dim=-1)
 
 
 def joint_terms(

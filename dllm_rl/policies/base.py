@@ -17,10 +17,10 @@ from pydantic import Field
 from torch import Tensor
 
 from dllm_rl.errors import CheckpointError, ConfigError
-from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.policies.attention import Reading
 from dllm_rl.policies.feed import Feed, ModelInterface, Tokens
 from dllm_rl.policies.process import ANY, ForwardProcess
+from dllm_rl.policies.scoring import view_terms
 from dllm_rl.records.canvas import Canvas, CanvasConfig
 from dllm_rl.records.types import Prompts, Rollouts, Views
 from dllm_rl.registry import construct
@@ -89,41 +89,6 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path} is not a JSON object whose 'policy' is an object of facts. Give a folder written by save_policy."
         )
     return config
-
-
-def view_terms(policy: BasePolicy, rollouts: Rollouts, view: Views) -> Float[Tensor, "b l"]:
-    """Return the likelihood terms of one view, alone; 0 where it does not score."""
-    if rollouts.trajectory is not None and rollouts.trajectory.constraint is not None:
-        return constrained_terms(policy, rollouts, view, rollouts.trajectory.constraint)
-    score = view.score[0]
-    columns = score.any(dim=0).nonzero().squeeze(1)
-    if columns.numel() == 0:
-        return torch.zeros(score.shape, dtype=torch.float32)
-    logits = policy.view_logits(rollouts, view, columns)[0]
-    if view.at_temperature:
-        logits = logits / rollouts.temperature
-    row, column = score.nonzero(as_tuple=True)
-    targets = rollouts.completion_ids if view.targets is None else view.targets[0]
-    terms = view.term(logits, targets[row, column], view, (row, column))
-    return torch.zeros(score.shape, dtype=torch.float32, device=terms.device).index_put((row, column), terms)
-
-
-def constrained_terms(
-    policy: BasePolicy, rollouts: Rollouts, view: Views, constraint: Constraint
-) -> Float[Tensor, "b l"]:
-    """Return the terms of draws under a grammar: their distribution is over accepted canvases, not the model's.
-
-    Raises ConfigError where the view does not replay draws.
-    """
-    if not view.is_replay:
-        raise ConfigError(
-            "these rollouts were drawn under the grammar, and this objective's views do not score its distribution: "
-            "training would follow other probabilities than those of the draws. Use an objective that replays "
-            "trajectories (such as cj_grpo) or the autoregressive family, or set decoding.grammar to evaluation."
-        )
-    logits = policy.score(Feed.of_view(rollouts, view))
-    terms = policy.process.constrained_terms(logits / rollouts.temperature, rollouts, view, constraint)
-    return torch.where(view.score[0], terms.float(), 0.0)
 
 
 class BasePolicy:
@@ -280,7 +245,8 @@ class BasePolicy:
     ) -> Float[Tensor, "b c v"] | Float[Tensor, "1 n v"]:
         """Return the model's logits at these positions of the tokens, without banned ids; see `ModelInterface`."""
         logits = self.interface.forward(self.model, tokens, keep, cache=cache, scored=scored)
-        return logits.masked_fill(self._banned.to(logits.device), -torch.inf)
+        # In place: these are the widest tensors of an update.
+        return logits.masked_fill_(self._banned.to(logits.device), -torch.inf)
 
     def continue_from(
         self, cache: Any, tokens: Tokens, keep: Int[Tensor, " c"] | Int[Tensor, "b c"], width: int
@@ -296,12 +262,6 @@ class BasePolicy:
         every = torch.arange(views.num_views)
         return torch.stack([view_terms(self, rollouts, views.views(index)) for index in every.split(1)])
 
-    def view_logits(self, rollouts: Rollouts, view: Views, columns: Int[Tensor, " c"]) -> Float[Tensor, "1 n v"]:
-        """Return logits of a view's scored positions, row after row, as one row.
-
-        view: the view, alone.
-        columns: columns that are scored in any row.
-        """
-        return self.score(
-            Feed.of_view(rollouts, view), columns=columns, reading=view.reading, scored=view.score[0][:, columns]
-        )
+    def view_feed(self, rollouts: Rollouts, view: Views) -> Feed:
+        """Return all that a forward of a view, alone, reads. Rows whose feeds are equal share a forward."""
+        return Feed.of_view(rollouts, view)

@@ -12,7 +12,7 @@ Legend: b rows, p prompt, l canvas, c scored columns, t fed tokens, s smeared to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -214,9 +214,22 @@ class BlockPolicy(BasePolicy):
         of_noisy = torch.where(same_block, inside[:, width + hidden], before[:, width + hidden])
         return torch.cat([before[:, : width + len(known)], of_noisy], dim=1)
 
-    def view_logits(self, rollouts: Rollouts, view: Views, columns: Int[Tensor, " c"]) -> Float[Tensor, "1 n v"]:
-        """Return logits read block by block, given the completion's earlier blocks, where the view is read natively."""
-        if view.reading is not None:
-            return super().view_logits(rollouts, view, columns)
-        feed = Feed.of_view(rollouts, view)
-        return self.score_blocks(feed, rollouts.completion_ids, columns, scored=view.score[0][:, columns])
+    def view_feed(self, rollouts: Rollouts, view: Views) -> Feed:
+        """Return a feed that reads the completion's earlier blocks, where the view is read natively."""
+        feed = super().view_feed(rollouts, view)
+        return feed if view.reading is not None else replace(feed, clean=rollouts.completion_ids)
+
+    def score(
+        self,
+        feed: Feed,
+        *,
+        columns: Int[Tensor, " c"] | Int[Tensor, "b c"] | None = None,
+        reading: Reading | None = None,
+        cache: Any = None,
+        scored: Bool[Tensor, "b c"] | None = None,
+    ) -> Float[Tensor, "b c v"] | Float[Tensor, "1 n v"]:
+        """Return logits as `BasePolicy.score`; block by block where the feed says what stands clean before each."""
+        if feed.clean is None:
+            return super().score(feed, columns=columns, reading=reading, cache=cache, scored=scored)
+        asked = torch.arange(feed.clean.shape[1]) if columns is None else columns
+        return self.score_blocks(feed, feed.clean, asked, scored=scored)

@@ -6,7 +6,7 @@ Legend: b rows, p prompt, l canvas, c chosen columns, t fed tokens, n remembered
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.attention import Attention, additive
-from dllm_rl.policies.head import dtype_of, scored_only, without_adapter
+from dllm_rl.policies.attention import Attention
+from dllm_rl.policies.head import scored_only, without_adapter
+from dllm_rl.policies.sharing import Shared, share
 from dllm_rl.records.types import Prompts, Rollouts, Views
 
 
@@ -63,6 +64,7 @@ class Feed:
 
     time: noise level of each row (flow family).
     order: order in which the canvas columns are fed; each token keeps its true position. Default: as they stand.
+    clean: what stands in the blocks before each one (block family). Default: the canvas.
     """
 
     prompt_ids: Int[Tensor, "b p"]
@@ -70,6 +72,7 @@ class Feed:
     canvas: Int[Tensor, "b l"]
     time: Float[Tensor, " b"] | None = None
     order: Int[Tensor, "b l"] | None = None
+    clean: Int[Tensor, "b l"] | None = None
 
     @classmethod
     def of(cls, prompts: Prompts, canvas: Int[Tensor, "b l"]) -> Feed:
@@ -91,6 +94,18 @@ class Feed:
     def width(self) -> int:
         """Length of the prompt."""
         return self.prompt_ids.shape[1]
+
+    def rows(self, index: Int[Tensor, " n"]) -> Feed:
+        """Return the rows of this index."""
+        return replace(self, **{name: part[index] for name, part in self._parts().items()})
+
+    def shared(self, among: Bool[Tensor, " b"] | None = None) -> Shared:
+        """Return which rows are equal in everything that is fed. among: rows that are asked about. Default: all."""
+        return share(list(self._parts().values()), among)
+
+    def _parts(self) -> dict[str, Tensor]:
+        parts = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def tokens(self, attention: Attention) -> Tokens:
         """Return everything as one stretch. Positions count real tokens, so that padding changes nothing."""
@@ -156,8 +171,6 @@ class ModelInterface:
     keeps_positions: the forward takes `logits_to_keep`; encoders do not, and give every position's logits.
     cache_name: the forward's argument for keys and values; transformers renamed it in 5.24. None: it names none.
     takes_any: the forward takes arguments that it does not name.
-    reads_booleans: the model reads boolean attention masks. Stock models may add a mask to their scores, where True
-        would allow and False forbid nothing, so they get numbers.
     pad_id: what stands before the first token.
     """
 
@@ -169,7 +182,6 @@ class ModelInterface:
     keeps_positions: bool
     cache_name: str | None
     takes_any: bool
-    reads_booleans: bool
     pad_id: int
 
     @classmethod
@@ -188,7 +200,6 @@ class ModelInterface:
             keeps_positions="logits_to_keep" in takes,
             cache_name=next((name for name in ("cache", "past_key_values") if name in takes), None),
             takes_any=any(item.kind is inspect.Parameter.VAR_KEYWORD for item in takes.values()),
-            reads_booleans=getattr(config, "reads_booleans", False),
             pad_id=pad_id,
         )
 
@@ -212,8 +223,6 @@ class ModelInterface:
         by_row = keep.dim() == 2 and not self.keeps_by_row
         wanted = keep.unique() if by_row else keep
         inputs = {name: value.to(device) for name, value in self._inputs(tokens).items()}
-        if not self.reads_booleans:
-            inputs["attention_mask"] = additive(inputs["attention_mask"], dtype_of(model))
         inputs |= {} if cache is None else self.cache_arguments(cache)
         if self.keeps_positions:
             inputs["logits_to_keep"] = wanted.to(device)

@@ -2,11 +2,12 @@
 
 kappa_t = t ** power is the share of clean tokens at time t. The model predicts the clean token at every position.
 
-Legend: b rows, l canvas, k views, n scored positions of all rows, v vocabulary.
+Legend: b rows, l canvas, k views, n scored positions of all rows.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.likelihood.constraint import Constraint
-from dllm_rl.likelihood.terms import joint_terms, target_log_probs
+from dllm_rl.likelihood.terms import LogProbs, joint_terms, target_log_probs
 from dllm_rl.policies.attention import CAUSAL, CAUSAL_SHIFTED, Full, Reading
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.process import (
@@ -47,11 +48,11 @@ class GeneralisedKL:
     is_log_prob: ClassVar[bool] = False
 
     def __call__(
-        self, logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"], view: Views, place: tuple[Tensor, Tensor]
+        self, log_probs: LogProbs, targets: Int[Tensor, " n"], view: Views, place: tuple[Tensor, Tensor]
     ) -> Float[Tensor, " n"]:
         """Return the terms whose weighted sum is the ELBO."""
         seen = view.tokens[0][place]
-        log_p, p_seen = target_log_probs(logits, targets), target_log_probs(logits, seen).exp()
+        log_p, p_seen = log_probs(targets), log_probs(seen).exp()
         return torch.where(seen == targets, p_seen - 1.0, log_p + p_seen)
 
 
@@ -172,7 +173,8 @@ class FlowProcess(ForwardProcess):
         targets = view.targets[0]
         everywhere = torch.ones_like(targets, dtype=torch.bool)
         row, column = everywhere.nonzero(as_tuple=True)
-        plain = view.term(logits.flatten(0, 1), targets.flatten(), view, (row, column)).view_as(targets)
+        log_probs = functools.partial(target_log_probs, logits.flatten(0, 1))
+        plain = view.term(log_probs, targets.flatten(), view, (row, column)).view_as(targets)
         is_last = view.time_next[0] >= 1.0
         if not is_last.any():
             return plain

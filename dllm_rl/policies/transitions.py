@@ -5,7 +5,6 @@ The share of clean tokens at time t is kappa_t = t ** power. Shapes broadcast: t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,13 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dllm_rl.likelihood.terms import target_log_probs
+from dllm_rl.likelihood.terms import LogProbs
 
 if TYPE_CHECKING:
     from dllm_rl.records.types import Views
-
-# Log-probabilities of tokens under the model's prediction, one token a position.
-LogProbs = Callable[[Int[Tensor, "..."]], Float[Tensor, "..."]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +50,12 @@ class Transition:
         raise NotImplementedError
 
     def __call__(
-        self, logits: Float[Tensor, "n v"], targets: Int[Tensor, " n"], view: Views, place: tuple[Tensor, Tensor]
+        self, log_probs: LogProbs, targets: Int[Tensor, " n"], view: Views, place: tuple[Tensor, Tensor]
     ) -> Float[Tensor, " n"]:
         """Return the log-probabilities of the recorded transitions."""
         assert view.time is not None and view.time_next is not None
         time, time_next = view.time[0][place[0]], view.time_next[0][place[0]]
-        return self.log_prob(
-            lambda tokens: target_log_probs(logits, tokens), view.tokens[0][place], targets, time, time_next
-        )
+        return self.log_prob(log_probs, view.tokens[0][place], targets, time, time_next)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -250,6 +250,14 @@ class Views:
         """The views of this index, for every row."""
         return _map(self, lambda tensor: tensor[index])
 
+    def equals(self, other: Views) -> bool:
+        """Whether the other views show and score the same, in the same order."""
+        pairs = [(getattr(self, item.name), getattr(other, item.name)) for item in fields(self)]
+        return all(
+            torch.equal(one, two) if isinstance(one, Tensor) and isinstance(two, Tensor) else one is two or one == two
+            for one, two in pairs
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossInputs:

@@ -99,7 +99,8 @@ class TrainConfig(BaseModel):
     """Settings of a training run. learning_rate 0 trains nothing and is the null control.
 
     temperature: of the sampler, which has the last word: a trainer refuses one that differs.
-    micro_batch_rows: rows x views whose activations are held at a time; decides memory, not the result.
+    micro_batch_rows: distinct inputs (rows x views, equal ones counted once) whose activations are held at a time;
+        decides memory, not the result.
     adam_epsilon: floor under AdamW's divisor. Policy gradients of a small policy are near 1e-4 a weight, far smaller
         at embeddings that a batch rarely uses; at 1e-8 those take full steps of noise (docs/results/lab_notebook.md).
     lr_scheduler_type: transformers' name; `linear` falls to zero over the run, and with it the last weights' noise.

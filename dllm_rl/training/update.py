@@ -1,8 +1,8 @@
 """One training step's update: mu optimiser steps on one batch, each on views that all policies score.
 
 Legend: u inner step of mu; k views, b rows, l canvas. Views come from the stream ("masks", step, u). Old scores at
-u = 0 are the first forward itself, detached, so that the ratio there is exactly 1. Losses divide by the sizes of the
-whole step, so that gradients of its parts add up.
+u = 0 are the first forward itself, detached, so that the ratio there is exactly 1; where later views are the same as
+the first, so are their old scores. Losses divide by the sizes of the whole step, so that gradients of its parts add up.
 
 Inner updates on a batch may end early: the policy has moved too far from the one that sampled it. The distance is
 measured on the inner step's own forward pass, before its update, so it costs nothing: where it passes a target, that
@@ -22,11 +22,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.scoring import distinct_inputs
 from dllm_rl.protocols import Objective
 from dllm_rl.records.types import LossInputs, Rollouts, Views
 from dllm_rl.seeding import derive
 from dllm_rl.training.config import Targets
 from dllm_rl.training.metrics import combine, inner_metrics
+from dllm_rl.training.micro_batches import micro_batches, num_distinct
 from dllm_rl.training.ranks import Ranks
 from dllm_rl.training.reference import Reference
 
@@ -71,17 +73,22 @@ class _InnerBatch:
     """One inner step: all rows with their views, and what other policies say of them.
 
     mine: rows that this process goes backward from.
-    old: scores before the first update; None at u = 0, and where nothing reads them.
+    inputs: number of each row's input among the distinct ones of its view.
+    old: scores before the first update; None where they are those of the first forward, and where nothing reads them.
     ref: scores of the reference policy.
+    is_first: whether no update came before.
+    is_repeated: whether its views are those of the first inner step.
     """
 
     rollouts: Rollouts
     views: Views
     advantages: Tensor
     mine: Int[Tensor, " n"]
+    inputs: Int[Tensor, "k b"]
     old: Float[Tensor, "k b l"] | None
     ref: Float[Tensor, "k b l"] | None
     is_first: bool
+    is_repeated: bool
 
     def rows(self, index: Int[Tensor, " n"]) -> _InnerBatch:
         """The rows of this index."""
@@ -90,6 +97,7 @@ class _InnerBatch:
             rollouts=self.rollouts.rows(index),
             views=self.views.rows(index),
             advantages=self.advantages[index],
+            inputs=self.inputs[:, index],
             old=None if self.old is None else self.old[:, index],
             ref=None if self.ref is None else self.ref[:, index],
         )
@@ -99,7 +107,7 @@ class _InnerBatch:
 class Updater:
     """Changes the policy by an objective's gradient on a batch.
 
-    batch_rows: rows x views whose activations are held at a time; decides memory, not the result.
+    batch_rows: distinct inputs whose activations are held at a time; decides memory, not the result.
     """
 
     policy: BasePolicy
@@ -124,10 +132,12 @@ class Updater:
         if kept.numel() == 0:
             return counted
         advantages, rollouts = advantages[kept], _restrict(rollouts, kept)
-        rows = []
-        for part in self._inner_batches(step, rollouts, advantages):
-            rows.append(self._inner_step(part))
-            if rows[-1].get("inner/stopped"):
+        rows, first = [], None
+        for batch in self._inner_batches(step, rollouts, advantages):
+            metrics, scores = self._inner_step(replace(batch, old=first) if batch.is_repeated else batch)
+            first = scores if first is None else first
+            rows.append(metrics)
+            if metrics.get("inner/stopped"):
                 break
         if self.targets.is_set:
             # How far it went is the distance at the last inner step, not the mean over them.
@@ -138,48 +148,57 @@ class Updater:
     def _inner_batches(self, step: int, rollouts: Rollouts, advantages: Tensor) -> list[_InnerBatch]:
         """Views and fixed scores of all inner steps, before the first update."""
         mine = _rows_of(self.ranks, rollouts)
-        batches = []
+        batches: list[_InnerBatch] = []
         for inner in range(self.inner_steps):
             noise = generator(self.seed, "masks", step, inner, 0)
             views = self.objective.views(rollouts, self.policy.process, noise)
-            needs_old = inner > 0 and (self.objective.needs_old or self.targets.is_set)
-            batches.append(
-                _InnerBatch(
-                    rollouts=rollouts,
-                    views=views,
-                    advantages=advantages,
-                    mine=mine,
-                    old=self._score_all(self.policy, rollouts, views, mine) if needs_old else None,
-                    ref=self._score_all(self.reference, rollouts, views, mine) if self.reference else None,
-                    is_first=inner == 0,
-                )
+            if batches and views.equals(batches[0].views):
+                batches.append(replace(batches[0], is_first=False, is_repeated=True))
+                continue
+            batch = _InnerBatch(
+                rollouts=rollouts,
+                views=views,
+                advantages=advantages,
+                mine=mine,
+                inputs=distinct_inputs(self.policy, rollouts, views),
+                old=None,
+                ref=None,
+                is_first=inner == 0,
+                is_repeated=False,
             )
+            needs_old = inner > 0 and (self.objective.needs_old or self.targets.is_set)
+            old = self._score_all(self.policy, batch) if needs_old else None
+            ref = self._score_all(self.reference, batch) if self.reference else None
+            batches.append(replace(batch, old=old, ref=ref))
         return batches
 
-    def _inner_step(self, batch: _InnerBatch) -> dict[str, float]:
+    def _inner_step(self, batch: _InnerBatch) -> tuple[dict[str, float], Float[Tensor, "k b l"]]:
+        """Go one step; return its metrics, and the scores of all rows before it."""
         self.optimiser.zero_grad(set_to_none=True)
         total, travelled, scores = 0.0, Travelled(), []
-        for index in self._loss_batches(batch):
+        indices = self._loss_batches(batch)
+        for index in indices:
             part = batch.rows(index)
-            new = self._leaf(part.rollouts, part.views)
+            new = self._leaf(part)
             loss = self.objective.loss(self._inputs(part, new))
             # Views may hide nothing of these rows; then there is nothing to go backward from.
             if new.requires_grad:
                 self.accelerator.backward(loss.value)
                 if new.is_leaf:
-                    self._second_pass(part.rollouts, part.views, new)
+                    self._second_pass(part, new)
             total += float(loss.value.detach())
             scores.append(new.detach())
             if self.targets.is_set and part.old is not None:
                 travelled.add(part.views, new.detach(), part.old)
         total = sum(self.ranks.gather(total))
-        summary = self._measured(batch, scores) | self._stopping(travelled)
+        every = self._of_all(batch.views, scores, torch.cat([batch.mine[:0], *indices]))
+        summary = self._measured(batch, every) | self._stopping(travelled)
         if summary.get("inner/stopped"):
             self.optimiser.zero_grad(set_to_none=True)
-            return {**summary, "loss": total}
+            return {**summary, "loss": total}, every
         if batch.is_first and "ratio_dev" in summary:
             summary["ratio_dev_u0"] = summary["ratio_dev"]
-        return {**summary, "loss": total, **self._step()}
+        return {**summary, "loss": total, **self._step()}, every
 
     def _inputs(self, batch: _InnerBatch, new: Float[Tensor, "k b l"]) -> LossInputs:
         """What the loss of these rows is computed from. At u = 0 the old scores are the first forward itself."""
@@ -194,12 +213,11 @@ class Updater:
         )
 
     @torch.no_grad()
-    def _measured(self, batch: _InnerBatch, scores: Sequence[Float[Tensor, "k n l"]]) -> dict[str, float]:
+    def _measured(self, batch: _InnerBatch, new: Float[Tensor, "k b l"]) -> dict[str, float]:
         """Metrics of the inner step, from the scores of all its rows at once.
 
         So they depend neither on the micro-batches nor on the number of processes.
         """
-        new = self._of_all(batch.views, scores, batch.mine)
         metrics = dict(self.objective.loss(self._inputs(batch, new)).metrics)
         if batch.is_first:
             is_elbo = self.objective.estimates_elbo
@@ -209,11 +227,11 @@ class Updater:
         return metrics
 
     def _of_all(
-        self, views: Views, scores: Sequence[Float[Tensor, "k n l"]], mine: Int[Tensor, " n"]
+        self, views: Views, scores: Sequence[Float[Tensor, "k n l"]], rows: Int[Tensor, " n"]
     ) -> Float[Tensor, "k b l"]:
-        """Scores of all rows, in their order, from those that each process has of its own."""
+        """Scores of all rows, in their order, from those that each process has of these rows of its own."""
         none = torch.zeros(views.num_views, 0, views.score.shape[-1])
-        parts = self.ranks.gather((mine, torch.cat([none, *scores], dim=1)))
+        parts = self.ranks.gather((rows, torch.cat([none, *scores], dim=1)))
         order = torch.cat([rows for rows, _ in parts]).argsort()
         return torch.cat([own for _, own in parts], dim=1)[:, order]
 
@@ -235,41 +253,46 @@ class Updater:
         is_passed = float(self.targets.is_passed(distance))
         return {"inner/log_ratio": distance.log_ratio, "inner/kl": distance.kl, "inner/stopped": is_passed}
 
-    def _score_all(
-        self, policy: BasePolicy | Reference, rollouts: Rollouts, views: Views, mine: Int[Tensor, " n"]
-    ) -> Float[Tensor, "k b l"]:
+    def _score_all(self, policy: BasePolicy | Reference, batch: _InnerBatch) -> Float[Tensor, "k b l"]:
         """Scores without gradient of all rows; each process scores its own."""
-        return self._of_all(views, [self._score(policy, rollouts.rows(mine), views.rows(mine))], mine)
+        scores = [self._score(policy, batch.rows(batch.mine))] if batch.mine.numel() else []
+        return self._of_all(batch.views, scores, batch.mine)
 
     @torch.no_grad()
-    def _score(self, policy: BasePolicy | Reference, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
-        if rollouts.num_rows == 0:
-            return torch.zeros(views.score.shape)
-        index = torch.arange(rollouts.num_rows).split(self.batch_rows)
-        return torch.cat([policy.view_log_probs(rollouts.rows(i), views.rows(i)) for i in index], dim=1)
+    def _score(self, policy: BasePolicy | Reference, batch: _InnerBatch) -> Float[Tensor, "k n l"]:
+        """Scores without gradient of these rows, one view after another."""
+        indices = self._fitting(batch, holds_all_views=False)
+        scores = [policy.view_log_probs(batch.rollouts.rows(index), batch.views.rows(index)) for index in indices]
+        return torch.cat(scores, dim=1)[:, torch.cat(indices).argsort()]
 
-    def _loss_batches(self, batch: _InnerBatch) -> Sequence[Int[Tensor, " n"]]:
+    def _fitting(self, batch: _InnerBatch, *, holds_all_views: bool) -> list[Int[Tensor, " n"]]:
+        """Rows whose distinct inputs fit into memory together."""
+        groups = batch.rollouts.group_ids
+        return micro_batches(batch.inputs, groups, self.batch_rows, holds_all_views=holds_all_views)
+
+    def _loss_batches(self, batch: _InnerBatch) -> list[Int[Tensor, " n"]]:
         """Rows of one call of the loss: all where rows of a group are coupled, else what fits with all its views.
 
         None where other processes have all groups of the step.
         """
         if batch.mine.numel() == 0:
             return []
-        fitting = max(1, self.batch_rows // batch.views.num_views)
-        return [batch.mine] if self.objective.group_coupled else batch.mine.split(fitting)
+        if self.objective.group_coupled:
+            return [batch.mine]
+        return [batch.mine[index] for index in self._fitting(batch.rows(batch.mine), holds_all_views=True)]
 
-    def _leaf(self, rows: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
+    def _leaf(self, batch: _InnerBatch) -> Float[Tensor, "k n l"]:
         """Scores to go backward from; where their activations would not fit, a leaf for `_second_pass`."""
-        if rows.num_rows * views.num_views > self.batch_rows:
-            return self._score(self.policy, rows, views).requires_grad_()
-        return self.policy.view_log_probs(rows, views)
+        if num_distinct(batch.inputs) > self.batch_rows:
+            return self._score(self.policy, batch).requires_grad_()
+        return self.policy.view_log_probs(batch.rollouts, batch.views)
 
-    def _second_pass(self, rollouts: Rollouts, views: Views, leaf: Float[Tensor, "k b l"]) -> None:
+    def _second_pass(self, batch: _InnerBatch, leaf: Float[Tensor, "k n l"]) -> None:
         """Score again piece by piece and go backward with the leaf's gradient: exact, for one more forward."""
         assert leaf.grad is not None
-        for index in torch.arange(rollouts.num_rows).split(self.batch_rows):
-            for view in torch.arange(views.num_views):
-                part = self.policy.view_log_probs(rollouts.rows(index), views.rows(index).views(view[None]))
+        for index in self._fitting(batch, holds_all_views=False):
+            for view in torch.arange(batch.views.num_views):
+                part = self.policy.view_log_probs(batch.rollouts.rows(index), batch.views.rows(index).views(view[None]))
                 if part.requires_grad:
                     self.accelerator.backward((part * leaf.grad[view, index]).sum())
 

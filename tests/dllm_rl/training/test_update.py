@@ -61,17 +61,20 @@ def test_metrics_do_not_depend_on_micro_batches(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "targets", "num_passes"),
+    ("name", "options", "targets", "num_passes"),
     [
-        ("grpo", Targets(), 3),
-        ("wd1", Targets(), 2),
-        ("wd1", Targets(log_ratio=1e9), 3),
+        ("grpo", {"prompt_mask_share": 0.15}, Targets(), 3),
+        ("advantage_weighted_denoising", {}, Targets(), 2),
+        ("advantage_weighted_denoising", {}, Targets(log_ratio=1e9), 3),
+        # The hidden canvas is the same at every inner step.
+        ("grpo", {}, Targets(), 2),
+        ("wd1", {}, Targets(log_ratio=1e9), 2),
     ],
 )
 def test_old_scores_are_computed_where_something_reads_them(
-    name: str, targets: Targets, num_passes: int, monkeypatch: pytest.MonkeyPatch
+    name: str, options: dict[str, float], targets: Targets, num_passes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two inner steps: two passes with gradient, and one for old scores where the loss or an early stop needs them."""
+    """Two inner steps: two passes with gradient, and one for old scores that are not those of the first forward."""
     policy, rollouts = sampled("masked")
     score, sizes = type(policy).view_log_probs, []
 
@@ -80,9 +83,20 @@ def test_old_scores_are_computed_where_something_reads_them(
         return score(self, rollouts, views)
 
     monkeypatch.setattr(type(policy), "view_log_probs", counted)
-    objective = registry.build("objective", name, {"beta": 0.0})
+    objective = registry.build("objective", name, {"beta": 0.0, **options})
     metrics = updated(objective, rollouts, policy, targets=targets)
     assert sum(sizes) == num_passes * metrics["rows_updated"]
+
+
+def test_old_scores_of_the_first_forward_are_those_of_a_forward_of_their_own() -> None:
+    policy, rollouts = sampled("masked")
+    objective = registry.build("objective", "grpo", {"beta": 0.0})
+    shared = updated(objective, rollouts, policy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Views, "equals", lambda self, other: False)
+        apart = updated(objective, rollouts, policy)
+    assert shared["ratio_dev"] > 0
+    assert shared == pytest.approx(apart, rel=1e-4, abs=1e-6)
 
 
 def test_a_group_with_one_row_left_does_not_stop_mdpo() -> None:
