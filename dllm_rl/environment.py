@@ -14,6 +14,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from dllm_rl.errors import ConfigError, unknown_name
@@ -148,8 +149,18 @@ class Environment(ABC):
         pages = await self.observe_many(tasks)
         gold = [(task, self.gold_plan(task, page)) for task, page in zip(tasks, pages, strict=True)]
         pairs = [(task, plan) for task, plan in gold if plan is not None]
-        outcomes = await self.run_many(pairs)
+        outcomes = await self.prove(pairs)
         return {task.id: why for (task, _), outcome in zip(pairs, outcomes, strict=True) if (why := _failure(outcome))}
+
+    async def prove(self, pairs: Sequence[tuple[Task, str]]) -> list[Outcome]:
+        """Run gold plans for the self-check. An environment may keep what succeeded for the user's next run."""
+        return await self.run_many(pairs)
+
+    def keep_outcomes(self, file: Path) -> None:  # noqa: B027
+        """Keep outcomes in this file, and take from it what an equal plan came to before.
+
+        Several processes may be told the same file. By default nothing is kept.
+        """
 
     def forget_failures(self) -> None:  # noqa: B027
         """Forget what failed so far, so that it decides nothing in the next piece of work."""
@@ -272,6 +283,10 @@ class Session(Generic[E]):
     def self_check(self, tasks: Sequence[Task]) -> dict[str, str]:
         """Run the gold plans; return the ids of tasks that do not succeed, with the reason."""
         return self._call(self._opened().self_check(tasks))
+
+    def keep_outcomes(self, file: Path) -> None:
+        """Share outcomes with every other process that is told the same file, where the environment can."""
+        self.environment.keep_outcomes(file)
 
     def forget_failures(self) -> None:
         """Give what kept failing another chance: a new piece of work begins."""

@@ -163,7 +163,8 @@ class Outcome:
     pages_reached / num_pages: progress through a wizard (1-based count of pages seen, out of those on the gold path).
     num_rejected: submissions that the server answered with an error page. errors_by_rejection: how many errors each of
     them showed, in order. recheck: whether a second run the way evaluation does it came to the same; "" for no second
-    run. seconds: wall time by phase.
+    run. is_reused: the plan was not run, since an equal one had been; the outcome is that one's. seconds: wall time by
+    phase.
     """
 
     task_id: str
@@ -183,6 +184,7 @@ class Outcome:
     errors_by_rejection: tuple[int, ...] = ()
     num_attempts: int = 1
     recheck: Literal["", "same", "different"] = ""
+    is_reused: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -52,6 +52,7 @@ def describe(batch: RolloutBatch, rollouts: Rollouts, *, eos_id: int) -> dict[st
         "submitted": sum(outcome.is_submitted for outcome in outcomes) / count,
         "parse_valid": float(parsed.sum()) / count,
         "fault_share": 1.0 - float(valid.float().mean()),
+        "executed_share": 1.0 - sum(outcome.is_reused for outcome in outcomes) / max(1, len(outcomes)),
         "num_rechecked": float(sum(outcome.recheck != "" for outcome in outcomes)),
         "num_disagreements": float(sum(outcome.recheck == "different" for outcome in outcomes)),
         **_groups(rollouts, success, [rollout.plan for rollout in batch.rollouts]),

@@ -16,7 +16,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.files import read_json
 from experiments.design.config import Preset, build_session, load_preset, preset_names
 from experiments.design.units import GridPlan, TaskSets, Unit, choose, plan_grid
-from experiments.run.folder import CONFIG_FILE, RunFolder, UnitFolder, make_folder
+from experiments.run.folder import CONFIG_FILE, OUTCOMES_FILE, RunFolder, UnitFolder, make_folder
 from experiments.run.progress import ConsoleProgress, duration
 from experiments.run.runner import Executor, common_failure, owed_units, refresh, run_units
 from experiments.run.self_check import checked_tasks, known_tasks
@@ -60,6 +60,7 @@ def run_grid(
         # What cannot be run is refused before a browser starts.
         choose(plan_grid(preset, TaskSets.of(preset, session), root), only)
         make_folder(root)
+        session.keep_outcomes(root / OUTCOMES_FILE)
         if not ranks.is_first:
             _follow(preset, session, root, ranks)
             ranks.leave()

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from dllm_rl.files import replace_file
 from experiments.analysis.collapse import Diagnosis, diagnose, title_of
 from experiments.analysis.collapse.survival import Lifetime, kaplan_meier, lifetime, log_rank
@@ -197,13 +199,14 @@ def timing_of(run: Run) -> dict[str, Any]:
     final evaluation.
     """
     totals = dict.fromkeys(_PHASES, 0.0)
-    num_rollouts, num_steps, units = 0.0, 0, 0.0
+    num_rollouts, num_executed, num_steps, units = 0.0, 0.0, 0, 0.0
     for cell in run.cells:
         for seed in cell.seeds:
             before = sum(totals.values())
             for row in seed.metrics:
                 num_steps += 1
                 num_rollouts += row.get("num_rollouts") or 0
+                num_executed += (row.get("num_rollouts") or 0) * row.get("executed_share", 1.0)
                 for phase in _PHASES:
                     totals[phase] += row.get(f"seconds/{phase}") or 0.0
             # The wall time of a seed that still trains is not recorded yet.
@@ -216,9 +219,17 @@ def timing_of(run: Run) -> dict[str, Any]:
         "total": units + run.warm_start_seconds,
         "num_steps": num_steps,
         "num_training_rollouts": int(num_rollouts),
+        "num_training_rollouts_executed": round(num_executed),
         "num_evaluation_rollouts": run.results.num_rows,
+        "num_evaluation_rollouts_executed": _num_executed(run.results),
         "training_rollouts_per_second": num_rollouts / training if training else None,
     }
+
+
+def _num_executed(results: pa.Table) -> int:
+    """Evaluated rollouts that took time in the environment. Where none did, nothing is timed and all were executed."""
+    num_timed = sum(seconds > 0 for seconds in results["seconds"].to_pylist())
+    return num_timed or results.num_rows
 
 
 def mixed_versions(run: Run) -> dict[str, Any] | None:

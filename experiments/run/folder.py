@@ -1,6 +1,6 @@
 """The folder of a run: the one place that knows where things lie in it, and typed records of what they say.
 
-config.json  results.parquet  self_check.json  report.html  report.json
+config.json  results.parquet  self_check.json  outcomes.sqlite  report.html  report.json
 warmstart/<policy>-<digest>/        evaluation-<digest>.parquet  status.json  cell.json  waypoints/
 cells/<cell>-<digest>/seed<k>/      the same, and metrics.jsonl  rollouts.jsonl  commit_order.jsonl  alarms.json
                                     checkpoint/
@@ -30,6 +30,8 @@ from experiments.run.results import SCHEMA, UnitKey, grid_of, merge
 from experiments.run.status import Status, read_status
 
 CONFIG_FILE, RESULTS_FILE, SELF_CHECK_FILE = "config.json", "results.parquet", "self_check.json"
+# What plans came to. Here and not in the cache of the user, so that a study stands on its own executions.
+OUTCOMES_FILE = "outcomes.sqlite"
 STATUS_FILE, RECORD_FILE, ALARMS_FILE, SNAPSHOTS_FOLDER = "status.json", "cell.json", "alarms.json", "waypoints"
 # Names of `dllm_rl.training.checkpoint`, whose import would load PyTorch: the last one, and what a kill leaves of two.
 CHECKPOINTS = "checkpoint*"

@@ -22,7 +22,7 @@ from typing import Any
 from dllm_rl.errors import ConfigError, DllmRlError
 from experiments.design.config import Preset
 from experiments.design.units import GridPlan, Unit, plan_grid, versions
-from experiments.run.folder import CONFIG_FILE, RunFolder
+from experiments.run.folder import CONFIG_FILE, OUTCOMES_FILE, RunFolder
 from experiments.run.runner import Progress, Silent, begin, owed_units, refresh, run_units
 from experiments.run.status import Status, claim, read_status, write_status
 
@@ -188,6 +188,7 @@ def _work(launch: Launch) -> None:
         os.chdir(launch.cwd)
     _refuse_other("versions", versions(), launch.versions)
     with build_session(launch.preset.environment) as session:
+        session.keep_outcomes(folder.root / OUTCOMES_FILE)
         source = known_tasks(launch.preset, session, folder.root)
         plan = replace(plan_grid(launch.preset, source, folder.root), chosen=launch.chosen)
         _refuse_other("grid digest", {"digest": plan.config.digest}, {"digest": launch.digest})

@@ -168,7 +168,7 @@ class FormSettings(BrowserSettings):
         kinds: Kinds of forms; None for all.
         sites_per_kind: Number of sites of each kind; None for one a task.
         shares_identical: Whether equal (task, plan) pairs of one call are run once.
-        caches_outcomes: Whether equal pairs of all calls are run once.
+        caches_outcomes: Whether equal pairs of all calls are run once, and those of all processes of one grid.
         audit_every: One in so many of the outcomes that were reused is run after all, and must be equal.
         recheck_every: About one in so many plans that `run_many` runs in its own way is run a second time as
             evaluation runs it, in a new context with real input; `Outcome.recheck` says whether that came to the same.

@@ -28,15 +28,17 @@ from harness.browser import (
 )
 from harness.environments.base import BrowserEnvironment, FormSettings, Quarantine
 from harness.execute import Execution, Executor, ServerView, execute, executor_named
-from harness.judge import Audit, Evidence, Key, OutcomeCache, score_plan
+from harness.judge import Audit, Evidence, Key, OutcomeCache, OutcomeStore, score_plan
 from harness.judge import outcome as outcomes
-from harness.scout import ScoutCache, default_cache_dir, scout, sites_digest
+from harness.scout import ScoutCache, default_cache_dir, harness_digest, scout
 from harness.sites import Site, gold_plan, make_site, make_tasks, scout_answers, site_defaults
 from harness.sites.rich import make_rich_tasks
 from harness.sites.server import SiteServer
 from harness.sites.values import offered_files
 
 ROLLOUT_SECONDS = 60.0
+# Of the user's cache folder.
+_PROVEN_FILE = "proven_gold_plans.sqlite"
 
 
 @register("environment", "forms")
@@ -52,11 +54,13 @@ class FormEnvironment(BrowserEnvironment[FormSettings]):
         self.server = SiteServer()
         self.quarantine = Quarantine()
         self.recorder = TraceRecorder(folder=Path(self.settings.trace_dir)) if self.settings.trace_dir else None
-        self._cache = ScoutCache(Path(self.settings.cache_dir or default_cache_dir()))
+        self._folder = Path(self.settings.cache_dir or default_cache_dir())
+        self._cache = ScoutCache(self._folder)
         self._tasks: dict[str, tuple[Task, ...]] = {}
         self._scouting: dict[str, asyncio.Lock] = {}
         self.audit = Audit(every=self.settings.audit_every)
         self._kept = OutcomeCache(self.audit) if self.settings.caches_outcomes else None
+        self._chromium = ""
         self._ids = itertools.count(1)
         self._places = {mode: asyncio.Semaphore(self.settings.num_places(mode)) for mode in get_args(Isolation)}
         self._active: set[asyncio.Task[Any]] = set()
@@ -68,6 +72,8 @@ class FormEnvironment(BrowserEnvironment[FormSettings]):
             await self.server.start()
             self._is_open = True
         await self.pool.open()
+        # Between two browsers the pool has none to ask.
+        self._chromium = self.pool.version
 
     async def close(self) -> None:
         """Cancel what is still running, then end the browser and the server."""
@@ -75,6 +81,8 @@ class FormEnvironment(BrowserEnvironment[FormSettings]):
             item.cancel()
         await asyncio.gather(*self._active, return_exceptions=True)
         await self.pool.close()
+        if self._kept is not None:
+            self._kept.store.close()
         if self._is_open:
             self._is_open = False
             await self.server.stop()
@@ -147,12 +155,29 @@ class FormEnvironment(BrowserEnvironment[FormSettings]):
 
         async def one(index: int, task: Task, plan: str) -> Outcome:
             run = functools.partial(self._run_and_recheck, task, plan, isolation, executor)
-            result = await (cache.get(self._key(task, plan, executor), run) if cache else run())
+            result = await (cache.get(self._key(task, plan, isolation, executor), run) if cache else run())
             if on_result:
                 on_result(index, result)
             return result
 
         return await all_or_none(one(index, task, plan) for index, (task, plan) in enumerate(pairs))
+
+    def keep_outcomes(self, file: Path) -> None:
+        """Share outcomes with every process that is told the same file, where the settings want them kept."""
+        if self.settings.caches_outcomes:
+            self._kept = OutcomeCache(self.audit, OutcomeStore(file))
+
+    async def prove(self, pairs: Sequence[tuple[Task, str]]) -> list[Outcome]:
+        """Run gold plans, but for those that succeeded for this user before, with this harness and browser."""
+        store = OutcomeStore(self._folder / _PROVEN_FILE)
+        proven = OutcomeCache(self.audit, store, is_kept=lambda outcome: outcome.is_success)
+        try:
+            return await all_or_none(
+                proven.get(self._key(task, plan, None, None), functools.partial(self.run, task, plan))
+                for task, plan in pairs
+            )
+        finally:
+            store.close()
 
     async def _run_and_recheck(self, task: Task, plan: str, isolation: str | None, executor: str | None) -> Outcome:
         """Run a plan; where the settings decide how, a sample is run as evaluation does it, too."""
@@ -164,9 +189,14 @@ class FormEnvironment(BrowserEnvironment[FormSettings]):
             return result
         return replace(result, recheck="same" if verdict(again) == verdict(result) else "different")
 
-    def _key(self, task: Task, plan: str, executor: str | None) -> Key:
-        name = executor or self.settings.executor
-        return Key(site_version=sites_digest(), task=task, plan=parse_plan(plan), executor=name)
+    def _key(self, task: Task, plan: str, isolation: str | None, executor: str | None) -> Key:
+        return Key(
+            made_by=(f"forms {self.version}", harness_digest(), f"chromium {self._chromium}"),
+            task=task,
+            plan=parse_plan(plan),
+            executor=executor or self.settings.executor,
+            isolation="context" if self.recorder else isolation or self.settings.isolation,
+        )
 
     @asynccontextmanager
     async def _place(self, isolation: Isolation) -> AsyncIterator[None]:

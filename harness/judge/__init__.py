@@ -3,5 +3,6 @@
 from harness.judge.cache import Audit, Key, OutcomeCache
 from harness.judge.outcome import Evidence, judge
 from harness.judge.scoring import score_plan
+from harness.judge.store import OutcomeStore
 
-__all__ = ["Audit", "Evidence", "Key", "OutcomeCache", "judge", "score_plan"]
+__all__ = ["Audit", "Evidence", "Key", "OutcomeCache", "OutcomeStore", "judge", "score_plan"]

@@ -1,29 +1,41 @@
 """A cache of outcomes by task and plan, audited: a sample of the reused outcomes is executed again.
 
-A policy that concentrates writes the same plan many times. Sites, plans and judging are deterministic, so a second
-execution adds nothing. The audit checks this: the first reuse and then one in `every` is executed, and a different
-outcome is a bug of ours that stops the run.
+A policy that concentrates writes the same plan many times, and so do policies that started from the same weights.
+Sites, plans and judging are deterministic, so a second execution adds nothing. The audit checks this: the first reuse
+and then one in `every` is executed. A different outcome is a bug of ours: it drops what was kept and stops the unit.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from dllm_rl.errors import HarnessError
 from dllm_rl.records.plan import Plan
 from dllm_rl.records.tasks import Outcome, Task
+from harness.judge.store import OutcomeStore
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """What decides an outcome. The plan is parsed: texts that differ in blanks at line ends share an outcome."""
+    """What decides an outcome. The plan is parsed: texts that differ in blanks at line ends share an outcome.
 
-    site_version: str
+    made_by: the harness and the browser, by their versions or digests.
+    """
+
+    made_by: tuple[str, ...]
     task: Task
     plan: Plan
     executor: str
+    isolation: str
+
+    @property
+    def digest(self) -> str:
+        """Hash of all of it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(slots=True)
@@ -41,30 +53,50 @@ class Audit:
 
 
 class OutcomeCache:
-    """Outcomes by key, in memory. What the environment lost or a deadline decided is never kept."""
+    """Outcomes by key. What the environment lost, what a deadline decided and what a recheck contradicts is not kept.
 
-    def __init__(self, audit: Audit) -> None:
+    store: where they are kept; by default in memory.
+    is_kept: which of the others are; by default all.
+    """
+
+    def __init__(
+        self,
+        audit: Audit,
+        store: OutcomeStore | None = None,
+        *,
+        is_kept: Callable[[Outcome], bool] = lambda outcome: True,
+    ) -> None:
         self.audit = audit
-        self._outcomes: dict[Key, Outcome] = {}
-        self._turns: dict[Key, asyncio.Lock] = {}
+        self.store = store or OutcomeStore()
+        self._is_kept = is_kept
+        self._turns: dict[str, asyncio.Lock] = {}
 
     async def get(self, key: Key, run: Callable[[], Awaitable[Outcome]]) -> Outcome:
         """The outcome of a key, from `run` the first time. Raises HarnessError where an audit finds a difference."""
-        async with self._turns.setdefault(key, asyncio.Lock()):
-            known = self._outcomes.get(key)
+        digest = key.digest
+        async with self._turns.setdefault(digest, asyncio.Lock()):
+            known = self.store.get(digest)
             if known is None:
                 outcome = await run()
-                if _is_decided_by_plan(outcome):
-                    self._outcomes[key] = outcome
+                if _is_decided_by_plan(outcome) and self._is_kept(outcome):
+                    self.store.put(digest, outcome)
                 return outcome
         if self.audit.is_due():
             self.audit.num_executed += 1
             again = await run()
             if _is_decided_by_plan(again) and _facts(again) != _facts(known):
+                self.store.clear()
                 raise HarnessError(
-                    f"task {key.task.id}: one plan had two outcomes: {_facts(known)} and {_facts(again)}"
+                    f"task {key.task.id}: one plan had two outcomes: {_facts(known)} and {_facts(again)}. The outcomes "
+                    "that were kept are dropped. This is a bug of the harness: please report it. Units that finished "
+                    "before may have used the wrong one; delete their folders to run them again."
                 )
-        return replace(known, seconds={})
+        return _reused(known)
+
+
+def _reused(outcome: Outcome) -> Outcome:
+    """The outcome for a rollout that was not executed: without timings, and with no recheck, which counts once."""
+    return replace(outcome, seconds={}, recheck="", is_reused=True)
 
 
 def _facts(outcome: Outcome) -> Outcome:
@@ -72,4 +104,6 @@ def _facts(outcome: Outcome) -> Outcome:
 
 
 def _is_decided_by_plan(outcome: Outcome) -> bool:
-    return outcome.is_valid and not any(item.note.startswith("deadline passed") for item in outcome.actions)
+    if not outcome.is_valid or outcome.recheck == "different":
+        return False
+    return not any(item.note.startswith("deadline passed") for item in outcome.actions)

@@ -1,7 +1,7 @@
 """What a policy may read of a site: every control of every page, found by walking through it."""
 
-from harness.scout.cache import ScoutCache, default_cache_dir, sites_digest
+from harness.scout.cache import ScoutCache, default_cache_dir, harness_digest, sites_digest
 from harness.scout.explorer import scout
 from harness.scout.walk import Seen
 
-__all__ = ["ScoutCache", "Seen", "default_cache_dir", "scout", "sites_digest"]
+__all__ = ["ScoutCache", "Seen", "default_cache_dir", "harness_digest", "scout", "sites_digest"]

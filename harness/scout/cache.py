@@ -30,9 +30,19 @@ def default_cache_dir() -> Path:
 @cache
 def sites_digest() -> str:
     """SHA-256 of the site package and the scout, so that a changed site is scouted anew."""
-    digest = hashlib.sha256()
     root = files("harness")
-    for part in (root / "sites", *(root / name for name in _SCOUT_FILES)):
+    return _digest(root / "sites", *(root / name for name in _SCOUT_FILES))
+
+
+@cache
+def harness_digest() -> str:
+    """SHA-256 of the whole package, so that a changed way to run or to judge plans runs them anew."""
+    return _digest(files("harness"))
+
+
+def _digest(*parts: Traversable) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
         for name, content in _sources(part):
             digest.update(f"{name}\\0{len(content)}\\0".encode() + content)
     return digest.hexdigest()

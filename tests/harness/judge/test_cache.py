@@ -14,7 +14,7 @@ from dllm_rl.errors import HarnessError
 from dllm_rl.records.plan import parse_plan
 from dllm_rl.records.tasks import ActionResult, Fault, Outcome, Task
 from harness.environments import FormEnvironment, FormSettings
-from harness.judge import Audit, Key, OutcomeCache
+from harness.judge import Audit, Key, OutcomeCache, OutcomeStore
 from tests.harness.corruption import corrupted
 
 TASK = Task(id="t", split="train", site="s", instruction="", gold=())
@@ -23,8 +23,8 @@ LOST = Outcome(task_id="t", fault=Fault.ENVIRONMENT)
 LATE = Outcome(task_id="t", actions=(ActionResult(line=1, text="", status="failed", note="deadline passed: p1.e1"),))
 
 
-def key(plan: str, executor: str = "fast") -> Key:
-    return Key(site_version="1", task=TASK, plan=parse_plan(plan), executor=executor)
+def key(plan: str, *, executor: str = "fast", isolation: str = "page", browser: str = "1") -> Key:
+    return Key(made_by=(browser,), task=TASK, plan=parse_plan(plan), executor=executor, isolation=isolation)
 
 
 def play(cache: OutcomeCache, plans: list[str], results: list[Outcome]) -> list[Outcome]:
@@ -43,23 +43,40 @@ def play(cache: OutcomeCache, plans: list[str], results: list[Outcome]) -> list[
 def test_plans_that_read_alike_are_one() -> None:
     cache = OutcomeCache(Audit(every=1000, num_reused=1))
     outcomes = play(cache, ["click p1.e1", "click p1.e1  \r", " click p1.e1"], [GOOD])
-    assert outcomes == [GOOD, replace(GOOD, seconds={}), replace(GOOD, seconds={})]
-    assert key("click p1.e1") != key("\nclick p1.e1")
-    assert key("click p1.e1") != key("click p1.e1", "trusted")
+    assert outcomes == [GOOD, reused(GOOD), reused(GOOD)]
+    others = {"executor": "trusted"}, {"isolation": "arena"}, {"browser": "2"}
+    keys = [key("click p1.e1"), key("\nclick p1.e1"), *(key("click p1.e1", **other) for other in others)]
+    assert len({item.digest for item in keys}) == len(keys)
 
 
-@pytest.mark.parametrize("first", [LOST, LATE])
+def reused(outcome: Outcome) -> Outcome:
+    return replace(outcome, seconds={}, recheck="", is_reused=True)
+
+
+@pytest.mark.parametrize("first", [LOST, LATE, replace(GOOD, recheck="different")])
 def test_what_the_plan_did_not_decide_is_not_kept(first: Outcome) -> None:
     cache = OutcomeCache(Audit(every=1000, num_reused=1))
-    assert play(cache, ["", "", ""], [first, GOOD]) == [first, GOOD, replace(GOOD, seconds={})]
+    assert play(cache, ["", "", ""], [first, GOOD]) == [first, GOOD, reused(GOOD)]
 
 
 def test_audits_come_first_and_then_one_in_so_many() -> None:
     cache = OutcomeCache(Audit(every=3))
     play(cache, [""] * 8, [GOOD] * 4)
     assert (cache.audit.num_reused, cache.audit.num_executed) == (7, 3)
-    with pytest.raises(HarnessError, match="two outcomes"):
-        play(OutcomeCache(Audit(every=3)), [""] * 2, [GOOD, replace(GOOD, is_submitted=False)])
+
+
+def test_a_difference_stops_the_unit_and_drops_what_was_kept(tmp_path: Path) -> None:
+    cache = OutcomeCache(Audit(every=3), OutcomeStore(tmp_path / "outcomes.sqlite"))
+    play(cache, ["click p1.e1"], [GOOD])
+    with pytest.raises(HarnessError, match=r"two outcomes.*dropped"):
+        play(cache, [""] * 2, [GOOD, replace(GOOD, is_submitted=False)])
+    assert play(cache, ["click p1.e1"], [LOST]) == [LOST]
+
+
+def test_a_recheck_counts_once() -> None:
+    cache = OutcomeCache(Audit(every=1000, num_reused=1))
+    outcomes = play(cache, [""] * 3, [replace(GOOD, recheck="same")])
+    assert [outcome.recheck for outcome in outcomes] == ["same", "", ""]
 
 
 @pytest.mark.browser
@@ -83,4 +100,4 @@ def test_cached_outcomes_equal_executed_ones(session: Session[FormEnvironment], 
 
     first, second, num_executed = asyncio.run(twice())
     assert num_executed == len(pairs)
-    assert second == [replace(outcome, seconds={}) for outcome in first]
+    assert second == [reused(outcome) for outcome in first]
