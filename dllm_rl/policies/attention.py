@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -96,3 +96,12 @@ def lower_triangle(length: int, device: torch.device | None = None) -> Bool[Tens
 def with_itself(mask: Bool[Tensor, "b 1 t t"]) -> Bool[Tensor, "b 1 t t"]:
     """Let every query read itself, so that rows of padding stay finite."""
     return mask | torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
+
+
+def additive(mask: Bool[Tensor, "b 1 t s"], dtype: torch.dtype) -> Float[Tensor, "b 1 t s"]:
+    """Return what is added to attention scores: 0 where a key may be read, else the lowest number of this type.
+
+    Every attention implementation that takes a mask reads this form alike. Booleans are a mask to some, and are added
+    as 1 and 0 by others, which masks nothing.
+    """
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.attention import Attention
-from dllm_rl.policies.head import scored_only, without_adapter
+from dllm_rl.policies.attention import Attention, additive
+from dllm_rl.policies.head import dtype_of, scored_only, without_adapter
 from dllm_rl.policies.sharing import Shared, share
 from dllm_rl.records.types import Prompts, Rollouts, Views
 
@@ -171,6 +171,8 @@ class ModelInterface:
     keeps_positions: the forward takes `logits_to_keep`; encoders do not, and give every position's logits.
     cache_name: the forward's argument for keys and values; transformers renamed it in 5.24. None: it names none.
     takes_any: the forward takes arguments that it does not name.
+    reads_booleans: the model reads boolean attention masks. Stock models may add a mask to their scores, where True
+        would allow and False forbid nothing, so they get numbers.
     pad_id: what stands before the first token.
     """
 
@@ -182,6 +184,7 @@ class ModelInterface:
     keeps_positions: bool
     cache_name: str | None
     takes_any: bool
+    reads_booleans: bool
     pad_id: int
 
     @classmethod
@@ -200,6 +203,7 @@ class ModelInterface:
             keeps_positions="logits_to_keep" in takes,
             cache_name=next((name for name in ("cache", "past_key_values") if name in takes), None),
             takes_any=any(item.kind is inspect.Parameter.VAR_KEYWORD for item in takes.values()),
+            reads_booleans=getattr(config, "reads_booleans", False),
             pad_id=pad_id,
         )
 
@@ -223,6 +227,8 @@ class ModelInterface:
         by_row = keep.dim() == 2 and not self.keeps_by_row
         wanted = keep.unique() if by_row else keep
         inputs = {name: value.to(device) for name, value in self._inputs(tokens).items()}
+        if not self.reads_booleans:
+            inputs["attention_mask"] = additive(inputs["attention_mask"], dtype_of(model))
         inputs |= {} if cache is None else self.cache_arguments(cache)
         if self.keeps_positions:
             inputs["logits_to_keep"] = wanted.to(device)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -61,6 +62,12 @@ def scored_only(
 def without_adapter(model: nn.Module) -> Any:
     """The model itself, which an adapter may wrap."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Type of the numbers that the model computes with: that of its embedding, since adapters are kept in float32."""
+    embedding = without_adapter(model).get_input_embeddings()
+    return embedding.weight.dtype
 
 
 def _output_head(model: nn.Module) -> nn.Module | None:

@@ -17,6 +17,7 @@ from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import replace_folder, sha256
 from dllm_rl.policies.base import COMMON, BasePolicy, PolicyFacts, read_config
+from dllm_rl.policies.probe import check_model
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 
 BUILTIN = "builtin:"
@@ -28,7 +29,8 @@ def load_policy(name_or_path: str, *, device: str = "cpu", facts: dict[str, Any]
     """Load `builtin:<family>`, a folder written by `save_policy` or `save_pretrained`, or a hub id.
 
     facts: see `PolicyFacts`; needed (at least `family`) where the checkpoint's config has no `policy` section.
-    Raises CheckpointError where the checkpoint is missing or its hash is wrong, ConfigError where facts are lacking.
+    Raises CheckpointError where the checkpoint is missing, its hash is wrong, or its model breaks a promise of the
+    family (`dllm_rl.policies.probe`), and ConfigError where facts are lacking.
     """
     path = _resolve(name_or_path)
     folder = Path(path)
@@ -38,14 +40,18 @@ def load_policy(name_or_path: str, *, device: str = "cpu", facts: dict[str, Any]
     if config:
         # Before its weights are read.
         checked_facts(name_or_path, config.get("policy", {}), facts or {})
-    if config.get("model_type") == TinyConfig.model_type:
+    is_ours = config.get("model_type") == TinyConfig.model_type
+    if is_ours:
         model: Any = TinyForPlans.from_pretrained(path, dtype=torch.float32)
         tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(path)
         stored = dict(model.config.policy)
     else:
         model, tokenizer, stored = _load_foreign(path, facts or {})
     policy_class, known = checked_facts(name_or_path, stored, facts or {})
-    return policy_class(model.to(device).eval(), tokenizer, known)
+    policy = policy_class(model.to(device).eval(), tokenizer, known)
+    if not is_ours:
+        check_model(policy, name_or_path)
+    return policy
 
 
 def checked_facts(

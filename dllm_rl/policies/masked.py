@@ -29,6 +29,7 @@ from dllm_rl.likelihood.terms import joint_terms
 from dllm_rl.policies.attention import CAUSAL, Full, Reading
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.feed import Tokens, keys_of_rows
+from dllm_rl.policies.layers import ATTENTION, kinds_of_layers
 from dllm_rl.policies.process import ForwardProcess, one_a_stratum, quadrature_nodes, stratified, trajectory_of
 from dllm_rl.records.types import Rollouts, Views
 from dllm_rl.registry import register
@@ -243,9 +244,6 @@ def _random_subset(
     return rank < count[..., None]
 
 
-_KINDS_WITH_KEYS = {"full_attention", "sliding_attention", "chunked_attention"}
-
-
 @dataclass(slots=True, kw_only=True)
 class StaleCache:
     """Keys and values of [prompt, canvas] outside columns `start` to `end`, as they were in the forward that filled it.
@@ -312,7 +310,7 @@ class MaskedPolicy(BasePolicy):
         """An exact forward, and all its keys and values. Raises ConfigError where the model does not keep them."""
         keys: Any = DynamicCache()
         total = tokens.ids.shape[1]
-        if self.interface.cache_name is not None and _has_keys(self.model):
+        if self.interface.cache_name is not None and kinds_of_layers(self.model.config) <= ATTENTION:
             output = self.forward(tokens, keep, cache=keys)
             if keys.layers and all(layer.get_seq_length() == total for layer in keys.layers):
                 return output, keys
@@ -321,12 +319,6 @@ class MaskedPolicy(BasePolicy):
             "and models with recurrent layers do not, so nothing can be kept between steps. Take cache='exact', which "
             "reads everything in every step."
         )
-
-
-def _has_keys(model: torch.nn.Module) -> bool:
-    """Whether the model says of no layer that it is anything but attention over keys."""
-    kinds = set(getattr(model.config, "layer_types", None) or ())
-    return kinds <= _KINDS_WITH_KEYS
 
 
 def _without(keys: Any, first: int, last: int) -> DynamicCache:

@@ -34,6 +34,8 @@ class TinyConfig(PreTrainedConfig):
     model_type = "dllm_rl_tiny"
     # logits_to_keep may be one index tensor a row, which stock decoders do not take.
     keeps_by_row = True
+    # Its attention takes boolean masks, and only such.
+    reads_booleans = True
 
     def __init__(
         self,

@@ -48,7 +48,9 @@ class Control:
     ref: deterministic reference per task, `p<page>.e<number>`.
     name: accessible name, as the browser computes it.
     group: legend of the radio or checkbox group, else "".
-    field: the control's HTML `name` attribute; for the harness (oracle, scoring) and never shown to a policy.
+    field: the control's HTML `name` attribute; for the harness (oracle, scoring) and never shown to a policy. Without
+        one its accessible name or its id, by which scripts send it.
+    place: which one it is, from 0, of the controls of its page with the same kind, field and name.
     value: current value ("" when empty; "checked"/"" for radio and checkbox).
     """
 
@@ -62,6 +64,7 @@ class Control:
     value: str = ""
     condition: Condition | None = None
     field: str = ""
+    place: int = 0
 
     @property
     def page_number(self) -> int:

@@ -20,8 +20,8 @@ from dllm_rl.records.tasks import Outcome
 def conversion_metrics(outcomes: Sequence[Outcome], group_ids: Int[Tensor, " n"]) -> dict[str, float]:
     """Shares over valid rollouts; absent where undefined.
 
-    Right is a rollout with every wanted field right (`Outcome.all_correct`), whether or not it was accepted. Where no
-    outcome shows what stood in a field, nothing is right before it is accepted, and there are no such shares at all.
+    Right is a rollout whose fields are all as wanted: it succeeds, or it is a near miss. Where no outcome shows what
+    stood in a field, nothing is right before it is accepted, and there are no such shares at all.
 
     - `right`: share of rollouts that are right: the ceiling of `success` while no field is learned.
     - `near_miss`: share of rollouts that are right and not accepted.
@@ -33,7 +33,7 @@ def conversion_metrics(outcomes: Sequence[Outcome], group_ids: Int[Tensor, " n"]
     valid = [index for index, outcome in enumerate(outcomes) if outcome.is_valid]
     if not any(field.dom is not None for index in valid for field in outcomes[index].fields):
         return {}
-    right = [index for index in valid if outcomes[index].all_correct]
+    right = [index for index in valid if outcomes[index].is_success or outcomes[index].is_near_miss]
     metrics = {
         "right": len(right) / len(valid),
         "near_miss": sum(outcomes[index].is_near_miss for index in right) / len(valid),

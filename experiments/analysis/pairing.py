@@ -17,6 +17,7 @@ class Summary:
 
     Attributes:
         lost: Rollouts lost to the environment.
+        right: Share with every field right, the ceiling of success while no field is learned.
         conversion: P(submitted | every field right).
     """
 
@@ -26,6 +27,7 @@ class Summary:
     reward: float | None
     field_accuracy: float | None
     submitted: float | None
+    right: float | None
     near_miss: float | None
     conversion: float | None
     parsed: float | None
@@ -104,6 +106,7 @@ def summarise(rows: pa.Table) -> Summary:
         reward=mean(reward),
         field_accuracy=mean(accuracy),
         submitted=mean(submitted),
+        right=mean(accuracy.astype(float) >= 1) if len(accuracy) else None,
         near_miss=mean(near_miss),
         conversion=mean(submitted, all_right),
         parsed=mean(parsed),

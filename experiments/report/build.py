@@ -14,6 +14,7 @@ import pyarrow as pa
 from dllm_rl.files import replace_file
 from experiments.analysis.collapse import Diagnosis, diagnose, title_of
 from experiments.analysis.collapse.survival import Lifetime, kaplan_meier, lifetime, log_rank
+from experiments.analysis.conversion import Conversion, TrainedSeed, conversion_of
 from experiments.analysis.verdicts import CellVerdict, judge_grid
 from experiments.report.curves import commits_of, curves_of
 from experiments.report.load import CellRun, Run, examples_of, load_run, snapshots_of
@@ -140,10 +141,19 @@ def _cell(cell: CellRun, verdict: CellVerdict, diagnoses: list[Diagnosis], plans
             }
             for run, diagnosis in zip(cell.seeds, diagnoses, strict=True)
         ],
+        "conversion": asdict(_conversion(cell, verdict, diagnoses)),
         "curves": curves_of(cell),
         "commit_order": commits_of(cell),
         **plans,
     }
+
+
+def _conversion(cell: CellRun, verdict: CellVerdict, diagnoses: list[Diagnosis]) -> Conversion:
+    seeds = [
+        TrainedSeed(metrics=run.metrics, diagnosis=diagnosis)
+        for run, diagnosis in zip(cell.seeds, diagnoses, strict=True)
+    ]
+    return conversion_of(verdict.before, verdict.after, seeds)
 
 
 def _has_ended(record: dict[str, Any]) -> bool:

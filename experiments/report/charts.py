@@ -84,14 +84,16 @@ def curve_chart(
     last_step: int,
     label: str,
     reference: float | None = None,
+    ceiling: Sequence[dict[str, Any]] = (),
     onsets: Sequence[int] = (),
     departures: Sequence[int] = (),
 ) -> Markup:
     """Draw every seed as a thin line and, over several, their mean.
 
-    Marked are a reference (dashed, across), the onset of what was found, and departures (dashed, upright).
+    Marked are a reference (dashed, across), the mean over seeds of a ceiling (dotted), the onset of what was found, and
+    departures (dashed, upright).
     """
-    parts = []
+    parts = [_polyline(*mean_curve(ceiling), axis, last_step, "ceiling")] if ceiling else []
     if reference is not None:
         y = _y(reference, axis)
         parts.append(f'<line class="reference" x1="0" x2="{_WIDTH:g}" y1="{y}" y2="{y}"/>')

@@ -17,12 +17,18 @@ MAX_POINTS = 240
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A metric shown as small multiples. reference: field of the warm start's summary drawn as a dashed line."""
+    """A metric shown as small multiples.
+
+    Attributes:
+        reference: Field of the warm start's summary drawn as a dashed line.
+        ceiling: Metric that this one cannot exceed; its mean over seeds is drawn as a dotted line.
+    """
 
     name: str
     title: str
     note: str
     reference: str | None = None
+    ceiling: str | None = None
     is_share: bool = False
 
 
@@ -31,8 +37,24 @@ CURVES: tuple[Curve, ...] = (
     Curve(
         name="success",
         title="Success",
-        note="share of a step's rollouts whose payload is right",
+        note="share of a step's rollouts whose payload is right; dotted: all fields right, the ceiling",
         reference="success",
+        ceiling="right",
+        is_share=True,
+    ),
+    Curve(
+        name="conversion",
+        title="Conversion",
+        note="share accepted of a step's rollouts whose fields are all right; steps without any are left out",
+        reference="conversion",
+        is_share=True,
+    ),
+    Curve(
+        name="near_miss",
+        title="Near misses",
+        note="share of a step's rollouts whose fields are all right, not accepted; dotted: all fields right",
+        reference="near_miss",
+        ceiling="right",
         is_share=True,
     ),
     Curve(name="entropy", title="Entropy", note="mean over drawn tokens, nats, of the distribution drawn from"),
@@ -47,6 +69,7 @@ CURVES: tuple[Curve, ...] = (
     ),
     Curve(name="grad_norm", title="Gradient norm", note="before clipping"),
 )
+_DRAWN = tuple(dict.fromkeys([*(item.name for item in CURVES), *(item.ceiling for item in CURVES if item.ceiling)]))
 
 
 def curves_of(cell: CellRun) -> dict[str, list[dict[str, Any]]]:
@@ -54,12 +77,12 @@ def curves_of(cell: CellRun) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for run in cell.seeds:
         rows = uniform(run.metrics)
-        for curve in CURVES:
-            series = read_series(rows, curve.name)
+        for name in _DRAWN:
+            series = read_series(rows, name)
             if not len(series):
                 continue
             stride = math.ceil(len(series) / MAX_POINTS)
-            found.setdefault(curve.name, []).append(
+            found.setdefault(name, []).append(
                 {
                     "seed": run.seed,
                     "steps": series.steps[::stride].tolist(),

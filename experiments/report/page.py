@@ -139,7 +139,15 @@ def _curve_block(curve: Curve, cells: list[dict[str, Any]], report: dict[str, An
             for seed in cell["seeds"]
             if seed["diagnosis"]["is_collapsed"] and seed["diagnosis"]["onset"] is not None
         ]
-        chart = charts.curve_chart(seeds, axis, last_step=last_step, label=label, reference=reference, onsets=onsets)
+        chart = charts.curve_chart(
+            seeds,
+            axis,
+            last_step=last_step,
+            label=label,
+            reference=reference,
+            ceiling=cell["curves"].get(curve.ceiling, []),
+            onsets=onsets,
+        )
         ends = [seed["values"][-1] for seed in seeds if seed["values"] and seed["values"][-1] is not None]
         plots.append({"cell": cell, "chart": chart if seeds else None, "end": sum(ends) / len(ends) if ends else None})
     return {"curve": curve, "axis": axis, "last_step": last_step, "plots": plots}

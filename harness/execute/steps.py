@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import difflib
 import mimetypes
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -38,7 +39,7 @@ class Step:
             "value": self.action.value,
             **self._file(),
             "page": self.control.page_number,
-            "key": {"kind": self.control.kind, "field": self.control.field, "name": self.control.name},
+            "key": _key(self.control),
         }
 
     def _file(self) -> dict[str, Any]:
@@ -79,15 +80,39 @@ def _make_step(action: Action, control: Control | None, files: Mapping[str, byte
 
 
 def page_keys(page: Observation) -> list[dict[str, Any]]:
-    """What identifies each page of a site to the page's script: title, and kind and name of its controls."""
-    return [
-        {
-            "number": number,
-            "title": title,
-            "keys": sorted({f"{item.kind} {item.field}" for item in page.controls if item.page_number == number}),
-        }
-        for number, title in enumerate(page.titles, start=1)
-    ]
+    """What identifies each page of a site to the page's script: title, kind and name of its controls.
+
+    `kept` are the controls whose element is looked up as soon as the page is there: those that only their place or
+    their label tells from others.
+    """
+    records = []
+    for number, title in enumerate(page.titles, start=1):
+        controls = [item for item in page.controls if item.page_number == number]
+        counts = Counter(map(_identity, controls))
+        unsure = [item for item in controls if not item.field or counts[_identity(item)] > 1]
+        records.append(
+            {
+                "number": number,
+                "title": title,
+                "keys": sorted({f"{item.kind} {item.field}" for item in controls}),
+                "kept": [_key(item) for item in unsure],
+            }
+        )
+    return records
+
+
+# Controls of one field that are told by their names: options of a group, and buttons and links, which have no field.
+KNOWN_BY_NAME = frozenset({"radio", "checkbox", "button", "link"})
+
+
+def _identity(control: Control) -> tuple[str, ...]:
+    """What tells a control from others before places are counted."""
+    return (control.kind, control.field, control.name if control.kind in KNOWN_BY_NAME else "")
+
+
+def _key(control: Control) -> dict[str, Any]:
+    """What finds the control again in a document."""
+    return {"kind": control.kind, "field": control.field, "name": control.name, "place": control.place}
 
 
 MAX_SHOWN = 3

@@ -26,7 +26,7 @@ function takeInvalid() {
 
 // What else an action changed: fields that came or went (buttons do so with every widget), and what dialogs said.
 const fieldsHere = () => new Set(visibleControls().filter((element) => !["button", "link"].includes(kindOf(element))));
-const fieldLabel = (element) => groupName(element) || accessibleName(element) || element.name;
+const fieldLabel = (element) => groupName(element) || accessibleName(element) || fieldOf(element);
 
 function beside(before) {
   const now = fieldsHere();
@@ -162,6 +162,7 @@ const VERBS = {
 // real keyboard can do. The caller resumes with the rest.
 async function perform({ steps, pages }) {
   const here = pageNumber(pages);
+  keep(pages, here);
   const results = [];
   for (const step of steps) {
     if (step.page !== here) {

@@ -5,7 +5,7 @@ const isOpener = (element) => element.localName === "button" && element.type ===
 const isOpen = (element) => element.getAttribute("aria-expanded") === "true";
 const canVary = (element) => (CHOICES.has(kindOf(element)) || isOpener(element)) && !element.disabled;
 const pause = () => new Promise((done) => setTimeout(done, 0));
-const keyOf = (element) => ({ kind: kindOf(element), field: element.name ?? "", name: accessibleName(element) });
+const keyOf = (element) => described([element])[0];
 
 function choose(element, value) {
   if (isOpener(element)) element.click();
@@ -44,7 +44,7 @@ function memory(element) {
 async function explore(depth = 0, isKnown = () => false) {
   const before = visibleControls();
   const known = new Set(before);
-  const states = depth ? [] : [{ decider: null, value: null, controls: before.map(describe) }];
+  const states = depth ? [] : [{ decider: null, value: null, controls: described(before) }];
   for (const element of before.filter((item) => canVary(item) && !isKnown(item))) {
     for (const value of alternatives(element)) {
       const restore = memory(element);
@@ -52,7 +52,7 @@ async function explore(depth = 0, isKnown = () => false) {
       await pause();
       const after = visibleControls();
       if (after.length !== before.length || after.some((item) => !known.has(item))) {
-        states.push({ decider: keyOf(element), value, controls: after.map(describe) });
+        states.push({ decider: keyOf(element), value, controls: described(after) });
         const isNew = after.some((item) => !known.has(item) && canVary(item));
         if (isNew && depth < 3) states.push(...(await explore(depth + 1, (item) => known.has(item))));
       }
@@ -68,11 +68,11 @@ async function explore(depth = 0, isKnown = () => false) {
 async function answer({ answers, files }) {
   const done = new Set();
   for (let round = 0; round < 4; round++) {
-    const open = visibleControls().filter((element) => element.name in answers && !done.has(element) && !element.disabled);
+    const open = visibleControls().filter((element) => fieldOf(element) in answers && !done.has(element) && !element.disabled);
     if (!open.length) break;
     for (const element of open) {
       done.add(element);
-      const wanted = answers[element.name];
+      const wanted = answers[fieldOf(element)];
       const kind = kindOf(element);
       if (kind === "select" || kind === "multiselect") wanted.forEach((text) => select(element, text));
       else if (kind === "radio") { if (wanted.includes(accessibleName(element))) setTicked(element, true); }

@@ -103,6 +103,27 @@ function optionsOf(element) {
   return isSelect ? realOptions(element).map(optionText) : listed(element);
 }
 
+// What a control is sent as: by its name, else by what a script would call it.
+function fieldOf(element) {
+  const isCommand = ["button", "link"].includes(kindOf(element));
+  return element.getAttribute("name") || (isCommand ? "" : accessibleName(element) || element.id);
+}
+
+// The part of a control's identity that its label has: options of a group share their field.
+const labelInKey = (element) => (KINDS_KNOWN_BY_NAME.has(kindOf(element)) ? accessibleName(element) : "");
+
+// Records of these controls. Those that share kind, field and label are told apart by their place in the document.
+function described(elements) {
+  const peers = new Map();
+  for (const element of controls()) {
+    const key = JSON.stringify([kindOf(element), fieldOf(element), labelInKey(element)]);
+    if (!peers.has(key)) peers.set(key, []);
+    peers.get(key).push(element);
+  }
+  const places = new Map([...peers.values()].flatMap((alike) => alike.map((element, place) => [element, place])));
+  return elements.map((element) => ({ ...describe(element), place: places.get(element) }));
+}
+
 function describe(element) {
   const kind = kindOf(element);
   const isTicked = kind === "radio" || kind === "checkbox";
@@ -115,7 +136,7 @@ function describe(element) {
     required: Boolean(element.required),
     disabled: element.matches(":disabled"),
     value: isCommand ? "" : isTicked ? (element.checked ? "checked" : "") : valuesOf(element).join(", "),
-    field: element.name ?? "",
+    field: fieldOf(element),
   };
 }
 
@@ -127,15 +148,14 @@ function heading() {
   return first ? textOf(first) : squeeze(document.title);
 }
 
-const inventory = () => ({ title: heading(), controls: visibleControls().map(describe) });
+const inventory = () => ({ title: heading(), controls: described(visibleControls()) });
 
 // Values of all visible controls by field name; what the form would send, in visible text.
 function snapshot() {
   const values = {};
   for (const element of visibleControls()) {
-    if (element.name && !["button", "link"].includes(kindOf(element))) {
-      (values[element.name] ??= []).push(...valuesOf(element));
-    }
+    const field = ["button", "link"].includes(kindOf(element)) ? "" : fieldOf(element);
+    if (field) (values[field] ??= []).push(...valuesOf(element));
   }
   return values;
 }
@@ -144,7 +164,7 @@ function snapshot() {
 function choices() {
   const found = {};
   for (const element of visibleControls()) {
-    const texts = (found[element.name] ??= {});
+    const texts = (found[fieldOf(element)] ??= {});
     if (element.localName === "select") for (const option of realOptions(element)) texts[option.value] = optionText(option);
     else if (kindOf(element) === "radio") texts[element.value] = accessibleName(element);
     else if (kindOf(element) === "checkbox") texts[element.value] = tickedText(element);

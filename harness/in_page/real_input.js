@@ -3,6 +3,7 @@ async function prepare({ step, pages, token }) {
   const here = pageNumber(pages);
   const done = (result) => ({ ...look(pages, here), result });
   if (step.page !== here) return done({ status: "failed", note: "wrong_page", here });
+  keep(pages, here);
   watch.fields = fieldsHere();
   watch.dialogs = [];
   const found = await locate(step.key);

@@ -1,18 +1,31 @@
 // From a control that the scout saw to the element of the document that stands here now.
-function matches(element, key) {
-  return kindOf(element) === key.kind && (element.name ?? "") === key.field &&
-    ((!KINDS_KNOWN_BY_NAME.has(key.kind) && key.field !== "") || accessibleName(element) === key.name);
+const sharesField = (element, key) => kindOf(element) === key.kind && fieldOf(element) === key.field;
+const matches = (element, key) => sharesField(element, key) && (!KINDS_KNOWN_BY_NAME.has(key.kind) || accessibleName(element) === key.name);
+
+// A ref means one element. What would be told by its place or by a label, both of which a page may change, is kept as
+// soon as its page is there; an element that a script has replaced is looked for again.
+const kept = new Map();
+const nameOfKey = (key, place = key.place) => JSON.stringify([key.kind, key.field, key.name, place]);
+
+function keep(pages, here) {
+  for (const key of pages.find((page) => page.number === here)?.kept ?? []) resolve(key);
 }
 
 function resolve(key) {
-  const found = controls().filter((element) => matches(element, key));
-  return found.find(isVisible) ?? found[0] ?? null;
+  const own = nameOfKey(key);
+  const known = kept.get(own);
+  if (known?.isConnected && sharesField(known, key)) return known;
+  const found = controls().filter((element) => matches(element, key))[key.place] ?? null;
+  // One that came before it is gone, and what now has its place belongs to the next ref.
+  if (found && kept.get(nameOfKey(key, key.place + 1)) === found) return null;
+  kept.set(own, found);
+  return found;
 }
 
 // Number of the scouted page that this document is, 0 where it is none: title, and the share of its controls found.
 function pageNumber(pages) {
   const title = heading();
-  const present = new Set(controls().map((element) => `${kindOf(element)} ${element.name ?? ""}`));
+  const present = new Set(controls().map((element) => `${kindOf(element)} ${fieldOf(element)}`));
   let best = { number: 0, score: 0.5 };
   for (const page of pages) {
     const share = page.keys.filter((key) => present.has(key)).length / Math.max(1, page.keys.length);

@@ -1,6 +1,6 @@
 """From what the server received and the browser showed to an outcome. The payload is the truth; words are not read.
 
-Values are compared by meaning: dates and numbers by value, several values as a set, text trimmed.
+Values are compared by meaning: dates and numbers by value, several choices as a set, text trimmed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ def normalised(values: Iterable[str]) -> Values:
 
 
 def are_equal(kind: ControlKind, wanted: Values, got: Values) -> bool:
-    """Whether these values mean the same for a control of this kind. The order of several values does not count."""
+    """Whether these values mean the same for a control of this kind.
+
+    Several values that are chosen have no order. Those of several boxes to type into, which share a field, do.
+    """
     read = _READERS.get(kind, str)
-    left, right = (sorted(map(read, normalised(values)), key=repr) for values in (wanted, got))
-    return left == right
+    left, right = ([read(value) for value in normalised(values)] for values in (wanted, got))
+    return left == right if kind in _TYPED else sorted(left, key=repr) == sorted(right, key=repr)
 
 
 def _date(text: str) -> date | str:
@@ -44,6 +47,7 @@ def _number(text: str) -> float | str:
 
 
 _READERS = {"date": _date, "number": _number}
+_TYPED = frozenset({"text", "email", "tel", "number", "date", "textarea"})
 
 
 class Received(Protocol):

@@ -13,18 +13,19 @@ from typing import Any
 from dllm_rl.records.tasks import Condition, Control, ControlKind
 from harness.browser import Tab
 from harness.execute import payloads
+from harness.execute.steps import KNOWN_BY_NAME
 
-_KNOWN_BY_NAME = frozenset({"radio", "checkbox", "button", "link"})
 CHOICES = frozenset({"select", "multiselect", "radio", "checkbox"})
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Identity of a control on its page: options of a group share a field and differ by name."""
+    """Identity of a control on its page: options of a group share a field and differ by name, others by their place."""
 
     kind: ControlKind
     field: str
     name: str
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class Seen:
     disabled: bool
     value: str
     field: str
+    place: int = 0
 
     @classmethod
     def read(cls, record: dict[str, Any]) -> Seen:
@@ -48,8 +50,8 @@ class Seen:
     @property
     def key(self) -> Key:
         """What finds this control again when its label or value has changed."""
-        is_named = self.kind in _KNOWN_BY_NAME or not self.field
-        return Key(kind=self.kind, field=self.field, name=self.name if is_named else "")
+        name = self.name if self.kind in KNOWN_BY_NAME else ""
+        return Key(kind=self.kind, field=self.field, name=name, place=self.place)
 
     def control(self, ref: str, condition: Condition | None) -> Control:
         """The control as a policy observes it."""
@@ -64,13 +66,8 @@ class Seen:
             value=self.value,
             condition=condition,
             field=self.field,
+            place=self.place,
         )
-
-
-def key_of(record: dict[str, Any]) -> Key:
-    """Key of a deciding control as the exploration names it."""
-    is_named = record["kind"] in _KNOWN_BY_NAME or not record["field"]
-    return Key(kind=record["kind"], field=record["field"], name=record["name"] if is_named else "")
 
 
 Answers = Mapping[str, tuple[str, ...]]
@@ -90,7 +87,7 @@ class Sight:
     def read(cls, record: dict[str, Any]) -> Sight:
         """Read one state of the exploration."""
         return cls(
-            decider=key_of(record["decider"]) if record["decider"] else None,
+            decider=Seen.read(record["decider"]).key if record["decider"] else None,
             value=record["value"] or "",
             controls=tuple(map(Seen.read, record["controls"])),
         )

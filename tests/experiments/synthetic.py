@@ -78,6 +78,11 @@ def metrics_of(kind: str, num_steps: int = 100, *, seed: int = 0) -> list[dict[s
     elif kind == "estimator_noise":
         columns["ratio_dev_u0"] = np.full(num_steps, 0.4)
     is_noisy = {"success": 0.04, "entropy": 0.02, "unique_completions": 0.03, "grad_norm": 0.15, "kl": 0.002}
+    columns["right"] = np.minimum(1.0, columns["success"] + 0.15)
+    columns["near_miss"] = columns["right"] - columns["success"]
+    columns["conversion"] = columns["success"] / columns["right"]
+    columns["right_mixed_groups"] = np.full(num_steps, 0.5)
+    columns["right_within_share"] = np.full(num_steps, 0.7)
     values = {name: column + noise(is_noisy.get(name, 0.0)) for name, column in columns.items()}
     if kind == "never_alive":
         values["success"] = np.zeros(num_steps)

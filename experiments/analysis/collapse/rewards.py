@@ -25,6 +25,10 @@ from experiments.analysis.collapse.series import (
 
 # Share of groups without spread from which on nothing is learned: one group in ten still teaches something.
 MAX_WITHOUT_SPREAD = 0.9
+# Share of groups that all succeed up to which most of the tasks are not solved.
+_MOST_GOOD = 0.5
+# Chance of a stretch of steps without spread, given how often such steps came before.
+_CHANCE = 0.01
 # A mean of equal numbers in single precision is off by this much of them.
 _EQUAL = 1e-6
 
@@ -163,6 +167,32 @@ def exhausted(reward: Series, no_spread: Series, window: int) -> Alarm | None:
         return alarm_at(no_spread, "saturation", "warning", message, onset=full, raised=full)
     message = f"{since}, with the reward at {level:.3g}"
     return alarm_at(no_spread, "starvation", "warning", message, onset=full, raised=full)
+
+
+def starved(no_spread: Series, all_good: Series, window: int) -> Alarm | None:
+    """Find groups that lost their spread for good where it is logged whether they succeed: alive once, then nothing.
+
+    From some step to the last no group has different rewards, for a window or more, and most groups do not succeed
+    throughout. Whether a group has spread is counted and not estimated, so that runs too short for a trend tell it,
+    and so does one whose reward stands at its peak, which then lies below the ceiling. The stretch must be longer than
+    steps without spread that come and go would make it.
+    """
+    no_spread, all_good = no_spread.finite(), all_good.finite()
+    if len(all_good) < window or all_good.values[-window:].mean() > _MOST_GOOD:
+        return None
+    alive = np.flatnonzero(no_spread.values < 1)
+    full = int(alive[-1]) + 1 if len(alive) else 0
+    num_flat = len(no_spread) - full
+    if not full or num_flat < window:
+        return None
+    usual = (1 + np.count_nonzero(no_spread.values[:full] >= 1)) / (1 + full)
+    if usual**num_flat > _CHANCE:
+        return None
+    message = (
+        f"no group has spread in reward from step {no_spread.steps[full]} on, and all rollouts succeed in "
+        f"{all_good.values[-window:].mean():.0%} of groups"
+    )
+    return alarm_at(no_spread, "starvation", "warning", message, onset=full, raised=full + window - 1)
 
 
 def no_exploration(no_spread: Series, unique: Series, window: int) -> Alarm | None:

@@ -132,8 +132,13 @@ def _saturation(run: Run) -> Iterable[Alarm | None]:
 
 
 def _starvation(run: Run) -> Iterable[Alarm | None]:
-    if not any(_saturation(run)) and (alarm := _exhausted(run)) is not None and alarm.detector == "starvation":
+    """Where `all_good` is recorded, a reward that stands at its peak may still be starved."""
+    if any(_saturation(run)):
+        return
+    if (alarm := _exhausted(run)) is not None and alarm.detector == "starvation":
         yield alarm
+    else:
+        yield rewards.starved(run.without_spread, run.series("all_good"), run.pace.window)
 
 
 WATCHES: tuple[Watch, ...] = (

@@ -55,9 +55,9 @@ def is_one_of_several(box: Control, page: Observation) -> bool:
 
 
 def _whole(control: Control, fields: list[Control], *, is_by_box: bool) -> tuple[Control, ...]:
-    """Radios and boxes of a group belong together, unless the key was the name of one box."""
+    """Radios and boxes of a group belong together, unless the key was the name of one box; so do parts of a number."""
     is_box = is_by_box and control.kind == "checkbox"
-    if is_box or control.kind not in ("radio", "checkbox") or not control.field:
+    if is_box or control.kind not in ("radio", "checkbox", *TYPED) or not control.field:
         return (control,)
     return tuple(other for other in fields if other.kind == control.kind and other.field == control.field)
 
@@ -96,7 +96,10 @@ def wanted_values(value: Any, controls: Sequence[Control], page: Observation) ->
         return (_option(_single(value), controls[0].options),)
     if kind == "multiselect":
         return tuple(_option(item, controls[0].options) for item in _several(value, controls[0].options))
-    return (_TYPED.get(kind, _text)(value),)
+    parts = value if isinstance(value, list) and len(controls) > 1 else [value]
+    if len(parts) != len(controls):
+        raise CannotHoldError(f"not a list of {len(controls)} values for as many boxes")
+    return tuple(TYPED[kind](part) for part in parts)
 
 
 def _single(value: Any) -> Any:
@@ -167,6 +170,6 @@ def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-_TYPED: dict[str, Callable[[Any], str]] = {
-    "date": _date, "number": _number, "text": _line, "email": _line, "tel": _line
+TYPED: dict[str, Callable[[Any], str]] = {
+    "date": _date, "number": _number, "text": _line, "email": _line, "tel": _line, "textarea": _text
 }  # fmt: skip

@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,14 @@ from urllib.parse import urljoin, urlsplit
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.plan import Action, quote, render_plan
 from dllm_rl.records.tasks import Control, GoldField, Observation, Task
-from harness.environments.formfactory.canonical import CannotHoldError, find_controls, folded, is_nothing, wanted_values
+from harness.environments.formfactory.canonical import (
+    TYPED,
+    CannotHoldError,
+    find_controls,
+    folded,
+    is_nothing,
+    wanted_values,
+)
 from harness.sites.oracle import actions_of
 
 MIN_SHARE = 0.5
@@ -270,6 +277,12 @@ def _spoken(value: Any) -> str:
     return quote(value) if isinstance(value, str) and any(letter in value for letter in '";\n\\') else str(value)
 
 
+def _own(gold: GoldField, control: Control) -> GoldField:
+    """The part of the gold that belongs to this one of several boxes that share a field."""
+    is_part = control.kind in TYPED and len(gold.wanted) > 1
+    return replace(gold, wanted=gold.wanted[control.place : control.place + 1]) if is_part else gold
+
+
 def oracle_plan(task: Task, page: Observation) -> str:
     """The plan that gives every gold value and sends the form."""
     gold = {item.name: item for item in task.gold}
@@ -277,7 +290,7 @@ def oracle_plan(task: Task, page: Observation) -> str:
         action
         for control in page.controls
         if control.field in gold and control.kind != "button"
-        for action in actions_of(control, gold[control.field], page)
+        for action in actions_of(control, _own(gold[control.field], control), page)
     ]
     buttons = [item for item in page.controls if item.kind == "button" and folded(item.name) not in _NO_SUBMIT]
     if buttons:

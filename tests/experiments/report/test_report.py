@@ -11,7 +11,7 @@ from playwright.async_api import async_playwright
 from rich.console import Console
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.files import append_rows, write_json
+from dllm_rl.files import append_rows, read_rows, write_json
 from experiments.report import build_report, verdict_table, write_report
 from experiments.report.tables import all_cells, headline, negative_control, null_control, positive_control, word_of
 from experiments.run.status import Status, write_status
@@ -301,6 +301,32 @@ def test_plans_along_the_way_are_shown_and_their_films_exist(grid):
             for plan in task["plans"]:
                 assert (grid / plan["film"]).is_file()
                 assert f'href="{plan["film"]}"' in page
+
+
+def test_success_and_near_misses_have_their_ceiling_and_conversion_a_chart_of_its_own(grid):
+    page = (grid / "report.html").read_text()
+    figures = {part.split('"')[0]: part.split("</figure>")[0] for part in page.split('<figure id="curve-')[1:]}
+    drawn = {name: figure.count('<polyline class="ceiling"') for name, figure in figures.items()}
+    assert drawn["success"] == drawn["near_miss"] == len(all_cells(twin(grid)))
+    assert drawn["conversion"] == drawn["reward"] == 0
+    assert "right" not in figures
+
+
+def test_cells_that_do_not_convert_are_told_why(grid, tmp_path):
+    states = {cell["id"]: cell["conversion"] for cell in twin(grid)["cells"]}
+    lost = states["masked-grpo"]
+    assert lost["state"] == "does not convert" and lost["reason"].startswith("Off-policy blow-up")
+    section = (grid / "report.html").read_text().split("What keeps cells from converting")[1].split("</table>")[0]
+    assert lost["reason"].split(":")[0] in section
+    # Runs of a toolkit that did not measure it have no reason, and no table.
+    folder = tmp_path / "old"
+    shutil.copytree(grid, folder)
+    for path in folder.rglob("metrics.jsonl"):
+        rows = [{name: value for name, value in row.items() if "right" not in name} for row in read_rows(path)]
+        path.unlink()
+        append_rows(path, rows)
+    write_report(folder)
+    assert "What keeps cells" not in (folder / "report.html").read_text()
 
 
 @pytest.mark.browser

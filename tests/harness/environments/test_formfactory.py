@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.tasks import Control, Observation
+from dllm_rl.records.tasks import Control, Observation, Task
 from harness.environments import Catalogue, FormFactoryEnvironment, FormFactorySettings
 from harness.environments.formfactory import Checkout
 from harness.environments.formfactory.canonical import CannotHoldError, find_controls, wanted_values
-from harness.environments.formfactory.checkout import oracle_plan
+from harness.environments.formfactory.checkout import gold_of, oracle_plan
 from harness.rewards import Shaped, Success
 
 NAME_THAT_BREAKS_IT = "Robert'); --"
@@ -190,6 +190,19 @@ def test_a_key_is_found_by_label_legend_html_name_or_likeness() -> None:
     assert find_controls("Date of Birth (required)", page) == (born,)
     assert find_controls("Ful Name", page) == (text,)
     assert find_controls("Colour", page) == ()
+
+
+def test_a_list_is_one_value_for_each_of_the_boxes_that_share_a_field() -> None:
+    parts = tuple(
+        Control(ref=f"p1.e{at + 1}", kind="text", name=name, field="tel[]", place=at)
+        for at, name in enumerate(("area", "line"))
+    )
+    page = Observation(titles=("",), controls=(*parts, Control(ref="p1.e3", kind="button", name="Send")))
+    gold = gold_of({"Tel": ["020", "79460018"]}, page, ())
+    task = Task(id="test/x", split="test", site="/x", instruction="", gold=gold)
+    assert oracle_plan(task, page) == 'fill p1.e1 "020"\nfill p1.e2 "79460018"\nsubmit p1.e3'
+    with pytest.raises(CannotHoldError, match="list of 2 values"):
+        gold_of({"Tel": "02079460018"}, page, ())
 
 
 def test_a_folder_without_the_application_is_named() -> None:

@@ -96,6 +96,37 @@ def test_d3_saturated_is_told_from_the_spread(columns):
     assert not found.is_collapsed
 
 
+def alive_until(last: int, num_rows: int = 12, *, all_good: float = 0.1) -> Rows:
+    """Steps with two of eight groups alive up to a step, and none from there on; the reward learns and then stands."""
+    rows = []
+    for step in range(num_rows):
+        rises = {"reward": 0.1 + 0.2 * min(step, last) / last, "all_good": all_good if step >= last else 0.0}
+        rows.append({"step": step, "frac_reward_zero_std": 0.75 if step < last else 1.0, **rises})
+    return rows
+
+
+def test_groups_that_all_lose_their_spread_are_starved_in_runs_of_any_length_and_at_the_peak_of_the_reward():
+    """Success is known, so that a peak is no ceiling; counts of groups need no trend."""
+    for rows in (alive_until(4), alive_until(10, 60)):
+        found = diagnose(rows)
+        assert (found.kind, found.is_collapsed) == ("starved", False)
+        assert found.onset == rows[-1]["step"] + 1 - sum(row["frac_reward_zero_std"] == 1 for row in rows)
+        assert outcome(found, "groups without spread, tasks unsolved") == "found"
+    without = [{name: value for name, value in row.items() if name != "all_good"} for row in alive_until(4)]
+    assert diagnose(without).kind == "too_short"
+
+
+def test_what_looks_like_starving_and_is_not():
+    dead = [{**row, "frac_reward_zero_std": 1.0} for row in alive_until(4)]
+    comes_and_goes = [
+        {**row, "frac_reward_zero_std": 0.875 if row["step"] in (0, 6) else 1.0} for row in alive_until(4)
+    ]
+    revived = [*alive_until(4), {"step": 12, "reward": 0.3, "frac_reward_zero_std": 0.75, "all_good": 0.1}]
+    for rows in (dead, comes_and_goes, revived, alive_until(4, all_good=0.9), alive_until(9)):
+        assert diagnose(rows).kind == "too_short"
+    assert diagnose(alive_until(10, 60, all_good=0.95)).kind == "saturated"
+
+
 def test_d3_groups_that_lose_their_spread_below_the_top_are_starved():
     found = diagnose(rows_of(reward=0.3, frac_reward_zero_std=grows(0.2, 0.97)))
     assert (found.kind, found.first_signal) == ("starved", "frac_reward_zero_std")

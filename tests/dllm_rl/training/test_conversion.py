@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,10 +11,10 @@ from dllm_rl.records.tasks import Fault, FieldResult, Outcome
 from dllm_rl.training.conversion import conversion_metrics, mixed_groups, within_share
 
 
-def outcome(*, is_right: bool, is_submitted: bool, fault: Fault = Fault.NONE, shown: str | None = "x") -> Outcome:
+def outcome(*, is_right: bool, is_submitted: bool, shown: str | None = "x", **more: Any) -> Outcome:
     dom = None if shown is None else (shown,)
     field = FieldResult(name="a", wanted=("x",), server=None, dom=dom, is_correct=is_right, is_default=False)
-    return Outcome(task_id="t", fault=fault, is_submitted=is_submitted, fields=(field,))
+    return Outcome(task_id="t", is_submitted=is_submitted, fields=(field,), **more)
 
 
 RIGHT, NEAR = outcome(is_right=True, is_submitted=True), outcome(is_right=True, is_submitted=False)
@@ -45,6 +47,12 @@ def test_environments_that_give_only_a_reward_have_none_of_them():
     won, missed = (outcome(is_right=right, is_submitted=True, shown=None) for right in (True, False))
     assert metrics([won, missed]) == {}
     assert metrics([LOST]) == {}
+
+
+def test_an_accepted_plan_that_answers_what_nobody_asked_is_not_right():
+    unclean = outcome(is_right=True, is_submitted=True, is_clean=False)
+    found = metrics([unclean, NEAR, RIGHT, WRONG])
+    assert (found["right"], found["conversion"]) == (0.5, 0.5)
 
 
 def test_the_within_share_tells_the_draw_from_the_task():

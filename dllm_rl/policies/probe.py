@@ -1,0 +1,186 @@
+"""A check of a foreign model at load: it keeps the promises of its family, or it is refused with the reason.
+
+What a column may read moves its distribution, what it may not read does not, and padding changes nothing; also where
+keys and values are kept between forwards. A model that adds boolean masks to its scores, drops masks, or has recurrent
+layers breaks one of these without any error.
+
+Legend: r rows of the probe, c columns, t positions of [prompt, canvas].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dllm_rl.errors import CheckpointError, ConfigError
+from dllm_rl.policies.autoregressive import AutoregressivePolicy
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.layers import ATTENTION, kinds_of_layers, limits
+from dllm_rl.records.types import Prompts
+
+NUM_PADDING = 3
+# Share of what an allowed change does that may be seen elsewhere: rounding, which for other shapes of the same sums is
+# coarse in half precision. A mask that is not kept lets through about as much as it should.
+SHARE, SHARE_IN_HALF = 1e-2, 0.3
+_TEXT = "Fill in the name and the town, choose a plan, then send the form."
+
+
+def check_model(policy: BasePolicy, name: str) -> None:
+    """Run all checks. name: of the checkpoint, for messages.
+
+    Raises CheckpointError where the model cannot serve as this family, ConfigError where its facts ask for more
+    positions than it has.
+    """
+    refuse_layers(policy, name)
+    refuse_length(policy, name)
+    try:
+        with torch.no_grad():
+            reason = broken_promise(policy)
+    except Exception as error:
+        reason = f"its forward fails: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    if reason is not None:
+        config: Any = policy.model.config
+        raise CheckpointError(
+            f"'{name}' ({policy.interface.model_name}, attention {config._attn_implementation}) cannot serve as a "
+            f"policy of the {policy.family} family: {reason}. Take a decoder whose layers are all attention, with "
+            "attention sdpa or eager, or another family."
+        )
+
+
+def refuse_layers(policy: BasePolicy, name: str) -> None:
+    """Raise CheckpointError where layers that are not attention would read a canvas in one direction only."""
+    others = sorted(kinds_of_layers(policy.model.config) - ATTENTION)
+    if others and policy.is_bidirectional:
+        raise CheckpointError(
+            f"'{name}' has layers that are not attention ({', '.join(others)}). They read from left to right whatever "
+            f"the mask says, and the {policy.family} family reads in both directions. Take a decoder whose layers are "
+            "all attention."
+        )
+
+
+def refuse_length(policy: BasePolicy, name: str) -> None:
+    """Raise ConfigError where prompt and canvas exceed the model's positions, or a window that its layers read."""
+    length = policy.facts.max_prompt + policy.facts.canvas_length
+    for key, limit in limits(policy.model.config).items():
+        if length > limit:
+            raise ConfigError(
+                f"'{name}': max_prompt={policy.facts.max_prompt} and canvas_length={policy.facts.canvas_length} are "
+                f"{length} positions, and the model was made for {limit} ({key}); a mask of ours replaces such a "
+                f"window. Give facts with at most {limit} positions in all."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Rows that differ in one place each.
+
+    prompts, canvas: row 0 as it is, row 1 with other ids at the padding, then one row a changed place.
+    places: the changed places, of [prompt without padding, canvas].
+    """
+
+    prompts: Prompts
+    canvas: Int[Tensor, "r c"]
+    places: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """Tokens of the prompt without padding."""
+        return self.prompts.ids.shape[1] - NUM_PADDING
+
+    @property
+    def alone(self) -> Prompts:
+        """The first row's prompt without padding."""
+        first = self.prompts.rows(torch.tensor([0]))
+        return replace(first, ids=first.ids[:, NUM_PADDING:], mask=first.mask[:, NUM_PADDING:])
+
+
+def make_probe(policy: BasePolicy) -> Probe:
+    """Return rows of ordinary tokens: a prompt, and a canvas of two blocks."""
+    ids = _ordinary_ids(policy)
+    width, length = 6, min(policy.facts.canvas_length, max(16, policy.facts.block_size + 4))
+    line = [ids[place % len(ids)] for place in range(width + length)]
+    places = (0, width - 1, width, width + length // 2, width + length - 1)
+    lines = torch.tensor([line] * (2 + len(places)))
+    for row, place in enumerate(places, start=2):
+        lines[row, place] = next(other for other in ids if other != line[place])
+    padding = torch.full((len(lines), NUM_PADDING), policy.canvas.pad_id)
+    padding[1] = ids[0] if ids[0] != policy.canvas.pad_id else ids[1]
+    mask = torch.ones(len(lines), NUM_PADDING + width, dtype=torch.bool)
+    mask[:, :NUM_PADDING] = False
+    prompts = Prompts(
+        ids=torch.cat([padding, lines[:, :width]], dim=1), mask=mask, row_ids=torch.arange(len(lines), dtype=torch.long)
+    )
+    return Probe(prompts=prompts, canvas=lines[:, width:], places=places)
+
+
+def _ordinary_ids(policy: BasePolicy) -> Sequence[int]:
+    special = {*policy.banned_ids, policy.canvas.pad_id, policy.canvas.eos_id}
+    ids = dict.fromkeys(policy.tokenizer.encode(_TEXT, add_special_tokens=False))
+    return [token for token in ids if token not in special]
+
+
+def broken_promise(policy: BasePolicy) -> str | None:
+    """Return which promise of its family the model breaks; None where it keeps all."""
+    probe = make_probe(policy)
+    logits = policy.logits(probe.prompts, probe.canvas)
+    moved = (_finite(logits) - _finite(logits[:1])).abs().amax(dim=-1)
+    may, must = _readable(policy, probe)
+    changed = moved[2:]
+    effect = float(changed[may].max())
+    share = SHARE if policy.model.dtype == torch.float32 else SHARE_IN_HALF
+    if not effect > 0:
+        return "no change of a token moves any distribution"
+    if (changed[must] == 0).any():
+        return "a token that a column reads does not move its distribution"
+    if _largest(changed[~may]) > share * effect:
+        return "a token that a column must not read moves its distribution, so the attention mask is not kept"
+    alone = policy.logits(probe.alone, probe.canvas[:1])
+    gap = (_finite(alone[0]) - _finite(logits[0])).abs().max()
+    if max(float(moved[1].max()), float(gap)) > share * effect:
+        return "padding moves distributions"
+    return _broken_cache(policy, probe, alone, share * effect)
+
+
+def _broken_cache(policy: BasePolicy, probe: Probe, alone: Float[Tensor, "1 c v"], tolerance: float) -> str | None:
+    """Whether the forward that keeps keys and values gives the same logits; alone: those of a full forward."""
+    prompts, canvas = probe.alone, probe.canvas[:1]
+    if isinstance(policy, AutoregressivePolicy):
+        state = policy.start(prompts, canvas[:, :2])
+        policy.advance(state, canvas[:, 2:4])
+        found, wanted = state.logits, alone[:, 4]
+    else:
+        cache = policy.read_prompts(prompts)
+        if cache is None:
+            return None
+        columns = torch.arange(2)
+        found, wanted = policy.logits(prompts, canvas, columns=columns, cache=cache), alone[:, :2]
+    if float((_finite(found) - _finite(wanted)).abs().max()) > tolerance:
+        return "keys and values that are kept between forwards give other distributions than a full forward"
+    return None
+
+
+def _readable(policy: BasePolicy, probe: Probe) -> tuple[Bool[Tensor, "r c"], Bool[Tensor, "r c"]]:
+    """Which changes may move a column, over any number of layers, and which it reads itself."""
+    length, reading = probe.canvas.shape[1], policy.reading
+    visible = torch.ones(1, probe.width + length, dtype=torch.bool)
+    direct = reading.attention.mask(visible, probe.width)[0, 0]
+    reached = direct
+    while not torch.equal(further := (reached.float() @ reached.float()) > 0, reached):
+        reached = further
+    at = probe.width + torch.arange(length) - int(reading.is_shifted)
+    places = torch.tensor(probe.places)
+    return reached[at][:, places].T, direct[at][:, places].T
+
+
+def _finite(logits: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Logits with banned ids at 0."""
+    return torch.where(logits.isneginf(), 0.0, logits)
+
+
+def _largest(values: Float[Tensor, " n"]) -> float:
+    return float(values.max()) if values.numel() else 0.0
