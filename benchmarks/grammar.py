@@ -147,7 +147,7 @@ def forwards(given: argparse.Namespace) -> None:
                     started = time.process_time()
                     out = sampler.generate(policy, part.prompts(policy), seed=0)
                     seconds = time.process_time() - started
-                    forced = out.trajectory.events.is_forced()[policy.canvas.scored(out.ids)].float().mean().item()
+                    forced = out.trajectory.events.is_forced()[policy.canvas.visible(out.ids)].float().mean().item()
                     right = part.equal(decode(policy, out.ids))[0]
                     rows.append((out.nfe, out.token_forwards, forced, seconds, right))
             for grammar, rows in found.items():

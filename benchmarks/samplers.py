@@ -110,7 +110,7 @@ def note_of(batch: int, tasks: Sheet | None, policy: BasePolicy, out: Written) -
         "batch": batch,
         "nfe": out.nfe,
         "token_forwards": out.token_forwards,
-        "tokens": int(policy.canvas.scored(out.ids).sum()),
+        "tokens": int(policy.canvas.visible(out.ids).sum()),
         "ids": hash(tuple(out.ids.flatten().tolist())),
     }
     if tasks is not None:

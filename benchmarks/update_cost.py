@@ -130,7 +130,7 @@ def make_rollouts(policy: BasePolicy, *, rows: int, groups: int, steps: int) -> 
     rollouts = Rollouts(
         prompt_ids=prompts.ids,
         prompt_mask=prompts.mask,
-        completion_ids=drawn.ids,
+        completion_ids=drawn.as_drawn,
         completion_mask=drawn.mask,
         rewards=torch.rand(rows, generator=generator),
         group_ids=group_ids,

@@ -53,7 +53,7 @@ class Method:
     max_inner_steps: ClassVar[int | None] = None
     exceptions: ClassVar[dict[str, str]] = {}
     own_metrics: ClassVar[dict[str, str]] = {}
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     beta: NonNegative = 0.0
     advantage: AdvantageName = "normalised"

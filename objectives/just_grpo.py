@@ -30,7 +30,7 @@ class JustGRPO(CJGRPO):
     paper: ClassVar[str] = "2601.15165"
     level: ClassVar[str] = "token"
     replays: ClassVar[Replays] = Replays.NONE
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     families: ClassVar[tuple[str, ...]] = ("autoregressive", "masked", "block")
     requires: ClassVar[tuple[str, ...]] = ()
 

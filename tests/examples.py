@@ -101,7 +101,7 @@ def example_rollouts(
     rollouts = Rollouts(
         prompt_ids=prompts.ids,
         prompt_mask=prompts.mask,
-        completion_ids=drawn.ids,
+        completion_ids=drawn.as_drawn,
         completion_mask=drawn.mask,
         rewards=torch.rand(num_rows, generator=generator),
         group_ids=group_ids,

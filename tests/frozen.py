@@ -64,7 +64,7 @@ def real(family: str) -> tuple[BasePolicy, Rollouts]:
     rollouts = Rollouts(
         prompt_ids=prompts.ids,
         prompt_mask=prompts.mask,
-        completion_ids=drawn.ids,
+        completion_ids=drawn.as_drawn,
         completion_mask=drawn.mask,
         rewards=torch.rand(6, generator=generator),
         group_ids=group_ids,

@@ -116,7 +116,7 @@ class BasePolicy:
     facts_class: ClassVar[type[PolicyFacts]] = PolicyFacts
     # Facts of `PolicyFacts` that the family reads, beside those that all read.
     own_facts: ClassVar[frozenset[str]] = frozenset()
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     # Every likelihood is exact, in one view.
     is_exact: ClassVar[bool] = False
     # Under a grammar a step's draws are constrained by the whole canvas, not by a part that is known so far.

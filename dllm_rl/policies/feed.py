@@ -216,7 +216,7 @@ class ModelInterface:
         cache: Any = None,
         scored: Bool[Tensor, "b c"] | None = None,
     ) -> Float[Tensor, "b c v"] | Float[Tensor, "1 n v"]:
-        """Return float32 logits at these positions of the stretch.
+        """Return logits at these positions of the stretch, float32 or, where the model is, float64.
 
         cache: keys and values that are read, and added to in place.
         scored: which of the positions are wanted in each row; their logits come row after row, as one row, and no
@@ -238,9 +238,9 @@ class ModelInterface:
             place = at if not self.keeps_positions else torch.searchsorted(wanted, at) if by_row else column
             read = wanted.shape[-1] if self.keeps_positions else tokens.ids.shape[1]
             with scored_only(model, row, place, shape=(len(scored), read)) as narrowed:
-                return narrowed(model(**inputs).logits).float()
+                return _at_least_float32(narrowed(model(**inputs).logits))
         output = model(**inputs).logits
-        output = (output if self.keeps_positions else output.index_select(1, wanted.to(device))).float()
+        output = _at_least_float32(output if self.keeps_positions else output.index_select(1, wanted.to(device)))
         if not by_row:
             return output
         place = torch.searchsorted(wanted, keep).to(output.device)
@@ -270,6 +270,10 @@ class ModelInterface:
         elif self.lookback and tokens.before is not None:
             inputs["previous_ids"] = last_ids(tokens.before, self.lookback, self.pad_id)
         return inputs
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def keys_of_rows(keys: Any, index: Int[Tensor, " n"]) -> DynamicCache:

@@ -112,7 +112,7 @@ class FlowProcess(ForwardProcess):
     def hide(
         self, rollouts: Rollouts, hidden: Bool[Tensor, "k b l"], generator: torch.Generator
     ) -> Int[Tensor, "k b l"]:
-        """Return the completion with fresh noise at these columns, and at all after EOS."""
+        """Return the completion with fresh noise at these columns, and at all that are not editable."""
         hidden = hidden | ~self.editable(rollouts)
         return torch.where(hidden, self._noise(rollouts, len(hidden), generator), rollouts.completion_ids)
 

@@ -138,7 +138,7 @@ class MaskedProcess(ForwardProcess):
     def hide(
         self, rollouts: Rollouts, hidden: Bool[Tensor, "k b l"], generator: torch.Generator
     ) -> Int[Tensor, "k b l"]:
-        """Return the completion with MASK at these columns, and at all after EOS."""
+        """Return the completion with MASK at these columns, and at all that are not editable."""
         return torch.where(hidden | ~self.editable(rollouts), self.mask_id, rollouts.completion_ids)
 
     def left_to_right(self, rollouts: Rollouts, generator: torch.Generator, *, num_tokens: int | None = None) -> Views:

@@ -3,9 +3,10 @@
 Views are data that new, old and reference scores share. Objectives call the methods of `ForwardProcess` and never ask
 which family they are on. Each family has its own class beside its policy, in `dllm_rl.policies`.
 
-Which positions: columns up to and including the first EOS are *editable*: they can be hidden, FILL tokens included,
-since the model sees them hidden like any other. Of these, the positions of `completion_mask` are *scored*. Columns
-after the first EOS are never scored and always hidden, so what they hold has no influence.
+Which positions: those of `completion_mask` are *scored*, the sampler's draws, FILL and PAD included, with the tokens
+that were drawn there (`Completions.as_drawn`), also where a later EOS hides them. *Editable*, so that they may be
+hidden or seen, are these and all others up to the first EOS, such as tokens that a grammar forced. All other columns
+are never scored and always hidden, so what they hold has no influence.
 
 Randomness comes from `generator` alone and is drawn on its device.
 Legend: b rows, p prompt length, l canvas, n units of the canvas (slots; else columns), k views, s steps, v vocabulary.
@@ -99,7 +100,7 @@ class ForwardProcess:
         raise NotImplementedError
 
     def units(self, rollouts: Rollouts) -> Bool[Tensor, "b n"]:
-        """Return which pieces of the canvas may be hidden: up to and including the first EOS."""
+        """Return which pieces of the canvas may be hidden: those with an editable column."""
         return self.editable(rollouts)
 
     def random_units(
@@ -126,7 +127,7 @@ class ForwardProcess:
     def hide(
         self, rollouts: Rollouts, hidden: Bool[Tensor, "k b l"], generator: torch.Generator
     ) -> Int[Tensor, "k b l"]:
-        """Return the completion with these columns, and all after EOS, hidden."""
+        """Return the completion with these columns, and all that are not editable, hidden."""
         raise self._no_mask("so nothing can be hidden from it")
 
     def replay(self, rollouts: Rollouts, generator: torch.Generator, *, num_steps: int | None = None) -> Views:
@@ -218,8 +219,8 @@ class ForwardProcess:
         raise NotImplementedError
 
     def editable(self, rollouts: Rollouts) -> Bool[Tensor, "b l"]:
-        """Return the columns up to and including the first EOS; all of them where there is none."""
-        return until_first(rollouts.completion_ids == self.eos_id)
+        """Return the columns up to and including the first EOS, and those behind it that are scored."""
+        return until_first(rollouts.completion_ids == self.eos_id) | rollouts.completion_mask
 
     def constrained_terms(
         self, logits: Float[Tensor, "b l v"], rollouts: Rollouts, view: Views, constraint: Constraint

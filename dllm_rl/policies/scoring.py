@@ -31,7 +31,7 @@ def view_terms(policy: BasePolicy, rollouts: Rollouts, view: Views) -> Float[Ten
     row, column = score.nonzero(as_tuple=True)
     targets = rollouts.completion_ids if view.targets is None else view.targets[0]
     terms = view.term(_log_probs(policy, rollouts, view), targets[row, column], view, (row, column))
-    return torch.zeros(score.shape, dtype=torch.float32, device=terms.device).index_put((row, column), terms)
+    return torch.zeros(score.shape, dtype=terms.dtype, device=terms.device).index_put((row, column), terms)
 
 
 def distinct_inputs(policy: BasePolicy, rollouts: Rollouts, views: Views) -> Int[Tensor, "k b"]:

@@ -58,7 +58,7 @@ class SlotProcess(MaskedProcess):
     def feed_order(
         self, is_last: Bool[Tensor, "k b n"], length: int, generator: torch.Generator
     ) -> Int[Tensor, "k b l"]:
-        """Return clean slots in random order, then hidden ones (and what lies after EOS) in natural order."""
+        """Return clean slots in random order, then hidden ones (and those not editable) in natural order."""
         keys = torch.rand(is_last.shape, generator=generator, device=generator.device).to(is_last.device)
         natural = 1.0 + torch.arange(is_last.shape[-1], device=is_last.device)
         keys = torch.where(is_last, natural, keys)

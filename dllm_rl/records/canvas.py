@@ -90,8 +90,11 @@ class Canvas:
         """Positions up to and including the first EOS; all of them where there is none."""
         return until_first(ids == self.eos_id)
 
-    def scored(self, ids: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
-        """Which positions count: up to and including the first EOS, without FILL and PAD."""
+    def visible(self, ids: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
+        """Which positions count in lengths: up to and including the first EOS, without FILL and PAD.
+
+        What is scored are the sampler's draws instead, whatever they wrote (`Completions.mask`).
+        """
         is_eos = ids == self.eos_id
         # Where a tokenizer has one id for both, the first one is EOS.
         mask = until_first(is_eos) & ((ids != self.pad_id) | is_eos)

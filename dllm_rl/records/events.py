@@ -107,6 +107,21 @@ class Events:
         entropy = self._pick(last, torch.where(is_drawn, self.entropy, 0.0), 0.0)
         return step.view(shape), log_prob.view(shape), entropy.view(shape)
 
+    def actions(self, eos_id: int) -> Bool[Tensor, "b l"]:
+        """Where the final token was drawn, and another one could have changed the text: FILL, EOS and PAD included.
+
+        A draw behind an EOS that stood already changes no text by itself, but all later draws of the row read it. Only
+        those of the row's last draws are left out.
+        """
+        last, shape = self._last(self.end[None])[0], (len(self.end), self.length)
+        written = self._pick(last, self.step, _FOREVER).view(shape)
+        drawn = self.final_draws()[0]
+        is_eos = self._tokens(self.end[None], -1)[0] == eos_id
+        ended = torch.where(is_eos, written, _FOREVER).cummin(dim=1).values
+        stood = torch.nn.functional.pad(ended, (1, -1), value=_FOREVER) < drawn
+        is_last = drawn == drawn.amax(dim=1, keepdim=True)
+        return (drawn >= 0) & ~(stood & is_last)
+
     def is_forced(self) -> Bool[Tensor, "b l"]:
         """Where the final token is the only one that a grammar left."""
         last = self._last(self.end[None])[0]

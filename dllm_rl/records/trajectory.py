@@ -20,6 +20,7 @@ from dllm_rl.records.events import Events, Kind, join_events, recorded_orders
 
 if TYPE_CHECKING:
     from dllm_rl.policies.transitions import Transition
+    from dllm_rl.records.canvas import Canvas
     from dllm_rl.records.types import Completions, Rollouts
 
 MAX_POSITIONS, MAX_STEPS = 24, 24
@@ -202,15 +203,15 @@ def confidence(completions: Completions) -> Float[Tensor, "b l"]:
     return record.log_probs.exp() if record.time is None else (-record.entropy).exp()
 
 
-def commit_counts(rollouts: Rollouts) -> dict[str, Any]:
-    """Counts of scored tokens by position (rows) and the denoising step that wrote them (columns), both binned.
+def commit_counts(rollouts: Rollouts, canvas: Canvas) -> dict[str, Any]:
+    """Counts of visible tokens by position (rows) and the denoising step that wrote them (columns), both binned.
 
     num_positions, num_steps: what the bins cover, from 0. Tokens that no step drew are not counted.
     """
     trajectory = rollouts.trajectory
     assert trajectory is not None
     commit = trajectory.commit_step
-    drawn = rollouts.completion_mask & (commit >= 0)
+    drawn = canvas.visible(rollouts.completion_ids) & (commit >= 0)
     if not drawn.any():
         return {"num_positions": 0, "num_steps": 0, "counts": []}
     position = torch.arange(commit.shape[1], device=commit.device).expand_as(commit)[drawn]

@@ -79,7 +79,7 @@ class Answers:
     """The completion predicted at each denoising step: all open positions filled in at once.
 
     ids: the completed canvas of a step, closed at its EOS.
-    score: positions that were predicted, before that EOS.
+    score: positions that were predicted, up to that EOS, FILL included.
     confidence: probability of each predicted token under the policy that sampled, 0 where not scored.
     """
 
@@ -94,9 +94,11 @@ class Answers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completions:
-    """What a sampler returns. mask: 1 on scored tokens (EOS included; FILL, everything after EOS and what a grammar
-    forced excluded).
+    """What a sampler returns.
 
+    ids: the canvas as it is read, PAD behind the first EOS.
+    mask: 1 on what is scored: every draw that could have changed the plan, FILL, EOS and PAD included. Not what a
+        grammar forced, what closing wrote, or what was drawn behind an EOS that stood already, if nothing read it.
     nfe: model forwards, one after another, that the batch took; on a CPU a batch is cut into small ones, whose forwards
         are not added up, so that it says the same on every device.
     token_forwards: sum over forwards of active rows x query positions.
@@ -107,6 +109,12 @@ class Completions:
     trajectory: Trajectory
     nfe: int
     token_forwards: int
+
+    @property
+    def as_drawn(self) -> Int[Tensor, "b l"]:
+        """The canvas with what was drawn in every scored column, also where a later EOS hides it."""
+        events = self.trajectory.events
+        return torch.where(self.mask, self.trajectory.states(events.end[None])[0], self.ids)
 
     def rows(self, index: Tensor) -> Completions:
         """The rows of this index; what the batch cost stays."""
@@ -144,7 +152,9 @@ class SampledRow:
 class Totals:
     """Sizes of the whole optimiser step, over ranks and micro-batches, by which reductions divide.
 
-    rows: valid rows. groups: groups with at least one valid row. tokens: scored tokens of valid rows.
+    Groups with equal rewards count too, whether or not their rows are computed.
+
+    rows: valid rows. groups: groups with at least one valid row. tokens: scored columns of valid rows.
     max_len: canvas length.
     """
 
@@ -158,6 +168,8 @@ class Totals:
 class Rollouts:
     """Completions with their rewards, grouped per task by group_ids (never by position).
 
+    completion_ids: the canvas as it was drawn; what is read of it ends at the first EOS (`Completions.as_drawn`).
+    completion_mask: what is scored (`Completions.mask`); lengths that people read count visible tokens instead.
     valid: False where the environment lost the rollout; such a row has no gradient and moves no baseline.
     answers, step_rewards: intermediate answers and their rewards, the environment's from a row's last step on; recorded
       only for objectives that require step_rewards. temperature: of the sampler.

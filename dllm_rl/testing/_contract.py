@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from dllm_rl.errors import DllmRlError
-from dllm_rl.records.canvas import until_first
 from dllm_rl.records.types import Replays, Rollouts, Views
 from dllm_rl.testing._learning import Case, close, noise, off_policy, parameter_gradient, random_state
 from dllm_rl.training.metrics import LOSS_METRICS
@@ -90,9 +89,9 @@ def left_padding(case: Case) -> None:
 
 
 def tail(case: Case) -> None:
-    """What stands after EOS has no influence."""
+    """What stands behind EOS and is not scored has no influence."""
     ids = case.rollouts.completion_ids
-    is_tail = ~until_first(ids == case.policy.process.eos_id)
+    is_tail = ~case.policy.process.editable(case.rollouts)
     changed = replace(case.rollouts, completion_ids=torch.where(is_tail, ids.max(), ids))
     old = case.score(case.rollouts, case.views) + noise(case)
     views = case.draw(changed)

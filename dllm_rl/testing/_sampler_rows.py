@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -214,11 +215,29 @@ def early_ends_save(case: SamplerCase) -> None:
 
 
 def padding_follows_the_end(case: SamplerCase) -> None:
-    """Behind EOS everything is PAD and nothing is scored, also where rows of a batch end at different times."""
+    """Behind EOS everything is PAD, also where rows of a batch end at different times."""
     with ending(case.policy, 0.3):
         out = case.draw()
     after = ~case.policy.canvas.until_eos(out.ids)
     assert (out.ids[after] == case.policy.canvas.pad_id).all(), "something other than PAD stands behind EOS"
-    assert not out.mask[after].any(), "a position behind EOS is scored"
-    scored = case.policy.canvas.scored(out.ids) & ~out.trajectory.events.is_forced()
-    assert torch.equal(scored, out.mask), "what is scored is not what was drawn"
+
+
+def draws_are_scored(case: SamplerCase) -> None:
+    """Every final draw is scored, with the token that was drawn, and nothing else.
+
+    Left out are a row's last draws where they lie behind an EOS that stood already: nothing read them.
+    """
+    with ending(case.policy, 0.2):
+        out = case.draw(ROWS)
+    record, eos_id = out.trajectory, case.policy.canvas.eos_id
+    drawn = record.commit_step
+    for row, column in itertools.product(range(len(ROWS)), range(out.ids.shape[1])):
+        step = int(drawn[row, column])
+        is_idle = False
+        if record.canvases is not None and step == int(drawn[row].max()):
+            is_idle = bool((record.canvases[row, step, :column] == eos_id).any()) and record.time is None
+        where = f"row {row}, column {column}, drawn at step {step},"
+        assert bool(out.mask[row, column]) == (step >= 0 and not is_idle), f"{where} is scored where it should not be"
+    if record.canvases is not None:
+        held = torch.where(out.mask, record.canvases[:, -1], out.ids)
+        assert torch.equal(out.as_drawn, held), "what is scored is not what was drawn"

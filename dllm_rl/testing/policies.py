@@ -137,7 +137,7 @@ def sampled(family: str, *, seed: int = 0) -> tuple[BasePolicy, Rollouts]:
     rollouts = Rollouts(
         prompt_ids=prompts.ids,
         prompt_mask=prompts.mask,
-        completion_ids=drawn.ids,
+        completion_ids=drawn.as_drawn,
         completion_mask=drawn.mask,
         rewards=torch.rand(num_rows, generator=generator),
         group_ids=group_ids,

@@ -26,6 +26,7 @@ from dllm_rl.testing._sampler_rows import (
     ROWS,
     SamplerCase,
     counts_are_honest,
+    draws_are_scored,
     early_ends_save,
     every_forward_writes,
     left_padding,
@@ -101,6 +102,7 @@ SAMPLER_PROPERTIES: dict[str, Callable[[SamplerCase], None]] = {
     for check in (
         complete,
         padding_follows_the_end,
+        draws_are_scored,
         the_prompt_is_text,
         rows_are_independent,
         left_padding,

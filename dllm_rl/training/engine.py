@@ -61,7 +61,7 @@ class RolloutEngine:
         texts = [render_prompt(task, page) for task, page in zip(tasks, pages, strict=True)]
         prompts = replace(self.policy.prompts(texts, row_ids), pages=tuple(pages))
         completions = self.sampler.generate(self.policy, prompts, seed=seed)
-        lengths = self.policy.canvas.scored(completions.ids).sum(dim=1).tolist()
+        lengths = self.policy.canvas.visible(completions.ids).sum(dim=1).tolist()
         return [
             Completion(
                 plan=self.policy.canvas.decode(ids),

@@ -42,7 +42,7 @@ def stack_rollouts(groups: Sequence[Group], *, temperature: float, pad_id: int) 
     return Rollouts(
         prompt_ids=prompt_ids,
         prompt_mask=prompt_mask,
-        completion_ids=completions.ids,
+        completion_ids=completions.as_drawn,
         completion_mask=completions.mask,
         rewards=torch.tensor([rollout.reward.value for _, rollout, _ in turns], dtype=torch.float32),
         group_ids=group_ids,

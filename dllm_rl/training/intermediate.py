@@ -96,7 +96,7 @@ def draw_answers(
             ids[rows, step], is_drawn[rows, step] = tokens, is_predicted
             confidence[rows, step] = probability(tokens)
     ids = policy.canvas.close(ids.flatten(0, 1))
-    score = policy.canvas.scored(ids).unflatten(0, after.shape[:2]) & is_drawn
+    score = policy.canvas.until_eos(ids).unflatten(0, after.shape[:2]) & is_drawn
     return Answers(ids=ids.unflatten(0, after.shape[:2]), score=score, confidence=confidence * score)
 
 

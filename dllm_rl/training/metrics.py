@@ -26,7 +26,7 @@ _MAXIMA = ("ratio_dev", "ratio_dev_u0", "ratio/max", "grad_norm", "nonfinite_log
 _MINIMA = ("ratio/min",)
 
 
-def describe(batch: RolloutBatch, rollouts: Rollouts, *, eos_id: int) -> dict[str, float]:
+def describe(batch: RolloutBatch, rollouts: Rollouts, *, canvas: Canvas) -> dict[str, float]:
     """Everything that follows from the rollouts alone. Rates are over valid rollouts; lost ones are counted apart.
 
     rollouts: the batch's, stacked.
@@ -39,11 +39,11 @@ def describe(batch: RolloutBatch, rollouts: Rollouts, *, eos_id: int) -> dict[st
     length = torch.tensor([rollout.num_tokens for rollout in batch.rollouts]).float()
     trajectory = rollouts.trajectory
     assert trajectory is not None
-    drawn = rollouts.completion_mask & (trajectory.commit_step >= 0)
-    tokens = max(1, int(drawn.sum()))
+    drawn = trajectory.commit_step >= 0
+    read = drawn & canvas.visible(rollouts.completion_ids)
     path = -(trajectory.log_probs * drawn).sum(dim=1)
     entropies = (trajectory.entropy * drawn).sum(dim=1)
-    has_eos = (rollouts.completion_ids == eos_id).any(dim=1)
+    has_eos = (rollouts.completion_ids == canvas.eos_id).any(dim=1)
     return {
         "reward": float(rollouts.rewards[valid].mean()) if valid.any() else 0.0,
         "reward_std": float(rollouts.rewards[valid].std(unbiased=False)) if valid.any() else 0.0,
@@ -56,22 +56,24 @@ def describe(batch: RolloutBatch, rollouts: Rollouts, *, eos_id: int) -> dict[st
         "num_rechecked": float(sum(outcome.recheck != "" for outcome in outcomes)),
         "num_disagreements": float(sum(outcome.recheck == "different" for outcome in outcomes)),
         **_groups(rollouts, success, [rollout.plan for rollout in batch.rollouts]),
-        "entropy": float((trajectory.entropy * drawn).sum()) / tokens,
+        "entropy": float((trajectory.entropy * read).sum()) / max(1, int(read.sum())),
         "path_entropy": float(path.mean()),
         "selection_gap": float((entropies - path).mean()),
         "completion_length": float(length.mean()),
         "eos_share": float(has_eos.float().mean()),
-        "masks_left": masks_left(rollouts),
+        "masks_left": masks_left(rollouts, canvas),
         "nfe": float(batch.nfe),
         "token_forwards": float(batch.token_forwards),
         "num_rollouts": float(len(outcomes)),
     }
 
 
-def masks_left(rollouts: Rollouts) -> float:
-    """Share of positions that count and that no step wrote."""
-    assert rollouts.trajectory is not None
-    return (rollouts.completion_mask & (rollouts.trajectory.commit_step < 0)).float().mean().item()
+def masks_left(rollouts: Rollouts, canvas: Canvas) -> float:
+    """Share of visible positions that neither a step nor a grammar wrote."""
+    record = rollouts.trajectory
+    assert record is not None
+    is_written = (record.commit_step >= 0) | record.events.is_forced()
+    return (canvas.visible(rollouts.completion_ids) & ~is_written).float().mean().item()
 
 
 def _groups(rollouts: Rollouts, success: Tensor, plans: Sequence[str]) -> dict[str, float]:

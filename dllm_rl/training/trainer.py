@@ -47,7 +47,7 @@ from dllm_rl.training.reference import reference_of
 from dllm_rl.training.update import Updater, generator
 
 # Raised whenever what is collected, scored or updated changes in its numbers: results are keyed by it.
-VERSION = 1
+VERSION = 2
 _ALWAYS = ("trajectory", "temperature")
 _ON_REQUEST = ("step_rewards", "answers")
 
@@ -168,7 +168,7 @@ class Trainer:
         metrics |= self.updater.update(step, rollouts, rate=rate)
         return {
             "step": step,
-            **describe(first, sampled, eos_id=self.policy.canvas.eos_id),
+            **describe(first, sampled, canvas=self.policy.canvas),
             **metrics,
             **resampled.metrics,
             "learning_rate": rate,

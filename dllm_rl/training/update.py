@@ -2,7 +2,8 @@
 
 Legend: u inner step of mu; k views, b rows, l canvas. Views come from the stream ("masks", step, u). Old scores at
 u = 0 are the first forward itself, detached, so that the ratio there is exactly 1; where later views are the same as
-the first, so are their old scores. Losses divide by the sizes of the whole step, so that gradients of its parts add up.
+the first, so are their old scores. Losses divide by the sizes of the whole step, rows without gradient
+included, so that gradients of its parts add up, and beta 0 is the limit of small betas.
 
 Inner updates on a batch may end early: the policy has moved too far from the one that sampled it. The distance is
 measured on the inner step's own forward pass, before its update, so it costs nothing: where it passes a target, that
@@ -131,9 +132,8 @@ class Updater:
         counted = {"rows_updated": float(kept.numel()), "rows_filtered": float(rollouts.num_rows - kept.numel())}
         if kept.numel() == 0:
             return counted
-        advantages, rollouts = advantages[kept], _restrict(rollouts, kept)
         rows, first = [], None
-        for batch in self._inner_batches(step, rollouts, advantages):
+        for batch in self._inner_batches(step, rollouts, advantages, kept):
             metrics, scores = self._inner_step(replace(batch, old=first) if batch.is_repeated else batch)
             first = scores if first is None else first
             rows.append(metrics)
@@ -145,13 +145,20 @@ class Updater:
             counted["inner/steps"] = len(rows) - rows[-1]["inner/stopped"]
         return {**combine(rows), **counted}
 
-    def _inner_batches(self, step: int, rollouts: Rollouts, advantages: Tensor) -> list[_InnerBatch]:
-        """Views and fixed scores of all inner steps, before the first update."""
+    def _inner_batches(
+        self, step: int, whole: Rollouts, advantages: Tensor, kept: Int[Tensor, " n"]
+    ) -> list[_InnerBatch]:
+        """Views and fixed scores of all inner steps, before the first update.
+
+        Views are drawn for all rows, and totals stay those of all, so that leaving out rows without gradient (`kept`
+        are the others) changes nothing.
+        """
+        rollouts, advantages = whole.rows(kept), advantages[kept]
         mine = _rows_of(self.ranks, rollouts)
         batches: list[_InnerBatch] = []
         for inner in range(self.inner_steps):
             noise = generator(self.seed, "masks", step, inner, 0)
-            views = self.objective.views(rollouts, self.policy.process, noise)
+            views = self.objective.views(whole, self.policy.process, noise).rows(kept)
             if batches and views.equals(batches[0].views):
                 batches.append(replace(batches[0], is_first=False, is_repeated=True))
                 continue
@@ -310,8 +317,3 @@ def _rows_with_gradient(rollouts: Rollouts, advantages: Tensor, *, keeps_flat_gr
     is_live = (advantages.reshape(rollouts.num_rows, -1) != 0).any(dim=1) & rollouts.valid
     groups = rollouts.group_ids[is_live].unique()
     return (torch.isin(rollouts.group_ids, groups) & rollouts.valid).nonzero().squeeze(1)
-
-
-def _restrict(rollouts: Rollouts, kept: Int[Tensor, " n"]) -> Rollouts:
-    part = rollouts.rows(kept)
-    return replace(part, totals=Rollouts.count_totals(part.valid, part.group_ids, part.completion_mask))

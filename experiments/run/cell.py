@@ -92,7 +92,7 @@ class LocalExecutor:
             config=config,
             run_dir=unit.folder,
             on_step=on_step,
-            on_rollouts=keep_commit_order(unit.folder, config.steps),
+            on_rollouts=keep_commit_order(unit.folder, config.steps, policy.canvas),
         ).train(until=None if stopped_at is None else stopped_at + 1)
         # The last one, where an alarm ended the run between two, or a kill fell on it.
         if is_first and (done := read_rows(unit.folder / METRICS_FILE)):

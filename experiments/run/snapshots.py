@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dllm_rl.files import COMMITS_FILE, append_rows, replace_file, truncate_rows, write_json
+from dllm_rl.records.canvas import Canvas
 from dllm_rl.records.tasks import Task
 from dllm_rl.records.trajectory import commit_counts
 from dllm_rl.records.types import Rollouts
@@ -80,12 +81,12 @@ def marked_steps(num_steps: int) -> tuple[int, ...]:
     return tuple(sorted({0, (num_steps - 1) // 2, num_steps - 1})) if num_steps else ()
 
 
-def keep_commit_order(folder: Path, num_steps: int) -> Callable[[int, Rollouts], None]:
+def keep_commit_order(folder: Path, num_steps: int, canvas: Canvas) -> Callable[[int, Rollouts], None]:
     """What a trainer calls with each step's rollouts; a step that is run again is written once."""
 
     def keep(step: int, rollouts: Rollouts) -> None:
         if step in marked_steps(num_steps):
             truncate_rows(folder / COMMITS_FILE, before_step=step)
-            append_rows(folder / COMMITS_FILE, [{"step": step, **commit_counts(rollouts)}])
+            append_rows(folder / COMMITS_FILE, [{"step": step, **commit_counts(rollouts, canvas)}])
 
     return keep

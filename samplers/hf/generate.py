@@ -312,7 +312,7 @@ def _result(
     sequences: Any = torch.cat([prompts.ids, ids], dim=1).to(device)
     if not config.return_dict_in_generate:
         return sequences
-    kept = (~behind & (policy.canvas.scored(out.ids) | is_end)).sum()
+    kept = (~behind & (policy.canvas.visible(out.ids) | is_end)).sum()
     has_end = is_end.any(dim=1)
     reasons = ["eos" if end else "criteria" if stop else "length" for end, stop in zip(has_end, stopped, strict=True)]
     return DiffusionOutput(

@@ -126,8 +126,7 @@ class Recorder:
             is_approximate=is_approximate,
             transition=transition,
         )
-        # What the grammar left no choice about counts in no length and has no gradient.
-        mask = policy.canvas.scored(ids) & ~trajectory.events.is_forced()
+        mask = events.actions(policy.canvas.eos_id)
         return Completions(ids=ids, mask=mask, trajectory=trajectory, nfe=self.nfe, token_forwards=self.token_forwards)
 
     def _filled(self, canvas: Int[Tensor, "b l"], ids: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:

@@ -77,7 +77,7 @@ def sample(policy: BasePolicy, generator: torch.Generator, *, num_groups: int = 
     return Rollouts(
         prompt_ids=asked.ids,
         prompt_mask=asked.mask,
-        completion_ids=drawn.ids,
+        completion_ids=drawn.as_drawn,
         completion_mask=drawn.mask,
         rewards=share_right(drawn.ids, gold(asked)),
         group_ids=group_ids,

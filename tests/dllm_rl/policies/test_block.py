@@ -100,7 +100,7 @@ def sampled(policy, **options) -> Rollouts:
     return Rollouts(
         prompt_ids=prompts.ids,
         prompt_mask=prompts.mask,
-        completion_ids=out.ids,
+        completion_ids=out.as_drawn,
         completion_mask=out.mask,
         rewards=torch.zeros(3),
         group_ids=torch.zeros(3, dtype=torch.long),

@@ -37,7 +37,7 @@ def stock_policy(name: str, family: str = "masked"):
 def rollouts_of(policy) -> Rollouts:
     prompts = policy.prompts(PROMPTS, range(3))
     ids = torch.tensor([policy.canvas.encode(plan) for plan in PLANS])
-    mask = policy.canvas.scored(ids)
+    mask = policy.canvas.visible(ids)
     valid, groups = torch.ones(3, dtype=torch.bool), torch.zeros(3, dtype=torch.long)
     return Rollouts(
         prompt_ids=prompts.ids,

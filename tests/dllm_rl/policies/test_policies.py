@@ -128,7 +128,7 @@ def test_canvas_round_trip_and_scored_positions(tiny_policies, plan):
     canvas = tiny_policies["masked"].canvas
     ids = torch.tensor([canvas.encode(plan)])
     assert canvas.decode(ids[0]) == plan
-    scored = canvas.scored(ids)[0]
+    scored = canvas.visible(ids)[0]
     kept = ids[0][scored].tolist()
     assert canvas.fill_id not in kept
     assert canvas.pad_id not in kept

@@ -90,7 +90,7 @@ def test_the_length_of_a_plan_is_that_of_its_text_with_and_without_a_grammar(gra
     batch = engine.run(TASKS, range(3), seed=0)
     sampled = batch.rollouts[0].turns[0].completion.sampled
     assert sampled is not None
-    wanted = engine.policy.canvas.scored(sampled.completions.ids).sum(dim=1).tolist()
+    wanted = engine.policy.canvas.visible(sampled.completions.ids).sum(dim=1).tolist()
     assert [rollout.num_tokens for rollout in batch.rollouts] == wanted
     if grammar:
         assert sampled.completions.mask.sum() < sum(wanted), "the grammar forced nothing: this test shows nothing"

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dllm_rl import registry
+from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Rollouts, Views
 from dllm_rl.registry import families_of
@@ -107,3 +108,39 @@ def test_a_group_with_one_row_left_does_not_stop_mdpo() -> None:
     totals = Rollouts.count_totals(valid, rollouts.group_ids, rollouts.completion_mask)
     lost = replace(rollouts, valid=valid, totals=totals)
     assert updated(registry.build("objective", "mdpo", {"beta": 0.02}), lost, policy)["rows_updated"] == valid.sum()
+
+
+def with_a_flat_group(rollouts: Rollouts) -> Rollouts:
+    """The rollouts, the rewards of their first group made equal."""
+    is_flat = rollouts.group_ids == rollouts.group_ids[0]
+    step_rewards = rollouts.step_rewards
+    if step_rewards is not None:
+        step_rewards = torch.where(is_flat[:, None], 0.5, step_rewards)
+    return replace(rollouts, rewards=torch.where(is_flat, 0.5, rollouts.rewards), step_rewards=step_rewards)
+
+
+def has_penalty(name: str) -> bool:
+    try:
+        registry.build("objective", name, {"beta": 1e-9})
+    except ConfigError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_leaving_out_rows_without_gradient_changes_no_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a penalty that is next to nothing: losses are divided by all valid rows, flat groups included."""
+    cls = registry.get("objective", name)
+    objective = cls(beta=0.0)
+    policy, rollouts = sampled(family_of(objective))
+    rollouts = with_a_flat_group(rollouts)
+    left_out = updated(objective, rollouts, policy)
+    assert objective.needs_flat_groups or left_out["rows_filtered"] > 1
+    if has_penalty(name):
+        computed = updated(cls(beta=1e-9), rollouts, policy)
+    else:
+        monkeypatch.setattr(cls, "needs_flat_groups", True)
+        computed = updated(objective, rollouts, policy)
+    assert computed["rows_updated"] == rollouts.valid.sum()
+    for metric in ("loss", "grad_norm"):
+        assert left_out[metric] == pytest.approx(computed[metric], rel=1e-4, abs=1e-6), metric

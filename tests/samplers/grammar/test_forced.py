@@ -136,7 +136,7 @@ def rollouts_of(prompts, out):
     return Rollouts(
         prompt_ids=prompts.ids,
         prompt_mask=prompts.mask,
-        completion_ids=out.ids,
+        completion_ids=out.as_drawn,
         completion_mask=out.mask,
         rewards=torch.zeros(len(out.ids)),
         group_ids=groups,
@@ -158,11 +158,11 @@ def test_the_exact_view_scores_draws_only(tiny_policies):
 
 
 def test_forced_tokens_are_no_masks_left(tiny_policies):
-    prompts = prompts_of(tiny_policies["autoregressive"], range(6))
-    rollouts = rollouts_of(prompts, draw(tiny_policies["autoregressive"], "ar"))
-    assert masks_left(rollouts) == 0
-    whole = replace(rollouts, completion_mask=torch.ones_like(rollouts.completion_mask))
-    assert masks_left(whole) > 0
+    policy = tiny_policies["autoregressive"]
+    rollouts = rollouts_of(prompts_of(policy, range(6)), draw(policy, "ar"))
+    assert masks_left(rollouts, policy.canvas) == 0
+    unwritten = torch.full_like(rollouts.completion_ids, policy.canvas.newline_ids[0])
+    assert masks_left(replace(rollouts, completion_ids=unwritten), policy.canvas) > 0
 
 
 def test_the_film_shows_forced_tokens_with_the_draw_before_them(tiny_policies):

@@ -34,7 +34,7 @@ def rollouts_of(policy, name, rows, temperature=1.0, **options):
     return Rollouts(
         prompt_ids=prompts.ids,
         prompt_mask=prompts.mask,
-        completion_ids=out.ids,
+        completion_ids=out.as_drawn,
         completion_mask=out.mask,
         rewards=torch.zeros(len(rows)),
         group_ids=groups,

@@ -112,7 +112,7 @@ def test_under_the_grammar_a_replay_gives_the_recorded_log_probabilities(tiny_po
     rollouts = Rollouts(
         prompt_ids=prompts.ids,
         prompt_mask=prompts.mask,
-        completion_ids=out.ids,
+        completion_ids=out.as_drawn,
         completion_mask=out.mask,
         rewards=torch.zeros(5),
         group_ids=torch.zeros(5, dtype=torch.long),

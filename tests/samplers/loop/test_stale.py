@@ -184,7 +184,7 @@ def test_a_record_of_stale_draws_is_not_replayed(tiny_policies, cache):
     rollouts = Rollouts(
         prompt_ids=prompts.ids,
         prompt_mask=prompts.mask,
-        completion_ids=out.ids,
+        completion_ids=out.as_drawn,
         completion_mask=out.mask,
         rewards=torch.zeros(5),
         group_ids=torch.zeros(5, dtype=torch.long),

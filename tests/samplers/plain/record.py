@@ -69,7 +69,7 @@ class Recorder:
     def finish(self, policy: Policy, canvas: Int[Tensor, "b l"], *, time: Tensor | None = None) -> Written:
         """Close the canvas at its first EOS and freeze the record."""
         ids = policy.canvas.close(canvas)
-        mask = policy.canvas.scored(ids)
+        mask = self._scored(canvas, policy.canvas.eos_id)
         order = None
         if self.keeps_order:
             natural = torch.arange(canvas.shape[1]).expand_as(canvas)
@@ -84,6 +84,16 @@ class Recorder:
             order=order,
         )
         return Written(ids=ids, mask=mask, trajectory=trajectory, nfe=self.nfe, token_forwards=self.token_forwards)
+
+    def _scored(self, canvas: Int[Tensor, "b l"], eos_id: int) -> Bool[Tensor, "b l"]:
+        """Every draw, but a row's last ones behind an EOS that was drawn before them."""
+        mask = self.commit_step >= 0
+        for row, steps in enumerate(self.commit_step.tolist()):
+            for column, step in enumerate(steps):
+                ended = [at for at in range(column) if canvas[row, at] == eos_id and steps[at] < step]
+                if step == max(steps) and ended:
+                    mask[row, column] = False
+        return mask
 
 
 def is_finished(canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], eos_id: int) -> Bool[Tensor, " b"]:
