@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -30,16 +31,64 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(command: str, package: Path) -> str:
+RUN = '''
+"""Runs the commands of standard input in one process, and writes {command: [exit code, what it showed]}."""
+import contextlib, io, json, runpy, sys, traceback
+
+from experiments.cli.commands import app
+
+shown = {}
+for command in json.load(sys.stdin):
     program, *arguments = command.split()
-    start = {"dllm-rl": [sys.executable, "-m", "experiments.cli"], "python": [sys.executable]}[program]
-    paths = os.pathsep.join([str(package), str(ROOT)])
-    environment = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    code, output = 0, io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        try:
+            if program == "python":
+                runpy.run_path(arguments[0], run_name="__main__")
+            else:
+                code = app(arguments, standalone_mode=False) or 0
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    shown[command] = [code, output.getvalue()]
+json.dump(shown, sys.stdout)
+'''
+
+
+@pytest.fixture(scope="module")
+def answers(package: Path) -> dict[str, tuple[int, str]]:
+    """Exit code and output of every command of the page, and of the check of a method with a planted mistake."""
+    plant_mistake(package)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(package), str(ROOT)]),
+        "COLUMNS": "200",
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
-        [*start, *arguments], cwd=package, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", RUN],
+        input=json.dumps([*SHOWN, "python check_broken.py"]),
+        cwd=package,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return {command: tuple(answer) for command, answer in json.loads(done.stdout).items()}
+
+
+def plant_mistake(package: Path) -> None:
+    code = (package / "geometric_mean" / "gmpo.py").read_text()
+    reduction = "mean_of_rows(inputs.rollouts, -inputs.advantages * mean.exp())"
+    assert reduction in code
+    local = "(-inputs.advantages * inputs.rollouts.valid * mean.exp()).sum() / inputs.rollouts.num_rows"
+    broken = code.replace(reduction, local)
+    (package / "broken.py").write_text(broken.replace('"gmpo"', '"broken_gmpo"').replace("GMPO", "BrokenGMPO"))
+    check = (
+        "from dllm_rl.testing import check_objective\nfrom broken import BrokenGMPO\ncheck_objective(BrokenGMPO())\n"
+    )
+    (package / "check_broken.py").write_text(check)
 
 
 def test_the_page_gives_these_commands() -> None:
@@ -57,23 +106,15 @@ SHOWN = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_every_command_does_what_the_page_says(package: Path) -> None:
-    for command, expected in SHOWN.items():
-        shown = run(command, package)
-        for text in expected:
-            assert text in shown, f"{command}: {shown}"
+@pytest.mark.parametrize("command", SHOWN)
+def test_every_command_does_what_the_page_says(answers: dict[str, tuple[int, str]], command: str) -> None:
+    code, shown = answers[command]
+    assert code == 0, shown
+    for text in SHOWN[command]:
+        assert text in shown
 
 
-def test_the_planted_mistake_is_answered_as_the_page_says(package: Path) -> None:
-    code = (package / "geometric_mean" / "gmpo.py").read_text()
-    reduction = "mean_of_rows(inputs.rollouts, -inputs.advantages * mean.exp())"
-    assert reduction in code
-    local = "(-inputs.advantages * inputs.rollouts.valid * mean.exp()).sum() / inputs.rollouts.num_rows"
-    broken = code.replace(reduction, local)
-    (package / "broken.py").write_text(broken.replace('"gmpo"', '"broken_gmpo"').replace("GMPO", "BrokenGMPO"))
-    check = (
-        "from dllm_rl.testing import check_objective\nfrom broken import BrokenGMPO\ncheck_objective(BrokenGMPO())\n"
-    )
-    (package / "check_broken.py").write_text(check)
-    with pytest.raises(AssertionError, match="'micro_batches': sum of the micro-batch losses"):
-        run("python check_broken.py", package)
+def test_the_planted_mistake_is_answered_as_the_page_says(answers: dict[str, tuple[int, str]]) -> None:
+    code, shown = answers["python check_broken.py"]
+    assert code == 1
+    assert "'micro_batches': sum of the micro-batch losses" in shown
