@@ -32,7 +32,6 @@ from harness.rewards import Success
 from harness.sites import gold_plan
 
 TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 Pairs = Sequence[tuple[Task, str]]
 Work = Callable[[FormEnvironment, Pairs], Awaitable[list[float]]]
 
