@@ -140,8 +140,8 @@ class ArenaTab(Tab):
         """Forget earlier loads: what counts comes after the next call."""
         self._is_expecting = True
 
-    async def loaded(self, *, is_injected: Callable[[], bool] = lambda: False) -> None:
-        """Wait for the document that an action leads to."""
+    async def loaded(self, *, is_injected: Callable[[], bool] = lambda: False) -> bool:
+        """Wait for the document that an action leads to; the pages of an arena always answer with one."""
         started = time.perf_counter()
         with attribute("navigation"):
             document = await self._within_load("loaded", [self.slot, self._after])
@@ -150,6 +150,7 @@ class ArenaTab(Tab):
             raise EnvironmentFaultError("navigation: the connection was refused or reset")
         if is_cut_redirect(document["status"]) or (document["status"] >= 500 and not is_injected()):
             raise EnvironmentFaultError(f"navigation: the site answered {document['status']}")
+        return True
 
     async def _within_load(self, function: str, arguments: list[Any]) -> dict[str, Any]:
         work = self.page.evaluate(f"arguments => window.__arena.{function}(...arguments)", arguments)

@@ -97,9 +97,11 @@ class EnvironmentFaultError(Exception):
     """The rollout was lost to the environment; `run` tries again, and masks it when that does not help.
 
     generation: the number of the browser it happened in, where there was one.
+    line: the line of the plan that ran then, where one did.
     """
 
     generation: int | None = None
+    line: int | None = None
 
 
 class AgentDeadlineError(Exception):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import BrowserContext, CDPSession, Dialog, Page, Response, Route
+from playwright.async_api import BrowserContext, CDPSession, Dialog, Page, Request, Response, Route
 from playwright.async_api import Error as PlaywrightError
 
 from dllm_rl.records.tasks import Outcome, Task
@@ -33,6 +33,8 @@ PROBE_SECONDS = 0.5
 # How soon a wait for a document asks whether there still is a browser.
 NOTICE_SECONDS = 0.3
 MAX_ROUNDS = 3
+# Answers at which a browser keeps the document that it shows.
+WITHOUT_CONTENT = frozenset({204, 205})
 CONTEXT_OPTIONS: dict[str, Any] = {
     "accept_downloads": False,
     "service_workers": "block",
@@ -65,10 +67,14 @@ class Tab:
         self.foreign: list[str] = []
         self._session: CDPSession | None = None
         self._has_loaded = asyncio.Event()
+        self._is_staying = self._is_asked = False
         self._last_status = 200
         page.on("domcontentloaded", lambda _: self._has_loaded.set())
         page.on("crash", lambda _: self._has_loaded.set())
+        page.on("request", self._see_request)
+        page.on("requestfailed", self._see_failure)
         page.on("response", self._see_response)
+        page.on("download", lambda _: self._stay())
         page.on("dialog", self._answer_dialog)
 
     @classmethod
@@ -156,10 +162,12 @@ class Tab:
     def expect_load(self) -> None:
         """Forget earlier loads; to be called before an action that may navigate."""
         self._has_loaded.clear()
+        self._is_staying = self._is_asked = False
 
-    async def loaded(self, *, is_injected: Callable[[], bool] = lambda: False) -> None:
+    async def loaded(self, *, is_injected: Callable[[], bool] = lambda: False) -> bool:
         """Wait for the document that an action leads to. Raises EnvironmentFaultError for a 5xx or a failed load.
 
+        Returns whether one came. None comes where the answer is a file or has no content, or where nothing was asked.
         is_injected: whether the server says that its answer was a difficulty of the task's own.
         """
         started = time.perf_counter()
@@ -167,7 +175,11 @@ class Tab:
             async with asyncio.timeout(self.pace.seconds(LOAD_SECONDS)):
                 await self._wait_for_document()
         except TimeoutError:
+            if not self._is_asked and await self.is_responsive():
+                return False
             raise EnvironmentFaultError("navigation: deadline passed while the page was loading") from None
+        if self._is_staying:
+            return False
         self.pace.saw_load(time.perf_counter() - started)
         if is_cut_redirect(self._last_status) or (self._last_status >= 500 and not is_injected()):
             raise EnvironmentFaultError(f"navigation: the site answered {self._last_status}")
@@ -175,6 +187,7 @@ class Tab:
             if FOREIGN.match(await self._unreached()):
                 raise AgentLeftError
             raise EnvironmentFaultError("navigation: the connection was refused or reset")
+        return True
 
     async def _unreached(self) -> str:
         """Return the address whose load ended in an error page."""
@@ -218,9 +231,25 @@ class Tab:
         if stored:
             raise EnvironmentFaultError(f"load: an earlier rollout had left {', '.join(stored)}")
 
+    def _is_document(self, request: Request) -> bool:
+        return request.is_navigation_request() and request.frame == self.page.main_frame
+
+    def _see_request(self, request: Request) -> None:
+        self._is_asked = self._is_asked or self._is_document(request)
+
+    def _see_failure(self, request: Request) -> None:
+        if self._is_document(request):
+            self._is_asked = False
+
     def _see_response(self, response: Response) -> None:
-        if response.request.is_navigation_request() and response.frame == self.page.main_frame:
+        if self._is_document(response.request):
             self._last_status = response.status
+            if response.status in WITHOUT_CONTENT:
+                self._stay()
+
+    def _stay(self) -> None:
+        self._is_staying = True
+        self._has_loaded.set()
 
     async def _answer_dialog(self, dialog: Dialog) -> None:
         """Accept alerts and questions and dismiss prompts. Their texts are part of the outcome."""

@@ -11,13 +11,16 @@
 - When a click leads to another document, the next line runs there. Once the server has accepted a submission, every
   further line is skipped, whatever it is.
 - A click that leads out of the site has failed, and all lines after it are skipped: there is no way back.
-- A line on which a deadline passes although the page answers has failed, and all after it are skipped.
+- A form that would open a window is answered in the plan's own. An answer that is no document leaves the page as it is.
+- A line on which a deadline passes although the page answers has failed, and all after it are skipped. So has one at
+  which the page broke in every attempt before (`suspect`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +28,7 @@ from typing import Any
 from dllm_rl.errors import HarnessError
 from dllm_rl.records.plan import Plan, render_action
 from dllm_rl.records.tasks import ActionResult, Observation
-from harness.browser import AgentDeadlineError, AgentLeftError, Tab
+from harness.browser import AgentDeadlineError, AgentLeftError, EnvironmentFaultError, Tab
 from harness.execute.executors import Executor, Report, look
 from harness.execute.steps import Step, make_steps, page_keys, sentence
 
@@ -71,12 +74,20 @@ async def execute(
     page: Observation,
     server: ServerView,
     files: Mapping[str, bytes] = MappingProxyType({}),
+    suspect: int | None = None,
 ) -> Execution:
     """Run the plan on the tab's loaded start page. Raises EnvironmentFaultError or HarnessError, not for the plan.
 
-    files: by name, what `upload` may hand over.
+    Args:
+        tab: The tab.
+        executor: How actions are carried out.
+        plan: The plan.
+        page: The scouted page.
+        server: What the server says meanwhile.
+        files: By name, what `upload` may hand over.
+        suspect: The line at which all earlier attempts were lost: if this one is too, the plan is to blame.
     """
-    run = _Run(tab=tab, executor=executor, pages=page_keys(page), server=server)
+    run = _Run(tab=tab, executor=executor, pages=page_keys(page), server=server, suspect=suspect)
     steps = make_steps(plan, page, files)
     await run.all([step for step in steps if step.refusal is None])
     return run.execution(plan, steps)
@@ -88,6 +99,7 @@ class _Run:
     executor: Executor
     pages: list[dict[str, Any]]
     server: ServerView
+    suspect: int | None = None
     results: dict[int, dict[str, Any]] = field(default_factory=dict)
     values: dict[str, tuple[str, ...]] = field(default_factory=dict)
     stopped_at: int | None = None
@@ -98,22 +110,32 @@ class _Run:
         """Run the steps document by document; read the last document unless the submission was accepted there."""
         is_read = False
         while steps and self.stopped_at is None:
-            try:
+            with self._blaming(steps[0].action.line):
                 report = await self._perform(steps)
-            except AgentDeadlineError:
-                self._stop(steps[0].action.line, "deadline")
-                break
-            last = steps[len(report.results) - 1].action.line
-            steps = steps[len(report.results) :]
-            is_read = not report.is_leaving
-            if report.is_leaving:
-                try:
-                    await self._arrive(last)
-                except AgentLeftError:
-                    self._stop(last, "left_site")
-                    is_read = True
-        if not is_read and not self.server.is_accepted():
+                last = steps[len(report.results) - 1].action.line
+                steps = steps[len(report.results) :]
+                is_read = not report.is_leaving
+                if report.is_leaving:
+                    with self._blaming(last):
+                        await self._arrive(last)
+        has_page = self.stopped_at is None or self.results[self.stopped_at]["note"] == "deadline"
+        if has_page and not is_read and not self.server.is_accepted():
             self._read(await look(self.tab, self.pages))
+
+    @contextmanager
+    def _blaming(self, line: int) -> Iterator[None]:
+        """Stop at this line if what is raised inside is the plan's doing."""
+        try:
+            yield
+        except AgentDeadlineError:
+            self._stop(line, "deadline")
+        except AgentLeftError:
+            self._stop(line, "left_site")
+        except EnvironmentFaultError as fault:
+            fault.line = line if fault.line is None else fault.line
+            if fault.line != self.suspect:
+                raise
+            self._stop(line, "broken")
 
     async def _perform(self, steps: list[Step]) -> Report:
         started = time.perf_counter()
@@ -140,8 +162,10 @@ class _Run:
 
     async def _arrive(self, line: int) -> None:
         started = time.perf_counter()
-        await self.tab.loaded(is_injected=lambda: bool(self.server.injected()))
+        has_come = await self.tab.loaded(is_injected=lambda: bool(self.server.injected()))
         self.seconds["navigate"] += time.perf_counter() - started
+        if not has_come:
+            await self.tab.call("stay", seconds=2.0)
         rejections = self.server.rejections()
         if self.server.is_accepted():
             self.results[line] = {"status": "ok", "note": "submitted"}
@@ -152,7 +176,7 @@ class _Run:
             self.num_rejections = len(rejections)
             self.results[line] = {"status": "ok", "note": "rejected", "messages": list(rejections[-1])}
         else:
-            self.results[line] = {"status": "ok", "note": "page"}
+            self.results[line] = {"status": "ok", "note": "page" if has_come else "no_change"}
 
     def _stop(self, line: int, note: str) -> None:
         self.results[line] = {"status": "failed", "note": note}

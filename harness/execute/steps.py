@@ -179,6 +179,7 @@ _SENTENCES = {
     "busy": lambda action, result: f"busy: {result['message']}",
     "submitted": lambda action, result: "submitted",
     "deadline": lambda action, result: f"deadline passed: {action.ref}",
+    "broken": lambda action, result: f"the page broke at {action.ref}, every time",
     "left_site": lambda action, result: f"refused: {action.ref} leads out of the site",
     "skipped": lambda action, result: f"skipped (plan stopped at line {result['line']})",
 }

@@ -8,16 +8,61 @@ for (const type of ["alert", "confirm", "prompt"]) {
   const show = window[type];
   window[type] = (...given) => { watch.dialogs.push(String(given[0] ?? "")); return show.apply(window, given); };
 }
-window.addEventListener("submit", (event) => { watch.submitEvent = event; }, true);
+window.addEventListener("submit", (event) => {
+  watch.submitEvent = event;
+  useOneWindow(event.target, event.submitter);
+}, true);
+window.addEventListener("submit", (event) => useOneWindow(event.target, event.submitter));
+const sendForm = HTMLFormElement.prototype.submit;
+HTMLFormElement.prototype.submit = function () { useOneWindow(this); return sendForm.call(this); };
 window.addEventListener("invalid", (event) => {
   watch.invalid.push({ name: accessibleName(event.target), message: event.target.validationMessage });
 }, true);
 window.navigation?.addEventListener("navigate", (event) => {
-  if (!event.destination.sameDocument && !event.hashChange && event.downloadRequest === null) watch.isNavigating = true;
+  const { url, sameDocument } = event.destination;
+  if (!sameDocument && !event.hashChange && event.downloadRequest === null && isPage(url)) watch.isNavigating = true;
 });
 
+// An attribute of the button that sends a form, else the form's own; a field may hide the property of that name.
+function sendingAttribute(form, submitter, name) {
+  return submitter?.getAttribute(`form${name}`) ?? form.getAttribute(name);
+}
+
+function windowOf(form, submitter) {
+  return sendingAttribute(form, submitter, "target") ?? document.querySelector("base[target]")?.target ?? "";
+}
+
+const isThisWindow = (name) => ["", "_self", "_top", "_parent"].includes(name.toLowerCase()) || name === window.name;
+const frameNamed = (name) => Array.from(document.querySelectorAll("iframe, frame, object")).find((frame) => frame.name === name);
+
+// A plan has one window, so what a form would open in another one comes in this one.
+function useOneWindow(form, submitter) {
+  const name = windowOf(form, submitter);
+  if (isThisWindow(name) || frameNamed(name)) return;
+  form.setAttribute("target", "_self");
+  submitter?.removeAttribute("formtarget");
+}
+
+// An address that loads a document, unlike one that sends mail.
+const isPage = (address) => URL.canParse(address, document.baseURI) && /^https?:$/.test(new URL(address, document.baseURI).protocol);
+
+// Whether the answer to a form becomes the document: not in a frame, nor of a dialog or an address that loads nothing.
+function bringsDocument({ target: form, submitter }) {
+  if (!isThisWindow(windowOf(form, submitter))) return false;
+  if (sendingAttribute(form, submitter, "method")?.toLowerCase() === "dialog") return false;
+  const action = sendingAttribute(form, submitter, "action") || location.href;
+  return isPage(action);
+}
+
 function isLeaving() {
-  return watch.isNavigating || (watch.submitEvent !== null && !watch.submitEvent.defaultPrevented);
+  const event = watch.submitEvent;
+  return watch.isNavigating || (event !== null && !event.defaultPrevented && bringsDocument(event));
+}
+
+// What looked like leaving has brought no document: a file, or an answer without content.
+function stay() {
+  watch.submitEvent = null;
+  watch.isNavigating = false;
 }
 
 function takeInvalid() {

@@ -143,8 +143,7 @@ async def walk(
         visits.append(Visit(title=seen["title"], sights=sights, answers=given))
         if not left["isLeaving"]:
             break
-        await tab.loaded(is_injected=is_injected)
-        if await _was_refused(tab, visits[-1]):
+        if not await tab.loaded(is_injected=is_injected) or await _was_refused(tab, visits[-1]):
             break
     return tuple(visits)
 

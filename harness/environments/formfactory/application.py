@@ -121,7 +121,7 @@ def _unneeded(folder: str, names: list[str]) -> set[str]:
 UPSTREAM_SECONDS = 20.0
 SETTLE_SECONDS = 1.0
 # Lengths and connections are each side's own business.
-_OWN_HEADERS = frozenset({"host", "connection", "content-length", "transfer-encoding", "keep-alive", "date", "server"})
+_OWN_HEADERS = frozenset({"connection", "content-length", "transfer-encoding", "keep-alive", "date", "server"})
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 

@@ -179,9 +179,11 @@ class FormFactoryEnvironment(BrowserEnvironment[FormFactorySettings]):
         acting = executor_named(executor or self.settings.executor)
         seen = await self._observed(task.site)
         parsed, num_broken = parse_plan(plan), 0
+        lost_at: list[int | None] = []
 
         async def once(attempt: Attempt) -> Outcome:
             nonlocal num_broken
+            suspect = lost_at[0] if attempt.is_last and len(set(lost_at)) == 1 else None
             rollout_id = f"f{next(self._numbers)}"
             # An application that breaks at this plan's form every time is refusing it, in its way.
             takes_errors = attempt.is_last and num_broken == attempt.number - 1
@@ -190,11 +192,12 @@ class FormFactoryEnvironment(BrowserEnvironment[FormFactorySettings]):
                     await self._open(tab, task.site, rollout_id)
                     server = self._server_view(rollout_id, takes_errors=takes_errors)
                     with attribute("execute"):
-                        execution = await execute(tab, acting, parsed, seen.page, server, self.files)
+                        execution = await execute(tab, acting, parsed, seen.page, server, self.files, suspect)
                     await self.proxy.settled(rollout_id)
                 return self._judged(task, parsed, execution, seen, rollout_id)
-            except EnvironmentFaultError:
+            except EnvironmentFaultError as fault:
                 num_broken += bool(self._broke_at(rollout_id))
+                lost_at.append(fault.line)
                 raise
             finally:
                 self.proxy.forget(rollout_id)

@@ -1,0 +1,108 @@
+"""Pages that are not ours, run in both executors: what was sent is received, and a plan's failure stays its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dllm_rl.environment import Session
+from dllm_rl.records.tasks import GoldField, Outcome, Task
+from harness.browser import EnvironmentFaultError, Tab
+from harness.environments import FormFactoryEnvironment, FormFactorySettings
+from harness.execute.executors import EXECUTORS, FastExecutor, Report
+from harness.execute.steps import Step
+
+pytestmark = pytest.mark.browser
+FOLDER = Path(__file__).parent / "own_pages"
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[Session[FormFactoryEnvironment]]:
+    settings = FormFactorySettings(folder=FOLDER, application="site.py:application", fixtures=FOLDER / "fixtures")
+    with Session(FormFactoryEnvironment(settings)) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["fast", "trusted"])
+def executor(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def task(page: str, **wanted: str | tuple[str, ...]) -> Task:
+    """What the application must receive; the name in every form, unless it is given."""
+    values = {"owner": "Ann", **wanted}
+    gold = tuple(
+        GoldField(name=name, kind="text", wanted=(value,) if isinstance(value, str) else value)
+        for name, value in values.items()
+    )
+    return Task(id=f"test/{page}", split="test", site=f"/{page}", instruction="", gold=gold)
+
+
+def run(pages: Session[FormFactoryEnvironment], executor: Any, task: Task, *lines: str) -> Outcome:
+    """Run lines in which a control is written by its name, as `fill [Your name] "Ann"`."""
+    (page,) = pages.observe_many([task])
+    plan = "\n".join(lines)
+    for control in page.controls:
+        plan = plan.replace(f"[{control.name}]", control.ref)
+    assert "[" not in plan, (plan, page.controls)
+    (outcome,) = pages.run_many([(task, plan)], executor=executor, isolation="context")
+    return outcome
+
+
+FILLED = ('fill [Your name] "Ann"', "submit [Send]")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "new-window",
+        "named-window",
+        "base-target",
+        "button-target",
+        "script-target",
+        "script-submit",
+        "hidden-frame",
+        "no-content",
+        "file-answer",
+        "origin",
+    ],
+)
+def test_a_form_is_received_wherever_its_answer_goes(pages: Any, executor: Any, page: str) -> None:
+    outcome = run(pages, executor, task(page), *FILLED)
+    assert (outcome.is_success, outcome.num_attempts, outcome.num_submissions) == (True, 1, 1), outcome
+
+
+@pytest.mark.parametrize("page", ["no-address", "mail"])
+def test_a_form_that_goes_nowhere_is_the_plans_failure(pages: Any, executor: Any, page: str) -> None:
+    outcome = run(pages, executor, task(page), *FILLED, 'fill [Your name] "Bo"')
+    assert (outcome.is_valid, outcome.is_submitted, outcome.num_attempts) == (True, False, 1), outcome
+    assert outcome.actions[-1].note.startswith("ok fill")
+
+
+class Breaking(FastExecutor):
+    """Loses the page at some lines, one for each attempt."""
+
+    def __init__(self, *lines: int) -> None:
+        self.lines = list(lines)
+
+    async def perform(self, tab: Tab, steps: Sequence[Step], pages: list[dict[str, Any]]) -> Report:
+        if steps[0].action.line == self.lines[0]:
+            self.lines.pop(0)
+            raise EnvironmentFaultError("the page no longer answers")
+        return await super().perform(tab, steps[:1], pages)
+
+
+def test_a_page_that_a_plan_breaks_every_time_is_the_plans_failure(pages: Any, monkeypatch: Any) -> None:
+    monkeypatch.setitem(EXECUTORS, "fast", Breaking(2, 2, 2))
+    outcome = run(pages, "fast", task("new-window"), *FILLED)
+    assert (outcome.is_valid, outcome.is_submitted, outcome.num_attempts) == (True, False, 3), outcome
+    assert outcome.fault_reason == "line 2: the page broke at p1.e2, every time"
+    assert outcome.actions[0].note == "ok fill p1.e1"
+
+
+def test_a_page_that_breaks_now_here_and_now_there_is_lost_to_the_environment(pages: Any, monkeypatch: Any) -> None:
+    monkeypatch.setitem(EXECUTORS, "fast", Breaking(1, 2, 2))
+    assert not run(pages, "fast", task("new-window"), *FILLED).is_valid
