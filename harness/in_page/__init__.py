@@ -6,7 +6,9 @@ from functools import cache
 from importlib.resources import files
 
 _PARTS = ("inventory.js", "resolve.js", "actions.js", "real_input.js", "explore.js")
-_EXPORTS = "inventory, choices, perform, prepare, readBackTarget, look, stay, explore, answer, storedAtStart"
+_EXPORTS = (
+    "inventory, choices, identities, perform, prepare, readBackTarget, look, stay, explore, answer, storedAtStart"
+)
 # A tab opens on about:blank, so the first document of a rollout is the second of its history.
 FIRST_HISTORY_LENGTH = 2
 _USAGE = """const usage = async () => ((await navigator.storage?.estimate())?.usage ?? 0);"""

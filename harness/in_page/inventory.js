@@ -172,6 +172,13 @@ function choices() {
   return found;
 }
 
+// By field, the ids of its controls, under which scripts may send it.
+function identities() {
+  const found = {};
+  for (const element of visibleControls()) if (element.id) (found[fieldOf(element)] ??= []).push(element.id);
+  return found;
+}
+
 function alerts() {
   return Array.from(document.querySelectorAll("[role=alert]")).filter(isRendered).map((node) => textOf(node));
 }

@@ -12,16 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from dllm_rl.records.tasks import Control, Observation
+from harness.recorder import folded
 
 MIN_LIKENESS = 0.85
 _NO_FIELDS = ("button", "link")
-
-
-def folded(text: str) -> str:
-    """Words only: `Date of Birth (required):` and `dateOfBirth` both lose what is not a word."""
-    plain = re.sub(r"\((optional|required)\)", " ", text, flags=re.I)
-    plain = re.sub(r"(?<=[a-z\d])(?=[A-Z])", " ", plain)
-    return " ".join(re.findall(r"[^\W_]+", plain.casefold()))
 
 
 def find_controls(key: str, page: Observation) -> tuple[Control, ...]:

@@ -23,10 +23,10 @@ from harness.environments.formfactory.canonical import (
     TYPED,
     CannotHoldError,
     find_controls,
-    folded,
     is_nothing,
     wanted_values,
 )
+from harness.recorder import folded
 from harness.sites.oracle import actions_of
 
 MIN_SHARE = 0.5

@@ -30,7 +30,7 @@ from harness.browser import (
     isolation_named,
 )
 from harness.environments.base import IN_A_TAB, BrowserEnvironment, BrowserSettings
-from harness.environments.formfactory.application import ApplicationProcess, RecordingProxy, Sent
+from harness.environments.formfactory.application import ApplicationProcess
 from harness.environments.formfactory.checkout import (
     MAX_PAGES,
     Catalogue,
@@ -43,6 +43,7 @@ from harness.environments.formfactory.checkout import (
 from harness.execute import Execution, ExecutorName, ServerView, execute, executor_named
 from harness.judge import Evidence
 from harness.judge import outcome as outcomes
+from harness.recorder import Form, RecordingProxy, Sent, folded, submissions
 from harness.scout import Seen
 from harness.sites import Submission
 
@@ -59,12 +60,39 @@ class _Observed:
     Attributes:
         page: Its observation.
         choices: Visible text by HTML value, by field.
+        identities: Ids of controls, by field.
         defaults: What the untouched form shows.
     """
 
     page: Observation
     choices: Choices
+    identities: Mapping[str, Sequence[str]]
     defaults: Mapping[str, tuple[str, ...]]
+
+    def form(self, plan: Plan) -> Form:
+        """How the form is known among what a page sends."""
+        spellings: dict[str, str] = {}
+        fields = {control.ref: control for control in self.page.controls if control.field and control.kind != "button"}
+        for control in fields.values():
+            spellings.setdefault(folded(control.group or control.name), control.field)
+        for control in fields.values():
+            names = (control.field, *self.identities.get(control.field, ()))
+            spellings |= dict.fromkeys(names, control.field)
+        given = {fields[action.ref].field for action in plan.actions if action.ref in fields}
+        return Form(
+            spellings=spellings,
+            given=frozenset(given | {name for name, held in self.defaults.items() if held}),
+        )
+
+    def received(self, sent: Sent) -> Submission:
+        """The payload in visible texts."""
+        fields: dict[str, tuple[str, ...]] = {
+            control.field: () for control in self.page.controls if control.field and control.kind != "button"
+        }
+        for name, values in sent.fields.items():
+            texts = self.choices.get(name, {})
+            fields[name] = tuple(texts.get(value, value) for value in values)
+        return Submission(accepted=sent.is_accepted, fields=fields, errors=sent.complaints)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,11 +218,15 @@ class FormFactoryEnvironment(BrowserEnvironment[FormFactorySettings]):
             try:
                 async with self.pool.tab(mode, is_fresh=attempt.is_fresh) as tab:
                     await self._open(tab, task.site, rollout_id)
-                    server = self._server_view(rollout_id, takes_errors=takes_errors)
+                    form = seen.form(parsed)
+                    server = self._server_view(rollout_id, form, takes_errors=takes_errors)
                     with attribute("execute"):
                         execution = await execute(tab, acting, parsed, seen.page, server, self.files, suspect)
                     await self.proxy.settled(rollout_id)
-                return self._judged(task, parsed, execution, seen, rollout_id)
+                sent = submissions(
+                    self.proxy.exchanges(rollout_id), form, has_pressed=_has_pressed(parsed, seen.page, execution)
+                )
+                return _judged(task, parsed, execution, seen, sent)
             except EnvironmentFaultError as fault:
                 num_broken += bool(self._broke_at(rollout_id))
                 lost_at.append(fault.line)
@@ -205,28 +237,18 @@ class FormFactoryEnvironment(BrowserEnvironment[FormFactorySettings]):
         return await self.attempt(task, seen.page, once)
 
     def _broke_at(self, rollout_id: str) -> str:
-        """What the application said to the last form of a rollout, where that was an error of its own; else ""."""
-        sent = self.proxy.sent(rollout_id)
-        return _complaint(sent[-1])[0] if sent and sent[-1].status >= 500 else ""
+        """What the application said to the last thing it was sent, where that was an error of its own; else ""."""
+        sent = [item for item in self.proxy.exchanges(rollout_id) if item.method != "GET"]
+        return f"the application answered {sent[-1].status}" if sent and sent[-1].status >= 500 else ""
 
-    def _server_view(self, rollout_id: str, *, takes_errors: bool) -> ServerView:
+    def _server_view(self, rollout_id: str, form: Form, *, takes_errors: bool) -> ServerView:
+        def sent() -> list[Sent]:
+            return submissions(self.proxy.exchanges(rollout_id), form)
+
         return ServerView(
-            is_accepted=lambda: any(item.is_accepted for item in self.proxy.sent(rollout_id)),
-            rejections=lambda: [_complaint(item) for item in self.proxy.sent(rollout_id) if not item.is_accepted],
+            is_accepted=lambda: any(item.is_accepted for item in sent()),
+            rejections=lambda: [item.complaints for item in sent() if not item.is_accepted],
             injected=lambda: self._broke_at(rollout_id) if takes_errors else "",
-        )
-
-    def _judged(self, task: Task, plan: Plan, execution: Execution, seen: _Observed, rollout_id: str) -> Outcome:
-        return outcomes.judge(
-            Evidence(
-                task=task,
-                page=seen.page,
-                plan=plan,
-                execution=execution,
-                submissions=[_received(item, seen) for item in self.proxy.sent(rollout_id)],
-                pages_reached=1,
-                defaults=seen.defaults,
-            )
         )
 
     async def _observed(self, path: str) -> _Observed:
@@ -276,24 +298,46 @@ class FormFactoryEnvironment(BrowserEnvironment[FormFactorySettings]):
 async def _observe(tab: Tab) -> _Observed:
     seen = await tab.call("inventory", seconds=2.0)
     choices = await tab.call("choices", seconds=2.0)
+    identities = await tab.call("identities", seconds=2.0)
     shown = (await tab.call("look", [], seconds=2.0))["values"]
     records = enumerate(seen["controls"], start=1)
     controls = tuple(Seen.read(record).control(f"p1.e{at}", None) for at, record in records)
     defaults = {name: tuple(values) for name, values in shown.items()}
-    return _Observed(page=Observation(titles=(seen["title"],), controls=controls), choices=choices, defaults=defaults)
+    return _Observed(
+        page=Observation(titles=(seen["title"],), controls=controls),
+        choices=choices,
+        identities=identities,
+        defaults=defaults,
+    )
 
 
-def _received(sent: Sent, seen: _Observed) -> Submission:
-    """The payload in visible texts; what no control of the form stands for (tokens, script state) is left out."""
-    fields = {}
-    for name in {control.field for control in seen.page.controls if control.field and control.kind != "button"}:
-        texts = seen.choices.get(name, {})
-        fields[name] = tuple(texts.get(value, value) for value in sent.fields.get(name, ()))
-    return Submission(accepted=sent.is_accepted, fields=fields, errors=() if sent.is_accepted else _complaint(sent))
+def _has_pressed(plan: Plan, page: Observation, execution: Execution) -> bool:
+    """Whether a line pressed a button, a link, or a key that sends a form."""
+    kinds = {control.ref: control.kind for control in page.controls}
+    done = {item.line for item in execution.actions if item.status == "ok"}
+    return any(
+        action.line in done
+        and (
+            action.value in ("Enter", "Space")
+            if action.verb == "press"
+            else kinds.get(action.ref) in ("button", "link")
+        )
+        for action in plan.actions
+    )
 
 
-def _complaint(sent: Sent) -> tuple[str, ...]:
-    return (f"the application answered {sent.status}",)
+def _judged(task: Task, plan: Plan, execution: Execution, seen: _Observed, sent: Sequence[Sent]) -> Outcome:
+    return outcomes.judge(
+        Evidence(
+            task=task,
+            page=seen.page,
+            plan=plan,
+            execution=execution,
+            submissions=[seen.received(item) for item in sent],
+            pages_reached=1,
+            defaults=seen.defaults,
+        )
+    )
 
 
 def _get(port: int, path: str) -> str:

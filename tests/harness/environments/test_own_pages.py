@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,63 @@ def test_a_form_that_goes_nowhere_is_the_plans_failure(pages: Any, executor: Any
     outcome = run(pages, executor, task(page), *FILLED, 'fill [Your name] "Bo"')
     assert (outcome.is_valid, outcome.is_submitted, outcome.num_attempts) == (True, False, 1), outcome
     assert outcome.actions[-1].note.startswith("ok fill")
+
+
+BOTH = ('fill [Your name] "Ann"', 'fill [Home town] "Ypres"', "submit [Send]")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "put",
+        "patch",
+        "json",
+        "json-as-text",
+        "nested",
+        "by-label",
+        "graphql",
+        "search",
+        "multipart",
+        "plain-text",
+        "telemetry",
+        "always-a-hint",
+    ],
+)
+def test_the_request_with_the_fields_is_the_form_and_nothing_else(pages: Any, executor: Any, page: str) -> None:
+    outcome = run(pages, executor, task(page, town="Ypres"), *BOTH)
+    assert (outcome.is_success, outcome.num_submissions) == (True, 1), outcome
+
+
+def test_a_script_may_send_a_field_by_its_id(pages: Any, executor: Any) -> None:
+    gold = replace(task("by-id", t1="Ypres"), gold=(GoldField(name="t1", kind="text", wanted=("Ypres",)),))
+    assert run(pages, executor, gold, 'fill [Home town] "Ypres"', "submit [Send]").fields[0].server == ("Ypres",)
+
+
+def test_a_value_that_is_looked_up_is_not_handed_in(pages: Any, executor: Any) -> None:
+    outcome = run(pages, executor, task("one-field-looked-up"), 'fill [Your name] "Ann"', 'press [Your name] "Tab"')
+    assert (outcome.is_submitted, outcome.num_submissions) == (False, 0), outcome
+
+
+@pytest.mark.parametrize(
+    ("page", "says"),
+    [
+        ("shown-again", "rejected: Home town: there is no such town"),
+        ("marked-again", "rejected: town is marked as wrong"),
+        ("sent-back", "rejected: No such town"),
+    ],
+)
+def test_a_form_that_comes_back_with_errors_was_refused(pages: Any, executor: Any, page: str, says: str) -> None:
+    wrong = [line.replace("Ypres", "Yprs") for line in BOTH]
+    outcome = run(pages, executor, task(page, town="Ypres"), *wrong, *BOTH)
+    assert (outcome.is_success, outcome.num_submissions, outcome.num_rejected) == (True, 2, 1), outcome
+    assert outcome.actions[2].note == says
+    assert [item.note for item in run(pages, executor, task(page, town="Ypres"), *BOTH).actions][2] == "submitted"
+
+
+def test_a_record_that_calls_itself_a_failure_is_a_refusal(pages: Any, executor: Any) -> None:
+    outcome = run(pages, executor, task("json-refusal", town="Ypres"), *(line.replace("Yp", "Up") for line in BOTH))
+    assert (outcome.is_submitted, outcome.num_rejected) == (False, 1)
+    assert "no such town" in outcome.validity_errors[0]
 
 
 class Breaking(FastExecutor):

@@ -15,11 +15,27 @@ THANKS = ("303 See Other", [("Location", "/thanks")], "")
 HTML = [("Content-Type", "text/html; charset=utf-8")]
 JSON = [("Content-Type", "application/json")]
 NAME = "<p><label>Your name <input name=owner></label></p>"
+TOWN = "<p><label>Home town <input name=town></label></p>"
 SEND = "<button>Send</button>"
 
 
 def form(body: str, attributes: str = "method=post") -> str:
     return f"<form {attributes}>{NAME}{body}{SEND}</form>"
+
+
+def by_script(method: str, body: str, headers: str = "{}") -> str:
+    return (
+        form(TOWN, "")
+        + f"""<script>
+        const f = document.querySelector("form");
+        f.onsubmit = (event) => {{
+          event.preventDefault();
+          const [owner, town] = [...f.elements].map((element) => element.value);
+          const record = {{ owner, town }};
+          fetch("", {{ method: "{method}", headers: {headers}, body: {body} }});
+        }};
+      </script>"""
+    )
 
 
 PAGES: dict[str, str] = {
@@ -37,6 +53,41 @@ PAGES: dict[str, str] = {
     # Answers that are nowhere.
     "no-address": form("", "method=post action='javascript:void(0)'"),
     "mail": form("", "method=post action='mailto:a@example.com'"),
+    # Forms that a script sends, in every method and encoding.
+    "put": by_script("PUT", "new FormData(f)"),
+    "patch": by_script("PATCH", "new URLSearchParams(new FormData(f))"),
+    "json": by_script("POST", "JSON.stringify(record)", "{'content-type': 'application/json'}"),
+    "json-as-text": by_script("POST", "JSON.stringify(record)"),
+    "nested": by_script("POST", "JSON.stringify({person: {owner: record.owner}, place: [{town: record.town}]})"),
+    "by-id": by_script("POST", "JSON.stringify({who: record.owner, home: record.town})").replace(
+        "<input name=town>", "<input name=t1 id=home>"
+    ),
+    "by-label": by_script("POST", "JSON.stringify({yourName: record.owner, homeTown: record.town})"),
+    "graphql": by_script("POST", "JSON.stringify({query: 'mutation', variables: {input: record}})"),
+    # Forms that load a document otherwise than by POST in the usual encoding.
+    "search": form(TOWN, "method=get action=/found"),
+    "multipart": form(TOWN, "method=post enctype=multipart/form-data"),
+    "plain-text": form(TOWN, "method=post enctype=text/plain"),
+    # Pages that send other things before the form.
+    "telemetry": form(
+        TOWN
+        + """<script>
+        const [owner, town] = document.querySelectorAll("input");
+        owner.onchange = () => {
+          navigator.sendBeacon("/log", JSON.stringify({ event: "typed", at: 1 }));
+          fetch("/is-free", { method: "POST", body: JSON.stringify({ owner: owner.value }) });
+        };
+        town.oninput = () => fetch("/towns?town=" + town.value);
+      </script>"""
+    ),
+    "one-field-looked-up": f"<form>{NAME}</form><script>const box = document.querySelector('input');"
+    "box.onchange = () => fetch('/is-free', {method: 'POST', body: JSON.stringify({owner: box.value})})</script>",
+    # Refusals with a good status.
+    "shown-again": form(TOWN),
+    "marked-again": form(TOWN),
+    "sent-back": form(TOWN),
+    "json-refusal": by_script("POST", "JSON.stringify(record)"),
+    "always-a-hint": form(TOWN + "<p class=error hidden></p><p role=alert>Write as in your passport.</p>"),
     # An application that checks where a form comes from.
     "origin": form(""),
 }
@@ -55,11 +106,53 @@ def _checks_origin(environ: Environ, body: str) -> Answer:
     return THANKS if environ.get("HTTP_ORIGIN") == own else ("403 Forbidden", HTML, "<h1>Another site sent this</h1>")
 
 
+def _is_wrong(body: str) -> bool:
+    return "Ypres" not in body
+
+
+def _shown_again(environ: Environ, body: str) -> Answer:
+    alert = "<ul class=errorlist><li>Home town: there is no such town</li></ul>"
+    return _page("shown-again", alert) if _is_wrong(body) else _page("thanks")
+
+
+def _marked_again(environ: Environ, body: str) -> Answer:
+    page = _page("marked-again")
+    return (*page[:2], page[2].replace("name=town", "name=town aria-invalid=true")) if _is_wrong(body) else THANKS
+
+
+SENT_BACK: list[bool] = []
+
+
+def _sent_back(environ: Environ, body: str) -> Answer:
+    if environ["REQUEST_METHOD"] == "GET":
+        return _page("sent-back", "<p class='alert alert-danger'>No such town</p>" if SENT_BACK.pop() else "")
+    SENT_BACK.append(_is_wrong(body))
+    return ("303 See Other", [("Location", "/sent-back?again" if SENT_BACK[-1] else "/thanks")], "")
+
+
+def _json_refusal(environ: Environ, body: str) -> Answer:
+    return ("200 OK", JSON, '{"status": "failed", "why": "no such town"}' if _is_wrong(body) else '{"status": "ok"}')
+
+
+def _hint(environ: Environ, body: str) -> Answer:
+    return _page("always-a-hint")
+
+
 ANSWERS: dict[str, Callable[[Environ, str], Answer]] = {
     "no-content": _no_content,
     "file-answer": _file,
     "origin": _checks_origin,
+    "shown-again": _shown_again,
+    "marked-again": _marked_again,
+    "sent-back": _sent_back,
+    "json-refusal": _json_refusal,
+    "always-a-hint": _hint,
 }
+
+
+def _page(page: str, above: str = "") -> Answer:
+    body = PAGES.get(page, "")
+    return ("200 OK", HTML, f"<!doctype html><html lang=en><title>{page}</title><h1>{page}</h1>{above}{body}")
 
 
 def application(environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
@@ -70,8 +163,8 @@ def application(environ: Environ, start_response: Callable[..., object]) -> Iter
 
 
 def _answer(environ: Environ, page: str, body: str) -> Answer:
-    if environ["REQUEST_METHOD"] == "GET" and page in PAGES:
-        return ("200 OK", HTML, f"<!doctype html><html lang=en><title>{page}</title><h1>{page}</h1>{PAGES[page]}")
+    if environ["REQUEST_METHOD"] == "GET" and page in PAGES and not environ["QUERY_STRING"]:
+        return _page(page)
     if page in ANSWERS:
         return ANSWERS[page](environ, body)
     return THANKS if page in PAGES else ("200 OK", HTML, "<h1>Thanks</h1>")

@@ -1,0 +1,78 @@
+"""What a page of HTML shows, read without a browser: names of its fields, and what it announces as errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+_VOID = frozenset(
+    {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+)
+_UNSEEN = frozenset({"script", "style", "template", "noscript"})
+# What frameworks call the elements in which they say what is wrong, and the fields they say it of.
+_ERROR_CLASSES = frozenset(
+    {"error", "errors", "errorlist", "error-message", "field-error", "form-error", "alert-danger", "alert-error"}
+)
+_FIELD_CLASSES = frozenset({"is-invalid", "has-error", "field_with_errors"})
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A page. fields: names; errors: texts of alerts and error lists, else of fields that are marked as wrong."""
+
+    fields: frozenset[str]
+    errors: tuple[str, ...]
+
+
+def shown(content: bytes) -> Shown:
+    """Read a page; what is no HTML shows nothing."""
+    reader = _Reader()
+    reader.feed(content.decode("utf-8", errors="replace"))
+    reader.close()
+    marked = tuple(f"{name} is marked as wrong" for name in reader.marked)
+    return Shown(frozenset(reader.fields), tuple(dict.fromkeys(reader.errors)) or marked)
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fields: set[str] = set()
+        self.marked: list[str] = []
+        self.errors: list[str] = []
+        # Open elements: tag, whether it announces an error, whether it is unseen.
+        self._open: list[tuple[str, bool, bool]] = []
+        self._words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        classes = set(values.get("class", "").split())
+        name = values.get("name", "")
+        if tag in ("input", "select", "textarea") and name:
+            self.fields.add(name)
+            if values.get("aria-invalid") == "true" or classes & _FIELD_CLASSES:
+                self.marked.append(name)
+        if tag not in _VOID:
+            is_error = values.get("role") == "alert" or bool(classes & _ERROR_CLASSES)
+            style = values.get("style", "").replace(" ", "")
+            self._open.append((tag, is_error, tag in _UNSEEN or "hidden" in values or "display:none" in style))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in [item[0] for item in self._open]:
+            return
+        while self._open.pop()[0] != tag:
+            pass
+        if not any(is_error for _, is_error, _ in self._open):
+            self._end_error()
+
+    def handle_data(self, data: str) -> None:
+        if any(is_error for _, is_error, _ in self._open) and not any(unseen for _, _, unseen in self._open):
+            self._words += data.split()
+
+    def close(self) -> None:
+        super().close()
+        self._end_error()
+
+    def _end_error(self) -> None:
+        if self._words:
+            self.errors.append(" ".join(self._words))
+            self._words = []
