@@ -22,6 +22,7 @@ from samplers.loop.context import BlockStep, RemaskContext, StepContext, Watcher
 from samplers.loop.readers import CACHES, CacheName
 from samplers.loop.record import ForcedTokens, Recorder
 from samplers.loop.sampling import (
+    COIN,
     JUMP,
     ORDER,
     REMASK,
@@ -40,6 +41,7 @@ from samplers.rules.annealed import AnnealedSampler
 from samplers.rules.base import UnmaskingRule
 from samplers.rules.entropy import EntropySampler
 from samplers.rules.entropy_bound import EntropyBoundSampler
+from samplers.rules.epsilon_greedy import EpsilonGreedySampler
 from samplers.rules.factor import FactorSampler
 from samplers.rules.first_hitting import FirstHittingSampler
 from samplers.rules.klass import KlassSampler
@@ -52,6 +54,7 @@ from samplers.rules.threshold import ThresholdSampler
 
 __all__ = [
     "CACHES",
+    "COIN",
     "JUMP",
     "ORDER",
     "REMASK",
@@ -66,6 +69,7 @@ __all__ = [
     "Draw",
     "EntropyBoundSampler",
     "EntropySampler",
+    "EpsilonGreedySampler",
     "FactorSampler",
     "FirstHittingSampler",
     "FlowCumulativeSampler",

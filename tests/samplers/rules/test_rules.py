@@ -138,6 +138,23 @@ def test_random_order_is_uniform():
         assert (counts[row][here.is_open[row]] - expected).abs().max() < 5 * math.sqrt(expected)
 
 
+def test_epsilon_greedy_draws_a_known_share_of_positions_uniformly():
+    """Of n open ones each is taken with probability epsilon / n, and with 1 - epsilon more where it is sure."""
+    here, epsilon, num_draws = context(0), 0.4, 2000
+    sure = choose("threshold", here, threshold=0.8)
+    steps = [context(0, step=step) for step in range(num_draws)]
+    counts = sum(choose("epsilon_greedy", step, threshold=0.8, epsilon=epsilon).double() for step in steps)
+    law = here.is_open * (epsilon / here.is_open.sum(dim=1, keepdim=True)) + (1 - epsilon) * sure
+    error = (law * (1 - law) / num_draws).sqrt()
+    assert ((counts / num_draws - law).abs() <= 4.5 * error).all()
+    assert torch.equal(choose("epsilon_greedy", here, threshold=0.8, epsilon=0.0), sure)
+
+
+def test_a_chance_to_explore_is_a_probability():
+    with pytest.raises(ConfigError, match="epsilon"):
+        registry.get("sampler", "epsilon_greedy")(epsilon=1.5)
+
+
 def test_klass_waits_for_distributions_that_stopped_moving():
     rule = registry.get("sampler", "klass")(confidence=0.5, max_kl=0.01, history=2, num_steps=6)
     memory = {}
