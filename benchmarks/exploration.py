@@ -6,8 +6,10 @@ finish from mixed groups alone. Rules that commit what they are surest of first 
 task.
 
 `--slip` tunes the policy first, on demonstrations of which so many end in `check REF` in place of `submit REF`: a near
-miss that one token decides. Without `--preset` plans are judged by their text: right fields as `harness.judge` scores
-them without a browser, finished by the gold plan's last line. With it they are run in the preset's environment.
+miss that one token decides. `--mix` keeps so much of the tuning and takes the rest of the weights from before it, which
+calibrates how sure of the slip the policy is. Without `--preset` plans are judged by their text: right fields as
+`harness.judge` scores them without a browser, finished by the gold plan's last line. With it they are run in the
+preset's environment.
 One thread. Kept arm by arm: a run that was cut off goes on.
 """
 
@@ -32,6 +34,7 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.loading import save_policy
 from dllm_rl.records.plan import parse_plan
 from dllm_rl.records.tasks import Observation, Task, render_prompt
+from dllm_rl.records.types import Completions
 from dllm_rl.training.conversion import mixed_groups, within_share
 from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
 from experiments.design.config import build_session, load_preset
@@ -145,26 +148,29 @@ def world_of(preset: str | None, count: int) -> Iterator[World]:
         yield RunWorld(session, count)
 
 
-def near_miss_start(checkpoint: str, share: float, passes: int, out: Path) -> str:
-    """The folder of the policy, tuned so that it slips at the last line in about this share of its plans."""
-    folder = out / "policy"
+def near_miss_start(checkpoint: str, given: argparse.Namespace) -> BasePolicy:
+    """The policy, tuned to slip at its last line."""
+    folder, passes = given.out / "policy", given.passes
     if not (folder / "config.json").is_file():
         tasks = make_tasks("train", count=passes, sites_per_kind=20_000)
         pages = [expected_page(make_site(task.site)) for task in tasks]
         slips = seeding.python_random(0, "exploration-slips")
         shown = [
             Demonstration(
-                prompt=render_prompt(task, page), plan=_slipped(gold_plan(task, page), slips.random() < share)
+                prompt=render_prompt(task, page), plan=_slipped(gold_plan(task, page), slips.random() < given.slip)
             )
             for task, page in zip(tasks, pages, strict=True)
         ]
         settings = WarmStartConfig(
-            passes=passes, batch_size=32, learning_rate=5e-4, warmup_steps=20, decay_share=0.6, is_mixed_precision=False
+            passes=passes, batch_size=32, learning_rate=5e-4, warmup_steps=10, decay_share=0.6, is_mixed_precision=False
         )
         policy = load(checkpoint)
         warm_start(policy, shown, settings, on_step=_show)
         save_policy(policy, folder)
-    return str(folder)
+    before, policy = load(checkpoint).model.state_dict(), load(str(folder))
+    after = policy.model.state_dict()
+    policy.model.load_state_dict({name: torch.lerp(before[name], after[name], given.mix) for name in after})
+    return policy
 
 
 def _slipped(plan: str, is_slip: bool) -> str:
@@ -195,9 +201,15 @@ def measure(
         "group": numbers,
         "right": [verdict.is_right for verdict in verdicts],
         "success": [verdict.is_success for verdict in verdicts],
-        "forwards": forwards(drawn),
+        "forwards": _forwards(drawn),
         "seconds": seconds,
     }
+
+
+def _forwards(drawn: Completions) -> list[int]:
+    """How many forwards each row took; every step of the flow family redraws all of it."""
+    trajectory = drawn.trajectory
+    return forwards(drawn) if trajectory.time is None else [trajectory.num_steps] * len(drawn.ids)
 
 
 def table(known: dict[str, Any], arms: Sequence[str]) -> str:
@@ -248,7 +260,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="builtin:FAMILY, or a policy's folder")
     parser.add_argument("--slip", type=float, help="share of demonstrations that slip; default: the policy as it is")
-    parser.add_argument("--passes", type=int, default=1600, help="demonstrations that it is tuned on")
+    parser.add_argument("--passes", type=int, default=1200, help="demonstrations that it is tuned on")
+    parser.add_argument("--mix", type=float, default=1.0, help="share of the tuned weights in the policy")
     parser.add_argument("--tasks", type=int, default=40)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--arms", nargs="+", help="default: all of the family")
@@ -257,10 +270,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
-    start = given.checkpoint
-    if given.slip is not None:
-        start = near_miss_start(start, given.slip, given.passes, given.out)
-    policy = load(start)
+    policy = load(given.checkpoint) if given.slip is None else near_miss_start(given.checkpoint, given)
     arms = ARMS[policy.family]
     unknown = [name for name in given.arms or [] if name not in arms]
     if unknown:
