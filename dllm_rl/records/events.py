@@ -107,7 +107,7 @@ class Events:
         entropy = self._pick(last, torch.where(is_drawn, self.entropy, 0.0), 0.0)
         return step.view(shape), log_prob.view(shape), entropy.view(shape)
 
-    def actions(self, eos_id: int) -> Bool[Tensor, "b l"]:
+    def scored_draws(self, eos_id: int) -> Bool[Tensor, "b l"]:
         """Where the final token was drawn, and another one could have changed the text: FILL, EOS and PAD included.
 
         A draw behind an EOS that stood already changes no text by itself, but all later draws of the row read it. Only

@@ -126,7 +126,7 @@ class Recorder:
             is_approximate=is_approximate,
             transition=transition,
         )
-        mask = events.actions(policy.canvas.eos_id)
+        mask = events.scored_draws(policy.canvas.eos_id)
         return Completions(ids=ids, mask=mask, trajectory=trajectory, nfe=self.nfe, token_forwards=self.token_forwards)
 
     def _filled(self, canvas: Int[Tensor, "b l"], ids: Int[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
