@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ def load_policy(name_or_path: str, *, device: str = "cpu", facts: dict[str, Any]
     Raises CheckpointError where the checkpoint is missing, its hash is wrong, or its model breaks a promise of the
     family (`dllm_rl.policies.probe`), and ConfigError where facts are lacking.
     """
-    path = _resolve(name_or_path)
+    path = resolve(name_or_path)
     folder = Path(path)
     if folder.is_dir():
         verify(folder)
@@ -43,8 +44,9 @@ def load_policy(name_or_path: str, *, device: str = "cpu", facts: dict[str, Any]
     is_ours = config.get("model_type") == TinyConfig.model_type
     if is_ours:
         model: Any = TinyForPlans.from_pretrained(path, dtype=torch.float32)
-        tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(path)
         stored = dict(model.config.policy)
+        source = _tokenizer_folder(folder, stored["family"]) if folder.is_dir() else path
+        tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(source)
     else:
         model, tokenizer, stored = _load_foreign(path, facts or {})
     policy_class, known = checked_facts(name_or_path, stored, facts or {})
@@ -79,18 +81,31 @@ def checked_facts(
     return policy_class, known
 
 
-def _resolve(name: str) -> str:
+def resolve(name: str) -> str:
+    """The folder of a built-in checkpoint; any other name as it is. Raises CheckpointError for an unknown one."""
     if name.startswith(BUILTIN):
-        family = name.removeprefix(BUILTIN)
-        folder = CHECKPOINTS / family
-        if not folder.is_dir():
-            known = sorted(path.name for path in CHECKPOINTS.glob("*") if path.is_dir())
+        known = builtin_names()
+        short = name.removeprefix(BUILTIN)
+        if short not in known:
+            near = difflib.get_close_matches(short, known, n=1)
+            hint = f"Did you mean '{near[0]}'? " if near else ""
             raise CheckpointError(
-                f"no built-in warm start '{family}'. Known: {', '.join(known) or '(none)'}. "
-                f"`dllm-rl warmstart {family}` makes it."
+                f"no built-in warm start '{short}'. {hint}Known: {', '.join(known) or '(none)'}. "
+                "`dllm-rl warmstart` makes those of a recipe."
             )
-        return str(folder)
+        return str(CHECKPOINTS / short)
     return name
+
+
+def builtin_names() -> list[str]:
+    """Names of the checkpoints that ship, without `builtin:`."""
+    return sorted(path.name for path in CHECKPOINTS.glob("*") if path.is_dir())
+
+
+def _tokenizer_folder(folder: Path, family: str) -> Path:
+    """Where a checkpoint's tokenizer lies: further checkpoints of a family that ship share that of its first one."""
+    is_shared = folder.parent == CHECKPOINTS and not (folder / "tokenizer.json").is_file()
+    return CHECKPOINTS / family if is_shared else folder
 
 
 def _load_foreign(path: str, facts: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
@@ -155,10 +170,14 @@ def verify(folder: Path) -> None:
 
 def checkpoint_digest(name_or_path: str | Path) -> str:
     """One short hash of a checkpoint's weights, tokenizer and configuration, by which runs are keyed."""
-    folder = Path(_resolve(str(name_or_path)))
+    folder = Path(resolve(str(name_or_path)))
     if not folder.is_dir():
         return hashlib.sha256(str(name_or_path).encode()).hexdigest()[:16]
-    text = json.dumps(_digest_of(folder), sort_keys=True)
+    files = _digest_of(folder)
+    if "tokenizer.json" not in files and folder.parent == CHECKPOINTS:
+        shared = _tokenizer_folder(folder, read_config(folder)["policy"]["family"])
+        files |= {f"shared {name}": value for name, value in _digest_of(shared).items() if name.startswith("tokenizer")}
+    text = json.dumps(files, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -186,16 +186,17 @@ def evaluate(
 
 @app.command()
 def warmstart(
-    families: Annotated[list[str] | None, typer.Argument(help="Families to train; default: all.")] = None,
+    families: Annotated[list[str] | None, typer.Argument(help="Families or stages to train; default: all.")] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe.")
     ] = None,
+    recipe: Annotated[str, typer.Option(help="Recipe that ships (builtin, finish), or a YAML file.")] = "builtin",
     out: Annotated[Path, typer.Option(help="Folder that the checkpoints are written to.")] = Path("runs/warmstart"),
 ) -> None:
     """Train the built-in policies on demonstrations, as the checkpoints that ship were made. Resumable."""
     from experiments.run.warmstarts import run_warm_starts
 
-    raise typer.Exit(run_warm_starts(families or [], overrides or [], out=out))
+    raise typer.Exit(run_warm_starts(families or [], overrides or [], out=out, name=recipe))
 
 
 @app.command()

@@ -89,16 +89,16 @@ def _torch() -> Iterator[Check]:
 def _checkpoints() -> Iterator[Check]:
     from dllm_rl import registry
     from dllm_rl.errors import CheckpointError
-    from dllm_rl.policies.loading import CHECKPOINTS, verify
+    from dllm_rl.policies.loading import CHECKPOINTS, builtin_names, verify
 
-    for family in registry.names("policy"):
+    for name in sorted({*registry.names("policy"), *builtin_names()}):
         try:
-            verify(CHECKPOINTS / family)
+            verify(CHECKPOINTS / name)
         except CheckpointError as error:
-            advice = f"dllm-rl warmstart {family} makes it."
-            yield Check(name=f"warm start {family}", state="fail", found=str(error), advice=advice)
+            advice = f"dllm-rl warmstart {name} makes it, with the recipe that has this stage (--recipe)."
+            yield Check(name=f"warm start {name}", state="fail", found=str(error), advice=advice)
         else:
-            yield Check(name=f"warm start {family}", state="ok", found=str(CHECKPOINTS / family))
+            yield Check(name=f"warm start {name}", state="ok", found=str(CHECKPOINTS / name))
 
 
 def _browser() -> Iterator[Check]:

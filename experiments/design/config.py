@@ -110,9 +110,9 @@ class PolicyLevel(Strict):
         """Family of the model, as objectives and samplers name it."""
         if "family" in self.facts:
             return str(self.facts["family"])
-        if self.checkpoint.startswith(BUILTIN):
-            return self.checkpoint.removeprefix(BUILTIN)
         stored = self.config.get("policy", {})
+        if "family" not in stored and self.checkpoint.startswith(BUILTIN):
+            return self.checkpoint.removeprefix(BUILTIN)
         if "family" not in stored:
             raise ConfigError(f"checkpoint '{self.checkpoint}' does not say its family. Add facts: {{family: masked}}")
         return str(stored["family"])

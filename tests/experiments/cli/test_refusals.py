@@ -47,6 +47,9 @@ REFUSED = {
         (FORMS, "environment.options={world: rich, difficulties: []}", "expected some of 1, 2, 3"),
         (FORMS, "environment.options={world: rich, size: full}", "a form of the rich world"),
         (FORMS, "environment.options.difficulties=[2]", "has no difficulties"),
+        (FORMS, "environment.options={design: nwer}", "it should be 'older' or 'newer'"),
+        (FORMS, "environment.options={design: newer, obstacles: [consnt]}", "it should be 'second_button'"),
+        (FORMS, "environment.options={obstacles: [consent]}", "the design 'older' has no obstacles"),
         (FORMS, GYM, "expected a number of tasks"),
     ],
     "reward": [
@@ -108,6 +111,8 @@ REFUSED = {
         (WARM, "families.masked.train.batch_size=0", "greater than or equal to 1"),
         (WARM, "families.masked.init=nope", "nope"),
         (WARM, "demonstrations.count=0", "greater than or equal to 1"),
+        (WARM, "demonstrations.finish_share=0.5", "finish_share has no effect"),
+        (WARM, "families.masked.init=builtin:maskd", "Did you mean 'masked'"),
     ],
 }
 CASES = [pytest.param(*case, id=f"{kind}: {case[1]}") for kind, cases in REFUSED.items() for case in cases]

@@ -1,0 +1,220 @@
+"""The recipe of warm starts: which demonstrations, and one stage a policy; shipped ones lie in `recipes/`.
+
+A recipe whose stages go on from built-in checkpoints has no tokenizer and no model of its own; it takes theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from dllm_rl import registry
+from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.seeding import python_random
+from experiments.design.config import Strict, apply_override, validate
+from harness.environments.base import Design
+from harness.sites.schema import OBSTACLES, Obstacle, Size
+
+if TYPE_CHECKING:
+    from dllm_rl.records.tasks import Task
+    from dllm_rl.training.warmstart import Demonstration
+
+DEFAULT_RECIPE = "builtin"
+_RECIPES = resources.files("experiments.run") / "recipes"
+
+
+class Demonstrations(Strict):
+    """Tasks whose plans are imitated, as `harness.sites.make_tasks` takes them (split `train`).
+
+    Attributes:
+        design: Design of the sites.
+        obstacles: What the newer design puts in the way.
+        finish_share: In the newer design, share of the demonstrations that were recorded on it and hand the form in.
+            The others are recordings of the older design on today's page, and end in a near miss.
+        older_share: In the newer design, share of all demonstrations that show the older page itself.
+    """
+
+    count: int = Field(ge=1)
+    sites_per_kind: int | None = Field(default=None, ge=1)
+    dials: tuple[Literal[0, 1, 2], ...] = Field(default=(0, 1), min_length=1)
+    size: Size = "small"
+    seed: int = 0
+    design: Design = "older"
+    obstacles: tuple[Obstacle, ...] = Field(default=OBSTACLES, min_length=1)
+    finish_share: float = Field(default=1.0, ge=0, le=1)
+    older_share: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _refuse_what_has_no_effect(self) -> Demonstrations:
+        if self.design == "older":
+            for name in sorted({"obstacles", "finish_share", "older_share"} & self.model_fields_set):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} has no effect in the design 'older'. Take design: newer, or leave it out")
+        return self
+
+
+class Tokenizer(Strict):
+    """The shared tokenizer. plan_weight: how often each plan counts beside its prompt."""
+
+    vocab_size: int = Field(ge=300)
+    plan_weight: int = Field(default=1, ge=1)
+
+
+class ModelSizes(Strict):
+    """What a recipe may say of the model; see `TinyConfig`."""
+
+    hidden_size: int = Field(default=128, ge=1)
+    intermediate_size: int = Field(default=344, ge=1)
+    num_hidden_layers: int = Field(default=4, ge=1)
+    num_attention_heads: int = Field(default=4, ge=1)
+    rope_theta: float = Field(default=10_000.0, gt=0)
+    num_columns: int = Field(default=0, ge=0)
+    num_smeared: int = Field(default=3, ge=0)
+
+
+class FamilyRecipe(Strict):
+    """One stage.
+
+    family: of the policy that is trained. Default: the stage's name.
+    init: the stage it starts from, or a built-in checkpoint (`builtin:masked`).
+    demonstrations: settings of the recipe's demonstrations that are others in this stage.
+    train: see `dllm_rl.training.warmstart.WarmStartConfig`.
+    """
+
+    family: str | None = None
+    init: str | None = None
+    demonstrations: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
+
+
+class Recipe(Strict):
+    """Everything that decides the checkpoints. model: see `TinyConfig`. facts: see `PolicyFacts`.
+
+    tokenizer, model: for stages that start from nothing; the others have those of the checkpoint they start from.
+    """
+
+    demonstrations: Demonstrations
+    tokenizer: Tokenizer | None = None
+    model: dict[str, Any] = Field(default_factory=dict)
+    facts: dict[str, Any] = Field(default_factory=dict)
+    families: dict[str, FamilyRecipe]
+
+    def demonstrations_of(self, stage: str) -> Demonstrations:
+        """The demonstrations of one stage."""
+        data = {**self.demonstrations.model_dump(exclude_unset=True), **self.families[stage].demonstrations}
+        return validate(Demonstrations, data, source=f"demonstrations of {stage}")
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship."""
+    return sorted(item.name.removesuffix(".yaml") for item in _RECIPES.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_recipe(name: str = DEFAULT_RECIPE, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe that ships, or a YAML file, with overrides laid over it."""
+    if name in recipe_names():
+        text = (_RECIPES / f"{name}.yaml").read_text()
+    elif name.endswith((".yaml", ".yml")) and Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8")
+    else:
+        raise unknown_name("recipe (or YAML file)", name, recipe_names())
+    data = yaml.safe_load(text)
+    for override in overrides:
+        data = apply_override(data, override)
+    return validate(Recipe, data, source=f"the warm-start recipe {name}")
+
+
+def with_derived(recipe: Recipe, families: list[str]) -> Recipe:
+    """The recipe with these families; one that it does not have is trained as the family that it derives from."""
+    stages = dict(recipe.families)
+    for family in families:
+        if family in stages:
+            continue
+        if family not in registry.names("policy"):
+            raise unknown_name("family", family, {*stages, *registry.names("policy")})
+        lineage = registry.get("policy", family).lineage()
+        origin = next((name for name in lineage if name in stages), None)
+        if origin is None:
+            raise ConfigError(
+                f"the warm-start recipe has no stage for the family '{family}', nor for one that it derives from. Give "
+                f"one: families.{family}={{init: autoregressive, train: {{passes: 56000}}}}."
+            )
+        stages[family] = stages[origin].model_copy(update={"family": family})
+    return recipe.model_copy(update={"families": stages})
+
+
+def refuse_wrong_stages(recipe: Recipe) -> None:
+    """Raise where sizes, facts or settings of a stage are wrong, or a stage starts from what there is not."""
+    from dllm_rl.training.warmstart import WarmStartConfig
+
+    validate(ModelSizes, recipe.model, source="model of the warm-start recipe")
+    before: list[str] = []
+    for stage, own in recipe.families.items():
+        family = own.family or stage
+        registry.get("policy", family).facts_class.from_dict({"family": family, **recipe.facts})
+        validate(WarmStartConfig, own.train, source=f"warm-start settings of {stage}")
+        recipe.demonstrations_of(stage)
+        _refuse_wrong_start(stage, own, recipe, before)
+        before.append(stage)
+
+
+def _refuse_wrong_start(stage: str, own: FamilyRecipe, recipe: Recipe, before: Sequence[str]) -> None:
+    from dllm_rl.policies.loading import resolve
+
+    if is_builtin(own.init):
+        resolve(str(own.init))
+        if recipe.tokenizer is not None or recipe.model:
+            raise ConfigError(
+                f"stage '{stage}' goes on from {own.init}, and so with its tokenizer and model. Leave 'tokenizer' and "
+                "'model' out of the recipe, or start from one of its stages."
+            )
+    elif own.init is not None and own.init not in before:
+        raise unknown_name(f"stage before '{stage}', which starts from it,", own.init, before)
+    elif own.init is None and recipe.tokenizer is None:
+        raise ConfigError(
+            f"stage '{stage}' starts from nothing, and the recipe has no tokenizer. Give "
+            "`tokenizer: {vocab_size: 2560}`, or a checkpoint such as `init: builtin:masked`."
+        )
+
+
+def is_builtin(init: str | None) -> bool:
+    """Whether a stage starts from a checkpoint that ships."""
+    return init is not None and init.startswith("builtin:")
+
+
+def demonstrations(settings: Demonstrations) -> list[Demonstration]:
+    """Prompts and plans of the recipe's training tasks."""
+    from harness.sites import make_tasks
+
+    tasks = make_tasks(
+        "train",
+        count=settings.count,
+        seed=settings.seed,
+        size=settings.size,
+        dials=settings.dials,
+        sites_per_kind=settings.sites_per_kind,
+        obstacles=settings.obstacles if settings.design == "newer" else (),
+    )
+    return [_demonstration(task, index, settings) for index, task in enumerate(tasks)]
+
+
+def _demonstration(task: Task, index: int, settings: Demonstrations) -> Demonstration:
+    """One recording. Chance alone decides which design it was made on, so that nothing in a prompt tells."""
+    from dllm_rl.records.tasks import render_prompt
+    from dllm_rl.training.warmstart import Demonstration
+    from harness.sites import expected_page, gold_plan, make_site, older_key, unfinished_plan
+
+    chance = python_random(settings.seed, "recorded on", index)
+    if chance.random() < settings.older_share:
+        task = replace(task, site=older_key(task.site))
+    is_finished = chance.random() < settings.finish_share
+    page = expected_page(make_site(task.site))
+    return Demonstration(
+        prompt=render_prompt(task, page), plan=(gold_plan if is_finished else unfinished_plan)(task, page)
+    )

@@ -1,0 +1,95 @@
+"""Recipes of warm starts: what the demonstrations show, and policies that go on from those that ship."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from dllm_rl.errors import CheckpointError, ConfigError
+from dllm_rl.files import write_json
+from dllm_rl.policies.loading import load_policy
+from dllm_rl.records.plan import parse_plan
+from experiments.run.recipe import Demonstrations, demonstrations, load_recipe, recipe_names, refuse_wrong_stages
+from experiments.run.warmstarts import train_stage
+from harness.sites import OBSTACLES
+
+NEWER = {"count": 400, "sites_per_kind": 5000, "design": "newer", "obstacles": ("second_button",)}
+STAGE = {"init": "builtin:masked", "family": "masked", "train": {"passes": 4, "batch_size": 4}}
+
+
+def shown(**settings):
+    return demonstrations(Demonstrations.model_validate({**NEWER, **settings}))
+
+
+def last_ref(plan: str) -> str:
+    return parse_plan(plan).actions[-1].ref
+
+
+def test_the_finish_share_says_how_many_recordings_hand_the_form_in() -> None:
+    finished, unfinished, mixed = (shown(finish_share=share) for share in (1.0, 0.0, 0.25))
+    assert [item.prompt for item in finished] == [item.prompt for item in unfinished] == [item.prompt for item in mixed]
+    assert not any(one.plan == other.plan for one, other in zip(finished, unfinished, strict=True))
+    share = sum(one.plan == other.plan for one, other in zip(finished, mixed, strict=True)) / len(mixed)
+    assert share == pytest.approx(0.25, abs=0.07)
+    for item, one, other in zip(mixed, finished, unfinished, strict=True):
+        assert item.plan in (one.plan, other.plan)
+
+
+def test_the_older_share_shows_the_older_page_and_its_plan() -> None:
+    older = demonstrations(Demonstrations(count=NEWER["count"], sites_per_kind=NEWER["sites_per_kind"]))
+    mixed, newer = shown(finish_share=0.25, older_share=0.5), shown(finish_share=0.25)
+    is_older = [one.prompt == other.prompt for one, other in zip(mixed, older, strict=True)]
+    assert sum(is_older) / len(mixed) == pytest.approx(0.5, abs=0.08)
+    for was_older, item, one, other in zip(is_older, mixed, older, newer, strict=True):
+        assert (item.prompt, item.plan) == (one.prompt, one.plan) if was_older else item.prompt == other.prompt
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_every_obstacle_can_be_demonstrated(obstacle: str) -> None:
+    assert len(shown(count=16, obstacles=(obstacle,), finish_share=0.5)) == 16
+
+
+def test_recipes_that_ship_are_sound() -> None:
+    assert recipe_names() == ["builtin", "finish"]
+    for name in recipe_names():
+        refuse_wrong_stages(load_recipe(name))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"demonstrations": {"count": 4, "finish_share": 0.5}}, "finish_share has no effect in the design 'older'"),
+        ({"tokenizer": {"vocab_size": 400}}, "goes on from builtin:masked, and so with its tokenizer"),
+        ({"families": {"masked": {"init": "builtin:maskde"}}}, "Did you mean 'masked'"),
+        ({"families": {"masked": {}}}, "starts from nothing, and the recipe has no tokenizer"),
+        ({"families": {"masked": {**STAGE, "demonstrations": {"finish_shar": 0.5}}}}, "Did you mean 'finish_share'"),
+    ],
+)
+def test_recipes_that_cannot_work_are_refused(tmp_path, changes, says) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"demonstrations": {"count": 4}, "families": {"masked": STAGE}} | changes))
+    with pytest.raises((ConfigError, CheckpointError), match=says):
+        refuse_wrong_stages(load_recipe(str(path)))
+
+
+def test_an_unknown_recipe_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'finish'"):
+        load_recipe("finsh")
+
+
+def test_a_stage_goes_on_from_a_checkpoint_that_ships(tmp_path) -> None:
+    recipe = {
+        "demonstrations": {"count": 8, "design": "newer", "obstacles": ["consent"], "finish_share": 0.5},
+        "families": {"masked_mine": STAGE},
+    }
+    write_json(tmp_path / "recipe.json", recipe)
+    train_stage("masked_mine", tmp_path)
+    start, made = load_policy("builtin:masked"), load_policy(str(tmp_path / "masked_mine"))
+    assert made.facts == start.facts
+    assert made.tokenizer.get_vocab() == start.tokenizer.get_vocab()
+    before, after = start.model.state_dict(), made.model.state_dict()
+    assert before.keys() == after.keys()
+    moved = max(float((after[name] - before[name]).abs().max()) for name in before)
+    assert 0 < moved < 0.05
+    assert not any(torch.isnan(value).any() for value in after.values())
