@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from experiments.cli.commands import SPIN_COUNT
+from dllm_rl.threads import SPIN_COUNT
 
 CORES = os.cpu_count() or 1
 SETTINGS = {

@@ -17,6 +17,7 @@ from dllm_rl.protocols import Sampler
 from dllm_rl.records.rollout import Completion, RewardFunction, Rollout, observe, run_plans
 from dllm_rl.records.tasks import Task, render_prompt
 from dllm_rl.records.types import SampledRow
+from dllm_rl.threads import warn_if_spinning
 from dllm_rl.training.ranks import ALONE, Ranks
 
 
@@ -74,6 +75,7 @@ class RolloutEngine:
 
     def run(self, tasks: Sequence[Task], row_ids: Sequence[int], *, seed: int) -> RolloutBatch:
         """Sample one plan a task, run all of them and reward them; rows are shared among the processes."""
+        warn_if_spinning()
         started = time.perf_counter()
         share = self.ranks.share(len(tasks))
         mine = list(tasks[share])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 POWER = 0.8
 # Variance of one rollout around its task's success rate, and standard deviation of an effect over seeds and over tasks.
@@ -98,8 +98,8 @@ def mean_test(table: Float[np.ndarray, "s t"], *, alpha: float = 0.05) -> MeanTe
         return MeanTest(
             mean=mean, standard_error=0.0, degrees=degrees, p_value=float(abs(mean) < 1e-12), low=mean, high=mean
         )
-    half = float(stats.t.ppf(1 - alpha / 2, degrees)) * error
-    p_value = 2 * float(stats.t.sf(abs(mean) / error, degrees))
+    half = float(stdtrit(degrees, 1 - alpha / 2)) * error
+    p_value = 2 * float(stdtr(degrees, -abs(mean) / error))
     return MeanTest(
         mean=mean, standard_error=error, degrees=degrees, p_value=p_value, low=mean - half, high=mean + half
     )
@@ -137,8 +137,8 @@ def detectable_effect(
     """
     if not degrees or not math.isfinite(standard_error):
         return math.inf
-    threshold = float(stats.t.ppf(1 - alpha / (2 * num_comparisons), degrees))
-    return (threshold + float(stats.t.ppf(power, degrees))) * standard_error
+    threshold = float(stdtrit(degrees, 1 - alpha / (2 * num_comparisons)))
+    return (threshold + float(stdtrit(degrees, power))) * standard_error
 
 
 def smallest_detectable_effect(

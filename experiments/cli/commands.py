@@ -29,23 +29,13 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<preset>.")]
 
 USER_ERROR, INTERRUPTED = 2, 130
-# By default threads spin some 10 ms for one another, and beside a busy process an update takes three times as long. So
-# few rounds cost 7 % on idle cores and spare a third of that time on busy ones (benchmarks/busy_cores.py).
-SPIN_COUNT = "1000"
 # Typer brings its own copy of click, so its exceptions are reached through typer alone.
 UsageError: Any = typer.BadParameter.__base__
-
-
-def wait_politely() -> None:
-    """Let OpenMP threads sleep soon when they wait, unless the user has said how they wait."""
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2; Ctrl-C is one message and exit code 130."""
     signal.signal(signal.SIGTERM, _interrupt)
-    wait_politely()
     try:
         code = app(standalone_mode=False)
     except UsageError as error:
@@ -87,12 +77,17 @@ def grid(
     out: OutOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and run nothing.")] = False,
     executor: Annotated[
-        str, typer.Option(help="`local`: one cell after another, here. `ray`: on the nodes of a cluster.")
+        str, typer.Option(help="`local`: on this machine. `ray`: on the nodes of a cluster.")
     ] = "local",
     address: Annotated[
         str | None, typer.Option(help="Of a Ray cluster that runs: auto, or HOST:PORT. Default: one starts here.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Cells at a time on each node of the cluster.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Cells at a time, each in a process of its own. Default: one a core; on a cluster one a node."
+        ),
+    ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Run these cells now, the rest another time: 'masked-*', '*-espo'."),
@@ -102,24 +97,27 @@ def grid(
     from experiments.cli.grid import run_grid
 
     cluster = _cluster(executor, address, workers)
-    code = run_grid(preset, overrides or [], out=out, is_dry_run=dry_run, cluster=cluster, only=only or ())
+    here = None if cluster else workers
+    code = run_grid(
+        preset, overrides or [], out=out, is_dry_run=dry_run, cluster=cluster, workers=here, only=only or ()
+    )
     raise typer.Exit(code)
 
 
-def _cluster(executor: str, address: str | None, workers: int) -> Any:
-    """Where the cells run: None for this process."""
+def _cluster(executor: str, address: str | None, workers: int | None) -> Any:
+    """Where the cells run: None for this machine."""
     from dllm_rl.errors import unknown_name
 
     if executor not in ("local", "ray"):
         raise unknown_name("executor", executor, ("local", "ray"))
     if executor == "local":
-        if address is not None or workers != 1:
-            raise ConfigError("--address and --workers belong to a cluster: add --executor ray")
+        if address is not None:
+            raise ConfigError("--address belongs to a cluster: add --executor ray")
         return None
     from experiments.run.ray import Cluster, require_ray
 
     require_ray()
-    return Cluster(address=address, workers_per_node=workers)
+    return Cluster(address=address, workers_per_node=workers or 1)
 
 
 @app.command()
@@ -205,7 +203,7 @@ def status(
     as_json: JsonFlag = False,
 ) -> None:
     """Show which cells are done, running, failed or owed."""
-    from experiments.cli.grid import show_status
+    from experiments.cli.status import show_status
 
     raise typer.Exit(show_status(run, as_json=as_json))
 

@@ -14,12 +14,16 @@ from experiments.design.config import PolicyLevel, Preset
 from experiments.design.costs import BROWSER_START_SECONDS, REPORT_SECONDS, design_cost
 from experiments.design.grid import Cell, build_cells
 from experiments.design.units import GridPlan, TaskSets
+from experiments.run.processes import number_of_workers
 from experiments.run.progress import duration
 from experiments.run.runner import owed_units
 
 
-def print_dry_run(plan: GridPlan, tasks: TaskSets, console: Console) -> None:
-    """Print cells, sizes, rollouts, estimated minutes and the smallest detectable effect."""
+def print_dry_run(plan: GridPlan, tasks: TaskSets, console: Console, *, workers: int | None = None) -> None:
+    """Print cells, sizes, rollouts, estimated minutes and the smallest detectable effect.
+
+    workers: processes that are asked for (`number_of_workers`).
+    """
     table = Table("unit", "rollouts: training", "evaluation", "estimate", "state")
     for unit in plan.units:
         cost = unit.cost
@@ -35,9 +39,10 @@ def print_dry_run(plan: GridPlan, tasks: TaskSets, console: Console) -> None:
     owed = f"{duration(left)} owed in all"
     if plan.chosen is not None:
         owed += f", {duration(sum(unit.cost.seconds for unit in owed_units(plan)))} owed by this command"
-    shared = ", in one process; two that share it need about half" if plan.preset.threads == 1 else ""
+    num_workers = number_of_workers(plan.preset, workers, owed_units(plan))
     console.print(
-        f"estimate on two cores: {duration(seconds)} from nothing, {owed}{shared}",
+        f"estimate in one process: {duration(seconds)} from nothing, {owed}; "
+        f"with {num_workers} worker{'' if num_workers == 1 else 's'} about {duration(left / num_workers)}",
         highlight=False,
         soft_wrap=True,
     )

@@ -1,26 +1,24 @@
-"""What the commands `grid`, `train`, `status` and `report` do."""
+"""What the commands `grid`, `train` and `report` do."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import read_json
 from experiments.design.config import Preset, build_session, load_preset, preset_names
 from experiments.design.units import GridPlan, TaskSets, Unit, choose, plan_grid
-from experiments.run.folder import CONFIG_FILE, OUTCOMES_FILE, RunFolder, UnitFolder, make_folder
+from experiments.run.folder import CONFIG_FILE, OUTCOMES_FILE, RunFolder, make_folder
+from experiments.run.processes import GIGABYTES_A_WORKER, number_of_workers, run_units_in_processes
 from experiments.run.progress import ConsoleProgress, duration
-from experiments.run.runner import Executor, common_failure, owed_units, refresh, run_units
+from experiments.run.runner import common_failure, owed_units, refresh, run_units
 from experiments.run.self_check import checked_tasks, known_tasks
-from experiments.run.status import LABELS, Status
+from experiments.run.status import Status
 
 if TYPE_CHECKING:
     from dllm_rl.environment import Session
@@ -37,28 +35,31 @@ def run_grid(
     out: Path | None,
     is_dry_run: bool,
     cluster: Cluster | None = None,
+    workers: int | None = None,
     only: Sequence[str] = (),
 ) -> int:
     """Run what a preset still owes and write its report; returns the exit code (1 where a cell failed).
 
-    cluster: where units run; None is one after another in this process. only: see `units.choose`; none is all.
+    cluster: where units run; None is this machine. workers: processes on this machine (`number_of_workers`).
+    only: see `units.choose`; none is all.
     """
     preset = load_preset(preset_name, overrides)
     # Of several processes that a launcher started, one speaks.
     console = Console(quiet=os.environ.get("RANK", "0") != "0")
     console.print(f"{preset.name}: {preset.description}", markup=False, highlight=False, soft_wrap=True)
     # From here on PyTorch and Playwright are needed.
-    from experiments.cli.dry_run import print_dry_run
-
-    ranks = _launched(cluster)
     root = out or Path("runs") / preset.name
     with build_session(preset.environment) as session:
         if is_dry_run:
+            from experiments.cli.dry_run import print_dry_run
+
             tasks = known_tasks(preset, session, root)
-            print_dry_run(choose(plan_grid(preset, tasks, root), only), tasks, console)
+            print_dry_run(choose(plan_grid(preset, tasks, root), only), tasks, console, workers=workers)
             return 0
+        ranks = _launched(cluster, workers)
         # What cannot be run is refused before a browser starts.
         choose(plan_grid(preset, TaskSets.of(preset, session), root), only)
+        number_of_workers(preset, workers, ())
         make_folder(root)
         session.keep_outcomes(root / OUTCOMES_FILE)
         if not ranks.is_first:
@@ -69,7 +70,15 @@ def run_grid(
         plan = choose(plan_grid(preset, tasks, root), only)
         is_unchanged = _digest_in(root) == plan.config.digest
         owed = owed_units(plan)
-        statuses = _run_owed(plan, owed, session, tasks, console, cluster, ranks)
+        _say_what_is_owed(plan, owed, console)
+        # Processes that follow have waited for the self-check, and now learn whether there is anything to do.
+        ranks.from_first(bool(owed))
+        if not owed:
+            statuses = refresh(plan)
+        elif ranks.is_alone:
+            statuses = _run_owed(plan, owed, session, tasks, console, cluster, workers)
+        else:
+            statuses = _lead(plan, owed, session, tasks, ranks, console)
         ranks.leave()
     if owed or not is_unchanged or is_report_stale(root):
         write_report(root)
@@ -109,6 +118,15 @@ def train_cell(words: list[str], *, preset_name: str, seed: int, out: Path | Non
     return run_grid(preset_name, chosen, out=out or Path("runs") / f"{policy}-{objective}", is_dry_run=False)
 
 
+def _say_what_is_owed(plan: GridPlan, owed: list[Unit], console: Console) -> None:
+    ahead = f", the rest takes about {duration(sum(unit.cost.seconds for unit in owed))} in one process" if owed else ""
+    num_chosen = sum(plan.is_chosen(unit) for unit in plan.units)
+    chosen = "" if plan.chosen is None else f", of which --only names {num_chosen}"
+    finished = f"{num_chosen - len(owed)} are finished already{ahead}."
+    line = f"{len(plan.cells)} cells, {len(plan.units)} units of work{chosen}; {finished}"
+    console.print(line, highlight=False, soft_wrap=True)
+
+
 def _run_owed(
     plan: GridPlan,
     owed: list[Unit],
@@ -116,44 +134,49 @@ def _run_owed(
     tasks: TaskSets,
     console: Console,
     cluster: Cluster | None,
-    ranks: Ranks,
+    workers: int | None,
 ) -> dict[str, Status]:
-    ahead = f", the rest takes about {duration(sum(unit.cost.seconds for unit in owed))} on two cores" if owed else ""
-    num_chosen = sum(plan.is_chosen(unit) for unit in plan.units)
-    chosen = "" if plan.chosen is None else f", of which --only names {num_chosen}"
-    finished = f"{num_chosen - len(owed)} are finished already{ahead}."
-    line = f"{len(plan.cells)} cells, {len(plan.units)} units of work{chosen}; {finished}"
-    console.print(line, highlight=False, soft_wrap=True)
-    # Processes that follow have waited for the self-check, and now learn whether there is anything to do.
-    ranks.from_first(bool(owed))
-    if not owed:
-        return refresh(plan)
+    """Run the units in this process, in several of this machine, or on a cluster."""
     if cluster is not None:
         from experiments.run.ray import run_units_on_ray
 
-        # This process only hands out units; its browsers would take memory from the workers'.
+        # This process only starts workers; its browsers would take memory from theirs.
         session.close()
         with ConsoleProgress(owed, console) as progress:
             return run_units_on_ray(plan, cluster, progress)
+    num_workers = number_of_workers(plan.preset, workers, owed)
+    with ConsoleProgress(owed, console, num_workers=num_workers) as progress:
+        if num_workers == 1:
+            from experiments.run.cell import LocalExecutor
+
+            return run_units(plan, LocalExecutor(session, tasks), progress)
+        session.close()
+        progress.tell(f"{num_workers} workers, each with a browser and {GIGABYTES_A_WORKER:g} GB of memory at most")
+        return run_units_in_processes(plan, num_workers, progress)
+
+
+def _lead(
+    plan: GridPlan, owed: list[Unit], session: Session, tasks: TaskSets, ranks: Ranks, console: Console
+) -> dict[str, Status]:
+    """Run the units as the first of several processes that work on each together."""
     from experiments.run.cell import Leader, LocalExecutor
 
-    work: Executor = LocalExecutor(session, tasks, ranks=ranks)
+    leader = Leader(LocalExecutor(session, tasks, ranks=ranks), ranks)
     with ConsoleProgress(owed, console) as progress:
-        if ranks.is_alone:
-            return run_units(plan, work, progress)
-        leader = Leader(work, ranks)
         statuses = run_units(plan, leader, progress)
         leader.release()
         return statuses
 
 
-def _launched(cluster: Cluster | None) -> Ranks:
+def _launched(cluster: Cluster | None, workers: int | None) -> Ranks:
     """The processes that `accelerate launch` started, this one among them."""
     from experiments.run.cell import launched_ranks
 
     ranks = launched_ranks()
     if cluster is not None and not ranks.is_alone:
         raise ConfigError("--executor ray starts its own processes: run it without `accelerate launch`.")
+    if workers is not None and not ranks.is_alone:
+        raise ConfigError("--workers starts its own processes: run it without `accelerate launch`, or leave it out.")
     return ranks
 
 
@@ -215,33 +238,3 @@ def make_report(run: Path) -> int:
     write_report(folder.root)
     print_verdicts(folder.root, Console())
     return 0
-
-
-def show_status(run: Path, *, as_json: bool) -> int:
-    """Print the state of every cell and seed of a run."""
-    rows = [_state(unit) for unit in RunFolder.find(run).units()]
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return 0
-    table = Table("cell", "seed", "state", "seconds", "cause")
-    for row in rows:
-        seed = "" if row["seed"] is None else str(row["seed"])
-        table.add_row(row["cell"], seed, row["state"], f"{row['seconds']:.0f}", escape(row["cause"]))
-    console = Console()
-    console.print(table)
-    counts = {state: sum(row["state"] == state for row in rows) for state in LABELS}
-    console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count), highlight=False)
-    return 0
-
-
-def _state(unit: UnitFolder) -> dict[str, Any]:
-    status = unit.status
-    return {
-        "cell": unit.key.name if unit.cell is None else unit.cell.id,
-        "role": "warm start" if unit.cell is None else unit.cell.role,
-        "seed": unit.key.seed,
-        "state": status.label,
-        "cause": status.cause,
-        "stopped_at": status.stopped_at,
-        "seconds": status.seconds,
-    }

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
-from experiments.design.units import Unit
 from experiments.run.status import Status
+
+if TYPE_CHECKING:
+    from experiments.design.units import Unit
 
 
 class Clock:
-    """Time left: the estimated cost of what is owed, scaled by how this machine did so far."""
+    """Time left: the estimated cost of what is owed, scaled by how this machine did so far.
 
-    def __init__(self, owed: Sequence[Unit]) -> None:
+    num_workers: processes that share the work.
+    """
+
+    def __init__(self, owed: Sequence[Unit], num_workers: int = 1) -> None:
+        self._num_workers = num_workers
         self.num_units = len(owed)
         self.num_finished = 0
         self._started = time.monotonic()
@@ -45,7 +51,7 @@ class Clock:
         behind = self._spent_as_planned + under_way
         ahead = sum(self._left.values()) - under_way
         # One minute of plan is weighed in, so that the first seconds do not decide the estimate.
-        pace = (self.elapsed + 60.0) / (behind + 60.0)
+        pace = (self.elapsed + 60.0 / self._num_workers) / (behind + 60.0)
         return ahead * pace
 
 
@@ -61,11 +67,11 @@ def duration(seconds: float) -> str:
 class ConsoleProgress:
     """Prints one line per unit, and between them what is under way (rewritten in place on a terminal).
 
-    One unit at a time on this machine, several on a cluster.
+    num_workers: how many units run at a time.
     """
 
-    def __init__(self, owed: Sequence[Unit], console: Console | None = None) -> None:
-        self.clock = Clock(owed)
+    def __init__(self, owed: Sequence[Unit], console: Console | None = None, *, num_workers: int = 1) -> None:
+        self.clock = Clock(owed, num_workers)
         self.console = console or Console()
         self._last_note = 0.0
         self._live: Any = None
@@ -113,6 +119,10 @@ class ConsoleProgress:
             }
             text = ending.get(status.label, status.cause or status.state)
             self._line(f"{number} {unit.name}: {text} · {self._left()}")
+
+    def tell(self, text: str) -> None:
+        """Something happened beside the units."""
+        self._line(text)
 
     def _left(self) -> str:
         left = self.clock.seconds_left(self._shares)

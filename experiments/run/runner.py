@@ -96,6 +96,10 @@ class Progress(Protocol):
         """A unit ended, or was found ended."""
         ...
 
+    def tell(self, text: str) -> None:
+        """Something happened beside the units."""
+        ...
+
 
 def owed_units(plan: GridPlan) -> list[Unit]:
     """Units that this command still has to run, in order."""
@@ -113,6 +117,9 @@ class Silent:
 
     def finish(self, unit: Unit, status: Status) -> None:
         """A unit ended, or was found ended."""
+
+    def tell(self, text: str) -> None:
+        """Something happened beside the units."""
 
 
 def run_units(

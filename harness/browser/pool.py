@@ -40,9 +40,18 @@ def isolation_named(name: str) -> Isolation:
     raise unknown_name("isolation", name, get_args(Isolation))
 
 
+_num_processes = 1
+
+
+def share_cores(num_processes: int) -> None:
+    """Count on a share of the machine's cores: so many processes with browsers of their own divide them."""
+    global _num_processes
+    _num_processes = num_processes
+
+
 def usual_places(isolation: Isolation) -> int:
-    """Rollouts at a time that were measured to be best in this mode on this machine's cores."""
-    return min(MAX_PLACES, PLACES_A_CORE[isolation] * usable_cores())
+    """Rollouts at a time that were measured to be best in this mode on this process's share of the machine's cores."""
+    return min(MAX_PLACES, PLACES_A_CORE[isolation] * max(1, usable_cores() // _num_processes))
 
 
 @dataclass(frozen=True, slots=True)

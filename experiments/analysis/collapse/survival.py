@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
 from experiments.analysis.collapse.diagnosis import Diagnosis
+
+if TYPE_CHECKING:
+    from scipy import stats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +42,17 @@ def lifetime(diagnosis: Diagnosis) -> Lifetime:
 
 
 def _censored(lives: Sequence[Lifetime]) -> stats.CensoredData:
+    from scipy import stats
+
     times = np.array([life.steps for life in lives], dtype=float)
     return stats.CensoredData.right_censored(times, [not life.is_collapsed for life in lives])
 
 
 def kaplan_meier(lives: Sequence[Lifetime]) -> Survival:
     """Estimate survival; at least one run is needed."""
+    # Most of a second of imports, which what only reads a run does not need.
+    from scipy import stats
+
     curve = stats.ecdf(_censored(lives)).sf
     steps = tuple(int(step) for step in curve.quantiles)
     shares = tuple(float(share) for share in curve.probabilities)
@@ -59,6 +67,8 @@ def kaplan_meier(lives: Sequence[Lifetime]) -> Survival:
 
 def log_rank(first: Sequence[Lifetime], second: Sequence[Lifetime]) -> float | None:
     """Two-sided p that both groups collapse alike; None where a group is empty or nothing collapsed."""
+    from scipy import stats
+
     if not first or not second or not any(life.is_collapsed for life in [*first, *second]):
         return None
     # Where no two runs of different groups were ever at risk together, there is nothing to compare.

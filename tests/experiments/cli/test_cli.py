@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import resource
 import subprocess
@@ -10,6 +11,8 @@ import sys
 import pytest
 
 from experiments.cli import main
+from experiments.run.runner import begin
+from tests.experiments.grids import plan
 
 
 def dllm_rl(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,6 +39,36 @@ def test_help_is_fast_and_loads_nothing_heavy() -> None:
     script = f"import sys, experiments.cli; print([name for name in ({heavy}) if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+HEAVY = ("torch", "transformers", "accelerate", "peft", "scipy.stats", "playwright", "harness")
+
+
+@pytest.mark.parametrize("command", [("status",), ("watch", "--once")], ids=["status", "watch"])
+def test_who_only_reads_a_run_loads_nothing_heavy(tmp_path, command: tuple[str, ...]) -> None:
+    begin(plan(tmp_path))
+    assert loaded_by(command[0], str(tmp_path / "run"), *command[1:]) == []
+
+
+def test_a_dry_run_loads_what_resolves_a_preset_and_nothing_that_trains(tmp_path) -> None:
+    loaded = loaded_by("grid", "quick", "--dry-run", "--out", str(tmp_path))
+    assert not {"peft", "scipy.stats"} & set(loaded)
+
+
+def loaded_by(*arguments: str) -> list[str]:
+    """Which of the heavy modules a command imports."""
+    script = f"""
+import sys
+sys.argv = ["dllm-rl", *{arguments!r}]
+from experiments.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return ast.literal_eval(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("kind", ["objectives", "samplers", "environments", "rewards", "policies", "presets"])

@@ -22,7 +22,7 @@ def test_every_preset_says_its_units_its_cost_and_its_power(name: str, tmp_path)
     assert done.exit_code == 0, done.output
     assert "Traceback" not in done.output
     text = " ".join(done.output.split())
-    assert "estimate on two cores:" in text
+    assert "estimate in one process:" in text
     power = re.search(r"Smallest effect that this design finds 80 % of the time \(Holm over \d+\): (\S+) points", text)
     if name == "ci":
         assert "none: not even 100 points" in text

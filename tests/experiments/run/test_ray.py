@@ -21,10 +21,11 @@ from experiments.design.config import build_session, load_preset
 from experiments.design.units import GridPlan, TaskSets, plan_grid, versions
 from experiments.run import ray as ray_workers
 from experiments.run.cell import LocalExecutor
-from experiments.run.ray import MAX_DEATHS, Cluster, Launch, require_ray, run_units_on_ray, supervise, work
+from experiments.run.ray import Cluster, RayWorkers, require_ray, run_units_on_ray, work_on_node
 from experiments.run.results import is_equal
 from experiments.run.runner import Silent, begin, owed_units, refresh, run_units
 from experiments.run.status import Status, claim, read_status, write_status
+from experiments.run.workers import MAX_DEATHS, Launch, WorkersError, supervise
 from tests.experiments.grids import FakeWork
 from tests.experiments.grids import plan as fake_plan
 from tests.tiny_policies import make_tiny_policy
@@ -80,12 +81,16 @@ class Told(Silent):
     def __init__(self) -> None:
         self.finished: list[str] = []
         self.events: list[dict] = []
+        self.told: list[str] = []
 
     def event(self, unit, event) -> None:
         self.events.append(event)
 
     def finish(self, unit, status) -> None:
         self.finished.append(unit.name)
+
+    def tell(self, text) -> None:
+        self.told.append(text)
 
 
 @pytest.mark.slow
@@ -163,7 +168,7 @@ def test_a_node_that_would_mix_results_refuses(tmp_path, changes, message):
     plan.root.mkdir()
     begin(plan)
     with pytest.raises(ConfigError, match=f"(?s)^node .*{message}"):
-        work(replace(launch(plan), **changes))
+        work_on_node(replace(launch(plan), **changes))
 
 
 class FakeRay:
@@ -202,12 +207,14 @@ def test_a_unit_that_kills_every_worker_fails_and_the_others_are_done(tmp_path):
     begin_in(plan)
     deadly = plan.units[3]
     ray = FakeRay(plan, {deadly.name})
-    supervise(ray, launch(plan), owed_units(plan), num_workers=2, progress=told)
+    workers = RayWorkers(ray, launch(plan))
+    supervise(workers, owed_units(plan), num_workers=2, progress=told, reads_steps=True)
     statuses = refresh(plan)
     assert statuses[deadly.name].state == "failed" and f"died {MAX_DEATHS} times" in statuses[deadly.name].cause
     assert ray.num_started == 2 + MAX_DEATHS
     assert sum(status.state == "done" for status in statuses.values()) == len(plan.units) - 1
     assert set(told.finished) == set(statuses)
+    assert told.told == [f"a worker died (killed); {deadly.name} is owed again"] * MAX_DEATHS
 
 
 def test_workers_that_die_before_they_begin_end_the_launch(tmp_path, monkeypatch):
@@ -215,8 +222,9 @@ def test_workers_that_die_before_they_begin_end_the_launch(tmp_path, monkeypatch
     begin_in(plan)
     ray = FakeRay(plan, set())
     monkeypatch.setattr(ray, "get", lambda task: (_ for _ in ()).throw(FakeRay.exceptions.RayError("no such module")))
-    with pytest.raises(ray_workers.ClusterError, match="died 3 times before they had begun"):
-        supervise(ray, launch(plan), owed_units(plan), num_workers=2, progress=Silent())
+    workers = RayWorkers(ray, launch(plan))
+    with pytest.raises(WorkersError, match="died 3 times before they had begun"):
+        supervise(workers, owed_units(plan), num_workers=2, progress=Silent(), reads_steps=True)
 
 
 def begin_in(plan: GridPlan) -> None:

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from dllm_rl.errors import CheckpointError
-from experiments.cli.grid import _conclude, show_status
+from experiments.cli.grid import _conclude
+from experiments.cli.status import show_status
 from experiments.design.units import choose
 from experiments.report import build_report
 from experiments.run.folder import DamagedResultError

@@ -1,0 +1,125 @@
+"""Workers on this machine: the results of one process, a killed worker, Ctrl-C and SIGTERM, one word on a failure."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dllm_rl.errors import ConfigError
+from experiments.design.config import build_session
+from experiments.design.units import TaskSets
+from experiments.run.cell import LocalExecutor
+from experiments.run.processes import SECONDS_A_WORKER, number_of_workers, run_units_in_processes
+from experiments.run.results import is_equal
+from experiments.run.runner import Silent, run_units
+from experiments.run.status import read_status
+from tests.experiments.grids import plan as fake_plan
+from tests.experiments.grids import preset
+from tests.experiments.run.test_ray import ROOT, SECONDS, Told, grid, is_gone, kill_once_it_trains, overrides
+from tests.processes import descendants
+
+
+@pytest.mark.parametrize(
+    ("cores", "asked", "expected"), [(4, None, 4), (4, 2, 2), (4, 1, 1), (64, None, 12), (1, None, 1)]
+)
+def test_one_worker_a_core_and_a_unit(tmp_path, monkeypatch, cores, asked, expected):
+    monkeypatch.setattr("harness.browser.usable_cores", lambda: cores)
+    monkeypatch.setattr("experiments.run.processes.SECONDS_A_WORKER", 0.1)
+    grid = fake_plan(tmp_path)
+    assert len(grid.units) == 12
+    assert number_of_workers(grid.preset, asked, grid.units) == expected
+
+
+def test_work_that_is_over_in_a_minute_starts_no_worker(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.browser.usable_cores", lambda: 4)
+    grid = fake_plan(tmp_path)
+    few = grid.units[:1]
+    assert sum(unit.cost.seconds for unit in few) < 2 * SECONDS_A_WORKER
+    assert number_of_workers(grid.preset, None, few) == 1
+
+
+def test_several_workers_need_a_number_of_threads(tmp_path):
+    free = preset(tmp_path, "threads=null")
+    assert number_of_workers(free, None, ()) == number_of_workers(free, 1, ()) == 1
+    with pytest.raises(ConfigError, match=r"--workers 2 was given.*Add threads=1"):
+        number_of_workers(free, 2, ())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_workers_one_killed_give_the_results_of_one_process(tmp_path):
+    alone, plan = grid(tmp_path, "alone"), grid(tmp_path, "shared")
+    with build_session(alone.preset.environment) as session:
+        run_units(alone, LocalExecutor(session, TaskSets.of(alone.preset, session)), Silent())
+    killed, told = [], Told()
+    thread = kill_once_it_trains(plan, killed)
+    statuses = run_units_in_processes(plan, 2, told)
+    thread.join()
+    assert len(killed) == 1
+    assert told.told == [f"a worker died (SIGKILL); {killed[0]} is owed again"]
+    assert {status.state for status in statuses.values()} == {"done"}
+    assert set(statuses) == set(told.finished) == {unit.name for unit in plan.units}
+    assert {"step", "evaluated"} <= {name for event in told.events for name in event}
+    assert is_equal(plan.root / "results.parquet", alone.root / "results.parquet")
+    assert run_units_in_processes(plan, 2, told) == statuses
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["ctrl-c", "term", "kill"])
+def test_a_signal_ends_all_workers_and_leaves_their_units_owed(tmp_path, number):
+    root = tmp_path / "stopped"
+    command = [sys.executable, "-m", "experiments.cli", "grid", "toy_copy", *overrides(tmp_path), "train.steps=4000"]
+    command += ["--out", str(root), "--workers", "2"]
+    # A group of its own, as at a terminal, where Ctrl-C reaches every process of the group.
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    pids: set[int] = set()
+    end = time.monotonic() + SECONDS
+    while len(pids) < 2 and time.monotonic() < end and process.poll() is None:
+        found = [json.loads(path.read_text()) for path in root.glob("cells/*/*/status.json")]
+        pids |= {status["pid"] for status in found if status["state"] == "running" and status["pid"]}
+        time.sleep(0.05)
+    started = descendants(process.pid)
+    os.killpg(process.pid, number)
+    _, text = process.communicate(timeout=SECONDS)
+    assert len(pids) == 2 and pids <= started
+    assert all(is_gone(pid) for pid in started)
+    assert [read_status(path.parent).state for path in root.glob("cells/*/*/status.json")] == ["owed"] * 2
+    if number != signal.SIGKILL:
+        assert process.returncode == 130, text
+        assert "The same command continues" in text and "Traceback" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_fails_in_every_worker_is_said_once(tmp_path):
+    """A checkpoint without weights: both cells and the warm start fail for it, and each is run by one worker."""
+    settings = overrides(tmp_path)
+    next((tmp_path / "policy").glob("*.safetensors")).unlink()
+    command = [sys.executable, "-m", "experiments.cli", "grid", "toy_copy", *settings, "train.steps=1"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "run"), "--workers", "2"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.stdout.count("FAILED") <= 3
+    assert done.stdout.count("units failed for one reason") == 1
+    assert Path(tmp_path / "run" / "results.parquet").is_file()
