@@ -212,7 +212,9 @@ class ForwardProcess:
 
     def causal_clean(self, rollouts: Rollouts) -> Views:
         """Return one clean view under causal attention, read one position to the left: the autoregressive reading."""
-        return replace(self._clean(rollouts), reading=CAUSAL_SHIFTED)
+        # A scored column may stand behind one that is not editable, which it must not read.
+        tokens = torch.where(self.editable(rollouts), rollouts.completion_ids, self.blank_id)
+        return replace(self._clean(rollouts), tokens=tokens[None], reading=CAUSAL_SHIFTED)
 
     def causal_noised(self, rollouts: Rollouts, generator: torch.Generator) -> Views:
         """Return one view at a random level under causal attention, unshifted, scoring what is hidden."""

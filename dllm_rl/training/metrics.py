@@ -12,6 +12,7 @@ from dllm_rl.advantages import EQUAL_REWARDS
 from dllm_rl.records.types import Rollouts, Views
 from dllm_rl.training.conversion import conversion_metrics
 from dllm_rl.training.engine import RolloutBatch
+from dllm_rl.training.unscored import unscored_entropy_share
 
 # What a loss may report; docs/metrics.md says what each means and how to read it.
 LOSS_METRICS = frozenset(
@@ -58,6 +59,7 @@ def describe(batch: RolloutBatch, rollouts: Rollouts, *, canvas: Canvas) -> dict
         **_groups(rollouts, success, [rollout.plan for rollout in batch.rollouts]),
         "entropy": float((trajectory.entropy * read).sum()) / max(1, int(read.sum())),
         "path_entropy": float(path.mean()),
+        "unscored_entropy_share": unscored_entropy_share(rollouts),
         "selection_gap": float((entropies - path).mean()),
         "completion_length": float(length.mean()),
         "eos_share": float(has_eos.float().mean()),
@@ -113,6 +115,8 @@ def inner_metrics(
         difference = (new[0] - rollouts.trajectory.log_probs).abs()[views.score[0]]
         metrics["sampling_logp_difference/mean"] = float(difference.mean())
         metrics["sampling_logp_difference/max"] = float(difference.max())
+    if rollouts.trajectory is not None and views.is_replay and views.step is not None:
+        metrics["unscored_entropy_share"] = unscored_entropy_share(rollouts, views)
     if estimates_elbo and views.num_views > 1:
         metrics["likelihood_sd"] = likelihood_sd(views, new)
     return metrics
