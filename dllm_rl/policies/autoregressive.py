@@ -16,6 +16,7 @@ from dllm_rl.policies.attention import Causal, Reading, lower_triangle, readable
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.feed import Tokens, last_ids, neighbours, prompt_positions
 from dllm_rl.policies.process import ForwardProcess
+from dllm_rl.policies.sharing import share
 from dllm_rl.records.types import Prompts, Rollouts, Views
 from dllm_rl.registry import register
 
@@ -126,7 +127,7 @@ class AutoregressivePolicy(BasePolicy):
     def start(
         self, prompts: Prompts, tokens: Int[Tensor, "b n"] | None = None, is_real: Bool[Tensor, "b n"] | None = None
     ) -> DecodingState:
-        """Read the prompts once; the state holds logits of column 0, or of what follows `tokens`.
+        """Read each distinct prompt once; the state holds logits of column 0, or of what follows `tokens`.
 
         tokens: what the canvases begin with.
         is_real: which of the tokens count, in each row the first ones. Default: all.
@@ -142,9 +143,13 @@ class AutoregressivePolicy(BasePolicy):
             recent=last_ids(ids, self.interface.lookback, self.canvas.pad_id),
             logits=torch.empty(0),
         )
+        shared = share([ids, mask, column])
+        ids, mask, column = ids[shared.first], mask[shared.first], column[shared.first]
         reads = self.reading.attention.mask(mask, ids.shape[1])
         fed = Tokens(ids=ids, mask=reads, positions=prompt_positions(mask), columns=column)
-        state.logits = self._next_logits(fed, state.cache)
+        state.logits = self._next_logits(fed, state.cache)[shared.place]
+        if shared.is_any:
+            state.cache.batch_select_indices(shared.place.to(self.device))
         return state
 
     def advance(

@@ -197,10 +197,20 @@ class BasePolicy:
     ) -> Float[Tensor, "b c v"]:
         """Float32 logits of the distribution of each column (all, or the given ones); banned ids are -inf.
 
+        Rows that are equal share a forward, unless a cache is read.
+
         columns: the same for all rows, or one index tensor a row. cache: what `read_prompts` returned for these rows.
         """
         feed = Feed(prompt_ids=prompts.ids, prompt_mask=prompts.mask, canvas=canvas, time=time, order=order)
-        return self.score(feed, columns=columns, cache=cache).to(canvas.device)
+        if cache is not None:
+            return self.score(feed, columns=columns, cache=cache).to(canvas.device)
+        by_row = (columns,) if columns is not None and columns.dim() == 2 else ()
+        shared = feed.shared(also=by_row)
+        if not shared.is_any:
+            return self.score(feed, columns=columns).to(canvas.device)
+        first, place = shared.first, shared.place.to(canvas.device)
+        own = by_row[0][first] if by_row else columns
+        return self.score(feed.rows(first), columns=own).to(canvas.device)[place]
 
     def read_prompts(self, prompts: Prompts) -> Any:
         """Return keys and values of the prompts, where they do not depend on the canvas; else None."""

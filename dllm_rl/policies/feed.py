@@ -99,9 +99,13 @@ class Feed:
         """Return the rows of this index."""
         return replace(self, **{name: part[index] for name, part in self._parts().items()})
 
-    def shared(self, among: Bool[Tensor, " b"] | None = None) -> Shared:
-        """Return which rows are equal in everything that is fed. among: rows that are asked about. Default: all."""
-        return share(list(self._parts().values()), among)
+    def shared(self, among: Bool[Tensor, " b"] | None = None, *, also: tuple[Tensor, ...] = ()) -> Shared:
+        """Return which rows are equal in everything that is fed.
+
+        among: rows that are asked about. Default: all.
+        also: what they must be equal in, too.
+        """
+        return share([*self._parts().values(), *also], among)
 
     def _parts(self) -> dict[str, Tensor]:
         parts = {item.name: getattr(self, item.name) for item in fields(self)}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -104,16 +105,23 @@ def test_so_are_those_of_draws_under_the_grammar(family: str) -> None:
     assert_as_alone(policy, rollouts, policy.process.replay(rollouts, generator()))
 
 
-def rows_fed(policy: BasePolicy, work: Callable[[], object]) -> int:
-    """Rows that the model's forwards read."""
-    sizes = []
+@contextmanager
+def forwards(policy: BasePolicy, sizes: list[int]) -> Iterator[None]:
+    """Note how many rows each forward of the model reads."""
     hook = policy.model.register_forward_hook(
         lambda _module, _inputs, kwargs, _output: sizes.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     try:
-        work()
+        yield
     finally:
         hook.remove()
+
+
+def rows_fed(policy: BasePolicy, work: Callable[[], object]) -> int:
+    """Rows that the model's forwards read."""
+    sizes: list[int] = []
+    with forwards(policy, sizes):
+        work()
     return sum(sizes)
 
 
@@ -145,6 +153,34 @@ def test_rows_of_which_a_view_scores_nothing_are_not_fed() -> None:
     assert rows_fed(policy, lambda: policy.view_log_probs(rollouts, views)) == num_distinct(inputs)
     nothing = replace(views, score=torch.zeros_like(views.score))
     assert rows_fed(policy, lambda: policy.view_log_probs(rollouts, nothing)) == 0
+
+
+def test_samplers_read_a_prompt_once_and_draw_as_if_each_row_were_alone() -> None:
+    for family, num_fed in (("autoregressive", 2), ("masked", 2)):
+        policy = random_policy(family)
+        prompts = replace(prompts_of(policy, (0, 1, 0, 1, 0)), row_ids=torch.arange(5))
+        sampler = registry.build("sampler", policy.usual_sampler, {})
+        sizes: list[int] = []
+        with forwards(policy, sizes):
+            together = sampler.generate(policy, prompts, seed=2)
+        assert sizes[0] == num_fed
+        for row in torch.arange(5).split(1):
+            alone = sampler.generate(policy, prompts.rows(row), seed=2)
+            assert torch.equal(together.ids[row], alone.ids)
+            torch.testing.assert_close(
+                together.trajectory.rows(row).log_probs, alone.trajectory.log_probs, atol=1e-4, rtol=1e-4
+            )
+
+
+def test_rows_that_ask_about_other_columns_do_not_share() -> None:
+    policy = random_policy("masked")
+    prompts, canvas = prompts_of(policy, (0, 0, 0)), policy.empty_canvas(3)
+    columns = torch.tensor([[1, 4], [2, 5], [1, 4]])
+    with torch.no_grad():
+        every = policy.logits(prompts, canvas)
+        found = policy.logits(prompts, canvas, columns=columns)
+    wanted = every.gather(1, columns[..., None].expand(-1, -1, every.shape[-1]))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_rows_are_equal_where_all_parts_are() -> None:
