@@ -154,6 +154,7 @@ def refuse_wrong_stages(recipe: Recipe) -> None:
     from dllm_rl.training.warmstart import WarmStartConfig
 
     validate(ModelSizes, recipe.model, source="model of the warm-start recipe")
+    _refuse_what_every_stage_replaces(recipe)
     before: list[str] = []
     for stage, own in recipe.families.items():
         family = own.family or stage
@@ -162,6 +163,16 @@ def refuse_wrong_stages(recipe: Recipe) -> None:
         recipe.demonstrations_of(stage)
         _refuse_wrong_start(stage, own, recipe, before)
         before.append(stage)
+
+
+def _refuse_what_every_stage_replaces(recipe: Recipe) -> None:
+    for name in sorted(recipe.demonstrations.model_fields_set):
+        if recipe.families and all(name in own.demonstrations for own in recipe.families.values()):
+            stage = next(iter(recipe.families))
+            raise ConfigError(
+                f"demonstrations.{name} was given, and every stage has its own. Set families.{stage}.demonstrations."
+                f"{name}, and so for the others."
+            )
 
 
 def _refuse_wrong_start(stage: str, own: FamilyRecipe, recipe: Recipe, before: Sequence[str]) -> None:

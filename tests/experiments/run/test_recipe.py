@@ -8,13 +8,21 @@ import yaml
 
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import write_json
-from dllm_rl.policies.loading import load_policy
+from dllm_rl.policies.loading import CHECKPOINTS, load_policy
 from dllm_rl.records.plan import parse_plan
-from experiments.run.recipe import Demonstrations, demonstrations, load_recipe, recipe_names, refuse_wrong_stages
+from experiments.run.recipe import (
+    Demonstrations,
+    Recipe,
+    demonstrations,
+    load_recipe,
+    recipe_names,
+    refuse_wrong_stages,
+)
 from experiments.run.warmstarts import train_stage
 from harness.sites import OBSTACLES
 
-NEWER = {"count": 400, "sites_per_kind": 5000, "design": "newer", "obstacles": ("second_button",)}
+NEWER = {"count": 400, "sites_per_kind": 5000, "design": "newer", "obstacles": ["second_button"]}
+SHARE = {"finish_share": 0.25}
 STAGE = {"init": "builtin:masked", "family": "masked", "train": {"passes": 4, "batch_size": 4}}
 
 
@@ -62,6 +70,13 @@ def test_recipes_that_ship_are_sound() -> None:
         ({"demonstrations": {"count": 4, "finish_share": 0.5}}, "finish_share has no effect in the design 'older'"),
         ({"tokenizer": {"vocab_size": 400}}, "goes on from builtin:masked, and so with its tokenizer"),
         ({"families": {"masked": {"init": "builtin:maskde"}}}, "Did you mean 'masked'"),
+        (
+            {
+                "demonstrations": {**NEWER, "finish_share": 0.5},
+                "families": {"masked": {**STAGE, "demonstrations": SHARE}},
+            },
+            "every stage has its own. Set families.masked.demonstrations.finish_share",
+        ),
         ({"families": {"masked": {}}}, "starts from nothing, and the recipe has no tokenizer"),
         ({"families": {"masked": {**STAGE, "demonstrations": {"finish_shar": 0.5}}}}, "Did you mean 'finish_share'"),
     ],
@@ -93,3 +108,8 @@ def test_a_stage_goes_on_from_a_checkpoint_that_ships(tmp_path) -> None:
     moved = max(float((after[name] - before[name]).abs().max()) for name in before)
     assert 0 < moved < 0.05
     assert not any(torch.isnan(value).any() for value in after.values())
+
+
+def test_the_recipe_of_what_ships_is_the_one_beside_it() -> None:
+    for name, file in (("builtin", "recipe.json"), ("finish", "recipe_finish.json")):
+        assert Recipe.model_validate_json((CHECKPOINTS / file).read_text()) == load_recipe(name)
