@@ -111,7 +111,7 @@ class TrainConfig(BaseModel):
         other methods do not (`dllm_rl.training.groups`).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     steps: int = Field(20, ge=0)
     prompts_per_step: int = Field(8, ge=1)

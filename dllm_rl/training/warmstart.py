@@ -33,7 +33,7 @@ class WarmStartConfig(BaseModel):
     decay_share: the last share of the steps, over which the learning rate falls to zero along a cosine.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     passes: int = Field(default=100_000, ge=1)
     batch_size: int = Field(default=64, ge=1)

@@ -25,6 +25,7 @@ from experiments.design.config import (
     load_preset,
     validate,
 )
+from experiments.design.overrides import read_yaml
 from experiments.run.results import is_lost, write_rows
 
 # The built-in world and reward, as the study preset has them.
@@ -139,7 +140,7 @@ def usual_sampler(text: str | None, family: str, levels: dict[str, PolicyLevel])
 
 def _component(text: str, option: str, example: str) -> Component:
     try:
-        return validate(Component, yaml.safe_load(text), source=option)
+        return validate(Component, read_yaml(text), source=option)
     except yaml.YAMLError as error:
         raise ConfigError(f"{option} {text}: not YAML. Write {example}.") from error
 

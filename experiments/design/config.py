@@ -7,6 +7,7 @@ is declared under `factors`; anything else that differs between two cells is ref
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -20,6 +21,7 @@ from dllm_rl import registry
 from dllm_rl.environment import Environment, Session
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.records.tasks import Outcome, RewardRecord
+from experiments.design.overrides import apply_override, merge, read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -31,12 +33,13 @@ class Strict(BaseModel):
 
 
 def validate(model: type[Model], data: Any, *, source: str) -> Model:
-    """Build the model from plain data, or raise one `ConfigError` that lists every key at fault.
+    """Build the model from plain data, checked as strictly as the options of components (`dllm_rl.registry`).
 
-    source: what the user should open to repair it (a preset's name, a file, an override).
+    source: What the user should open to repair it (a preset's name, a file, an override).
+    Raises ConfigError that lists every key at fault.
     """
     try:
-        return model.model_validate(data)
+        return model.model_validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         lines = [_explain(model, item) for item in error.errors()]
         raise ConfigError(f"{source} is not valid:\n  " + "\n  ".join(lines)) from None
@@ -280,7 +283,7 @@ def _read(name_or_path: str) -> dict[str, Any]:
     else:
         raise unknown_name("preset", name_or_path, preset_names())
     try:
-        data = yaml.safe_load(text)
+        data = read_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"preset '{name_or_path}' is not valid YAML: {error}") from None
     if not isinstance(data, dict):
@@ -288,55 +291,6 @@ def _read(name_or_path: str) -> dict[str, Any]:
     base = data.pop("base", None)
     merged = merge({} if base is None else _read(base), data, source=f"preset '{name_or_path}'")
     return {**merged, "name": data.get("name", path.stem)}
-
-
-def merge(base: dict[str, Any], changes: dict[str, Any], *, source: str) -> dict[str, Any]:
-    """Lay changes over settings, mapping by mapping.
-
-    A list of names given for a mapping keeps those entries of it. A component that gets another name loses the options
-    of the old one, and may stand there as its name alone.
-    """
-    merged = dict(base)
-    for key, value in changes.items():
-        current = merged.get(key)
-        if isinstance(current, str) and isinstance(value, dict) and value.keys() <= {"name", "options", "train"}:
-            current = {"name": current}
-        if not isinstance(current, dict):
-            merged[key] = value
-            continue
-        if isinstance(value, dict):
-            is_other = "name" in value and "name" in current and value["name"] != current["name"]
-            kept = {name: item for name, item in current.items() if not (is_other and name == "options")}
-            merged[key] = merge(kept, value, source=source)
-        elif isinstance(value, list):
-            merged[key] = {name: current[name] for name in _known(value, current, f"entry of {key} in {source}")}
-        else:
-            merged[key] = value
-    return merged
-
-
-def _known(names: list[Any], current: dict[str, Any], kind: str) -> list[str]:
-    for name in names:
-        if name not in current:
-            raise unknown_name(kind, str(name), current)
-    return names
-
-
-def apply_override(data: dict[str, Any], override: str) -> dict[str, Any]:
-    """The settings with one `dotted.key=value` laid over them."""
-    key, separator, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not separator or not all(parts):
-        raise ConfigError(
-            f"'{override}' is not an override; expected key=value, such as train.steps=4 or policies=[flow]"
-        )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"the value in '{override}' is not valid YAML; quote it") from None
-    for part in reversed(parts):
-        value = {part: value}
-    return merge(data, value, source=f"override '{override}'")
 
 
 def build_sampler(component: Component, *, temperature: float | None = None) -> Any:

@@ -24,6 +24,9 @@ def test_every_preset_loads_and_says_what_it_is() -> None:
         ("policies.masked.sampler.optons={}", "Did you mean 'options'"),
         ("policies=[maskd]", "Did you mean 'masked'"),
         ("evaluation.num_samples=0", "greater than or equal to 1 (given: 0)"),
+        ("evaluation.num_samples='2'", "should be a valid integer (given: '2')"),
+        ("evaluation.temperature=true", "should be a valid number (given: True)"),
+        ("seeds=[true]", "should be a valid integer (given: True)"),
         ("seeds=[1,1]", "a repeated one adds no evidence"),
         ("train", "expected key=value"),
     ],
@@ -50,6 +53,9 @@ def test_an_unknown_preset_names_the_nearest() -> None:
     ("override", "message"),
     [
         ("train.stps=3", "Did you mean 'steps'"),
+        ("train.steps=true", "should be a valid integer"),
+        ("train.steps='3'", "should be a valid integer"),
+        ("train.max_grad_norm='0.1'", "should be a valid number"),
         ("train.seed=3", r"Write seeds=\[3\]"),
         ("objectives.grpo.options.clip_lo=0.1", "Did you mean 'clip_low'"),
         ("objectives.grpo.name=grop", "Did you mean 'grpo'"),
@@ -60,6 +66,12 @@ def test_an_unknown_preset_names_the_nearest() -> None:
 def test_settings_of_components_are_refused_when_cells_are_built(tmp_path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_cells(preset(tmp_path, override))
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1.0e-3", ".001", "1E-3"])
+def test_a_number_is_a_number_however_it_is_written(tmp_path, text: str) -> None:
+    (norm,) = {cell.train["max_grad_norm"] for cell in build_cells(preset(tmp_path, f"train.max_grad_norm={text}"))}
+    assert norm == 0.001
 
 
 def test_overrides_reach_the_cells(tmp_path) -> None:
