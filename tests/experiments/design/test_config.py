@@ -92,7 +92,7 @@ def test_a_preset_of_ones_own_builds_on_another(tmp_path) -> None:
 def test_an_option_of_a_component_keeps_its_name() -> None:
     """Where the preset leaves the component at its default, names it alone, or writes it out."""
     quick = load_preset("quick", ["environment.options.isolation=page", "reward.options.submission=0.0"])
-    assert (quick.environment.name, quick.environment.options) == ("forms", {"isolation": "page"})
+    assert (quick.environment.name, quick.environment.options["isolation"]) == ("forms", "page")
     assert quick.reward.name == "outcome"
     toy = load_preset("toy_copy", ["reward.options.submission=0.0"])
     assert (toy.reward.name, toy.reward.options["submission"]) == ("shaped", 0.0)

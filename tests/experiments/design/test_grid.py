@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
+from dllm_rl.training import engine, trainer
 from experiments.design.config import load_preset, preset_names
 from experiments.design.grid import build_cells
 from experiments.design.units import GridPlan, Unit
@@ -97,9 +99,13 @@ def test_defaults_of_components_are_part_of_a_result_s_key(tmp_path) -> None:
     assert [unit.digest for unit in known.units] == [unit.digest for unit in written_out.units]
 
 
+def raise_version(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str = "version") -> None:
+    monkeypatch.setattr(owner, name, getattr(owner, name) + 1)
+
+
 def test_a_raised_version_of_an_objective_owes_its_cells_alone(tmp_path, monkeypatch) -> None:
     known = plan(tmp_path)
-    monkeypatch.setattr(registry.get("objective", "espo"), "version", 2)
+    raise_version(monkeypatch, registry.get("objective", "espo"))
     changed = _changed(known, plan(tmp_path))
     assert changed
     assert all("-espo" in unit.cell.id and "unshared" not in unit.cell.id for unit in changed)
@@ -108,7 +114,7 @@ def test_a_raised_version_of_an_objective_owes_its_cells_alone(tmp_path, monkeyp
 @pytest.mark.parametrize(("kind", "name"), [("environment", "forms"), ("reward", "outcome"), ("sampler", "ar")])
 def test_a_raised_version_of_what_all_cells_share_owes_them_all(tmp_path, monkeypatch, kind: str, name: str) -> None:
     known = plan(tmp_path)
-    monkeypatch.setattr(registry.get(kind, name), "version", 2)
+    raise_version(monkeypatch, registry.get(kind, name))
     touched = {unit.name for unit in known.units if kind != "sampler" or unit.cell.sampler.name == name}
     assert {unit.name for unit in _changed(known, plan(tmp_path))} == touched
 
@@ -117,10 +123,10 @@ def test_a_raised_version_of_the_trainer_owes_no_warm_start_and_one_of_the_evalu
     tmp_path, monkeypatch
 ) -> None:
     known = plan(tmp_path)
-    monkeypatch.setattr("dllm_rl.training.trainer.VERSION", 2)
+    raise_version(monkeypatch, trainer, "VERSION")
     trained = plan(tmp_path)
     assert {unit.is_warm_start for unit in _changed(known, trained)} == {False}
-    monkeypatch.setattr("dllm_rl.training.engine.EVALUATION_VERSION", 2)
+    raise_version(monkeypatch, engine, "EVALUATION_VERSION")
     evaluated = plan(tmp_path)
     assert len(_changed(trained, evaluated)) == len(evaluated.units)
     assert _folders(trained, trained=True) == _folders(evaluated, trained=True)
