@@ -21,7 +21,7 @@ from dllm_rl.registry import register
 from objectives import Count, NonNegative
 from objectives.cj_grpo import CJGRPO
 
-# Share of a uniform law in q, without which a step of entropy 0 would never be drawn and the estimate be biased.
+# Share of a uniform distribution in q. Without it a step of entropy 0 would never be drawn: the estimate were biased.
 UNIFORM_SHARE = 0.1
 
 
@@ -40,16 +40,16 @@ class AGRPO(CJGRPO):
 
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """num_steps recorded canvases per row, drawn from q with replacement; the exact view for autoregressive."""
-        law = self._law(rollouts, process)
-        level = stratified(rollouts.num_rows, self.num_steps, generator).to(law.device)
-        bounds = law.cumsum(-1)
+        distribution = self._step_distribution(rollouts, process)
+        level = stratified(rollouts.num_rows, self.num_steps, generator).to(distribution.device)
+        bounds = distribution.cumsum(-1)
         steps = torch.searchsorted(bounds, (level.T * bounds[:, -1:]).contiguous(), right=True)
-        steps = steps.clamp(max=law.shape[1] - 1).T
-        chance = law.gather(1, steps.T).T
+        steps = steps.clamp(max=distribution.shape[1] - 1).T
+        chance = distribution.gather(1, steps.T).T
         weight = torch.where(chance > 0, 1 / (self.num_steps * chance.clamp(min=1e-12)), 0.0)
         return process.replay_steps(rollouts, steps, weight)
 
-    def _law(self, rollouts: Rollouts, process: ForwardProcess) -> Float[Tensor, "b s"]:
+    def _step_distribution(self, rollouts: Rollouts, process: ForwardProcess) -> Float[Tensor, "b s"]:
         """Probability of each of a row's own steps."""
         own = process.own_steps(rollouts).float()
         uniform = own / own.sum(-1, keepdim=True).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Likelihoods: the terms that a score is made of, and the law of draws under a grammar."""
+"""Likelihoods: the terms that a score is made of, and the distribution of draws under a grammar."""
 
 from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.likelihood.terms import LOG_PROB, LogProb, Term, joint_terms, target_log_probs

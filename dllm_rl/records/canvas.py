@@ -33,11 +33,6 @@ class CanvasConfig:
     length: int
     line_width: int | None = None
 
-    @property
-    def num_lines(self) -> int:
-        """Number of lines that leave room for EOS."""
-        return (self.length - 1) // self.line_width if self.line_width else 0
-
 
 class Canvas:
     """Writes plans on token canvases of one tokenizer and reads them back."""

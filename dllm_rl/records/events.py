@@ -45,10 +45,14 @@ class Kind(IntEnum):
 class Events:
     """The events of all rows: row i's are start[i] to start[i + 1], in the order in which they happened.
 
-    step: BEFORE_ALL for what was written before the first forward. log_prob: of the draw, under the law that it was
-    drawn from (0 at temperature 0). entropy: of that law, in nats. initial: the canvas before all events; None where it
-    was written left to right and nothing stood. length: l. end: how many steps were taken where the row was written;
-    events from that step on close the text and belong to no state.
+    Attributes:
+        step: BEFORE_ALL for what was written before the first forward.
+        log_prob: Of the draw, under the distribution that it was drawn from (0 at temperature 0).
+        entropy: Of that distribution, in nats.
+        initial: The canvas before all events; None where it was written left to right and nothing stood.
+        length: l.
+        end: How many steps were taken where the row was written; events from that step on close the text and belong to
+            no state.
     """
 
     start: Int[Tensor, " b1"]

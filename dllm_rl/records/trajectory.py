@@ -36,7 +36,7 @@ class Trajectory:
     path_log_probs: summed log-probability of each position's transitions, for the flow family.
     slot_size, slot_joined: for the slot family, whose feed order follows from the step at which each slot joined the
         committed ones (`dllm_rl.records.events.feed_order`).
-    constraint: what the draws were constrained by; log-probabilities are then those of the constrained law.
+    constraint: what the draws were constrained by; log-probabilities are then those of the constrained distribution.
     transition: how positions moved between two times, for the flow family.
     """
 
@@ -197,7 +197,7 @@ def confidence(completions: Completions) -> Float[Tensor, "b l"]:
     """Probability with which each drawn token was drawn; 1 where it was forced.
 
     The flow family draws every position again and again, so that no single draw wrote it: there it is exp(-entropy) of
-    the law of the last draw, which is 1 where that was certain.
+    the distribution of the last draw, which is 1 where that was certain.
     """
     record = completions.trajectory
     return record.log_probs.exp() if record.time is None else (-record.entropy).exp()

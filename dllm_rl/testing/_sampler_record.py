@@ -60,7 +60,7 @@ def replay_is_exact(case: SamplerCase) -> None:
 
 
 def tempered_replay_is_exact(case: SamplerCase) -> None:
-    """At temperature .5 they are those of the law at that temperature, which the tokens were drawn from."""
+    """At temperature .5 they are those of the distribution at that temperature, which the tokens were drawn from."""
     _check_replay(case, 0.5)
 
 
@@ -80,8 +80,8 @@ def _check_replay(case: SamplerCase, temperature: float) -> None:
     assert gap < LARGEST_GAP, f"at temperature {temperature} a replay of the record differs by {gap:.2g} nats"
 
 
-def draws_follow_the_law(case: SamplerCase) -> None:
-    """Tokens are as likely under the tempered law as draws from it are: the sum of log p + entropy is no outlier.
+def draws_follow_the_distribution(case: SamplerCase) -> None:
+    """Tokens are as likely under the tempered distribution as draws from it: the sum of log p + entropy is no outlier.
 
     Given what was written before, log p(token) of a draw has mean -H and a known variance, so that the sum over all
     draws, divided by the root of the summed variances, is about normal. Rules that take tokens back keep the last draws
@@ -96,25 +96,32 @@ def draws_follow_the_law(case: SamplerCase) -> None:
         total, variance = 0.0, 0.0
         for event in events(case.policy, prompts, out, temperature):
             where = event.where & out.mask & event.is_plain
-            law = event.law.double()[where]
-            share, surprise = law.exp(), law.clamp(min=-1e4)
+            distribution = event.distribution.double()[where]
+            share, surprise = distribution.exp(), distribution.clamp(min=-1e4)
             mean = (share * surprise).sum(-1)
             total += float((event.log_probs.double()[where] - mean).sum())
             variance += float(((share * surprise**2).sum(-1) - mean**2).sum())
         deviation = total / max(variance, 1e-12) ** 0.5
         assert abs(deviation) < LARGEST_DEVIATION, (
-            f"at temperature {temperature} the tokens lie {deviation:+.1f} standard deviations from draws of the law "
-            "that is recorded: they come from another one"
+            f"at temperature {temperature} the tokens lie {deviation:+.1f} standard deviations from draws of the "
+            "distribution that is recorded: they come from another one"
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What a step drew: where, the tokens' log-probabilities, the whole law, and whether it alone was drawn from."""
+    """What a step drew.
+
+    Attributes:
+        where: Positions that were drawn.
+        log_probs: Of the tokens.
+        distribution: Log-probabilities of all tokens.
+        is_plain: Whether the tokens were drawn from this distribution and nothing else.
+    """
 
     where: Bool[Tensor, "b l"]
     log_probs: Float[Tensor, "b l"]
-    law: Float[Tensor, "b l v"]
+    distribution: Float[Tensor, "b l v"]
     is_plain: bool
 
 
@@ -123,29 +130,31 @@ def events(policy: Any, prompts: Prompts, out: Completions, temperature: float) 
     """The recorded steps one after another, scored by the policy at the temperature."""
     trajectory = out.trajectory
     if trajectory.canvases is None:
-        law = (policy.logits(prompts, out.ids) / temperature).log_softmax(-1)
-        log_p = law.gather(-1, out.ids[..., None])[..., 0]
-        yield Event(where=trajectory.commit_step >= 0, log_probs=log_p, law=law, is_plain=True)
+        distribution = (policy.logits(prompts, out.ids) / temperature).log_softmax(-1)
+        log_p = distribution.gather(-1, out.ids[..., None])[..., 0]
+        yield Event(where=trajectory.commit_step >= 0, log_probs=log_p, distribution=distribution, is_plain=True)
         return
     for step in range(trajectory.num_steps):
         state, after = trajectory.canvases[:, step], trajectory.canvases[:, step + 1]
         order = None if trajectory.order is None else trajectory.order[:, step]
         time = None if trajectory.time is None else trajectory.time[step].expand(len(state))
-        law = (policy.logits(prompts, state, time=time, order=order) / temperature).log_softmax(-1)
-        log_p = law.gather(-1, after[..., None])[..., 0]
+        distribution = (policy.logits(prompts, state, time=time, order=order) / temperature).log_softmax(-1)
+        log_p = distribution.gather(-1, after[..., None])[..., 0]
         if trajectory.time is None:
-            yield Event(where=trajectory.commit_step == step, log_probs=log_p, law=law, is_plain=True)
+            yield Event(where=trajectory.commit_step == step, log_probs=log_p, distribution=distribution, is_plain=True)
             continue
         assert trajectory.transition is not None
         now, end = trajectory.time[step : step + 2]
-        moved = trajectory.transition.log_prob(_reader(law), state, after, now, end)
+        moved = trajectory.transition.log_prob(_reader(distribution), state, after, now, end)
         everywhere = torch.ones_like(after, dtype=torch.bool)
-        # The last step of a flow draws every position from the model's law.
-        yield Event(where=everywhere, log_probs=moved, law=law, is_plain=step + 1 == trajectory.num_steps)
+        # The last step of a flow draws every position from the model's distribution.
+        yield Event(
+            where=everywhere, log_probs=moved, distribution=distribution, is_plain=step + 1 == trajectory.num_steps
+        )
 
 
-def _reader(law: Float[Tensor, "b l v"]) -> Callable[[Tensor], Tensor]:
-    return lambda tokens: law.gather(-1, tokens[..., None]).squeeze(-1)
+def _reader(distribution: Float[Tensor, "b l v"]) -> Callable[[Tensor], Tensor]:
+    return lambda tokens: distribution.gather(-1, tokens[..., None]).squeeze(-1)
 
 
 def record_is_whole(case: SamplerCase) -> None:

@@ -16,7 +16,7 @@ from dllm_rl.records.tasks import Observation
 from dllm_rl.registry import families_of
 from dllm_rl.testing._sampler_record import (
     done_rows_stay,
-    draws_follow_the_law,
+    draws_follow_the_distribution,
     record_is_whole,
     replay_is_exact,
     states_lead_to_the_text,
@@ -111,7 +111,7 @@ SAMPLER_PROPERTIES: dict[str, Callable[[SamplerCase], None]] = {
         done_rows_stay,
         replay_is_exact,
         tempered_replay_is_exact,
-        draws_follow_the_law,
+        draws_follow_the_distribution,
         record_is_whole,
         counts_are_honest,
         every_forward_writes,

@@ -18,6 +18,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.records.rollout import Completion, RewardFunction, run_plans
 from experiments.design.config import (
     Component,
+    Evaluation,
     PolicyLevel,
     build_reward,
     build_sampler,
@@ -56,7 +57,7 @@ def _oracle_rows(
 ) -> list[dict[str, Any]]:
     tasks = session.tasks(split)[:max_tasks]
     plans = [(task, Completion(plan=session.gold_plan(task))) for task in tasks]
-    rollouts = run_plans(session, reward, plans, isolation="context", executor="trusted")
+    rollouts = run_plans(session, reward, plans, **Evaluation().modes(session.environment))
     return [rollout.to_row(mode="oracle") for rollout in rollouts]
 
 
@@ -103,8 +104,7 @@ def measure(checkpoint: str, tasks: EvaluatedTasks, draws: Draws, *, out: Path |
             sampler=build_sampler(chosen, temperature=draws.temperature),
             environment=session,
             reward=build_reward(preset.reward),
-            isolation="context",
-            executor="trusted",
+            **Evaluation().modes(session.environment),
         )
         for split in tasks.splits:
             chosen_tasks = session.tasks(split)[: tasks.max_tasks]

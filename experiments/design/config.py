@@ -190,6 +190,13 @@ class Evaluation(Strict):
     isolation: str = "context"
     executor: str = "trusted"
 
+    def modes(self, environment: Environment) -> dict[str, str | None]:
+        """How the environment runs plans: isolation and executor, None for a mode that it does not have."""
+        return {
+            "isolation": self.isolation if self.isolation in environment.isolations else None,
+            "executor": self.executor if self.executor in environment.executors else None,
+        }
+
 
 class Decoding(Strict):
     """grammar: whether only plans that parse and act on the page's controls can be written: never, only in evaluation,

@@ -74,13 +74,14 @@ def refuse_ignored_modes(preset: Preset) -> None:
     environment = registry.get("environment", preset.environment.name)
     for key, known in (("isolation", environment.isolations), ("executor", environment.executors)):
         value = getattr(preset.evaluation, key)
-        if known and value not in known:
+        if value in known or value == Evaluation.model_fields[key].default:
+            continue
+        if known:
             raise unknown_name(f"evaluation.{key} of environment '{preset.environment.name}'", value, known)
-        if not known and value != Evaluation.model_fields[key].default:
-            raise ConfigError(
-                f"evaluation.{key}={value} was given; environment '{preset.environment.name}' has no such modes. "
-                "Leave it out."
-            )
+        raise ConfigError(
+            f"evaluation.{key}={value} was given; environment '{preset.environment.name}' has no such modes. "
+            "Leave it out."
+        )
 
 
 def refuse_same_names(cells: list[Cell]) -> None:

@@ -133,8 +133,7 @@ class LocalExecutor:
             environment=self._session,
             reward=build_reward(cell.reward),
             ranks=self._ranks,
-            isolation=settings.isolation,
-            executor=settings.executor,
+            **settings.modes(self._session.environment),
         )
 
     def _note_versions(self, unit: Unit) -> None:

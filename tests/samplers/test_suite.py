@@ -117,7 +117,7 @@ def test_draws_at_another_temperature_than_the_recorded_one_are_found(tiny_polic
     monkeypatch.setattr(Unconstrained, "draw", hot)
     case = SamplerCase(sampler_class=Random, policy=tiny_policies["masked"], options={})
     SAMPLER_PROPERTIES["tempered_replay_is_exact"](case)
-    breaks("draws_follow_the_law", Random, tiny_policies["masked"], "at temperature 0.5 the tokens lie -")
+    breaks("draws_follow_the_distribution", Random, tiny_policies["masked"], "at temperature 0.5 the tokens lie -")
 
 
 def test_ranking_by_the_drawn_token_is_found(tiny_policies, monkeypatch):
@@ -143,7 +143,9 @@ def test_ranking_by_the_drawn_token_is_found(tiny_policies, monkeypatch):
     monkeypatch.setattr(Unconstrained, "draw", sample_first)
     # The entropy that the loop records beside the draw is of the positions chosen, which differ here.
     monkeypatch.setattr(Recorder, "commit_at", _without_entropy(Recorder.commit_at))
-    breaks("draws_follow_the_law", SampleFirst, tiny_policies["masked"], r"at temperature 1.0 the tokens lie \+")
+    breaks(
+        "draws_follow_the_distribution", SampleFirst, tiny_policies["masked"], r"at temperature 1.0 the tokens lie \+"
+    )
 
 
 def _without_entropy(right):

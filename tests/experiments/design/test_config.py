@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from dllm_rl.errors import ConfigError
-from experiments.design.config import load_preset, preset_names
+from experiments.design.config import Evaluation, load_preset, preset_names
 from experiments.design.grid import build_cells
 from tests.experiments.grids import preset
 
@@ -105,3 +107,16 @@ def test_quick_takes_the_short_variant() -> None:
     assert load_preset("study16", ["quick=true"]) == load_preset("study16_quick")
     with pytest.raises(ConfigError, match="'grid16' has no quick variant; collapse_lab, study16 have one"):
         load_preset("grid16", ["quick=true"])
+
+
+@pytest.mark.parametrize(
+    ("isolations", "executors", "expected"),
+    [
+        (("context", "page"), ("trusted",), {"isolation": "context", "executor": "trusted"}),
+        (("container",), ("trusted",), {"isolation": None, "executor": "trusted"}),
+        ((), (), {"isolation": None, "executor": None}),
+    ],
+)
+def test_an_environment_is_asked_for_modes_that_it_has(isolations, executors, expected) -> None:
+    environment = SimpleNamespace(isolations=isolations, executors=executors)
+    assert Evaluation().modes(environment) == expected
