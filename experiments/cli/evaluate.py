@@ -99,12 +99,14 @@ def measure(checkpoint: str, tasks: EvaluatedTasks, draws: Draws, *, out: Path |
     chosen = usual_sampler(draws.sampler, policy.family, preset.policies)
     rows: list[dict[str, Any]] = []
     with build_session(chosen_environment(tasks.environment, preset.environment)) as session:
+        modes = Evaluation().modes(session.environment)
         engine = RolloutEngine(
             policy=policy,
             sampler=build_sampler(chosen, temperature=draws.temperature),
             environment=session,
             reward=build_reward(preset.reward),
-            **Evaluation().modes(session.environment),
+            isolation=modes["isolation"],
+            executor=modes["executor"],
         )
         for split in tasks.splits:
             chosen_tasks = session.tasks(split)[: tasks.max_tasks]

@@ -127,13 +127,15 @@ class LocalExecutor:
 
     def _evaluation_engine(self, policy: BasePolicy, cell: Cell) -> RolloutEngine:
         settings = cell.evaluation
+        modes = settings.modes(self._session.environment)
         return RolloutEngine(
             policy=policy,
             sampler=build_sampler(cell.evaluation_sampler or cell.sampler, temperature=settings.temperature),
             environment=self._session,
             reward=build_reward(cell.reward),
             ranks=self._ranks,
-            **settings.modes(self._session.environment),
+            isolation=modes["isolation"],
+            executor=modes["executor"],
         )
 
     def _note_versions(self, unit: Unit) -> None:

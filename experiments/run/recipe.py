@@ -11,13 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.seeding import python_random
-from experiments.design.config import Strict, apply_override, validate
+from experiments.design.config import Strict, validate
+from experiments.design.overrides import apply_override, read_yaml
 from harness.environments.base import Design
 from harness.sites.schema import OBSTACLES, Obstacle, Size
 
@@ -124,7 +124,7 @@ def load_recipe(name: str = DEFAULT_RECIPE, overrides: Sequence[str] = ()) -> Re
         text = Path(name).read_text(encoding="utf-8")
     else:
         raise unknown_name("recipe (or YAML file)", name, recipe_names())
-    data = yaml.safe_load(text)
+    data = read_yaml(text)
     for override in overrides:
         data = apply_override(data, override)
     return validate(Recipe, data, source=f"the warm-start recipe {name}")
