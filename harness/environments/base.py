@@ -177,7 +177,7 @@ class FormSettings(BrowserSettings):
         difficulties: Difficulties of the rich world; it only.
         design: "older", or "newer" for sites with an obstacle between right fields and an accepted form; the basic
             world only. See `harness.sites.newer`.
-        obstacles: What may stand in the way in the newer design; each site has one, by its seed.
+        obstacles: What may stand in the way in the newer design; each site has one, by its seed. None for all kinds.
         cache_dir: Folder of scouted sites; None for the user's cache folder.
         trace_dir: Folder of traces and screenshots of the last 20 failed rollouts; None for none. With it, every
             rollout runs in a context of its own.
@@ -196,7 +196,7 @@ class FormSettings(BrowserSettings):
     world: World = "basic"
     difficulties: tuple[int, ...] = DIFFICULTIES
     design: Design = "older"
-    obstacles: tuple[Obstacle, ...] = OBSTACLES
+    obstacles: tuple[Obstacle, ...] | None = None
     cache_dir: Path | str | None = None
     trace_dir: Path | str | None = None
 
@@ -233,12 +233,12 @@ class FormSettings(BrowserSettings):
     def _check_design(self) -> None:
         if self.design not in DESIGNS:
             raise unknown_name("design", self.design, DESIGNS)
-        if not self.obstacles:
+        if self.obstacles == ():
             raise ConfigError(f"obstacles is empty; expected some of {', '.join(OBSTACLES)}. Leave it out for all.")
-        for obstacle in self.obstacles:
+        for obstacle in self.obstacles or ():
             if obstacle not in OBSTACLES:
                 raise unknown_name("obstacle", obstacle, OBSTACLES)
-        if self.design == "older" and self.obstacles != OBSTACLES:
+        if self.design == "older" and self.obstacles is not None:
             raise ConfigError("the design 'older' has no obstacles. Take the design newer, or leave them out.")
         if self.design == "newer" and self.world == "rich":
             raise ConfigError("the world 'rich' has one design. Take the world basic, or leave the design out.")

@@ -31,7 +31,7 @@ from harness.execute import Execution, Executor, ServerView, execute, executor_n
 from harness.judge import Audit, Evidence, Key, OutcomeCache, OutcomeStore, score_plan
 from harness.judge import outcome as outcomes
 from harness.scout import ScoutCache, default_cache_dir, harness_digest, scout
-from harness.sites import Site, gold_plan, make_site, make_tasks, scout_answers, site_defaults
+from harness.sites import OBSTACLES, Site, gold_plan, make_site, make_tasks, scout_answers, site_defaults
 from harness.sites.rich import make_rich_tasks
 from harness.sites.server import SiteServer
 from harness.sites.values import offered_files
@@ -304,7 +304,7 @@ def tasks_for(settings: FormSettings, split: str) -> tuple[Task, ...]:
         dials=settings.dials,
         kinds=settings.kinds,
         sites_per_kind=settings.sites_per_kind,
-        obstacles=settings.obstacles if settings.design == "newer" else (),
+        obstacles=(settings.obstacles or OBSTACLES) if settings.design == "newer" else (),
     )
 
 
