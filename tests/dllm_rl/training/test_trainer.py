@@ -204,7 +204,7 @@ def test_an_answer_keeps_what_the_step_wrote_and_ends_in_the_completion(tmp_path
     rollouts, answers = answered.rollouts, answered.rollouts.answers
     recorded, last = rollouts.trajectory, last_step(rollouts.trajectory)
     row = torch.arange(rollouts.num_rows)
-    assert torch.equal(answers.ids[row, last], rollouts.completion_ids)
+    assert torch.equal(answers.ids[row, last], trainer.policy.canvas.close(rollouts.completion_ids))
     first = (recorded.commit_step == 0) & rollouts.completion_mask
     assert torch.equal(
         answers.ids[:, 0][first & answers.score[:, 0]], rollouts.completion_ids[first & answers.score[:, 0]]
