@@ -11,6 +11,7 @@ from experiments.design.config import preset_names
 from tests.experiments.cli.test_cli import said
 
 TOY, FORMS = ("grid", "toy_sort", "--dry-run"), ("grid", "quick", "--dry-run")
+SKILL = ("grid", "grid16_skill", "--dry-run")
 ORACLE, MASKED, WARM = ("eval", "oracle"), ("eval", "builtin:masked"), ("warmstart", "masked", "--set")
 GYM = "environment={name: gymnasium, options: {id: Nope-v0, counts: {train: -1}}}"
 HALF_QUADRATURE = "objectives.espo.options={levels: quadrature, antithetic: false}"
@@ -49,7 +50,7 @@ REFUSED = {
         (FORMS, "environment.options.difficulties=[2]", "has no difficulties"),
         (FORMS, "environment.options={design: nwer}", "it should be 'older' or 'newer'"),
         (FORMS, "environment.options={design: newer, obstacles: [consnt]}", "it should be 'second_button'"),
-        (FORMS, "environment.options={obstacles: [consent]}", "the design 'older' has no obstacles"),
+        (SKILL, "environment.options={obstacles: [consent]}", "the design 'older' has no obstacles"),
         (FORMS, GYM, "expected a number of tasks"),
     ],
     "reward": [
