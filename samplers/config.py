@@ -59,7 +59,13 @@ def check_temperature(value: Any) -> None:
 
 
 def check_count(name: str, value: Any, what: str) -> None:
-    """Raise ConfigError unless this is None or an integer of at least 1. what: the things counted."""
+    """Raise ConfigError unless this is None or an integer of at least 1.
+
+    Args:
+        name: Name of the option.
+        value: What was given.
+        what: The things that it counts.
+    """
     if value is not None and (not isinstance(value, int) or value < 1):
         raise ConfigError(f"{name}={value}: the number of {what} is an integer of at least 1")
 

@@ -64,10 +64,17 @@ def system_chromium() -> str | None:
 
 
 async def launch(playwright: Playwright, extra: Sequence[str] = (), *, is_headful: bool = False) -> Browser:
-    """Launch Playwright's own Chromium where it is installed, else the system's. Raises BrowserMissingError.
+    """Launch Playwright's own Chromium where it is installed, else the system's.
 
     Playwright's driver ends the browser when it is told to, on SIGINT, and when this process is gone (its pipe closes).
-    is_headful: in a window, slowly enough to watch; see `can_show`.
+
+    Args:
+        playwright: The driver.
+        extra: Further launch arguments.
+        is_headful: Whether to open a window, slowed down enough to watch; see `can_show`.
+
+    Raises:
+        BrowserMissingError: There is no Chromium, or it cannot start on this machine.
     """
     given = [*arguments(), *extra]
     if is_headful:

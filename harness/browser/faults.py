@@ -96,8 +96,9 @@ ENVIRONMENT_MESSAGES = (
 class EnvironmentFaultError(Exception):
     """The rollout was lost to the environment; `run` tries again, and masks it when that does not help.
 
-    generation: the number of the browser it happened in, where there was one.
-    line: the line of the plan that ran then, where one did.
+    Attributes:
+        generation: Number of the browser in which it happened; None where there was none.
+        line: Line of the plan that ran then; None where none did.
     """
 
     generation: int | None = None

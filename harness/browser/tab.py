@@ -117,13 +117,22 @@ class Tab:
 
     @asynccontextmanager
     async def acting(self, *, is_real: bool) -> AsyncIterator[None]:
-        """Hold the page during an action. is_real: the action uses the mouse and keyboard, which a page has once."""
+        """Hold the page during an action.
+
+        Args:
+            is_real: Whether the action uses the mouse and keyboard, which a page has once.
+        """
         yield
 
     async def call(self, function: str, argument: Any = None, *, seconds: float, is_action: bool = False) -> Any:
-        """Call a function of our script in the page. The argument is data and is never spliced into code.
+        """Call a function of our script in the page.
 
-        is_action: the call does what a plan asked for, so that a deadline that passes on a live page is the plan's.
+        Args:
+            function: Its name.
+            argument: Its argument: data, which is never spliced into code.
+            seconds: Deadline on an idle machine.
+            is_action: Whether the call does what a plan asked for, so that a deadline that passes on a live page is
+                attributed to the plan.
         """
         code = f"(argument) => window.__dllm.{function}(argument)"
         with attribute(function):
@@ -165,10 +174,18 @@ class Tab:
         self._is_staying = self._is_asked = False
 
     async def loaded(self, *, is_injected: Callable[[], bool] = lambda: False) -> bool:
-        """Wait for the document that an action leads to. Raises EnvironmentFaultError for a 5xx or a failed load.
+        """Wait for the document that an action leads to.
 
-        Returns whether one came. None comes where the answer is a file or has no content, or where nothing was asked.
-        is_injected: whether the server says that its answer was a difficulty of the task's own.
+        Args:
+            is_injected: Whether the server says that its answer was a difficulty of the task's own.
+
+        Returns:
+            Whether a document came. None comes where the answer is a file or has no content, or where nothing was
+            requested.
+
+        Raises:
+            EnvironmentFaultError: The answer was a 5xx, or the load failed.
+            AgentLeftError: The action led out of the site.
         """
         started = time.perf_counter()
         try:

@@ -25,7 +25,13 @@ MAX_OBSERVATION = 32_000
 
 
 class FormsEnv(gymnasium.Env[str, str]):
-    """One task an episode. split, reward: names as everywhere in the project. Further options: `FormSettings`."""
+    """One task an episode.
+
+    Args:
+        split: Split of the tasks.
+        reward: Name of the reward.
+        **settings: Options of the environment; see `FormSettings`.
+    """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own convention
 

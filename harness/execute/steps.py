@@ -61,7 +61,13 @@ def payloads(files: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
 
 
 def make_steps(plan: Plan, page: Observation, files: Mapping[str, bytes] = MappingProxyType({})) -> tuple[Step, ...]:
-    """Look every ref up in the scouted page and check that the verb fits the control. files: what may be uploaded."""
+    """Look every ref up in the scouted page, and check that the verb fits the control.
+
+    Args:
+        plan: The plan.
+        page: The scouted page.
+        files: By name, what `upload` may hand over.
+    """
     controls = {control.ref: control for control in page.controls}
     return tuple(_make_step(action, controls.get(action.ref), files) for action in plan.actions)
 

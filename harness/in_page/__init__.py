@@ -38,7 +38,8 @@ IS_UNTOUCHED = f"""async () => {{
 def init_script(*, is_used_again: bool = True) -> str:
     """The whole script; it leaves one name behind, `__dllm`, and captures the native setters before a page can.
 
-    is_used_again: whether the tab serves several rollouts, so that each document looks for what was left behind.
+    Args:
+        is_used_again: Whether the tab serves several rollouts, so that each document looks for what was left behind.
     """
     folder = files(__name__)
     determinism = (folder / "determinism.js").read_text()

@@ -21,9 +21,14 @@ from harness.judge.store import OutcomeStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """What decides an outcome. The plan is parsed: texts that differ in blanks at line ends share an outcome.
+    """What decides an outcome.
 
-    made_by: the harness and the browser, by their versions or digests.
+    Attributes:
+        made_by: The environment, the harness and the browser, by their versions or digests.
+        task: The task.
+        plan: The parsed plan: texts that differ in blanks at line ends share an outcome.
+        executor: Name of the executor.
+        isolation: Name of the isolation mode.
     """
 
     made_by: tuple[str, ...]
@@ -53,10 +58,12 @@ class Audit:
 
 
 class OutcomeCache:
-    """Outcomes by key. What the environment lost, what a deadline decided and what a recheck contradicts is not kept.
+    """Outcomes by key, without those that the environment lost, a deadline decided or a recheck contradicted.
 
-    store: where they are kept; by default in memory.
-    is_kept: which of the others are; by default all.
+    Args:
+        audit: Decides which reused outcomes are executed again.
+        store: Where outcomes are kept; None for memory.
+        is_kept: Which of the others are kept; by default all.
     """
 
     def __init__(

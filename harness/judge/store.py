@@ -25,7 +25,11 @@ _COLUMNS = "key TEXT PRIMARY KEY, outcome TEXT NOT NULL, hash TEXT NOT NULL"
 
 
 class OutcomeStore:
-    """Outcomes by key. path: of the file; None keeps them in memory."""
+    """Outcomes by key.
+
+    Args:
+        path: The file; None keeps them in memory.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path

@@ -18,7 +18,12 @@ _FIELD_CLASSES = frozenset({"is-invalid", "has-error", "field_with_errors"})
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A page. fields: names; errors: texts of alerts and error lists, else of fields that are marked as wrong."""
+    """What a page shows.
+
+    Attributes:
+        fields: Names of its fields.
+        errors: Texts of alerts and error lists; without any, one for each field that is marked as wrong.
+    """
 
     fields: frozenset[str]
     errors: tuple[str, ...]

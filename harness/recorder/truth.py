@@ -78,7 +78,10 @@ class Sent:
 def submissions(exchanges: Sequence[Exchange], form: Form, *, has_pressed: bool = True) -> list[Sent]:
     """All times that the form was sent, in order.
 
-    has_pressed: whether anything was pressed, without which a script may look things up but hands nothing in.
+    Args:
+        exchanges: What the page sent, and the answers.
+        form: What tells the form among the rest.
+        has_pressed: Whether anything was pressed. Without that, a script may look things up, but it hands nothing in.
     """
     read = {at: form.read(item.fields) for at, item in enumerate(exchanges)}
     loading = [at for at, item in enumerate(exchanges) if item.is_document and _loads(item, read[at], form)]

@@ -95,7 +95,13 @@ class Sight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """One page of one walk. answers: form data with which the page was left, by field, in visible texts."""
+    """One page of one walk.
+
+    Attributes:
+        title: Title of the page.
+        sights: What was seen on it, first as it loaded.
+        answers: Form data with which the page was left, by field, in visible texts.
+    """
 
     title: str
     sights: tuple[Sight, ...]

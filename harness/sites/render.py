@@ -23,7 +23,12 @@ _RICH_TEMPLATES = Path(__file__).parent / "rich" / "templates"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldView:
-    """One field as a template needs it. when_name, when_value: the HTML name and value that open it on this page."""
+    """One field as a template needs it.
+
+    Attributes:
+        when_name: HTML name of the field that opens it on this page; "" for none.
+        when_value: HTML value that opens it.
+    """
 
     id: str
     name: str
@@ -71,9 +76,16 @@ def render_form_page(
     notice: str = "",
     is_new: bool = False,
 ) -> str:
-    """Page `number` (from 1) with these answers in its fields; errors stand on top, and so does a notice.
+    """Render a page of the form with these answers in its fields; errors and a notice stand on top.
 
-    is_new: the page is looked at for the first time, so that what covers it does.
+    Args:
+        site: The site.
+        number: Number of the page, from 1.
+        answers: Answers by HTML name.
+        errors: Messages of the server.
+        action: Address that the form is sent to.
+        notice: A message that is not an error.
+        is_new: Whether the page is looked at for the first time; only then is it covered.
     """
     page = site.pages[number - 1]
     fields = [_view(site, item, number, answers) for item in page.fields if _is_on_page(site, item, number, answers)]

@@ -29,8 +29,9 @@ from samplers.loop.sampling import TOKEN, entropy, pick, uniform_at
 class AutoregressiveSampler:
     """One token after another, one forward a draw.
 
-    temperature: of the draws; 0 takes the most likely token.
-    grammar: only tokens that lead to a plan can be written.
+    Attributes:
+        temperature: Temperature of the draws; 0 takes the most likely tokens.
+        grammar: Whether only tokens that lead to a plan can be written.
     """
 
     name: ClassVar[str] = "ar"

@@ -36,9 +36,11 @@ from samplers.loop.sampling import JUMP, SOURCE, TOKEN, entropy, in_chunks, pick
 class FlowExactSampler:
     """The exact jump of the mixture path.
 
-    temperature: of the draws; at 0 only the last step takes the most likely tokens, otherwise nothing would move.
-    num_steps: forwards, on an even time grid from 0 to 1.
-    grammar: the last step draws from accepted plans only.
+    Attributes:
+        temperature: Temperature of the draws. At 0 only the last step takes the most likely tokens; otherwise nothing
+            would move.
+        num_steps: Number of forwards, on an even time grid from 0 to 1.
+        grammar: Whether the last step draws from accepted plans only.
     """
 
     name: ClassVar[str] = "flow_exact"

@@ -40,10 +40,11 @@ from samplers.loop.sampling import in_chunks
 class SlotSampler:
     """Opens slots by the confidence of their first token, and fills them run by run.
 
-    temperature: of the draws; 0 takes the most likely tokens.
-    slot_threshold: probability of the best first token from which on a slot is opened.
-    token_threshold: probability of the best token from which on a position of an open slot is accepted.
-    grammar: only plans that parse and act on the page's controls can be written.
+    Attributes:
+        temperature: Temperature of the draws; 0 takes the most likely tokens.
+        slot_threshold: Probability of the best first token from which on a slot is opened.
+        token_threshold: Probability of the best token from which on a position of an open slot is accepted.
+        grammar: Whether only plans that parse and act on the page's controls can be written.
     """
 
     name: ClassVar[str] = "slots"

@@ -29,8 +29,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """Edges sorted by what they are reduced to. keys: the distinct targets of the reduction; starts: their first edge;
-    group: which of them each edge belongs to.
+    """Edges sorted by what they are reduced to.
+
+    Attributes:
+        order: The edges in sorted order.
+        keys: The distinct targets of the reduction.
+        starts: First edge of each target.
+        group: Target that each edge belongs to, by its place in `keys`.
     """
 
     order: NDArray[np.int64]

@@ -24,9 +24,10 @@ def _log_sum(values: Floats, axis: int) -> Floats:
 class ForwardBackward:
     """Forward-backward sums over one set of label scores (`Constraint.scores`).
 
-    automata: of the rows.
-    scores: log weight of each label at each column.
-    is_max: maxima instead of sums, for the heaviest canvas.
+    Args:
+        automata: Automata of the rows.
+        scores: Log weight of each label at each column.
+        is_max: Whether maxima are taken instead of sums, for the heaviest canvas.
     """
 
     def __init__(self, automata: Automata, scores: Float[Tensor, "b l c"], *, is_max: bool = False) -> None:

@@ -24,10 +24,12 @@ from samplers.loop.sampling import TOKEN, WITHIN, entropy, log_odds, pick, unifo
 class Prediction:
     """The model's prediction at some columns of partly masked canvases.
 
-    logits: the model's, untempered.
-    columns: where.
-    canvas, is_masked: what it read.
-    temperature: at which tokens are drawn; 0 takes the most likely ones.
+    Attributes:
+        logits: The model's logits, untempered.
+        columns: Columns that they are for.
+        canvas: What the model read.
+        is_masked: Which columns of the canvas were masked.
+        temperature: Temperature at which tokens are drawn; 0 takes the most likely ones.
     """
 
     logits: Float[Tensor, "b n v"]
@@ -53,7 +55,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
-    """What keys the noise of a draw. step: one number, or each row's own."""
+    """What keys the noise of a draw.
+
+    Attributes:
+        seed: Seed of the run.
+        row_ids: Id of each row.
+        step: One number, or each row's own.
+    """
 
     seed: int
     row_ids: Int[Tensor, " b"]
@@ -116,7 +124,9 @@ class Unasked(StepDistribution):
 class Unconstrained(StepDistribution):
     """No grammar: positions are independent given the canvas.
 
-    truncate: shortens the tempered logits of sampled positions (top-k and the like).
+    Args:
+        prediction: The model's prediction.
+        truncate: Shortens the tempered logits of sampled positions (top-k and the like); None keeps all.
     """
 
     def __init__(self, prediction: Prediction, truncate: Callable[[Tensor], Tensor] | None = None) -> None:
@@ -302,9 +312,11 @@ def project(
 ) -> StepDistribution:
     """Return what a step ranks by and draws from.
 
-    automata: None for the model's own distribution.
-    unscored_from: first column that the model does not score yet; None if it scores all.
-    truncate: shortens the tempered logits of sampled positions; without a grammar only.
+    Args:
+        automata: Automata of the rows; None for the model's own distribution.
+        prediction: The model's prediction.
+        unscored_from: First column that the model does not score yet; None if it scores all.
+        truncate: Shortens the tempered logits of sampled positions; without a grammar only.
     """
     if automata is None:
         return Unconstrained(prediction, truncate)

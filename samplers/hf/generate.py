@@ -118,12 +118,13 @@ _INJECTED = ("position_ids", "logits_to_keep", "use_cache", "cache_position", "t
 class DiffusionOutput(ModelOutput):
     """What `diffusion_generate` returns with `return_dict_in_generate=True`.
 
-    sequences: prompt and canvas, (b, p + l).
-    nfe: forwards of the batch.
-    token_forwards: rows times query positions, summed over the forwards.
-    tokens_per_forward: kept tokens a row over the forwards of the batch.
-    finish_reason: eos, length or criteria, one a row.
-    trajectory: the record of the draws.
+    Attributes:
+        sequences: Prompt and canvas, (b, p + l).
+        nfe: Number of forwards of the batch.
+        token_forwards: Rows times query positions, summed over the forwards.
+        tokens_per_forward: Kept tokens a row over the forwards of the batch.
+        finish_reason: "eos", "length" or "criteria", one a row.
+        trajectory: The record of the draws.
     """
 
     sequences: torch.LongTensor | None = None
@@ -158,18 +159,31 @@ def diffusion_generate(
 ) -> Tensor | DiffusionOutput:
     """Write `max_new_tokens` columns after each prompt; pass it to `generate` as `custom_generate`.
 
-    sampler, sampler_config: a registered name and its options (or both in the mapping, as `sampler_to_dict` gives it).
-    block_length, max_denoising_steps, threshold, grammar: such options by themselves.
-    pages: one a row; needed under the grammar.
-    seed: keys the noise; torch's own generator is neither read nor advanced.
-    draft_streamer: gets the prompt (`put`), the canvas after every step (`put_draft`, where it has one), final columns
-        (`put`) and `end`.
-    callback_on_step_end: called with (model, step, canvas).
-    policy: of this model, where its facts are not in its configuration.
-    policy_family, mask_token_id: the same facts by themselves.
+    Args:
+        model: The model, as `generate` passes it.
+        input_ids: The prompts, padded on the left.
+        logits_processor: What `generate` has prepared; sorted by `Processors`.
+        stopping_criteria: Asked between blocks, with the finished prefix.
+        generation_config: Length, temperature, `do_sample` and the like.
+        sampler: A registered name; None takes it from `sampler_config`, or the usual one of the family.
+        sampler_config: Options of the sampler, and its name as `sampler_to_dict` gives it.
+        block_length: An option of the sampler.
+        max_denoising_steps: Its `num_steps`.
+        threshold: An option of the sampler.
+        grammar: An option of the sampler; needs `pages`.
+        pages: Observed pages, one a row; needed under the grammar.
+        seed: Keys the noise; torch's own generator is neither read nor advanced.
+        draft_streamer: Gets the prompt (`put`), the canvas after every step (`put_draft`, where it has one), final
+            columns (`put`) and `end`.
+        callback_on_step_end: Called with (model, step, canvas).
+        policy: The policy of this model, where its facts are not in its configuration.
+        policy_family: The family alone, where the configuration does not say.
+        mask_token_id: The mask token alone, where the configuration does not say.
+        **model_kwargs: What else `generate` passes; only the attention mask is read.
 
-    Raises ConfigError for what a canvas cannot honour: beams, a cache of the caller's, processors that count, criteria
-    without blocks.
+    Raises:
+        ConfigError: A canvas cannot honour what was asked: beams, a cache of the caller's, processors that count,
+            criteria without blocks.
     """
     # A named parameter would be given twice: `generate` takes what we name out of its own arguments.
     attention_mask = model_kwargs.pop("attention_mask", None)

@@ -54,9 +54,10 @@ _OF_THE_LOOP = (MaxLengthCriteria, EosTokenCriteria)
 class Processors:
     """Processors of one call, sorted.
 
-    temperature: product of the temperature warpers.
-    everywhere: applied to the logits of every position asked about.
-    at_draw: applied to the tempered logits of positions that are sampled.
+    Attributes:
+        temperature: Product of the temperature warpers.
+        everywhere: Applied to the logits of every position asked about.
+        at_draw: Applied to the tempered logits of positions that are sampled.
     """
 
     temperature: float

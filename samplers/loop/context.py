@@ -23,10 +23,11 @@ _LAST = 1 << 40
 class BlockStep:
     """One step of a block.
 
-    in_block: columns of the block.
-    quota: positions that a plain schedule unmasks in this step.
-    index: this step's number in the block, from 0.
-    num_steps: steps of the block.
+    Attributes:
+        in_block: Columns of the block.
+        quota: Number of positions that a plain schedule unmasks in this step.
+        index: This step's number in the block, from 0.
+        num_steps: Number of steps of the block.
     """
 
     in_block: Bool[Tensor, " l"]
@@ -39,13 +40,14 @@ class BlockStep:
 class StepContext:
     """What a rule sees of one step, for the rows that still have masks. Statistics are computed once, when asked for.
 
-    rows: rows of the batch.
-    columns: columns that the model was asked about; rows with fewer are padded.
-    is_open: which of them the rule may unmask now.
-    block_step: place of the step in its block.
-    distribution: what the tokens of `columns` will be drawn from.
-    noise_at: uniforms keyed by row, column, the row's own step and stream.
-    memory: the rule's own tensors, kept for the whole batch.
+    Attributes:
+        rows: Rows of the batch.
+        columns: Columns that the model was asked about; rows with fewer are padded.
+        is_open: Which of them the rule may unmask now.
+        block_step: Place of the step in its block.
+        distribution: What the tokens of `columns` will be drawn from.
+        noise_at: Uniforms keyed by row, column, the row's own step and stream.
+        memory: The rule's own tensors, kept for the whole batch.
     """
 
     rows: Int[Tensor, " b"]
@@ -116,10 +118,11 @@ class StepContext:
 class RemaskContext:
     """The canvas after a step's tokens were written, of which a rule may remask some.
 
-    step: the step that wrote; its rows are the rows here.
-    was_visible: columns of the block that had a token before the step.
-    log_probs: of each token when it was drawn (0 where it was implied by the grammar).
-    noise: uniforms in (0, 1).
+    Attributes:
+        step: The step that wrote; its rows are the rows here.
+        was_visible: Columns of the block that had a token before the step.
+        log_probs: Log-probability of each token when it was drawn (0 where the grammar implied it).
+        noise: Uniforms in (0, 1).
     """
 
     step: StepContext

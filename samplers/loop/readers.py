@@ -34,7 +34,15 @@ class Reader(Protocol):
         columns: Int[Tensor, "n c"],
         record: Recorder,
     ) -> Float[Tensor, "n c v"]:
-        """Return logits of these columns of these rows. unfinished: all rows that may still be asked about."""
+        """Return logits of these columns of these rows.
+
+        Args:
+            rows: The rows.
+            unfinished: All rows that may still be asked about.
+            canvas: The whole batch.
+            columns: Columns of each row.
+            record: Counts what is fed.
+        """
         ...
 
     def begins(self, columns: Int[Tensor, "n c"]) -> bool:
@@ -199,8 +207,9 @@ def without_prompt(prompts: Prompts, mask_id: int) -> Prompts:
 class Caching(Protocol):
     """Which keys and values are kept between the steps of a block.
 
-    is_approximate: whether kept ones may differ from what a full forward gives.
-    families: for which the cache is defined.
+    Attributes:
+        is_approximate: Whether kept ones may differ from what a full forward gives.
+        families: Families for which the cache is defined.
     """
 
     is_approximate: ClassVar[bool]
@@ -234,8 +243,9 @@ class ExactCaching(NoCaching):
 class StaleCaching:
     """What stands around the active block is kept as it was in the block's first step.
 
-    name: of the option.
-    keeps_suffix: also what stands behind the block.
+    Attributes:
+        name: Name of the option.
+        keeps_suffix: Whether what stands behind the block is kept too.
     """
 
     name: str

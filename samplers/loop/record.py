@@ -22,9 +22,10 @@ from samplers.grammar.automaton import Automata
 class Recorder:
     """Collects what happens to a canvas, in the order in which it happens; `finish` makes the immutable record.
 
-    canvas: as it stands before the first step.
-    keeps_states: False where the canvas is written left to right, so that nothing stands in it before.
-    constraint: that all draws are subject to; None without a grammar.
+    Args:
+        canvas: The canvas before the first step.
+        keeps_states: False where the canvas is written left to right, so that it is empty before.
+        constraint: Constraint on all draws; None without a grammar.
     """
 
     def __init__(self, canvas: Int[Tensor, "b l"], *, keeps_states: bool, constraint: Constraint | None = None) -> None:
@@ -85,7 +86,16 @@ class Recorder:
         *,
         is_last: bool,
     ) -> None:
-        """Note every position's transition in a step of the flow family. entropy: 0 where nothing was redrawn."""
+        """Note every position's transition in a step of the flow family.
+
+        Args:
+            before: The canvas before the step.
+            after: The canvas after it.
+            step: Number of the step.
+            log_probs: Log-probability of each transition, staying included.
+            entropy: Entropy of each draw; 0 where nothing was redrawn.
+            is_last: Whether this is the last step, which makes an event at every position.
+        """
         if self.path_log_probs is None:
             self.path_log_probs = torch.zeros(before.shape)
         self.path_log_probs += log_probs
@@ -155,9 +165,10 @@ def columns_of(where: Bool[Tensor, "b l"]) -> tuple[Int[Tensor, "b n"], Bool[Ten
 class ForcedTokens:
     """Automata of the unfinished rows, and the tokens that they force; nothing without a constraint.
 
-    constraint: of the whole batch; None without a grammar.
-    record: where forced tokens are noted.
-    writes_padding: whether the padding behind EOS, which is forced too, is written.
+    Args:
+        constraint: Constraint of the whole batch; None without a grammar.
+        record: Where forced tokens are noted.
+        writes_padding: Whether the padding behind EOS, which is forced too, is written.
     """
 
     def __init__(self, constraint: Constraint | None, record: Recorder, *, writes_padding: bool) -> None:

@@ -23,15 +23,18 @@ from samplers.loop.sampling import in_chunks
 class UnmaskingRule:
     """Base of the rules: one file with `choose`, and with `remask` for rules that mask written tokens again.
 
-    temperature: of the draws; 0 takes the most likely tokens.
-    num_steps: largest number of denoising steps over the whole canvas; None for as many as it has columns.
-    block_length: columns of a semi-autoregressive block; None for one block, or for the blocks of the block family
-        (of which any other length must be a divisor).
-    grammar: only plans that parse and act on the page's controls can be written.
-    cache: which keys and values are kept. `exact`: those that cannot change (block family). `none`: none, a full
-        forward in every step gives the same. `prefix` and `dual` (masked family, 2505.22618) are approximate: in all
-        but a block's first step, those before the block, or on both sides of it, are what they were in that step.
-    guidance: s of l_u + (s + 1)(l_c - l_u), where l_u are the logits without the prompt (2502.09992); 0 for none.
+    Attributes:
+        temperature: Temperature of the draws; 0 takes the most likely tokens.
+        num_steps: Largest number of denoising steps over the whole canvas; None for as many as it has columns.
+        block_length: Columns of a semi-autoregressive block; None for one block, or for the blocks of the block family
+            (of which any other length must be a divisor).
+        grammar: Whether only plans that parse and act on the page's controls can be written.
+        cache: Which keys and values are kept. `exact`: those that cannot change (block family). `none`: none; a full
+            forward in every step gives the same. `prefix` and `dual` (masked family, 2505.22618) are approximate: in
+            all but a block's first step, those before the block, or on both sides of it, are what they were in that
+            step.
+        guidance: The s of l_u + (s + 1)(l_c - l_u), where l_u are the logits without the prompt (2502.09992); 0 for
+            none.
     """
 
     name: ClassVar[str]

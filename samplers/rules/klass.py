@@ -19,9 +19,10 @@ from samplers.rules.base import UnmaskingRule
 class KlassSampler(UnmaskingRule):
     """Unmasks positions that are stable and confident; where there are none, the quota's most confident ones.
 
-    confidence: least probability of the best token.
-    max_kl: largest KL(now || before) of a stable position, in nats.
-    history: number of last steps in which a position must have been stable.
+    Attributes:
+        confidence: Least probability of the best token.
+        max_kl: Largest KL(now || before) of a stable position, in nats.
+        history: Number of last steps in which a position must have been stable.
     """
 
     name: ClassVar[str] = "klass"

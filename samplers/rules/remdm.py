@@ -20,8 +20,11 @@ from samplers.rules.base import UnmaskingRule
 class ReMDMSampler(UnmaskingRule):
     """alpha, the share of written tokens, rises linearly; each written token is remasked with probability sigma.
 
-    schedule: how sigma follows from eta and its largest value (1 - alpha_s) / alpha_t. `cap` min(eta, largest),
-    `rescale` eta * largest, `confidence` the largest, shared out by softmax over -p of each token when it was written.
+    Attributes:
+        schedule: How sigma follows from eta and its largest value (1 - alpha_s) / alpha_t. `cap`: min(eta, largest).
+            `rescale`: eta * largest. `confidence`: the largest, shared out by softmax over -p of each token when it was
+            written.
+        eta: Bound of sigma under `cap`, factor under `rescale`; `confidence` does not use it.
     """
 
     name: ClassVar[str] = "remdm"

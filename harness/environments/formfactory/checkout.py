@@ -194,7 +194,14 @@ def make_catalogue(
     defaults: Mapping[str, Mapping[str, tuple[str, ...]]],
     files: Collection[str],
 ) -> Catalogue:
-    """Read every record. pages, defaults: by path of the form; files: names of the fixtures that may be uploaded."""
+    """Read every record, and sort out those that no plan can satisfy.
+
+    Args:
+        forms: The forms with their records.
+        pages: Observed page by path of the form.
+        defaults: What the untouched form holds, by path of the form.
+        files: Names of the fixtures that may be uploaded.
+    """
     tasks, unsolvable = [], []
     for form in forms:
         for number, record in enumerate(form.records):
