@@ -218,7 +218,7 @@ def _results(cells: list[dict[str, Any]], *, is_all: bool) -> str:
     for verdict, word in _WORDS.items():
         if counts[verdict]:
             names = [_named(cell) for cell in cells if cell["verdict"] == verdict]
-            listed = f" ({', '.join(names)})" if verdict in ("improved", "regressed", "collapsed", "failed") else ""
+            listed = f" ({'; '.join(names)})" if verdict in ("improved", "regressed", "collapsed", "failed") else ""
             parts.append(f"{counts[verdict]} {word}{listed}")
     provisional = (
         " Verdicts are provisional: under five seeds." if any(cell["is_provisional"] for cell in cells) else ""
@@ -226,7 +226,8 @@ def _results(cells: list[dict[str, Any]], *, is_all: bool) -> str:
     which = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}" if is_all else f"the {len(cells)}"
     if len(cells) == 1 and not is_all:
         return f"It is {parts[0].removeprefix('1 ')}.{provisional}"
-    return f"Of {which}: {', '.join(parts)}.{provisional}"
+    unit = " Changes are points of success." if counts["improved"] or counts["regressed"] else ""
+    return f"Of {which}: {', '.join(parts)}.{unit}{provisional}"
 
 
 def _single_seed(cells: list[dict[str, Any]], judged: list[dict[str, Any]]) -> str:
@@ -242,8 +243,9 @@ def _single_seed(cells: list[dict[str, Any]], judged: list[dict[str, Any]]) -> s
 
 
 def _named(cell: dict[str, Any]) -> str:
+    """A cell's name; of one that changed also the change in points of success, with its 95 % interval."""
     if cell["verdict"] in ("improved", "regressed"):
-        return f"{cell['id']} {cell['effect']:+.1f}"
+        return f"{cell['id']} {cell['effect']:+.0f} [{cell['low']:.0f}, {cell['high']:.0f}]"
     return cell["id"]
 
 

@@ -76,7 +76,10 @@ def test_the_twin_holds_one_verdict_for_each_cell_and_none_for_controls(grid, qu
 
 
 def test_the_headline_says_what_came_out(grid, quick):
-    assert "1 improved (autoregressive-grpo" in twin(grid)["headline"]
+    (cell,) = [cell for cell in twin(grid)["cells"] if cell["verdict"] == "improved"]
+    change = f"autoregressive-grpo {cell['effect']:+.0f} [{cell['low']:.0f}, {cell['high']:.0f}]"
+    assert f"1 improved ({change})" in twin(grid)["headline"]
+    assert "points of success" in twin(grid)["headline"]
     assert "2 collapsed" in twin(grid)["headline"]
     assert "provisional" in twin(grid)["headline"]
     assert "One seed decides nothing" in twin(quick)["headline"]
