@@ -109,6 +109,8 @@ class TrainConfig(BaseModel):
         estimated KL(old, new), passes it (`dllm_rl.training.update`).
     resample_rounds: times that groups without variance are replaced by groups of other tasks; it spends rollouts that
         other methods do not (`dllm_rl.training.groups`).
+    shuffles_rewards: each step's rewards are dealt anew among its rollouts before anything learns from them, so that
+        they say nothing: a null control with updates of the usual size. Logged rewards are the true ones.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -131,6 +133,7 @@ class TrainConfig(BaseModel):
     target_log_ratio: float | None = Field(None, gt=0)
     target_kl: float | None = Field(None, gt=0)
     resample_rounds: int = Field(0, ge=0, le=16)
+    shuffles_rewards: bool = False
 
     @property
     def targets(self) -> Targets:
@@ -159,6 +162,11 @@ def refuse_settings(config: TrainConfig, objective: Objective) -> None:
         raise ConfigError(
             "target_log_ratio and target_kl end the inner steps on a batch, of which the first is never left out; "
             "given inner_steps=1. Set inner_steps to 2 or more, or leave the targets out."
+        )
+    if config.shuffles_rewards and "step_rewards" in objective.requires:
+        raise ConfigError(
+            f"shuffles_rewards=true deals the rewards of rollouts anew, but objective '{objective.name}' learns from "
+            "rewards of single steps, which would stay true. Take another objective, or learning_rate=0 for a null."
         )
     if config.resample_rounds and objective.needs_flat_groups:
         raise ConfigError(

@@ -8,7 +8,7 @@ Every rollout is counted and logged. The rollout metrics stay those of the first
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -51,6 +51,14 @@ def stack_rollouts(groups: Sequence[Group], *, temperature: float, pad_id: int) 
         totals=Rollouts.count_totals(valid, group_ids, completions.mask),
         temperature=temperature,
     )
+
+
+def shuffle_rewards(rollouts: Rollouts, noise: torch.Generator) -> Rollouts:
+    """Deal the rewards of the valid rows anew among them."""
+    valid = rollouts.valid.nonzero().squeeze(1)
+    rewards = rollouts.rewards.clone()
+    rewards[valid] = rollouts.rewards[valid[torch.randperm(len(valid), generator=noise)]]
+    return replace(rollouts, rewards=rewards)
 
 
 def _sampled(turn: Turn) -> SampledRow:

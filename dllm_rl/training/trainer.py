@@ -39,7 +39,7 @@ from dllm_rl.training.config import (
     tracked,
 )
 from dllm_rl.training.engine import RolloutBatch, RolloutEngine
-from dllm_rl.training.groups import Group, Resampled, grouped, resample, stack_rollouts
+from dllm_rl.training.groups import Group, Resampled, grouped, resample, shuffle_rewards, stack_rollouts
 from dllm_rl.training.intermediate import with_step_rewards
 from dllm_rl.training.metrics import describe
 from dllm_rl.training.ranks import Ranks
@@ -163,6 +163,8 @@ class Trainer:
             self.on_rollouts(step, sampled)
         started = time.perf_counter()
         rollouts = self._stacked(resampled.groups) if config.resample_rounds else sampled
+        if config.shuffles_rewards:
+            rollouts = shuffle_rewards(rollouts, generator(config.seed, "shuffled-rewards", step))
         rollouts, metrics = self._answered(step, resampled.groups, rollouts)
         rate = config.rate_at(step)
         metrics |= self.updater.update(step, rollouts, rate=rate)

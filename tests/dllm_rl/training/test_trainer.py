@@ -14,7 +14,7 @@ from dllm_rl.files import append_rows, read_rows
 from dllm_rl.records.tasks import Control, Fault, Observation, Outcome, RewardRecord, Task
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine
-from dllm_rl.training.groups import grouped, stack_rollouts
+from dllm_rl.training.groups import grouped, shuffle_rewards, stack_rollouts
 from dllm_rl.training.trainer import Trainer
 from tests.tiny_policies import make_tiny_policy
 
@@ -99,6 +99,30 @@ def test_first_ratio_is_exactly_one_and_weights_move(tmp_path, family, objective
     assert all(row["ratio_dev_u0"] == 0.0 for row in rows)
     assert not same(before, weights(trainer))
     assert all(row["grad_norm"] > 0 for row in rows)
+
+
+def test_shuffled_rewards_are_dealt_among_valid_rows_and_logged_ones_stay_true(tmp_path):
+    trainer = make("masked", "grpo", tmp_path / "true")
+    rollouts = rollouts_of(trainer.engine, TASKS)
+    rollouts = replace(rollouts, valid=rollouts.valid.index_fill(0, torch.tensor([1]), False))
+    dealt = [shuffle_rewards(rollouts, torch.Generator().manual_seed(seed)).rewards for seed in range(200)]
+    assert all(torch.equal(rewards.sort().values, rollouts.rewards.sort().values) for rewards in dealt)
+    assert all(rewards[1] == rollouts.rewards[1] for rewards in dealt), "a lost row keeps its own"
+    mean = rollouts.rewards[rollouts.valid].mean()
+    assert torch.allclose(
+        torch.stack(dealt).mean(dim=0)[rollouts.valid], mean.expand(int(rollouts.valid.sum())), atol=0.1
+    )
+    shuffled = make("masked", "grpo", tmp_path / "shuffled", shuffles_rewards=True)
+    trainer.train()
+    shuffled.train()
+    true, told = (read_rows(tmp_path / name / "metrics.jsonl")[0] for name in ("true", "shuffled"))
+    assert true["reward"] == told["reward"]
+    assert not same(weights(trainer), weights(shuffled))
+
+
+def test_rewards_of_single_steps_are_not_shuffled(tmp_path):
+    with pytest.raises(ConfigError, match="would stay true"):
+        make("masked", "mdpo", tmp_path, shuffles_rewards=True)
 
 
 def test_resume_is_bit_identical_after_any_interruption(tmp_path):
