@@ -43,6 +43,7 @@ from experiments.run.status import claim, is_claimed, read_status, write_status
 MANIFEST = "dllm_rl_run.json"
 FORMAT = 1
 # Unpacked: a study with every rollout stays far below; a file made to fill a disk does not.
+READ_BYTES = 1 << 20
 MAX_BYTES = 2**30
 # Training rollouts are for `replay` alone: 50 steps of 64 are about a megabyte, which packs to 20 kilobytes.
 MAX_ROLLOUTS_BYTES = 256 * 1024
@@ -206,7 +207,8 @@ def _extract(path: Path, folder: Path) -> None:
     """Extract plain files, each once, and none outside of the folder."""
     num_bytes = 0
     try:
-        with tarfile.open(path, mode="r:xz") as tar:
+        # The stream is read to its end, where its own checksum stands.
+        with lzma.open(path) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for entry in tar:
                 num_bytes += entry.size
                 if num_bytes > MAX_BYTES:
@@ -214,6 +216,8 @@ def _extract(path: Path, folder: Path) -> None:
                 if not entry.isfile() or (folder / entry.name).exists():
                     raise _refused(path, f"holds '{entry.name}', which is not a plain file, or is there twice")
                 tar.extract(entry, folder, filter="data")
+            while stream.read(READ_BYTES):
+                pass
     except FileNotFoundError:
         raise ConfigError(f"there is no file '{path}'. `dllm-rl pack RUN` writes one.") from None
     except IsADirectoryError:

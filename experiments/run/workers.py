@@ -115,6 +115,7 @@ def supervise(
                 _count_death(shown.left, deaths, death, progress)
                 workers.start()
             shown.look()
+        shown.look(is_last=True)
     finally:
         workers.stop()
 
@@ -153,9 +154,9 @@ class _Shown:
         self._started: set[str] = set()
         self._looked = 0.0
 
-    def look(self) -> None:
-        """Look once, unless that was a moment ago."""
-        if time.monotonic() - self._looked < LOOK_SECONDS / 2 and self.left:
+    def look(self, *, is_last: bool = False) -> None:
+        """Look once, unless that was a moment ago and this is not the last look."""
+        if time.monotonic() - self._looked < LOOK_SECONDS / 2 and not is_last:
             return
         for name, unit in list(self.left.items()):
             status = unit.files.status

@@ -20,6 +20,9 @@ class Tasks:
     def __init__(self, salt: str = "") -> None:
         self.salt = salt
 
+    def keep_outcomes(self, path: Path) -> None:
+        """Nothing is executed here."""
+
     def tasks(self, split: str) -> Sequence[Task]:
         gold = (GoldField(name="name", kind="text", wanted=("Anna",)),)
         return [

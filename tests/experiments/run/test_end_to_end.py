@@ -30,7 +30,9 @@ DEADLINE_SECONDS = 400
 
 
 def start(out: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "experiments.cli", "grid", "ci", *SETTINGS, "--out", str(out), *options]
+    # One process: units then come in their order (several are tested in test_processes.py).
+    settings = [*SETTINGS, "--workers", "1", "--out", str(out), *options]
+    command = [sys.executable, "-m", "experiments.cli", "grid", "ci", *settings]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -110,7 +110,7 @@ def test_dialogs_are_answered_alike_and_stay_with_their_rollout(lab: Lab) -> Non
 
 
 PAGE = {"number": 1, "title": "D", "keys": ["text out"]}
-BUTTON = {"verb": "click", "value": None, "page": 1, "key": {"kind": "button", "field": "", "name": "Ask"}}
+BUTTON = {"verb": "click", "value": None, "page": 1, "key": {"kind": "button", "field": "", "name": "Ask", "place": 0}}
 
 
 def same(outcome: Outcome) -> tuple[Any, ...]:

@@ -55,7 +55,7 @@ def test_left_to_right_forcing_changes_no_token(tiny_policies, temperature):
     torch.testing.assert_close(out.trajectory.log_probs, log_probs, atol=2e-5, rtol=1e-5)
     is_forced = out.trajectory.commit_step < 0
     assert (out.trajectory.log_probs[is_forced] == 0).all()
-    assert (is_forced & policy.canvas.scored(out.ids)).any() and not (is_forced & out.mask).any()
+    assert (is_forced & policy.canvas.visible(out.ids)).any() and not (is_forced & out.mask).any()
     drawn = ~is_forced
     assert torch.equal(out.trajectory.commit_step[drawn], torch.arange(36).expand_as(is_forced)[drawn])
 

@@ -50,6 +50,8 @@ def gold_plan(name: str) -> str:
 class TextEnvironment(Environment):
     """Parses plans. lost: which rollouts of the training the environment loses, by (batch, row)."""
 
+    isolations = ("context",)
+
     def __init__(self, lost: Callable[[int, int], bool] = lambda batch, row: False) -> None:
         self.lost, self.batch = lost, 0
 
