@@ -231,7 +231,7 @@ def test_the_temperature_is_that_of_a_softmax(temperature):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_the_models_own_precision_is_kept(dtype):
-    """Whatever the model's dtype, it is not changed, and statistics are taken in float32 at least (dllm's LLaDA2: bfloat16)."""
+    """The model's dtype is not changed, and statistics are taken in float32 at least (dllm's LLaDA2: bfloat16)."""
     policy = random_policy("masked", seed=1)
     policy.model.to(dtype)
     out = draw(policy, "threshold")

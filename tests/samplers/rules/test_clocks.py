@@ -119,9 +119,7 @@ def test_a_row_is_asked_once_for_every_canvas_it_had(tiny_policies, monkeypatch)
     states = out.trajectory.canvases
     has_changed = (states[:, 1:] != states[:, :-1]).any(dim=2)
     prompts = prompts_of(policy, range(5)).ids.tolist()
-    read = {
-        (step, str(prompts[row]), str(states[row, step].tolist())) for row, step in has_changed.nonzero().tolist()
-    }
+    read = {(step, str(prompts[row]), str(states[row, step].tolist())) for row, step in has_changed.nonzero().tolist()}
     assert sum(rows for rows, _ in fed) == len(read) <= int(has_changed.sum())
     # The record counts what each row asked for, so that it does not depend on what else stood in the batch.
     assert out.nfe == len(fed) and out.token_forwards == int(has_changed.sum()) * fed[0][1]
