@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
+from harness.recorder.payload import folded
+
 _VOID = frozenset(
     {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 )
@@ -13,6 +15,9 @@ _UNSEEN = frozenset({"script", "style", "template", "noscript"})
 _ERROR_CLASSES = frozenset(
     {"error", "errors", "errorlist", "error-message", "field-error", "form-error", "alert-danger", "alert-error"}
 )
+# Words in the classes of an alert. One that says that all is well has the role too; one of both kinds is an error.
+_GOOD_WORDS = frozenset({"success", "info", "status", "notice"})
+_BAD_WORDS = frozenset({"error", "errors", "danger", "warning", "invalid"})
 _FIELD_CLASSES = frozenset({"is-invalid", "has-error", "field_with_errors"})
 
 
@@ -38,6 +43,11 @@ def shown(content: bytes) -> Shown:
     return Shown(frozenset(reader.fields), tuple(dict.fromkeys(reader.errors)) or marked)
 
 
+def _is_good_news(classes: set[str]) -> bool:
+    words = set(folded(" ".join(classes)).split())
+    return bool(words & _GOOD_WORDS) and not words & _BAD_WORDS
+
+
 class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +67,7 @@ class _Reader(HTMLParser):
             if values.get("aria-invalid") == "true" or classes & _FIELD_CLASSES:
                 self.marked.append(name)
         if tag not in _VOID:
-            is_error = values.get("role") == "alert" or bool(classes & _ERROR_CLASSES)
+            is_error = bool(classes & _ERROR_CLASSES) or (values.get("role") == "alert" and not _is_good_news(classes))
             style = values.get("style", "").replace(" ", "")
             self._open.append((tag, is_error, tag in _UNSEEN or "hidden" in values or "display:none" in style))
 

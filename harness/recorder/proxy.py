@@ -23,6 +23,8 @@ UPSTREAM_SECONDS = 20.0
 SETTLE_SECONDS = 1.0
 # Lengths and connections are each side's own business.
 _OWN_HEADERS = frozenset({"connection", "content-length", "transfer-encoding", "keep-alive", "date", "server"})
+# A compressed answer would have to be unpacked before it can be read, so that none is asked for.
+_OWN_REQUEST_HEADERS = _OWN_HEADERS | {"accept-encoding"}
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -32,7 +34,6 @@ class Exchange:
 
     Attributes:
         method: Its method.
-        path: Where it went.
         is_document: Whether its answer was to become a document.
         fields: What it said: values by name; files by their file name.
         status: Status of the answer.
@@ -40,7 +41,6 @@ class Exchange:
     """
 
     method: str
-    path: str
     is_document: bool
     fields: Fields
     status: int
@@ -91,15 +91,15 @@ class RecordingProxy(LoopbackServer):
         log.num_open += 1
         try:
             body = await request.body()
-            address = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-            headers = {name: value for name, value in request.headers.items() if name not in _OWN_HEADERS}
-            status, kept, answer = await asyncio.to_thread(_ask, self.upstream, request.method, address, body, headers)
+            headers = {name: value for name, value in request.headers.items() if name not in _OWN_REQUEST_HEADERS}
+            status, kept, answer = await asyncio.to_thread(
+                _ask, self.upstream, request.method, _address(request), body, headers
+            )
             is_document = request.headers.get("sec-fetch-mode") == "navigate"
             if is_document or request.method not in ("GET", "HEAD", "OPTIONS"):
                 log.exchanges.append(
                     Exchange(
                         method=request.method,
-                        path=request.url.path,
                         is_document=is_document,
                         fields=await read_fields(request),
                         status=status,
@@ -109,6 +109,12 @@ class RecordingProxy(LoopbackServer):
             return _answer(status, kept, answer)
         finally:
             log.num_open -= 1
+
+
+def _address(request: Request) -> str:
+    """Path and query as they came, percent signs and all."""
+    query = request.scope["query_string"]
+    return (request.scope["raw_path"] + (b"?" + query if query else b"")).decode("ascii")
 
 
 def _ask(

@@ -101,6 +101,7 @@ BOTH = ('fill [Your name] "Ann"', 'fill [Home town] "Ypres"', "submit [Send]")
         "plain-text",
         "telemetry",
         "always-a-hint",
+        "thanked-above",
     ],
 )
 def test_the_request_with_the_fields_is_the_form_and_nothing_else(pages: Any, executor: Any, page: str) -> None:

@@ -1,11 +1,12 @@
 """Small pages as people have them, one for each way in which a page can differ from the built-in ones.
 
 A WSGI application. `GET /<page>` serves a page; what is sent is answered with a redirect to `/thanks`, or as its page
-does it in `ANSWERS`.
+does it in `ANSWERS`. Whoever asks for compressed answers gets them, as most servers do.
 """
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterable
 from wsgiref.util import request_uri
 
@@ -88,6 +89,7 @@ PAGES: dict[str, str] = {
     "sent-back": form(TOWN),
     "json-refusal": by_script("POST", "JSON.stringify(record)"),
     "always-a-hint": form(TOWN + "<p class=error hidden></p><p role=alert>Write as in your passport.</p>"),
+    "thanked-above": form(TOWN),
     # An application that checks where a form comes from.
     "origin": form(""),
 }
@@ -134,6 +136,10 @@ def _json_refusal(environ: Environ, body: str) -> Answer:
     return ("200 OK", JSON, '{"status": "failed", "why": "no such town"}' if _is_wrong(body) else '{"status": "ok"}')
 
 
+def _thanked_above(environ: Environ, body: str) -> Answer:
+    return _page("thanked-above", "<div class='alert alert-success' role=alert>Thank you, saved.</div>")
+
+
 def _hint(environ: Environ, body: str) -> Answer:
     return _page("always-a-hint")
 
@@ -147,6 +153,7 @@ ANSWERS: dict[str, Callable[[Environ, str], Answer]] = {
     "sent-back": _sent_back,
     "json-refusal": _json_refusal,
     "always-a-hint": _hint,
+    "thanked-above": _thanked_above,
 }
 
 
@@ -158,8 +165,11 @@ def _page(page: str, above: str = "") -> Answer:
 def application(environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)).decode("utf-8", errors="replace")
     status, headers, content = _answer(environ, environ["PATH_INFO"].strip("/"), body)
-    start_response(status, list(headers))
-    return [content.encode()]
+    if "gzip" not in environ.get("HTTP_ACCEPT_ENCODING", ""):
+        start_response(status, list(headers))
+        return [content.encode()]
+    start_response(status, [*headers, ("Content-Encoding", "gzip")])
+    return [gzip.compress(content.encode())]
 
 
 def _answer(environ: Environ, page: str, body: str) -> Answer:
