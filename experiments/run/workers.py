@@ -19,7 +19,7 @@ from typing import Protocol
 from dllm_rl.errors import ConfigError, DllmRlError
 from experiments.design.config import Preset
 from experiments.design.units import GridPlan, Unit, plan_grid, versions
-from experiments.run.folder import CONFIG_FILE, OUTCOMES_FILE, RunFolder
+from experiments.run.folder import CONFIG_FILE, OUTCOMES_FILE, STATUS_FILE, RunFolder
 from experiments.run.runner import Progress, begin, owed_units, refresh, run_units
 from experiments.run.status import State, Status, claim, read_status, write_status
 
@@ -106,13 +106,14 @@ def supervise(
 
     reads_steps: whether the steps of a unit are told from its files; else the workers tell them.
     """
-    shown, deaths = _Shown(owed, progress, reads_steps=reads_steps), Counter[str]()
+    shown = _Shown(owed, progress, reads_steps=reads_steps)
+    deaths = _Deaths(shown.left, progress)
     try:
         for _ in range(num_workers):
             workers.start()
         while workers.num_running:
             for death in workers.wait(LOOK_SECONDS):
-                _count_death(shown.left, deaths, death, progress)
+                deaths.count(death)
                 workers.start()
             shown.look()
         shown.look(is_last=True)
@@ -120,21 +121,42 @@ def supervise(
         workers.stop()
 
 
-def _count_death(left: dict[str, Unit], deaths: Counter[str], death: WorkerDiedError, progress: Progress) -> None:
-    """Tell which unit a dead worker held. One that kills every worker fails."""
-    orphans = [unit for unit in left.values() if read_status(unit.folder).cause == "interrupted"]
-    held = ", ".join(unit.name for unit in orphans)
-    progress.tell(f"a worker died ({death}); {held or 'it had begun no unit'}{' is owed again' if held else ''}")
-    for name in [unit.name for unit in orphans] or [""]:
-        deaths[name] += 1
-    if deaths[""] >= MAX_DEATHS:
-        raise WorkersError(
-            f"workers died {MAX_DEATHS} times before they had begun a unit: {death}. Is dllm_rl installed wherever "
-            "they run, with memory to spare?"
-        )
-    for unit in orphans:
-        if deaths[unit.name] >= MAX_DEATHS:
-            _write_state(unit, "failed", f"the process that ran it died {MAX_DEATHS} times: out of memory, or killed")
+class _Deaths:
+    """Counts deaths of workers. Each is that of one unit that was left behind; one that kills every worker fails."""
+
+    def __init__(self, left: dict[str, Unit], progress: Progress) -> None:
+        self._left = left
+        self._progress = progress
+        self._counts: Counter[str] = Counter()
+        self._claims: set[tuple[str, int]] = set()
+        self._orphans: list[Unit] = []
+
+    def count(self, death: WorkerDiedError) -> None:
+        """Tell which unit a dead worker held."""
+        self._look()
+        # Of several workers that died at once, each is told with one of the units: which one makes no difference.
+        unit = self._orphans.pop(0) if self._orphans else None
+        held = f"{unit.name} is owed again" if unit else "it had begun no unit"
+        self._progress.tell(f"a worker died ({death}); {held}")
+        name = unit.name if unit else ""
+        self._counts[name] += 1
+        if self._counts[name] < MAX_DEATHS:
+            return
+        if unit is None:
+            raise WorkersError(
+                f"workers died {MAX_DEATHS} times before they had begun a unit: {death}. Is dllm_rl installed wherever "
+                "they run, with memory to spare?"
+            )
+        _write_state(unit, "failed", f"the process that ran it died {MAX_DEATHS} times: out of memory, or killed")
+
+    def _look(self) -> None:
+        """Take in the units that were left behind since the last death, once a claim: each writes a new status."""
+        for unit in self._left.values():
+            if read_status(unit.folder).cause == "interrupted":
+                claimed = (unit.name, (unit.folder / STATUS_FILE).stat().st_mtime_ns)
+                if claimed not in self._claims:
+                    self._claims.add(claimed)
+                    self._orphans.append(unit)
 
 
 def _write_state(unit: Unit, state: State, cause: str) -> None:

@@ -217,6 +217,32 @@ def test_a_unit_that_kills_every_worker_fails_and_the_others_are_done(tmp_path):
     assert told.told == [f"a worker died (killed); {deadly.name} is owed again"] * MAX_DEATHS
 
 
+class StruckRay(FakeRay):
+    """The first workers hold a unit each when one event kills them all; those after them live."""
+
+    def __init__(self, plan: GridPlan, num_struck: int) -> None:
+        super().__init__(plan, set())
+        self.num_left = num_struck
+        for unit in plan.units[:num_struck]:
+            write_status(unit.folder, Status(state="running", pid=999_999))
+
+    def get(self, task) -> None:
+        self.num_left -= 1
+        if self.num_left >= 0:
+            raise self.exceptions.RayError("killed")
+        super().get(task)
+
+
+def test_one_event_that_kills_all_workers_is_one_death_of_each_unit(tmp_path):
+    plan, told = fake_plan(tmp_path), Told()
+    begin_in(plan)
+    num_struck = MAX_DEATHS + 2
+    workers = RayWorkers(StruckRay(plan, num_struck), launch(plan))
+    supervise(workers, owed_units(plan), num_workers=num_struck, progress=told, reads_steps=True)
+    assert {status.state for status in refresh(plan).values()} == {"done"}
+    assert told.told == [f"a worker died (killed); {unit.name} is owed again" for unit in plan.units[:num_struck]]
+
+
 def test_workers_that_die_before_they_begin_end_the_launch(tmp_path, monkeypatch):
     plan = fake_plan(tmp_path)
     begin_in(plan)
