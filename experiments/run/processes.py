@@ -17,6 +17,7 @@ from typing import Any
 from dllm_rl.errors import ConfigError
 from experiments.design.config import Preset
 from experiments.design.units import GridPlan, Unit
+from experiments.run.memory import available_gigabytes
 from experiments.run.runner import Progress, Silent
 from experiments.run.status import Status
 from experiments.run.workers import STOP_SECONDS, Launch, WorkerDiedError, run_with, supervise, work
@@ -29,7 +30,7 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 
 def number_of_workers(preset: Preset, asked: int | None, owed: Iterable[Unit]) -> int:
-    """How many processes run these units: as many as asked for, or one for each core that the work is enough for.
+    """How many processes run these units: as many as asked for, or one for each core that has work and memory.
 
     Raises ConfigError where several are asked for and the preset leaves the number of threads to each process.
     """
@@ -45,7 +46,7 @@ def number_of_workers(preset: Preset, asked: int | None, owed: Iterable[Unit]) -
         from harness.browser import usable_cores
 
         enough = int(sum(unit.cost.seconds for unit in units) / SECONDS_A_WORKER)
-        asked = min(enough, usable_cores() // preset.threads)
+        asked = min(enough, usable_cores() // preset.threads, int(available_gigabytes() / GIGABYTES_A_WORKER))
     return max(1, min(asked, len(units)))
 
 

@@ -16,25 +16,57 @@ from dllm_rl.errors import ConfigError
 from experiments.design.config import build_session
 from experiments.design.units import TaskSets
 from experiments.run.cell import LocalExecutor
+from experiments.run.memory import available_gigabytes
 from experiments.run.processes import SECONDS_A_WORKER, number_of_workers, run_units_in_processes
 from experiments.run.results import is_equal
 from experiments.run.runner import Silent, run_units
 from experiments.run.status import read_status
-from tests.experiments.grids import plan as fake_plan
 from tests.experiments.grids import preset
+from tests.experiments.grids import plan as fake_plan
 from tests.experiments.run.test_ray import ROOT, SECONDS, Told, grid, is_gone, kill_once_it_trains, overrides
 from tests.processes import descendants
 
 
 @pytest.mark.parametrize(
-    ("cores", "asked", "expected"), [(4, None, 4), (4, 2, 2), (4, 1, 1), (64, None, 12), (1, None, 1)]
+    ("cores", "gigabytes", "asked", "expected"),
+    [
+        (4, 64, None, 4),
+        (4, 64, 2, 2),
+        (4, 64, 1, 1),
+        (64, 64, None, 12),
+        (1, 64, None, 1),
+        (8, 4.6, None, 3),
+        (8, 1, None, 1),
+        (8, 1, 4, 4),
+    ],
 )
-def test_one_worker_a_core_and_a_unit(tmp_path, monkeypatch, cores, asked, expected):
+def test_one_worker_a_core_and_a_unit_that_memory_has_room_for(
+    tmp_path, monkeypatch, cores, gigabytes, asked, expected
+):
     monkeypatch.setattr("harness.browser.usable_cores", lambda: cores)
+    monkeypatch.setattr("experiments.run.processes.available_gigabytes", lambda: gigabytes)
     monkeypatch.setattr("experiments.run.processes.SECONDS_A_WORKER", 0.1)
     grid = fake_plan(tmp_path)
     assert len(grid.units) == 12
     assert number_of_workers(grid.preset, asked, grid.units) == expected
+
+
+@pytest.mark.parametrize(
+    ("folder", "names", "cache"),
+    [
+        ("", ("memory.max", "memory.current"), "inactive_file"),
+        ("memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_inactive_file"),
+    ],
+)
+def test_the_limit_of_a_container_counts(tmp_path, monkeypatch, folder, names, cache):
+    monkeypatch.setattr("experiments.run.memory._GROUPS", tmp_path)
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / "memory.stat").write_text(f"anon 7\n{cache} 100000000\n")
+    for name, figure in zip(names, ("400000000", "300000000"), strict=True):
+        (tmp_path / folder / name).write_text(f"{figure}\n")
+    assert available_gigabytes() == 0.2
+    (tmp_path / folder / names[0]).write_text("max\n")
+    assert available_gigabytes() > 0.2
 
 
 def test_work_that_is_over_in_a_minute_starts_no_worker(tmp_path, monkeypatch):
