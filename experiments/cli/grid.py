@@ -38,7 +38,7 @@ def run_grid(
     workers: int | None = None,
     only: Sequence[str] = (),
 ) -> int:
-    """Run what a preset still owes and write its report; returns the exit code (1 where a cell failed).
+    """Run what a preset still owes and write its report; returns the exit code (1 where a cell failed or is owed).
 
     cluster: where units run; None is this machine. workers: processes on this machine (`number_of_workers`).
     only: see `units.choose`; none is all.
@@ -190,20 +190,22 @@ def _follow(preset: Preset, session: Session, root: Path, ranks: Ranks) -> None:
 
 
 def _conclude(statuses: dict[str, Status], num_units: int, console: Console) -> int:
-    """Tell what failed; the exit code. num_units: of the whole grid, chosen by --only or not."""
+    """Tell what failed and what is owed; the exit code. num_units: of the whole grid, chosen by --only or not."""
     failed = {name: status for name, status in statuses.items() if status.state == "failed"}
     for name, status in failed.items():
         console.print(f"failed: {name}: {status.cause}", markup=False, highlight=False)
+    num_owed = sum(status.state == "owed" for status in statuses.values())
     common = common_failure(statuses.values(), num_units)
     if common is not None:
         cause, count = common
-        is_any_left = any(status.state == "owed" for status in statuses.values())
-        left = ", so the rest was not started" if is_any_left else ""
+        left = ", so the rest was not started" if num_owed else ""
         text = f"{count} of {num_units} units failed for one reason{left}: {cause}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if num_owed:
+        console.print(f"{num_owed} of {len(statuses)} units are owed; the same command continues.", highlight=False)
     if failed:
         console.print("The same command runs the failed cells again.", highlight=False)
-    return FAILED if failed else 0
+    return FAILED if failed or num_owed else 0
 
 
 def _digest_in(root: Path) -> str:

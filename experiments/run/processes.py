@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -26,6 +28,8 @@ from experiments.run.workers import STOP_SECONDS, Launch, WorkerDiedError, run_w
 SECONDS_A_WORKER = 60.0
 # Resident memory of a worker with its browser and a built-in policy, at most.
 GIGABYTES_A_WORKER = 1.5
+# Exit code of a worker that was told to end.
+_INTERRUPTED = 130
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
@@ -108,6 +112,9 @@ class LocalWorkers:
         code = process.exitcode or 0
         if code == 0:
             return []
+        if code == _INTERRUPTED:
+            # By someone else: `stop` waits for nothing that it ended.
+            return [WorkerDiedError("SIGTERM")]
         return [WorkerDiedError(signal.Signals(-code).name if code < 0 else f"exit code {code}")]
 
     def stop(self) -> None:
@@ -131,7 +138,9 @@ class _Relay(Silent):
 
     def event(self, unit: Unit, event: dict[str, Any]) -> None:
         """A training step or a part of an evaluation."""
-        self._told.send((unit.name, event))
+        # Nobody listens once the parent has ended. The unit is left owed by the signal that follows.
+        with contextlib.suppress(OSError):
+            self._told.send((unit.name, event))
 
 
 def _serve(launch: Launch, told: Any) -> None:
@@ -143,11 +152,12 @@ def _serve(launch: Launch, told: Any) -> None:
     try:
         work(launch, _Relay(told))
     except KeyboardInterrupt:
-        pass
+        sys.exit(_INTERRUPTED)
     except Exception as error:
         # Where it was raised is lost between processes.
         error.add_note("".join(traceback.format_exception(error)))
-        told.send(error)
+        with contextlib.suppress(OSError):
+            told.send(error)
 
 
 def _interrupt(number: int, frame: Any) -> None:

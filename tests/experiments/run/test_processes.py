@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,15 +16,16 @@ import pytest
 from dllm_rl.errors import ConfigError
 from experiments.design.config import build_session
 from experiments.design.units import TaskSets
+from experiments.run import processes
 from experiments.run.cell import LocalExecutor
 from experiments.run.memory import available_gigabytes
-from experiments.run.processes import SECONDS_A_WORKER, number_of_workers, run_units_in_processes
+from experiments.run.processes import SECONDS_A_WORKER, LocalWorkers, number_of_workers, run_units_in_processes
 from experiments.run.results import is_equal
 from experiments.run.runner import Silent, run_units
 from experiments.run.status import read_status
-from tests.experiments.grids import preset
+from tests.experiments.grids import FakeWork, preset
 from tests.experiments.grids import plan as fake_plan
-from tests.experiments.run.test_ray import ROOT, SECONDS, Told, grid, is_gone, kill_once_it_trains, overrides
+from tests.experiments.run.test_ray import ROOT, SECONDS, Told, grid, is_gone, kill_once_it_trains, launch, overrides
 from tests.processes import descendants
 
 
@@ -82,6 +84,33 @@ def test_several_workers_need_a_number_of_threads(tmp_path):
     assert number_of_workers(free, None, ()) == number_of_workers(free, 1, ()) == 1
     with pytest.raises(ConfigError, match=r"--workers 2 was given.*Add threads=1"):
         number_of_workers(free, 2, ())
+
+
+def test_a_worker_that_someone_tells_to_end_has_died(tmp_path, monkeypatch):
+    """Forked, so that its work is one that waits."""
+    unit, told = fake_plan(tmp_path).units[0], []
+
+    def wait_for_the_signal(launch, progress):
+        progress.event(unit, {"step": 0})
+        time.sleep(SECONDS)
+
+    monkeypatch.setattr(processes, "_CONTEXT", multiprocessing.get_context("fork"))
+    monkeypatch.setattr(processes, "work", wait_for_the_signal)
+    workers = LocalWorkers(launch(fake_plan(tmp_path)), lambda name, event: told.append(name))
+    workers.start()
+    while not told:
+        assert workers.wait(0.1) == []
+    (process,) = multiprocessing.active_children()
+    os.kill(process.pid, signal.SIGTERM)
+    assert [str(death) for death in workers.wait(SECONDS)] == ["SIGTERM"]
+    assert workers.num_running == 0
+
+
+def test_units_do_not_fail_for_a_parent_that_is_gone(tmp_path):
+    here, there = multiprocessing.Pipe(duplex=False)
+    here.close()
+    statuses = run_units(fake_plan(tmp_path), FakeWork(), processes._Relay(there))
+    assert {status.state for status in statuses.values()} == {"done"}
 
 
 @pytest.mark.slow

@@ -202,6 +202,13 @@ def test_what_was_not_started_is_told_only_where_something_was_left(num_owed, ca
     assert ("so the rest was not started" in said) == bool(num_owed)
 
 
+@pytest.mark.parametrize(("num_owed", "code"), [(0, 0), (2, 1)])
+def test_units_that_are_owed_at_the_end_are_told_and_are_no_success(num_owed, code, capsys):
+    states = {f"{n}": Status(state="done" if n >= num_owed else "owed") for n in range(6)}
+    assert _conclude(states, 9, Console()) == code
+    assert ("2 of 6 units are owed; the same command continues." in capsys.readouterr().out) == bool(num_owed)
+
+
 def test_failures_of_different_kinds_stop_nothing(tmp_path):
     grid = plan(tmp_path)
     trained = [unit.name for unit in grid.units if not unit.is_warm_start]
