@@ -2,7 +2,8 @@
 
 A write is a transaction of its own: an outcome is whole or absent, whatever is killed. The file is a cache, which does
 not wait for the disk: a power cut may damage it, so each outcome has a hash beside it, and one that does not fit counts
-as absent. Where the file cannot be read or written, that is told once, and outcomes are kept in memory from then on.
+as absent and is dropped. Where the file cannot be read or written, that is told once, and outcomes are kept in memory
+from then on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import logging
 import sqlite3
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,22 @@ class OutcomeStore:
 
     def get(self, key: str) -> Outcome | None:
         """The outcome that was put under this key; None where there is none."""
-        for text, given in self._execute("SELECT outcome, hash FROM outcomes WHERE key = ?", key):
-            return _read(text) if given == _hash(key, text) else None
+        for text, given in self._execute("SELECT outcome, hash FROM outcomes WHERE key = ?", _row(key)):
+            outcome = _read(text) if given == _hash(key, text) else None
+            if outcome is None:
+                # A row that stays would keep the next outcome out.
+                self.drop(key)
+            return outcome
         return None
 
     def put(self, key: str, outcome: Outcome) -> None:
         """Keep an outcome. One that another process put there first stays."""
         text = json.dumps(asdict(outcome))
-        self._execute("INSERT OR IGNORE INTO outcomes VALUES (?, ?, ?)", key, text, _hash(key, text))
+        self._execute("INSERT OR IGNORE INTO outcomes VALUES (?, ?, ?)", _row(key), text, _hash(key, text))
+
+    def drop(self, key: str) -> None:
+        """Drop the outcome under this key, if there is one."""
+        self._execute("DELETE FROM outcomes WHERE key = ?", _row(key))
 
     def clear(self) -> None:
         """Drop all outcomes, those of other processes included."""
@@ -84,12 +93,25 @@ class OutcomeStore:
         return self._connection
 
 
+def _shape(*records: type) -> str:
+    """Hash of the names of what outcomes hold, by which versions with other fields do not meet."""
+    names = [[item.name for item in fields(record)] for record in records]
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+
+
+_SHAPE = _shape(Outcome, FieldResult, ActionResult)
+
+
+def _row(key: str) -> str:
+    return f"{key} {_SHAPE}"
+
+
 def _hash(key: str, text: str) -> str:
     return hashlib.sha256(f"{key}{text}".encode()).hexdigest()
 
 
 def _read(text: str) -> Outcome | None:
-    """An outcome from its JSON; None where a version with other fields wrote it."""
+    """An outcome from its JSON; None where that is not one."""
     try:
         record: dict[str, Any] = json.loads(text)
         return Outcome(

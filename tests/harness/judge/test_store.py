@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from dataclasses import asdict
+from dataclasses import asdict, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from dllm_rl.environment import Session
 from dllm_rl.records.tasks import ActionResult, Fault, FieldResult, Outcome
 from harness.environments import FormEnvironment, FormSettings
 from harness.judge import OutcomeStore
+from harness.judge.store import _shape
 
 ROOT = Path(__file__).parents[3]
 FIELD = FieldResult(name="a", wanted=("x",), server=None, dom=("é", "\ud800"), is_correct=False, is_default=True)
@@ -51,6 +52,8 @@ def test_an_outcome_that_was_damaged_is_absent(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "outcomes.sqlite") as connection:
         connection.execute("UPDATE outcomes SET outcome = replace(outcome, 'left', 'lift')")
     assert store.get("k") is None
+    store.put("k", FULL)
+    assert store.get("k") == FULL
 
 
 def test_an_outcome_of_another_version_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,6 +61,25 @@ def test_an_outcome_of_another_version_is_absent(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("harness.judge.store.asdict", lambda outcome: {**asdict(outcome), "is_neat": True})
     store.put("k", FULL)
     assert store.get("k") is None
+    monkeypatch.undo()
+    store.put("k", FULL)
+    assert store.get("k") == FULL
+
+
+def test_versions_whose_outcomes_have_other_fields_share_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A field that the other lacks would read as its default."""
+    store = OutcomeStore(tmp_path / "outcomes.sqlite")
+    older = make_dataclass("Outcome", [item.name for item in fields(Outcome) if item.name != "dialogs"])
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.judge.store._SHAPE", _shape(older, FieldResult, ActionResult))
+        store.put("k", replace(FULL, dialogs=()))
+    assert store.get("k") is None
+    store.put("k", FULL)
+    assert store.get("k") == FULL
+    monkeypatch.setattr("harness.judge.store._SHAPE", _shape(older, FieldResult, ActionResult))
+    assert store.get("k") == replace(FULL, dialogs=())
 
 
 def test_a_damaged_file_is_told_and_outcomes_are_kept_in_memory(
