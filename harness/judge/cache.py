@@ -3,6 +3,8 @@
 A policy that concentrates writes the same plan many times, and so do policies that started from the same weights.
 Sites, plans and judging are deterministic, so a second execution adds nothing. The audit checks this: the first reuse
 and then one in `every` is executed. A different outcome is a bug of ours: it drops what was kept and stops the unit.
+Where a deadline or a recheck shows that the plan alone does not decide, the new outcome is given and counts as a
+disagreement, and the one that was kept is dropped.
 """
 
 from __future__ import annotations
@@ -79,7 +81,10 @@ class OutcomeCache:
         self._turns: dict[str, asyncio.Lock] = {}
 
     async def get(self, key: Key, run: Callable[[], Awaitable[Outcome]]) -> Outcome:
-        """The outcome of a key, from `run` the first time. Raises HarnessError where an audit finds a difference."""
+        """The outcome of a key, from `run` the first time.
+
+        Raises HarnessError where an audit finds another outcome that the plan alone decided.
+        """
         digest = key.digest
         async with self._turns.setdefault(digest, asyncio.Lock()):
             known = self.store.get(digest)
@@ -91,14 +96,22 @@ class OutcomeCache:
         if self.audit.is_due():
             self.audit.num_executed += 1
             again = await run()
-            if _is_decided_by_plan(again) and _facts(again) != _facts(known):
-                self.store.clear()
-                raise HarnessError(
-                    f"task {key.task.id}: one plan had two outcomes: {_facts(known)} and {_facts(again)}. The outcomes "
-                    "that were kept are dropped. This is a bug of the harness: please report it. Units that finished "
-                    "before may have used the wrong one; delete their folders to run them again."
-                )
+            if again.is_valid and (again.recheck == "different" or _facts(again) != _facts(known)):
+                return self._disagreed(key, known, again)
         return _reused(known)
+
+    def _disagreed(self, key: Key, known: Outcome, again: Outcome) -> Outcome:
+        """What an audit gives where it finds a difference. Raises HarnessError where that is our bug."""
+        if not _is_decided_by_plan(again):
+            # A deadline, or a recheck: chance on the page. It counts where other disagreements do.
+            self.store.drop(key.digest)
+            return replace(again, recheck="different")
+        self.store.clear()
+        raise HarnessError(
+            f"task {key.task.id}: one plan had two outcomes: {_facts(known)} and {_facts(again)}. The outcomes that "
+            "were kept are dropped. This is a bug of the harness: please report it. Units that finished before may "
+            "have used the wrong one; delete their folders to run them again."
+        )
 
 
 def _reused(outcome: Outcome) -> Outcome:

@@ -73,6 +73,20 @@ def test_a_difference_stops_the_unit_and_drops_what_was_kept(tmp_path: Path) -> 
     assert play(cache, ["click p1.e1"], [LOST]) == [LOST]
 
 
+@pytest.mark.parametrize(
+    "again", [replace(GOOD, recheck="different"), replace(GOOD, recheck="different", is_submitted=False), LATE]
+)
+def test_a_disagreement_that_an_audit_finds_is_given_and_nothing_is_kept(again: Outcome, tmp_path: Path) -> None:
+    cache = OutcomeCache(Audit(every=3), OutcomeStore(tmp_path / "outcomes.sqlite"))
+    play(cache, ["click p1.e1"], [GOOD])
+    assert play(cache, [""] * 2, [GOOD, again]) == [GOOD, replace(again, recheck="different")]
+    assert play(cache, ["", "click p1.e1"], [LOST]) == [LOST, reused(GOOD)]
+
+
+def test_a_rerun_that_the_environment_lost_shows_nothing() -> None:
+    assert play(OutcomeCache(Audit(every=3)), [""] * 2, [GOOD, LOST]) == [GOOD, reused(GOOD)]
+
+
 def test_a_recheck_counts_once() -> None:
     cache = OutcomeCache(Audit(every=1000, num_reused=1))
     outcomes = play(cache, [""] * 3, [replace(GOOD, recheck="same")])
