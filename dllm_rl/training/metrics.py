@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.advantages import EQUAL_REWARDS
+from dllm_rl.records.canvas import Canvas
 from dllm_rl.records.types import Rollouts, Views
 from dllm_rl.training.conversion import conversion_metrics
 from dllm_rl.training.engine import RolloutBatch
