@@ -226,8 +226,20 @@ def _results(cells: list[dict[str, Any]], *, is_all: bool) -> str:
     which = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}" if is_all else f"the {len(cells)}"
     if len(cells) == 1 and not is_all:
         return f"It is {parts[0].removeprefix('1 ')}.{provisional}"
-    unit = " Changes are points of success." if counts["improved"] or counts["regressed"] else ""
-    return f"Of {which}: {', '.join(parts)}.{unit}{provisional}"
+    if counts["improved"] or counts["regressed"]:
+        told = " Changes are points of success."
+    else:
+        told = _largest(judged)
+    return f"Of {which}: {', '.join(parts)}.{told}{provisional}"
+
+
+def _largest(judged: list[dict[str, Any]]) -> str:
+    """The largest change of a grid in which none passes for an effect."""
+    measured = [cell for cell in judged if cell["low"] is not None]
+    if not measured:
+        return ""
+    best = max(measured, key=lambda cell: abs(cell["effect"]))
+    return f" The largest change is {best['id']} {_change(best)} points of success."
 
 
 def _single_seed(cells: list[dict[str, Any]], judged: list[dict[str, Any]]) -> str:
@@ -245,8 +257,12 @@ def _single_seed(cells: list[dict[str, Any]], judged: list[dict[str, Any]]) -> s
 def _named(cell: dict[str, Any]) -> str:
     """A cell's name; of one that changed also the change in points of success, with its 95 % interval."""
     if cell["verdict"] in ("improved", "regressed"):
-        return f"{cell['id']} {cell['effect']:+.0f} [{cell['low']:.0f}, {cell['high']:.0f}]"
+        return f"{cell['id']} {_change(cell)}"
     return cell["id"]
+
+
+def _change(cell: dict[str, Any]) -> str:
+    return f"{cell['effect']:+.0f} [{cell['low']:.0f}, {cell['high']:.0f}]"
 
 
 def positive_control(cell: dict[str, Any]) -> tuple[str, str]:

@@ -92,10 +92,12 @@ def test_controls_state(grid):
 
 def test_a_positive_control_that_fails_stands_before_anything_else():
     cell = {"id": "ar-grpo", "role": "positive", "verdict": "inconclusive", "num_seeds": 3, "reason": "+1 point"}
-    cell |= {"effect": 1.0, "detectable": 3.0, "is_provisional": True}
+    cell |= {"effect": 1.0, "low": -2.0, "high": 4.0, "detectable": 3.0, "is_provisional": True}
     state, sentence = positive_control(cell)
     control = {"state": state, "sentence": sentence}
-    assert headline([cell], [control], is_complete=True).startswith("Positive control (ar-grpo) did not improve")
+    told = headline([cell], [control], is_complete=True)
+    assert told.startswith("Positive control (ar-grpo) did not improve")
+    assert "The largest change is ar-grpo +1 [-2, 4] points of success." in told
     assert positive_control(cell | {"num_seeds": 1, "verdict": "single_seed"})[0] == "not judged"
 
 
@@ -167,10 +169,12 @@ def test_cells_that_have_not_run_are_owed_and_the_others_have_their_verdict(part
         "masked-espo": "1 of 3 seeds",
     }
     assert words["autoregressive-espo"] == words["negative-masked-espo_unshared"] == "not run yet"
+    first = report["cells"][0]
+    change = f"{first['effect']:+.0f} [{first['low']:.0f}, {first['high']:.0f}]"
     assert report["headline"] == (
         "This grid is not finished: 2 of 4 cells have their verdict, 2 still owed (1 begun, 1 not run yet). "
-        f"Of the 2: 1 improved (autoregressive-grpo {report['cells'][0]['effect']:+.1f}), 1 collapsed (masked-grpo). "
-        "Verdicts are provisional: under five seeds."
+        f"Of the 2: 1 improved (autoregressive-grpo {change}), 1 collapsed (masked-grpo). "
+        "Changes are points of success. Verdicts are provisional: under five seeds."
     )
     assert {item["role"]: item["state"] for item in report["controls"]}["negative"] == "not judged"
     page = (part / "report.html").read_text()
