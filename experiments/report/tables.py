@@ -226,10 +226,7 @@ def _results(cells: list[dict[str, Any]], *, is_all: bool) -> str:
     which = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}" if is_all else f"the {len(cells)}"
     if len(cells) == 1 and not is_all:
         return f"It is {parts[0].removeprefix('1 ')}.{provisional}"
-    if counts["improved"] or counts["regressed"]:
-        told = " Changes are points of success."
-    else:
-        told = _largest(judged)
+    told = " Changes are points of success." if counts["improved"] or counts["regressed"] else _largest(judged)
     return f"Of {which}: {', '.join(parts)}.{told}{provisional}"
 
 
