@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,10 +136,12 @@ def _new_policy(stage: str, recipe: Recipe, out: Path) -> BasePolicy:
     policy_class = registry.get("policy", family)
     start = load_policy(own.init if is_builtin(own.init) else str(out / own.init)) if own.init else None
     sizes, facts = recipe.model, {"family": family, **recipe.facts}
-    if start is not None and is_builtin(own.init):
+    if start is not None:
         words = start.tokenizer
         sizes = {name: getattr(start.model.config, name) for name in ModelSizes.model_fields}
-        facts = {**start.facts.to_dict(), **facts}
+        # A family may lack a fact of the one that it starts from.
+        known = {item.name for item in fields(policy_class.facts_class)}
+        facts = {name: value for name, value in start.facts.to_dict().items() if name in known} | facts
     else:
         words = PreTrainedTokenizerFast.from_pretrained(out / "tokenizer")
     vocabulary = {"vocab_size": len(words), "pad_token_id": words.pad_token_id}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import yaml
@@ -108,6 +110,22 @@ def test_a_stage_goes_on_from_a_checkpoint_that_ships(tmp_path) -> None:
     moved = max(float((after[name] - before[name]).abs().max()) for name in before)
     assert 0 < moved < 0.05
     assert not any(torch.isnan(value).any() for value in after.values())
+
+
+def test_a_stage_goes_on_from_one_that_went_on_from_a_checkpoint_that_ships(tmp_path) -> None:
+    recipe = {
+        "demonstrations": {"count": 8},
+        "families": {"first": STAGE, "second": {**STAGE, "family": "block", "init": "first"}},
+    }
+    refuse_wrong_stages(Recipe.model_validate(recipe))
+    write_json(tmp_path / "recipe.json", recipe)
+    for stage in recipe["families"]:
+        train_stage(stage, tmp_path)
+    first, second = (load_policy(str(tmp_path / stage)) for stage in recipe["families"])
+    assert (second.family, second.facts) == ("block", replace(first.facts, family="block"))
+    assert second.tokenizer.get_vocab() == first.tokenizer.get_vocab()
+    before, after = first.model.state_dict(), second.model.state_dict()
+    assert max(float((after[name] - before[name]).abs().max()) for name in before) < 0.05
 
 
 def test_the_recipe_of_what_ships_is_the_one_beside_it() -> None:
