@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from dllm_rl.records.events import Kind
+from dllm_rl.records.events import Events, Kind
 from dllm_rl.records.types import Rollouts, Views
 
 
@@ -16,8 +16,8 @@ def unscored_entropy_share(rollouts: Rollouts, views: Views | None = None) -> fl
     Scored are the final draws of `completion_mask`. A draw that was taken back is not; a flow's transitions at a column
     are one chain, scored or not as a whole.
 
-    views: replayed steps; then only their draws are judged, by what the views score. Steps left to chance (K of S) are
-        no loss: the others stand for them in the mean.
+    views: replayed steps; of the draws that could be scored in these, those that the views leave out are not scored
+        either. Steps left to chance (K of S) are no loss: the others stand for them in the mean.
     """
     record = rollouts.trajectory
     assert record is not None
@@ -25,23 +25,24 @@ def unscored_entropy_share(rollouts: Rollouts, views: Views | None = None) -> fl
     row, column = events.row, events.column.long()
     counted = (events.kind <= Kind.JUMP) & rollouts.valid[row]
     is_final = (events.kind == Kind.JUMP) | (events.step == record.commit_step[row, column])
-    scored = rollouts.completion_mask[row, column] & is_final
+    scored = counted & rollouts.completion_mask[row, column] & is_final
+    total, kept = (float(events.entropy[where].sum()) for where in (counted, scored))
+    if total == 0:
+        return 0.0
     if views is not None and views.is_replay and views.step is not None:
-        replayed, scored = _replayed(rollouts, views)
-        counted &= replayed
-    total = float(events.entropy[counted].sum())
-    return float(events.entropy[counted & ~scored].sum()) / total if total > 0 else 0.0
+        kept *= _kept_share(events, views, scored)
+    return max(0.0, 1 - kept / total)
 
 
-def _replayed(rollouts: Rollouts, views: Views) -> tuple[Bool[Tensor, " e"], Bool[Tensor, " e"]]:
-    """Which events belong to a step that some view replays, and which of them a view scores."""
-    assert rollouts.trajectory is not None and views.step is not None
-    events = rollouts.trajectory.events
+def _kept_share(events: Events, views: Views, scored: Bool[Tensor, " e"]) -> float:
+    """Share of the entropy of these draws that the views score, over the steps that they replay; 1 where none."""
+    assert views.step is not None
     row, column = events.row, events.column.long()
-    replayed = torch.zeros_like(events.step, dtype=torch.bool)
-    scored = torch.zeros_like(replayed)
+    replayed = torch.zeros_like(scored)
+    kept = torch.zeros_like(scored)
     for step, score in zip(views.step, views.score, strict=True):
-        here = (events.step == step[row]) & score.any(dim=1)[row]
+        here = scored & (events.step == step[row]) & score.any(dim=1)[row]
         replayed |= here
-        scored |= here & score[row, column]
-    return replayed, scored
+        kept |= here & score[row, column]
+    total = float(events.entropy[replayed].sum())
+    return float(events.entropy[kept].sum()) / total if total > 0 else 1.0

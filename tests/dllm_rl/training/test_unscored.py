@@ -38,6 +38,22 @@ def test_replaying_some_steps_leaves_nothing_out_and_scoring_half_of_a_step_does
     assert unscored_entropy_share(rollouts, fewer) > 0.2
 
 
+@pytest.mark.parametrize("num_steps", [None, 2])
+def test_replaying_does_not_hide_draws_that_no_step_scores(num_steps: int | None) -> None:
+    """The last step's draws are not scored, so no view replays it."""
+    policy = random_policy("masked")
+    prompts = prompts_of(policy, range(6))
+    sampler = registry.get("sampler", "low_confidence")(num_steps=4)
+    rollouts = rollouts_of(prompts, sampler.generate(policy, prompts, seed=0))
+    assert rollouts.trajectory is not None
+    is_last = rollouts.trajectory.commit_step == rollouts.trajectory.num_steps - 1
+    rollouts = replace(rollouts, completion_mask=rollouts.completion_mask & ~is_last)
+    views = policy.process.replay(rollouts, torch.Generator().manual_seed(0), num_steps=num_steps)
+    alone = unscored_entropy_share(rollouts)
+    assert alone > 0.1
+    assert unscored_entropy_share(rollouts, views) == pytest.approx(alone)
+
+
 def test_draws_that_were_taken_back_are_not_scored() -> None:
     policy = random_policy("masked")
     prompts = prompts_of(policy, range(6))
