@@ -1,6 +1,7 @@
 """Why a cell does not convert its near misses, in words, from metrics that every training step writes.
 
-A cell converts where nine in ten plans with right fields are accepted after training. What keeps it from that is looked
+A cell converts where nine in ten right plans succeed after training; one that did so before, and no longer does, lost
+its finish. What keeps it from that is looked
 for in the order in which a cause makes the next ones unreadable: nothing to convert, an estimator or machine at fault,
 no signal, a policy that was lost, contrast that is about something else. What is left is a surrogate that points
 elsewhere, which a run cannot tell: the microscope can (docs/results/microscope.md).
@@ -24,7 +25,7 @@ CONVERTED = 0.9
 # larger part of a run's updates says nothing about the finish.
 _MAX_FLAT_STEPS, _MIN_MIXED = 0.5, 0.25
 
-State = Literal["converts", "converted at the start", "does not convert", "nothing right", "untold"]
+State = Literal["converts", "converted at the start", "lost its finish", "does not convert", "nothing right", "untold"]
 Cause = Literal["nothing_right", "fault", "no_signal", "collapse", "off_policy", "other_contrast", "unexplained"]
 _FAULTS: tuple[Kind, ...] = ("numerical", "environment", "estimator_noise")
 _LOST: tuple[Kind, ...] = ("off_policy", "concentration", "entropy_explosion", "drift", "reward_hacking", "unexplained")
@@ -51,14 +52,15 @@ class TrainedSeed:
 
 
 def conversion_of(before: Summary, after: Summary, seeds: Sequence[TrainedSeed]) -> Conversion:
-    """Say whether a cell converts, and if not, the cause that most of its seeds share."""
-    if before.conversion is not None and before.conversion >= CONVERTED:
-        return Conversion(state="converted at the start")
-    if after.conversion is not None and after.conversion >= CONVERTED:
-        return Conversion(state="converts")
+    """Say whether a cell converts, and if not (or no longer), the cause that most of its seeds share."""
     if after.right is None:
         return Conversion(state="untold")
-    state: State = "nothing right" if after.conversion is None else "does not convert"
+    converted, converts = (each.conversion is not None and each.conversion >= CONVERTED for each in (before, after))
+    if converts:
+        return Conversion(state="converted at the start" if converted else "converts")
+    state: State = "lost its finish" if converted else "does not convert"
+    if after.conversion is None:
+        state = "nothing right"
     found = [_cause(seed) for seed in seeds if len(read_series(seed.metrics, "right"))]
     if not found:
         return Conversion(state=state)

@@ -17,8 +17,8 @@ class Summary:
 
     Attributes:
         lost: Rollouts lost to the environment.
-        right: Share with every field right, the ceiling of success while no field is learned.
-        conversion: P(submitted | every field right).
+        right: Share that is right: a success or a near miss. The ceiling of success while no field is learned.
+        conversion: Successes among those that are right, as `dllm_rl.training.conversion` counts them in training.
     """
 
     num_rollouts: int
@@ -98,7 +98,7 @@ def summarise(rows: pa.Table) -> Summary:
         chosen = values[where] if len(values) else values
         return float(np.mean(chosen.astype(float))) if len(chosen) else None
 
-    all_right = kept & (accuracy.astype(float) >= 1) if len(accuracy) else kept
+    right = success.astype(bool) | near_miss.astype(bool)
     return Summary(
         num_rollouts=int(kept.sum()) if len(faults) else 0,
         lost=int((~kept).sum()) if len(faults) else 0,
@@ -106,9 +106,9 @@ def summarise(rows: pa.Table) -> Summary:
         reward=mean(reward),
         field_accuracy=mean(accuracy),
         submitted=mean(submitted),
-        right=mean(accuracy.astype(float) >= 1) if len(accuracy) else None,
+        right=mean(right),
         near_miss=mean(near_miss),
-        conversion=mean(submitted, all_right),
+        conversion=mean(success, kept & right),
         parsed=mean(parsed),
     )
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
+import torch
 
+from dllm_rl.training.conversion import conversion_metrics
 from experiments.analysis.collapse import diagnose
 from experiments.analysis.conversion import TrainedSeed, conversion_of
-from experiments.analysis.pairing import Summary
+from experiments.analysis.pairing import Summary, summarise
+from tests.dllm_rl.training.test_conversion import outcome
 
 
 def summary(conversion: float | None, right: float | None = 0.4) -> Summary:
@@ -65,10 +69,42 @@ def test_a_cell_has_the_cause_of_most_of_its_seeds():
 
 def test_what_converts_needs_no_reason():
     assert conversion_of(LOW, summary(0.93), [seed()]).state == "converts"
-    assert conversion_of(summary(0.95), LOW, [seed()]).state == "converted at the start"
+    assert conversion_of(summary(0.95), summary(0.9), [seed()]).state == "converted at the start"
     assert conversion_of(LOW, summary(None), [seed(right=0.0)]).state == "nothing right"
     owed = conversion_of(LOW, summary(None, right=None), [seed()])
     assert (owed.state, owed.reason) == ("untold", "")
+
+
+def test_a_cell_that_converted_only_at_the_start_lost_its_finish():
+    lost = conversion_of(summary(0.95), LOW, [seed(**{"ratio/far_share": 0.3})])
+    assert lost.state == "lost its finish" and lost.reason.startswith("Off-policy blow-up")
+    assert conversion_of(summary(0.95), summary(None), [seed()]).state == "nothing right"
+    assert conversion_of(summary(0.95), summary(None, right=None), []).state == "untold"
+
+
+RIGHT, NEAR = outcome(is_right=True, is_submitted=True), outcome(is_right=True, is_submitted=False)
+WRONG, UNCLEAN = outcome(is_right=False, is_submitted=True), outcome(is_right=True, is_submitted=True, is_clean=False)
+
+
+def test_evaluation_and_training_count_alike():
+    """An accepted plan that fills in what nobody asked has every field right, and is not a right plan."""
+    outcomes = [RIGHT, NEAR, NEAR, WRONG, UNCLEAN, UNCLEAN]
+    rows = pa.table(
+        {
+            "fault": ["none"] * len(outcomes),
+            "reward": [0.0] * len(outcomes),
+            "field_accuracy": [float(item.all_correct) for item in outcomes],
+            "parsed": [True] * len(outcomes),
+            "submitted": [item.is_submitted for item in outcomes],
+            "success": [item.is_success for item in outcomes],
+            "near_miss": [item.is_near_miss for item in outcomes],
+        }
+    )
+    evaluated = summarise(rows)
+    trained = conversion_metrics(outcomes, torch.zeros(len(outcomes), dtype=torch.long))
+    for name in ("right", "near_miss", "conversion"):
+        assert getattr(evaluated, name) == pytest.approx(trained[name])
+    assert evaluated.conversion == pytest.approx(1 / 3)
 
 
 def test_runs_without_these_metrics_have_no_reason():
