@@ -101,7 +101,8 @@ def _constrained_terms(
         )
     feed = Feed.of_view(rollouts, view)
     shared = feed.shared(view.score[0].any(dim=1))
-    logits = _tempered(policy.score(feed.rows(shared.first)), rollouts.temperature)
+    # The grammar and the record stay where the canvases are, not where the model is.
+    logits = _tempered(policy.score(feed.rows(shared.first)).to(view.tokens.device), rollouts.temperature)
     if shared.is_any:
         # Rows that score nothing are given some logits, which nothing reads.
         logits = logits.index_select(0, shared.place.clamp(min=0).to(logits.device))
