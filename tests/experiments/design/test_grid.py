@@ -178,7 +178,7 @@ def test_no_unchecked_task_takes_the_place_of_one_left_out() -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["train.steps=2", "policies.masked.train.learning_rate=1e-3", "objectives.espo.options.beta=0.1", "reward=shaped"],
+    ["train.steps=2", "policies.masked.train.learning_rate=2e-3", "objectives.espo.options.beta=0.1", "reward=shaped"],
 )
 def test_cells_of_other_settings_have_other_folders(tmp_path, override: str) -> None:
     assert _folders(plan(tmp_path), trained=True) != _folders(plan(tmp_path, override), trained=True)
