@@ -5,7 +5,7 @@ Legend: b rows, l canvas.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.records.canvas import FILL_TOKEN
 from dllm_rl.records.types import Prompts, Rollouts
-from dllm_rl.training.intermediate import draw_answers
+from dllm_rl.testing.policies import rewarded
 
 PAD, EOS, MASK, FILL = range(4)
 LETTERS = (4, 5, 6, 7)
@@ -98,21 +98,7 @@ def example_rollouts(
     group_ids = (torch.arange(num_groups) * 7 + 3).repeat(group_size)
     valid = torch.ones(num_rows, dtype=torch.bool)
     valid[num_rows // 2] = False
-    rollouts = Rollouts(
-        prompt_ids=prompts.ids,
-        prompt_mask=prompts.mask,
-        completion_ids=drawn.as_drawn,
-        completion_mask=drawn.mask,
-        rewards=torch.rand(num_rows, generator=generator),
-        group_ids=group_ids,
-        valid=valid,
-        trajectory=drawn.trajectory,
-        totals=Rollouts.count_totals(valid, group_ids, drawn.mask),
-        step_rewards=torch.rand(num_rows, drawn.trajectory.num_steps, generator=generator),
-    )
-    if not drawn.trajectory.keeps_states:
-        return rollouts
-    return replace(rollouts, answers=draw_answers(policy, rollouts, generator))
+    return rewarded(policy, prompts, drawn, group_ids=group_ids, valid=valid, generator=generator)
 
 
 def _sampler(policy: BasePolicy) -> Any:

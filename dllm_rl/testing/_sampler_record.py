@@ -81,11 +81,11 @@ def _check_replay(case: SamplerCase, temperature: float) -> None:
 
 
 def draws_follow_the_distribution(case: SamplerCase) -> None:
-    """Tokens are as likely under the tempered distribution as draws from it: the sum of log p + entropy is no outlier.
+    """Check that tokens are drawn from the tempered distribution, by a test on the sum of log p + entropy.
 
-    Given what was written before, log p(token) of a draw has mean -H and a known variance, so that the sum over all
-    draws, divided by the root of the summed variances, is about normal. Rules that take tokens back keep the last draws
-    only, which are a choice among draws, and are left out.
+    Given what was written before, log p of a drawn token has mean -entropy and a known variance. The sum over draws,
+    divided by the root of the summed variances, is therefore about standard normal. Rules that remask tokens are left
+    out: their record keeps only the last draw of a column, and which draw is the last depends on its value.
     """
     if case.has_grammar:
         return

@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans, train_tokenizer
 from dllm_rl.records.tasks import Control, Observation
-from dllm_rl.records.types import Prompts, Rollouts
+from dllm_rl.records.types import Completions, Prompts, Rollouts
 from dllm_rl.training.intermediate import draw_answers
 
 PROMPTS = (
@@ -134,21 +136,35 @@ def sampled(family: str, *, seed: int = 0) -> tuple[BasePolicy, Rollouts]:
     group_ids = torch.tensor([5, 2, 9]).repeat(GROUP_SIZE)
     valid = torch.arange(num_rows) != num_rows // 2
     generator = torch.Generator().manual_seed(seed)
+    rollouts = rewarded(policy, prompts, drawn, group_ids=group_ids, valid=valid, generator=generator)
+    return policy, rollouts
+
+
+def rewarded(
+    policy: BasePolicy,
+    prompts: Prompts,
+    drawn: Completions,
+    *,
+    group_ids: Int[Tensor, " b"],
+    valid: Bool[Tensor, " b"],
+    generator: torch.Generator,
+) -> Rollouts:
+    """Stack completions with random rewards, and with intermediate predictions where states were recorded."""
     rollouts = Rollouts(
         prompt_ids=prompts.ids,
         prompt_mask=prompts.mask,
         completion_ids=drawn.as_drawn,
         completion_mask=drawn.mask,
-        rewards=torch.rand(num_rows, generator=generator),
+        rewards=torch.rand(len(drawn.ids), generator=generator),
         group_ids=group_ids,
         valid=valid,
         trajectory=drawn.trajectory,
         totals=Rollouts.count_totals(valid, group_ids, drawn.mask),
-        step_rewards=torch.rand(num_rows, drawn.trajectory.num_steps, generator=generator),
+        step_rewards=torch.rand(len(drawn.ids), drawn.trajectory.num_steps, generator=generator),
     )
-    if drawn.trajectory.keeps_states:
-        rollouts = replace(rollouts, answers=draw_answers(policy, rollouts, generator))
-    return policy, rollouts
+    if not drawn.trajectory.keeps_states:
+        return rollouts
+    return replace(rollouts, answers=draw_answers(policy, rollouts, generator))
 
 
 def _make_likely(policy: BasePolicy, module: Any, given: Any, output: Any) -> Any:

@@ -20,8 +20,8 @@ from dllm_rl.records.tasks import Outcome
 def conversion_metrics(outcomes: Sequence[Outcome], group_ids: Int[Tensor, " n"]) -> dict[str, float]:
     """Shares over valid rollouts; absent where undefined.
 
-    Right is a rollout whose fields are all as wanted: it succeeds, or it is a near miss. Where no outcome shows what
-    stood in a field, nothing is right before it is accepted, and there are no such shares at all.
+    A rollout is right if all its fields are as wanted: it is a success or a near miss. Near misses can only be seen
+    where outcomes show the values of fields, so an environment without such values has none of these metrics.
 
     - `right`: share of rollouts that are right: the ceiling of `success` while no field is learned.
     - `near_miss`: share of rollouts that are right and not accepted.
@@ -48,7 +48,7 @@ def conversion_metrics(outcomes: Sequence[Outcome], group_ids: Int[Tensor, " n"]
 
 
 def mixed_groups(success: Bool[Tensor, " n"], group_ids: Int[Tensor, " n"]) -> float | None:
-    """Share of groups with both, among groups of two or more rollouts; None where there is no such group."""
+    """Share of groups in which some rollouts succeed and some fail, among groups of two or more; None without those."""
     means, sizes = _by_group(success, group_ids)
     could_be = sizes >= 2
     if not could_be.any():

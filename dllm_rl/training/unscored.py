@@ -13,11 +13,11 @@ from dllm_rl.records.types import Rollouts, Views
 def unscored_entropy_share(rollouts: Rollouts, views: Views | None = None) -> float:
     """Return the share of the draws' summed entropy that lies on draws which are not scored; 0 where all are certain.
 
-    Scored are the final draws of `completion_mask`. A draw that was taken back is not; a flow's transitions at a column
-    are one chain, scored or not as a whole.
+    The final draws in `completion_mask` are scored, and draws that were remasked are not. A flow's transitions at one
+    column are one chain, which is scored or not as a whole.
 
-    views: replayed steps; of the draws that could be scored in these, those that the views leave out are not scored
-        either. Steps left to chance (K of S) are no loss: the others stand for them in the mean.
+    views: the replayed steps. Draws of these steps that the views leave out count as unscored. Steps that a method did
+        not sample (K of S) do not: the sampled steps estimate the sum over all.
     """
     record = rollouts.trajectory
     assert record is not None
