@@ -14,7 +14,8 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.files import ROLLOUTS_FILE
 from dllm_rl.records.rollout import Completion, Rollout, one_turn
 from experiments.design.config import Component, build_environment, build_reward
-from experiments.run.folder import RESULTS_FILE, GridRecord, RunFolder
+from experiments.run.folder import RESULTS_FILE, RunFolder
+from experiments.run.records import GridRecord
 from experiments.run.results import TIMING_COLUMNS
 from harness.browser import BrowserPool, TraceRecorder, chromium
 from harness.environments import BrowserEnvironment, FormEnvironment

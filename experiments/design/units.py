@@ -22,15 +22,8 @@ from dllm_rl.records.tasks import Task
 from experiments.design.config import Component, Preset
 from experiments.design.costs import Cost, evaluation_cost, snapshot_cost, training_cost
 from experiments.design.grid import Cell, build_cells
-from experiments.run.folder import (
-    CellRecord,
-    GridRecord,
-    RecordedEvaluation,
-    RunFolder,
-    UnitFolder,
-    place_of_cell,
-    place_of_warm_start,
-)
+from experiments.run.folder import RunFolder, UnitFolder, place_of_cell, place_of_warm_start
+from experiments.run.records import CellRecord, GridRecord, RecordedEvaluation
 from experiments.run.results import UnitKey
 
 # The margin of equivalence is the judge's: no rollout depends on it.

@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from experiments.analysis.verdicts import CellInfo
-from experiments.run.folder import CellRecord, GridRecord, RunFolder, SnapshotRecord, UnitFolder
+from experiments.run.folder import RunFolder, UnitFolder
+from experiments.run.records import CellRecord, GridRecord, SnapshotRecord
 from experiments.run.results import UnitKey, is_lost
 from experiments.run.status import State, Status
 

@@ -1,4 +1,4 @@
-"""The folder of a run: the one place that knows where things lie in it, and typed records of what they say.
+"""The folder of a run: the one place that knows where things lie in it (`records` says what they hold).
 
 config.json  results.parquet  self_check.json  outcomes.sqlite  report.html  report.json
 warmstart/<policy>-<digest>/        evaluation-<digest>.parquet  status.json  cell.json  waypoints/
@@ -16,16 +16,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field
 
 from dllm_rl.errors import ConfigError, DllmRlError
 from dllm_rl.files import COMMITS_FILE, METRICS_FILE, read_json, read_rows, sha256, write_json
-from experiments.design.config import Component, Evaluation, Role, validate
+from experiments.design.config import validate
+from experiments.run.records import AlarmsRecord, CellRecord, GridRecord, SnapshotRecord, UnitRecord
 from experiments.run.results import SCHEMA, UnitKey, grid_of, merge
 from experiments.run.status import Status, read_status
 
@@ -36,90 +36,10 @@ STATUS_FILE, RECORD_FILE, ALARMS_FILE, SNAPSHOTS_FOLDER = "status.json", "cell.j
 # Names of `dllm_rl.training.checkpoint`, whose import would load PyTorch: the last one, and what a kill leaves of two.
 CHECKPOINTS = "checkpoint*"
 _DIGITS = 10
-# One component of a path, which leads nowhere else.
-_PART = r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]*"
 
 
 class DamagedResultError(DllmRlError):
     """A finished result that is not what was written."""
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class RecordedEvaluation(Evaluation):
-    """Settings of an evaluation as they were recorded, those of other versions included."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-
-class CellRecord(_Record):
-    """One cell of a grid. folder: of its training, from the run's; digest: of its evaluation."""
-
-    id: str
-    policy: str
-    objective: str
-    role: Role
-    folder: Annotated[str, Field(pattern=rf"^cells/{_PART}$")]
-    options: dict[str, Any] = {}
-    digest: str
-
-
-class GridRecord(_Record):
-    """config.json: everything that the results of a grid depend on, and where each cell lies.
-
-    warm_starts: folder of each policy's evaluation before training. settings: the preset as it was resolved.
-    """
-
-    preset: Annotated[str, Field(pattern=rf"^{_PART}$")]
-    description: str = ""
-    digest: str
-    seeds: tuple[Annotated[int, Field(ge=0)], ...]
-    evaluation: RecordedEvaluation = RecordedEvaluation()
-    cells: tuple[CellRecord, ...]
-    warm_starts: dict[str, Annotated[str, Field(pattern=rf"^warmstart/{_PART}$")]] = {}
-    settings: dict[str, Any] = {}
-    digests: dict[str, str] = {}
-    versions: dict[str, str] = {}
-
-    def component(self, key: str, *, default: str) -> Component:
-        """A component of the settings (`environment`, `reward`), or the usual one where they do not say."""
-        return validate(Component, self.settings.get(key, default), source=f"settings.{key} of the run")
-
-    @property
-    def num_steps(self) -> int:
-        """Training steps of a cell that has no number of its own."""
-        return int(self.settings.get("train", {}).get("steps", 0))
-
-
-class UnitRecord(_Record):
-    """cell.json: what a unit was run with. versions: of the packages that made its last evaluation."""
-
-    digest: str = ""
-    versions: dict[str, str] = {}
-    train: dict[str, Any] = {}
-
-
-class AlarmRecord(_Record):
-    """One alarm of a training run."""
-
-    message: str
-
-
-class AlarmsRecord(_Record):
-    """alarms.json. stopped_at: last step of a run that an alarm stopped, and because: its message."""
-
-    stopped_at: int | None = None
-    because: str = ""
-    alarms: tuple[AlarmRecord, ...] = ()
-
-
-class SnapshotRecord(_Record):
-    """waypoints/step<n>.json: greedy plans of some tasks after so many steps, with a film of each."""
-
-    step: int
-    rows: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

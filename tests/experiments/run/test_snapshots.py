@@ -9,7 +9,7 @@ import pytest
 from dllm_rl.training.engine import RolloutEngine, evaluate
 from experiments.design.config import Component, build_reward, build_sampler, build_session
 from experiments.report.load import CellRun, UnitRun, snapshots_of
-from experiments.run.folder import CellRecord, SnapshotRecord
+from experiments.run.records import CellRecord, SnapshotRecord
 from experiments.run.snapshots import has_snapshot, is_snapshot, shown_tasks, take_snapshot
 from experiments.run.status import Status
 from tests.tiny_policies import make_tiny_policy

@@ -1,0 +1,90 @@
+"""Typed records of the JSON files in the folder of a run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from experiments.design.config import Component, Evaluation, Role, validate
+
+# One component of a path, which leads nowhere else.
+_PART = r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]*"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class RecordedEvaluation(Evaluation):
+    """Settings of an evaluation as they were recorded, those of other versions included."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class CellRecord(_Record):
+    """One cell of a grid. folder: of its training, from the run's; digest: of its evaluation."""
+
+    id: str
+    policy: str
+    objective: str
+    role: Role
+    folder: Annotated[str, Field(pattern=rf"^cells/{_PART}$")]
+    options: dict[str, Any] = {}
+    digest: str
+
+
+class GridRecord(_Record):
+    """config.json: everything that the results of a grid depend on, and where each cell lies.
+
+    warm_starts: folder of each policy's evaluation before training. settings: the preset as it was resolved.
+    """
+
+    preset: Annotated[str, Field(pattern=rf"^{_PART}$")]
+    description: str = ""
+    digest: str
+    seeds: tuple[Annotated[int, Field(ge=0)], ...]
+    evaluation: RecordedEvaluation = RecordedEvaluation()
+    cells: tuple[CellRecord, ...]
+    warm_starts: dict[str, Annotated[str, Field(pattern=rf"^warmstart/{_PART}$")]] = {}
+    settings: dict[str, Any] = {}
+    digests: dict[str, str] = {}
+    versions: dict[str, str] = {}
+
+    def component(self, key: str, *, default: str) -> Component:
+        """A component of the settings (`environment`, `reward`), or the usual one where they do not say."""
+        return validate(Component, self.settings.get(key, default), source=f"settings.{key} of the run")
+
+    @property
+    def num_steps(self) -> int:
+        """Training steps of a cell that has no number of its own."""
+        return int(self.settings.get("train", {}).get("steps", 0))
+
+
+class UnitRecord(_Record):
+    """cell.json: what a unit was run with. versions: of the packages that made its last evaluation."""
+
+    digest: str = ""
+    versions: dict[str, str] = {}
+    train: dict[str, Any] = {}
+
+
+class AlarmRecord(_Record):
+    """One alarm of a training run."""
+
+    message: str
+
+
+class AlarmsRecord(_Record):
+    """alarms.json. stopped_at: last step of a run that an alarm stopped, and because: its message."""
+
+    stopped_at: int | None = None
+    because: str = ""
+    alarms: tuple[AlarmRecord, ...] = ()
+
+
+class SnapshotRecord(_Record):
+    """waypoints/step<n>.json: greedy plans of some tasks after so many steps, with a film of each."""
+
+    step: int
+    rows: tuple[dict[str, Any], ...]
