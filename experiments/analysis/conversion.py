@@ -25,7 +25,7 @@ CONVERTED = 0.9
 # larger part of a run's updates says nothing about the finish.
 _MAX_FLAT_STEPS, _MIN_MIXED = 0.5, 0.25
 
-State = Literal["converts", "converted at the start", "lost its finish", "does not convert", "nothing right", "untold"]
+State = Literal["converts", "converted at the start", "lost its finish", "falls short", "nothing right", "untold"]
 Cause = Literal["nothing_right", "fault", "no_signal", "collapse", "off_policy", "other_contrast", "unexplained"]
 _FAULTS: tuple[Kind, ...] = ("numerical", "environment", "estimator_noise")
 _LOST: tuple[Kind, ...] = ("off_policy", "concentration", "entropy_explosion", "drift", "reward_hacking", "unexplained")
@@ -58,7 +58,7 @@ def conversion_of(before: Summary, after: Summary, seeds: Sequence[TrainedSeed])
     converted, converts = (each.conversion is not None and each.conversion >= CONVERTED for each in (before, after))
     if converts:
         return Conversion(state="converted at the start" if converted else "converts")
-    state: State = "lost its finish" if converted else "does not convert"
+    state: State = "lost its finish" if converted else "falls short"
     if after.conversion is None:
         state = "nothing right"
     found = [_cause(seed) for seed in seeds if len(read_series(seed.metrics, "right"))]

@@ -311,7 +311,7 @@ def negative_control(cell: dict[str, Any]) -> tuple[str, str]:
 
 CONTROLS = {"positive": positive_control, "null": null_control, "negative": negative_control}
 ABSENT = {
-    "positive": "Positive control: it is the preset positive_control, not part of this run.",
+    "positive": "Positive control: the preset positive_control runs it; no cell of this run has that role.",
     "null": "Null control: not part of this run.",
     "negative": "Negative control: not part of this run.",
 }
