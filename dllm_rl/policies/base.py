@@ -30,7 +30,9 @@ Size = Annotated[int, Field(ge=1)]
 Power = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 TokenId = Annotated[int, Field(ge=0)]
 # Facts that every family reads.
-COMMON = frozenset({"family", "max_prompt", "canvas_length", "line_width", "mask_id"})
+COMMON = frozenset(
+    {"family", "max_prompt", "canvas_length", "line_width", "mask_id", "end_ids", "chat_template", "system_prompt"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,9 @@ class PolicyFacts:
     schedule_power: kappa_t = t ** power, as trained (flow family).
     is_shifted: logits at position i are of token i + 1 in a bidirectional model (Dream).
     mask_id: id of MASK. Default: the tokenizer's.
+    end_ids: ids that end a text, which count as one: the first stands for all of them. Default: the tokenizer's EOS.
+    chat_template: the prompt is a turn of the user in the tokenizer's chat template; else plain text.
+    system_prompt: the turn before it, with a chat template.
     """
 
     family: str
@@ -63,6 +68,9 @@ class PolicyFacts:
     schedule_power: Power = 1.0
     is_shifted: bool = False
     mask_id: TokenId | None = None
+    end_ids: tuple[TokenId, ...] = ()
+    chat_template: bool = False
+    system_prompt: str | None = None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -89,6 +97,16 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path} is not a JSON object whose 'policy' is an object of facts. Give a folder written by save_policy."
         )
     return config
+
+
+def refuse_chat(tokenizer: Any, facts: PolicyFacts) -> None:
+    """Raise ConfigError for a system prompt without a chat, and a chat without a template."""
+    if facts.system_prompt is not None and not facts.chat_template:
+        raise ConfigError("system_prompt is a turn of a chat, and chat_template is off. Set chat_template: true.")
+    if facts.chat_template and not getattr(tokenizer, "chat_template", None):
+        raise ConfigError(
+            "chat_template was set, and this tokenizer has none. Leave it out, or save a tokenizer with one."
+        )
 
 
 class BasePolicy:
@@ -124,6 +142,7 @@ class BasePolicy:
 
     def __init__(self, model: torch.nn.Module, tokenizer: Any, facts: PolicyFacts) -> None:
         self.model, self.tokenizer, self.facts = model, tokenizer, facts
+        refuse_chat(tokenizer, facts)
         self.canvas = Canvas(CanvasConfig(length=facts.canvas_length, line_width=facts.line_width), tokenizer)
         self.mask_id: int | None = facts.mask_id if facts.mask_id is not None else tokenizer.mask_token_id
         self.vocab_size = int(model.config.vocab_size)  # type: ignore[union-attr]
@@ -144,9 +163,9 @@ class BasePolicy:
 
     @property
     def banned_ids(self) -> tuple[int, ...]:
-        """Ids that are never written: MASK, and ids beyond the tokenizer's own."""
+        """Ids that are never written: MASK, ends that another one stands for, and ids beyond the tokenizer's own."""
         own = () if self.mask_id is None else (self.mask_id,)
-        return own + tuple(range(len(self.tokenizer), self.vocab_size))
+        return own + self.facts.end_ids[1:] + tuple(range(len(self.tokenizer), self.vocab_size))
 
     @property
     def device(self) -> torch.device:
@@ -171,7 +190,7 @@ class BasePolicy:
 
     def prompts(self, texts: Sequence[str], row_ids: Sequence[int]) -> Prompts:
         """Tokenise prompts, left-padded to the longest. Raises ConfigError where one exceeds max_prompt."""
-        encoded = [self.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        encoded = [self.encode_prompt(text) for text in texts]
         longest = max(map(len, encoded))
         if longest > self.facts.max_prompt:
             text = texts[[len(ids) for ids in encoded].index(longest)]
@@ -180,6 +199,15 @@ class BasePolicy:
                 f"Use smaller forms or a policy with a longer prompt. It starts: {text[:80]!r}"
             )
         return Prompts.left_padded(encoded, row_ids=row_ids, pad_id=self.canvas.pad_id)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a prompt: as it is, or as a turn of the chat that the policy answers."""
+        if not self.facts.chat_template:
+            return self.tokenizer.encode(text, add_special_tokens=False)
+        turns = [{"role": "user", "content": text}]
+        if self.facts.system_prompt is not None:
+            turns.insert(0, {"role": "system", "content": self.facts.system_prompt})
+        return self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
 
     def empty_canvas(self, num_rows: int) -> Int[Tensor, "b l"]:
         """A canvas before anything is written."""
@@ -255,6 +283,9 @@ class BasePolicy:
     ) -> Float[Tensor, "b c v"] | Float[Tensor, "1 n v"]:
         """Return the model's logits at these positions of the tokens, without banned ids; see `ModelInterface`."""
         logits = self.interface.forward(self.model, tokens, keep, cache=cache, scored=scored)
+        if len(self.facts.end_ids) > 1:
+            ends = logits[..., list(self.facts.end_ids)].logsumexp(dim=-1, keepdim=True)
+            logits = logits.index_copy(-1, torch.tensor([self.canvas.eos_id], device=logits.device), ends)
         # In place: these are the widest tensors of an update.
         return logits.masked_fill_(self._banned.to(logits.device), -torch.inf)
 

@@ -233,7 +233,11 @@ class ModelInterface:
         inputs = {name: value.to(device) for name, value in self._inputs(tokens).items()}
         if not self.reads_booleans:
             inputs["attention_mask"] = additive(inputs["attention_mask"], dtype_of(model))
-        inputs |= {} if cache is None else self.cache_arguments(cache)
+        if cache is not None:
+            inputs |= self.cache_arguments(cache)
+        elif self.cache_name is not None and self.takes_any:
+            # Else stock decoders keep keys and values that nobody asks for.
+            inputs["use_cache"] = False
         if self.keeps_positions:
             inputs["logits_to_keep"] = wanted.to(device)
         if scored is not None:

@@ -1,24 +1,26 @@
-"""Load a policy: a built-in warm start, a folder, or a checkpoint of a hub; save one; put a LoRA adapter on one."""
+"""Load a policy: a built-in warm start, a folder, an adapter, or a checkpoint of a hub; save one."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import replace_folder, sha256
+from dllm_rl.load_options import LoadOptions
+from dllm_rl.policies.adapters import add_lora, base_of_adapter, checkpoint_activations, load_adapter
 from dllm_rl.policies.base import COMMON, BasePolicy, PolicyFacts, read_config
+from dllm_rl.policies.foreign import load_foreign
 from dllm_rl.policies.probe import check_model
+from dllm_rl.policies.published import stated_facts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 
 BUILTIN = "builtin:"
@@ -26,34 +28,87 @@ CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 _DIGEST_FILE = "digest.json"
 
 
-def load_policy(name_or_path: str, *, device: str = "cpu", facts: dict[str, Any] | None = None) -> BasePolicy:
+def load_policy(
+    name_or_path: str, *, facts: dict[str, Any] | None = None, options: LoadOptions | None = None
+) -> BasePolicy:
     """Load `builtin:<family>`, a folder written by `save_policy` or `save_pretrained`, or a hub id.
 
-    facts: see `PolicyFacts`; needed (at least `family`) where the checkpoint's config has no `policy` section.
+    facts: see `PolicyFacts`; needed (at least `family`) where the checkpoint does not state them.
     Raises CheckpointError where the checkpoint is missing, its hash is wrong, or its model breaks a promise of the
-    family (`dllm_rl.policies.probe`), and ConfigError where facts are lacking.
+    family (`dllm_rl.policies.probe`), and ConfigError where facts are lacking or the options cannot be had here.
     """
+    options = options or LoadOptions()
+    device = usable_device(options)
     path = resolve(name_or_path)
     folder = Path(path)
     if folder.is_dir():
         verify(folder)
+    base = base_of_adapter(folder)
+    if base is not None:
+        return _load_adapted(folder, base, facts or {}, options)
     config = read_config(folder) if folder.is_dir() else {}
     if config:
         # Before its weights are read.
-        checked_facts(name_or_path, config.get("policy", {}), facts or {})
+        checked_facts(name_or_path, stated_facts(config), facts or {})
     is_ours = config.get("model_type") == TinyConfig.model_type
     if is_ours:
-        model: Any = TinyForPlans.from_pretrained(path, dtype=torch.float32)
-        stored = dict(model.config.policy)
-        source = _tokenizer_folder(folder, stored["family"]) if folder.is_dir() else path
-        tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(source)
+        model, tokenizer, stored = _load_ours(path, options)
     else:
-        model, tokenizer, stored = _load_foreign(path, facts or {})
+        model, tokenizer, stored = load_foreign(path, facts or {}, options)
     policy_class, known = checked_facts(name_or_path, stored, facts or {})
     policy = policy_class(model.to(device).eval(), tokenizer, known)
     if not is_ours:
         check_model(policy, name_or_path)
+    if options.lora is not None:
+        add_lora(policy, options.lora)
+    if options.gradient_checkpointing:
+        checkpoint_activations(policy)
     return policy
+
+
+def _load_adapted(folder: Path, base: str, facts: dict[str, Any], options: LoadOptions) -> BasePolicy:
+    """The policy of an adapter's folder: the checkpoint that it was trained on, with the adapter."""
+    if options.lora is not None:
+        raise ConfigError(f"'{folder}' is an adapter, and lora would put another one on it. Leave lora out.")
+    stored = read_config(folder).get("policy", {})
+    others = _unread_facts(registry.get("policy", str(stored["family"])))
+    read = {name: value for name, value in stored.items() if name not in others}
+    policy = load_policy(base, facts={**read, **facts}, options=options)
+    load_adapter(policy, folder)
+    return policy
+
+
+def _load_ours(path: str, options: LoadOptions) -> tuple[Any, Any, dict[str, Any]]:
+    """The built-in model, which has attention of its own. It ships in half precision and computes in float32."""
+    if options.attention is not None:
+        raise ConfigError(
+            f"attention={options.attention} was given; the built-in model has one attention of its own. Leave it out."
+        )
+    dtype = getattr(torch, options.dtype or "float32")
+    model: Any = TinyForPlans.from_pretrained(path, dtype=dtype)
+    stored = dict(model.config.policy)
+    source = _tokenizer_folder(Path(path), stored["family"])
+    return model, PreTrainedTokenizerFast.from_pretrained(source), stored
+
+
+def usable_device(options: LoadOptions) -> torch.device:
+    """Return the device. Raises ConfigError where this machine lacks it, or it lacks the attention."""
+    device = torch.device(options.device)
+    if device.type == "cpu":
+        if options.attention == "flex_attention":
+            raise ConfigError(
+                "attention=flex_attention was given with device=cpu, where its kernels have no backward pass. Leave it "
+                "out, or take sdpa or eager."
+            )
+        return device
+    backend = torch.cuda if device.type == "cuda" else torch.mps
+    count = backend.device_count() if device.type == "cuda" or torch.backends.mps.is_available() else 0
+    if (device.index or 0) >= count:
+        raise ConfigError(
+            f"device={options.device} was given; this machine has {count} of that kind with PyTorch "
+            f"{torch.__version__}. Take device=cpu, or install a PyTorch that is built for your GPU."
+        )
+    return device
 
 
 def checked_facts(
@@ -72,13 +127,17 @@ def checked_facts(
         )
     policy_class: type[BasePolicy] = registry.get("policy", str(merged["family"]))
     known = policy_class.facts_class.from_dict(merged)
-    others = {item.name for item in fields(PolicyFacts)} - COMMON - policy_class.own_facts
-    for name in given.keys() & others:
+    for name in given.keys() & _unread_facts(policy_class):
         raise ConfigError(
             f"'{checkpoint}': fact {name}={given[name]!r} was given; the {known.family} family does not read it. "
             "Leave it out."
         )
     return policy_class, known
+
+
+def _unread_facts(policy_class: type[BasePolicy]) -> set[str]:
+    """Facts of other families."""
+    return {item.name for item in fields(PolicyFacts)} - COMMON - policy_class.own_facts
 
 
 def resolve(name: str) -> str:
@@ -108,29 +167,10 @@ def _tokenizer_folder(folder: Path, family: str) -> Path:
     return CHECKPOINTS / family if is_shared else folder
 
 
-def _load_foreign(path: str, facts: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
-    """A stock Hugging Face decoder; bidirectional families are built with `is_causal = False`."""
-    try:
-        config = AutoConfig.from_pretrained(path)
-        stored = dict(getattr(config, "policy", None) or {})
-        family = {**stored, **facts}.get("family")
-        if family is not None and registry.get("policy", str(family)).is_bidirectional:
-            config.is_causal = False
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model: Any = AutoModelForCausalLM.from_pretrained(path, config=config)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"cannot load '{path}': {str(error).splitlines()[0]} Expected builtin:<family>, a folder with config.json "
-            "and safetensors, or a hub id that this machine can reach."
-        ) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "left"
-    return model, tokenizer, stored
-
-
 def save_policy(policy: BasePolicy, folder: Path, *, half: bool = False) -> str:
     """Write model, tokenizer and facts beside a hash of every file; atomic by rename. Returns the digest.
+
+    Of a model with an adapter, the adapter alone; it loads on the checkpoint that it was put on.
 
     half: store float16 (what ships inside the package).
     """
@@ -142,6 +182,9 @@ def save_policy(policy: BasePolicy, folder: Path, *, half: bool = False) -> str:
             model.save_pretrained(temporary, state_dict=state)
         else:
             model.save_pretrained(temporary)
+        if not (temporary / "config.json").is_file():
+            # An adapter is written without one, and the facts belong there.
+            model.config.save_pretrained(temporary)
         policy.tokenizer.save_pretrained(temporary)
         (temporary / _DIGEST_FILE).write_text(json.dumps(_digest_of(temporary), indent=1))
     return checkpoint_digest(folder)
@@ -179,34 +222,3 @@ def checkpoint_digest(name_or_path: str | Path) -> str:
         files |= {f"shared {name}": value for name, value in _digest_of(shared).items() if name.startswith("tokenizer")}
     text = json.dumps(files, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def add_lora(
-    policy: BasePolicy, *, rank: int = 16, alpha: float = 32.0, targets: Sequence[str] | None = None, seed: int = 0
-) -> None:
-    """Put a fresh low-rank adapter (LoRA, 2106.09685) on the policy's model, in place; at first it changes nothing.
-
-    Only the adapter is trained; the trainer takes the model under it as the reference policy.
-
-    targets: ends of the names of the linear layers that get one, None = all but the output head. alpha / rank scales
-    the update. There is no dropout: it would make ratios differ from 1 on policy.
-    Raises ConfigError where peft is not installed, or no layer has such a name.
-    """
-    if find_spec("peft") is None:
-        raise ConfigError("an adapter needs peft, which is not installed. `pip install dllm-rl[peft]`.")
-    from peft import LoraConfig, get_peft_model  # pyright: ignore[reportMissingImports]
-
-    wanted: Any = "all-linear" if targets is None else list(targets)
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=wanted)  # type: ignore[arg-type]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            adapted: Any = get_peft_model(policy.model, config)  # type: ignore[arg-type]
-        except ValueError as error:
-            layers = sorted(
-                {name.rsplit(".", 1)[-1] for name, m in policy.model.named_modules() if isinstance(m, torch.nn.Linear)}
-            )
-            raise ConfigError(
-                f"no layer of this model is called {', '.join(targets or ())}. Its linear layers: {', '.join(layers)}."
-            ) from error
-    policy.model = adapted.eval()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from dllm_rl.errors import CheckpointError
 from dllm_rl.files import replace_folder, sha256
 
-_FOLDER = "checkpoint"
+_FOLDER, WEIGHTS_FILE = "checkpoint", "model.safetensors"
 
 
 def save_state(
@@ -26,9 +26,8 @@ def save_state(
     optimiser: torch.optim.Optimizer,
 ) -> None:
     """Write the state after `step` steps. The previous state stays until the new one is complete."""
-    weights = {name: value.detach().contiguous() for name, value in model.state_dict().items()}
     with replace_folder(run_dir / _FOLDER) as folder:
-        save_file(weights, folder / "model.safetensors")
+        save_file(_trained_weights(model), folder / WEIGHTS_FILE)
         torch.save(optimiser.state_dict(), folder / "optimiser.pt")
         record = {"step": step, "files": {path.name: sha256(path) for path in sorted(folder.iterdir())}}
         (folder / "state.json").write_text(json.dumps(record))
@@ -49,9 +48,37 @@ def load_state(run_dir: Path, *, model: torch.nn.Module, optimiser: torch.optim.
                 f"'{folder / name}' does not match its recorded hash: the disk or a crash damaged it. "
                 f"Delete '{folder}' to start this run again from its warm start."
             )
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    load_weights(model, folder / WEIGHTS_FILE)
     optimiser.load_state_dict(torch.load(folder / "optimiser.pt", weights_only=True))
     return int(record["step"])
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Load weights that `save_state` wrote, in place. Raises CheckpointError where they are another model's."""
+    stored = load_file(path)
+    different = sorted(stored.keys() ^ _trained_weights(model).keys())
+    if different:
+        raise CheckpointError(
+            f"'{path}' holds other weights than this model trains ({', '.join(different[:3])}). It was written with "
+            "another checkpoint or adapter: give the same again, or delete the folder."
+        )
+    # What is left out are names that share a tensor, and frozen weights under an adapter.
+    model.load_state_dict(stored, strict=False)
+
+
+def _trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What a state holds of a model: each tensor once; where some are frozen, as under an adapter, only the others."""
+    trained = {name for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad}
+    is_partial = any(not weight.requires_grad for weight in model.parameters())
+    kept: dict[str, torch.Tensor] = {}
+    places: set[tuple[int, torch.Size]] = set()
+    for name, value in model.state_dict().items():
+        place = (value.data_ptr(), value.shape)
+        if (is_partial and name not in trained) or place in places:
+            continue
+        places.add(place)
+        kept[name] = value.detach().contiguous()
+    return kept
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from dllm_rl.training.engine import RolloutBatch, RolloutEngine
 from dllm_rl.training.groups import Group, Resampled, grouped, resample, shuffle_rewards, stack_rollouts
 from dllm_rl.training.intermediate import with_step_rewards
 from dllm_rl.training.metrics import describe
+from dllm_rl.training.optimiser import adamw
 from dllm_rl.training.ranks import Ranks
 from dllm_rl.training.reference import reference_of
 from dllm_rl.training.update import Updater, generator
@@ -82,7 +83,7 @@ class Trainer:
         self.ranks = Ranks.of(self.accelerator.state)
         self.engine = replace(engine, ranks=self.ranks)
         _check_share(self.ranks, config)
-        optimiser = torch.optim.AdamW(
+        optimiser = adamw(
             [weight for weight in policy.model.parameters() if weight.requires_grad],
             lr=config.learning_rate,
             betas=(0.9, 0.99),

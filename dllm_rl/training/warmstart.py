@@ -22,6 +22,7 @@ from dllm_rl import seeding
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Prompts
 from dllm_rl.training.checkpoint import load_state, save_state
+from dllm_rl.training.optimiser import adamw
 from dllm_rl.training.update import generator
 
 STEPS_PER_STATE = 100
@@ -79,9 +80,8 @@ def warm_start(
     prompts, canvases = encode(policy, demonstrations)
     model = policy.model.train()
     num_steps = max(1, config.passes // config.batch_size)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
-    )
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = adamw(trained, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98))
     stream = generator(config.seed, "warmstart", policy.family)
     done = 0 if state_dir is None else _resume(state_dir, model, optimiser, stream)
     batches = itertools.islice(_batches(prompts, config, num_steps), done, None)
@@ -92,7 +92,7 @@ def warm_start(
         with torch.autocast("cpu", torch.bfloat16, enabled=config.is_mixed_precision):
             loss = policy.process.warm_start_loss(policy, batch, stream)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if on_step is not None:
@@ -127,7 +127,7 @@ def _resume(folder: Path, model: torch.nn.Module, optimiser: torch.optim.Optimiz
 def encode(policy: BasePolicy, demonstrations: Sequence[Demonstration]) -> tuple[list[list[int]], Int[Tensor, "n l"]]:
     """Token ids of all prompts and canvases. Raises ConfigError where one does not fit."""
     policy.prompts([max((d.prompt for d in demonstrations), key=len)], [0])
-    prompts = [policy.tokenizer.encode(item.prompt, add_special_tokens=False) for item in demonstrations]
+    prompts = [policy.encode_prompt(item.prompt) for item in demonstrations]
     for tokens, item in zip(prompts, demonstrations, strict=True):
         if len(tokens) > policy.facts.max_prompt:
             policy.prompts([item.prompt], [0])

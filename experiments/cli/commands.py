@@ -26,6 +26,14 @@ app.add_typer(new_app, name="new")
 app.add_typer(sites_app, name="sites")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings laid over the preset.")]
+PolicyKeys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        metavar="KEY=VALUE",
+        help="A key of the policy: device=cuda, dtype=bfloat16, attention=eager, lora.rank=8, facts.family=masked.",
+    ),
+]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<preset>.")]
 
 USER_ERROR, INTERRUPTED = 2, 130
@@ -92,15 +100,16 @@ def grid(
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Run these cells now, the rest another time: 'masked-*', '*-espo'."),
     ] = None,
+    policy: PolicyKeys = None,
 ) -> None:
     """Run a grid of cells: train and evaluate each, judge them, write the report. Finished cells are skipped."""
     from experiments.cli.grid import run_grid
+    from experiments.cli.policy_keys import as_overrides
 
     cluster = _cluster(executor, address, workers)
     here = None if cluster else workers
-    code = run_grid(
-        preset, overrides or [], out=out, is_dry_run=dry_run, cluster=cluster, workers=here, only=only or ()
-    )
+    settings = as_overrides(preset, overrides or [], policy or [])
+    code = run_grid(preset, settings, out=out, is_dry_run=dry_run, cluster=cluster, workers=here, only=only or ())
     raise typer.Exit(code)
 
 
@@ -132,11 +141,12 @@ def train(
     preset: Annotated[str, typer.Option(help="Preset that gives the other settings.")] = "quick",
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<policy>-<objective>.")] = None,
+    policy: PolicyKeys = None,
 ) -> None:
     """Train one cell of a preset and evaluate it against its warm start. Without a browser: train toy_sort espo."""
     from experiments.cli.grid import train_cell
 
-    raise typer.Exit(train_cell(cell, preset_name=preset, seed=seed, out=out))
+    raise typer.Exit(train_cell(cell, preset_name=preset, seed=seed, out=out, policy_keys=policy or ()))
 
 
 @app.command("eval")
@@ -164,21 +174,22 @@ def evaluate(
     environment: Annotated[
         str | None, typer.Option(help="Environment, as YAML: {name: forms, options: {world: rich}}. Default: forms.")
     ] = None,
+    policy: PolicyKeys = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure success in an environment."""
     from experiments.cli.evaluate import Draws, EvaluatedTasks, measure, measure_oracle
 
     if what == "oracle":
-        if (sampler, out, temperature, num_samples, seed) != (None, None, 1.0, 1, 0):
+        if (sampler, out, temperature, num_samples, seed, policy) != (None, None, 1.0, 1, 0, None):
             raise ConfigError(
-                "the oracle draws nothing: --sampler, --temperature, --num-samples, --seed and --out are of a policy's "
-                "evaluation. Leave them out, or name a policy instead of `oracle`."
+                "the oracle draws nothing: --sampler, --temperature, --num-samples, --seed, --out and --policy are of "
+                "a policy's evaluation. Leave them out, or name a policy instead of `oracle`."
             )
         raise typer.Exit(measure_oracle(split, environment=environment, max_tasks=max_tasks or 60, as_json=as_json))
     draws = Draws(sampler=sampler, temperature=temperature, num_samples=num_samples, seed=seed)
     tasks = EvaluatedTasks(environment=environment, splits=tuple(split or ["val"]), max_tasks=max_tasks)
-    code = measure(what, tasks, draws, out=out, as_json=as_json)
+    code = measure(what, tasks, draws, out=out, as_json=as_json, policy_keys=policy or ())
     raise typer.Exit(code)
 
 
@@ -357,9 +368,19 @@ def film(
     temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write a page with a slider to this file.")] = None,
+    policy: PolicyKeys = None,
 ) -> None:
     """Show how a plan is written, step by step: in the terminal, or as one self-contained HTML page."""
     from experiments.cli.evaluate import show_film
 
-    code = show_film(checkpoint, split=split, number=task, sampler=sampler, temperature=temperature, seed=seed, out=out)
+    code = show_film(
+        checkpoint,
+        split=split,
+        number=task,
+        sampler=sampler,
+        temperature=temperature,
+        seed=seed,
+        out=out,
+        policy_keys=policy or (),
+    )
     raise typer.Exit(code)

@@ -103,7 +103,7 @@ def _cells(cells: list[Cell]) -> str:
 def _facts(level: PolicyLevel) -> dict[str, Any]:
     """What the checkpoint's config.json says; empty for a checkpoint that is not on this disk."""
     config = level.config
-    return {**config.get("policy", {}), "vocab_size": config.get("vocab_size"), **level.facts} if config else {}
+    return {**level.stated_facts, "vocab_size": config.get("vocab_size"), **level.facts} if config else {}
 
 
 def _nfe(level: PolicyLevel, facts: dict[str, Any]) -> str:

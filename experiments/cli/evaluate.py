@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dllm_rl import registry
 from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.rollout import Completion, RewardFunction, run_plans
+from experiments.cli.policy_keys import read_policy_keys
 from experiments.design.config import (
     Component,
     Evaluation,
@@ -89,13 +91,25 @@ class EvaluatedTasks:
     max_tasks: int | None
 
 
-def measure(checkpoint: str, tasks: EvaluatedTasks, draws: Draws, *, out: Path | None, as_json: bool) -> int:
-    """Evaluate a policy on splits: a greedy pass and some sampled rollouts a task."""
+def measure(
+    checkpoint: str,
+    tasks: EvaluatedTasks,
+    draws: Draws,
+    *,
+    out: Path | None,
+    as_json: bool,
+    policy_keys: Sequence[str] = (),
+) -> int:
+    """Evaluate a policy on splits: a greedy pass and some sampled rollouts a task.
+
+    policy_keys: of the policy level, as `key=value`.
+    """
     from dllm_rl.training.engine import RolloutEngine, evaluate
     from experiments.run import policies
 
     preset = load_preset(REFERENCE_PRESET)
-    policy = policies.load(checkpoint)
+    facts, options = read_policy_keys(policy_keys)
+    policy = policies.load(checkpoint, facts=facts, options=options)
     chosen = usual_sampler(draws.sampler, policy.family, preset.policies)
     rows: list[dict[str, Any]] = []
     with build_session(chosen_environment(tasks.environment, preset.environment)) as session:
@@ -195,7 +209,15 @@ def _summary(split: str, mode: str, rows: list[dict[str, Any]]) -> dict[str, Any
 
 
 def show_film(
-    checkpoint: str, *, split: str, number: int, sampler: str | None, temperature: float, seed: int, out: Path | None
+    checkpoint: str,
+    *,
+    split: str,
+    number: int,
+    sampler: str | None,
+    temperature: float,
+    seed: int,
+    out: Path | None,
+    policy_keys: Sequence[str] = (),
 ) -> int:
     """Print the film, and write it to `out` where one is given."""
     from dllm_rl.training.engine import RolloutEngine
@@ -203,7 +225,8 @@ def show_film(
     from experiments.run import policies
 
     preset = load_preset(REFERENCE_PRESET)
-    policy = policies.load(checkpoint)
+    facts, options = read_policy_keys(policy_keys)
+    policy = policies.load(checkpoint, facts=facts, options=options)
     component = usual_sampler(sampler, policy.family, preset.policies)
     with build_session(preset.environment) as session:
         tasks = session.tasks(split)

@@ -86,7 +86,9 @@ def run_grid(
     return _conclude(statuses, len(plan.units), console)
 
 
-def train_cell(words: list[str], *, preset_name: str, seed: int, out: Path | None) -> int:
+def train_cell(
+    words: list[str], *, preset_name: str, seed: int, out: Path | None, policy_keys: Sequence[str] = ()
+) -> int:
     """Train one cell: `[PRESET] POLICY OBJECTIVE`, or with `policy=`, `objective=`; other `key=value` are overrides.
 
     Without a policy the preset's first is taken.
@@ -114,6 +116,7 @@ def train_cell(words: list[str], *, preset_name: str, seed: int, out: Path | Non
     objective = named["objective"]
     # Named and then selected, so that an objective the preset does not have comes with its own defaults.
     chosen = [f"policies=[{policy}]", f"objectives.{objective}.name={objective}", f"objectives=[{objective}]"]
+    chosen += [f"policies.{policy}.{key}" for key in policy_keys]
     chosen += [f"seeds=[{seed}]", *(["controls=[]"] if preset.controls.by_role() else []), *overrides]
     return run_grid(preset_name, chosen, out=out or Path("runs") / f"{policy}-{objective}", is_dry_run=False)
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from dllm_rl import registry
 from dllm_rl.environment import Environment, Session
 from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.load_options import LoadOptions
 from dllm_rl.records.tasks import Outcome, RewardRecord
 from experiments.design.overrides import apply_override, merge, read_yaml
 
@@ -94,8 +95,10 @@ class Component(Strict):
         return {"name": data} if isinstance(data, str) else data
 
 
-class PolicyLevel(Strict):
+class PolicyLevel(LoadOptions):
     """A level of the factor `policy`: warm-started weights, how they are sampled, and training settings of its own.
+
+    How the weights are loaded (device, dtype, attention, lora ...) are keys of it too.
 
     checkpoint: `builtin:<family>`, a folder, or a Hugging Face id.
     evaluation_sampler: the sampler of evaluation, also of the warm start's. Default: that of training.
@@ -113,12 +116,24 @@ class PolicyLevel(Strict):
         """Family of the model, as objectives and samplers name it."""
         if "family" in self.facts:
             return str(self.facts["family"])
-        stored = self.config.get("policy", {})
+        stored = self.stated_facts
         if "family" not in stored and self.checkpoint.startswith(BUILTIN):
             return self.checkpoint.removeprefix(BUILTIN)
         if "family" not in stored:
             raise ConfigError(f"checkpoint '{self.checkpoint}' does not say its family. Add facts: {{family: masked}}")
         return str(stored["family"])
+
+    @property
+    def loading(self) -> LoadOptions:
+        """How the weights are loaded."""
+        return LoadOptions(**{name: getattr(self, name) for name in LoadOptions.model_fields})
+
+    @property
+    def stated_facts(self) -> dict[str, Any]:
+        """Facts that the checkpoint's config.json states; {} for one that is not on this disk."""
+        from dllm_rl.policies.published import stated_facts
+
+        return stated_facts(self.config)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -161,7 +176,7 @@ class Factors(Strict):
     """Which settings may differ between the levels of a factor, as dotted fields of a cell."""
 
     policy: list[str] = Field(
-        default=["checkpoint", "family", "facts", "sampler", "evaluation_sampler", "train.learning_rate"]
+        default=["checkpoint", "family", "facts", "loading", "sampler", "evaluation_sampler", "train.learning_rate"]
     )
     objective: list[str] = Field(default=["objective"])
 

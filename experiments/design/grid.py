@@ -6,6 +6,7 @@ from typing import Any
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.load_options import LoadOptions
 from dllm_rl.registry import families_of
 from experiments.design.config import (
     Component,
@@ -38,6 +39,7 @@ class Cell(Strict):
     checkpoint: str
     family: str
     facts: dict[str, Any]
+    loading: LoadOptions = LoadOptions()
     sampler: Component
     evaluation_sampler: Component | None
     objective: Component
@@ -133,6 +135,7 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
         checkpoint=policy_level.checkpoint,
         family=policy_level.family,
         facts=policy_level.facts,
+        loading=policy_level.loading,
         sampler=sampler,
         evaluation_sampler=evaluation_sampler,
         objective=Component(name=objective_level.name, options=objective_level.options),
@@ -189,7 +192,7 @@ def refuse_facts(policy: PolicyLevel) -> None:
     if policy.checkpoint.startswith(TOY):
         toy_family(policy.checkpoint, policy.facts)
     else:
-        checked_facts(policy.checkpoint, policy.config.get("policy", {}), {"family": policy.family, **policy.facts})
+        checked_facts(policy.checkpoint, policy.stated_facts, {"family": policy.family, **policy.facts})
 
 
 def decoders(policy: PolicyLevel, grammar: str) -> tuple[Component, Component | None]:

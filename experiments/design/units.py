@@ -71,6 +71,7 @@ def _start(cell: Cell, checkpoint: str) -> dict[str, Any]:
     return {
         "checkpoint": checkpoint,
         "policy": {"name": cell.family, "version": registry.get("policy", cell.family).version, "facts": cell.facts},
+        **({"loading": cell.loading.deciding} if cell.loading.deciding else {}),
         "sampler": _component("sampler", cell.sampler),
         "environment": _component("environment", cell.environment),
         "reward": _component("reward", cell.reward),

@@ -12,6 +12,7 @@ import torch
 from accelerate import PartialState
 
 from dllm_rl.environment import Session
+from dllm_rl.errors import ConfigError
 from dllm_rl.files import METRICS_FILE, read_rows, write_json
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.training.config import TrainConfig
@@ -41,12 +42,10 @@ class LocalExecutor:
         session: Session,
         tasks: TaskSets,
         *,
-        device: str = "cpu",
         ranks: Ranks = ALONE,
     ) -> None:
         self._session = session
         self._tasks = tasks
-        self._device = device
         self._ranks = ranks
 
     def warm_start(self, unit: Unit, on_event: OnEvent) -> list[dict[str, Any]]:
@@ -100,7 +99,12 @@ class LocalExecutor:
         return self._evaluate(policy, unit, on_event)
 
     def _load(self, cell: Cell) -> Any:
-        return policies.load(cell.checkpoint, facts=cell.facts, device=self._device)
+        if not self._ranks.is_alone and cell.loading.device != "cpu":
+            raise ConfigError(
+                f"device={cell.loading.device} was given, and {self._ranks.count} processes work on this cell, which "
+                "the command line lets work on CPUs only. Launch one process, or take device=cpu."
+            )
+        return policies.load(cell.checkpoint, facts=cell.facts, options=cell.loading)
 
     def _take_snapshot(self, unit: Unit, policy: BasePolicy, step: int) -> None:
         """Take a snapshot in the first process, with browsers of its own. Its errors never fail a run."""

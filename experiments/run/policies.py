@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError, unknown_name
+from dllm_rl.load_options import LoadOptions
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.loading import load_policy
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.records.canvas import EOS_TOKEN, FILL_TOKEN, MASK_TOKEN, PAD_TOKEN
 from dllm_rl.records.tasks import render_prompt
+from dllm_rl.training.checkpoint import load_weights
 from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
 from harness.environments import TextEnvironment
 
@@ -28,19 +29,24 @@ from harness.environments import TextEnvironment
 logging.disable_progress_bar()
 
 
-def load(checkpoint: str, *, facts: dict[str, Any] | None = None, device: str = "cpu") -> BasePolicy:
-    """Load `builtin:<family>`, `toy:<environment>`, a checkpoint's folder or hub id, or what a cell's seed trained."""
+def load(checkpoint: str, *, facts: dict[str, Any] | None = None, options: LoadOptions | None = None) -> BasePolicy:
+    """Load `builtin:<family>`, `toy:<environment>`, a checkpoint's folder or hub id, or what a cell's seed trained.
+
+    options: for a cell's seed only where and how it runs; what was trained is as its cell says.
+    """
+    options = options or LoadOptions()
     if checkpoint.startswith(TOY):
-        return load_toy(checkpoint, facts or {})
+        return load_toy(checkpoint, facts or {}, options)
     record = Path(checkpoint) / "cell.json"
     if not record.is_file():
-        return load_policy(checkpoint, device=device, facts=facts)
+        return load_policy(checkpoint, facts=facts, options=options)
     cell = json.loads(record.read_text(encoding="utf-8"))
     weights = Path(checkpoint) / "checkpoint" / "model.safetensors"
     if not weights.is_file():
         raise CheckpointError(f"'{checkpoint}' has no trained weights yet; `dllm-rl status` shows what is owed")
-    policy = load(cell["checkpoint"], device=device, facts=cell["facts"])
-    policy.model.load_state_dict(load_file(weights, device=device))
+    loading = LoadOptions(**cell.get("loading", {})).model_copy(update={"device": options.device})
+    policy = load(cell["checkpoint"], facts=cell["facts"], options=loading)
+    load_weights(policy.model, weights)
     return policy
 
 
@@ -56,8 +62,11 @@ WARM_STEPS = {
 BATCH_SIZE = 64
 
 
-def load_toy(checkpoint: str, facts: dict[str, Any]) -> BasePolicy:
+def load_toy(checkpoint: str, facts: dict[str, Any], options: LoadOptions = LoadOptions()) -> BasePolicy:
     """The warm-started policy of `toy:<environment>`; facts must name the family. A fresh copy at every call."""
+    if options != LoadOptions():
+        given = ", ".join(options.model_dump(exclude_defaults=True))
+        raise ConfigError(f"'{checkpoint}' is made here, on the CPU; {given} would have no effect. Leave it out.")
     return copy.deepcopy(_warm_started(checkpoint.removeprefix(TOY), toy_family(checkpoint, facts)))
 
 

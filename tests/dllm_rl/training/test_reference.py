@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.loading import add_lora
+from dllm_rl.load_options import LoraOptions
+from dllm_rl.policies.adapters import add_lora
 from dllm_rl.training.reference import AdapterOff, is_fresh_adapter, reference_of
 from tests.dllm_rl.training.test_trainer import TASKS, make, rollouts_of
 from tests.tiny_policies import make_tiny_policy
@@ -41,7 +42,7 @@ def test_a_fresh_adapter_is_switched_off_and_alone_is_trained(tmp_path, monkeypa
     pytest.importorskip("peft")
     policy = make_tiny_policy("masked", sharpness=4.0)
     warm = {name: value.clone() for name, value in policy.model.state_dict().items()}
-    add_lora(policy, rank=2, targets=["qkv", "up"])
+    add_lora(policy, LoraOptions(rank=2, targets=("qkv", "up")))
     assert is_fresh_adapter(policy.model)
     monkeypatch.setattr("tests.dllm_rl.training.test_trainer.make_tiny_policy", lambda *_, **__: policy)
     trainer = make("masked", "grpo", tmp_path, steps=1, learning_rate=1e-1)
@@ -60,7 +61,7 @@ def test_a_fresh_adapter_is_switched_off_and_alone_is_trained(tmp_path, monkeypa
 def test_an_adapter_that_was_trained_before_is_part_of_the_warm_start(tmp_path) -> None:
     pytest.importorskip("peft")
     policy = make_tiny_policy("masked", sharpness=4.0)
-    add_lora(policy, rank=2, targets=["qkv"])
+    add_lora(policy, LoraOptions(rank=2, targets=("qkv",)))
     with torch.no_grad():
         for name, value in policy.model.named_parameters():
             if "lora_B" in name:
@@ -72,4 +73,4 @@ def test_an_adapter_that_was_trained_before_is_part_of_the_warm_start(tmp_path) 
 def test_a_layer_that_is_not_there_is_named() -> None:
     pytest.importorskip("peft")
     with pytest.raises(ConfigError, match=r"no layer of this model is called q_proj\. Its linear layers: .*qkv"):
-        add_lora(make_tiny_policy("masked"), targets=["q_proj"])
+        add_lora(make_tiny_policy("masked"), LoraOptions(targets=("q_proj",)))

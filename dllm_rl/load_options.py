@@ -1,0 +1,54 @@
+"""How a checkpoint is loaded: on which device, in which numbers, by which attention, with which adapter."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# What decides no number of a run, but where it runs and how much memory it takes.
+_FREE = {"device", "gradient_checkpointing", "trust_remote_code"}
+
+
+class LoraOptions(BaseModel):
+    """A low-rank adapter (LoRA, 2106.09685), which alone is trained.
+
+    alpha: alpha / rank scales the update.
+    targets: ends of the names of the linear layers that get one; None: all but the output head.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0)
+    targets: tuple[str, ...] | None = Field(None, min_length=1)
+
+
+class LoadOptions(BaseModel):
+    """Keys of a policy level, and options of the commands.
+
+    device: `cpu`, `cuda`, `cuda:1`, `mps`.
+    dtype: of the weights; None: as the checkpoint stores them. Weights in half precision are trained through copies in
+        float32 (`dllm_rl.training.optimiser`).
+    attention: None: sdpa, where the model has it, else eager.
+    lora: the adapter that is put on; None: all weights are trained.
+    gradient_checkpointing: activations are computed again on the way back, which takes a third more time and holds
+        those of one layer instead of all.
+    revision: commit, branch or tag of a hub id.
+    trust_remote_code: run the code that comes with the checkpoint.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    attention: Literal["sdpa", "eager", "flex_attention"] | None = None
+    lora: LoraOptions | None = None
+    gradient_checkpointing: bool = False
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """What numbers depend on, as plain data; {} where nothing was said."""
+        return self.model_dump(mode="json", exclude=_FREE, exclude_defaults=True)

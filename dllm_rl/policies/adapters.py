@@ -1,0 +1,89 @@
+"""Low-rank adapters (LoRA, 2106.09685): put one on a policy, load one that was saved; activations computed again."""
+
+from __future__ import annotations
+
+import functools
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.load_options import LoraOptions
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.head import without_adapter
+
+ADAPTER_FILE = "adapter_config.json"
+
+
+def add_lora(policy: BasePolicy, options: LoraOptions = LoraOptions(), *, seed: int = 0) -> None:
+    """Put a fresh adapter on the policy's model, in place; at first it changes nothing.
+
+    Only the adapter is trained; the trainer takes the model under it as the reference policy. There is no dropout: it
+    would make ratios differ from 1 on policy.
+    Raises ConfigError where peft is not installed, or no layer has such a name.
+    """
+    _require_peft()
+    from peft import LoraConfig, get_peft_model  # pyright: ignore[reportMissingImports]
+
+    wanted: Any = "all-linear" if options.targets is None else list(options.targets)
+    config = LoraConfig(r=options.rank, lora_alpha=options.alpha, lora_dropout=0.0, target_modules=wanted)  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            adapted: Any = get_peft_model(policy.model, config)  # type: ignore[arg-type]
+        except ValueError as error:
+            layers = sorted(
+                {name.rsplit(".", 1)[-1] for name, m in policy.model.named_modules() if isinstance(m, torch.nn.Linear)}
+            )
+            raise ConfigError(
+                f"no layer of this model is called {', '.join(options.targets or ())}. Its linear layers: "
+                f"{', '.join(layers)}."
+            ) from error
+    policy.model = adapted.eval()
+
+
+def base_of_adapter(folder: Path) -> str | None:
+    """Return the checkpoint that a folder's adapter belongs on; None where the folder holds no adapter."""
+    path = folder / ADAPTER_FILE
+    return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]) if path.is_file() else None
+
+
+def load_adapter(policy: BasePolicy, folder: Path) -> None:
+    """Put a saved adapter on the policy's model, in place; it can be trained further."""
+    _require_peft()
+    from peft import PeftModel  # pyright: ignore[reportMissingImports]
+
+    model: Any = policy.model
+    policy.model = PeftModel.from_pretrained(model, folder, is_trainable=True).eval()
+
+
+def checkpoint_activations(policy: BasePolicy) -> None:
+    """Let the model compute activations again on the way back, in place.
+
+    transformers does so in training mode alone, and a policy scores in evaluation mode. So its layers, but nothing in
+    them, are in training mode while gradients are wanted; where none are, keys and values can be kept.
+    Raises ConfigError where the model cannot.
+    """
+    model: Any = without_adapter(policy.model)
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise ConfigError(
+            f"gradient_checkpointing was set, and {type(model).__name__} cannot compute its activations again. Leave "
+            "it out."
+        )
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    model.register_forward_pre_hook(functools.partial(_set_mode, layers))
+
+
+def _set_mode(layers: list[torch.nn.Module], module: torch.nn.Module, inputs: Any) -> None:
+    for layer in layers:
+        layer.training = torch.is_grad_enabled()
+
+
+def _require_peft() -> None:
+    if find_spec("peft") is None:
+        raise ConfigError("an adapter needs peft, which is not installed. `pip install dllm-rl[peft]`.")

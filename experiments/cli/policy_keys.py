@@ -1,0 +1,35 @@
+"""The option `--policy KEY=VALUE`: keys of a policy level, for every command that loads a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from dllm_rl.load_options import LoadOptions
+from experiments.design.config import apply_override, load_preset, validate
+
+
+class PolicyKeys(LoadOptions):
+    """What a command may say of one policy. facts: see `dllm_rl.policies.base.PolicyFacts`."""
+
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
+def read_policy_keys(keys: Sequence[str]) -> tuple[dict[str, Any], LoadOptions]:
+    """Return facts and load options of a policy. Raises ConfigError for a key or a value that is not valid."""
+    data: dict[str, Any] = {}
+    for key in keys:
+        data = apply_override(data, key)
+    found = validate(PolicyKeys, data, source="--policy")
+    return found.facts, LoadOptions(**{name: getattr(found, name) for name in LoadOptions.model_fields})
+
+
+def as_overrides(preset: str, overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Return the overrides, and the keys as overrides of each policy level that the preset then has."""
+    read_policy_keys(keys)
+    if not keys:
+        return list(overrides)
+    levels = load_preset(preset, list(overrides)).policies
+    return [*overrides, *(f"policies.{level}.{key}" for level in levels for key in keys)]

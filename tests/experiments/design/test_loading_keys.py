@@ -1,0 +1,66 @@
+"""Keys of a policy level that say how its weights are loaded: checked, recorded, and part of the digest where they
+decide numbers.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from dllm_rl.errors import ConfigError
+from experiments.cli.policy_keys import as_overrides, read_policy_keys
+from experiments.design.config import load_preset
+from experiments.design.grid import build_cells
+from experiments.design.units import training_digest
+
+MASKED = ["policies=[masked]", "controls=[]"]
+
+
+def cell(*overrides: str):
+    return build_cells(load_preset("quick", [*MASKED, *overrides]))[0]
+
+
+def digest_of(*overrides: str) -> str:
+    return training_digest(cell(*overrides), checkpoint="c", tasks="t")
+
+
+def test_keys_reach_the_cell():
+    found = cell("policies.masked.device=cuda:1", "policies.masked.lora={rank: 4, targets: [qkv]}").loading
+    assert (found.device, found.lora.rank, found.lora.targets, found.dtype) == ("cuda:1", 4, ("qkv",), None)
+
+
+@pytest.mark.parametrize("key", ["dtype=bfloat16", "attention=eager", "lora.rank=4", "revision=abc"])
+def test_what_decides_numbers_is_part_of_the_digest(key):
+    assert digest_of(f"policies.masked.{key}") != digest_of()
+
+
+@pytest.mark.parametrize("key", ["device=cuda", "gradient_checkpointing=true", "trust_remote_code=true"])
+def test_what_decides_no_number_is_not(key):
+    assert digest_of(f"policies.masked.{key}") == digest_of()
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("devise=cuda", "Did you mean 'device'"),
+        ("device=gpu", "lora|device"),
+        ("dtype=fp8", "dtype"),
+        ("attention=flash_attention_2", "attention"),
+        ("lora.rank=0", r"lora\.rank"),
+    ],
+)
+def test_wrong_keys_are_refused_by_name(key, message):
+    with pytest.raises(ConfigError, match=message):
+        load_preset("quick", [*MASKED, f"policies.masked.{key}"])
+    with pytest.raises(ConfigError, match=message):
+        read_policy_keys([key])
+
+
+def test_the_option_sets_every_level_of_a_preset():
+    overrides = as_overrides("quick", ["policies=[masked, slot]"], ["dtype=bfloat16"])
+    levels = load_preset("quick", overrides).policies
+    assert {name: level.dtype for name, level in levels.items()} == {"masked": "bfloat16", "slot": "bfloat16"}
+
+
+def test_the_option_gives_facts_too():
+    facts, options = read_policy_keys(["facts.family=block", "facts.block_size=4", "device=cuda"])
+    assert (facts, options.device) == ({"family": "block", "block_size": 4}, "cuda")
