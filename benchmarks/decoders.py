@@ -74,7 +74,7 @@ TYPES: dict[str, dict[str, Any]] = {
 _SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 _HEADS = {"num_key_value_heads": 2, "head_dim": 8}
 _EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
-FACTS = {"max_prompt": 64, "canvas_length": 40}
+FACTS: dict[str, Any] = {"max_prompt": 64, "canvas_length": 40}
 
 
 def tiny_model(kind: str, *, is_causal: bool, attention: str | None, dtype: torch.dtype) -> Any:
@@ -109,7 +109,7 @@ def row_of(kind: str, families: Sequence[str]) -> list[str]:
     """Type, its attention, yes or the short reason for each family, and the window that prompt and canvas must fit."""
     usual = tiny_model(kind, is_causal=True, attention=None, dtype=torch.float32)
     attention = usual.config._attn_implementation
-    settings = [(None, torch.float32), (None, torch.bfloat16)]
+    settings: list[tuple[str | None, torch.dtype]] = [(None, torch.float32), (None, torch.bfloat16)]
     if attention == "sdpa":
         settings.append(("eager", torch.float32))
     found = []

@@ -19,9 +19,9 @@ class LoraOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0)
-    targets: tuple[str, ...] | None = Field(None, min_length=1)
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    targets: tuple[str, ...] | None = Field(default=None, min_length=1)
 
 
 class LoadOptions(BaseModel):
@@ -40,7 +40,7 @@ class LoadOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$")
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     attention: Literal["sdpa", "eager", "flex_attention"] | None = None
     lora: LoraOptions | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def checkpoint_activations(policy: BasePolicy) -> None:
     model.register_forward_pre_hook(functools.partial(_set_mode, layers))
 
 
-def _set_mode(layers: list[torch.nn.Module], module: torch.nn.Module, inputs: Any) -> None:
+def _set_mode(layers: Sequence[torch.nn.Module], module: torch.nn.Module, inputs: Any) -> None:
     for layer in layers:
         layer.training = torch.is_grad_enabled()
 

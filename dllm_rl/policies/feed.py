@@ -230,7 +230,7 @@ class ModelInterface:
         # Stock decoders compute the union of all rows' positions.
         by_row = keep.dim() == 2 and not self.keeps_by_row
         wanted = keep.unique() if by_row else keep
-        inputs = {name: value.to(device) for name, value in self._inputs(tokens).items()}
+        inputs: dict[str, Any] = {name: value.to(device) for name, value in self._inputs(tokens).items()}
         if not self.reads_booleans:
             inputs["attention_mask"] = additive(inputs["attention_mask"], dtype_of(model))
         if cache is not None:
