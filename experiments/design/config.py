@@ -246,14 +246,6 @@ class Preset(Strict):
     on_alarm: OnAlarm = "log"
     threads: int | None = Field(default=None, ge=1)
 
-    @field_validator("policies", "objectives", "control_objectives", mode="before")
-    @classmethod
-    def _without_dropped(cls, levels: Any) -> Any:
-        """Drop levels that are set to null: a preset removes levels of its base this way."""
-        if not isinstance(levels, dict):
-            return levels
-        return {name: level for name, level in levels.items() if level is not None}
-
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: list[int]) -> list[int]:
@@ -290,7 +282,20 @@ def load_preset(name_or_path: str, overrides: list[str] | None = None) -> Preset
     data = merge(defaults, _read(name_or_path), source=f"preset '{name_or_path}'")
     for override in overrides:
         data = apply_override(data, override)
-    return validate(Preset, data, source=f"preset '{name_or_path}'")
+    return validate(Preset, _without_dropped(data), source=f"preset '{name_or_path}'")
+
+
+def _without_dropped(data: dict[str, Any]) -> dict[str, Any]:
+    """Drop levels that are set to null: a preset removes levels of its base this way.
+
+    Done before validation, because what follows a validator of plain data is no longer read as JSON, where a list may
+    stand for a tuple.
+    """
+    kept = dict(data)
+    for key in ("policies", "objectives", "control_objectives"):
+        if isinstance(kept.get(key), dict):
+            kept[key] = {name: level for name, level in kept[key].items() if level is not None}
+    return kept
 
 
 def _read(name_or_path: str) -> dict[str, Any]:
