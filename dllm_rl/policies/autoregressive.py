@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import DynamicCache
 
 from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.policies.attention import Causal, Reading, lower_triangle, readable
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.feed import Tokens, last_ids, neighbours, prompt_positions
+from dllm_rl.policies.feed import Tokens, empty_keys, last_ids, neighbours, prompt_positions
 from dllm_rl.policies.process import ForwardProcess
 from dllm_rl.policies.sharing import share
 from dllm_rl.records.types import Prompts, Rollouts, Views
@@ -136,7 +135,7 @@ class AutoregressivePolicy(BasePolicy):
         if tokens is not None and tokens.numel():
             ids, mask, column = _followed_by(prompts, tokens, is_real, self.canvas.pad_id)
         state = DecodingState(
-            cache=DynamicCache(),
+            cache=empty_keys(),
             visible=mask,
             num_real=prompts.mask.sum(dim=1),
             column=column.amax(dim=1),

@@ -19,12 +19,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.attention import BlockCausal, Reading, readable
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
-from dllm_rl.policies.feed import Feed, Tokens, keys_of_rows, neighbours, prompt_positions
+from dllm_rl.policies.feed import Feed, Tokens, empty_keys, keys_of_rows, neighbours, prompt_positions
 from dllm_rl.policies.masked import MaskedProcess
 from dllm_rl.policies.process import one_a_stratum
 from dllm_rl.records.types import Prompts, Rollouts, Views
@@ -138,7 +137,7 @@ class BlockPolicy(BasePolicy):
 
     def read_prompts(self, prompts: Prompts) -> BlockCache:
         """Return an empty cache: the first block's first forward reads the prompts too."""
-        return BlockCache(keys=DynamicCache())
+        return BlockCache(keys=empty_keys())
 
     def continue_from(
         self, cache: BlockCache, tokens: Tokens, keep: Int[Tensor, " c"] | Int[Tensor, "b c"], width: int

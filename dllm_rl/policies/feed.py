@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.attention import Attention, additive
 from dllm_rl.policies.head import dtype_of, scored_only, without_adapter
 from dllm_rl.policies.sharing import Shared, share
 from dllm_rl.records.types import Prompts, Rollouts, Views
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,9 +286,16 @@ def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
+def empty_keys() -> DynamicCache:
+    """Return a cache of keys and values that holds nothing. transformers, slow to import, is needed only from here."""
+    from transformers import DynamicCache
+
+    return DynamicCache()
+
+
 def keys_of_rows(keys: Any, index: Int[Tensor, " n"]) -> DynamicCache:
     """Return a copy of keys and values with these rows."""
-    taken = DynamicCache()
+    taken = empty_keys()
     for number, layer in enumerate(keys.layers):
         own = index.to(layer.keys.device)
         taken.update(layer.keys[own], layer.values[own], number)

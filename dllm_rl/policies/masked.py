@@ -21,20 +21,21 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import DynamicCache
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.likelihood.terms import joint_terms
 from dllm_rl.policies.attention import CAUSAL, Full, Reading
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.feed import Tokens, keys_of_rows
+from dllm_rl.policies.feed import Tokens, empty_keys, keys_of_rows
 from dllm_rl.policies.layers import ATTENTION, kinds_of_layers
 from dllm_rl.policies.process import ForwardProcess, one_a_stratum, quadrature_nodes, stratified, trajectory_of
 from dllm_rl.records.types import Rollouts, Views
 from dllm_rl.registry import register
 
 if TYPE_CHECKING:
+    from transformers import DynamicCache
+
     from dllm_rl.training.warmstart import Batch
 
 
@@ -308,7 +309,7 @@ class MaskedPolicy(BasePolicy):
         self, tokens: Tokens, keep: Int[Tensor, " c"] | Int[Tensor, "b c"]
     ) -> tuple[Float[Tensor, "b c v"], Any]:
         """An exact forward, and all its keys and values. Raises ConfigError where the model does not keep them."""
-        keys: Any = DynamicCache()
+        keys: Any = empty_keys()
         total = tokens.ids.shape[1]
         if self.interface.cache_name is not None and kinds_of_layers(self.model.config) <= ATTENTION:
             output = self.forward(tokens, keep, cache=keys)
@@ -323,7 +324,7 @@ class MaskedPolicy(BasePolicy):
 
 def _without(keys: Any, first: int, last: int) -> DynamicCache:
     """A copy without positions `first` to `last`; what remains is in order."""
-    kept = DynamicCache()
+    kept = empty_keys()
     for number, layer in enumerate(keys.layers):
         own, values = (torch.cat([x[:, :, :first], x[:, :, last:]], dim=2) for x in (layer.keys, layer.values))
         kept.update(own, values, number)

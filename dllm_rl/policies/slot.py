@@ -15,11 +15,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import DynamicCache
 
 from dllm_rl.policies.attention import Causal, Reading
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.feed import Feed, prompt_tokens
+from dllm_rl.policies.feed import Feed, empty_keys, prompt_tokens
 from dllm_rl.policies.masked import MaskedProcess
 from dllm_rl.policies.process import one_a_stratum
 from dllm_rl.records.events import feed_order
@@ -109,7 +108,7 @@ class SlotPolicy(BasePolicy):
 
     def read_prompts(self, prompts: Prompts) -> Any:
         """Return keys and values of the prompts, which under causal attention do not depend on the canvas."""
-        cache = DynamicCache()
+        cache = empty_keys()
         last = torch.tensor([prompts.ids.shape[1] - 1])
         self.forward(prompt_tokens(prompts, self.reading.attention), last, cache=cache)
         return cache

@@ -204,7 +204,10 @@ def _extracted(path: Path, folder: Path) -> RunFolder:
 
 
 def _extract(path: Path, folder: Path) -> None:
-    """Extract plain files, each once, and none outside of the folder."""
+    """Extract plain files, each once, and none outside of the folder.
+
+    Python before 3.11.4 has no filters for `TarFile.extract`, and nothing but names and contents is wanted.
+    """
     num_bytes = 0
     try:
         # The stream is read to its end, where its own checksum stands.
@@ -213,17 +216,21 @@ def _extract(path: Path, folder: Path) -> None:
                 num_bytes += entry.size
                 if num_bytes > MAX_BYTES:
                     raise _refused(path, f"unpacks to over {MAX_BYTES:,} bytes, which no run needs")
-                if not entry.isfile() or (folder / entry.name).exists():
+                place = folder / entry.name
+                if not place.resolve().is_relative_to(folder.resolve()):
+                    raise _refused(path, f"holds '{entry.name}', a file that would lie elsewhere")
+                content = tar.extractfile(entry) if entry.isreg() else None
+                if content is None or place.exists():
                     raise _refused(path, f"holds '{entry.name}', which is not a plain file, or is there twice")
-                tar.extract(entry, folder, filter="data")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with place.open("wb") as file:
+                    shutil.copyfileobj(content, file)
             while stream.read(READ_BYTES):
                 pass
     except FileNotFoundError:
         raise ConfigError(f"there is no file '{path}'. `dllm-rl pack RUN` writes one.") from None
     except IsADirectoryError:
         raise ConfigError(f"'{path}' is a folder; give the file that `dllm-rl pack` wrote.") from None
-    except tarfile.FilterError as error:
-        raise _refused(path, f"holds a file that would lie elsewhere ({error})") from None
     except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
         if num_bytes:
             raise _refused(path, f"is damaged ({error}). Copy it again, or pack it again") from None

@@ -1,6 +1,4 @@
-"""Alarms while a run still trains: rows of metrics go in as they are written, new alarms come out once each.
-
-`CollapseCallback` raises them in the trainers of TRL and transformers."""
+"""Alarms while a run still trains: rows of metrics go in as they are written, new alarms come out once each."""
 
 from __future__ import annotations
 
@@ -10,13 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
 from dllm_rl.errors import DllmRlError
 from dllm_rl.files import write_json
 from experiments.analysis.collapse.detectors import Alarm
 from experiments.analysis.collapse.diagnosis import diagnose
-from experiments.analysis.collapse.readers import numbers
 from experiments.design.config import OnAlarm
 from experiments.run.folder import ALARMS_FILE
 
@@ -85,50 +80,3 @@ class OnlineDiagnosis:
         stopped = self.rows[-1].get("step", len(self.rows) - 1) if self.stop is not None else None
         because = self.stop.message if self.stop is not None else ""
         return {"stopped_at": stopped, "because": because, "alarms": [asdict(alarm) for alarm in self.alarms]}
-
-
-class CollapseCallback(TrainerCallback):
-    """Raises the alarms of our own runs in a run of another trainer.
-
-    Example: `GRPOTrainer(..., callbacks=[CollapseCallback(on_alarm="stop")])`.
-
-    Attributes:
-        watch: holds the alarms so far (`watch.alarms`), and the one that ended the run (`watch.stop`).
-
-    """
-
-    def __init__(self, *, on_alarm: OnAlarm = "log") -> None:
-        """Begin with nothing seen.
-
-        on_alarm: what an error or a confirmed collapse does: `log` it, `stop` the training after the step, or `raise`
-        CollapseError. Warnings are only logged. alarms.json is kept in the trainer's output folder.
-        """
-        self._on_alarm: OnAlarm = on_alarm
-        self.watch = OnlineDiagnosis(on_alarm=on_alarm)
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Take in what was logged before a checkpoint that the run goes on from."""
-        folder = Path(args.output_dir) if state.is_world_process_zero and args.output_dir else None
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        self.watch = OnlineDiagnosis(on_alarm=self._on_alarm, folder=folder)
-        for row in state.log_history:
-            self._observe(row, control)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Take in what the trainer logs, evaluations included."""
-        self._observe({**(logs or {}), "step": state.global_step}, control)
-
-    def _observe(self, row: dict[str, Any], control: TrainerControl) -> None:
-        """Observe a row; the last one, which sums up the run, is skipped."""
-        if "train_runtime" not in row and self.watch.observe(numbers(row)):
-            control.should_training_stop = True

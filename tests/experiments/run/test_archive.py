@@ -285,6 +285,7 @@ def _tar(parts: list[tuple[str, bytes]], kind: bytes = tarfile.REGTYPE) -> bytes
     ("name", "message"),
     [
         ("../outside", "would lie elsewhere"),
+        ("/outside", "would lie elsewhere"),
         ("cells/../../outside/seed0/status.json", "would lie elsewhere"),
         ("cells/a-1/seed0/checkpoint/model.safetensors", "not a file of a finished unit"),
         ("warmstart/.hidden/status.json", "not a file of a finished unit"),
@@ -299,6 +300,16 @@ def test_a_name_that_is_not_a_file_of_a_run_is_refused(tmp_path, name: str, mess
     with pytest.raises(ConfigError, match=f"{message}.*Nothing was written"):
         unpack_run(tmp_path / "bad.tar.xz", tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"bad.tar.xz", "run.tar.xz", "there"}
+
+
+def test_unpacking_needs_no_filter_of_tarfile(tmp_path, monkeypatch) -> None:
+    """Python 3.11 has them from its fourth patch release on."""
+    monkeypatch.delattr(tarfile, "FilterError", raising=False)
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    monkeypatch.delattr(tarfile.TarFile, "extract")
+    there = half(tmp_path / "there")
+    pack_run(RunFolder(there.root), tmp_path / "run.tar.xz")
+    assert unpack_run(tmp_path / "run.tar.xz", tmp_path / "out").num_new == len(RunFolder(there.root).finished())
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])

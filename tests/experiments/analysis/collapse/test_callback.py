@@ -9,7 +9,8 @@ import torch
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
-from experiments.analysis.collapse.online import ALARMS_FILE, CollapseCallback, CollapseError
+from experiments.analysis.collapse.callback import CollapseCallback
+from experiments.analysis.collapse.online import ALARMS_FILE, CollapseError
 
 STEPS, FALLS_AT = 60, 30
 
