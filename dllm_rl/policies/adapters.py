@@ -27,24 +27,28 @@ def add_lora(policy: BasePolicy, options: LoraOptions = LoraOptions(), *, seed: 
     would make ratios differ from 1 on policy.
     Raises ConfigError where peft is not installed, or no layer has such a name.
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        policy.model = adapted(policy.model, options).eval()
+
+
+def adapted(model: torch.nn.Module, options: LoraOptions) -> Any:
+    """Return the model with a fresh adapter. Raises ConfigError as `add_lora`."""
     _require_peft()
     from peft import LoraConfig, get_peft_model  # pyright: ignore[reportMissingImports]
 
     wanted: Any = "all-linear" if options.targets is None else list(options.targets)
     config = LoraConfig(r=options.rank, lora_alpha=options.alpha, lora_dropout=0.0, target_modules=wanted)  # type: ignore[arg-type]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            adapted: Any = get_peft_model(policy.model, config)  # type: ignore[arg-type]
-        except ValueError as error:
-            layers = sorted(
-                {name.rsplit(".", 1)[-1] for name, m in policy.model.named_modules() if isinstance(m, torch.nn.Linear)}
-            )
-            raise ConfigError(
-                f"no layer of this model is called {', '.join(options.targets or ())}. Its linear layers: "
-                f"{', '.join(layers)}."
-            ) from error
-    policy.model = adapted.eval()
+    try:
+        return get_peft_model(model, config)  # type: ignore[arg-type]
+    except ValueError as error:
+        layers = sorted(
+            {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+        )
+        raise ConfigError(
+            f"no layer of this model is called {', '.join(options.targets or ())}. Its linear layers: "
+            f"{', '.join(layers)}."
+        ) from error
 
 
 def base_of_adapter(folder: Path) -> str | None:

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm_rl.policies.blocks import PromptBlocks
+
 
 class Attention(Protocol):
     """A rule that says which positions each position reads."""
@@ -50,21 +52,34 @@ class BlockCausal:
 
     block_size: columns of a block; the last one may be shorter.
     is_prompt_causal: within the prompt each token reads those before it, else all of them.
+    prompt_blocks: the prompt is read block by block, too. `from_prompt`: blocks are counted from its first token, so
+        that its last ones may share a block with the first columns (SDAR, LLaDA2). `from_canvas`: backwards from the
+        first column (BD3-LM).
     """
 
     block_size: int
     is_prompt_causal: bool = False
+    prompt_blocks: PromptBlocks = None
 
     def mask(self, visible: Bool[Tensor, "b t"], width: int) -> Bool[Tensor, "b 1 t t"]:
         """Return True at keys of no higher rank."""
-        rank = self.rank(width, torch.arange(visible.shape[1] - width, device=visible.device))
-        return readable(visible, rank[None, :] <= rank[:, None])
+        rank = self.rank(visible[:, :width], torch.arange(visible.shape[1] - width, device=visible.device))
+        return readable(visible, (rank[:, None, :] <= rank[:, :, None])[:, None])
 
-    def rank(self, width: int, columns: Int[Tensor, " n"]) -> Int[Tensor, " t"]:
-        """Rank of the prompt's positions (negative), then of these columns: a position reads all of no higher rank."""
-        before = torch.arange(-width, 0, device=columns.device)
-        prompt = before if self.is_prompt_causal else torch.full_like(before, -1)
-        return torch.cat([prompt, columns // self.block_size])
+    def rank(self, prompt_mask: Bool[Tensor, "b p"], columns: Int[Tensor, " n"]) -> Int[Tensor, "r t"]:
+        """Rank of the prompt's positions, then of these columns: a position reads all of no higher rank.
+
+        One row for all, where ranks do not depend on the length of the prompt.
+        """
+        if self.prompt_blocks == "from_prompt":
+            place = (prompt_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+            return torch.cat([place, prompt_mask.sum(dim=1, keepdim=True) + columns], dim=1) // self.block_size
+        before = torch.arange(-prompt_mask.shape[1], 0, device=columns.device)
+        if self.prompt_blocks == "from_canvas":
+            before = before // self.block_size
+        elif not self.is_prompt_causal:
+            before = torch.full_like(before, -1)
+        return torch.cat([before, columns // self.block_size])[None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +98,9 @@ class Reading:
 CAUSAL, CAUSAL_SHIFTED = Reading(attention=Causal()), Reading(attention=Causal(), is_shifted=True)
 
 
-def readable(visible: Bool[Tensor, "b t"], allowed: Bool[Tensor, "t t"]) -> Bool[Tensor, "b 1 t t"]:
+def readable(
+    visible: Bool[Tensor, "b t"], allowed: Bool[Tensor, "t t"] | Bool[Tensor, "r 1 t t"]
+) -> Bool[Tensor, "b 1 t t"]:
     """Return the allowed keys without padding; every query reads itself."""
     return with_itself(visible[:, None, None, :] & allowed)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.policies.attention import Reading
+from dllm_rl.policies.blocks import PromptBlocks
 from dllm_rl.policies.feed import Feed, ModelInterface, Tokens
 from dllm_rl.policies.process import ANY, ForwardProcess
 from dllm_rl.policies.scoring import view_terms
@@ -49,8 +50,10 @@ class PolicyFacts:
     block_size: tokens of a block (block family).
     block_sizes: sizes that a warm start samples from, if the policy knows several.
     is_prompt_causal: within the prompt each token reads those before it, else all of them (block family).
+    prompt_blocks: the prompt is read block by block too, counted `from_prompt` (SDAR, LLaDA2) or `from_canvas`
+        (BD3-LM); see `BlockCausal` (block family).
     schedule_power: kappa_t = t ** power, as trained (flow family).
-    is_shifted: logits at position i are of token i + 1 in a bidirectional model (Dream).
+    is_shifted: logits at position i are of token i + 1 in a bidirectional model (Dream, Fast-dLLM v2).
     mask_id: id of MASK. Default: the tokenizer's.
     end_ids: ids that end a text, which count as one: the first stands for all of them. Default: the tokenizer's EOS.
     chat_template: the prompt is a turn of the user in the tokenizer's chat template; else plain text.
@@ -65,6 +68,7 @@ class PolicyFacts:
     block_size: Size = 32
     block_sizes: tuple[Size, ...] = ()
     is_prompt_causal: bool = False
+    prompt_blocks: PromptBlocks = None
     schedule_power: Power = 1.0
     is_shifted: bool = False
     mask_id: TokenId | None = None
@@ -208,6 +212,10 @@ class BasePolicy:
         if self.facts.system_prompt is not None:
             turns.insert(0, {"role": "system", "content": self.facts.system_prompt})
         return self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+
+    def alignment(self, prompts: Prompts) -> Int[Tensor, " b"]:
+        """Return a number for each row. Rows of other numbers are not written in one batch."""
+        return torch.zeros(len(prompts.ids), dtype=torch.long)
 
     def empty_canvas(self, num_rows: int) -> Int[Tensor, "b l"]:
         """A canvas before anything is written."""

@@ -1,7 +1,8 @@
 """The block family (BD3-LM 2503.09573, SDAR 2510.06303, LLaDA2.0 2512.15745): block by block, MASK to token inside.
 
 A column reads the prompt, all earlier blocks and its own block. So keys and values of a finished block never change,
-and are computed once (`BlockCache`), without approximation.
+and are computed once (`BlockCache`), without approximation. A prompt is read as the checkpoint was trained: as a whole,
+from the left, or block by block like the canvas (`facts.prompt_blocks`).
 
 log p(completion) is the sum over blocks of log p(block | earlier blocks): each block is hidden on its own, given the
 *clean* earlier ones. `score_blocks` scores all blocks in one pass over [prompt, clean canvas, noisy canvas], as BD3-LM
@@ -17,13 +18,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.attention import BlockCausal, Reading, readable
+from dllm_rl.policies.attention import BlockCausal, Reading
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
-from dllm_rl.policies.feed import Feed, Tokens, empty_keys, keys_of_rows, neighbours, prompt_positions
+from dllm_rl.policies.blocks import Blocks
+from dllm_rl.policies.doubled import Doubled
+from dllm_rl.policies.feed import Feed, Tokens, empty_keys, keys_of_rows
 from dllm_rl.policies.masked import MaskedProcess
 from dllm_rl.policies.process import one_a_stratum
 from dllm_rl.records.types import Prompts, Rollouts, Views
@@ -52,26 +55,39 @@ class BlockProcess(MaskedProcess):
     So the ELBO is the sum over blocks of the ELBO of log p(block | earlier blocks) (BD3-LM, 2503.09573).
 
     block_size: columns of a block.
+    counts_prompt: blocks are counted from the first token of the prompt, else from the first column.
     """
 
     family: ClassVar[str] = "block"
     is_mean_over_masks: ClassVar[bool] = False
 
     block_size: int
+    counts_prompt: bool = False
 
-    def parts(self, member: Bool[Tensor, "b n"]) -> Bool[Tensor, "bj m"]:
+    def blocks(self, prompt_mask: Bool[Tensor, "b p"], size: int | None = None) -> Blocks:
+        """Return where the blocks of these rows lie. size: default the policy's."""
+        size, real = size or self.block_size, prompt_mask.sum(dim=1)
+        return Blocks(size=size, offset=real % size if self.counts_prompt else torch.zeros_like(real))
+
+    def parts(self, rollouts: Rollouts) -> Bool[Tensor, "bj m"]:
         """Return the columns block by block."""
-        return F.pad(member, (0, -member.shape[1] % self.block_size)).unflatten(1, (-1, self.block_size)).flatten(0, 1)
+        return self.blocks(rollouts.prompt_mask).split(self.units(rollouts)).flatten(0, 1)
 
-    def reachable(self, is_open: Bool[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
+    def joined(self, rollouts: Rollouts, parts: Shaped[Tensor, "k bj m"]) -> Shaped[Tensor, "k b l"]:
+        """Return what stands block by block, as columns."""
+        by_row = parts.unflatten(1, (rollouts.num_rows, -1))
+        return self.blocks(rollouts.prompt_mask).join(by_row, rollouts.completion_ids.shape[1])
+
+    def reachable(self, is_open: Bool[Tensor, "b l"], prompt_mask: Bool[Tensor, "b p"]) -> Bool[Tensor, "b l"]:
         """Return the columns up to the end of the first block that has an open one."""
-        first = is_open.long().argmax(dim=1, keepdim=True) // self.block_size
-        block = torch.arange(is_open.shape[1], device=is_open.device) // self.block_size
+        block = self.blocks(prompt_mask).number(torch.arange(is_open.shape[1], device=is_open.device))
+        first = block.gather(1, is_open.long().argmax(dim=1, keepdim=True))
         return (block <= first) | ~is_open.any(dim=1, keepdim=True)
 
-    def unscored_from(self, chosen: Bool[Tensor, "b l"]) -> Int[Tensor, " b"]:
+    def unscored_from(self, rollouts: Rollouts, chosen: Bool[Tensor, "b l"]) -> Int[Tensor, " b"]:
         """Return the end of the block that the chosen positions lie in. Raises ConfigError where these are several."""
-        block = torch.arange(chosen.shape[1]) // self.block_size
+        blocks = self.blocks(rollouts.prompt_mask)
+        block = blocks.number(torch.arange(chosen.shape[1]))
         first = torch.where(chosen, block, chosen.shape[1]).amin(dim=1)
         last = torch.where(chosen, block, 0).amax(dim=1)
         if (first < last).any():
@@ -79,7 +95,7 @@ class BlockProcess(MaskedProcess):
                 "under a grammar the draws of one step are scored together, and a view merges steps of several blocks. "
                 "Use an objective that replays single steps (such as cj_grpo), or set decoding.grammar to evaluation."
             )
-        return (last + 1) * self.block_size
+        return (last + 1) * self.block_size - blocks.offset
 
     def warm_start_loss(self, policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Return the cross-entropy at n ~ U{1..size} hidden positions of each block, given the clean blocks before it.
@@ -91,18 +107,23 @@ class BlockProcess(MaskedProcess):
         rows, length = batch.canvas.shape
         sizes = policy.facts.block_sizes or (self.block_size,)
         size = sizes[int(torch.randint(len(sizes), (), generator=generator))]
-        num_blocks = -(-length // size)
-        quota = one_a_stratum(rows * num_blocks, generator).view(rows, num_blocks) * size
-        rank = torch.rand(rows, num_blocks, size, generator=generator).argsort(dim=2).argsort(dim=2)
-        ends = (batch.canvas == self.eos_id).long().argmax(dim=1) // size
-        is_learned = torch.arange(num_blocks) <= ends[:, None]
-        is_drawn = rank < 1 + quota.long().clamp(max=size - 1)[..., None]
-        hidden = (is_drawn & is_learned[..., None]).flatten(1)[:, :length]
+        blocks = self.blocks(batch.prompts.mask, size)
+        num_blocks = blocks.count(length)
+        # Places of the first block that the prompt has are never hidden.
+        in_prompt = torch.arange(num_blocks * size).view(num_blocks, size) < blocks.offset[:, None, None]
+        num_places = (~in_prompt).sum(dim=2)
+        quota = one_a_stratum(rows * num_blocks, generator).view(rows, num_blocks) * num_places
+        keys = torch.rand(rows, num_blocks, size, generator=generator).masked_fill(in_prompt, 2.0)
+        rank = keys.argsort(dim=2).argsort(dim=2)
+        ends = (batch.canvas == self.eos_id).long().argmax(dim=1) + blocks.offset
+        is_learned = torch.arange(num_blocks) <= (ends // size)[:, None]
+        is_drawn = rank < 1 + torch.minimum(quota.long(), num_places - 1)[..., None]
+        hidden = blocks.join(is_drawn & is_learned[..., None], length)
         columns = hidden.any(dim=0).nonzero().squeeze(1)
         noisy = batch.canvas.masked_fill(hidden, self.mask_id)
         logits = policy.score_blocks(Feed.of(batch.prompts, noisy), batch.canvas, columns, block_size=size)
         where = hidden[:, columns]
-        return F.cross_entropy(logits[where], batch.canvas[:, columns][where])
+        return F.cross_entropy(logits[where], batch.canvas[:, columns][where].to(logits.device))
 
 
 @register("policy", "block")
@@ -111,7 +132,9 @@ class BlockPolicy(BasePolicy):
 
     family: ClassVar[str] = "block"
     usual_sampler: ClassVar[str] = "threshold"
-    own_facts: ClassVar[frozenset[str]] = frozenset({"block_size", "block_sizes", "is_prompt_causal", "is_shifted"})
+    own_facts: ClassVar[frozenset[str]] = frozenset(
+        {"block_size", "block_sizes", "is_prompt_causal", "prompt_blocks", "is_shifted"}
+    )
     needs_mask: ClassVar[bool] = True
     constrains_whole_canvas: ClassVar[bool] = False
 
@@ -119,21 +142,44 @@ class BlockPolicy(BasePolicy):
         super().__init__(model, tokenizer, facts)
         if facts.block_size < 1:
             raise ConfigError(f"block_size={facts.block_size}: a block must have at least one column.")
-        if facts.is_shifted:
+        if facts.prompt_blocks and facts.is_prompt_causal:
             raise ConfigError(
-                "is_shifted reads a block's first column in the block before it, which does not see the block. "
-                "The block family needs unshifted logits."
+                f"is_prompt_causal was given with prompt_blocks={facts.prompt_blocks}; a prompt is read token by token "
+                "or block by block. Leave one of them out."
             )
 
     @property
     def reading(self) -> Reading:
-        """A column reads the prompt, all earlier blocks and its own."""
-        attention = BlockCausal(block_size=self.facts.block_size, is_prompt_causal=self.facts.is_prompt_causal)
-        return Reading(attention=attention)
+        """A column reads the prompt, all earlier blocks and its own.
+
+        With shifted logits a block's first column is predicted where the block before it ends, which does not see it.
+        """
+        return Reading(attention=self._attention(self.facts.block_size), is_shifted=self.facts.is_shifted)
+
+    def _attention(self, size: int) -> BlockCausal:
+        facts = self.facts
+        return BlockCausal(block_size=size, is_prompt_causal=facts.is_prompt_causal, prompt_blocks=facts.prompt_blocks)
 
     def make_process(self) -> BlockProcess:
         """Return the process in which columns become MASK, block by block."""
-        return BlockProcess(**self.masked_facts, block_size=self.facts.block_size)
+        counts_prompt = self.facts.prompt_blocks == "from_prompt"
+        return BlockProcess(**self.masked_facts, block_size=self.facts.block_size, counts_prompt=counts_prompt)
+
+    def blocks(self, prompt_mask: Bool[Tensor, "b p"], size: int | None = None) -> Blocks:
+        """Return where the blocks of these rows lie. size: default the policy's."""
+        assert isinstance(self.process, BlockProcess)
+        return self.process.blocks(prompt_mask, size)
+
+    def alignment(self, prompts: Prompts) -> Int[Tensor, " b"]:
+        """Return how many tokens of each prompt lie in the first block."""
+        return self.blocks(prompts.mask).offset
+
+    def num_kept(self, width: int, start: int) -> int:
+        """Return how much of [prompt, canvas] a cache holds while the block that begins at column `start` is written.
+
+        With shifted logits what stands just before the block is fed again, since the first column is predicted there.
+        """
+        return max(width + start - int(self.facts.is_shifted), 0)
 
     def read_prompts(self, prompts: Prompts) -> BlockCache:
         """Return an empty cache: the first block's first forward reads the prompts too."""
@@ -147,13 +193,16 @@ class BlockPolicy(BasePolicy):
         So a finished block is fed once more, in the first step of the next block, and never again.
         """
         size, total = self.facts.block_size, tokens.ids.shape[1]
-        start = width + int((keep.min() - width) // size) * size
-        end, first = min(start + size, total), cache.length
-        assert first <= start and int(keep.max()) < end, "with a cache, blocks are read one by one, left to right"
+        # Where the canvas begins, a position is the number of real tokens before it.
+        real = tokens.positions[:, width, None]
+        blocks = self.blocks(torch.arange(int(real.max())) < real)
+        start = blocks.start(int(keep.min()) + int(self.facts.is_shifted) - width)
+        end, first, kept = min(width + start + size, total), cache.length, self.num_kept(width, start)
+        assert first <= kept and int(keep.max()) < end, "with a cache, blocks are read one by one, left to right"
         fed = tokens.between(first, end, mask=tokens.mask[:, :, first:end, :end])
         output = self.forward(fed, keep - first, cache=cache.keys)
-        cache.keys.crop(start - end)
-        cache.length = start
+        cache.keys.crop(kept - end)
+        cache.length = kept
         return output
 
     def score_blocks(
@@ -173,45 +222,11 @@ class BlockPolicy(BasePolicy):
         block_size: default the policy's.
         scored: see `score`.
         """
-        size, width = block_size or self.facts.block_size, feed.width
-        every = torch.arange(clean.shape[1], device=columns.device)
-        hidden = every[torch.isin(every // size, columns // size)]
-        known = every[: hidden[-1] // size * size]
-        both = torch.cat([known, hidden])
-        ids = torch.cat([feed.prompt_ids, clean[:, known], feed.canvas[:, hidden]], dim=1)
-        visible = torch.cat([feed.prompt_mask, torch.ones_like(ids[:, width:], dtype=torch.bool)], dim=1)
-        real = feed.prompt_mask.sum(dim=1, keepdim=True)
-        tokens = Tokens(
-            ids=ids,
-            mask=readable(visible, self._doubled_mask(width, known, hidden, size)),
-            positions=torch.cat([prompt_positions(feed.prompt_mask), real + both], dim=1),
-            columns=torch.cat([torch.zeros_like(feed.prompt_ids), (both + 1).expand(len(clean), -1)], dim=1),
-            neighbours=self._doubled_neighbours(feed, clean, known, hidden, size),
-        )
-        keep = width + len(known) + torch.searchsorted(hidden, columns)
+        size = block_size or self.facts.block_size
+        doubled = Doubled.of(feed, clean, columns, self.blocks(feed.prompt_mask, size))
+        tokens = doubled.tokens(self._attention(size), lookback=self.interface.lookback, pad_id=self.canvas.pad_id)
+        keep = doubled.places_before(columns) if self.facts.is_shifted else doubled.places(columns)
         return self.forward(tokens, keep, scored=scored)
-
-    def _doubled_mask(
-        self, width: int, known: Int[Tensor, " n"], hidden: Int[Tensor, " m"], size: int
-    ) -> Bool[Tensor, "t t"]:
-        """Clean columns read clean blocks up to their own; noisy ones read earlier clean blocks and their noisy own."""
-        attention = BlockCausal(block_size=size, is_prompt_causal=self.facts.is_prompt_causal)
-        rank = torch.cat([attention.rank(width, known), hidden // size])
-        is_noisy = torch.arange(len(rank), device=rank.device) >= width + len(known)
-        same = rank[None, :] == rank[:, None]
-        earlier = (rank[None, :] < rank[:, None]) | (same & ~is_noisy[:, None])
-        return torch.where(is_noisy[None, :], same & is_noisy[:, None], earlier)
-
-    def _doubled_neighbours(
-        self, feed: Feed, clean: Int[Tensor, "b l"], known: Int[Tensor, " n"], hidden: Int[Tensor, " m"], size: int
-    ) -> Int[Tensor, "b t s"]:
-        """The tokens before each one: noisy inside a noisy block, clean before it."""
-        count, width = self.interface.lookback, feed.width
-        before = neighbours(torch.cat([feed.prompt_ids, clean], dim=1), count, self.canvas.pad_id)
-        inside = neighbours(torch.cat([feed.prompt_ids, feed.canvas], dim=1), count, self.canvas.pad_id)
-        same_block = hidden[:, None] % size > torch.arange(count, device=hidden.device)
-        of_noisy = torch.where(same_block, inside[:, width + hidden], before[:, width + hidden])
-        return torch.cat([before[:, : width + len(known)], of_noisy], dim=1)
 
     def view_feed(self, rollouts: Rollouts, view: Views) -> Feed:
         """Return a feed that reads the completion's earlier blocks, where the view is read natively."""

@@ -186,7 +186,11 @@ class FlowProcess(ForwardProcess):
         return torch.ones(len(canvases), canvases.shape[1] - 1, dtype=torch.bool, device=canvases.device)
 
     def intermediate_prediction(
-        self, before: Int[Tensor, "b l"], after: Int[Tensor, "b l"], sampled: Int[Tensor, "b l"]
+        self,
+        before: Int[Tensor, "b l"],
+        after: Int[Tensor, "b l"],
+        sampled: Int[Tensor, "b l"],
+        prompt_mask: Bool[Tensor, "b p"],
     ) -> tuple[Int[Tensor, "b l"], Bool[Tensor, "b l"]]:
         """Return the sampled tokens; those that differ from the canvas are predictions."""
         return sampled, sampled != before

@@ -4,7 +4,8 @@ their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +18,10 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerFast,
 )
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.core_model_loading import Split, WeightConverter
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING
+from transformers.utils import logging
 
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
@@ -86,32 +90,72 @@ def _model(
     hub: Mapping[str, Any],
 ) -> Any:
     dtype = "auto" if options.dtype is None else getattr(torch, options.dtype)
-    auto: Any = AutoModelForCausalLM
+    auto: Any = AutoModelForCausalLM if kind is None else _stock_class(kind, config)
     own = plain.get("auto_map") or {}
     if options.trust_remote_code and kind is None and own and auto.__name__ not in own:
         # Such code may know of no causal language model.
         auto = next((getattr(transformers, name) for name in _OTHERS if name in own), auto)
     renamed = {"key_mapping": dict(kind.weights)} if kind is not None and kind.weights else {}
-    loaded, report = auto.from_pretrained(
-        path,
-        config=config,
-        dtype=dtype,
-        output_loading_info=True,
-        trust_remote_code=options.trust_remote_code,
-        **renamed,
-        **hub,
-    )
-    lacking = sorted(report["missing_keys"])
-    if lacking:
-        raise CheckpointError(
-            f"'{path}' lacks weights of {type(loaded).__name__}: {', '.join(lacking[:4])}"
-            f"{' ...' if len(lacking) > 4 else ''}. They would be random. It is another architecture, or its files are "
-            "not complete."
+    with _quiet(kind is not None):
+        loaded, report = auto.from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            output_loading_info=True,
+            trust_remote_code=options.trust_remote_code,
+            **renamed,
+            **hub,
         )
-    if renamed:
+    _refuse_other_weights(path, kind, report)
+    if kind is not None and (kind.weights or kind.divided):
         # Else it would be saved under the names that it came with, beside a configuration of the stock model.
         del loaded._weight_conversions
+    if kind is not None:
+        loaded.__class__ = AutoModelForCausalLM._model_mapping[type(config)]
     return loaded
+
+
+@contextlib.contextmanager
+def _quiet(is_published: bool) -> Iterator[None]:
+    """Keep transformers from warning that a published checkpoint has another type than its stock model."""
+    verbosity = logging.get_verbosity()
+    if is_published:
+        logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _stock_class(kind: Published, config: Any) -> Any:
+    """The stock class that loads a published checkpoint; where weights have to be divided, one that says so as well."""
+    stock: Any = AutoModelForCausalLM._model_mapping[type(config)]
+    if not kind.divided:
+        return stock
+    name = f"Published{stock.__name__}"
+    parts: Any = [WeightConverter(whole, parts, operations=[Split()]) for whole, parts in kind.divided.items()]
+    own: Any = get_checkpoint_conversion_mapping(config.model_type) or []
+    register_checkpoint_conversion_mapping(name, parts + own, overwrite=True)
+    return type(name, (stock,), {})
+
+
+def _refuse_other_weights(path: str, kind: Published | None, report: Mapping[str, Any]) -> None:
+    """Raise CheckpointError where weights are lacking, or a published checkpoint has some that are of no use."""
+    lacking, more = sorted(report["missing_keys"]), sorted(report["unexpected_keys"]) if kind is not None else []
+    if lacking:
+        raise CheckpointError(
+            f"'{path}' lacks weights of its model: {_some(lacking)}. They would be random. It is another architecture, "
+            "or its files are not complete."
+        )
+    if more:
+        raise CheckpointError(
+            f"'{path}' has weights that the stock model which it is loaded as lacks: {_some(more)}. It is a variant, "
+            "which would compute something else without them."
+        )
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
 
 
 _OTHERS = ("AutoModelForMaskedLM", "AutoModel")

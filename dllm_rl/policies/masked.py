@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
@@ -79,7 +79,7 @@ class MaskedProcess(ForwardProcess):
         self, rollouts: Rollouts, generator: torch.Generator, *, num_draws: int = 2, antithetic: bool = True
     ) -> Views:
         """Return views with a uniform number of hidden units; a pair hides a subset and its complement."""
-        member = self.parts(self.units(rollouts))
+        member = self.parts(rollouts)
         total = member.sum(-1)
         level, density = (drawn.to(member.device) for drawn in self.levels(len(member), num_draws, generator))
         count = (level * (total + 1)).floor().clamp(max=total)
@@ -89,11 +89,7 @@ class MaskedProcess(ForwardProcess):
             count = torch.stack([count, total - count], dim=1).flatten(0, 1)
             density = density.repeat_interleave(2, dim=0)
         weight = (total + 1) / count.clamp(min=1) / hidden.shape[0] / density
-        num_units = self.units(rollouts).shape[1]
-        hidden, weight = (
-            part.unflatten(1, (rollouts.num_rows, -1)).flatten(2)[..., :num_units]
-            for part in (hidden, weight[..., None].expand_as(hidden))
-        )
+        hidden, weight = (self.joined(rollouts, part) for part in (hidden, weight[..., None].expand_as(hidden)))
         return self.hide_units(rollouts, hidden, weight, generator)
 
     def quadrature(self, rollouts: Rollouts, generator: torch.Generator, *, num_nodes: int = 2) -> Views:
@@ -180,19 +176,23 @@ class MaskedProcess(ForwardProcess):
         targets = rollouts.completion_ids
         if trajectory.keeps_states:
             targets = trajectory.states(trajectory.events.end[None])[0]
-        is_masked, end = tokens == self.mask_id, self.unscored_from(chosen)
+        is_masked, end = tokens == self.mask_id, self.unscored_from(rollouts, chosen)
         return joint_terms(constraint, logits, tokens, is_masked, chosen, targets, unscored_from=end)
 
-    def unscored_from(self, chosen: Bool[Tensor, "b l"]) -> Int[Tensor, " b"] | None:
+    def unscored_from(self, rollouts: Rollouts, chosen: Bool[Tensor, "b l"]) -> Int[Tensor, " b"] | None:
         """Return the first column that the step which wrote these positions did not score; None if it scored all."""
         return None
 
     def intermediate_prediction(
-        self, before: Int[Tensor, "b l"], after: Int[Tensor, "b l"], sampled: Int[Tensor, "b l"]
+        self,
+        before: Int[Tensor, "b l"],
+        after: Int[Tensor, "b l"],
+        sampled: Int[Tensor, "b l"],
+        prompt_mask: Bool[Tensor, "b p"],
     ) -> tuple[Int[Tensor, "b l"], Bool[Tensor, "b l"]]:
         """Return the canvas with every reachable MASK filled in; columns out of reach become EOS."""
         is_open = before == self.mask_id
-        is_reachable = self.reachable(is_open)
+        is_reachable = self.reachable(is_open, prompt_mask)
         is_predicted = is_open & is_reachable
         is_written = is_predicted & (after != before)
         tokens = torch.where(is_written | ~is_predicted, after, sampled)
@@ -217,11 +217,15 @@ class MaskedProcess(ForwardProcess):
         level = stratified(num_rows, num_draws, generator)
         return level, torch.ones_like(level)
 
-    def parts(self, member: Bool[Tensor, "b n"]) -> Bool[Tensor, "bj m"]:
+    def parts(self, rollouts: Rollouts) -> Bool[Tensor, "bj m"]:
         """Return the units part by part, for all rows. Each part has an ELBO of its own; here the canvas is one."""
-        return member
+        return self.units(rollouts)
 
-    def reachable(self, is_open: Bool[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
+    def joined(self, rollouts: Rollouts, parts: Shaped[Tensor, "k bj m"]) -> Shaped[Tensor, "k b n"]:
+        """Return what stands part by part, as units."""
+        return parts
+
+    def reachable(self, is_open: Bool[Tensor, "b l"], prompt_mask: Bool[Tensor, "b p"]) -> Bool[Tensor, "b l"]:
         """Return which columns have a distribution while these are open."""
         return torch.ones_like(is_open)
 

@@ -243,7 +243,11 @@ class ForwardProcess:
         return is_change | (torch.arange(is_change.shape[1], device=canvases.device) == 0)
 
     def intermediate_prediction(
-        self, before: Int[Tensor, "b l"], after: Int[Tensor, "b l"], sampled: Int[Tensor, "b l"]
+        self,
+        before: Int[Tensor, "b l"],
+        after: Int[Tensor, "b l"],
+        sampled: Int[Tensor, "b l"],
+        prompt_mask: Bool[Tensor, "b p"],
     ) -> tuple[Int[Tensor, "b l"], Bool[Tensor, "b l"]]:
         """Return the canvas with all that is open filled in at once, and which of its tokens are predictions.
 
@@ -251,6 +255,7 @@ class ForwardProcess:
 
         before, after: the canvas before and after the step.
         sampled: a token for every column from the policy's distribution at `before`.
+        prompt_mask: False at the padding of the prompts.
         """
         raise ConfigError(f"the {self.family} family has no intermediate predictions: it writes left to right.")
 

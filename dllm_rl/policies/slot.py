@@ -80,12 +80,13 @@ class SlotProcess(MaskedProcess):
         order = feed_order(torch.where(is_hidden, num_slots, rank), size, length)
         canvas = batch.canvas.masked_fill(hidden, self.mask_id)
         logits = policy.score(replace(Feed.of(batch.prompts, canvas), order=order))
-        draft = F.cross_entropy(logits[hidden], batch.canvas[hidden])
+        draft = F.cross_entropy(logits[hidden], batch.canvas[hidden].to(logits.device))
         inside = (~is_hidden[:, :, None] & (offset < size - 1)).flatten(1)
         if not inside.any():
             return draft
         following = batch.canvas.roll(-1, dims=1)
-        return draft + NEXT_TOKEN_WEIGHT * F.cross_entropy(logits[inside], following[inside])
+        targets = following[inside].to(logits.device)
+        return draft + NEXT_TOKEN_WEIGHT * F.cross_entropy(logits[inside], targets)
 
 
 @register("policy", "slot")

@@ -92,7 +92,9 @@ def draw_answers(
     for step in range(before.shape[1]):
         for rows in asks[:, step].nonzero().squeeze(1).split(batch_rows):
             drawn, probability = _draw(policy, rollouts, rows, step, generator)
-            tokens, is_predicted = policy.process.intermediate_prediction(before[rows, step], after[rows, step], drawn)
+            tokens, is_predicted = policy.process.intermediate_prediction(
+                before[rows, step], after[rows, step], drawn, rollouts.prompt_mask[rows]
+            )
             ids[rows, step], is_drawn[rows, step] = tokens, is_predicted
             confidence[rows, step] = probability(tokens)
     ids = policy.canvas.close(ids.flatten(0, 1))

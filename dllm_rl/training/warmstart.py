@@ -31,6 +31,7 @@ STEPS_PER_STATE = 100
 class WarmStartConfig(BaseModel):
     """Settings of a warm start. passes: sequences seen in all (rows x epochs), the budget that families share.
 
+    accumulation_steps: batches whose mean loss a step is taken on, where a larger batch does not fit into memory.
     decay_share: the last share of the steps, over which the learning rate falls to zero along a cosine.
     """
 
@@ -38,6 +39,7 @@ class WarmStartConfig(BaseModel):
 
     passes: int = Field(default=100_000, ge=1)
     batch_size: int = Field(default=64, ge=1)
+    accumulation_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=2e-3, ge=0)
     warmup_steps: int = Field(default=100, ge=0)
     decay_share: float = Field(default=0.5, ge=0, le=1)
@@ -79,24 +81,28 @@ def warm_start(
     """
     prompts, canvases = encode(policy, demonstrations)
     model = policy.model.train()
-    num_steps = max(1, config.passes // config.batch_size)
+    num_steps = max(1, config.passes // (config.batch_size * config.accumulation_steps))
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimiser = adamw(trained, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98))
     stream = generator(config.seed, "warmstart", policy.family)
     done = 0 if state_dir is None else _resume(state_dir, model, optimiser, stream)
-    batches = itertools.islice(_batches(prompts, config, num_steps), done, None)
-    for step, index in enumerate(batches, start=done):
+    parts = config.accumulation_steps
+    batches = itertools.islice(_batches(prompts, config, num_steps * parts), done * parts, None)
+    for step in range(done, num_steps):
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _schedule(step, num_steps, config)
-        batch = collate(policy, [prompts[i] for i in index], canvases[index])
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.is_mixed_precision):
-            loss = policy.process.warm_start_loss(policy, batch, stream)
-        loss.backward()
+        total = 0.0
+        for index in itertools.islice(batches, parts):
+            batch = collate(policy, [prompts[i] for i in index], canvases[index])
+            with torch.autocast(policy.device.type, torch.bfloat16, enabled=config.is_mixed_precision):
+                loss = policy.process.warm_start_loss(policy, batch, stream) / parts
+            loss.backward()
+            total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if on_step is not None:
-            on_step(step + 1, num_steps, float(loss.detach()))
+            on_step(step + 1, num_steps, total)
         if state_dir is not None and (step + 1) % STEPS_PER_STATE == 0:
             _keep(state_dir, step + 1, model, optimiser, stream)
     if state_dir is not None:

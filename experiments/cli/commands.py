@@ -195,17 +195,27 @@ def evaluate(
 
 @app.command()
 def warmstart(
-    families: Annotated[list[str] | None, typer.Argument(help="Families or stages to train; default: all.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE.yaml] [STAGE]...", help="A recipe's file; stages or families. Default: all."),
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe.")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="Recipe that ships (builtin, finish), or a YAML file.")] = "builtin",
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe that ships (builtin, finish), or a YAML file. Default: builtin.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder that the checkpoints are written to.")] = Path("runs/warmstart"),
 ) -> None:
-    """Train the built-in policies on demonstrations, as the checkpoints that ship were made. Resumable."""
+    """Train policies on demonstrations: the built-in ones, or checkpoints of your own. Resumable."""
+    from experiments.run.recipe import DEFAULT_RECIPE, refuse_two_recipes
     from experiments.run.warmstarts import run_warm_starts
 
-    raise typer.Exit(run_warm_starts(families or [], overrides or [], out=out, name=recipe))
+    files = [word for word in words or [] if word.endswith((".yaml", ".yml"))]
+    refuse_two_recipes(files, recipe)
+    stages = [word for word in words or [] if word not in files]
+    name = files[0] if files else recipe or DEFAULT_RECIPE
+    raise typer.Exit(run_warm_starts(stages, overrides or [], out=out, name=name))
 
 
 @app.command()

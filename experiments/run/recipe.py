@@ -1,6 +1,7 @@
 """The recipe of warm starts: which demonstrations, and one stage a policy; shipped ones lie in `recipes/`.
 
-A recipe whose stages go on from built-in checkpoints has no tokenizer and no model of its own; it takes theirs.
+A recipe whose stages go on from checkpoints has no tokenizer and no model of its own; it takes theirs. These may be
+built-in ones, or any that `dllm_rl.policies.loading` loads: a folder or a hub id.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from pydantic import Field, model_validator
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.load_options import LoadOptions
 from dllm_rl.seeding import python_random
 from experiments.design.config import Strict, validate
 from experiments.design.overrides import apply_override, read_yaml
+from experiments.run.demonstrations import read_demonstrations
 from harness.environments.base import Design
 from harness.sites.schema import OBSTACLES, Obstacle, Size
 
@@ -30,9 +33,12 @@ _RECIPES = resources.files("experiments.run") / "recipes"
 
 
 class Demonstrations(Strict):
-    """Tasks whose plans are imitated, as `harness.sites.make_tasks` takes them (split `train`).
+    """Tasks whose plans are imitated, as `harness.sites.make_tasks` takes them (split `train`); or a data set.
 
     Attributes:
+        source: JSONL or Parquet file, or hub id, of prompts and plans (`experiments.run.demonstrations`).
+        count: How many; of a data set the first ones. Default: all of a data set.
+        source_split: Split of a hub id.
         design: Design of the sites.
         obstacles: What the newer design puts in the way.
         finish_share: In the newer design, share of the demonstrations that were recorded on it and hand the form in.
@@ -40,7 +46,9 @@ class Demonstrations(Strict):
         older_share: In the newer design, share of all demonstrations that show the older page itself.
     """
 
-    count: int = Field(ge=1)
+    source: str | None = None
+    count: int | None = Field(default=None, ge=1)
+    source_split: str = "train"
     sites_per_kind: int | None = Field(default=None, ge=1)
     dials: tuple[Literal[0, 1, 2], ...] = Field(default=(0, 1), min_length=1)
     size: Size = "small"
@@ -52,6 +60,14 @@ class Demonstrations(Strict):
 
     @model_validator(mode="after")
     def _refuse_what_has_no_effect(self) -> Demonstrations:
+        if self.source is None and self.count is None:
+            raise ValueError("count is missing. Give how many tasks are demonstrated, or source: a data set")
+        of_data_sets = {"source", "count", "source_split"}
+        own = of_data_sets if self.source is not None else set(type(self).model_fields) - {"source_split"}
+        for name in sorted(self.model_fields_set - own):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                kind = "a data set (source)" if self.source is not None else "built-in tasks"
+                raise ValueError(f"{name} has no effect on demonstrations from {kind}. Leave it out")
         if self.design == "older":
             for name in sorted({"obstacles", "finish_share", "older_share"} & self.model_fields_set):
                 if getattr(self, name) != type(self).model_fields[name].default:
@@ -78,17 +94,21 @@ class ModelSizes(Strict):
     num_smeared: int = Field(default=3, ge=0)
 
 
-class FamilyRecipe(Strict):
+class FamilyRecipe(LoadOptions):
     """One stage.
 
-    family: of the policy that is trained. Default: the stage's name.
-    init: the stage it starts from, or a built-in checkpoint (`builtin:masked`).
+    How a checkpoint that is not built-in is loaded (device, dtype, lora ...) are keys of it too.
+
+    family: of the policy that is trained. Default: the stage's name, or what a checkpoint states.
+    init: the stage it starts from, a built-in checkpoint (`builtin:masked`), a folder (`./mine`) or a hub id.
+    facts: of a checkpoint that is not built-in, over those of the recipe.
     demonstrations: settings of the recipe's demonstrations that are others in this stage.
     train: see `dllm_rl.training.warmstart.WarmStartConfig`.
     """
 
     family: str | None = None
     init: str | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
     demonstrations: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)
 
@@ -104,6 +124,13 @@ class Recipe(Strict):
     model: dict[str, Any] = Field(default_factory=dict)
     facts: dict[str, Any] = Field(default_factory=dict)
     families: dict[str, FamilyRecipe]
+
+    def facts_of(self, stage: str) -> dict[str, Any]:
+        """What is said of the policy of one stage; its family, unless a checkpoint has to state it."""
+        own = self.families[stage]
+        is_stated = is_foreign(own.init) and own.family is None
+        family = {} if is_stated else {"family": own.family or stage}
+        return {**family, **self.facts, **own.facts}
 
     def demonstrations_of(self, stage: str) -> Demonstrations:
         """The demonstrations of one stage."""
@@ -128,6 +155,15 @@ def load_recipe(name: str = DEFAULT_RECIPE, overrides: Sequence[str] = ()) -> Re
     for override in overrides:
         data = apply_override(data, override)
     return validate(Recipe, data, source=f"the warm-start recipe {name}")
+
+
+def refuse_two_recipes(files: Sequence[str], option: str | None) -> None:
+    """Raise ConfigError where a command names more than one recipe."""
+    named = [*files, *([] if option is None else [option])]
+    if len(named) > 1:
+        raise ConfigError(
+            f"the recipes {', '.join(named)} were given; a run makes the stages of one. Name one of them."
+        )
 
 
 def with_derived(recipe: Recipe, families: list[str]) -> Recipe:
@@ -157,8 +193,9 @@ def refuse_wrong_stages(recipe: Recipe) -> None:
     _refuse_what_every_stage_replaces(recipe)
     before: list[str] = []
     for stage, own in recipe.families.items():
-        family = own.family or stage
-        registry.get("policy", family).facts_class.from_dict({"family": family, **recipe.facts})
+        facts = recipe.facts_of(stage)
+        if "family" in facts:
+            registry.get("policy", facts["family"]).facts_class.from_dict(facts)
         validate(WarmStartConfig, own.train, source=f"warm-start settings of {stage}")
         recipe.demonstrations_of(stage)
         _refuse_wrong_start(stage, own, recipe, before)
@@ -178,13 +215,30 @@ def _refuse_what_every_stage_replaces(recipe: Recipe) -> None:
 def _refuse_wrong_start(stage: str, own: FamilyRecipe, recipe: Recipe, before: Sequence[str]) -> None:
     from dllm_rl.policies.loading import resolve
 
-    if is_builtin(own.init):
+    said = sorted({"facts", *LoadOptions.model_fields} & own.model_fields_set)
+    if said and not is_foreign(own.init):
+        raise ConfigError(
+            f"stage '{stage}' has {', '.join(said)}, which are of checkpoints from a folder or the hub; it starts from "
+            f"{own.init or 'nothing'}. Leave {'it' if len(said) == 1 else 'them'} out."
+        )
+    if is_foreign(own.init):
+        if recipe.tokenizer is not None or recipe.model:
+            raise ConfigError(
+                f"stage '{stage}' goes on from {own.init}, and so with its tokenizer and model. Leave 'tokenizer' and "
+                "'model' out of the recipe."
+            )
+    elif is_builtin(own.init):
         resolve(str(own.init))
         if recipe.tokenizer is not None or recipe.model:
             raise ConfigError(
                 f"stage '{stage}' goes on from {own.init}, and so with its tokenizer and model. Leave 'tokenizer' and "
                 "'model' out of the recipe, or start from one of its stages."
             )
+    elif own.init is not None and own.init in before and is_foreign(recipe.families[own.init].init):
+        raise ConfigError(
+            f"stage '{stage}' starts from the stage '{own.init}', which goes on from a checkpoint that is not "
+            f"built-in. Make that first, and give its folder here: init: <out>/{own.init}."
+        )
     elif own.init is not None and own.init not in before:
         raise unknown_name(f"stage before '{stage}', which starts from it,", own.init, before)
     elif own.init is None and recipe.tokenizer is None:
@@ -199,10 +253,18 @@ def is_builtin(init: str | None) -> bool:
     return init is not None and init.startswith("builtin:")
 
 
+def is_foreign(init: str | None) -> bool:
+    """Whether a stage starts from a folder or a hub id, which have a slash in their names."""
+    return init is not None and "/" in init
+
+
 def demonstrations(settings: Demonstrations) -> list[Demonstration]:
-    """Prompts and plans of the recipe's training tasks."""
+    """Prompts and plans of the recipe's training tasks, or of its data set."""
     from harness.sites import make_tasks
 
+    if settings.source is not None:
+        return read_demonstrations(settings.source, split=settings.source_split, count=settings.count)
+    assert settings.count is not None
     tasks = make_tasks(
         "train",
         count=settings.count,

@@ -1,7 +1,8 @@
 """`dllm-rl warmstart`: make the policies of a recipe: demonstrations, tokenizer, then one policy a stage.
 
-Families that wait for no other train side by side, each in a process with one thread. What is finished is kept, and of
-a stage that was cut off the last state: the same command goes on there.
+Families that wait for no other train side by side, each in a process with one thread; stages that start from a
+checkpoint which is not built-in, one after another. What is finished is kept, and of a stage that was cut off the last
+state: the same command goes on there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import write_json
+from dllm_rl.load_options import LoadOptions
 from experiments.design.config import validate
 from experiments.run.recipe import (
     DEFAULT_RECIPE,
@@ -24,6 +26,7 @@ from experiments.run.recipe import (
     Recipe,
     demonstrations,
     is_builtin,
+    is_foreign,
     load_recipe,
     refuse_wrong_stages,
     with_derived,
@@ -53,7 +56,7 @@ def _with_origins(families: list[str], recipe: Recipe) -> list[str]:
     needed = set(families)
     for family in families:
         init = recipe.families[family].init
-        if init is not None and not is_builtin(init):
+        if init in recipe.families:
             needed |= set(_with_origins([init], recipe))
     return [family for family in recipe.families if family in needed]
 
@@ -77,8 +80,9 @@ def _run_side_by_side(wanted: list[str], recipe: Recipe, out: Path) -> int:
                     print(f"{family}: failed; see {out / family}.log")
             owed = [name for name in wanted if not _is_done(out, name) and name not in failed and name not in running]
             ready = [name for name in owed if _origin_is_done(recipe, out, name)]
-            for family in ready[: (os.cpu_count() or 1) - len(running)]:
-                running[family] = _start(family, out)
+            most = 1 if any(is_foreign(recipe.families[name].init) for name in wanted) else os.cpu_count() or 1
+            for family in ready[: most - len(running)]:
+                running[family] = _start(family, recipe, out)
             if not running:
                 return 1 if failed or owed else 0
             time.sleep(POLL_SECONDS)
@@ -97,11 +101,12 @@ def _is_done(out: Path, family: str) -> bool:
 
 def _origin_is_done(recipe: Recipe, out: Path, family: str) -> bool:
     init = recipe.families[family].init
-    return init is None or is_builtin(init) or _is_done(out, init)
+    return init not in recipe.families or _is_done(out, init)
 
 
-def _start(family: str, out: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def _start(family: str, recipe: Recipe, out: Path) -> subprocess.Popen[bytes]:
+    is_alone = is_foreign(recipe.families[family].init)
+    environment = {**os.environ, **({} if is_alone else {"OMP_NUM_THREADS": "1"})}
     with (out / f"{family}.log").open("ab") as log:
         command = [sys.executable, "-m", "experiments.run.warmstarts", family, str(out)]
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -126,6 +131,16 @@ def _make_tokenizer(recipe: Recipe, out: Path) -> None:
 
 def _new_policy(stage: str, recipe: Recipe, out: Path) -> BasePolicy:
     """The policy that a stage begins with: of random weights, or those of the checkpoint that it starts from."""
+    from dllm_rl.policies.loading import load_policy
+
+    own = recipe.families[stage]
+    if is_foreign(own.init):
+        options = LoadOptions(**{name: getattr(own, name) for name in LoadOptions.model_fields})
+        return load_policy(str(own.init), facts=recipe.facts_of(stage), options=options)
+    return _new_tiny_policy(stage, recipe, out)
+
+
+def _new_tiny_policy(stage: str, recipe: Recipe, out: Path) -> BasePolicy:
     from transformers import PreTrainedTokenizerFast
 
     from dllm_rl.policies.loading import load_policy
@@ -153,14 +168,16 @@ def _new_policy(stage: str, recipe: Recipe, out: Path) -> BasePolicy:
 
 
 def train_stage(stage: str, out: Path) -> None:
-    """Train one stage with one thread and save it; runs in a process of its own."""
+    """Train one stage and save it; runs in a process of its own, with one thread where others run beside it."""
     import torch
 
     from dllm_rl.policies.loading import save_policy
     from dllm_rl.training.warmstart import WarmStartConfig, warm_start
 
-    torch.set_num_threads(1)
     recipe = Recipe.model_validate_json((out / RECIPE_FILE).read_text())
+    is_alone = is_foreign(recipe.families[stage].init)
+    if not is_alone:
+        torch.set_num_threads(1)
     config = validate(WarmStartConfig, recipe.families[stage].train, source=f"warm-start settings of {stage}")
     torch.manual_seed(config.seed)
     policy = _new_policy(stage, recipe, out)
@@ -175,7 +192,7 @@ def train_stage(stage: str, out: Path) -> None:
 
     shown = demonstrations(recipe.demonstrations_of(stage))
     warm_start(policy, shown, config, on_step=show, state_dir=out / f"{stage}.state")
-    save_policy(policy, out / stage, half=True)
+    save_policy(policy, out / stage, half=not is_alone)
 
 
 if __name__ == "__main__":

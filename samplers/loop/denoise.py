@@ -21,6 +21,7 @@ from torch import Tensor
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.block import BlockPolicy
+from dllm_rl.policies.blocks import Blocks
 from dllm_rl.records.events import BEFORE_ALL, Kind
 from dllm_rl.records.types import Completions, Prompts
 from samplers.grammar.compile import constraint_of
@@ -61,6 +62,7 @@ class Denoising:
 
     def __init__(self, rule: UnmaskingRule, policy: BasePolicy, prompts: Prompts, seed: int, watcher: Watcher) -> None:
         self.rule, self.policy, self.prompts, self.seed, self.watcher = rule, policy, prompts, seed, watcher
+        self.blocks = _blocks_of(policy, prompts)
         self.canvas = policy.empty_canvas(len(prompts.ids))
         self.is_masked = torch.ones_like(self.canvas, dtype=torch.bool)
         self.constraint = constraint_of(policy, prompts) if rule.grammar else None
@@ -75,9 +77,7 @@ class Denoising:
 
     def run(self) -> Completions:
         """Write block after block."""
-        length = self.canvas.shape[1]
-        block = self._block_length()
-        blocks = [(start, min(start + block, length)) for start in range(0, length, block)]
+        blocks = replace(self.blocks, size=self._block_length()).edges(self.canvas.shape[1])
         steps = self.rule.steps_of([end - start for start, end in blocks])
         for (start, end), num_steps in zip(blocks, steps, strict=True):
             self._block(start, end, max(1, num_steps))
@@ -98,11 +98,8 @@ class Denoising:
 
     def _block_length(self) -> int:
         """Columns that are written before any later one."""
-        wanted, length = self.rule.block_length, self.canvas.shape[1]
-        if not isinstance(self.policy, BlockPolicy):
-            return wanted or length
-        size = self.policy.facts.block_size
-        if wanted is not None and size % wanted:
+        wanted, size = self.rule.block_length, self.blocks.size
+        if isinstance(self.policy, BlockPolicy) and wanted is not None and size % wanted:
             raise ConfigError(
                 f"block_length={wanted} does not divide the policy's blocks of {size} columns. Leave it out, give a "
                 f"divisor of {size}, or set the policy's facts.block_size."
@@ -113,22 +110,22 @@ class Denoising:
         """First column that the policy cannot score yet: behind the block family's active block."""
         if not isinstance(self.policy, BlockPolicy):
             return None
-        size = self.policy.facts.block_size
-        return min((start // size + 1) * size, self.canvas.shape[1])
+        return min(self.blocks.start(start) + self.blocks.size, self.canvas.shape[1])
 
     def _block(self, start: int, end: int, num_steps: int) -> None:
         if not self.rule.remasks and not self.rule.may_idle:
             num_steps = min(num_steps, end - start)
         in_block = torch.zeros(self.canvas.shape[1], dtype=torch.bool)
         in_block[start:end] = True
-        for index, quota in enumerate(spread(end - start, num_steps)):
+        quotas = self.rule.quotas(end - start, num_steps)
+        for index, quota in enumerate(quotas):
             is_done = is_finished(self.canvas, self.is_masked, self.policy.canvas.eos_id)
             is_open = self.is_masked & in_block & ~is_done[:, None]
             rows = is_open.any(dim=1).nonzero().squeeze(1)
             if not len(rows):
                 break
             unfinished = (~is_done).nonzero().squeeze(1)
-            block_step = BlockStep(in_block=in_block, quota=quota, index=index, num_steps=num_steps)
+            block_step = BlockStep(in_block=in_block, quota=quota, index=index, num_steps=len(quotas))
             self._one_step(rows, unfinished, is_open, block_step)
             self.watcher.wrote(self.canvas, self.step)
             self.step += 1
@@ -258,6 +255,13 @@ class Denoising:
         steps = self.steps_taken[rows][:, None].expand_as(columns)
         flat = uniform_at(self.seed, row_ids.flatten(), columns.flatten(), steps.flatten(), stream)
         return flat.reshape(columns.shape)
+
+
+def _blocks_of(policy: BasePolicy, prompts: Prompts) -> Blocks:
+    """Where the policy's own blocks lie; the whole canvas is one where it has none."""
+    if isinstance(policy, BlockPolicy):
+        return policy.blocks(prompts.mask)
+    return Blocks(size=policy.facts.canvas_length, offset=torch.zeros(len(prompts.ids), dtype=torch.long))
 
 
 def spread(total: int, parts: int) -> list[int]:

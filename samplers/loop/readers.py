@@ -89,16 +89,14 @@ class BlockByBlock:
     """
 
     def __init__(self, policy: BlockPolicy, prompts: Prompts) -> None:
-        self.policy, self.prompts = policy, prompts
+        self.policy, self.prompts, self.blocks = policy, prompts, policy.blocks(prompts.mask)
         # What stands before the active block, for all rows that were unfinished when it began.
         self.kept = _Kept(policy.read_prompts(prompts), torch.arange(len(prompts.ids)))
 
     def logits(self, rows: Tensor, unfinished: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
         """One forward over what is new up to the end of the block in which the columns lie."""
-        size, width = self.policy.facts.block_size, self.prompts.ids.shape[1]
-        start = int(columns.min()) // size * size
-        length = self.kept.whole.length
-        if length < width + start or not length:
+        start, length = self.blocks.start(int(columns.min())), self.kept.whole.length
+        if length < self.policy.num_kept(self.prompts.ids.shape[1], start) or not length:
             return self._begin(rows, unfinished, canvas, columns, record)
         return self._forward(rows, canvas, columns, self.kept.of(rows), record)
 
@@ -119,9 +117,8 @@ class BlockByBlock:
         return output[place]
 
     def _forward(self, rows: Tensor, canvas: Tensor, columns: Tensor, cache: BlockCache, record: Recorder) -> Tensor:
-        size, width = self.policy.facts.block_size, self.prompts.ids.shape[1]
-        end = min((int(columns.min()) // size + 1) * size, canvas.shape[1])
-        record.count(len(rows), width + end - cache.length)
+        end = min(self.blocks.start(int(columns.min())) + self.blocks.size, canvas.shape[1])
+        record.count(len(rows), self.prompts.ids.shape[1] + end - cache.length)
         return self.policy.logits(self.prompts.rows(rows), canvas[rows], columns=columns, cache=cache)
 
 

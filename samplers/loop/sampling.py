@@ -100,13 +100,17 @@ TOKENS_ON_CPU = 2048
 def in_chunks(policy: BasePolicy, prompts: Prompts, write: Callable[[Prompts], Completions]) -> Completions:
     """Apply `write` to chunks of the rows and put its records together in the order of the rows.
 
-    Rows of like length share a chunk, so that padding and idle rows cost little. It changes nothing but speed.
+    Rows of like length share a chunk, so that padding and idle rows cost little. It changes nothing but speed. Rows of
+    other alignment (`BasePolicy.alignment`) never do.
     """
     lengths = prompts.mask.sum(dim=1)
     width = int(lengths.max()) + policy.facts.canvas_length
     size = max(1, TOKENS_ON_CPU // width) if policy.device.type == "cpu" else len(lengths)
     index = lengths.argsort(stable=True)
-    parts = [write(_trimmed(prompts.rows(rows))) for rows in index.split(size)]
+    group = policy.alignment(prompts)[index]
+    index = index[group.argsort(stable=True)]
+    alike = index.split(group.unique(return_counts=True)[1].tolist())
+    parts = [write(_trimmed(prompts.rows(rows))) for some in alike for rows in some.split(size)]
     is_in_order = len(parts) == 1 and torch.equal(index, index.sort().values)
     return parts[0] if is_in_order else join_completions(parts, index.argsort())
 

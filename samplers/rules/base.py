@@ -80,6 +80,10 @@ class UnmaskingRule:
         """Largest number of denoising steps in each block. blocks: their columns."""
         return blocks if self.num_steps is None else spread(self.num_steps, len(blocks))
 
+    def quotas(self, num_columns: int, num_steps: int) -> list[int]:
+        """Positions that a plain schedule unmasks in each step of a block of so many columns."""
+        return spread(num_columns, num_steps)
+
     @property
     def remasks(self) -> bool:
         """True for rules that remask tokens."""

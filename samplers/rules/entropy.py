@@ -10,13 +10,13 @@ from torch import Tensor
 
 from dllm_rl.registry import register
 from samplers.loop.context import StepContext
-from samplers.rules.base import UnmaskingRule
+from samplers.rules.schedule import ScheduledRule
 
 
 @register("sampler", "entropy")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EntropySampler(UnmaskingRule):
-    """Unmasks an equal quota a step, those of lowest entropy first."""
+class EntropySampler(ScheduledRule):
+    """Unmasks a quota a step, those of lowest entropy first."""
 
     name: ClassVar[str] = "entropy"
     paper: ClassVar[str] = "2508.15487"

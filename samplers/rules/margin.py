@@ -10,13 +10,13 @@ from torch import Tensor
 
 from dllm_rl.registry import register
 from samplers.loop.context import StepContext
-from samplers.rules.base import UnmaskingRule
+from samplers.rules.schedule import ScheduledRule
 
 
 @register("sampler", "margin")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MarginSampler(UnmaskingRule):
-    """Unmasks an equal quota a step, those first whose two best tokens lie furthest apart."""
+class MarginSampler(ScheduledRule):
+    """Unmasks a quota a step, those first whose two best tokens lie furthest apart."""
 
     name: ClassVar[str] = "margin"
     paper: ClassVar[str] = "2508.15487"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from tests.tiny_policies import tokenizer
@@ -18,11 +18,16 @@ OWN_CODE = "raise RuntimeError('code of the checkpoint was run')\n"
 NUM_SHARDS = 3
 
 
-def stock(architecture: str, *, vocab_size: int, is_tied: bool = False) -> Any:
+def stock(architecture: str, *, vocab_size: int, is_tied: bool = False, **settings: Any) -> Any:
     """A stock model with random bfloat16 weights that are large enough for distributions to differ."""
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = AutoConfig.for_model(
-        architecture, vocab_size=vocab_size, num_key_value_heads=2, tie_word_embeddings=is_tied, head_dim=8, **sizes
+        architecture,
+        vocab_size=vocab_size,
+        num_key_value_heads=2,
+        tie_word_embeddings=is_tied,
+        head_dim=8,
+        **sizes | settings,
     )
     config.is_causal = False
     torch.manual_seed(0)
@@ -32,14 +37,24 @@ def stock(architecture: str, *, vocab_size: int, is_tied: bool = False) -> Any:
         for weight in model.parameters():
             if weight.dim() > 1:
                 weight.copy_(0.2 * torch.randn(weight.shape, generator=generator))
+        for name, bias in model.named_buffers():
+            if "correction_bias" in name:
+                bias.copy_(0.2 * torch.randn(bias.shape, generator=generator))
     return model.eval()
 
 
-def write(folder: Path, model: Any, config: dict[str, Any], renamed: dict[str, str] | None = None) -> str:
+def write(
+    folder: Path,
+    model: Any,
+    config: dict[str, Any],
+    renamed: dict[str, str] | None = None,
+    *,
+    state: dict[str, torch.Tensor] | None = None,
+) -> str:
     """Write weights in shards with their index, and the configuration. renamed: parts of names, in this order."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {}
-    for name, value in model.state_dict().items():
+    weights, state = _as_published(state or model.state_dict()), {}
+    for name, value in weights.items():
         if name == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
         for part, other in (renamed or {}).items():
@@ -56,6 +71,22 @@ def write(folder: Path, model: Any, config: dict[str, Any], renamed: dict[str, s
     for name in {value.split(".")[0] for value in config.get("auto_map", {}).values()}:
         (folder / f"{name}.py").write_text(OWN_CODE)
     return str(folder)
+
+
+def _as_published(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Experts one by one, as files have them."""
+    found = {}
+    for name, value in state.items():
+        if name.endswith("experts.gate_up_proj"):
+            for number, expert in enumerate(value):
+                for part, half in zip(("gate_proj", "up_proj"), expert.chunk(2), strict=True):
+                    found[name.replace("gate_up_proj", f"{number}.{part}.weight")] = half
+        elif name.endswith("experts.down_proj"):
+            for number, expert in enumerate(value):
+                found[name.replace("down_proj", f"{number}.down_proj.weight")] = expert
+        else:
+            found[name] = value
+    return found
 
 
 _LLADA_NAMES = {
@@ -120,6 +151,171 @@ def llada(folder: Path, *, is_tied: bool = False, **changes: Any) -> tuple[str, 
     path = write(folder, model, config | changes, _LLADA_NAMES)
     without_mask(folder)
     return path, model
+
+
+def llada_moe(folder: Path) -> tuple[str, Any]:
+    """As inclusionAI/LLaDA-MoE-7B-A1B-Instruct is, which has the dense model's type; and its stock model."""
+    size = byte_tokenizer(
+        folder, ["<|endoftext|>", "<|mask|>"], eos_token="<|endoftext|>", tokenizer_class="Qwen2Tokenizer"
+    )
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": False, "moe_intermediate_size": 24}
+    model = stock("qwen3_moe", vocab_size=size, mlp_only_layers=[0], decoder_sparse_step=1, **experts)
+    config = {
+        "architectures": ["LLaDAMoEModelLM"],
+        "auto_map": {
+            "AutoConfig": "configuration_lladamoe.LLaDAConfig",
+            "AutoModelForCausalLM": "modeling_lladamoe.LLaDAMoEModelLM",
+        },
+        "model_type": "llada",
+        "attention_bias": False,
+        "clip_qkv": None,
+        "dense_intermediate_size": 48,
+        "eos_token_id": size - 2,
+        "expert_intermediate_size": 24,
+        "hidden_act": "silu",
+        "hidden_size": 32,
+        "max_position_embeddings": 4096,
+        "moe_layer_freq": [0, 1],
+        "moe_router_enable_expert_bias": False,
+        "moe_router_score_function": "softmax",
+        "num_attention_heads": 4,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 2,
+        "pad_token_id": size - 2,
+        "partial_rotary_factor": 1,
+        "qk_layernorm": True,
+        "rms_norm_eps": 1e-6,
+        "rope_scaling": None,
+        "rope_theta": 10000,
+        "shared_expert_intermediate_size": None,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "vocab_size": size,
+    }
+    return write(folder, model, config), model
+
+
+_LLADA2_NAMES = {
+    "model.embed_tokens.": "model.word_embeddings.",
+    "self_attn.o_proj": "attention.dense",
+    "self_attn.q_norm": "attention.query_layernorm",
+    "self_attn.k_norm": "attention.key_layernorm",
+    "self_attn.": "attention.",
+    "mlp.gate.e_score_correction_bias": "mlp.gate.expert_bias",
+}
+
+
+def llada2(folder: Path, **changes: Any) -> tuple[str, Any]:
+    """As inclusionAI/LLaDA2.0-mini is: one matrix for queries, keys and values; and its stock model."""
+    size = byte_tokenizer(folder, ["<|endoftext|>", "<|mask|>"], eos_token="<|endoftext|>")
+    # Its tokenizer comes as one file.
+    Qwen2Tokenizer.from_pretrained(folder).save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}))
+    experts = {"n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 24}
+    routing = {"n_group": 4, "topk_group": 2, "routed_scaling_factor": 2.5, "norm_topk_prob": True}
+    rope = {"rope_type": "default", "rope_theta": 600000, "partial_rotary_factor": 0.5}
+    model = stock(
+        "glm4_moe",
+        vocab_size=size,
+        first_k_dense_replace=1,
+        use_qk_norm=True,
+        rope_parameters=rope,
+        rms_norm_eps=1e-6,
+        num_nextn_predict_layers=0,
+        **experts,
+        **routing,
+    )
+    state = {}
+    for name, value in model.state_dict().items():
+        if name.endswith(("k_proj.weight", "v_proj.weight")):
+            continue
+        if name.endswith("self_attn.q_proj.weight"):
+            parts = [model.state_dict()[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")]
+            name, value = name.replace("q_proj", "query_key_value"), torch.cat(parts)
+        state[name] = value
+    config = {
+        "architectures": ["LLaDA2MoeModelLM"],
+        "auto_map": {
+            "AutoConfig": "configuration_llada2_moe.LLaDA2MoeConfig",
+            "AutoModelForCausalLM": "modeling_llada2_moe.LLaDA2MoeModelLM",
+        },
+        "model_type": "llada2_moe",
+        "eos_token_id": size - 2,
+        "first_k_dense_replace": 1,
+        "head_dim": 8,
+        "hidden_act": "silu",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "max_position_embeddings": 4096,
+        "moe_intermediate_size": 24,
+        "moe_router_enable_expert_bias": True,
+        "n_group": 4,
+        "norm_head": False,
+        "norm_topk_prob": True,
+        "num_attention_heads": 4,
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 2,
+        "num_shared_experts": 1,
+        "pad_token_id": size - 2,
+        "partial_rotary_factor": 0.5,
+        "rms_norm_eps": 1e-6,
+        "rope_scaling": None,
+        "rope_theta": 600000,
+        "routed_scaling_factor": 2.5,
+        "score_function": "sigmoid",
+        "sliding_window": 4096,
+        "tie_word_embeddings": False,
+        "topk_group": 2,
+        "torch_dtype": "bfloat16",
+        "use_bias": False,
+        "use_qk_norm": True,
+        "use_qkv_bias": False,
+        "use_sliding_window": False,
+        "vocab_size": size,
+    }
+    return write(folder, model, config | changes, _LLADA2_NAMES, state=state), model
+
+
+def fast_dllm(folder: Path) -> tuple[str, Any]:
+    """As Efficient-Large-Model/Fast_dLLM_v2_1.5B is; and the stock model that it equals."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "|<MASK>|"]
+    size = byte_tokenizer(
+        folder, special, eos_token="<|im_end|>", pad_token="<|endoftext|>", tokenizer_class="Qwen2Tokenizer"
+    )
+    model = stock("qwen2", vocab_size=size, is_tied=True)
+    config = {
+        **_plain(model),
+        "architectures": ["Fast_dLLM_QwenForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "configuration.Fast_dLLM_QwenConfig",
+            "AutoModelForCausalLM": "modeling.Fast_dLLM_QwenForCausalLM",
+        },
+        "bd_size": 4,
+        "model_type": "Fast_dLLM_Qwen",
+        "eos_token_id": size - 2,
+    }
+    return write(folder, model, config), model
+
+
+def refusion(folder: Path) -> tuple[str, Any]:
+    """As GSAI-ML/ReFusion is: a Qwen3 whose configuration states MASK; and the stock model that it equals."""
+    words = tokenizer()
+    without_mask(folder)
+    model = stock("qwen3", vocab_size=len(words))
+    config = {
+        **_plain(model),
+        "architectures": ["Qwen3ForCausalLM"],
+        "auto_map": {"AutoModelForCausalLM": "modeling_refusion.Qwen3ForCausalLM"},
+        "model_type": "qwen3",
+        "mask_token_id": words.mask_token_id,
+        "eos_token_id": words.eos_token_id,
+    }
+    return write(folder, model, config), model
 
 
 def without_mask(folder: Path) -> None:

@@ -88,7 +88,7 @@ def test_later_and_noisy_blocks_have_no_influence_on_a_score(tiny_policies):
     torch.testing.assert_close(first, second, **CLOSE)
 
 
-@pytest.mark.parametrize("changes", [{"block_size": 0}, {"is_shifted": True}])
+@pytest.mark.parametrize("changes", [{"block_size": 0}, {"prompt_blocks": "from_prompt", "is_prompt_causal": True}])
 def test_impossible_facts_are_refused(tiny_policies, changes):
     with pytest.raises(ConfigError, match=next(iter(changes))):
         with_facts(tiny_policies["block"], **changes)

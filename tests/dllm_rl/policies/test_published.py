@@ -17,7 +17,16 @@ from tests.tiny_policies import PLANS, PROMPTS
 
 FACTS = {"max_prompt": 200, "canvas_length": 96}
 # What a user has to say of each.
-SAID = {"llada": {}, "dream": {}, "sdar": {"block_size": 4}, "a2d": {"family": "masked"}}
+SAID = {
+    "llada": {},
+    "llada_moe": {},
+    "llada2": {"block_size": 4},
+    "dream": {},
+    "fast_dllm": {},
+    "sdar": {"block_size": 4},
+    "refusion": {"family": "slot"},
+    "a2d": {"family": "masked"},
+}
 
 
 def logits_of(policy) -> torch.Tensor:
@@ -61,8 +70,17 @@ def test_what_the_files_state_is_read_from_there(tmp_path):
     policy = load_policy(checkpoints.dream(tmp_path / "dream")[0], facts=FACTS)
     assert (policy.family, policy.facts.is_shifted) == ("masked", True)
     policy = load_policy(checkpoints.sdar(tmp_path / "sdar", block_size=8)[0], facts=FACTS)
-    assert (policy.family, policy.facts.block_size) == ("block", 8)
+    assert (policy.family, policy.facts.block_size, policy.facts.prompt_blocks) == ("block", 8, "from_prompt")
     assert policy.mask_id == policy.tokenizer.convert_tokens_to_ids("<|MASK|>")
+
+
+def test_what_kind_a_checkpoint_is_decides_the_facts(tmp_path):
+    policy = load_policy(checkpoints.llada_moe(tmp_path / "moe")[0], facts=FACTS)
+    assert (policy.family, policy.model.config.model_type) == ("masked", "qwen3_moe")
+    policy = load_policy(checkpoints.fast_dllm(tmp_path / "fast")[0], facts=FACTS)
+    assert (policy.facts.block_size, policy.facts.is_shifted) == (4, True)
+    policy = load_policy(checkpoints.refusion(tmp_path / "refusion")[0], facts={**FACTS, "family": "slot"})
+    assert policy.mask_id == policy.model.config.mask_token_id
 
 
 def test_tied_embeddings_load_under_other_names(tmp_path):
@@ -75,7 +93,9 @@ def test_tied_embeddings_load_under_other_names(tmp_path):
     ("kind", "facts", "message"),
     [
         ("sdar", {}, "does not state its block_size"),
+        ("llada2", {}, "does not state its block_size"),
         ("a2d", {}, "does not say its policy family"),
+        ("a2d", {"family": "block", "block_size": 4}, "does not state its prompt_blocks"),
         ("llada", {"mask_id": 9999}, "mask_id 9999 is beyond the model's vocabulary"),
         ("llada", {"end_ids": [9999]}, "end_ids 9999 is beyond the model's vocabulary"),
         ("llada", {"chat_template": True}, "this tokenizer has none"),
@@ -96,8 +116,21 @@ def test_a_variant_that_is_no_llama_is_refused(tmp_path):
 
 def test_weights_that_are_missing_are_not_made_up(tmp_path):
     path, _ = checkpoints.sdar(tmp_path, num_hidden_layers=3)
-    with pytest.raises(CheckpointError, match="lacks weights of Qwen3ForCausalLM"):
+    with pytest.raises(CheckpointError, match=r"lacks weights of its model: model\.layers\.2"):
         load_policy(path, facts={**FACTS, "block_size": 4})
+
+
+def test_weights_that_the_stock_model_lacks_are_not_dropped(tmp_path):
+    path, _ = checkpoints.llada2(tmp_path, num_hidden_layers=1)
+    with pytest.raises(CheckpointError, match=r"weights that the stock model .* lacks: model\.layers\.1"):
+        load_policy(path, facts={**FACTS, "block_size": 4})
+
+
+@pytest.mark.parametrize("kind", ["bd3lm", "diffusion_gemma"])
+def test_models_that_no_family_describes_are_refused_with_the_reason(tmp_path, kind):
+    path, _ = checkpoints.llada(tmp_path, model_type=kind)
+    with pytest.raises(CheckpointError, match=f"of the type '{kind}' cannot serve as a policy: it"):
+        load_policy(path, facts={**FACTS, "family": "block"})
 
 
 def test_code_of_a_checkpoint_runs_only_when_it_is_allowed(tmp_path):

@@ -1,0 +1,142 @@
+"""A checkpoint from a folder is taught on demonstrations by `dllm-rl warmstart`, with an adapter or as a whole."""
+
+from __future__ import annotations
+
+import json
+
+import datasets
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.files import write_json
+from dllm_rl.policies.adapters import base_of_adapter
+from dllm_rl.policies.head import without_adapter
+from dllm_rl.policies.loading import load_policy
+from dllm_rl.training import warmstart
+from dllm_rl.training.warmstart import WarmStartConfig, warm_start
+from experiments.cli.commands import app
+from experiments.run.demonstrations import as_dataset, read_demonstrations
+from experiments.run.recipe import Demonstrations, demonstrations, load_recipe, refuse_wrong_stages
+from experiments.run.warmstarts import train_stage
+from tests.dllm_rl.policies import checkpoints
+from tests.tiny_policies import PLANS, PROMPTS
+
+SHOWN = [warmstart.Demonstration(prompt=prompt, plan=plan) for prompt, plan in zip(PROMPTS, PLANS, strict=True)]
+TRAIN = {"passes": 8, "batch_size": 2, "accumulation_steps": 2, "warmup_steps": 1, "learning_rate": 1.0e-2}
+FACTS = {"canvas_length": 96, "max_prompt": 200}
+
+
+def recipe(tmp_path, path: str, **stage) -> dict:
+    source = tmp_path / "plans.jsonl"
+    as_dataset(SHOWN).to_json(source)
+    return {
+        "demonstrations": {"source": str(source)},
+        "families": {"mine": {"init": path, "facts": FACTS, "train": TRAIN, **stage}},
+    }
+
+
+@pytest.mark.parametrize("kind", ["llada", "sdar"])
+def test_an_adapter_is_taught_and_its_folder_loads(tmp_path, kind):
+    path, model = getattr(checkpoints, kind)(tmp_path / "published", **({"block_size": 4} if kind == "sdar" else {}))
+    write_json(tmp_path / "recipe.json", recipe(tmp_path, path, lora={"rank": 2}))
+    train_stage("mine", tmp_path)
+    assert base_of_adapter(tmp_path / "mine") == path
+    policy = load_policy(str(tmp_path / "mine"))
+    assert policy.facts.canvas_length == 96
+    moved = [weight for name, weight in policy.model.named_parameters() if "lora_B" in name]
+    assert moved and all(weight.abs().max() > 0 for weight in moved)
+    base = without_adapter(policy.model).model.layers[0].self_attn.q_proj.base_layer.weight
+    assert torch.equal(base, model.model.layers[0].self_attn.q_proj.weight)
+
+
+def test_all_weights_are_taught_in_the_numbers_that_they_have(tmp_path):
+    path, model = checkpoints.dream(tmp_path / "published")
+    write_json(tmp_path / "recipe.json", recipe(tmp_path, path))
+    train_stage("mine", tmp_path)
+    policy = load_policy(str(tmp_path / "mine"))
+    assert (policy.model.dtype, policy.facts.is_shifted) == (torch.bfloat16, True)
+    assert not torch.equal(policy.model.lm_head.weight, model.lm_head.weight)
+
+
+def test_one_step_of_two_batches_is_one_step_on_their_mean_loss(tiny_policies):
+    """With a loss that does not depend on chance the weights are those of one batch of both."""
+    from tests.tiny_policies import make_tiny_policy
+
+    settings = {"passes": 4, "warmup_steps": 1, "is_mixed_precision": False, "learning_rate": 1e-2}
+    weights = []
+    for batch_size, parts in ((4, 1), (2, 2)):
+        policy = make_tiny_policy("autoregressive")
+        four = [SHOWN[0]] * 4
+        warm_start(policy, four, WarmStartConfig(batch_size=batch_size, accumulation_steps=parts, **settings))
+        weights.append(policy.model.state_dict())
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_demonstrations_are_written_and_read_by_one_line(tmp_path, suffix):
+    path = tmp_path / f"plans.{suffix}"
+    rows = as_dataset(SHOWN)
+    rows.to_json(path) if suffix == "jsonl" else rows.to_parquet(path)
+    assert read_demonstrations(str(path)) == SHOWN
+    assert read_demonstrations(str(path), count=2) == SHOWN[:2]
+    assert demonstrations(Demonstrations(source=str(path), count=1)) == SHOWN[:1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{"prompt": "Send.", "text": "submit p1.e2"}], "expected prompt .* and plan .* Add or rename plan"),
+        ([{"prompt": "Send.", "plan": None}], "row 0 .* has plan=None; expected a text"),
+    ],
+)
+def test_a_data_set_without_texts_is_refused(tmp_path, rows, says):
+    path = tmp_path / "plans.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ConfigError, match=says):
+        read_demonstrations(str(path))
+    with pytest.raises(ConfigError, match="no file"):
+        read_demonstrations(str(tmp_path / "absent.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"demonstrations": {"source": "p.jsonl", "dials": [2]}},
+            "dials has no effect on demonstrations from a data set",
+        ),
+        ({"demonstrations": {}}, "count is missing"),
+        (
+            {"families": {"mine": {"init": "builtin:masked", "family": "masked", "device": "cuda"}}},
+            "stage 'mine' has device",
+        ),
+        ({"tokenizer": {"vocab_size": 400}}, "goes on from ./mine, and so with its tokenizer"),
+        (
+            {"families": {"a": {"init": "./mine"}, "block": {"init": "a"}}},
+            "goes on from a checkpoint that is not built",
+        ),
+        ({"families": {"mine": {"init": "./mine", "facts": {"familly": "masked"}, "family": "masked"}}}, "familly"),
+    ],
+)
+def test_recipes_that_cannot_work_are_refused(tmp_path, changes, says):
+    path = tmp_path / "mine.yaml"
+    base = {"demonstrations": {"source": "p.jsonl"}, "families": {"mine": {"init": "./mine"}}}
+    path.write_text(yaml.safe_dump(base | changes))
+    with pytest.raises(ConfigError, match=says):
+        refuse_wrong_stages(load_recipe(str(path)))
+
+
+def test_a_command_takes_one_recipe(tmp_path):
+    found = CliRunner().invoke(app, ["warmstart", "mine.yaml", "--recipe", "finish"])
+    assert "the recipes mine.yaml, finish were given" in str(found.exception or found.output)
+
+
+def test_rollouts_are_a_data_set_too(tmp_path):
+    """`rollouts.jsonl` is read by the line that the page shows."""
+    path = tmp_path / "rollouts.jsonl"
+    path.write_text('{"task": "a", "reward": 1.0}\n{"task": "b", "reward": 0.0}\n')
+    assert datasets.load_dataset("json", data_files=str(path), split="train")["reward"] == [1.0, 0.0]
