@@ -95,8 +95,8 @@ def describe(preset: Preset, tasks: TaskSets) -> dict[str, str]:
 
 
 def _cells(cells: list[Cell]) -> str:
-    counts = {role: sum(cell.role == role for cell in cells) for role in ("cell", "positive", "null", "negative")}
-    names = {"cell": "cells", "positive": "positive control", "null": "null control", "negative": "negative control"}
+    counts = {role: sum(cell.role == role for cell in cells) for role in ("cell", "null", "negative")}
+    names = {"cell": "cells", "null": "null control", "negative": "negative control"}
     return " + ".join(f"{count} {names[role]}" for role, count in counts.items() if count)
 
 
@@ -112,12 +112,12 @@ def _nfe(level: PolicyLevel, facts: dict[str, Any]) -> str:
 
 
 def _inner_steps(cells: list[Cell]) -> str:
-    found = {cell.train["inner_steps"] for cell in cells if cell.role in ("cell", "positive")}
+    found = {cell.train["inner_steps"] for cell in cells if cell.role == "cell"}
     return str(min(found)) if len(found) == 1 else f"{min(found)} to {max(found)}"
 
 
 def _rates(cells: list[Cell]) -> str:
-    rates = {cell.policy: cell.train["learning_rate"] for cell in cells if cell.role in ("cell", "positive")}
+    rates = {cell.policy: cell.train["learning_rate"] for cell in cells if cell.role == "cell"}
     if len(set(rates.values())) == 1:
         return f"{next(iter(rates.values())):g}"
     return _each([f"{policy} {rate:g}" for policy, rate in rates.items()])

@@ -78,7 +78,7 @@ def _without_none(annotation: Any) -> Any:
     return annotation
 
 
-Role = Literal["cell", "null", "negative", "positive"]
+Role = Literal["cell", "null", "negative"]
 OnAlarm = Literal["log", "stop", "raise"]
 BUILTIN = "builtin:"
 
@@ -160,14 +160,25 @@ class Control(Strict):
     train: dict[str, Any] = Field(default_factory=dict)
 
 
-class Controls(Strict):
-    """null: learning rate 0, must change nothing. negative: unshared noise, must trip the estimator-noise alarm."""
+class PositiveControl(Strict):
+    """One of the grid's own cells, by the names of its levels, that must come out `improved`."""
 
+    policy: str
+    objective: str
+
+
+class Controls(Strict):
+    """null: learning rate 0, must change nothing. negative: unshared noise, must trip the estimator-noise alarm.
+
+    positive: a cell of the grid that must improve, or the trainer is broken. It is judged like every other cell.
+    """
+
+    positive_control: PositiveControl | None = None
     null_control: Control | None = None
     negative_control: Control | None = None
 
     def by_role(self) -> list[tuple[Role, Control]]:
-        """The controls that the preset asks for."""
+        """The controls that are runs of their own."""
         pairs: list[tuple[Role, Control | None]] = [("null", self.null_control), ("negative", self.negative_control)]
         return [(role, control) for role, control in pairs if control is not None]
 
@@ -233,7 +244,6 @@ class Preset(Strict):
     policies: dict[str, PolicyLevel] = Field(min_length=1)
     objectives: dict[str, ObjectiveLevel] = Field(min_length=1)
     control_objectives: dict[str, ObjectiveLevel] = Field(default_factory=dict)
-    cell_role: Literal["cell", "positive"] = "cell"
     controls: Controls = Controls()
     factors: Factors = Factors()
     seeds: list[int] = Field(min_length=1)

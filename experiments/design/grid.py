@@ -16,6 +16,7 @@ from experiments.design.config import (
     ObjectiveLevel,
     OnAlarm,
     PolicyLevel,
+    PositiveControl,
     Preset,
     Role,
     Strict,
@@ -26,7 +27,7 @@ from experiments.design.config import (
     validate,
 )
 
-_LABELS = {"id", "role", "policy", "objective_level"}
+_LABELS = {"id", "role", "is_positive_control", "policy", "objective_level"}
 
 
 class Cell(Strict):
@@ -34,6 +35,7 @@ class Cell(Strict):
 
     id: str
     role: Role
+    is_positive_control: bool
     policy: str
     objective_level: str
     checkpoint: str
@@ -59,8 +61,9 @@ def build_cells(preset: Preset) -> list[Cell]:
     """
     refuse_ignored_modes(preset)
     build_reward(preset.reward)
+    _refuse_foreign_positive_control(preset)
     cells = [
-        _cell(preset, preset.cell_role, policy, objective)
+        _cell(preset, "cell", policy, objective)
         for policy in preset.policies
         for objective in preset.objectives
     ]
@@ -84,6 +87,17 @@ def refuse_ignored_modes(preset: Preset) -> None:
             f"evaluation.{key}={value} was given; environment '{preset.environment.name}' has no such modes. "
             "Leave it out."
         )
+
+
+def _refuse_foreign_positive_control(preset: Preset) -> None:
+    """Raise where the positive control is not one of the grid's cells."""
+    named = preset.controls.positive_control
+    if named is None:
+        return
+    if named.policy not in preset.policies:
+        raise unknown_name("policy of the positive control", named.policy, preset.policies)
+    if named.objective not in preset.objectives:
+        raise unknown_name("objective of the positive control", named.objective, preset.objectives)
 
 
 def refuse_same_names(cells: list[Cell]) -> None:
@@ -130,6 +144,7 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
     return Cell(
         id=name,
         role=role,
+        is_positive_control=role == "cell" and _names(preset.controls.positive_control, policy, objective),
         policy=policy,
         objective_level=objective,
         checkpoint=policy_level.checkpoint,
@@ -147,6 +162,10 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
         on_alarm="log" if role == "negative" else preset.on_alarm,
         threads=preset.threads,
     )
+
+
+def _names(control: PositiveControl | None, policy: str, objective: str) -> bool:
+    return control is not None and (control.policy, control.objective) == (policy, objective)
 
 
 def _train_settings(name: str, *layers: dict[str, Any]) -> dict[str, Any]:

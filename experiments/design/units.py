@@ -307,6 +307,7 @@ def _config(
                 policy=cell.policy,
                 objective=cell.objective_level,
                 role=cell.role,
+                is_positive_control=cell.is_positive_control,
                 folder=folders[cell.id],
                 options=cell.objective.options,
                 digest=evaluations[cell.id],

@@ -39,7 +39,7 @@ def build_report(folder: Path) -> dict[str, Any]:
         _cell(cell, verdict, diagnoses[cell.id], {"examples": examples[cell.id], "waypoints": snapshots_of(cell)})
         for cell, verdict in zip(run.cells, verdicts, strict=True)
     ]
-    cells = [record for record in records if record["role"] in ("cell", "positive")]
+    cells = [record for record in records if record["role"] == "cell"]
     controls = control_states(records)
     is_complete = all(_has_ended(record) for record in records)
     report = {
@@ -100,6 +100,7 @@ def _cell(cell: CellRun, verdict: CellVerdict, diagnoses: list[Diagnosis], plans
         "policy": cell.record.policy,
         "objective": cell.record.objective,
         "role": cell.record.role,
+        "is_positive_control": cell.record.is_positive_control,
         "verdict": verdict.verdict,
         "is_provisional": verdict.is_provisional,
         "reason": verdict.reason,

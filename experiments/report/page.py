@@ -166,7 +166,7 @@ _MIN_POINTS = 4
 
 def phase_blocks(cells: list[dict[str, Any]], objectives: list[str]) -> list[dict[str, Any]]:
     """For each plane one chart a policy, one path an objective: means over seeds, smoothed by the diagnosis' window."""
-    cells = [cell for cell in cells if cell["role"] in ("cell", "positive")]
+    cells = [cell for cell in cells if cell["role"] == "cell"]
     blocks = []
     for name, title, axis_name in _PLANES:
         paths = {(cell["policy"], cell["objective"]): _path(cell, name) for cell in cells}

@@ -71,7 +71,7 @@ def effect_of(cell: dict[str, Any]) -> str:
 
 
 def all_cells(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Cells of the report, then its controls; the positive control is among the cells already."""
+    """Cells of the report, then its controls; the positive control is one of the cells."""
     controls = [item["cell"] for item in report["controls"] if item["cell"] and item["role"] != "positive"]
     return [*report["cells"], *controls]
 
@@ -311,17 +311,21 @@ def negative_control(cell: dict[str, Any]) -> tuple[str, str]:
 
 CONTROLS = {"positive": positive_control, "null": null_control, "negative": negative_control}
 ABSENT = {
-    "positive": "Positive control: the preset positive_control runs it; no cell of this run has that role.",
+    "positive": "Positive control: not part of this run.",
     "null": "Null control: not part of this run.",
     "negative": "Negative control: not part of this run.",
 }
+
+
+def _has_role(cell: dict[str, Any], role: str) -> bool:
+    return cell["is_positive_control"] if role == "positive" else cell["role"] == role
 
 
 def control_states(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """State of each kind of control: ok, violated, noted, not judged or absent."""
     states = []
     for role, judge in CONTROLS.items():
-        found = [cell for cell in records if cell["role"] == role]
+        found = [cell for cell in records if _has_role(cell, role)]
         for cell in found:
             state, sentence = judge(cell)
             states.append({"role": role, "state": state, "sentence": sentence, "cell": cell})

@@ -29,6 +29,7 @@ class CellRecord(_Record):
     policy: str
     objective: str
     role: Role
+    is_positive_control: bool = False
     folder: Annotated[str, Field(pattern=rf"^cells/{_PART}$")]
     options: dict[str, Any] = {}
     digest: str

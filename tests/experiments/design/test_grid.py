@@ -28,6 +28,16 @@ def test_factors_are_crossed_and_the_null_control_learns_nothing(tmp_path) -> No
     assert null.train["learning_rate"] == 0
 
 
+def test_the_positive_control_is_one_of_the_cells(tmp_path) -> None:
+    cells = build_cells(preset(tmp_path, "controls.positive_control={policy: masked, objective: espo}"))
+    assert [(cell.id, cell.role) for cell in cells if cell.is_positive_control] == [("masked-espo", "cell")]
+    assert not any(cell.is_positive_control for cell in build_cells(preset(tmp_path, "controls=[]")))
+    with pytest.raises(ConfigError, match="no policy of the positive control named 'slot'"):
+        build_cells(preset(tmp_path, "controls.positive_control={policy: slot, objective: espo}"))
+    with pytest.raises(ConfigError, match="no objective of the positive control named 'gspo'"):
+        build_cells(preset(tmp_path, "controls.positive_control={policy: masked, objective: gspo}"))
+
+
 def test_a_setting_that_differs_outside_the_factors_is_refused_by_name(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"masked-grpo differ in 'train\.steps' \(1 and 9\)"):
         build_cells(preset(tmp_path, "policies.masked.train.steps=9"))
