@@ -19,7 +19,7 @@ def test_snapshots_of_the_first_seed_and_of_warm_starts_are_counted_in_time_alon
     units = {unit.name: unit.cost for unit in planned(tmp_path, "positive_control").units}
     first, second = (units[f"autoregressive-grpo seed {seed}"] for seed in (0, 1))
     assert first.seconds - second.seconds == pytest.approx(4 * SNAPSHOT_SECONDS)
-    assert first.evaluation_rollouts == second.evaluation_rollouts == 80 * 3
+    assert first.evaluation_rollouts == second.evaluation_rollouts == 60 * 3
 
 
 def test_one_thread_takes_longer_and_arenas_less(tmp_path) -> None:
