@@ -91,7 +91,7 @@ def test_controls_state(grid):
 
 
 def test_a_positive_control_that_fails_stands_before_anything_else():
-    cell = {"id": "ar-grpo", "role": "cell", "is_positive_control": True, "verdict": "inconclusive", "num_seeds": 3, "reason": "+1 point"}
+    cell = {"id": "ar-grpo", "role": "cell", "verdict": "inconclusive", "num_seeds": 3, "reason": "+1 point"}
     cell |= {"effect": 1.0, "low": -2.0, "high": 4.0, "detectable": 3.0, "is_provisional": True}
     state, sentence = positive_control(cell)
     control = {"state": state, "sentence": sentence}
