@@ -62,11 +62,7 @@ def build_cells(preset: Preset) -> list[Cell]:
     refuse_ignored_modes(preset)
     build_reward(preset.reward)
     _refuse_foreign_positive_control(preset)
-    cells = [
-        _cell(preset, "cell", policy, objective)
-        for policy in preset.policies
-        for objective in preset.objectives
-    ]
+    cells = [_cell(preset, "cell", policy, objective) for policy in preset.policies for objective in preset.objectives]
     refuse_uncontrolled(cells, preset.factors)
     refuse_unequal_rollouts(cells, preset.factors)
     controls = [_control(preset, role, control) for role, control in preset.controls.by_role()]
