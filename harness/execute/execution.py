@@ -6,6 +6,9 @@
   page than the present one ("wrong page"), is hidden, disabled, read-only or covered, the option does not exist, or the
   control shows another value afterwards. A number or date field refuses any other text, and a field of one line
   refuses a line break; both keep the value they had.
+- What a page has under way (a timer that ends soon, a request, a change of style) is waited for, a second at most: by
+  a line whose control is not there, hidden, disabled, read-only, covered or without the option; and by every click and
+  key, before it hands over what stands there. A page that has nothing under way gets two frames.
 - `select` on a control of several values adds the option. `check`, `uncheck` and `choose` of what is so already are ok.
 - A click that the browser's own validation stops has failed, with its messages.
 - When a click leads to another document, the next line runs there. Once the server has accepted a submission, every
@@ -146,7 +149,9 @@ class _Run:
         self._read(report)
         for step, result in zip(steps, report.results, strict=False):
             self.results[step.action.line] = result
-        self.seconds["act"] += time.perf_counter() - started
+        self.seconds["act"] += time.perf_counter() - started - report.waited
+        if report.waited:
+            self.seconds["wait"] = self.seconds.get("wait", 0.0) + report.waited
         return report
 
     def _read(self, report: Report) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from playwright.async_api import Error as PlaywrightError
-from playwright.async_api import Page
+from playwright.async_api import Keyboard, Page
 
 from dllm_rl.errors import unknown_name
 from harness.browser import EnvironmentFaultError, Tab, attribute
@@ -32,6 +32,7 @@ class Report:
         is_leaving: Whether the last step leads to another document.
         values: Visible form data by field name.
         alerts: Texts that the page announces.
+        waited: Seconds for which the page was waited for, since it was last asked.
     """
 
     results: tuple[dict[str, Any], ...]
@@ -40,6 +41,7 @@ class Report:
     is_leaving: bool
     values: dict[str, list[str]] = field(default_factory=dict)
     alerts: tuple[str, ...] = ()
+    waited: float = 0.0
 
     @classmethod
     def read(cls, record: dict[str, Any], results: Sequence[dict[str, Any]] = ()) -> Report:
@@ -51,6 +53,7 @@ class Report:
             is_leaving=record["isLeaving"],
             values=record["values"],
             alerts=tuple(record["alerts"]),
+            waited=record["waited"],
         )
 
 
@@ -91,18 +94,36 @@ async def perform_one(tab: Tab, step: Step, pages: list[dict[str, Any]]) -> Repo
         if before.get("result"):
             return Report.read(before, [before["result"]])
         with attribute("real input"):
-            await tab.within(_input(tab.page, step, before["point"]), ACTION_SECONDS, is_action=True)
+            await tab.within(_input(tab.page, step, before), ACTION_SECONDS, is_action=True)
         return await _read_back(tab, request, before)
 
 
-async def _input(page: Page, step: Step, point: dict[str, float]) -> None:
-    verb, value = step.action.verb, step.action.value
+async def _input(page: Page, step: Step, prepared: dict[str, Any]) -> None:
+    verb, value = step.action.verb, step.action.value or ""
     if verb == "press":
-        await page.keyboard.press(value or "")
+        await page.keyboard.press(value)
     elif verb in ("fill", "clear"):
-        await (page.keyboard.insert_text(value) if value else page.keyboard.press("Delete"))
+        await _type(page.keyboard, value, by_key=prepared["hearsKeys"])
     else:
-        await page.mouse.click(point["x"], point["y"])
+        await page.mouse.click(prepared["point"]["x"], prepared["point"]["y"])
+
+
+async def _type(keyboard: Keyboard, value: str, *, by_key: bool) -> None:
+    """Replace what is selected.
+
+    Args:
+        keyboard: The browser's keyboard.
+        value: What is typed; "" to erase.
+        by_key: Whether the last character comes by a key of its own, where the keyboard has one.
+    """
+    if not value:
+        await keyboard.press("Delete")
+    elif by_key and " " <= value[-1] <= "~":
+        if len(value) > 1:
+            await keyboard.insert_text(value[:-1])
+        await keyboard.type(value[-1])
+    else:
+        await keyboard.insert_text(value)
 
 
 async def _read_back(tab: Tab, request: dict[str, Any], before: dict[str, Any]) -> Report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-_PARTS = ("inventory.js", "resolve.js", "actions.js", "real_input.js", "explore.js")
+_PARTS = ("patience.js", "inventory.js", "resolve.js", "keyboard.js", "actions.js", "real_input.js", "explore.js")
 _EXPORTS = (
     "inventory, choices, identities, perform, prepare, readBackTarget, look, stay, explore, answer, storedAtStart"
 )

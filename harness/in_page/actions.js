@@ -1,6 +1,4 @@
 // Acts on elements with native setters and a browser's order of events, and watches whether the document is left.
-const SET_INPUT = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value").set;
-const SET_TEXTAREA = Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set;
 const STRICT_KINDS = new Set(["number", "date"]);
 
 const watch = { submitEvent: null, isNavigating: false, invalid: [], dialogs: [], fields: null, target: null, token: null };
@@ -90,7 +88,7 @@ function emit(element, type) {
 // field of one line refuses a line break.
 function typed(element, wanted) {
   const probe = element.cloneNode(false);
-  (element.localName === "textarea" ? SET_TEXTAREA : SET_INPUT).call(probe, wanted);
+  setValue(probe, wanted);
   const value = element.maxLength >= 0 ? probe.value.slice(0, element.maxLength) : probe.value;
   const hasBreak = element.localName === "input" && /[\r\n]/.test(wanted);
   return { value, isRefused: hasBreak || (STRICT_KINDS.has(kindOf(element)) && value !== wanted) };
@@ -107,8 +105,8 @@ function fill(element, wanted) {
   const { value, isRefused } = typed(element, wanted);
   if (isRefused) return difference(wanted, element.value);
   element.focus({ preventScroll: true });
-  (element.localName === "textarea" ? SET_TEXTAREA : SET_INPUT).call(element, value);
-  element.dispatchEvent(new InputEvent("input", { bubbles: true, composed: true, inputType: "insertText", data: value }));
+  if (isSetInside(element)) writeInto(element, value, "insertText", value);
+  else write(element, value);
   emit(element, "change");
   return readBack(element, wanted);
 }
@@ -118,6 +116,12 @@ function optionOf(element, text) {
 }
 
 const noOption = (element) => ({ status: "failed", note: "no_option", options: realOptions(element).map(optionText) });
+
+// Options that are under way are waited for.
+async function selectInTime(element, text) {
+  if (!optionOf(element, text) && isUnderWay()) await patiently(() => (optionOf(element, text) ? OK : noOption(element)));
+  return select(element, text);
+}
 
 function select(element, text) {
   const option = optionOf(element, text);
@@ -193,7 +197,7 @@ async function afterCommand(before) {
 const VERBS = {
   fill: (element, value) => fill(element, value),
   clear: (element) => fill(element, ""),
-  select: (element, value) => select(element, value),
+  select: (element, value) => selectInTime(element, value),
   upload: (element, value, file) => upload(element, value, file),
   check: (element) => setTicked(element, true),
   uncheck: (element) => setTicked(element, false),
@@ -217,7 +221,7 @@ async function perform({ steps, pages }) {
     if (step.verb === "press") break;
     const fields = fieldsHere();
     watch.dialogs = [];
-    const found = await locate(step.key);
+    const found = await locate(step);
     const result = found.element ? await VERBS[step.verb](found.element, step.value, step.file) : { status: "failed", ...found };
     results.push(isLeaving() ? result : { ...result, ...beside(fields) });
     if (isLeaving()) break;
@@ -227,5 +231,5 @@ async function perform({ steps, pages }) {
 
 // What stands here: page, values, messages. Elements never leave the page.
 function look(pages, here = pageNumber(pages)) {
-  return { here, title: heading(), isLeaving: isLeaving(), values: snapshot(), alerts: alerts() };
+  return { here, title: heading(), isLeaving: isLeaving(), values: snapshot(), alerts: alerts(), waited: takeWaited() };
 }

@@ -4,7 +4,7 @@ const isOpener = (element) => element.localName === "button" && element.type ===
   element.hasAttribute("aria-expanded") && !element.hasAttribute("aria-haspopup");
 const isOpen = (element) => element.getAttribute("aria-expanded") === "true";
 const canVary = (element) => (CHOICES.has(kindOf(element)) || isOpener(element)) && !element.disabled;
-const pause = () => new Promise((done) => setTimeout(done, 0));
+const pause = () => new Promise((done) => later(done, 0));
 const keyOf = (element) => described([element])[0];
 
 function choose(element, value) {

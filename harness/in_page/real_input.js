@@ -6,13 +6,15 @@ async function prepare({ step, pages, token }) {
   keep(pages, here);
   watch.fields = fieldsHere();
   watch.dialogs = [];
-  const found = await locate(step.key);
+  if (HANDS_OVER.has(step.verb)) leaveField(resolve(step.key));
+  const found = await locate(step);
   if (!found.element) return done({ status: "failed", ...found, ...beside(watch.fields) });
   watch.target = found.element;
   watch.token = token;
   watch.appearance = READ_BACKS[step.verb] ? "" : appearance();
-  const prepared = PREPARATIONS[step.verb]?.(found.element, step.value, step.file);
-  return { ...done(prepared?.result && { ...prepared.result, ...beside(watch.fields) }), point: found.point };
+  const prepared = await PREPARATIONS[step.verb]?.(found.element, step.value, step.file);
+  const result = prepared?.result && { ...prepared.result, ...beside(watch.fields) };
+  return { ...done(result), point: found.point, hearsKeys: WRITES.has(step.verb) && hearsKeys(found.element) };
 }
 
 // A chooser of options, dates or files is a window of its own that no page reaches, and a slider has no text, so these
@@ -21,13 +23,18 @@ const isSetInside = (element) => kindOf(element) === "date" || element.type === 
 const PREPARATIONS = {
   fill: (element, value) => (isSetInside(element) ? { result: fill(element, value) } : selectText(element, value)),
   clear: (element) => (isSetInside(element) ? { result: fill(element, "") } : selectText(element, "")),
-  select: (element, value) => ({ result: select(element, value) }),
+  select: async (element, value) => ({ result: await selectInTime(element, value) }),
   upload: (element, value, file) => ({ result: upload(element, value, file) }),
   check: (element) => ({ result: element.checked ? OK : undefined }),
   uncheck: (element) => ({ result: element.checked ? undefined : OK }),
   choose: (element) => ({ result: element.checked ? OK : undefined }),
   press: (element) => element.focus({ preventScroll: true }),
 };
+
+// A field that is left says so before anything is pressed, which gives the page time for what it does then.
+function leaveField(target) {
+  if (document.activeElement !== target && document.activeElement?.matches("input, textarea")) document.activeElement.blur();
+}
 
 function selectText(element, value) {
   if (typed(element, value).isRefused) return { result: difference(value, element.value) };
@@ -37,7 +44,10 @@ function selectText(element, value) {
 }
 
 const READ_BACKS = {
-  fill: readBack,
+  fill: (element, value) => {
+    if (hearsKeys(element)) raiseMissingKey(element, value);
+    return readBack(element, value);
+  },
   clear: (element) => readBack(element, ""),
   check: (element) => ticked(element, true),
   choose: (element) => ticked(element, true),

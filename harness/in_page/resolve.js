@@ -35,16 +35,6 @@ function pageNumber(pages) {
   return best.number;
 }
 
-const nextFrame = () => new Promise((done) => {
-  const timer = setTimeout(done, 100);
-  requestAnimationFrame(() => { clearTimeout(timer); done(); });
-});
-
-async function twoFrames() {
-  await nextFrame();
-  await nextFrame();
-}
-
 const belongsTo = (hit, element) => element.contains(hit) || hit?.closest("label")?.control === element;
 
 function scrollToView(element) {
@@ -54,11 +44,15 @@ function scrollToView(element) {
   }
 }
 
+const WRITES = new Set(["fill", "clear"]);
+// What hands over what stands there: a person would first let the page finish.
+const HANDS_OVER = new Set(["click", "next", "submit", "press"]);
+
 // Why a user could not act on the element, or the point at which a user would.
-function reach(element) {
+function reach(element, verb) {
   if (!isVisible(element)) return { note: "hidden" };
   if (element.matches(":disabled")) return { note: "disabled" };
-  if (element.readOnly) return { note: "not_editable" };
+  if (element.readOnly && WRITES.has(verb)) return { note: "not_editable" };
   scrollToView(element);
   const box = element.getBoundingClientRect();
   const point = { x: box.left + box.width / 2, y: box.top + box.height / 2 };
@@ -72,12 +66,11 @@ function coverName(hit) {
   return squeeze(cover.getAttribute("aria-label") ?? "") || textOf(cover).slice(0, 40) || cover.localName;
 }
 
-// The element of a step, or the note that says why there is none. A page gets two frames to reveal it.
-async function locate(key) {
-  for (let attempt = 0; ; attempt++) {
+// The element of a step, or the note that says why there is none.
+function locate({ key, verb }) {
+  const attempt = () => {
     const element = resolve(key);
-    const found = element ? reach(element) : { note: "not_found" };
-    if (found.element || attempt === 1) return found;
-    await twoFrames();
-  }
+    return element ? reach(element, verb) : { note: "not_found" };
+  };
+  return patiently(attempt, { isLast: HANDS_OVER.has(verb) });
 }

@@ -141,6 +141,55 @@ def test_a_record_that_calls_itself_a_failure_is_a_refusal(pages: Any, executor:
     assert "no such town" in outcome.validity_errors[0]
 
 
+PATIENT = {
+    "on-keyup": ({}, FILLED),
+    "checked-later": ({}, FILLED),
+    "shown-later": ({"town": "Ypres"}, BOTH),
+    "filled-for-you": ({"town": "Lille"}, FILLED),
+    "fading": ({}, FILLED),
+    "two-lists": (
+        {"country": "Belgium", "city": "Yp"},
+        (FILLED[0], 'select [Country] "Belgium"', 'select [City] "Ypres"', FILLED[1]),
+    ),
+    **dict.fromkeys(
+        ("suggestions", "late-suggestions"),
+        (
+            {"airport": "Oslo"},
+            (
+                FILLED[0],
+                'fill [Airport] "Os"',
+                'press [Airport] "ArrowDown"',
+                'press [Airport] "ArrowDown"',
+                'press [Airport] "Enter"',
+                FILLED[1],
+            ),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("page", PATIENT)
+def test_keys_are_heard_and_what_is_about_to_come_is_waited_for(pages: Any, executor: Any, page: str) -> None:
+    wanted, lines = PATIENT[page]
+    outcome = run(pages, executor, task(page, **wanted), *lines)
+    assert outcome.is_success, outcome
+    assert all(item.status == "ok" for item in outcome.actions)
+
+
+@pytest.mark.parametrize(("written", "shown"), [("Ann", "Ann"), ("An1", "An"), ("Zoé", "Zoé")])
+def test_a_page_may_refuse_a_key(pages: Any, executor: Any, written: str, shown: str) -> None:
+    outcome = run(pages, executor, task("own-keys"), f'fill [Your name] "{written}"', "submit [Send]")
+    assert outcome.fields[0].server == (shown,)
+
+
+def test_a_page_with_nothing_under_way_is_not_waited_for(pages: Any, executor: Any) -> None:
+    absent = run(pages, executor, task("two-lists"), 'select [City] "Ypres"', "submit [Send]")
+    late = run(pages, executor, task("two-lists"), 'select [Country] "Belgium"', 'select [City] "Nowhere"')
+    assert "wait" not in absent.seconds
+    assert 0.1 < late.seconds["wait"] < 3
+    assert late.actions[1].note.startswith('no option "Nowhere" in')
+
+
 class Breaking(FastExecutor):
     """Loses the page at some lines, one for each attempt."""
 

@@ -7,6 +7,7 @@ does it in `ANSWERS`. Whoever asks for compressed answers gets them, as most ser
 from __future__ import annotations
 
 import gzip
+import time
 from collections.abc import Callable, Iterable
 from wsgiref.util import request_uri
 
@@ -37,6 +38,26 @@ def by_script(method: str, body: str, headers: str = "{}") -> str:
         }};
       </script>"""
     )
+
+
+LOCKED = "const [box, button] = document.querySelectorAll('input, button'); button.disabled = true;"
+SUGGESTIONS = """<p><label>Airport <input name=airport role=combobox aria-controls=found></label></p>
+    <ul id=found role=listbox hidden></ul><input type=hidden name=code><script>
+    const box = document.querySelector("[name=airport]"), list = document.querySelector("#found");
+    let at = -1;
+    box.oninput = () => setTimeout(() => {
+      list.innerHTML = "<li role=option>Ostend<li role=option>Oslo";
+      list.hidden = false;
+    }, DELAY);
+    box.onkeydown = (event) => {
+      if (list.hidden) return;
+      if (event.key === "ArrowDown") at += 1;
+      if (event.key !== "Enter" || at < 0) return;
+      event.preventDefault();
+      box.value = list.children[at].textContent;
+      document.querySelector("[name=code]").value = at;
+      list.hidden = true;
+    };</script>"""
 
 
 PAGES: dict[str, str] = {
@@ -90,6 +111,61 @@ PAGES: dict[str, str] = {
     "json-refusal": by_script("POST", "JSON.stringify(record)"),
     "always-a-hint": form(TOWN + "<p class=error hidden></p><p role=alert>Write as in your passport.</p>"),
     "thanked-above": form(TOWN),
+    # Pages that listen to keys, and pages that take their time.
+    "on-keyup": form("<script>" + LOCKED + "box.onkeyup = () => { button.disabled = !box.value; };</script>"),
+    "own-keys": form(
+        "<script>const box = document.querySelector('input');"
+        "box.onkeypress = (event) => { if (!/[A-Za-z]/.test(event.key)) event.preventDefault(); };</script>"
+    ),
+    "checked-later": form(
+        "<script>"
+        + LOCKED
+        + """let timer;
+        box.oninput = () => {
+          button.disabled = true;
+          clearTimeout(timer);
+          timer = setTimeout(() => { button.disabled = !box.value; }, 300);
+        };</script>"""
+    ),
+    "shown-later": form(
+        TOWN
+        + """<script>
+        const part = document.querySelectorAll("p")[1];
+        document.querySelector("input").oninput = () => {
+          part.hidden = true;
+          setTimeout(() => { part.hidden = false; }, 250);
+        };
+      </script>"""
+    ),
+    "two-lists": form(
+        """<p><label>Country <select name=country><option value="">Choose<option value=b>Belgium
+        <option value=f>France</select></label></p>
+        <p><label>City <select name=city><option value="">First the country</select></label></p>
+        <script>
+        const [country, city] = document.querySelectorAll("select");
+        country.onchange = async () => {
+          const names = await (await fetch(`/cities?of=${country.value}`)).json();
+          city.replaceChildren(...names.map((name) => new Option(name, name.slice(0, 2))));
+        };
+      </script>"""
+    ),
+    "filled-for-you": form(
+        TOWN
+        + """<script>const [owner, town] = document.querySelectorAll("input");
+        owner.onchange = () => {
+          const request = new XMLHttpRequest();
+          request.onload = () => { town.value = JSON.parse(request.response)[0]; };
+          request.open("GET", "/cities?of=f");
+          request.send();
+        };</script>"""
+    ),
+    "fading": form(
+        "<div style='position:fixed;inset:0;background:white;transition:opacity .3s' id=veil></div><script>"
+        "setTimeout(() => { veil.style.opacity = 0; }, 50);"
+        "veil.ontransitionend = () => veil.remove();</script>"
+    ),
+    "suggestions": form(SUGGESTIONS.replace("DELAY", "0")),
+    "late-suggestions": form(SUGGESTIONS.replace("DELAY", "250")),
     # An application that checks where a form comes from.
     "origin": form(""),
 }
@@ -175,6 +251,9 @@ def application(environ: Environ, start_response: Callable[..., object]) -> Iter
 def _answer(environ: Environ, page: str, body: str) -> Answer:
     if environ["REQUEST_METHOD"] == "GET" and page in PAGES and not environ["QUERY_STRING"]:
         return _page(page)
+    if page == "cities":
+        time.sleep(0.2)
+        return ("200 OK", JSON, '["Lille", "Lyon"]' if environ["QUERY_STRING"] == "of=f" else '["Ghent", "Ypres"]')
     if page in ANSWERS:
         return ANSWERS[page](environ, body)
     return THANKS if page in PAGES else ("200 OK", HTML, "<h1>Thanks</h1>")
