@@ -23,7 +23,8 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks.arms import Arm, Ledger, Written, median_of, random_policy, sampler_arm, take_turns
 from benchmarks.plans import decode, sheet
 from dllm_rl import registry
-from dllm_rl.policies.loading import CHECKPOINTS, load_policy
+from dllm_rl.policies.checkpoints import CHECKPOINTS
+from dllm_rl.policies.loading import load_policy
 
 SHIPPED: dict[str, tuple[str, dict[str, Any]]] = {
     "autoregressive": ("ar", {}),

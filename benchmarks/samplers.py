@@ -20,7 +20,8 @@ from benchmarks.arms import Arm, Ledger, Written, median_of, random_policy, samp
 from benchmarks.plans import Sheet, decode, sheet
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
-from dllm_rl.policies.loading import CHECKPOINTS, load_policy
+from dllm_rl.policies.checkpoints import CHECKPOINTS
+from dllm_rl.policies.loading import load_policy
 from dllm_rl.records.types import Prompts
 
 RULES: dict[str, tuple[str, dict[str, Any]]] = {

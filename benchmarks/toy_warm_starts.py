@@ -3,7 +3,7 @@
     python -m benchmarks.toy_warm_starts toy_copy masked 350 700 1000
 
 A toy should begin with 20 to 60 % of sampled answers right: below, groups teach nothing; above, little is left to gain.
-The chosen number goes into `WARM_STEPS` of experiments/run/policies.py. Seconds are processor time of one thread.
+The chosen number goes into `WARM_STEPS` of experiments/design/toys.py. Seconds are processor time of one thread.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from dllm_rl.training.engine import RolloutEngine, evaluate
+from experiments.design import toys
 from experiments.design.config import build_reward, build_sampler, build_session, load_preset
 from experiments.run import policies
 
@@ -23,10 +24,10 @@ from experiments.run import policies
 def measure(toy: str, family: str, num_steps: int) -> dict[str, float]:
     """Success and reward on `val`, sampled (4 each) and greedy, of a warm start of so many steps."""
     preset = load_preset(toy)
-    policies.WARM_STEPS[toy][family] = num_steps
+    toys.WARM_STEPS[toy][family] = num_steps
     policies._warm_started.cache_clear()
     started = time.process_time()
-    policy = policies.load_toy(f"{policies.TOY}{toy}", {"family": family})
+    policy = policies.load_toy(f"{toys.TOY}{toy}", {"family": family})
     seconds = time.process_time() - started
     with build_session(preset.environment) as session:
         engine = RolloutEngine(
@@ -48,7 +49,7 @@ def measure(toy: str, family: str, num_steps: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("toy", choices=list(policies.CANVAS))
+    parser.add_argument("toy", choices=list(toys.CANVAS))
     parser.add_argument("family")
     parser.add_argument("steps", type=int, nargs="+")
     chosen = parser.parse_args()

@@ -8,45 +8,12 @@ from dllm_rl.environment import Environment
 
 if TYPE_CHECKING:
     import torch
-    from jaxtyping import Float
     from torch import Tensor
 
     from dllm_rl.policies.process import ForwardProcess
-    from dllm_rl.records.canvas import Canvas
     from dllm_rl.records.types import Completions, Loss, LossInputs, Prompts, Replays, Rollouts, Views
 
-__all__ = ["Environment", "Objective", "Policy", "Sampler"]
-
-
-class Policy(Protocol):
-    """A model of one family with the facts that samplers and likelihoods need."""
-
-    family: ClassVar[str]
-    tokenizer: Any
-    model: torch.nn.Module
-    canvas: Canvas
-
-    @property
-    def process(self) -> ForwardProcess:
-        """The forward process that views are drawn from."""
-        ...
-
-    def logits(
-        self,
-        prompts: Prompts,
-        canvas: Tensor,
-        *,
-        columns: Tensor | None = None,
-        time: Tensor | None = None,
-        order: Tensor | None = None,
-        cache: Any = None,
-    ) -> Float[Tensor, "b c v"]:
-        """Float32 logits of the distribution *of* each canvas column (all, or the given ones); banned ids at -inf."""
-        ...
-
-    def view_log_probs(self, rollouts: Rollouts, views: Views) -> Float[Tensor, "k b l"]:
-        """Unweighted log-likelihood terms, float32, 0 where not scored. `BasePolicy` has it for all."""
-        ...
+__all__ = ["Environment", "Objective", "Sampler"]
 
 
 class Sampler(Protocol):

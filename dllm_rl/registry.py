@@ -7,6 +7,7 @@ else is converted.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import inspect
@@ -40,12 +41,17 @@ def resolved(cls: type, values: Mapping[str, Any], *, owner: str) -> dict[str, A
 def _all_options(cls: type) -> dict[str, Option]:
     """The fields of a dataclass, or the parameters of another's constructor."""
     if dataclasses.is_dataclass(cls):
-        hints = get_type_hints(cls, include_extras=True)
+        hints = _hints(cls)
         return {item.name: Option(hint=hints[item.name], default=_default(item)) for item in dataclasses.fields(cls)}
-    hints = get_type_hints(cls.__init__, include_extras=True)
+    hints = _hints(cls.__init__)
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = [item for item in inspect.signature(cls).parameters.values() if item.kind in named]
     return {item.name: Option(hint=hints.get(item.name, Any), default=item.default) for item in parameters}
+
+
+@functools.cache
+def _hints(owner: Any) -> dict[str, Any]:
+    return get_type_hints(owner, include_extras=True)
 
 
 def construct(cls: type, values: Mapping[str, Any], *, owner: str, given: Mapping[str, Any]) -> Any:
@@ -86,13 +92,25 @@ def checked(known: Mapping[str, Option], values: Mapping[str, Any], *, owner: st
 
 def _validated(owner: str, key: str, value: Any, option: Option) -> Any:
     try:
-        return TypeAdapter(option.hint).validate_json(json.dumps(value, default=str), strict=True)
+        return _adapter(option.hint).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         reasons = dict.fromkeys(item["msg"].removeprefix("Value error, ") for item in error.errors())
         expected = " or ".join(reasons).replace("Input should", "it should")
         default = option.default
         way_out = "" if default is inspect.Parameter.empty else f" Leave it out for its default, {default!r}."
         raise ConfigError(f"{owner}: {key}={value!r} was given; {expected}.{way_out}") from None
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    """The check of a type; made once, because a grid has hundreds of options and a check takes a while to make."""
+    try:
+        return _kept_adapter(hint)
+    except TypeError:
+        # Annotated with something that is not hashable.
+        return TypeAdapter(hint)
+
+
+_kept_adapter = functools.cache(TypeAdapter)
 
 
 def _default(item: dataclasses.Field[Any]) -> Any:
@@ -117,11 +135,13 @@ class Kind:
     package: Ours, in which every module is looked at.
     group: Entry points of others.
     declares: Class attributes without which a component cannot be used.
+    without: Modules and subpackages of ours that hold no component and are slow to import, because of transformers.
     """
 
     package: str
     group: str
     declares: tuple[str, ...] = ("version",)
+    without: tuple[str, ...] = ()
 
 
 # Why a class attribute is needed, as the error says it where one is missing.
@@ -134,10 +154,15 @@ DECLARED = {
 _NAMED = ("name", "families", "version")
 KINDS = {
     "objective": Kind(package="objectives", group="dllm_rl.objectives", declares=_NAMED),
-    "sampler": Kind(package="samplers", group="dllm_rl.samplers", declares=_NAMED),
+    "sampler": Kind(package="samplers", group="dllm_rl.samplers", declares=_NAMED, without=("samplers.hf",)),
     "environment": Kind(package="harness.environments", group="dllm_rl.environments"),
     "reward": Kind(package="harness.rewards", group="dllm_rl.rewards"),
-    "policy": Kind(package="dllm_rl.policies", group="dllm_rl.policies", declares=("family", "version")),
+    "policy": Kind(
+        package="dllm_rl.policies",
+        group="dllm_rl.policies",
+        declares=("family", "version"),
+        without=tuple(f"dllm_rl.policies.{name}" for name in ("adapters", "foreign", "loading", "tiny")),
+    ),
 }
 _REGISTRY: dict[str, dict[str, type]] = {kind: {} for kind in KINDS}
 _BROKEN: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
@@ -241,7 +266,7 @@ def discover(kind: str) -> None:
     if kind in _discovered:
         return
     _discovered.add(kind)
-    _import_all(KINDS[kind].package)
+    _import_all(KINDS[kind].package, KINDS[kind].without)
     for point in importlib.metadata.entry_points(group=KINDS[kind].group):
         try:
             point.load()
@@ -249,10 +274,10 @@ def discover(kind: str) -> None:
             _BROKEN[kind][point.name] = f"its entry point {point.value} failed with {type(error).__name__}: {error}"
 
 
-def _import_all(package: str) -> None:
+def _import_all(package: str, without: tuple[str, ...]) -> None:
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
-        if module.name.rpartition(".")[2].startswith("_"):
+        if module.name.rpartition(".")[2].startswith("_") or module.name in without:
             continue
         importlib.import_module(module.name)
         if module.ispkg:
-            _import_all(module.name)
+            _import_all(module.name, without)

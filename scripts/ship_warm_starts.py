@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from dllm_rl.files import replace_folder, sha256
-from dllm_rl.policies.loading import CHECKPOINTS
+from dllm_rl.policies.checkpoints import CHECKPOINTS
 
 SHIPPED = ("config.json", "generation_config.json", "model.safetensors")
 

@@ -1,6 +1,6 @@
 """Policies: a Hugging Face model plus the few facts that samplers and likelihoods need, one family a file.
 
-`policies.loading` loads and saves them; it stands apart because it imports transformers' model classes.
+`policies.checkpoints` says what a checkpoint is, `policies.loading` loads and saves; the latter imports transformers.
 """
 
 from dllm_rl.policies.base import BasePolicy, PolicyFacts

@@ -59,7 +59,7 @@ def micro_batches(case: Case) -> None:
 def two_passes(case: Case) -> None:
     """Scoring without gradient and then going backward chunk by chunk gives the gradient of one joint pass."""
     joint = parameter_gradient(case, lambda: case.policy.view_log_probs(case.rollouts, case.views))
-    new = case.score(case.rollouts, case.views)
+    new = case.new
     leaf_gradient = case.gradient(case.inputs(new, new))
     parameters = [p for p in case.policy.model.parameters() if p.requires_grad]
     total = [torch.zeros_like(p) for p in parameters]
@@ -82,8 +82,8 @@ def left_padding(case: Case) -> None:
         views = replace(views, prompt_tokens=filled)
     padded = replace(case.rollouts, prompt_ids=ids, prompt_mask=mask)
     _same_views(case.draw(padded), views, "views drawn with more left padding")
-    old = case.score(case.rollouts, case.views) + noise(case)
-    inputs = case.inputs(case.score(case.rollouts, case.views), old)
+    old = case.new + noise(case)
+    inputs = case.inputs(case.new, old)
     other = replace(inputs, rollouts=padded, views=views, new=case.score(padded, views))
     close(case.loss(other).value, case.loss(inputs).value, "loss with more left padding")
 
@@ -93,9 +93,9 @@ def tail(case: Case) -> None:
     ids = case.rollouts.completion_ids
     is_tail = ~case.policy.process.editable(case.rollouts)
     changed = replace(case.rollouts, completion_ids=torch.where(is_tail, ids.max(), ids))
-    old = case.score(case.rollouts, case.views) + noise(case)
+    old = case.new + noise(case)
     views = case.draw(changed)
-    inputs = case.inputs(case.score(case.rollouts, case.views), old)
+    inputs = case.inputs(case.new, old)
     other = replace(inputs, rollouts=changed, views=views, new=case.score(changed, views))
     close(case.loss(other).value, case.loss(inputs).value, "loss with other tokens after EOS")
 
@@ -160,7 +160,7 @@ def metric_names(case: Case) -> None:
 
 def numerics(case: Case) -> None:
     """Far off policy the loss and its gradient stay finite; a log-probability of -inf gives that or a named error."""
-    new = case.score(case.rollouts, case.views)
+    new = case.new
     for shift in (-60.0, 60.0):
         gradient = case.gradient(case.inputs(new + shift * case.views.score, new))
         assert bool(gradient.isfinite().all()), f"the gradient is not finite at log-ratios of {shift:+.0f} per token"
@@ -189,6 +189,6 @@ def invalid_rows(case: Case) -> None:
     advantages = case.objective.advantages(garbled)
     close(advantages, case.objective.advantages(other), "advantages with a lost row of another reward")
     assert bool((advantages[lost] == 0).all()), "a lost row has an advantage"
-    new = case.score(case.rollouts, case.views)
+    new = case.new
     inputs = replace(case.inputs(new, new - 0.1), rollouts=garbled, advantages=advantages)
     assert bool((case.gradient(inputs)[:, lost] == 0).all()), "a lost row has a gradient"

@@ -10,7 +10,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,14 @@ class Case:
     rollouts: Rollouts
     views: Views
     advantages: Tensor
+    _kept: list[Tensor] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def new(self) -> Float[Tensor, "k b l"]:
+        """Scores of the views at the weights that sampled; the policy makes them once for all properties."""
+        if not self._kept:
+            self._kept.append(self.score(self.rollouts, self.views))
+        return self._kept[0].clone()
 
     def draw(self, rollouts: Rollouts, seed: int = 0) -> Views:
         """Views from a generator of this seed."""
@@ -67,7 +75,7 @@ class Case:
 
 def off_policy(case: Case) -> tuple[Tensor, Tensor]:
     """Scores at the weights that sampled, and old scores that differ from them at random."""
-    new = case.score(case.rollouts, case.views)
+    new = case.new
     return new, new + noise(case)
 
 
@@ -110,7 +118,7 @@ def random_state() -> tuple[Any, ...]:
 
 def on_policy(case: Case) -> None:
     """At the weights that sampled, the ratio is exactly 1 and the KL exactly 0, on a second forward of the policy."""
-    new, again = case.score(case.rollouts, case.views), case.score(case.rollouts, case.views)
+    new, again = case.new, case.score(case.rollouts, case.views)
     if not torch.equal(new, again):
         raise AssertionError(
             "the policy scores the same views differently twice. Live dropout? Score in eval mode (model.eval())."
@@ -125,7 +133,7 @@ def policy_gradient(case: Case) -> None:
 
     Twice the advantages give twice the gradient, and no row is moved by another row's advantage.
     """
-    new = case.score(case.rollouts, case.views)
+    new = case.new
     inputs = case.inputs(new, new)
     once = case.gradient(inputs)
     twice = case.gradient(replace(inputs, advantages=2 * case.advantages))
@@ -143,7 +151,7 @@ def policy_gradient(case: Case) -> None:
 
 def sign_of_advantage(case: Case) -> None:
     """At the weights that sampled, the gradient has the sign of -A on scored entries, and is 0 on unscored ones."""
-    new = case.score(case.rollouts, case.views)
+    new = case.new
     gradient = case.gradient(case.inputs(new, new))
     advantages = spread(case.advantages, case.views)
     assert bool((gradient[~case.views.score] == 0).all()), "unscored entries have a gradient"
@@ -158,7 +166,7 @@ def equal_rewards(case: Case) -> None:
     if step_rewards is not None:
         step_rewards = rewards[:, None] * torch.ones_like(step_rewards)
     rollouts = replace(case.rollouts, rewards=rewards, step_rewards=step_rewards)
-    new = case.score(case.rollouts, case.views)
+    new = case.new
     inputs = replace(case.inputs(new, new), rollouts=rollouts, advantages=case.objective.advantages(rollouts))
     for size in (0.0, 0.1, 1.0):
         gradient = case.gradient(replace(inputs, old=new + size * noise(case)))
@@ -167,7 +175,7 @@ def equal_rewards(case: Case) -> None:
 
 def flat_groups(case: Case) -> None:
     """Rows without advantage have a gradient off policy exactly where the objective says so (needs_flat_groups)."""
-    new = case.score(case.rollouts, case.views)
+    new = case.new
     inputs = case.inputs(new, new + 0.1 * noise(case))
     gradient = case.gradient(replace(inputs, advantages=torch.zeros_like(case.advantages)))
     has_gradient, says = bool((gradient != 0).any()), case.objective.needs_flat_groups
@@ -180,7 +188,7 @@ def penalty(case: Case) -> None:
     """The KL penalty is never negative, has no gradient at the reference, and off it pulls towards it."""
     if not case.objective.needs_ref:
         return
-    new = case.score(case.rollouts, case.views)
+    new = case.new
     nothing = torch.zeros_like(case.advantages)
     for size in (0.0, 0.1, 1.0):
         away = size * noise(case)

@@ -59,17 +59,18 @@ def check_objective(
         policies = [sampled(family, seed=seed) for family in families_of(objective)]
     checked = []
     for policy, rollouts in policies:
+        case = _case(objective, policy, rollouts)
         for name, check in PROPERTIES.items():
-            _check_one(objective, policy, rollouts, name, check)
+            _check_one(case, name, check)
             checked.append((policy.family, name))
     return checked
 
 
-def _check_one(objective: Any, policy: Any, rollouts: Rollouts, name: str, check: Callable[[Case], None]) -> None:
-    where = f"objective '{objective.name}' on the {policy.family} family, property '{name}'"
-    is_exception = name in objective.exceptions
+def _check_one(case: Case, name: str, check: Callable[[Case], None]) -> None:
+    where = f"objective '{case.objective.name}' on the {case.policy.family} family, property '{name}'"
+    is_exception = name in case.objective.exceptions
     try:
-        check(_case(objective, policy, rollouts))
+        check(case)
     except AssertionError as error:
         if not is_exception:
             raise PropertyError(f"{where}: {error}") from error

@@ -7,16 +7,21 @@ processes' gradients is the gradient of the step: no mean over processes, which 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 from dllm_rl.errors import ConfigError
 
 _WHOLE_WEIGHTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+# How long a process waits for the others: as long as any self-check, since that one runs in the first alone.
+_WAIT = timedelta(hours=12)
 T = TypeVar("T")
 
 
@@ -97,3 +102,10 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def launched_ranks() -> Ranks:
+    """The processes that a launcher started together with this one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return ALONE
+    return Ranks.of(PartialState(cpu=True, timeout=_WAIT))

@@ -89,7 +89,7 @@ def _torch() -> Iterator[Check]:
 def _checkpoints() -> Iterator[Check]:
     from dllm_rl import registry
     from dllm_rl.errors import CheckpointError
-    from dllm_rl.policies.loading import CHECKPOINTS, builtin_names, verify
+    from dllm_rl.policies.checkpoints import CHECKPOINTS, builtin_names, verify
 
     for name in sorted({*registry.names("policy"), *builtin_names()}):
         try:

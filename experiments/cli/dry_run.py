@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -10,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.analysis.variance import smallest_detectable_effect
-from experiments.design.config import PolicyLevel, Preset
+from experiments.design.config import PolicyLevel
 from experiments.design.costs import BROWSER_START_SECONDS, REPORT_SECONDS, design_cost
-from experiments.design.grid import Cell, build_cells
+from experiments.design.grid import Cell
 from experiments.design.units import GridPlan, TaskSets
 from experiments.run.processes import number_of_workers
 from experiments.run.progress import duration
@@ -31,7 +32,7 @@ def print_dry_run(plan: GridPlan, tasks: TaskSets, console: Console, *, workers:
         table.add_row(unit.name, str(cost.train_rollouts), str(cost.evaluation_rollouts), duration(cost.seconds), state)
     console.print(table)
     sizes = Table("size", "value", show_header=False)
-    for name, value in describe(plan.preset, tasks).items():
+    for name, value in describe(plan, tasks).items():
         sizes.add_row(name, value)
     console.print(sizes)
     seconds = plan.cost.seconds + BROWSER_START_SECONDS + REPORT_SECONDS
@@ -64,9 +65,9 @@ def smallest_effect(plan: GridPlan, tasks: TaskSets) -> str:
     return sentence + "."
 
 
-def describe(preset: Preset, tasks: TaskSets) -> dict[str, str]:
+def describe(plan: GridPlan, tasks: TaskSets) -> dict[str, str]:
     """One row a size, as text."""
-    cells = build_cells(preset)
+    preset, cells = plan.preset, plan.cells
     train = cells[0].train
     training, evaluated = tasks.training, tasks.evaluation
     cost = design_cost(cells, len(preset.seeds), len(evaluated))
@@ -94,7 +95,7 @@ def describe(preset: Preset, tasks: TaskSets) -> dict[str, str]:
     }
 
 
-def _cells(cells: list[Cell]) -> str:
+def _cells(cells: Sequence[Cell]) -> str:
     counts = {role: sum(cell.role == role for cell in cells) for role in ("cell", "null", "negative")}
     names = {"cell": "cells", "null": "null control", "negative": "negative control"}
     return " + ".join(f"{count} {names[role]}" for role, count in counts.items() if count)
@@ -111,12 +112,12 @@ def _nfe(level: PolicyLevel, facts: dict[str, Any]) -> str:
     return str(steps) if steps else f"<= {facts.get('canvas_length', 'canvas')}"
 
 
-def _inner_steps(cells: list[Cell]) -> str:
+def _inner_steps(cells: Sequence[Cell]) -> str:
     found = {cell.train["inner_steps"] for cell in cells if cell.role == "cell"}
     return str(min(found)) if len(found) == 1 else f"{min(found)} to {max(found)}"
 
 
-def _rates(cells: list[Cell]) -> str:
+def _rates(cells: Sequence[Cell]) -> str:
     rates = {cell.policy: cell.train["learning_rate"] for cell in cells if cell.role == "cell"}
     if len(set(rates.values())) == 1:
         return f"{next(iter(rates.values())):g}"

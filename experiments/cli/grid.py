@@ -173,7 +173,7 @@ def _lead(
 
 def _launched(cluster: Cluster | None, workers: int | None) -> Ranks:
     """The processes that `accelerate launch` started, this one among them."""
-    from experiments.run.cell import launched_ranks
+    from dllm_rl.training.ranks import launched_ranks
 
     ranks = launched_ranks()
     if cluster is not None and not ranks.is_alone:

@@ -139,7 +139,7 @@ class PolicyLevel(LoadOptions):
     def config(self) -> dict[str, Any]:
         """The checkpoint's config.json; {} for one that is not on this disk."""
         from dllm_rl.policies.base import read_config
-        from dllm_rl.policies.loading import CHECKPOINTS
+        from dllm_rl.policies.checkpoints import CHECKPOINTS
 
         is_builtin = self.checkpoint.startswith(BUILTIN)
         folder = CHECKPOINTS / self.checkpoint.removeprefix(BUILTIN) if is_builtin else Path(self.checkpoint)

@@ -26,6 +26,7 @@ from experiments.design.config import (
     build_sampler,
     validate,
 )
+from experiments.design.toys import TOY, toy_family
 
 _LABELS = {"id", "role", "is_positive_control", "policy", "objective_level"}
 
@@ -201,8 +202,7 @@ def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) 
 
 def refuse_facts(policy: PolicyLevel) -> None:
     """Raise where the facts of a policy are unknown, have wrong types, or are read by other families only."""
-    from dllm_rl.policies.loading import checked_facts
-    from experiments.run.policies import TOY, toy_family
+    from dllm_rl.policies.checkpoints import checked_facts
 
     if policy.checkpoint.startswith(TOY):
         toy_family(policy.checkpoint, policy.facts)

@@ -230,7 +230,7 @@ def _is_named(unit: Unit, pattern: str) -> bool:
 
 def plan_grid(preset: Preset, tasks: TaskSets, root: Path) -> GridPlan:
     """Resolve a preset: cells, digests, folders, costs and the configuration that is saved beside the results."""
-    from dllm_rl.policies.loading import checkpoint_digest
+    from dllm_rl.policies.checkpoints import checkpoint_digest
 
     cells = build_cells(preset)
     keys = {level.checkpoint: checkpoint_digest(level.checkpoint) for level in preset.policies.values()}

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
@@ -151,17 +149,6 @@ class LocalExecutor:
     @staticmethod
     def _set_threads(cell: Cell) -> None:
         torch.set_num_threads(cell.threads or os.cpu_count() or 1)
-
-
-# How long a process waits for the others: as long as any self-check, since that one runs in the first alone.
-WAIT = timedelta(hours=12)
-
-
-def launched_ranks() -> Ranks:
-    """The processes that a launcher started together with this one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return ALONE
-    return Ranks.of(PartialState(cpu=True, timeout=WAIT))
 
 
 class Leader:

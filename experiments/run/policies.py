@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from dllm_rl import registry
-from dllm_rl.errors import CheckpointError, ConfigError, unknown_name
+from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.load_options import LoadOptions
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.loading import load_policy
@@ -23,6 +23,7 @@ from dllm_rl.records.canvas import EOS_TOKEN, FILL_TOKEN, MASK_TOKEN, PAD_TOKEN
 from dllm_rl.records.tasks import render_prompt
 from dllm_rl.training.checkpoint import load_weights
 from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
+from experiments.design.toys import CANVAS, NUM_COLUMNS, TOY, toy_family, warm_steps
 from harness.environments import TextEnvironment
 
 # Their progress bars would cut through ours.
@@ -50,15 +51,6 @@ def load(checkpoint: str, *, facts: dict[str, Any] | None = None, options: LoadO
     return policy
 
 
-TOY = "toy:"
-# Canvas and number of warm-start steps: enough that a policy is right in part, so that there is something to gain.
-CANVAS = {"toy_sort": 8, "toy_copy": 32}
-# Where answers have fixed columns, the model is told the column; sorting is too easy with it.
-NUM_COLUMNS = {"toy_sort": 0, "toy_copy": 32}
-WARM_STEPS = {
-    "toy_sort": {"autoregressive": 75, "masked": 110, "slot": 110, "flow": 180},
-    "toy_copy": {"autoregressive": 300, "masked": 350, "slot": 330, "flow": 500},
-}
 BATCH_SIZE = 64
 
 
@@ -70,31 +62,13 @@ def load_toy(checkpoint: str, facts: dict[str, Any], options: LoadOptions = Load
     return copy.deepcopy(_warm_started(checkpoint.removeprefix(TOY), toy_family(checkpoint, facts)))
 
 
-def toy_family(checkpoint: str, facts: dict[str, Any]) -> str:
-    """The family of a toy's policy. Raises ConfigError for a toy that does not exist and for other facts."""
-    name = checkpoint.removeprefix(TOY)
-    if name not in CANVAS:
-        raise unknown_name("toy", name, CANVAS)
-    family = facts.get("family")
-    known = [other for other in registry.names("policy") if _warm_steps(name, other)]
-    if family not in known or set(facts) != {"family"}:
-        raise ConfigError(f"checkpoint '{checkpoint}' takes facts: {{family: one of {', '.join(known)}}}")
-    return str(family)
-
-
-def _warm_steps(name: str, family: str) -> int | None:
-    """Warm-start steps of the family, or of the one that it derives from; None where the toy has none."""
-    lineage = registry.get("policy", family).lineage()
-    return next((WARM_STEPS[name][ancestor] for ancestor in lineage if ancestor in WARM_STEPS[name]), None)
-
-
 @functools.cache
 def _warm_started(name: str, family: str) -> BasePolicy:
     environment = registry.get("environment", name)()
     tasks = environment.tasks("train")
     shown = [_demonstration(environment, task) for task in tasks]
     policy = _untrained(family, _tokenizer(shown), name)
-    passes = (_warm_steps(name, family) or 0) * BATCH_SIZE
+    passes = (warm_steps(name, family) or 0) * BATCH_SIZE
     config = WarmStartConfig(passes=passes, batch_size=BATCH_SIZE, warmup_steps=20, is_mixed_precision=False)
     warm_start(policy, shown, config)
     return policy

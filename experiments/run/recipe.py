@@ -213,7 +213,7 @@ def _refuse_what_every_stage_replaces(recipe: Recipe) -> None:
 
 
 def _refuse_wrong_start(stage: str, own: FamilyRecipe, recipe: Recipe, before: Sequence[str]) -> None:
-    from dllm_rl.policies.loading import resolve
+    from dllm_rl.policies.checkpoints import resolve
 
     said = sorted({"facts", *LoadOptions.model_fields} & own.model_fields_set)
     if said and not is_foreign(own.init):

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.likelihood.constraint import PAD, Constraint
+from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.transitions import Transition
-from dllm_rl.protocols import Policy
 from dllm_rl.records.canvas import until_first
 from dllm_rl.records.events import Kind, UnsortedEvents, sort_events
 from dllm_rl.records.trajectory import Trajectory
@@ -105,7 +105,7 @@ class Recorder:
 
     def finish(
         self,
-        policy: Policy,
+        policy: BasePolicy,
         canvas: Int[Tensor, "b l"],
         *,
         num_steps: int,

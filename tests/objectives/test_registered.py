@@ -13,6 +13,20 @@ from dllm_rl.registry import families_of
 from dllm_rl.testing import check_objective, sampled
 
 CASES = [(name, family) for name, cls in registry.items("objective") for family in families_of(cls)]
+PENALTY = {"beta": 0.5}
+
+
+def takes_a_penalty(name: str) -> bool:
+    try:
+        return bool(registry.build("objective", name, PENALTY))
+    except ConfigError:
+        return False
+
+
+# The others have a penalty by default, or have none.
+WITHOUT_PENALTY = [
+    (name, family) for name, family in CASES if not registry.build("objective", name).beta and takes_a_penalty(name)
+]
 
 
 def test_at_least_twenty_methods_say_where_they_come_from() -> None:
@@ -24,18 +38,15 @@ def test_at_least_twenty_methods_say_where_they_come_from() -> None:
         assert cls.__doc__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_properties(name: str, family: str) -> None:
     assert check_objective(registry.get("objective", name)(), policies=[sampled(family)])
 
 
-@pytest.mark.parametrize(("name", "family"), CASES)
+@pytest.mark.parametrize(("name", "family"), WITHOUT_PENALTY)
 def test_properties_hold_with_a_penalty(name: str, family: str) -> None:
-    try:
-        objective = registry.build("objective", name, {"beta": 0.5})
-    except ConfigError:
-        pytest.skip("has no penalty")
-    assert check_objective(objective, policies=[sampled(family)])
+    assert check_objective(registry.build("objective", name, PENALTY), policies=[sampled(family)])
 
 
 @pytest.mark.parametrize("family", registry.names("policy"))

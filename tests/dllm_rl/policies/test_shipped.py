@@ -6,7 +6,8 @@ import pytest
 
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError
-from dllm_rl.policies.loading import CHECKPOINTS, builtin_names, checkpoint_digest, load_policy
+from dllm_rl.policies.checkpoints import CHECKPOINTS, builtin_names, checkpoint_digest
+from dllm_rl.policies.loading import load_policy
 from experiments.design.config import Component, PolicyLevel
 
 MOST_BYTES_A_FAMILY = 5 * 2**20

@@ -154,7 +154,8 @@ def test_shipped_presets_are_accepted(preset: str, tmp_path: Path, monkeypatch, 
 
 
 def test_facts_that_a_family_does_not_read_may_stand_in_its_checkpoint() -> None:
-    from dllm_rl.policies.loading import CHECKPOINTS, load_policy
+    from dllm_rl.policies.checkpoints import CHECKPOINTS
+    from dllm_rl.policies.loading import load_policy
 
     stored = json.loads((CHECKPOINTS / "masked" / "config.json").read_text())["policy"]
     assert "slot_size" in stored

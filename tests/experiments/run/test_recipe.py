@@ -10,7 +10,8 @@ import yaml
 
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import write_json
-from dllm_rl.policies.loading import CHECKPOINTS, load_policy
+from dllm_rl.policies.checkpoints import CHECKPOINTS
+from dllm_rl.policies.loading import load_policy
 from dllm_rl.records.plan import parse_plan
 from experiments.run.recipe import (
     Demonstrations,

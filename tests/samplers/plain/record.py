@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.protocols import Policy
+from dllm_rl.policies.base import BasePolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class Recorder:
         if order is not None:
             self.orders.append(order.clone())
 
-    def finish(self, policy: Policy, canvas: Int[Tensor, "b l"], *, time: Tensor | None = None) -> Written:
+    def finish(self, policy: BasePolicy, canvas: Int[Tensor, "b l"], *, time: Tensor | None = None) -> Written:
         """Close the canvas at its first EOS and freeze the record."""
         ids = policy.canvas.close(canvas)
         mask = self._scored(canvas, policy.canvas.eos_id)
