@@ -57,6 +57,13 @@ def base_of_adapter(folder: Path) -> str | None:
     return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]) if path.is_file() else None
 
 
+def options_of_adapter(folder: Path) -> LoraOptions:
+    """Return what a saved adapter was made with."""
+    stored = json.loads((folder / ADAPTER_FILE).read_text(encoding="utf-8"))
+    targets = tuple(sorted(stored["target_modules"]))
+    return LoraOptions(rank=stored["r"], alpha=stored["lora_alpha"], targets=targets)
+
+
 def load_adapter(policy: BasePolicy, folder: Path) -> None:
     """Put a saved adapter on the policy's model, in place; it can be trained further."""
     _require_peft()

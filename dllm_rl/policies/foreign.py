@@ -56,6 +56,19 @@ def load_foreign(path: str, facts: Mapping[str, Any], options: LoadOptions) -> t
     return model, tokenizer, stated
 
 
+def stored_config(path: str, options: LoadOptions) -> Any:
+    """Return the configuration of a checkpoint, without its weights; None where this disk does not hold it.
+
+    Raises CheckpointError and ConfigError as `load_foreign` does.
+    """
+    hub = {"local_files_only": True, **({"revision": options.revision} if options.revision else {})}
+    try:
+        plain, _ = PreTrainedConfig.get_config_dict(path, **hub)
+        return _config(path, plain, published(plain), options, hub)
+    except (OSError, ValueError):
+        return None
+
+
 def _config(
     path: str, plain: Mapping[str, Any], kind: Published | None, options: LoadOptions, hub: Mapping[str, Any]
 ) -> Any:

@@ -132,7 +132,8 @@ def _llada_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "rms_norm_eps": config.get("rms_norm_eps", 1e-5),
         "rope_parameters": {"rope_type": "default", "rope_theta": config.get("rope_theta", 10_000.0)},
         "tie_word_embeddings": config.get("weight_tying", False),
-        **{key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id", "dtype") if key in config},
+        **{key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config},
+        "dtype": config.get("dtype") or config.get("torch_dtype"),
     }
 
 
@@ -234,7 +235,8 @@ def _shared_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "max_position_embeddings": config["max_position_embeddings"],
         "rms_norm_eps": config["rms_norm_eps"],
         "tie_word_embeddings": config.get("tie_word_embeddings", False),
-        **{key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id", "dtype") if key in config},
+        **{key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config},
+        "dtype": config.get("dtype") or config.get("torch_dtype"),
     }
 
 

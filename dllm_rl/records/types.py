@@ -99,7 +99,7 @@ class Completions:
     ids: the canvas as it is read, PAD behind the first EOS.
     mask: 1 on what is scored: every draw that could have changed the plan, FILL, EOS and PAD included. Not what a
         grammar forced, what closing wrote, or what was drawn behind an EOS that stood already, if nothing read it.
-    nfe: model forwards, one after another, that the batch took; on a CPU a batch is cut into small ones, whose forwards
+    nfe: model forwards, one after another, that the batch took; a large batch is cut into smaller ones, whose forwards
         are not added up, so that it says the same on every device.
     token_forwards: sum over forwards of active rows x query positions.
     """

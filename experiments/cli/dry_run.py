@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.analysis.variance import smallest_detectable_effect
-from experiments.design.config import PolicyLevel
+from experiments.design.config import BUILTIN, PolicyLevel
 from experiments.design.costs import BROWSER_START_SECONDS, REPORT_SECONDS, design_cost
 from experiments.design.grid import Cell
+from experiments.design.toys import TOY
 from experiments.design.units import GridPlan, TaskSets
 from experiments.run.processes import number_of_workers
 from experiments.run.progress import duration
@@ -48,6 +49,16 @@ def print_dry_run(plan: GridPlan, tasks: TaskSets, console: Console, *, workers:
         soft_wrap=True,
     )
     console.print(smallest_effect(plan, tasks), highlight=False, soft_wrap=True)
+    for cell in _own_checkpoints(plan):
+        from experiments.cli.memory import print_memory
+
+        print_memory(cell, console)
+
+
+def _own_checkpoints(plan: GridPlan) -> list[Cell]:
+    """The first cell of each policy whose checkpoint is neither built-in nor a toy."""
+    first = {cell.policy: cell for cell in reversed(plan.cells)}
+    return [cell for cell in first.values() if not cell.checkpoint.startswith((BUILTIN, TOY))]
 
 
 def smallest_effect(plan: GridPlan, tasks: TaskSets) -> str:

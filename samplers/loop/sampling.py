@@ -93,8 +93,18 @@ def pick(
     return tokens, log_probs
 
 
-# Tokens of a batch that keep a layer's activations in a CPU's cache; an accelerator is faster with one large batch.
-TOKENS_ON_CPU = 2048
+# Tokens of a batch that keep a layer's activations in a CPU's cache. An accelerator is faster with large batches, which
+# the logits of a step bound there.
+TOKENS_ON_CPU, LOGITS_ON_ACCELERATOR = 2048, 2**28
+
+
+def rows_at_once(device: torch.device, width: int, num_logits: int) -> int:
+    """Return how many rows are written in one batch.
+
+    width: positions of a row. num_logits: logits of a row in a step, at most.
+    """
+    limit, size = (TOKENS_ON_CPU, width) if device.type == "cpu" else (LOGITS_ON_ACCELERATOR, num_logits)
+    return max(1, limit // size)
 
 
 def in_chunks(policy: BasePolicy, prompts: Prompts, write: Callable[[Prompts], Completions]) -> Completions:
@@ -104,8 +114,8 @@ def in_chunks(policy: BasePolicy, prompts: Prompts, write: Callable[[Prompts], C
     other alignment (`BasePolicy.alignment`) never do.
     """
     lengths = prompts.mask.sum(dim=1)
-    width = int(lengths.max()) + policy.facts.canvas_length
-    size = max(1, TOKENS_ON_CPU // width) if policy.device.type == "cpu" else len(lengths)
+    columns = policy.facts.canvas_length
+    size = rows_at_once(policy.device, int(lengths.max()) + columns, columns * policy.vocab_size)
     index = lengths.argsort(stable=True)
     group = policy.alignment(prompts)[index]
     index = index[group.argsort(stable=True)]
