@@ -14,6 +14,7 @@ import pyarrow as pa
 from dllm_rl.files import replace_file
 from experiments.analysis.collapse import Diagnosis, diagnose, title_of
 from experiments.analysis.collapse.survival import Lifetime, kaplan_meier, lifetime, log_rank
+from experiments.analysis.contrasts import Contrast, contrasts_of
 from experiments.analysis.conversion import Conversion, TrainedSeed, conversion_of
 from experiments.analysis.verdicts import CellVerdict, judge_grid
 from experiments.report.curves import commits_of, curves_of
@@ -35,6 +36,7 @@ def build_report(folder: Path) -> dict[str, Any]:
     infos = [cell.info(sum(item.is_collapsed for item in diagnoses[cell.id])) for cell in run.cells]
     verdicts = judge_grid(run.results, infos, margin=evaluation.margin, digest=run.config.digest)
     examples = examples_of(run)
+    averages = contrasts_of(run.results, [info for info in infos if info.role == "cell"])
     records = [
         _cell(cell, verdict, diagnoses[cell.id], {"examples": examples[cell.id], "waypoints": snapshots_of(cell)})
         for cell, verdict in zip(run.cells, verdicts, strict=True)
@@ -56,6 +58,7 @@ def build_report(folder: Path) -> dict[str, Any]:
         "num_tasks": max((record["num_tasks"] or 0 for record in records), default=0),
         "controls": controls,
         "cells": cells,
+        "contrasts": [_contrast(item) for item in averages],
         "warm_starts": _warm_starts(verdicts),
         "survival": survival_of(run.cells, diagnoses),
         "timing": timing_of(run),
@@ -146,6 +149,20 @@ def _cell(cell: CellRun, verdict: CellVerdict, diagnoses: list[Diagnosis], plans
         "curves": curves_of(cell),
         "commit_order": commits_of(cell),
         **plans,
+    }
+
+
+def _contrast(item: Contrast) -> dict[str, Any]:
+    return {
+        "kind": item.kind,
+        "name": item.name,
+        "effect": item.test.mean,
+        "low": item.test.low,
+        "high": item.test.high,
+        "p_adjusted": item.p_adjusted,
+        "num_cells": item.num_cells,
+        "num_seeds": item.num_seeds,
+        "num_tasks": item.num_tasks,
     }
 
 

@@ -17,7 +17,7 @@ from experiments.analysis.collapse.diagnosis import USUAL_CAUSE
 from experiments.analysis.collapse.series import trailing_mean, window_of
 from experiments.report import charts
 from experiments.report.curves import CURVES, Curve, commit_blocks
-from experiments.report.tables import GLYPHS, all_cells, effect_of, has_begun, label_of, percent
+from experiments.report.tables import GLYPHS, all_cells, effect_of, has_begun, interval_of, label_of, percent
 
 _MARGIN_VIEW = 10.0
 
@@ -59,7 +59,9 @@ def page_environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters.update(percent=percent, points=_points, number=_number, duration=_duration, shown=_shown)
-    environment.globals.update(glyphs=GLYPHS, label_of=label_of, effect_of=effect_of, usual_cause=USUAL_CAUSE)
+    environment.globals.update(
+        glyphs=GLYPHS, label_of=label_of, effect_of=effect_of, interval_of=interval_of, usual_cause=USUAL_CAUSE
+    )
     return environment
 
 

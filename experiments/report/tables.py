@@ -63,11 +63,14 @@ def _is_untold(cell: dict[str, Any]) -> bool:
 
 def effect_of(cell: dict[str, Any]) -> str:
     """The effect in points with its interval; none yet of a cell that is owed, whose seeds so far decide nothing."""
-    if _is_untold(cell):
-        return "-"
-    if cell["low"] is None:
-        return f"{cell['effect']:+.1f}"
-    return f"{cell['effect']:+.1f} [{cell['low']:+.1f}, {cell['high']:+.1f}]"
+    return "-" if _is_untold(cell) else interval_of(cell)
+
+
+def interval_of(item: dict[str, Any]) -> str:
+    """An effect in points with its interval, where it has one."""
+    if item["low"] is None:
+        return f"{item['effect']:+.1f}"
+    return f"{item['effect']:+.1f} [{item['low']:+.1f}, {item['high']:+.1f}]"
 
 
 def all_cells(report: dict[str, Any]) -> list[dict[str, Any]]:
