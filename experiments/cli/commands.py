@@ -13,6 +13,7 @@ import typer
 
 from dllm_rl.errors import ConfigError, DllmRlError
 from experiments.cli.new import new_app
+from experiments.cli.site import site_app
 from experiments.cli.sites import JsonFlag, sites_app
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(new_app, name="new")
 app.add_typer(sites_app, name="sites")
+app.add_typer(site_app, name="site")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings laid over the preset.")]
 PolicyKeys = Annotated[

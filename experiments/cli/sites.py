@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from dllm_rl.errors import ConfigError
 
 if TYPE_CHECKING:
     from dllm_rl.records.tasks import Outcome
-    from harness.environments import Catalogue, FormFactoryEnvironment
+    from harness.environments import Catalogue, FormFactoryEnvironment, FormFactorySettings
     from harness.sites.public_sites import PublicSites
 
 
@@ -60,41 +61,51 @@ def check_formfactory(
     python: Annotated[Path | None, typer.Option(help="The Python that has its packages; default: this one.")] = None,
     fixtures: Annotated[Path | None, typer.Option(help="Folder of files that plans may upload.")] = None,
     vendored: Annotated[Path | None, typer.Option(help="Folder of external assets, as <host>/<path>.")] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=FIELD", help="Field of a gold key that names no control; KEY= leaves the key out."),
+    ] = None,
     max_records: Annotated[int | None, typer.Option(min=1, help="Records a form; default: all.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Serve the forms of a checkout, say which records no plan can satisfy and why, and run the oracle on the rest."""
-    settings = {"python": python, "fixtures": fixtures, "vendored": vendored}
-    raise typer.Exit(check(folder, application, max_records=max_records, as_json=as_json, **settings))
+    from harness.environments import FormFactorySettings
 
-
-def check(
-    folder: Path,
-    application: str,
-    *,
-    python: Path | None = None,
-    fixtures: Path | None = None,
-    vendored: Path | None = None,
-    max_records: int | None = None,
-    as_json: bool = False,
-) -> int:
-    """Print one line a form and the reasons; 1 where the oracle fails on a record that should be solvable."""
-    from harness.environments import FormFactoryEnvironment, FormFactorySettings
-
-    environment = FormFactoryEnvironment(
-        FormFactorySettings(
-            folder=folder,
-            application=application,
-            fixtures=fixtures,
-            vendored=vendored,
-            python=str(python or sys.executable),
-        )
+    settings = FormFactorySettings(
+        folder=folder,
+        application=application,
+        fixtures=fixtures,
+        vendored=vendored,
+        keys=dict(map(_pair, key or ())),
+        python=str(python or sys.executable),
     )
+    raise typer.Exit(check(settings, max_records=max_records, as_json=as_json))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, sign, field = text.rpartition("=")
+    if not sign:
+        raise ConfigError(f"--key {text}: expected KEY=FIELD, such as --key 'Applicant=fullName'.")
+    return name, field
+
+
+def check(settings: FormFactorySettings, *, max_records: int | None = None, as_json: bool = False) -> int:
+    """Print one line a form and the reasons; 1 where the oracle fails on a record that should be solvable."""
+    from harness.environments import FormFactoryEnvironment
+
+    environment = FormFactoryEnvironment(settings)
     catalogue, outcomes = asyncio.run(_run(environment, max_records))
     failed = {item.task_id: _reason(item) for item in outcomes if not item.is_success}
     if as_json:
         unsolvable = [{"task": item.task_id, "form": item.form, "reason": item.reason} for item in catalogue.unsolvable]
-        record = {"solvable": len(catalogue.tasks), "run": len(outcomes), "failed": failed, "unsolvable": unsolvable}
+        record = {
+            "solvable": len(catalogue.tasks),
+            "run": len(outcomes),
+            "failed": failed,
+            "unsolvable": unsolvable,
+            "forms_without_records": catalogue.forms_without_records,
+            "files_without_form": catalogue.files_without_form,
+        }
         print(json.dumps(record, indent=2))
     else:
         _print(environment, catalogue, outcomes, failed)
@@ -102,7 +113,6 @@ def check(
 
 
 async def _run(environment: FormFactoryEnvironment, max_records: int | None) -> tuple[Catalogue, list[Outcome]]:
-    from harness.environments.formfactory.checkout import oracle_plan
     from harness.environments.formfactory.environment import sample
 
     async with environment:
@@ -113,9 +123,14 @@ async def _run(environment: FormFactoryEnvironment, max_records: int | None) -> 
                 "Give the folder that holds both, the application and its data."
             )
         chosen = sample(catalogue.tasks, max_records)
-        return catalogue, [
-            await environment.run(task, oracle_plan(task, await environment.observe(task))) for task in chosen
-        ]
+        plans = [environment.gold_plan(task, await environment.observe(task)) for task in chosen]
+        progress = Progress(console=Console(stderr=True), transient=True)
+        with progress:
+            bar = progress.add_task("records", total=len(chosen))
+            outcomes = await environment.run_many(
+                list(zip(chosen, plans, strict=True)), on_result=lambda at, outcome: progress.advance(bar)
+            )
+        return catalogue, outcomes
 
 
 def _reason(outcome: Outcome) -> str:
@@ -130,15 +145,23 @@ def _print(
     num_run = Counter(item.task_id.rsplit("-", 1)[0] for item in outcomes)
     solved = Counter(item.task_id.rsplit("-", 1)[0] for item in outcomes if item.is_success)
     table = Table(box=None, pad_edge=False)
-    for name in ("form", "page", "records", "solvable", "oracle"):
-        table.add_column(name, no_wrap=True)
+    # Numbers first, so that a narrow terminal or a pipe cuts none of them.
+    for name in ("records", "solvable", "oracle"):
+        table.add_column(name, no_wrap=True, justify="right")
+    table.add_column("form", overflow="fold")
     for form in environment.forms:
         key = f"formfactory/{form.form}"
-        shown = f"{solved[key]} of {num_run[key]}"
-        table.add_row(form.form, form.path, str(len(form.records)), str(solvable[form.path]), shown)
-    console = Console()
+        table.add_row(
+            str(len(form.records)), str(solvable[form.path]), f"{solved[key]} of {num_run[key]}",
+            f"{form.path} ({form.file})",
+        )  # fmt: skip
+    console = Console(highlight=False, markup=False)
     console.print(table)
-    for reason, count in catalogue.reasons().most_common():
-        console.print(f"{count} records: {reason}", highlight=False, markup=False)
+    for (path, reason), count in Counter((item.form, item.reason) for item in catalogue.unsolvable).most_common():
+        console.print(f"{count} x {path}: {reason}")
+    for path in catalogue.forms_without_records:
+        console.print(f"no file of records fits {path}")
+    for file in catalogue.files_without_form:
+        console.print(f"no form has the keys of {file}")
     for task_id, reason in failed.items():
         console.print(f"not solved: {task_id}: {reason}", highlight=False, markup=False)

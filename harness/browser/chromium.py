@@ -50,6 +50,11 @@ def arguments() -> list[str]:
     return [*_ARGUMENTS, *(["--no-sandbox"] if is_root else [])]
 
 
+def only_port(port: int) -> list[str]:
+    """Launch arguments that shut this machine out as well, but for `*.localhost` at one port."""
+    return [f"--proxy-bypass-list=<-loopback>;*.localhost:{port}"]
+
+
 def system_chromium() -> str | None:
     """Path of a Chromium of the system: the override first, then the known names, headless shells before the rest."""
     override = os.environ.get(ENV_OVERRIDE)

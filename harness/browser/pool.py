@@ -18,7 +18,7 @@ from dllm_rl.errors import unknown_name
 from harness.browser import chromium
 from harness.browser.arena import Arena, ArenaTab
 from harness.browser.faults import EnvironmentFaultError, Pace, attribute, usable_cores
-from harness.browser.tab import NOTICE_SECONDS, OriginTab, Tab
+from harness.browser.tab import FOREIGN, NOTICE_SECONDS, OriginTab, Tab, outside_of
 
 Isolation = Literal["context", "origin", "page", "arena"]
 # Where rollouts a second stop growing (`benchmarks.harness --concurrency 1 2 3 4 6 8 12`).
@@ -110,6 +110,8 @@ class BrowserPool:
         self.recycle_after = recycle_after
         self.arguments = tuple(arguments)
         self.is_headful = is_headful
+        self.foreign = FOREIGN
+        self._site_arguments: list[str] = []
         self._playwright: Playwright | None = None
         self._current: _Running | None = None
         self._all: list[_Running] = []
@@ -119,6 +121,11 @@ class BrowserPool:
     async def open(self) -> None:
         """Launch the browser. Raises BrowserMissingError where there is none."""
         await self._running()
+
+    def keep_to(self, port: int) -> None:
+        """Let the browsers that are launched from now on reach `*.localhost` at this port and nothing else."""
+        self._site_arguments = chromium.only_port(port)
+        self.foreign = outside_of(port)
 
     async def close(self) -> None:
         """End every browser that this pool started, and the driver."""
@@ -224,7 +231,9 @@ class BrowserPool:
         kind = OriginTab if isolation == "origin" else Tab
         is_guarded = is_guarded and isolation == "context"
         is_used_again = isolation in running.idle
-        opening = kind.open(running.browser, self.pace, is_guarded=is_guarded, is_used_again=is_used_again)
+        opening = kind.open(
+            running.browser, self.pace, is_guarded=is_guarded, is_used_again=is_used_again, foreign=self.foreign
+        )
         return await _while_alive(running.browser, opening, self.pace.seconds(OPEN_SECONDS))
 
     async def _give_back(self, running: _Running, tab: Tab, isolation: Isolation) -> bool:
@@ -258,8 +267,9 @@ class BrowserPool:
             try:
                 if self._playwright is None:
                     self._playwright = await async_playwright().start()
+                arguments = (*self.arguments, *self._site_arguments)
                 browser = await asyncio.wait_for(
-                    chromium.launch(self._playwright, self.arguments, is_headful=self.is_headful), self.pace.seconds(30)
+                    chromium.launch(self._playwright, arguments, is_headful=self.is_headful), self.pace.seconds(30)
                 )
                 self._num_launched += 1
                 running = _Running(browser=browser, pid=await _browser_pid(browser), generation=self._num_launched)

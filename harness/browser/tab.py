@@ -51,17 +51,23 @@ FOREIGN = re.compile(
 _hosts = itertools.count(1)
 
 
+def outside_of(port: int) -> re.Pattern[str]:
+    """Addresses other than those of `*.localhost` at this port."""
+    return re.compile(rf"^(?!(https?|wss?)://[a-z0-9-]+\.localhost:{port}/)(?!about:|data:|blob:)", re.I)
+
+
 class Tab:
     """A page in a context of its own.
 
     Attributes:
         num_rollouts: Rollouts served so far, for recycling.
         dialogs: Texts of the dialogs that the page opened.
-        foreign: Addresses outside of loopback that the page asked for and did not get, where requests are intercepted.
+        foreign: Addresses outside of the site that the page asked for and did not get, where requests are intercepted.
     """
 
-    def __init__(self, context: BrowserContext, page: Page, pace: Pace) -> None:
+    def __init__(self, context: BrowserContext, page: Page, pace: Pace, is_foreign: re.Pattern[str] = FOREIGN) -> None:
         self.context, self.page, self.pace = context, page, pace
+        self._is_foreign = is_foreign
         self.num_rollouts = 0
         self.dialogs: list[str] = []
         self.foreign: list[str] = []
@@ -78,7 +84,15 @@ class Tab:
         page.on("dialog", self._answer_dialog)
 
     @classmethod
-    async def open(cls, browser: Any, pace: Pace, *, is_guarded: bool = False, is_used_again: bool = True) -> Tab:
+    async def open(
+        cls,
+        browser: Any,
+        pace: Pace,
+        *,
+        is_guarded: bool = False,
+        is_used_again: bool = True,
+        foreign: re.Pattern[str] = FOREIGN,
+    ) -> Tab:
         """Open a fresh context with one page.
 
         Args:
@@ -86,13 +100,14 @@ class Tab:
             pace: Scale of all deadlines.
             is_guarded: Whether requests are intercepted and foreign ones refused.
             is_used_again: Whether the tab serves several rollouts, so that leftovers must be found at the next load.
+            foreign: What is outside of the site.
         """
         context = await browser.new_context(**CONTEXT_OPTIONS)
         await context.add_init_script(init_script(is_used_again=is_used_again))
-        tab = cls(context, await context.new_page(), pace)
+        tab = cls(context, await context.new_page(), pace, foreign)
         context.on("page", tab._close_popup)
         if is_guarded:
-            await context.route(FOREIGN, tab._refuse)
+            await context.route(foreign, tab._refuse)
         return tab
 
     async def close(self) -> None:
@@ -201,7 +216,7 @@ class Tab:
         if is_cut_redirect(self._last_status) or (self._last_status >= 500 and not is_injected()):
             raise EnvironmentFaultError(f"navigation: the site answered {self._last_status}")
         if self.page.url.startswith("chrome-error:"):
-            if FOREIGN.match(await self._unreached()):
+            if self._is_foreign.match(await self._unreached()):
                 raise AgentLeftError
             raise EnvironmentFaultError("navigation: the connection was refused or reset")
         return True

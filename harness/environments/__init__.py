@@ -5,6 +5,7 @@ from harness.environments.formfactory import Catalogue, FormFactoryEnvironment, 
 from harness.environments.forms import FormEnvironment, tasks_for
 from harness.environments.gymnasium import GymnasiumEnvironment, GymnasiumSettings
 from harness.environments.miniwob import MiniWobEnvironment, MiniWobSettings
+from harness.environments.site import SiteEnvironment, SiteSettings
 from harness.environments.text import TextEnvironment
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "GymnasiumSettings",
     "MiniWobEnvironment",
     "MiniWobSettings",
+    "SiteEnvironment",
+    "SiteSettings",
     "TextEnvironment",
     "tasks_for",
     "world_settings",

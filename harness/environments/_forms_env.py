@@ -1,4 +1,6 @@
-"""`gymnasium.make("dllm_rl/Forms-v0")`: a task and a page as text, a whole plan as the action, one step an episode.
+"""The forms for Gymnasium: a task and a page as text, a whole plan as the action, one step an episode.
+
+`gymnasium.make("harness.gymnasium:dllm_rl/Forms-v0")`.
 
 The reward is the server's word (`harness.rewards`), the observation after the step is the feedback on every line. A
 rollout that the environment lost is truncated instead of terminated, with reward 0 and `info["is_valid"]` False.
@@ -14,6 +16,7 @@ from gymnasium.spaces import Text
 
 from dllm_rl import registry
 from dllm_rl.environment import Session
+from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.records.plan import MAX_CHARACTERS
 from dllm_rl.records.tasks import Task, render_prompt
 
@@ -41,18 +44,29 @@ class FormsEnv(gymnasium.Env[str, str]):
         self._reward = registry.build("reward", reward)
         self._session = Session(registry.build("environment", "forms", settings))
         self._tasks = self._session.tasks(split)
+        if not self._tasks:
+            raise ConfigError(f"the split '{split}' has no tasks: counts gives it none. Give at least 1.")
         self._task: Task = self._tasks[0]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Draw a task by seed, or take `options["task"]`, a number in the split."""
         super().reset(seed=seed)
+        for name in options or {}:
+            if name != "task":
+                raise unknown_name("option of reset", name, ("task",))
         number = (options or {}).get("task")
-        self._task = self._tasks[int(self.np_random.integers(len(self._tasks))) if number is None else number]
+        if number is None:
+            number = int(self.np_random.integers(len(self._tasks)))
+        elif not isinstance(number, int) or not 0 <= number < len(self._tasks):
+            raise ConfigError(f"task is {number!r}; expected a number from 0 to {len(self._tasks) - 1}.")
+        self._task = self._tasks[number]
         (page,) = self._session.observe_many([self._task])
         return render_prompt(self._task, page), {"task_id": self._task.id}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Run the plan in Chromium. info: `outcome` (the whole record), `is_success`, `is_valid`."""
+        if not isinstance(action, str):
+            raise ConfigError(f"the action is {type(action).__name__}; expected a plan as text.")
         (outcome,) = self._session.run_many([(self._task, action)])
         feedback = "\n".join(item.note for item in outcome.actions)
         readable = "".join(letter if letter in CHARACTERS else "?" for letter in feedback)[:MAX_OBSERVATION]

@@ -1,7 +1,7 @@
 """Gymnasium in both directions: its text environments as our tasks, and our forms in its registry.
 
 `GymnasiumEnvironment` runs whatever `gymnasium.make` makes, provided that observations and actions are texts and that
-an episode is one action. `register_forms` is the entry point by which Gymnasium finds `dllm_rl/Forms-v0`.
+an episode is one action. `register_forms` lets Gymnasium know `dllm_rl/Forms-v0`.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _outcome(task: Task, reward: float | None, *, is_success: bool) -> Outcome:
 
 
 def register_forms() -> None:
-    """Called by gymnasium through the entry point `gymnasium.envs`; may be called again."""
+    """Let Gymnasium know our environments; may be called again. `harness.gymnasium` does it when it is imported."""
     import gymnasium
 
     if FORMS_ID not in gymnasium.registry:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-_PARTS = ("patience.js", "inventory.js", "resolve.js", "keyboard.js", "actions.js", "real_input.js", "explore.js")
+_PARTS = (
+    "patience.js", "roots.js", "inventory.js", "resolve.js", "keyboard.js", "plain.js", "actions.js", "real_input.js",
+    "explore.js", "survey.js",
+)  # fmt: skip
 _EXPORTS = (
-    "inventory, choices, identities, perform, prepare, readBackTarget, look, stay, explore, answer, storedAtStart"
+    "inventory, choices, identities, perform, prepare, readBackTarget, look, stay, explore, answer, storedAtStart, "
+    "openers, open, settled, selected, confirms, senders, fillIn"
 )
 # A tab opens on about:blank, so the first document of a rollout is the second of its history.
 FIRST_HISTORY_LENGTH = 2

@@ -1,5 +1,5 @@
 // Acts on elements with native setters and a browser's order of events, and watches whether the document is left.
-const STRICT_KINDS = new Set(["number", "date"]);
+const isStrict = (element) => ["number", "date"].includes(kindOf(element)) || element.type === "color";
 
 const watch = { submitEvent: null, isNavigating: false, invalid: [], dialogs: [], fields: null, target: null, token: null };
 for (const type of ["alert", "confirm", "prompt"]) {
@@ -87,38 +87,42 @@ function emit(element, type) {
 // What the control would hold after this text was typed into it. A number or date field refuses what is none, and a
 // field of one line refuses a line break.
 function typed(element, wanted) {
+  if (!isNative(element)) return { value: wanted, isRefused: false };
   const probe = element.cloneNode(false);
   setValue(probe, wanted);
   const value = element.maxLength >= 0 ? probe.value.slice(0, element.maxLength) : probe.value;
   const hasBreak = element.localName === "input" && /[\r\n]/.test(wanted);
-  return { value, isRefused: hasBreak || (STRICT_KINDS.has(kindOf(element)) && value !== wanted) };
+  return { value, isRefused: hasBreak || (isStrict(element) && value !== wanted) };
 }
 
 const difference = (wanted, got) => ({ status: "failed", note: "value_differs", wanted, got });
 const OK = { status: "ok", note: "ok" };
 
 function readBack(element, wanted) {
-  return element.value === wanted ? OK : difference(wanted, element.value);
+  return textIn(element) === wanted ? OK : difference(wanted, textIn(element));
 }
 
 function fill(element, wanted) {
   const { value, isRefused } = typed(element, wanted);
   if (isRefused) return difference(wanted, element.value);
   element.focus({ preventScroll: true });
-  if (isSetInside(element)) writeInto(element, value, "insertText", value);
+  if (!isNative(element)) writeEditor(element, value);
+  else if (isSetInside(element)) writeInto(element, value, "insertText", value);
   else write(element, value);
   emit(element, "change");
   return readBack(element, wanted);
 }
 
 function optionOf(element, text) {
+  if (element.localName !== "select") return optionElements(listOf(element)).find((option) => squeeze(option.textContent) === text) ?? null;
   return realOptions(element).find((option) => optionText(option) === text && !option.disabled) ?? null;
 }
 
-const noOption = (element) => ({ status: "failed", note: "no_option", options: realOptions(element).map(optionText) });
+const noOption = (element) => ({ status: "failed", note: "no_option", options: optionsOf(element) });
 
 // Options that are under way are waited for.
 async function selectInTime(element, text) {
+  if (element.localName !== "select") return selectPlain(element, text);
   if (!optionOf(element, text) && isUnderWay()) await patiently(() => (optionOf(element, text) ? OK : noOption(element)));
   return select(element, text);
 }
@@ -171,12 +175,12 @@ function click(element) {
 }
 
 function ticked(element, isWanted) {
-  const says = (isTicked) => (isTicked ? "checked" : "unchecked");
-  return element.checked === isWanted ? OK : difference(says(isWanted), says(element.checked));
+  const says = (isSo) => (isSo ? "checked" : "unchecked");
+  return isTicked(element) === isWanted ? OK : difference(says(isWanted), says(isTicked(element)));
 }
 
 function setTicked(element, isWanted) {
-  if (element.checked !== isWanted) click(element);
+  if (isTicked(element) !== isWanted) click(element);
   return ticked(element, isWanted);
 }
 
@@ -210,7 +214,7 @@ const VERBS = {
 // Whole plan of one page in one call. Stops where the document is being left, and before a key press, which only a
 // real keyboard can do. The caller resumes with the rest.
 async function perform({ steps, pages }) {
-  const here = pageNumber(pages);
+  const here = await pageInTime(pages, steps[0].page);
   keep(pages, here);
   const results = [];
   for (const step of steps) {

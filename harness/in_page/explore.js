@@ -1,10 +1,14 @@
 // Tries every option of every choice control and reports which controls stand there then; leaves the page as it was.
 const CHOICES = new Set(["select", "multiselect", "radio", "checkbox"]);
-const isOpener = (element) => element.localName === "button" && element.type === "button" &&
-  element.hasAttribute("aria-expanded") && !element.hasAttribute("aria-haspopup");
-const isOpen = (element) => element.getAttribute("aria-expanded") === "true";
-const canVary = (element) => (CHOICES.has(kindOf(element)) || isOpener(element)) && !element.disabled;
-const pause = () => new Promise((done) => later(done, 0));
+const isOpener = (element) => element.localName === "summary" || (element.localName === "button" &&
+  element.type === "button" && element.hasAttribute("aria-expanded") && !element.hasAttribute("aria-haspopup"));
+const isOpen = (element) => (element.localName === "summary" ? element.parentElement.open : element.getAttribute("aria-expanded") === "true");
+const canVary = (element) => (isOpener(element) || (CHOICES.has(kindOf(element)) && isNative(element))) && !element.disabled;
+// What a choice sets under way is waited for; elsewhere its scripts get one turn.
+async function pause() {
+  await new Promise((done) => later(done, 0));
+  if (isUnderWay()) await settled();
+}
 const keyOf = (element) => described([element])[0];
 
 function choose(element, value) {
@@ -41,9 +45,12 @@ function memory(element) {
   });
 }
 
+const offers = (elements) => JSON.stringify(elements.map(optionsOf));
+
 async function explore(depth = 0, isKnown = () => false) {
   const before = visibleControls();
   const known = new Set(before);
+  const offered = offers(before);
   const states = depth ? [] : [{ decider: null, value: null, controls: described(before) }];
   for (const element of before.filter((item) => canVary(item) && !isKnown(item))) {
     for (const value of alternatives(element)) {
@@ -51,7 +58,7 @@ async function explore(depth = 0, isKnown = () => false) {
       choose(element, value);
       await pause();
       const after = visibleControls();
-      if (after.length !== before.length || after.some((item) => !known.has(item))) {
+      if (after.length !== before.length || after.some((item) => !known.has(item)) || offers(after) !== offered) {
         states.push({ decider: keyOf(element), value, controls: described(after) });
         const isNew = after.some((item) => !known.has(item) && canVary(item));
         if (isNew && depth < 3) states.push(...(await explore(depth + 1, (item) => known.has(item))));
@@ -63,25 +70,36 @@ async function explore(depth = 0, isKnown = () => false) {
   return states;
 }
 
-// Gives the answers of one page, those of revealed controls included; answers by field name, in visible text. files: by
-// name, what file fields may be given.
-async function answer({ answers, files }) {
+// Gives answers, those of revealed controls included; answers by field name, in visible text. files: by name, what file
+// fields may be given.
+async function give(answers, files) {
   const done = new Set();
   for (let round = 0; round < 4; round++) {
     const open = visibleControls().filter((element) => fieldOf(element) in answers && !done.has(element) && !element.disabled);
     if (!open.length) break;
     for (const element of open) {
       done.add(element);
-      const wanted = answers[fieldOf(element)];
-      const kind = kindOf(element);
-      if (kind === "select" || kind === "multiselect") wanted.forEach((text) => select(element, text));
-      else if (kind === "radio") { if (wanted.includes(accessibleName(element))) setTicked(element, true); }
-      else if (kind === "checkbox") setTicked(element, wanted.includes(groupName(element) ? accessibleName(element) : "on"));
-      else if (kind === "file") wanted.forEach((name) => upload(element, name, files[name]));
-      else if (kind !== "button") fill(element, wanted[0] ?? "");
+      await mirroring(element, () => giveOne(element, answers[fieldOf(element)], files));
     }
     await pause();
   }
+}
+
+async function giveOne(element, wanted, files) {
+  const kind = kindOf(element);
+  if (kind === "select" || kind === "multiselect") for (const text of wanted) await selectInTime(element, text);
+  else if (kind === "radio") { if (wanted.includes(accessibleName(element))) setTicked(element, true); }
+  else if (kind === "checkbox") setTicked(element, wanted.includes(tickedText(element)));
+  else if (kind === "file") wanted.forEach((name) => upload(element, name, files[name]));
+  else if (kind !== "button" && kind !== "link" && !element.readOnly) fill(element, wanted[placeOf(element)] ?? wanted[0] ?? "");
+}
+
+// Which of several boxes of one field an element is.
+const placeOf = (element) => controls().filter((other) => fieldOf(other) === fieldOf(element)).indexOf(element);
+
+// Gives the answers of one page and hands it in.
+async function answer({ answers, files }) {
+  await give(answers, files);
   const values = snapshot();
   // A button with a name does something else beside handing the page in, such as keeping a draft of it.
   const buttons = visibleControls().filter((element) => kindOf(element) === "button" && element.type === "submit");

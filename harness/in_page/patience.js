@@ -49,7 +49,8 @@ XMLHttpRequest.prototype.send = function (...given) {
 let hasMoved = false;
 for (const type of ["transitionrun", "animationstart"]) window.addEventListener(type, () => { hasMoved = true; }, true);
 const isMoving = (animation) => animation.playState === "running" && animation.effect?.getComputedTiming().endTime < Infinity;
-const isUnderWay = () => underWay.size > 0 || (hasMoved && document.getAnimations().some(isMoving));
+const isUnderWay = () => underWay.size > 0 || (hasMoved && document.getAnimations().some(isMoving)) ||
+  (window.length > 0 && Array.from(document.querySelectorAll("iframe")).some(isLoadingFrame));
 
 const nextFrame = () => new Promise((done) => {
   const timer = later(done, 100);

@@ -1,6 +1,6 @@
 // What real input needs from inside the page: is the target reachable, where, and what did the input change.
 async function prepare({ step, pages, token }) {
-  const here = pageNumber(pages);
+  const here = await pageInTime(pages, step.page);
   const done = (result) => ({ ...look(pages, here), result });
   if (step.page !== here) return done({ status: "failed", note: "wrong_page", here });
   keep(pages, here);
@@ -19,15 +19,15 @@ async function prepare({ step, pages, token }) {
 
 // A chooser of options, dates or files is a window of its own that no page reaches, and a slider has no text, so these
 // are set from inside the page, as Playwright does. A text is selected here and typed over by the real keyboard.
-const isSetInside = (element) => kindOf(element) === "date" || element.type === "range";
+const isSetInside = (element) => kindOf(element) === "date" || ["range", "color"].includes(element.type);
 const PREPARATIONS = {
   fill: (element, value) => (isSetInside(element) ? { result: fill(element, value) } : selectText(element, value)),
   clear: (element) => (isSetInside(element) ? { result: fill(element, "") } : selectText(element, "")),
   select: async (element, value) => ({ result: await selectInTime(element, value) }),
   upload: (element, value, file) => ({ result: upload(element, value, file) }),
-  check: (element) => ({ result: element.checked ? OK : undefined }),
-  uncheck: (element) => ({ result: element.checked ? undefined : OK }),
-  choose: (element) => ({ result: element.checked ? OK : undefined }),
+  check: (element) => ({ result: isTicked(element) ? OK : undefined }),
+  uncheck: (element) => ({ result: isTicked(element) ? undefined : OK }),
+  choose: (element) => ({ result: isTicked(element) ? OK : undefined }),
   press: (element) => element.focus({ preventScroll: true }),
 };
 
@@ -39,7 +39,8 @@ function leaveField(target) {
 function selectText(element, value) {
   if (typed(element, value).isRefused) return { result: difference(value, element.value) };
   element.focus({ preventScroll: true });
-  element.select();
+  if (isNative(element)) element.select();
+  else element.ownerDocument.getSelection().selectAllChildren(element);
   return {};
 }
 

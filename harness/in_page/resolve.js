@@ -39,7 +39,8 @@ const belongsTo = (hit, element) => element.contains(hit) || hit?.closest("label
 
 function scrollToView(element) {
   const box = element.getBoundingClientRect();
-  if (box.top < 0 || box.left < 0 || box.bottom > innerHeight || box.right > innerWidth) {
+  const view = element.ownerDocument.defaultView;
+  if (frameOf(element) || box.top < 0 || box.left < 0 || box.bottom > view.innerHeight || box.right > view.innerWidth) {
     element.scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
   }
 }
@@ -51,19 +52,56 @@ const HANDS_OVER = new Set(["click", "next", "submit", "press"]);
 // Why a user could not act on the element, or the point at which a user would.
 function reach(element, verb) {
   if (!isVisible(element)) return { note: "hidden" };
-  if (element.matches(":disabled")) return { note: "disabled" };
+  if (isDisabled(element)) return { note: "disabled" };
   if (element.readOnly && WRITES.has(verb)) return { note: "not_editable" };
-  scrollToView(element);
-  const box = element.getBoundingClientRect();
-  const point = { x: box.left + box.width / 2, y: box.top + box.height / 2 };
-  const hit = document.elementFromPoint(point.x, point.y);
-  if (!belongsTo(hit, element)) return { note: "covered", by: hit ? coverName(hit) : "the edge of the page" };
-  return { element, point };
+  let by = null;
+  for (const target of [element, labelInFront(element)].filter((item) => item && hasBox(item))) {
+    scrollToView(target);
+    const { point, hit } = freePoint(target, element);
+    if (point) return { element, point: onPage(point, target) };
+    by ??= hit;
+  }
+  return { note: "covered", by: by ? coverName(by) : "the edge of the page" };
+}
+
+// The middle, or another point where the middle belongs to another control.
+function freePoint(target, element) {
+  const box = target.getBoundingClientRect();
+  let middle = null;
+  for (const [right, down] of POINTS) {
+    const point = { x: box.left + box.width * right, y: box.top + box.height * down };
+    const hit = elementAt(target.ownerDocument, point.x, point.y);
+    if (belongsTo(hit, element) && !isOtherControl(hit, element)) return { point, hit };
+    middle ??= hit;
+    if (!isOtherControl(middle, element)) break;
+  }
+  return { hit: middle };
+}
+
+const POINTS = [[0.5, 0.5], [0.1, 0.5], [0.9, 0.5], [0.5, 0.15], [0.5, 0.85], [0.1, 0.15], [0.9, 0.15], [0.1, 0.85], [0.9, 0.85]];
+function isOtherControl(hit, element) {
+  const control = hit?.closest(CONTROLS);
+  return Boolean(control && kindOf(control)) && !control.contains(element) && !element.contains(control);
+}
+
+// A point of a frame, as a point of the page.
+function onPage(point, element) {
+  const frame = frameOf(element);
+  if (!frame) return point;
+  const box = frame.getBoundingClientRect();
+  return onPage({ x: point.x + box.left + frame.clientLeft, y: point.y + box.top + frame.clientTop }, frame);
 }
 
 function coverName(hit) {
   const cover = hit.closest("dialog, [role=dialog], [aria-label]") ?? hit;
   return squeeze(cover.getAttribute("aria-label") ?? "") || textOf(cover).slice(0, 40) || cover.localName;
+}
+
+// Number of the page, once it is the one that is meant, or nothing is under way that could make it so.
+async function pageInTime(pages, wanted) {
+  const here = pageNumber(pages);
+  if (here === wanted || !isUnderWay()) return here;
+  return (await patiently(() => ({ here: pageNumber(pages), note: pageNumber(pages) === wanted ? undefined : "wrong_page" }))).here;
 }
 
 // The element of a step, or the note that says why there is none.

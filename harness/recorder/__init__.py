@@ -2,6 +2,7 @@
 
 from harness.recorder.payload import folded
 from harness.recorder.proxy import Exchange, RecordingProxy
-from harness.recorder.truth import Form, Sent, submissions
+from harness.recorder.truth import Criterion, Form, Sent, submissions
+from harness.recorder.upstream import Upstream, ask
 
-__all__ = ["Exchange", "Form", "RecordingProxy", "Sent", "folded", "submissions"]
+__all__ = ["Criterion", "Exchange", "Form", "RecordingProxy", "Sent", "Upstream", "ask", "folded", "submissions"]

@@ -43,6 +43,15 @@ def shown(content: bytes) -> Shown:
     return Shown(frozenset(reader.fields), tuple(dict.fromkeys(reader.errors)) or marked)
 
 
+def words(content: bytes) -> str:
+    """All that a page says, unseen parts left out; what is no HTML is taken as it is."""
+    text = content.decode("utf-8", errors="replace")
+    reader = _Words()
+    reader.feed(text)
+    reader.close()
+    return " ".join(reader.words)
+
+
 def _is_good_news(classes: set[str]) -> bool:
     words = set(folded(" ".join(classes)).split())
     return bool(words & _GOOD_WORDS) and not words & _BAD_WORDS
@@ -91,3 +100,20 @@ class _Reader(HTMLParser):
         if self._words:
             self.errors.append(" ".join(self._words))
             self._words = []
+
+
+class _Words(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self._unseen = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._unseen += tag in _UNSEEN
+
+    def handle_endtag(self, tag: str) -> None:
+        self._unseen -= tag in _UNSEEN
+
+    def handle_data(self, data: str) -> None:
+        if not self._unseen:
+            self.words += data.split()

@@ -1,14 +1,13 @@
 """The proxy before an application: hands every request on, and keeps what pages sent and what was answered.
 
 A rollout has a host name of its own (`f7.localhost`), so that pages are served unchanged, at their own addresses, and
-two rollouts never mix. The application sees that name as its own, in Host and in Origin.
+two rollouts never mix. The application sees that name as its own, in Host and in Origin, unless it insists on another
+one (`Upstream.authority`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import http.client
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
@@ -17,14 +16,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from harness.recorder.payload import Fields, read_fields
+from harness.recorder.upstream import Upstream, ask
 from harness.sites.server import LoopbackServer
 
-UPSTREAM_SECONDS = 20.0
 SETTLE_SECONDS = 1.0
-# Lengths and connections are each side's own business.
-_OWN_HEADERS = frozenset({"connection", "content-length", "transfer-encoding", "keep-alive", "date", "server"})
-# A compressed answer would have to be unpacked before it can be read, so that none is asked for.
-_OWN_REQUEST_HEADERS = _OWN_HEADERS | {"accept-encoding"}
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -34,17 +29,21 @@ class Exchange:
 
     Attributes:
         method: Its method.
+        path: Path of its address.
         is_document: Whether its answer was to become a document.
         fields: What it said: values by name; files by their file name.
         status: Status of the answer.
         answer: Body of the answer.
+        location: Where a redirect leads; "" for other answers.
     """
 
     method: str
+    path: str
     is_document: bool
     fields: Fields
     status: int
     answer: bytes
+    location: str = ""
 
 
 @dataclass(slots=True)
@@ -54,10 +53,10 @@ class _Log:
 
 
 class RecordingProxy(LoopbackServer):
-    """Hands every request on to `upstream`, a port of loopback."""
+    """Hands every request on to `upstream`."""
 
     def __init__(self) -> None:
-        self.upstream = 0
+        self.upstream = Upstream(port=0)
         self._logs: dict[str, _Log] = {}
         super().__init__(Starlette(routes=[Route("/{path:path}", self._hand_on, methods=_METHODS)]))
 
@@ -91,22 +90,28 @@ class RecordingProxy(LoopbackServer):
         log.num_open += 1
         try:
             body = await request.body()
-            headers = {name: value for name, value in request.headers.items() if name not in _OWN_REQUEST_HEADERS}
-            status, kept, answer = await asyncio.to_thread(
-                _ask, self.upstream, request.method, _address(request), body, headers
+            own = f"http://{request.headers['host']}"
+            headers = dict(request.headers)
+            answer = await asyncio.to_thread(
+                ask, self.upstream, request.method, _address(request), body=body, headers=headers, own=own
             )
             is_document = request.headers.get("sec-fetch-mode") == "navigate"
             if is_document or request.method not in ("GET", "HEAD", "OPTIONS"):
                 log.exchanges.append(
                     Exchange(
                         method=request.method,
+                        path=request.url.path,
                         is_document=is_document,
                         fields=await read_fields(request),
-                        status=status,
-                        answer=answer,
+                        status=answer.status,
+                        answer=answer.body,
+                        location=answer.header("location"),
                     )
                 )
-            return _answer(status, kept, answer)
+            response = Response(answer.body, status_code=answer.status)
+            for name, value in answer.headers:
+                response.headers.append(name, value)
+            return response
         finally:
             log.num_open -= 1
 
@@ -115,25 +120,3 @@ def _address(request: Request) -> str:
     """Path and query as they came, percent signs and all."""
     query = request.scope["query_string"]
     return (request.scope["raw_path"] + (b"?" + query if query else b"")).decode("ascii")
-
-
-def _ask(
-    port: int, method: str, address: str, body: bytes, headers: Mapping[str, str]
-) -> tuple[int, list[tuple[str, str]], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=UPSTREAM_SECONDS)
-    try:
-        connection.request(method, address, body or None, dict(headers))
-        response = connection.getresponse()
-        kept = [(name, value) for name, value in response.getheaders() if name.lower() not in _OWN_HEADERS]
-        return response.status, kept, response.read()
-    except (OSError, http.client.HTTPException) as error:
-        return 502, [], f"the application does not answer: {error}".encode()
-    finally:
-        connection.close()
-
-
-def _answer(status: int, headers: list[tuple[str, str]], content: bytes) -> Response:
-    response = Response(content, status_code=status)
-    for name, value in headers:
-        response.headers.append(name, value)
-    return response

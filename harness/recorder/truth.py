@@ -7,8 +7,11 @@ its label; a field that stands deep in a record by its path, else by its last na
 
 It was taken where, in this order, the answer
 
-1. is a redirect to another page than the same form with errors,
-2. is a 2xx that neither shows the same form again with errors, nor is a record that calls itself a failure.
+1. meets the user's criterion, where there is one,
+2. is a redirect to another page than the same form with errors,
+3. is a 2xx that neither shows the same form again with errors, nor is a record that calls itself a failure.
+
+A form of several pages is taken with its last page.
 """
 
 from __future__ import annotations
@@ -19,12 +22,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.recorder.html import shown
+from harness.recorder.html import shown, words
 from harness.recorder.payload import Fields, folded
 from harness.recorder.proxy import Exchange
 
 _WRITES = ("POST", "PUT", "PATCH")
 _FAILURES = frozenset({"error", "failed", "failure", "fail", "invalid"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criterion:
+    """What the user calls success. All that is given must hold.
+
+    Attributes:
+        status: Status of the answer, one of these.
+        path: Path of the page to which the answer leads.
+        text: What the answer says, or the page to which it leads.
+    """
+
+    status: tuple[int, ...] = ()
+    path: str = ""
+    text: str = ""
+
+    def complaints(self, answer: Exchange, page: Exchange) -> tuple[str, ...]:
+        """Say what does not hold of an answer and of the page that it led to; but for redirects, they are one."""
+        found = []
+        if self.status and answer.status not in self.status:
+            found.append(f"the application answered {answer.status}, not {' or '.join(map(str, self.status))}")
+        if self.path and page.path != self.path:
+            found.append(f"the answer led to {page.path}, not to {self.path}")
+        if self.text and self.text.casefold() not in words(page.answer).casefold():
+            found.append(f"the answer does not say '{self.text}'")
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +63,14 @@ class Form:
     Attributes:
         spellings: Field by each way in which it may be written: name, id, and folded label.
         given: Fields that the plan gives or the page holds from the start.
+        pages: Fields of each of its pages, where it has several.
+        criterion: When it was taken, where the user says so.
     """
 
     spellings: Mapping[str, str]
     given: frozenset[str]
+    pages: tuple[frozenset[str], ...] = ()
+    criterion: Criterion | None = None
 
     def read(self, sent: Fields) -> dict[str, tuple[str, ...]]:
         """The values of this form's fields; what stands for none of them (tokens, state of scripts) is left out."""
@@ -47,6 +80,22 @@ class Form:
             if field is not None:
                 found[field] = (*found.get(field, ()), *values)
         return found
+
+    @property
+    def has_review(self) -> bool:
+        """Whether its last page only confirms what the others gave."""
+        return bool(self.pages) and not self.pages[-1]
+
+    def is_last(self, read: Fields) -> bool:
+        """Whether this is what its last page sends."""
+        if not self.pages:
+            return True
+        return not read if self.has_review else bool(self.pages[-1] & set(read))
+
+    def part(self, read: Fields) -> frozenset[str]:
+        """Fields of the page that sends this, as far as they are given."""
+        own = next((page for page in self.pages if page & set(read)), None)
+        return self.given if own is None else self.given & own
 
     def _field(self, name: str) -> str | None:
         last = re.split(r"[.\[]", name.rstrip("]"))[-1]
@@ -60,23 +109,25 @@ class Sent:
     """One time that the form was sent.
 
     Attributes:
-        fields: HTML values by field.
+        fields: HTML values by field, with those of the pages that were taken before.
         status: Status of the answer.
         complaints: What the application said against it; () where it took the form.
+        is_last: Whether it was the last page of the form.
     """
 
     fields: Fields
     status: int
     complaints: tuple[str, ...]
+    is_last: bool = True
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the application took it."""
+        """Whether the application took the form, or this page of it."""
         return not self.complaints
 
 
 def submissions(exchanges: Sequence[Exchange], form: Form, *, has_pressed: bool = True) -> list[Sent]:
-    """All times that the form was sent, in order.
+    """All times that the form was sent, in order; of a form of several pages, all times that a page of it was.
 
     Args:
         exchanges: What the page sent, and the answers.
@@ -90,29 +141,38 @@ def submissions(exchanges: Sequence[Exchange], form: Form, *, has_pressed: bool 
         for at, item in enumerate(exchanges)
         if has_pressed and not item.is_document and item.method in _WRITES and _carries(read[at], form)
     ]
-    return [
-        Sent(fields=read[at], status=exchanges[at].status, complaints=_complaints(exchanges, at))
-        for at in loading or scripted
-    ]
+    found: list[Sent] = []
+    taken: dict[str, tuple[str, ...]] = {}
+    for at in loading or scripted:
+        is_last = form.is_last(read[at])
+        complaints = _complaints(exchanges, at, form.criterion if is_last else None)
+        fields = {**taken, **read[at]}
+        found.append(Sent(fields=fields, status=exchanges[at].status, complaints=complaints, is_last=is_last))
+        if form.pages and not complaints:
+            taken = fields
+    return found
 
 
 def _loads(exchange: Exchange, read: Fields, form: Form) -> bool:
     """A form that loads a document carries all its fields; one with nothing to say, none."""
     if exchange.method == "GET":
         return _carries(read, form)
-    return exchange.method in _WRITES and (bool(read) or not exchange.fields)
+    return exchange.method in _WRITES and (bool(read) or not exchange.fields or form.has_review)
 
 
 def _carries(read: Fields, form: Form) -> bool:
-    return bool(read) and 2 * len(read) > len(form.given)
+    return bool(read) and 2 * len(read) > len(form.part(read))
 
 
-def _complaints(exchanges: Sequence[Exchange], at: int) -> tuple[str, ...]:
+def _complaints(exchanges: Sequence[Exchange], at: int, criterion: Criterion | None) -> tuple[str, ...]:
     answer = exchanges[at]
+    is_redirect = 300 <= answer.status < 400
+    following = next((item for item in exchanges[at + 1 :] if item.is_document), None) if is_redirect else answer
+    if criterion is not None:
+        return criterion.complaints(answer, following or answer)
     if not 200 <= answer.status < 400:
         return (f"the application answered {answer.status}",)
-    if answer.status >= 300:
-        following = next((item for item in exchanges[at + 1 :] if item.is_document), None)
+    if is_redirect:
         return _errors(exchanges, at, following) if following is not None else ()
     return _failure(answer.answer) or _errors(exchanges, at, answer)
 

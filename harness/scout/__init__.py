@@ -2,6 +2,7 @@
 
 from harness.scout.cache import ScoutCache, default_cache_dir, harness_digest, sites_digest
 from harness.scout.explorer import scout
+from harness.scout.survey import Survey, Surveyed
 from harness.scout.walk import Seen
 
-__all__ = ["ScoutCache", "Seen", "default_cache_dir", "harness_digest", "scout", "sites_digest"]
+__all__ = ["ScoutCache", "Seen", "Survey", "Surveyed", "default_cache_dir", "harness_digest", "scout", "sites_digest"]

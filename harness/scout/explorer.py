@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from dllm_rl.errors import HarnessError
@@ -55,23 +55,32 @@ async def scout(
         is_injected: As for `Tab.loaded`.
     """
     walk_with = functools.partial(walk, tab, files=files, is_injected=is_injected)
-    return await _Scout(walk_with=walk_with, new_start_url=new_start_url, answers=answers).page()
+    return await Explorer(walk_with=walk_with, new_start_url=new_start_url, answers=answers).page()
 
 
 @dataclass(slots=True, kw_only=True)
-class _Scout:
+class Explorer:
+    """Finds all controls of a site, and which answers show them, with walks as `walk` makes them."""
+
     walk_with: Callable[..., Awaitable[Walk]]
     new_start_url: Callable[[], str]
     answers: Answers
     walks: list[Walk] = field(default_factory=list)
 
     async def page(self) -> Observation:
+        """Walk as often as it takes. Raises HarnessError where no answer can be told to show a control."""
         base = await self.walk_with(self.new_start_url(), self.answers)
         if not base:
             raise HarnessError("the scout found no control on the first page of the site.")
         self.walks.append(base)
         if len(base) > 1:
             await self._cover(len(base))
+        pages = [await self._union(number) for number in range(len(base))]
+        return _number(pages, [visit.title for visit in base])
+
+    async def first_walk(self) -> Observation:
+        """What the first walk saw alone; after `page`."""
+        base, self.walks = self.walks[0], self.walks[:1]
         pages = [await self._union(number) for number in range(len(base))]
         return _number(pages, [visit.title for visit in base])
 
@@ -215,10 +224,18 @@ class _Union:
         for seen in reversed(controls):
             if seen.key in self.seen:
                 at = self.keys.index(seen.key)
+                self._offer(seen)
             else:
                 self.keys.insert(at, seen.key)
                 self.seen[seen.key] = seen
                 self.reasons[seen.key] = reason
+
+    def _offer(self, seen: Seen) -> None:
+        """Add the options that a list offers only now."""
+        known = self.seen[seen.key]
+        more = tuple(option for option in seen.options if option not in known.options)
+        if more:
+            self.seen[seen.key] = replace(known, options=known.options + more)
 
 
 def _number(unions: Sequence[_Union], titles: Sequence[str]) -> Observation:

@@ -13,7 +13,7 @@ import json
 import mimetypes
 from collections.abc import Sequence
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -24,6 +24,19 @@ from harness.execute import Execution
 from harness.judge import Evidence, judge
 from harness.sites import SiteServer, make_site, site_defaults
 from harness.sites.values import content_of, offered_files
+
+MAX_BODY = 10_000
+MAX_SHOWN = 40
+
+
+async def _short_body(request: Request) -> bytes:
+    """The body of a request. Raises ValueError for one that is longer than any that is expected."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY:
+            raise ValueError("too long")
+    return body
 
 
 class PublicSites:
@@ -59,9 +72,11 @@ class PublicSites:
 
     async def _begin(self, request: Request) -> Response:
         try:
-            task = self.tasks[(await request.json())["task"]]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            task = self.tasks[json.loads(await _short_body(request))["task"]]
+        except (ValueError, RecursionError, KeyError, TypeError):
             return JSONResponse({"error": 'expected {"task": "<an id of /tasks>"}'}, status_code=422)
+        except ClientDisconnect:
+            return Response(status_code=400)
         episode = f"a{next(self._ids)}"
         self._episodes[episode] = task
         start = self.server.start_url(task.site, episode)
@@ -70,7 +85,8 @@ class PublicSites:
     async def _judge(self, request: Request) -> Response:
         episode = request.path_params["episode"]
         if episode not in self._episodes:
-            return JSONResponse({"error": f"no episode '{episode}'. Begin one: POST /episodes"}, status_code=404)
+            message = f"no episode '{episode[:MAX_SHOWN]}'. Begin one: POST /episodes"
+            return JSONResponse({"error": message}, status_code=404)
         outcome = self.outcome(episode)
         # What was wanted is told when nothing can be changed any more: the first accepted form is the one that counts.
         told = {"wanted", "is_correct"} if outcome.is_submitted else set()
@@ -96,13 +112,16 @@ class PublicSites:
         """What an episode is worth by now. The server alone is asked, so an unsent form counts as untouched."""
         task = self._episodes[episode]
         site = make_site(task.site)
+        sent = self.server.submissions(episode)
+        # The first accepted form is the one that counts: what is sent after it changes nothing.
+        num_counted = next((at for at, item in enumerate(sent, start=1) if item.accepted), len(sent))
         return judge(
             Evidence(
                 task=task,
                 page=Observation(titles=tuple(page.title for page in site.pages), controls=()),
                 plan=parse_plan(""),
                 execution=Execution(),
-                submissions=self.server.submissions(episode),
+                submissions=sent[:num_counted],
                 pages_reached=self.server.pages_reached(episode),
                 defaults=site_defaults(site),
             )

@@ -68,6 +68,11 @@ class LoopbackServer:
         self._server = self._task = None
 
     @property
+    def port(self) -> int:
+        """Port at which it listens, 0 before it does."""
+        return self._port
+
+    @property
     def base_url(self) -> str:
         """Origin, without a slash at the end."""
         if not self._port:

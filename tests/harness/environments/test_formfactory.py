@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +17,18 @@ import pytest
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Control, Observation, Task
 from harness.environments import Catalogue, FormFactoryEnvironment, FormFactorySettings
-from harness.environments.formfactory import Checkout
-from harness.environments.formfactory.canonical import CannotHoldError, find_controls, wanted_values
-from harness.environments.formfactory.checkout import gold_of, oracle_plan
+from harness.environments.formfactory import Checkout, FormRecords
+from harness.environments.formfactory.checkout import make_catalogue
+from harness.environments.recorded import (
+    CannotHoldError,
+    Observed,
+    find_controls,
+    gold_of,
+    linked_forms,
+    oracle_plan,
+    wanted_values,
+)
+from harness.recorder import Upstream
 from harness.rewards import Shaped, Success
 
 NAME_THAT_BREAKS_IT = "Robert'); --"
@@ -54,7 +68,7 @@ def test_every_solvable_record_is_solved_and_nothing_else_is(vendored: Path, exe
             gold, wrong = [], []
             for task in catalogue.tasks:
                 page = await opened.observe(task)
-                plan = oracle_plan(task, page)
+                plan = opened.gold_plan(task, page)
                 gold.append(await opened.run(task, plan))
                 wrong.append(await opened.run(task, "\n".join(plan.splitlines()[1:])))
             wrong.append(await opened.run(catalogue.tasks[0], ""))
@@ -85,7 +99,7 @@ def test_what_a_plan_does_is_never_masked(executor: Any, isolation: Any) -> None
     async def work() -> list[Any]:
         async with environment(executor=executor, isolation=isolation) as opened:
             task = opened.catalogue.tasks[0]
-            plan = oracle_plan(task, await opened.observe(task))
+            plan = opened.gold_plan(task, await opened.observe(task))
             (name,) = (line for line in plan.splitlines() if line.startswith("fill p1.e1 "))
             away = next(item.ref for item in (await opened.observe(task)).controls if item.kind == "link")
             broken = plan.replace(name, f'fill p1.e1 "{NAME_THAT_BREAKS_IT}"')
@@ -129,7 +143,7 @@ def test_external_assets_are_blocked_and_a_script_that_needs_them_sends_nothing(
         async with environment() as opened:
             catalogue = opened.catalogue
             task = next(item for item in catalogue.tasks if item.site == "/note")
-            return await opened.run(task, oracle_plan(task, await opened.observe(task)))
+            return await opened.run(task, opened.gold_plan(task, await opened.observe(task)))
 
     outcome = asyncio.run(work())
     assert not outcome.is_submitted
@@ -152,7 +166,9 @@ def control(kind: Any, name: str = "", *, group: str = "", field: str = "f", opt
         ("number", "$1,200", "1200"),
         ("number", 3.5, "3.5"),
         ("number", "12 %", "12"),
+        ("number", "12,345.5", "12345.5"),
         ("text", "two\nlines", "two lines"),
+        ("text", "None", "None"),
         ("textarea", "two\nlines", "two\nlines"),
         ("text", ["a", "b"], "a, b"),
     ],
@@ -166,6 +182,10 @@ def test_values_become_what_a_control_can_hold(kind: str, value: Any, wanted: st
     [
         (control("date"), "soon", "not a date"),
         (control("number"), "about five", "not a number"),
+        (control("number"), "1.250,50", "not a number"),
+        (control("number"), "2,5", "not a number"),
+        (control("date", options=("hh:mm",)), "noon", "not a time"),
+        (control("text", options=("#rrggbb",)), "red", "not a colour"),
         (control("select", options=("Red", "Blue")), "Green", "option absent"),
         (control("select", options=("Red", "Blue")), ["Red", "Blue"], "a list of values"),
         (control("checkbox", "Terms"), "perhaps", "neither yes nor no"),
@@ -200,9 +220,109 @@ def test_a_list_is_one_value_for_each_of_the_boxes_that_share_a_field() -> None:
     page = Observation(titles=("",), controls=(*parts, Control(ref="p1.e3", kind="button", name="Send")))
     gold = gold_of({"Tel": ["020", "79460018"]}, page, ())
     task = Task(id="test/x", split="test", site="/x", instruction="", gold=gold)
-    assert oracle_plan(task, page) == 'fill p1.e1 "020"\nfill p1.e2 "79460018"\nsubmit p1.e3'
+    seen = Observed(page=page, choices={}, identities={}, defaults={})
+    assert oracle_plan(task, seen) == 'fill p1.e1 "020"\nfill p1.e2 "79460018"\nsubmit p1.e3'
     with pytest.raises(CannotHoldError, match="list of 2 values"):
         gold_of({"Tel": "02079460018"}, page, ())
+
+
+@pytest.mark.parametrize(
+    ("format", "value", "wanted"),
+    [
+        ("hh:mm", "5:30 PM", "17:30"),
+        ("hh:mm", "5 p.m.", "17:00"),
+        ("YYYY-MM", "May 2026", "2026-05"),
+        ("YYYY-Www", "2026 W5", "2026-W05"),
+        ("YYYY-MM-DDThh:mm", "02/03/2026 10:30 AM", "2026-02-03T10:30"),
+        ("#rrggbb", "#DC143C", "#dc143c"),
+    ],
+)
+def test_a_format_that_a_control_names_is_kept(format: str, value: str, wanted: str) -> None:
+    kind = "text" if format == "#rrggbb" else "date"
+    assert wanted_values(value, [control(kind, options=(format,))], EMPTY) == (wanted,)
+
+
+def test_a_word_for_nothing_is_an_option_where_one_is_called_so() -> None:
+    extras = control("select", options=("None", "Wheels"))
+    assert wanted_values("None", [extras], EMPTY) == ("None",)
+    assert wanted_values("N/A", [extras], EMPTY) == ()
+    radios = [control("radio", "None"), control("radio", "Wheels")]
+    assert wanted_values("none", radios, EMPTY) == ("None",)
+    assert wanted_values("None", [control("date")], EMPTY) == ()
+
+
+def test_a_required_file_that_no_key_names_is_the_fixture_that_is_called_like_it() -> None:
+    plan = Control(ref="p1.e1", kind="file", name="Floor plan", field="plan", required=True)
+    page = Observation(titles=("",), controls=(plan, Control(ref="p1.e2", kind="text", name="Owner", field="owner")))
+    gold = {item.name: item.wanted for item in gold_of({"Owner": "Ann"}, page, ("plan.pdf",))}
+    assert gold == {"owner": ("Ann",), "plan": ("plan.pdf",)}
+    with pytest.raises(CannotHoldError, match="Floor plan: required file without fixture"):
+        gold_of({"Owner": "Ann"}, page, ("other.pdf",))
+
+
+def test_what_an_application_wrote_down_once_is_no_gold(tmp_path: Path) -> None:
+    (tmp_path / "app.py").touch()
+    (tmp_path / "gold.json").write_text(json.dumps([{"Owner name": "Ann", "Town": "Ypres"}, {"Owner name": "Bo"}]))
+    (tmp_path / "submission.json").write_text(json.dumps([{"owner": "me", "town": "here"}]))
+    fields = (("Owner name", "owner"), ("Home town", "town"))
+    controls = [
+        Control(ref=f"p1.e{at}", kind="text", name=name, field=field) for at, (name, field) in enumerate(fields, 1)
+    ]
+    (form,) = Checkout(folder=tmp_path).assign({"/join": Observation(titles=("",), controls=tuple(controls))})
+    assert form.file == "gold.json"
+
+
+def test_a_key_that_names_no_control_may_be_given_one() -> None:
+    records = FormRecords(form="join", path="/join", file="gold.json", records=({"Applicant": "Ann", "Note": "x"},))
+    page = Observation(titles=("",), controls=(Control(ref="p1.e1", kind="text", name="Owner", field="owner"),))
+
+    def catalogue(keys: dict[str, str]) -> Catalogue:
+        return make_catalogue([records], {"/join": page}, {"/join": {}}, (), keys)
+
+    assert [item.reason for item in catalogue({}).unsolvable] == ["Applicant: gold key without control"]
+    (task,) = catalogue({"Applicant": "owner", "Note": ""}).tasks
+    assert (task.instruction, [(item.name, item.wanted) for item in task.gold]) == (
+        "Applicant: Ann",
+        [("owner", ("Ann",))],
+    )
+
+
+PAGES_BY_PATH: dict[str, tuple[int, str]] = {
+    "/": (302, "/start"),
+    "/start": (200, "".join(f"<a href='{link}'>" for link in ("/a b", "/b\u00fc", "http://[::1", "//else/x", "/e"))),
+    "/a%20b": (200, "<form></form>"),
+    "/b%C3%BC": (200, "<form></form>"),
+    "/e": (404, "<form></form>"),
+}
+
+
+@contextmanager
+def served(pages: dict[str, tuple[int, str]]) -> Iterator[Upstream]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = pages[self.path]
+            self.send_response(status)
+            self.send_header("Location" if status == 302 else "Content-Type", body if status == 302 else "text/html")
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Upstream(port=server.server_port)
+        server.shutdown()
+
+
+def test_forms_are_found_behind_odd_links_and_a_first_page_that_leads_on() -> None:
+    with served(PAGES_BY_PATH) as upstream:
+        assert linked_forms(upstream) == ["/a%20b", "/b%C3%BC"]
+
+
+def test_a_first_page_that_is_an_error_is_named() -> None:
+    with served({"/": (500, "")}) as upstream, pytest.raises(ConfigError, match="the first page answered 500"):
+        linked_forms(upstream)
 
 
 def test_a_folder_without_the_application_is_named() -> None:

@@ -47,7 +47,11 @@ def test_an_agent_with_any_client_is_judged_by_what_was_received() -> None:
         judged = ask(verdict)[1]
         assert (judged["is_success"], judged["rewards"]["outcome"]) == (True, 1.0)
         assert all(item["wanted"] and item["is_correct"] for item in judged["fields"])
-        assert ask(f"{base}/episodes", b"[1]")[0] == 422
+        urllib.request.urlopen(begun["start_url"], data=urllib.parse.urlencode(sent).encode()).read()
+        assert ask(verdict)[1]["rewards"] == judged["rewards"], "nothing after the accepted form counts"
+        deep, long = b"[" * 9_000, b'{"task": ' + b"1" * 9_000 + b"}"
+        for body in (b"[1]", deep, long, b"x" * 1_000_000):
+            assert ask(f"{base}/episodes", body)[0] == 422
         assert ask(f"{base}/episodes/a99")[0] == 404
 
     async def work() -> None:

@@ -64,15 +64,32 @@ DATE_FORMATS = (
     "%B %d, %Y", "%B %d %Y", "%b %d, %Y", "%b %d %Y", "%d %B %Y", "%d %b %Y", "%Y-%m-%dT%H:%M:%S",
 )  # fmt: skip
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_GROUPED = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
 
 
 class CannotHoldError(ValueError):
     """This control cannot hold this value; the text says why."""
 
 
-def is_nothing(value: Any) -> bool:
-    """Return whether a gold value means that nothing is wanted."""
-    return value is None or (isinstance(value, str) and folded(value) in ("", "none", "n a", "null"))
+_WORDS_FOR_NOTHING = ("none", "n a", "null")
+
+
+def is_nothing(value: Any, controls: Sequence[Control] = ()) -> bool:
+    """Return whether a gold value means that nothing is wanted.
+
+    A word such as `None` means nothing but where text is written, and where an option is called so.
+    """
+    if value is None or value == "":
+        return True
+    if not isinstance(value, str) or folded(value) not in _WORDS_FOR_NOTHING:
+        return isinstance(value, str) and not value.strip()
+    options = [name for control in controls for name in (*control.options, _option_name(control))]
+    is_written = any(control.kind in ("text", "textarea") for control in controls)
+    return not is_written and folded(value) not in map(folded, options)
+
+
+def _option_name(control: Control) -> str:
+    return control.name if control.kind in ("radio", "checkbox") else ""
 
 
 def wanted_values(value: Any, controls: Sequence[Control], page: Observation) -> tuple[str, ...]:
@@ -82,7 +99,7 @@ def wanted_values(value: Any, controls: Sequence[Control], page: Observation) ->
         raise CannotHoldError("other schema: the value is a record")
     if kind == "checkbox":
         return _boxes(value, controls, page)
-    if is_nothing(value):
+    if is_nothing(value, controls):
         return ()
     if kind == "radio":
         return (_option(value, [control.name for control in controls]),)
@@ -93,7 +110,13 @@ def wanted_values(value: Any, controls: Sequence[Control], page: Observation) ->
     parts = value if isinstance(value, list) and len(controls) > 1 else [value]
     if len(parts) != len(controls):
         raise CannotHoldError(f"not a list of {len(controls)} values for as many boxes")
-    return tuple(TYPED[kind](part) for part in parts)
+    return tuple(_written(part, control) for part, control in zip(parts, controls, strict=True))
+
+
+def _written(value: Any, control: Control) -> str:
+    """A value as it is typed into this control, whose options may name the format."""
+    read = FORMATS.get(control.options[0]) if len(control.options) == 1 else None
+    return read(value) if read is not None else TYPED[control.kind](value)
 
 
 def _single(value: Any) -> Any:
@@ -126,7 +149,7 @@ def _boxes(value: Any, controls: Sequence[Control], page: Observation) -> tuple[
     """A group takes the options that are listed; a box on its own, or named by its key, takes yes or no."""
     if len(controls) > 1:
         names = [control.name for control in controls]
-        return () if is_nothing(value) else tuple(_option(item, names) for item in _several(value, names))
+        return () if is_nothing(value, controls) else tuple(_option(item, names) for item in _several(value, names))
     (box,) = controls
     text = "" if value is None else folded(str(_single(value)))
     ticked = box.name if is_one_of_several(box, page) else "on"
@@ -148,8 +171,9 @@ def _date(value: Any) -> str:
 
 
 def _number(value: Any) -> str:
-    """Drop currency, unit signs and grouping: `$1,250.00` is 1250.00."""
-    text = re.sub(r"[\s,_$€£%]", "", str(_single(value)))
+    """Drop currency, unit signs and grouping: `$1,250.00` is 1250.00. A comma that groups nothing is no part of one."""
+    text = re.sub(r"[\s_$€£%]", "", str(_single(value)))
+    text = text.replace(",", "") if _GROUPED.fullmatch(text) else text
     if not _NUMBER.fullmatch(text):
         raise CannotHoldError("not a number")
     return text
@@ -166,4 +190,50 @@ def _text(value: Any) -> str:
 
 TYPED: dict[str, Callable[[Any], str]] = {
     "date": _date, "number": _number, "text": _line, "email": _line, "tel": _line, "textarea": _text
+}  # fmt: skip
+
+
+def _parsed(value: Any, ways: Sequence[str], written: str, what: str) -> str:
+    text = " ".join(str(_single(value)).replace("a.m.", "AM").replace("p.m.", "PM").split())
+    for way in ways:
+        try:
+            return datetime.strptime(text, way).strftime(written)
+        except ValueError:
+            continue
+    raise CannotHoldError(f"not a {what}")
+
+
+_TIMES = ("%H:%M", "%H:%M:%S", "%I:%M %p", "%I:%M%p", "%I %p", "%I%p")
+
+
+def _time(value: Any) -> str:
+    return _parsed(value, _TIMES, "%H:%M", "time")
+
+
+def _month(value: Any) -> str:
+    return _parsed(value, ("%Y-%m", "%m/%Y", "%B %Y", "%b %Y"), "%Y-%m", "month")
+
+
+def _moment(value: Any) -> str:
+    ways = [f"{day}{sign}{hour}" for day in DATE_FORMATS[:-1] for sign in "T " for hour in _TIMES]
+    return _parsed(value, ways, "%Y-%m-%dT%H:%M", "date and time")
+
+
+def _week(value: Any) -> str:
+    found = re.fullmatch(r"(\d{4})[- ]?W(\d\d?)", str(_single(value)).strip(), flags=re.I)
+    if not found:
+        raise CannotHoldError("not a week")
+    return f"{found[1]}-W{int(found[2]):02d}"
+
+
+def _colour(value: Any) -> str:
+    text = str(_single(value)).strip().lower()
+    if not re.fullmatch(r"#[0-9a-f]{6}", text):
+        raise CannotHoldError("not a colour")
+    return text
+
+
+# By the format that a control's options name.
+FORMATS: dict[str, Callable[[Any], str]] = {
+    "hh:mm": _time, "YYYY-MM": _month, "YYYY-Www": _week, "YYYY-MM-DDThh:mm": _moment, "#rrggbb": _colour
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The application of a checkout in a process of its own, on a copy, so that what it writes never reaches the user's."""
+"""A Python application in a process of its own, on a copy, so that what it writes never reaches the user's."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ApplicationProcess:
 
     async def start(self) -> None:
         """Copy, start, and wait for the port. Raises ConfigError with the application's last line if it fails."""
-        self._copy = tempfile.TemporaryDirectory(prefix="dllm_rl_formfactory_")
+        self._copy = tempfile.TemporaryDirectory(prefix="dllm_rl_site_")
         place = Path(self._copy.name) / "checkout"
         await asyncio.to_thread(shutil.copytree, self.folder, place, ignore=_unneeded)
         file, _, attribute = self.application.rpartition(":")

@@ -1,5 +1,6 @@
-"""Serves the application of a checkout on loopback. Run as a script, with nothing but the standard library, since the
-interpreter may be that of the user's own environment: `launch.py <file>:<attribute>`, in the folder it belongs to.
+"""Serves a WSGI or ASGI application on loopback. Run as a script, with nothing but the standard library, since the
+interpreter may be that of the user's own environment: `launch.py <file>:<attribute>`, in the folder it belongs to. An
+ASGI application needs uvicorn there.
 
 The first line on stdout is the port. The process ends when its stdin does, and so with whoever started it.
 """
@@ -7,11 +8,14 @@ The first line on stdout is the port. The process ends when its stdin does, and 
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
+import socket
 import sys
 import threading
 from pathlib import Path
 from socketserver import ThreadingMixIn
+from typing import Any, TextIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 
@@ -42,10 +46,30 @@ def main() -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    server = make_server("127.0.0.1", 0, getattr(module, attribute), _Server, _Quiet)
+    application = getattr(module, attribute)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if _is_asgi(application):
+        _serve_asgi(application, out)
+    server = make_server("127.0.0.1", 0, application, _Server, _Quiet)
     print(server.server_port, file=out, flush=True)
     server.serve_forever()
+
+
+def _is_asgi(application: object) -> bool:
+    return any(map(inspect.iscoroutinefunction, (application, type(application).__call__)))
+
+
+def _serve_asgi(application: Any, out: TextIO) -> None:
+    try:
+        import uvicorn
+    except ModuleNotFoundError:
+        sys.exit("an ASGI application is served with uvicorn, which this Python lacks")
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    print(listener.getsockname()[1], file=out, flush=True)
+    uvicorn.Server(uvicorn.Config(application, log_level="error")).run(sockets=[listener])
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""Every kind of control that people meet, in both executors: seen by the scout, given by the gold plan, received."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dllm_rl.environment import Session
+from dllm_rl.records.tasks import Observation, Outcome
+from harness.environments import SiteEnvironment, SiteSettings
+from tests.harness.environments.own_pages.controls import CONTROLS
+
+FOLDER = Path(__file__).parent / "own_pages"
+pytestmark = pytest.mark.browser
+# Pages that hold no field for the name.
+WITHOUT_NAME = {"table-cells"}
+Runs = dict[str, tuple[Outcome, Outcome]]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session[SiteEnvironment]]:
+    file = tmp_path_factory.mktemp("tasks") / "tasks.jsonl"
+    lines = []
+    for page, (_, wanted) in CONTROLS.items():
+        values = wanted if page in WITHOUT_NAME else {"Your name": "Ann", **wanted}
+        lines.append(json.dumps({"id": page, "start": f"/{page}", "values": values, "split": "test"}))
+    file.write_text("\n".join(lines))
+    settings = SiteSettings(application=f"{FOLDER}/controls.py:application", tasks=file, fixtures=FOLDER / "fixtures")
+    with Session(SiteEnvironment(settings)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module", params=["fast", "trusted"])
+def runs(site: Session[SiteEnvironment], request: pytest.FixtureRequest) -> Runs:
+    """By page, what the gold plan came to, and the gold plan without its first line."""
+    tasks = site.tasks("test")
+    plans = [site.gold_plan(task) for task in tasks]
+    pairs = [*zip(tasks, plans, strict=True)]
+    pairs += [(task, plan.partition("\n")[2]) for task, plan in pairs]
+    outcomes = site.run_many(pairs, executor=request.param, isolation="page")
+    return {task.site[1:]: (outcomes[at], outcomes[at + len(tasks)]) for at, task in enumerate(tasks)}
+
+
+def test_every_page_has_a_task(site: Session[SiteEnvironment]) -> None:
+    site.tasks("test")
+    assert {item.task_id: item.reason for item in site.environment.all_tasks.unsolvable} == {}
+
+
+@pytest.mark.parametrize("page", CONTROLS)
+def test_a_control_is_used_as_people_use_it(runs: Runs, page: str) -> None:
+    gold, spoilt = runs[page]
+    assert gold.is_success, (gold.notes(), gold.fields, [item.text + " -> " + item.note for item in gold.actions])
+    assert all(item.status == "ok" for item in gold.actions), gold.actions
+    assert not spoilt.is_success
+
+
+def observation(site: Session[SiteEnvironment], page: str) -> Observation:
+    (task,) = (task for task in site.tasks("test") if task.site == f"/{page}")
+    (seen,) = site.observe_many([task])
+    return seen
+
+
+def test_a_format_is_told_where_the_kind_does_not_say_it(site: Session[SiteEnvironment]) -> None:
+    told: dict[str, Any] = {page: observation(site, page).controls[1].options for page in ("week", "time", "color")}
+    assert told == {"week": ("YYYY-Www",), "time": ("hh:mm",), "color": ("#rrggbb",)}
+
+
+def test_what_a_click_opens_is_observed_with_the_click(site: Session[SiteEnvironment]) -> None:
+    page = observation(site, "wizard")
+    (town,) = (item for item in page.controls if item.name == "Home town")
+    assert town.condition is not None
+    opener = page.control(town.condition.ref)
+    assert opener is not None
+    assert opener.name == "Next"
+
+
+def test_a_form_of_two_documents_has_two_pages(site: Session[SiteEnvironment]) -> None:
+    assert observation(site, "two-documents").titles == ("two-documents", "second")

@@ -1,0 +1,188 @@
+"""A site of one's own as an environment, whatever serves it: solved, ended with us, and reached alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dllm_rl.environment import Session
+from dllm_rl.errors import ConfigError
+from dllm_rl.records.tasks import Outcome
+from harness.environments import SiteEnvironment, SiteSettings
+from harness.environments.site.sources import Address, Command
+from harness.environments.site.tasks import read_tasks
+
+OWN = Path(__file__).parent / "own_site"
+SERVER = f"{sys.executable} {OWN / 'server.py'} {{port}}"
+PAGE = """<!doctype html><html lang=en><title>Workshop</title><h1>Workshop</h1>
+<form method=post action="https://forms.example.com/f/1"><p><label>Your name <input name=owner required></label></p>
+<p><label>Workshop <select name=kind><option value="">Choose<option value=p>Pottery<option value=w>Weaving</select>
+</label></p>
+<p><label>Shown price <input name=price value=10></label></p><button>Book</button></form>"""
+
+
+def tasks_file(folder: Path, *records: dict[str, Any]) -> Path:
+    file = folder / "tasks.jsonl"
+    file.write_text("".join(f"{json.dumps({'split': 'test', **record})}\n" for record in records))
+    return file
+
+
+def gold_outcomes(**settings: Any) -> list[Outcome]:
+    """What the gold plans of all test tasks come to."""
+    with Session(SiteEnvironment(SiteSettings(**settings))) as site:
+        tasks = site.tasks("test")
+        return site.run_many([(task, site.gold_plan(task)) for task in tasks])
+
+
+def is_alive(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+JOIN = {"values": {"Your name": "Ann"}}
+
+
+@pytest.mark.browser
+def test_a_folder_of_pages_takes_what_its_forms_would_send_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text(PAGE)
+    file = tasks_file(
+        tmp_path,
+        {"values": {"Your name": "Ann", "[name=kind]": "Weaving"}},
+        {"values": {"owner": "Bo"}, "success": {"text": "no such words"}},
+        {"values": {"owner": "Bo", "Workshop": "Skiing"}},
+        {"values": {"Workshop": "Pottery"}},
+    )
+    with Session(SiteEnvironment(SiteSettings(folder=tmp_path / "site", tasks=file))) as site:
+        tasks = site.tasks("test")
+        known = site.environment.all_tasks
+        right, refused = site.run_many([(task, site.gold_plan(task)) for task in tasks])
+        (changed,) = site.run_many([(tasks[0], site.gold_plan(tasks[0]).replace("submit", 'fill p1.e3 "9"\nsubmit'))])
+    assert right.is_success, right
+    assert (refused.is_submitted, refused.validity_errors) == (False, ("the answer does not say 'no such words'",))
+    assert (changed.is_submitted, changed.is_clean, changed.is_success) == (True, False, False)
+    assert [item.reason for item in known.unsolvable] == [
+        "Workshop: option absent",
+        "Your name: required field without gold",
+    ]
+
+
+@pytest.mark.browser
+def test_an_ignored_field_may_change(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    script = "document.forms[0].kind.onchange = () => { document.forms[0].price.value = 12 }"
+    (tmp_path / "site" / "index.html").write_text(f"{PAGE}<script>{script}</script>")
+    record = {"values": {"Your name": "Ann", "Workshop": "Weaving"}}
+    file = tasks_file(tmp_path, record, {**record, "ignored": ["Shown price"]})
+    outcomes = gold_outcomes(folder=tmp_path / "site", tasks=file)
+    assert [item.is_success for item in outcomes] == [False, True]
+
+
+@pytest.mark.browser
+def test_an_asgi_application_is_served(tmp_path: Path) -> None:
+    file = tasks_file(tmp_path, JOIN)
+    (outcome,) = gold_outcomes(application=f"{OWN}/asgi.py:application", tasks=file)
+    assert outcome.is_success, outcome
+
+
+@pytest.mark.browser
+def test_a_command_is_started_reset_before_every_rollout_and_ended_with_all_it_started(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    file = tasks_file(tmp_path, *[{**JOIN, "success": {"text": "number 1."}}] * 2)
+    settings = {"start": f"{SERVER} {taken}", "tasks": file}
+    with Session(SiteEnvironment(SiteSettings(**settings, reset=f"rm -f {taken}"))) as site:
+        tasks = site.tasks("test")
+        outcomes = site.run_many([(task, site.gold_plan(task)) for task in tasks])
+        child = int(Path(f"{taken}.pid").read_text())
+        assert is_alive(child)
+    assert [item.is_success for item in outcomes] == [True, True]
+    assert not any(item.is_success for item in gold_outcomes(**settings))
+    deadline = time.monotonic() + 5
+    while is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(child)
+
+
+@pytest.mark.browser
+def test_nothing_but_the_site_is_reached_and_it_is_told(tmp_path: Path) -> None:
+    file = tasks_file(tmp_path, {**JOIN, "start": "/away"}, {**JOIN, "start": "/picture"})
+    with Session(SiteEnvironment(SiteSettings(start=f"{SERVER} {tmp_path}/taken", tasks=file))) as site:
+        away, picture = site.tasks("test")
+        plan = site.gold_plan(away)
+        (page,) = site.observe_many([away])
+        link = next(item.ref for item in page.controls if item.kind == "link")
+        for executor, isolation in (("fast", "page"), ("trusted", "context")):
+            (left,) = site.run_many([(away, f"click {link}\n{plan}")], executor=executor, isolation=isolation)
+            assert (left.is_valid, left.is_submitted) == (True, False)
+            assert left.actions[0].note == f"refused: {link} leads out of the site"
+        (outcome,) = site.run_many([(picture, site.gold_plan(picture))])
+        assert outcome.is_success
+        assert "http://127.0.0.1:9/a.png" in site.environment.refused
+
+
+@pytest.mark.browser
+def test_a_start_page_that_leads_elsewhere_is_named(tmp_path: Path) -> None:
+    file = tasks_file(tmp_path, {**JOIN, "start": "/elsewhere"})
+    with pytest.raises(ConfigError, match=r"/elsewhere leads to http://127\.0\.0\.1:9/there, which is not the site"):
+        gold_outcomes(start=f"{SERVER} {tmp_path}/taken", tasks=file)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "shop.example.com"])
+def test_another_machine_must_be_allowed_by_name(host: str) -> None:
+    with pytest.raises(ConfigError, match=f"is on another machine.*--allow {host}"):
+        Address(url=f"http://{host}/").upstream()
+    upstream = Address(url=f"https://{host}:444/", allow=[host]).upstream()
+    assert (upstream.host, upstream.port, upstream.origin) == (host, 444, f"https://{host}:444")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (f"{sys.executable} -c 'import sys; sys.exit(\"no such table\")'", "ended before it answered: no such table"),
+        ("no-such-program --port 1", "'no-such-program' is not a program"),
+        (f"{sys.executable} -c 'import time; time.sleep(60)'", "nothing answers at port .*write {port} into it"),
+    ],
+)
+def test_a_command_that_does_not_serve_says_why(command: str, says: str) -> None:
+    async def work() -> None:
+        await Command(command=command, seconds=2.0).start()
+
+    with pytest.raises(ConfigError, match=says):
+        asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "line 1 is no JSON object"),
+        ('{"values": {}}', "values: .*at least 1"),
+        ('{"value": {"a": 1}}', "values: Field required"),
+        ('{"values": {"a": 1}, "start": "signup"}', "start is 'signup'; expected a path"),
+        ('{"values": {"a": 1}, "success": {"textt": "x"}}', "success.textt: Extra inputs"),
+        ("", "has no task"),
+    ],
+)
+def test_a_line_that_is_no_task_is_named(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "tasks.jsonl").write_text(line)
+    with pytest.raises(ConfigError, match=says):
+        read_tasks(tmp_path / "tasks.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "no source given; expected one of url, folder, application, start"),
+        ({"url": "http://127.0.0.1:1", "start": "x"}, "url and start given"),
+        ({"url": "http://127.0.0.1:1", "port": 3}, "port is given without start"),
+        ({"folder": Path(), "isolation": "arena"}, "isolation is arena"),
+    ],
+)
+def test_settings_without_effect_are_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        SiteSettings(**settings)

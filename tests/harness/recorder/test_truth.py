@@ -1,0 +1,71 @@
+"""Which request is the form, and whether it was taken: forms of several pages, and what the user calls success."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.recorder import Criterion, Exchange, Form, submissions
+
+SPELLINGS = {name: name for name in ("owner", "town")}
+ONE_PAGE = Form(spellings=SPELLINGS, given=frozenset(SPELLINGS))
+
+
+def sent(answer: str = "", status: int = 200, path: str = "/join", **fields: str) -> Exchange:
+    return Exchange(
+        method="POST",
+        path=path,
+        is_document=True,
+        fields={name: (value,) for name, value in fields.items()},
+        status=status,
+        answer=answer.encode(),
+    )
+
+
+def shown(path: str, answer: str = "") -> Exchange:
+    return Exchange(method="GET", path=path, is_document=True, fields={}, status=200, answer=answer.encode())
+
+
+def in_pages(*pages: str) -> Form:
+    return Form(spellings=SPELLINGS, given=frozenset(SPELLINGS), pages=tuple(frozenset(page.split()) for page in pages))
+
+
+def test_a_form_of_two_pages_is_taken_with_the_second_and_carries_both() -> None:
+    found = submissions([sent(owner="Ann"), sent(town="Ypres")], in_pages("owner", "town"))
+    assert [(item.is_last, item.is_accepted) for item in found] == [(False, True), (True, True)]
+    assert found[1].fields == {"owner": ("Ann",), "town": ("Ypres",)}
+
+
+def test_a_page_that_was_refused_is_not_carried_on() -> None:
+    refused = sent("<p class=error>No</p><input name=owner>", owner="A")
+    found = submissions([refused, sent(owner="Ann"), sent(town="Ypres")], in_pages("owner", "town"))
+    assert [item.is_accepted for item in found] == [False, True, True]
+    assert found[-1].fields["owner"] == ("Ann",)
+
+
+def test_a_last_page_that_only_confirms_sends_none_of_the_fields() -> None:
+    found = submissions([sent(owner="Ann", town="Ypres"), sent(token="t")], in_pages("owner town", ""))
+    assert [(item.is_last, item.fields.get("town")) for item in found] == [(False, ("Ypres",)), (True, ("Ypres",))]
+
+
+@pytest.mark.parametrize(
+    ("criterion", "complaints"),
+    [
+        ({"status": (201,)}, ("the application answered 303, not 201",)),
+        ({"status": (303,), "path": "/thanks"}, ()),
+        ({"path": "/done"}, ("the answer led to /thanks, not to /done",)),
+        ({"text": "thank YOU"}, ()),
+        ({"text": "hidden words"}, ("the answer does not say 'hidden words'",)),
+    ],
+)
+def test_what_the_user_calls_success_goes_first(criterion: dict[str, Any], complaints: tuple[str, ...]) -> None:
+    form = Form(spellings=SPELLINGS, given=frozenset(SPELLINGS), criterion=Criterion(**criterion))
+    page = shown("/thanks", "<script>hidden words</script><p>Thank <b>you</b></p>")
+    (found,) = submissions([sent(status=303, owner="Ann", town="Ypres"), page], form)
+    assert found.complaints == complaints
+
+
+def test_without_it_a_redirect_is_success() -> None:
+    (found,) = submissions([sent(status=303, owner="Ann", town="Ypres"), shown("/thanks")], ONE_PAGE)
+    assert found.is_accepted
