@@ -96,7 +96,8 @@ class AutoregressiveProcess(ForwardProcess):
     def warm_start_loss(self, policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Return the next-token cross-entropy up to and including EOS."""
         where = policy.canvas.until_eos(batch.canvas)
-        return F.cross_entropy(policy.logits(batch.prompts, batch.canvas)[where], batch.canvas[where])
+        logits = policy.logits_to_learn(batch.prompts, batch.canvas)
+        return F.cross_entropy(logits[where], batch.canvas[where].to(logits.device))
 
 
 @register("policy", "autoregressive")

@@ -240,13 +240,24 @@ class BasePolicy:
         feed = Feed(prompt_ids=prompts.ids, prompt_mask=prompts.mask, canvas=canvas, time=time, order=order)
         if cache is not None:
             return self.score(feed, columns=columns, cache=cache).to(canvas.device)
+        return self._score_once(feed, columns).to(canvas.device)
+
+    def logits_to_learn(
+        self, prompts: Prompts, canvas: Int[Tensor, "b l"], *, time: Float[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b l v"]:
+        """Return the same logits of all columns, on the model's device, where a loss is taken of them."""
+        feed = Feed(prompt_ids=prompts.ids, prompt_mask=prompts.mask, canvas=canvas, time=time)
+        return self._score_once(feed, None)
+
+    def _score_once(self, feed: Feed, columns: Int[Tensor, " c"] | Int[Tensor, "b c"] | None) -> Float[Tensor, "b c v"]:
+        """Score rows that are equal once."""
         by_row = (columns,) if columns is not None and columns.dim() == 2 else ()
         shared = feed.shared(also=by_row)
         if not shared.is_any:
-            return self.score(feed, columns=columns).to(canvas.device)
-        first, place = shared.first, shared.place.to(canvas.device)
-        own = by_row[0][first] if by_row else columns
-        return self.score(feed.rows(first), columns=own).to(canvas.device)[place]
+            return self.score(feed, columns=columns)
+        own = by_row[0][shared.first] if by_row else columns
+        scored = self.score(feed.rows(shared.first), columns=own)
+        return scored[shared.place.to(scored.device)]
 
     def read_prompts(self, prompts: Prompts) -> Any:
         """Return keys and values of the prompts, where they do not depend on the canvas; else None."""

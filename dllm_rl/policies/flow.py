@@ -202,8 +202,8 @@ class FlowProcess(ForwardProcess):
         is_clean = torch.rand(rows, length, generator=generator) < (time**self.schedule_power)[:, None]
         source = torch.tensor(self.source)
         noise = source[torch.randint(0, len(source), (rows, length), generator=generator)]
-        logits = policy.logits(batch.prompts, torch.where(is_clean, batch.canvas, noise), time=time)
-        return F.cross_entropy(logits.flatten(0, 1), batch.canvas.flatten())
+        logits = policy.logits_to_learn(batch.prompts, torch.where(is_clean, batch.canvas, noise), time=time)
+        return F.cross_entropy(logits.flatten(0, 1), batch.canvas.flatten().to(logits.device))
 
     def _elbo_views(
         self,

@@ -153,8 +153,12 @@ def _stock_class(kind: Published, config: Any) -> Any:
 
 
 def _refuse_other_weights(path: str, kind: Published | None, report: Mapping[str, Any]) -> None:
-    """Raise CheckpointError where weights are lacking, or a published checkpoint has some that are of no use."""
-    lacking, more = sorted(report["missing_keys"]), sorted(report["unexpected_keys"]) if kind is not None else []
+    """Raise CheckpointError where weights are lacking, or a published checkpoint has some that are of no use.
+
+    Frequencies of positions, which older files hold, follow from the configuration.
+    """
+    lacking = sorted(report["missing_keys"])
+    more = [] if kind is None else sorted(name for name in report["unexpected_keys"] if "inv_freq" not in name)
     if lacking:
         raise CheckpointError(
             f"'{path}' lacks weights of its model: {_some(lacking)}. They would be random. It is another architecture, "

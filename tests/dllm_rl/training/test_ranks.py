@@ -16,35 +16,45 @@ from safetensors.torch import load_file
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import read_rows
+from dllm_rl.load_options import LoraOptions
 from dllm_rl.training.ranks import ALONE, Ranks
 from tests.dllm_rl.training.test_trainer import make
 
 ROOT = Path(__file__).parents[3]
-# Exact views, drawn views of a coupled loss (whole groups), drawn views with a reference policy, replayed steps.
+# Exact views, drawn views of a coupled loss (whole groups), drawn views with a reference policy, replayed steps; and an
+# adapter, whose reference is the model without it.
 RUNS = {
     "autoregressive": ("grpo", {"beta": 0.1}),
     "masked": ("stable_drl", {}),
     "flow": ("espo", {"beta": 0.1}),
     "slot": ("cj_grpo", {}),
+    "masked adapter": ("espo", {"beta": 0.1}),
 }
 SETTINGS = {"steps": 2, "prompts_per_step": 3, "group_size": 4, "inner_steps": 2, "checkpoint_every": 2}
 SCRIPT = """
     import sys
     from pathlib import Path
     import torch
-    from tests.dllm_rl.training.test_ranks import RUNS, SETTINGS
+    from tests.dllm_rl.training.test_ranks import RUNS, settings_of
     from tests.dllm_rl.training.test_trainer import CountingEnvironment, make
 
     torch.set_num_threads(1)
-    for family, (objective, options) in RUNS.items():
+    for name, (objective, options) in RUNS.items():
         environment = CountingEnvironment(lambda call, row: False)
-        folder = Path(sys.argv[1]) / family
-        trainer = make(family, objective, folder, environment=environment, options=options, **SETTINGS)
+        folder = Path(sys.argv[1]) / name
+        family, settings = settings_of(name)
+        trainer = make(family, objective, folder, environment=environment, options=options, **settings)
         trainer.train()
         done = [len(plans) for plans in environment.seen]
         (folder / f"plans{trainer.ranks.number}").write_text(" ".join(map(str, done)))
     trainer.ranks.leave()
 """
+
+
+def settings_of(name):
+    """Family of a run, and settings of its trainer."""
+    family, *adapter = name.split()
+    return family, SETTINGS | {"lora": LoraOptions(rank=2, targets=("qkv", "up")) if adapter else None}
 
 
 def launch(*arguments: str, num_processes: int = 2) -> str:
@@ -84,22 +94,24 @@ def two(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("family", RUNS)
-def test_two_processes_give_the_losses_of_one(two, tmp_path, family):
-    objective, options = RUNS[family]
-    make(family, objective, tmp_path, options=options, **SETTINGS).train()
-    one, both = (read_rows(folder / "metrics.jsonl") for folder in (tmp_path, two / family))
+@pytest.mark.parametrize("name", RUNS)
+def test_two_processes_give_the_losses_of_one(two, tmp_path, name):
+    objective, options = RUNS[name]
+    family, settings = settings_of(name)
+    make(family, objective, tmp_path, options=options, **settings).train()
+    one, both = (read_rows(folder / "metrics.jsonl") for folder in (tmp_path, two / name))
     assert [row["step"] for row in both] == [0, 1]
     for alone, shared in zip(one, both, strict=True):
-        for name in ("loss", "grad_norm", "reward", "entropy", "ratio_dev_u0", "rows_updated", "num_rollouts"):
-            assert shared[name] == pytest.approx(alone[name], rel=1e-4, abs=1e-6), name
+        for key in ("loss", "grad_norm", "reward", "entropy", "ratio_dev_u0", "rows_updated", "num_rollouts"):
+            assert shared[key] == pytest.approx(alone[key], rel=1e-4, abs=1e-6), key
     assert any(row["loss"] != 0 for row in one)
-    assert [row["plan"] for row in read_rows(two / family / "rollouts.jsonl")] == [
+    assert [row["plan"] for row in read_rows(two / name / "rollouts.jsonl")] == [
         row["plan"] for row in read_rows(tmp_path / "rollouts.jsonl")
     ]
-    weights = [load_file(folder / "checkpoint" / "model.safetensors") for folder in (tmp_path, two / family)]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
+    weights = [load_file(folder / "checkpoint" / "model.safetensors") for folder in (tmp_path, two / name)]
+    assert all(("lora_" in key) == ("adapter" in name) for key in weights[0])
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", RUNS)

@@ -11,6 +11,7 @@ import torch
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import append_rows, read_rows
+from dllm_rl.policies.adapters import add_lora
 from dllm_rl.records.tasks import Control, Fault, Observation, Outcome, RewardRecord, Task
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine
@@ -59,11 +60,13 @@ def flat(outcome):
     return replace(share_of_e(outcome), value=0.5)
 
 
-def make(family, objective, run_dir, *, environment=None, reward=share_of_e, options=None, **settings):
+def make(family, objective, run_dir, *, environment=None, reward=share_of_e, options=None, lora=None, **settings):
     config = {"steps": 2, "prompts_per_step": 2, "group_size": 4, "inner_steps": 2, "learning_rate": 1e-3} | settings
     sampler = registry.get("sampler", registry.get("policy", family).usual_sampler)()
     environment = environment or CountingEnvironment()
     policy = make_tiny_policy(family, sharpness=4.0)
+    if lora is not None:
+        add_lora(policy, lora)
     return Trainer(
         engine=RolloutEngine(policy=policy, sampler=sampler, environment=environment, reward=reward),
         objective=registry.build("objective", objective, options or {}),
