@@ -13,11 +13,13 @@ import signal
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from dllm_rl.episodes import Episode, Episodes, Modes, OneTurn, Reply
 from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.records.rollout import Turn
 from dllm_rl.records.tasks import SPLITS, Observation, Outcome, Task
 
 OnResult = Callable[[int, Outcome], None]
@@ -36,6 +38,7 @@ class Environment(ABC):
         opens_for_tasks: Whether `tasks` is known only once the environment is open.
         isolations: Names of the ways to keep rollouts apart. Empty if there is only one.
         executors: Names of the ways to carry out actions. Empty if there is only one.
+        is_episodic: Whether a task is worked on in several turns; then `begin` is implemented.
     """
 
     version: ClassVar[int] = 1
@@ -43,6 +46,7 @@ class Environment(ABC):
     opens_for_tasks: ClassVar[bool] = False
     isolations: ClassVar[tuple[str, ...]] = ()
     executors: ClassVar[tuple[str, ...]] = ()
+    is_episodic: ClassVar[bool] = False
 
     async def open(self) -> None:  # noqa: B027 - nothing to start is a valid answer
         """Start what is needed, such as a server or a browser. An environment may be opened again after `close`."""
@@ -88,6 +92,20 @@ class Environment(ABC):
         """Return a plan that does what the task asks for; None where none is known."""
         return None
 
+    def begin(self, task: Task, modes: Modes) -> Episode:
+        """Return an episode of a task, which nothing has been done for yet. Of episodic environments alone."""
+        raise NotImplementedError(f"{type(self).__name__} is episodic, so it must implement `begin`.")
+
+    def gold_turn(self, task: Task, turns: Sequence[Turn], observation: Observation) -> str | None:
+        """Return what an oracle does next in an episode; None where it stops. By default: the gold plan, once.
+
+        Args:
+            task: The task.
+            turns: The turns so far.
+            observation: The page as it is now.
+        """
+        return None if turns else self.gold_plan(task, observation)
+
     async def score(self, task: Task, plan: str) -> float:
         """Score an intermediate plan cheaply, without running it; the gold plan scores 1.
 
@@ -104,8 +122,13 @@ class Environment(ABC):
 
     @property
     def concurrency(self) -> int:
-        """Number of plans that `run_many` runs at a time."""
+        """Number of plans, or turns of episodes, that run at a time."""
         return 8
+
+    @property
+    def max_open(self) -> int:
+        """Episodes of several turns that may be under way at a time."""
+        return 16
 
     async def observe_many(self, tasks: Sequence[Task]) -> list[Observation]:
         """Observe several tasks, in their order."""
@@ -212,7 +235,27 @@ CLOSE_SECONDS = 15.0
 E = TypeVar("E", bound=Environment)
 
 
-class Session(Generic[E]):
+class _Episodes:
+    """Episodes of several turns for a caller without an event loop."""
+
+    def __init__(self, session: Session[Any], episodes: Sequence[Episode]) -> None:
+        self._session, self._episodes = session, episodes
+
+    def start(self) -> list[Reply]:
+        return self._together(episode.start() for episode in self._episodes)
+
+    def step(self, plans: Mapping[int, str]) -> dict[int, Reply]:
+        steps = (self._episodes[number].step(plan) for number, plan in plans.items())
+        return dict(zip(plans, self._together(steps), strict=True))
+
+    def close(self) -> None:
+        self._together(episode.close() for episode in self._episodes)
+
+    def _together(self, coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        return self._session.wait_for(limited(coroutines, self._session.environment.concurrency))
+
+
+class Session(OneTurn, Generic[E]):
     """Calls an environment and waits for its answers. A context manager; the first call that needs it opens it.
 
     KeyboardInterrupt in the calling thread cancels what runs. `close` ends every process that the environment started;
@@ -249,7 +292,7 @@ class Session(Generic[E]):
 
     def observe_many(self, tasks: Sequence[Task]) -> list[Observation]:
         """Return what may be read of each task, in order."""
-        return self._call(self._opened().observe_many(tasks))
+        return self.wait_for(self._opened().observe_many(tasks))
 
     def run_many(
         self,
@@ -261,7 +304,26 @@ class Session(Generic[E]):
     ) -> list[Outcome]:
         """Run (task, plan) pairs; see `Environment.run_many`. on_result is called from the session's own thread."""
         environment = self._opened()
-        return self._call(environment.run_many(pairs, isolation=isolation, executor=executor, on_result=on_result))
+        return self.wait_for(environment.run_many(pairs, isolation=isolation, executor=executor, on_result=on_result))
+
+    @property
+    def max_open(self) -> int | None:
+        """Episodes of several turns that are under way at a time; None for any number of whole plans."""
+        return self.environment.max_open if self.environment.is_episodic else None
+
+    @contextlib.contextmanager
+    def episodes(self, tasks: Sequence[Task], modes: Modes) -> Iterator[Episodes]:
+        """Episodes of these tasks, which end with the context."""
+        environment = self._opened()
+        if not environment.is_episodic:
+            with super().episodes(tasks, modes) as whole_plans:
+                yield whole_plans
+            return
+        episodes = _Episodes(self, [environment.begin(task, modes) for task in tasks])
+        try:
+            yield episodes
+        finally:
+            episodes.close()
 
     def score_many(self, pairs: Sequence[tuple[Task, str]]) -> list[float]:
         """Score plans cheaply, without running them."""
@@ -270,10 +332,12 @@ class Session(Generic[E]):
         async def all_scores() -> list[float]:
             return [await environment.score(task, plan) for task, plan in pairs]
 
-        return self._call(all_scores())
+        return self.wait_for(all_scores())
 
     def gold_plan(self, task: Task) -> str:
         """Return the plan that does what the task asks for. Raises ConfigError where none is known."""
+        if self.environment.is_episodic:
+            raise ConfigError(f"{type(self.environment).__name__} has an oracle of turns and no gold plan. Play it.")
         (page,) = self.observe_many([task])
         plan = self.environment.gold_plan(task, page)
         if plan is None:
@@ -282,7 +346,7 @@ class Session(Generic[E]):
 
     def self_check(self, tasks: Sequence[Task]) -> dict[str, str]:
         """Run the gold plans; return the ids of tasks that do not succeed, with the reason."""
-        return self._call(self._opened().self_check(tasks))
+        return self.wait_for(self._opened().self_check(tasks))
 
     def keep_outcomes(self, file: Path) -> None:
         """Share outcomes with every other process that is told the same file, where the environment can."""
@@ -319,14 +383,15 @@ class Session(Generic[E]):
             self._thread.start()
         if not self._is_open:
             try:
-                self._call(self.environment.open())
+                self.wait_for(self.environment.open())
             except BaseException:
                 self.close()
                 raise
             self._is_open = True
         return self.environment
 
-    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the environment's event loop and return what it returns."""
         assert self._loop is not None
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:

@@ -213,6 +213,10 @@ class BasePolicy:
             turns.insert(0, {"role": "system", "content": self.facts.system_prompt})
         return self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
 
+    def fits(self, text: str) -> bool:
+        """Whether a prompt is short enough."""
+        return len(self.encode_prompt(text)) <= self.facts.max_prompt
+
     def alignment(self, prompts: Prompts) -> Int[Tensor, " b"]:
         """Return a number for each row. Rows of other numbers are not written in one batch."""
         return torch.zeros(len(prompts.ids), dtype=torch.long)

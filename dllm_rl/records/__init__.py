@@ -5,7 +5,7 @@ completions, rollouts stacked, views), `records.trajectory`, `records.events` an
 """
 
 from dllm_rl.records.plan import Action, ParseError, Plan, parse_plan, render_action, render_plan
-from dllm_rl.records.rollout import Completion, RewardFunction, Rollout, Turn, run_plans
+from dllm_rl.records.rollout import Completion, RewardFunction, Rollout, Turn
 from dllm_rl.records.tasks import (
     SPLITS,
     ActionResult,
@@ -42,5 +42,4 @@ __all__ = [
     "parse_plan",
     "render_action",
     "render_plan",
-    "run_plans",
 ]

@@ -7,17 +7,25 @@ Grammar (also in docs/plan_language.md):
     ref    := "p" digits "." "e" digits
     quoted := '"' ( any character but '"', '\\', newline | '\\"' | '\\\\' | '\\n' )* '"'
 
+In an episode of several turns a line may also be a command of the page as a whole:
+
+    command := "back" | "wait" | "scroll" SP ( "up" | "down" ) | "note" SP quoted | "done" [ SP quoted ]
+
 The parser is total: any text has a reading, as actions plus errors that name line, column and what was expected.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 Verb = Literal["fill", "select", "check", "uncheck", "choose", "click", "press", "clear", "upload", "next", "submit"]
 VERBS: tuple[str, ...] = get_args(Verb)
+Command = Literal["scroll", "back", "wait", "note", "done"]
+COMMANDS: tuple[str, ...] = get_args(Command)
+DIRECTIONS: tuple[str, ...] = ("up", "down")
 VERBS_WITH_VALUE: frozenset[str] = frozenset({"fill", "select", "press", "upload"})
 PRESSABLE_KEYS: tuple[str, ...] = ("Enter", "Tab", "Escape", "Space", "ArrowDown", "ArrowUp")
 
@@ -47,9 +55,9 @@ _ESCAPES = {'"': '"', "\\": "\\", "n": "\n"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One action. value is None for the verbs that take none."""
+    """One action. value is None for the verbs that take none; ref is "" for a command of the page as a whole."""
 
-    verb: Verb
+    verb: Verb | Command
     ref: str
     value: str | None = None
     line: int = 0
@@ -88,6 +96,15 @@ class _MalformedError(Exception):
 
 def parse_plan(text: str) -> Plan:
     """Read any text as a plan. Never raises on content: what is not an action becomes a ParseError."""
+    return _parse(text, _parse_line)
+
+
+def parse_turn(text: str) -> Plan:
+    """Read any text as a turn of an episode: as `parse_plan`, with the commands."""
+    return _parse(text, _parse_turn_line)
+
+
+def _parse(text: str, parse_line: Callable[[str, int], Action]) -> Plan:
     actions: list[Action] = []
     errors: list[ParseError] = []
     if len(text) > MAX_CHARACTERS:
@@ -100,7 +117,7 @@ def parse_plan(text: str) -> Plan:
             errors.append(ParseError(line=number, column=1, expected=f"at most {MAX_ACTIONS} actions", text=line))
             break
         try:
-            actions.append(_parse_line(line, number))
+            actions.append(parse_line(line, number))
         except _MalformedError as error:
             errors.append(ParseError(line=number, column=error.column + 1, expected=error.expected, text=line))
     return Plan(actions=tuple(actions), errors=tuple(errors))
@@ -132,6 +149,28 @@ def _parse_line(line: str, number: int) -> Action:
     if position != end:
         raise _MalformedError(position, "end of line")
     return Action(verb=verb, ref=ref.group(), value=value, line=number)  # type: ignore[arg-type]
+
+
+def _parse_turn_line(line: str, number: int) -> Action:
+    position = len(line) - len(line.lstrip(" \t"))
+    end = len(line.rstrip(" \t\r"))
+    word = _WORD.match(line, position, end)
+    verb = word.group() if word else ""
+    if verb not in COMMANDS:
+        return _parse_line(line, number)
+    position += len(verb)
+    value = None
+    if verb == "scroll":
+        position = _one_space(line, position, end)
+        value = line[position:end]
+        if value not in DIRECTIONS:
+            raise _MalformedError(position, "up or down")
+        position = end
+    elif verb == "note" or (verb == "done" and position != end):
+        value, position = _quoted(line, _one_space(line, position, end), end)
+    if position != end:
+        raise _MalformedError(position, "end of line")
+    return Action(verb=verb, ref="", value=value, line=number)  # type: ignore[arg-type]
 
 
 def _one_space(line: str, position: int, end: int) -> int:
@@ -168,11 +207,13 @@ def quote(value: str) -> str:
 
 def render_action(action: Action) -> str:
     """Write one action as a line of plan language."""
-    head = f"{action.verb} {action.ref}"
-    return head if action.value is None else f"{head} {quote(action.value)}"
+    head = f"{action.verb} {action.ref}" if action.ref else action.verb
+    if action.value is None:
+        return head
+    return f"{head} {action.value if action.verb == 'scroll' else quote(action.value)}"
 
 
 def render_plan(plan: Plan | tuple[Action, ...]) -> str:
-    """Write the actions of a plan, one a line; `parse_plan` gives them back."""
+    """Write the actions of a plan, one a line; the parser gives them back."""
     actions = plan.actions if isinstance(plan, Plan) else plan
     return "\n".join(render_action(action) for action in actions)

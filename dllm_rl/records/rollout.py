@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from dllm_rl.records.tasks import Observation, Outcome, RewardRecord, Task
 
 if TYPE_CHECKING:
-    from dllm_rl.environment import Session
     from dllm_rl.records.types import SampledRow
 
 RewardFunction = Callable[[Outcome], RewardRecord]
@@ -42,7 +41,8 @@ class Turn:
 
     observation: what the policy could see.
     completion: what it wrote.
-    outcome: what came of it; the feedback that a next turn would build on.
+    outcome: what has come of the episode by its end; its `actions` are those of this turn, and so the feedback that the
+        next turn builds on.
     """
 
     observation: Observation
@@ -65,8 +65,9 @@ class Rollout:
 
     @property
     def plan(self) -> str:
-        """All that was written, turn below turn."""
-        return "\n".join(turn.completion.plan for turn in self.turns)
+        """All that was written: a whole plan as it is, the turns of an episode as `join_turns` writes them."""
+        plans = [turn.completion.plan for turn in self.turns]
+        return "\n".join(plans) if self.outcome.ending is None else join_turns(plans)
 
     @property
     def num_tokens(self) -> int:
@@ -91,15 +92,10 @@ class Rollout:
             "plan": self.plan,
             "notes": outcome.notes(),
             "num_tokens": self.num_tokens,
+            "num_turns": len(self.turns),
+            "ending": "" if outcome.ending is None else str(outcome.ending.value),
             "seconds": float(sum(outcome.seconds.values())),
         }
-
-
-def observe(environment: Session, tasks: Sequence[Task]) -> list[Observation]:
-    """What a policy can see of each task, in order; a task that comes again is observed once."""
-    unique = {task.id: task for task in tasks}
-    pages = dict(zip(unique, environment.observe_many(list(unique.values())), strict=True))
-    return [pages[task.id] for task in tasks]
 
 
 def one_turn(
@@ -110,20 +106,23 @@ def one_turn(
     return Rollout(task=task, turns=(turn,), outcome=outcome, reward=reward(outcome))
 
 
-def run_plans(
-    environment: Session,
-    reward: RewardFunction,
-    plans: Sequence[tuple[Task, Completion]],
-    *,
-    isolation: str | None = None,
-    executor: str | None = None,
-) -> list[Rollout]:
-    """Run whole plans and reward them, in order. isolation, executor: as the environment names them; None: its own."""
-    pages = observe(environment, [task for task, _ in plans])
-    outcomes = environment.run_many(
-        [(task, completion.plan) for task, completion in plans], isolation=isolation, executor=executor
-    )
-    return [
-        one_turn(task, page, completion, outcome, reward)
-        for (task, completion), page, outcome in zip(plans, pages, outcomes, strict=True)
-    ]
+EMPTY_TURN = "(empty)"
+
+
+def join_turns(plans: Sequence[str]) -> str:
+    """Write the turns of an episode as one text, an empty line between two; `split_turns` gives them back.
+
+    Lines without content are left out, since they do nothing.
+    """
+    return "\n\n".join(squeezed(plan) or EMPTY_TURN for plan in plans)
+
+
+def split_turns(text: str) -> list[str]:
+    """The turns of an episode that was written as one text."""
+    parts = [squeezed(part) for part in text.split("\n\n")]
+    return ["" if part == EMPTY_TURN else part for part in parts]
+
+
+def squeezed(plan: str) -> str:
+    """A plan without lines that have no content."""
+    return "\n".join(line for line in plan.split("\n") if line.strip())

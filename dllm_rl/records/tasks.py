@@ -73,18 +73,42 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """Text of a page that belongs to no control. before: ref of the control that follows it, "" at the end."""
+
+    text: str
+    before: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What the policy may read of a task's site: every control of every page, all branches included.
+    """What the policy may read of a task's site.
+
+    Of a scouted site: every control of every page, all branches included. In an episode: what stands in the window of
+    the present page, and nothing else.
 
     Attributes:
-        titles: Heading of page 1, 2, ... in order.
-        controls: All controls, in reading order.
+        titles: Heading of page 1, 2, ... in order; "" for a page that does not stand now.
+        controls: The controls, in reading order.
         instruction: What is asked for, where only the page says it and the task does not.
+        passages: Text between the controls, in reading order.
+        errors: What the page announces, such as why it was refused.
+        num_above: Controls above the window.
+        num_below: Controls below it.
     """
 
     titles: tuple[str, ...]
     controls: tuple[Control, ...]
     instruction: str = ""
+    passages: tuple[Passage, ...] = ()
+    errors: tuple[str, ...] = ()
+    num_above: int = 0
+    num_below: int = 0
+
+    @property
+    def title(self) -> str:
+        """Heading of the last page: in an episode, of the present one."""
+        return self.titles[-1] if self.titles else ""
 
     def control(self, ref: str) -> Control | None:
         """Return the control with this ref, or None."""
@@ -121,6 +145,23 @@ class Task:
     instruction: str
     gold: tuple[GoldField, ...]
     dial: int = 0
+
+
+class Ending(StrEnum):
+    """How an episode ended.
+
+    FINISHED: the server accepted what was asked for. DONE: the policy said so. TURNS: its turns were used up.
+    UNREADABLE: several turns in a row had no line that is an action. DEADLINE: a page did not react to an action.
+    LEFT: an action led out of the site. LOST: the environment failed; such an episode has no reward.
+    """
+
+    FINISHED = "finished"
+    DONE = "done"
+    TURNS = "turns"
+    UNREADABLE = "unreadable"
+    DEADLINE = "deadline"
+    LEFT = "left"
+    LOST = "lost"
 
 
 class Fault(StrEnum):
@@ -166,8 +207,8 @@ class Outcome:
     pages_reached / num_pages: progress through a wizard (1-based count of pages seen, out of those on the gold path).
     num_rejected: submissions that the server answered with an error page. errors_by_rejection: how many errors each of
     them showed, in order. recheck: whether a second run the way evaluation does it came to the same; "" for no second
-    run. is_reused: the plan was not run, since an equal one had been; the outcome is that one's. seconds: wall time by
-    phase.
+    run. is_reused: the plan was not run, since an equal one had been; the outcome is that one's. ending: how an episode
+    ended; None for a whole plan, and while an episode goes on. seconds: wall time by phase.
     """
 
     task_id: str
@@ -188,6 +229,7 @@ class Outcome:
     num_attempts: int = 1
     recheck: Literal["", "same", "different"] = ""
     is_reused: bool = False
+    ending: Ending | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -253,17 +295,34 @@ class RewardRecord:
 
 
 def render_prompt(task: Task, observation: Observation) -> str:
-    """Write the instruction, then every control of every page in reading order, one a line."""
-    lines = [f"task: {task.instruction or observation.instruction}"]
+    """Write the instruction, then what may be read of the site."""
+    head = f"task: {task.instruction or observation.instruction}"
+    return "\n".join([head, *render_page(observation), "plan:\n"])
+
+
+def render_page(observation: Observation) -> list[str]:
+    """Write what stands on the pages, one control or passage a line, in reading order."""
+    lines: list[str] = []
     number = 0
+    passages: dict[str, list[str]] = {}
+    for passage in observation.passages:
+        passages.setdefault(passage.before, []).append(passage.text)
     for control in observation.controls:
         if control.page_number != number:
             number = control.page_number
-            title = observation.titles[number - 1] if number <= len(observation.titles) else ""
-            lines.append(f"page {number}: {title}")
+            lines += _page_head(observation, number)
+        lines += passages.get(control.ref, ())
         lines.append(render_control(control))
-    lines.append("plan:\n")
-    return "\n".join(lines)
+    if observation.passages and not observation.controls:
+        lines += _page_head(observation, len(observation.titles))
+    lines += passages.get("", ())
+    return [*lines, f"({observation.num_below} below)"] if observation.num_below else lines
+
+
+def _page_head(observation: Observation, number: int) -> list[str]:
+    title = observation.titles[number - 1] if number <= len(observation.titles) else ""
+    above = [f"({observation.num_above} above)"] if observation.num_above else []
+    return [f"page {number}: {title}", *(f"error: {text}" for text in observation.errors), *above]
 
 
 def render_control(control: Control) -> str:

@@ -1,4 +1,4 @@
-"""Rollouts of one policy: tasks to prompts, prompts to plans, plans to outcomes, outcomes to rewards; and evaluation.
+"""Rollouts of one policy: tasks to prompts, prompts to turns, turns to outcomes, outcomes to rewards; and evaluation.
 
 Training, evaluation, snapshots and films take this one path.
 """
@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dllm_rl import seeding
 from dllm_rl.environment import Session
+from dllm_rl.episodes import Modes, Situation, play
+from dllm_rl.notebook import Notebook
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Sampler
-from dllm_rl.records.rollout import Completion, RewardFunction, Rollout, observe, run_plans
-from dllm_rl.records.tasks import Task, render_prompt
+from dllm_rl.records.rollout import Completion, RewardFunction, Rollout
+from dllm_rl.records.tasks import Task
 from dllm_rl.records.types import SampledRow
 from dllm_rl.threads import warn_if_spinning
 from dllm_rl.training.ranks import ALONE, Ranks
@@ -41,6 +43,7 @@ class RolloutEngine:
 
     ranks: processes that share the rows of a batch; all of them get all rollouts.
     isolation, executor: how the environment runs plans, in its own words; None for its default.
+    notebook: what the policy reads of earlier turns.
     """
 
     policy: BasePolicy
@@ -50,17 +53,18 @@ class RolloutEngine:
     ranks: Ranks = ALONE
     isolation: str | None = None
     executor: str | None = None
+    notebook: Notebook = field(default_factory=Notebook)
 
     def at_temperature(self, temperature: float) -> RolloutEngine:
         """The same engine, its sampler at another temperature; 0 is greedy."""
         sampler: Any = self.sampler
         return replace(self, sampler=replace(sampler, temperature=temperature))
 
-    def write(self, tasks: Sequence[Task], row_ids: Sequence[int], *, seed: int) -> list[Completion]:
-        """Sample one plan a task, on this process alone. row_ids: names of the rows, by which their noise is keyed."""
-        pages = observe(self.environment, tasks)
-        texts = [render_prompt(task, page) for task, page in zip(tasks, pages, strict=True)]
-        prompts = replace(self.policy.prompts(texts, row_ids), pages=tuple(pages))
+    def write(self, situations: Sequence[Situation], row_ids: Sequence[int], *, seed: int) -> list[Completion]:
+        """Sample one turn an episode, on this process alone. row_ids: names of the rows, by which noise is keyed."""
+        texts = [self._prompt(item) for item in situations]
+        pages = tuple(item.observation for item in situations)
+        prompts = replace(self.policy.prompts(texts, row_ids), pages=pages)
         completions = self.sampler.generate(self.policy, prompts, seed=seed)
         lengths = self.policy.canvas.visible(completions.ids).sum(dim=1).tolist()
         return [
@@ -73,32 +77,52 @@ class RolloutEngine:
             for row, (text, ids, length) in enumerate(zip(texts, completions.ids, lengths, strict=True))
         ]
 
+    def _prompt(self, item: Situation) -> str:
+        return self.notebook.prompt(item.task, item.turns, item.observation, self.policy.fits)
+
     def run(self, tasks: Sequence[Task], row_ids: Sequence[int], *, seed: int) -> RolloutBatch:
-        """Sample one plan a task, run all of them and reward them; rows are shared among the processes."""
+        """Play one episode a task and reward it; rows are shared among the processes."""
         warn_if_spinning()
         started = time.perf_counter()
         share = self.ranks.share(len(tasks))
         mine = list(tasks[share])
-        written = self.write(mine, list(row_ids[share]), seed=seed) if mine else []
-        sampled = time.perf_counter()
-        rollouts = run_plans(
-            self.environment,
-            self.reward,
-            list(zip(mine, written, strict=True)),
-            isolation=self.isolation,
-            executor=self.executor,
-        )
-        finished = time.perf_counter()
-        first = written[0].sampled if written else None
-        nfe, token_forwards = (first.completions.nfe, first.completions.token_forwards) if first else (0, 0)
-        parts = self.ranks.gather((rollouts, nfe, token_forwards))
+        sampling = _Sampling(self, list(row_ids[share]), seed)
+        modes = Modes(isolation=self.isolation, executor=self.executor)
+        rollouts = play(self.environment, self.reward, mine, sampling, modes) if mine else []
+        seconds = time.perf_counter() - started
+        parts = self.ranks.gather((rollouts, sampling.nfe, sampling.token_forwards))
         return RolloutBatch(
             rollouts=tuple(rollout for part, _, _ in parts for rollout in part),
             nfe=max(count for _, count, _ in parts),
             token_forwards=sum(count for _, _, count in parts),
-            seconds_sampling=sampled - started,
-            seconds_browser=finished - sampled,
+            seconds_sampling=sampling.seconds,
+            seconds_browser=seconds - sampling.seconds,
         )
+
+
+class _Sampling:
+    """A writer of episodes that samples from a policy, and counts what that costs.
+
+    The noise of a row at its first turn is keyed by the seed, at later turns by seed and turn.
+    """
+
+    def __init__(self, engine: RolloutEngine, row_ids: Sequence[int], seed: int) -> None:
+        self.engine, self.row_ids, self.seed = engine, row_ids, seed
+        self.nfe = self.token_forwards = 0
+        self.seconds = 0.0
+
+    def __call__(self, situations: Sequence[Situation]) -> list[Completion]:
+        """Sample the next turn of each; all of them have had as many turns."""
+        started = time.perf_counter()
+        turn = len(situations[0].turns)
+        seed = self.seed if turn == 0 else seeding.derive(self.seed, "turn", turn)
+        written = self.engine.write(situations, [self.row_ids[item.row] for item in situations], seed=seed)
+        drawn = written[0].sampled
+        assert drawn is not None
+        self.nfe += drawn.completions.nfe
+        self.token_forwards += drawn.completions.token_forwards
+        self.seconds += time.perf_counter() - started
+        return written
 
 
 # Raised whenever the same policy would be evaluated with other numbers: results are keyed by it.

@@ -15,8 +15,9 @@ from scipy.stats import binomtest
 
 from dllm_rl import registry
 from dllm_rl.environment import Session
+from dllm_rl.episodes import Modes, Situation, oracle, play
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.rollout import Completion, RewardFunction, run_plans
+from dllm_rl.records.rollout import RewardFunction
 from experiments.cli.policy_keys import read_policy_keys
 from experiments.design.config import (
     Component,
@@ -36,12 +37,14 @@ REFERENCE_PRESET = "grid16"
 
 
 def measure_oracle(splits: list[str] | None, *, environment: str | None, max_tasks: int | None, as_json: bool) -> int:
-    """Run the gold plan of every task; return 1 where one does not score exactly 1. environment: as YAML."""
+    """Play the oracle on every task; return 1 where it does not score exactly 1. environment: as YAML."""
     preset = load_preset(REFERENCE_PRESET)
     rows: list[dict[str, Any]] = []
     with build_session(chosen_environment(environment, preset.environment)) as session:
         for split in splits or session.environment.splits:
-            rows += _oracle_rows(session, split, max_tasks, build_reward(preset.reward))
+            # An episode may have to be refused before it can succeed, which the shaped reward charges.
+            reward = Component(name="outcome") if session.environment.is_episodic else preset.reward
+            rows += _oracle_rows(session, split, max_tasks, build_reward(reward))
     _print(rows, as_json=as_json)
     wrong = [row for row in rows if not row["success"] or row["reward"] != 1.0]
     if not as_json:
@@ -58,8 +61,8 @@ def _oracle_rows(
     reward: RewardFunction,
 ) -> list[dict[str, Any]]:
     tasks = session.tasks(split)[:max_tasks]
-    plans = [(task, Completion(plan=session.gold_plan(task))) for task in tasks]
-    rollouts = run_plans(session, reward, plans, **Evaluation().modes(session.environment))
+    modes = Modes(**Evaluation().modes(session.environment))
+    rollouts = play(session, reward, tasks, oracle(session), modes)
     return [rollout.to_row(mode="oracle") for rollout in rollouts]
 
 
@@ -238,7 +241,9 @@ def show_film(
             environment=session,
             reward=build_reward(preset.reward),
         )
-        (completion,) = engine.write([tasks[number]], [number], seed=seed)
+        (page,) = session.observe_many([tasks[number]])
+        first = Situation(row=0, task=tasks[number], turns=(), observation=page)
+        (completion,) = engine.write([first], [number], seed=seed)
     options = ", ".join(f"{key} {value}" for key, value in component.options.items())
     film = record_film(
         policy,

@@ -38,6 +38,8 @@ SCHEMA = pa.schema(
         ("plan", pa.string()),
         ("notes", pa.string()),
         ("num_tokens", pa.int64()),
+        ("num_turns", pa.int64()),
+        ("ending", pa.string()),
         ("seconds", pa.float64()),
     ]
 )

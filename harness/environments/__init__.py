@@ -1,6 +1,7 @@
-"""The environments that presets name: forms, text toys, MiniWoB++, FormFactory, Gymnasium."""
+"""The environments that presets name: forms, episodes, text toys, MiniWoB++, FormFactory, Gymnasium."""
 
 from harness.environments.base import BrowserEnvironment, BrowserSettings, FormSettings, world_settings
+from harness.environments.episodes import EpisodeEnvironment, EpisodeSettings
 from harness.environments.formfactory import Catalogue, FormFactoryEnvironment, FormFactorySettings
 from harness.environments.forms import FormEnvironment, tasks_for
 from harness.environments.gymnasium import GymnasiumEnvironment, GymnasiumSettings
@@ -12,6 +13,8 @@ __all__ = [
     "BrowserEnvironment",
     "BrowserSettings",
     "Catalogue",
+    "EpisodeEnvironment",
+    "EpisodeSettings",
     "FormEnvironment",
     "FormFactoryEnvironment",
     "FormFactorySettings",

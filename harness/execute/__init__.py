@@ -3,5 +3,18 @@
 from harness.execute.execution import Execution, ServerView, execute
 from harness.execute.executors import EXECUTORS, Executor, ExecutorName, executor_named
 from harness.execute.steps import payloads
+from harness.execute.turns import Place, TurnResult, execute_turn
 
-__all__ = ["EXECUTORS", "Execution", "Executor", "ExecutorName", "ServerView", "execute", "executor_named", "payloads"]
+__all__ = [
+    "EXECUTORS",
+    "Execution",
+    "Executor",
+    "ExecutorName",
+    "Place",
+    "ServerView",
+    "TurnResult",
+    "execute",
+    "execute_turn",
+    "executor_named",
+    "payloads",
+]

@@ -90,14 +90,16 @@ async def execute(
         files: By name, what `upload` may hand over.
         suspect: The line at which all earlier attempts were lost: if this one is too, the plan is to blame.
     """
-    run = _Run(tab=tab, executor=executor, pages=page_keys(page), server=server, suspect=suspect)
+    run = Run(tab=tab, executor=executor, pages=page_keys(page), server=server, suspect=suspect)
     steps = make_steps(plan, page, files)
     await run.all([step for step in steps if step.refusal is None])
     return run.execution(plan, steps)
 
 
 @dataclass(slots=True, kw_only=True)
-class _Run:
+class Run:
+    """A plan that is being executed. results: a note record for each line that has run."""
+
     tab: Tab
     executor: Executor
     pages: list[dict[str, Any]]

@@ -187,5 +187,13 @@ _SENTENCES = {
     "deadline": lambda action, result: f"deadline passed: {action.ref}",
     "broken": lambda action, result: f"the page broke at {action.ref}, every time",
     "left_site": lambda action, result: f"refused: {action.ref} leads out of the site",
+    "scrolled": lambda action, result: f"ok scroll {action.value}",
+    "page_ends": lambda action, result: f"ok scroll {action.value}; the page ends here",
+    "noted": lambda action, result: "ok note",
+    "waited": lambda action, result: "ok wait",
+    "nothing_happened": lambda action, result: "ok wait; no visible change",
+    "no_way_back": lambda action, result: "no way back: this is the first page",
+    "done": lambda action, result: "done",
+    "too_many": lambda action, result: f"skipped (at most {result['limit']} actions a turn)",
     "skipped": lambda action, result: f"skipped (plan stopped at line {result['line']})",
 }

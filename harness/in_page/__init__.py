@@ -7,12 +7,14 @@ from importlib.resources import files
 
 _PARTS = (
     "patience.js", "roots.js", "inventory.js", "resolve.js", "keyboard.js", "plain.js", "actions.js", "real_input.js",
-    "explore.js", "survey.js",
+    "explore.js", "survey.js", "view.js",
 )  # fmt: skip
 _EXPORTS = (
     "inventory, choices, identities, perform, prepare, readBackTarget, look, stay, explore, answer, storedAtStart, "
-    "openers, open, settled, selected, confirms, senders, fillIn"
+    "openers, open, settled, selected, confirms, senders, fillIn, view, scrollPage, holdTime, passTime"
 )
+# For episodes: added after `init_script`, it lets time pass only where a policy waits.
+HOLD_TIME = "window.__dllm.holdTime()"
 # A tab opens on about:blank, so the first document of a rollout is the second of its history.
 FIRST_HISTORY_LENGTH = 2
 _USAGE = """const usage = async () => ((await navigator.storage?.estimate())?.usage ?? 0);"""

@@ -17,7 +17,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from dllm_rl.records.tasks import ActionResult, Fault, FieldResult, Outcome
+from dllm_rl.records.tasks import ActionResult, Ending, Fault, FieldResult, Outcome
 
 _LOGGER = logging.getLogger(__name__)
 # How long another process may hold the file. A write takes milliseconds.
@@ -118,6 +118,7 @@ def _read(text: str) -> Outcome | None:
             **{
                 **record,
                 "fault": Fault(record["fault"]),
+                "ending": None if record["ending"] is None else Ending(record["ending"]),
                 "fields": tuple(FieldResult(**_with_tuples(item)) for item in record["fields"]),
                 "actions": tuple(ActionResult(**item) for item in record["actions"]),
                 **{name: tuple(record[name]) for name in ("validity_errors", "dialogs", "errors_by_rejection")},

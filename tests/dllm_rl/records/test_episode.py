@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from dllm_rl import registry
+from dllm_rl.episodes import given, oracle, play
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.rollout import Completion, Rollout, one_turn, run_plans
+from dllm_rl.records.rollout import Completion, Rollout, one_turn
 from dllm_rl.records.tasks import Control, FieldResult, Outcome
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine, evaluate
@@ -56,7 +57,7 @@ def test_every_writer_spells_a_rollout_alike(tmp_path) -> None:
         objective = registry.build("objective", "grpo", {"beta": 0.0})
         Trainer(engine=engine, objective=objective, tasks=tasks, config=config, run_dir=tmp_path).train()
         take_snapshot(tmp_path, 1, engine=engine, tasks=tasks, seed=0)
-        gold = run_plans(session, reward, [(task, Completion(plan=session.gold_plan(task))) for task in tasks])
+        gold = play(session, reward, tasks, oracle(session))
         written = [
             json.loads((tmp_path / "rollouts.jsonl").read_text().splitlines()[0]),
             evaluate(engine, tasks, num_samples=1, seed=0)[0],
@@ -148,9 +149,9 @@ def test_an_episode_of_several_turns_is_a_row_a_turn_and_one_reward() -> None:
 
 
 def test_a_plan_that_was_not_sampled_is_not_trained_on() -> None:
-    given = run_plans(CountingEnvironment(), share_of_e, [(TASKS[0], Completion(plan="submit p1.e2"))])
+    written = play(CountingEnvironment(), share_of_e, TASKS[:1], given([Completion(plan="submit p1.e2")]))
     with pytest.raises(ConfigError, match="only what a policy sampled"):
-        stack_rollouts([given], temperature=1.0, pad_id=0)
+        stack_rollouts([written], temperature=1.0, pad_id=0)
 
 
 @pytest.mark.parametrize("module", ["harness", "harness.rewards", "dllm_rl.records.rollout", "dllm_rl.protocols"])

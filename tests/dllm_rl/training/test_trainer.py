@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dllm_rl import registry
+from dllm_rl.episodes import OneTurn
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import append_rows, read_rows
 from dllm_rl.policies.adapters import add_lora
@@ -27,7 +28,7 @@ TASKS = [
 ]
 
 
-class CountingEnvironment:
+class CountingEnvironment(OneTurn):
     """Text only: the reward is the share of the letter e among the characters; a fault wherever `lost` says so."""
 
     def __init__(self, lost=lambda call, row: False):
