@@ -171,6 +171,7 @@ class Rollouts:
     completion_ids: the canvas as it was drawn; what is read of it ends at the first EOS (`Completions.as_drawn`).
     completion_mask: what is scored (`Completions.mask`); lengths that people read count visible tokens instead.
     valid: False where the environment lost the rollout; such a row has no gradient and moves no baseline.
+    episode_ids: the episode that each row is a turn of; None where every row is a rollout of its own.
     answers, step_rewards: intermediate answers and their rewards, the environment's from a row's last step on; recorded
       only for objectives that require step_rewards. temperature: of the sampler.
     """
@@ -187,6 +188,7 @@ class Rollouts:
     step_rewards: Float[Tensor, "b s"] | None = None
     answers: Answers | None = None
     temperature: float = 1.0
+    episode_ids: Int[Tensor, " b"] | None = None
 
     @property
     def num_rows(self) -> int:

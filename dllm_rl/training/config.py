@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.types import Replays
+from dllm_rl.training.turns import TurnNormaliser
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -111,6 +112,7 @@ class TrainConfig(BaseModel):
         other methods do not (`dllm_rl.training.groups`).
     shuffles_rewards: each step's rewards are dealt anew among its rollouts before anything learns from them, so that
         they say nothing: a null control with updates of the usual size. Logged rewards are the true ones.
+    turn_normaliser: how much the turns of an episode weigh (`dllm_rl.training.turns`). Whole plans have one turn.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -134,6 +136,7 @@ class TrainConfig(BaseModel):
     target_kl: float | None = Field(None, gt=0)
     resample_rounds: int = Field(0, ge=0, le=16)
     shuffles_rewards: bool = False
+    turn_normaliser: TurnNormaliser = "constant"
 
     @property
     def targets(self) -> Targets:

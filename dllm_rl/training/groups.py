@@ -16,11 +16,12 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dllm_rl.advantages import EQUAL_REWARDS
-from dllm_rl.errors import ConfigError
+from dllm_rl.errors import ConfigError, HarnessError
 from dllm_rl.records.rollout import Rollout, Turn
 from dllm_rl.records.tasks import Task
 from dllm_rl.records.types import Completions, Prompts, Rollouts, SampledRow, join_completions
 from dllm_rl.training.engine import RolloutBatch
+from dllm_rl.training.turns import first_turns
 
 Group = Sequence[Rollout]
 
@@ -28,14 +29,19 @@ Group = Sequence[Rollout]
 def stack_rollouts(groups: Sequence[Group], *, temperature: float, pad_id: int) -> Rollouts:
     """Stack the turns of all rollouts, group by group, whichever batches they were sampled in.
 
-    Prompts are padded on the left to the longest. A trajectory of fewer steps than others ends in repetitions of its
+    A turn is a row. Episodes that the environment lost are left out; a whole plan that it lost is a row that is not
+    valid. Prompts are padded on the left to the longest. A trajectory of fewer steps than others ends in repetitions of its
     last state, at which nothing is committed. Raises ConfigError where a plan was not sampled.
 
     groups: rollouts that are compared with one another. temperature: of the sampler that wrote them.
     """
+    is_episodic = any(rollout.outcome.ending is not None for group in groups for rollout in group)
+    kept = [_valid_ones(group) for group in groups] if is_episodic else groups
     turns = [
-        (number, rollout, turn) for number, group in enumerate(groups) for rollout in group for turn in rollout.turns
+        (number, rollout, turn) for number, group in enumerate(kept) for rollout in group for turn in rollout.turns
     ]
+    if not turns:
+        raise HarnessError("the environment lost every episode of a step. `dllm-rl doctor` looks for the cause.")
     prompt_ids, prompt_mask, completions = _stacked([_sampled(turn) for _, _, turn in turns], pad_id)
     valid = torch.tensor([rollout.outcome.is_valid for _, rollout, _ in turns])
     group_ids = torch.tensor([number for number, _, _ in turns])
@@ -50,11 +56,26 @@ def stack_rollouts(groups: Sequence[Group], *, temperature: float, pad_id: int) 
         trajectory=completions.trajectory,
         totals=Rollouts.count_totals(valid, group_ids, completions.mask),
         temperature=temperature,
+        episode_ids=_episode_ids(kept) if is_episodic else None,
     )
 
 
+def _valid_ones(group: Group) -> list[Rollout]:
+    """Episodes that the environment did not lose: a lost one leaves the step as if it had not been drawn."""
+    return [rollout for rollout in group if rollout.outcome.is_valid]
+
+
+def _episode_ids(groups: Sequence[Group]) -> Int[Tensor, " b"]:
+    lengths = torch.tensor([len(rollout.turns) for group in groups for rollout in group])
+    return torch.arange(len(lengths)).repeat_interleave(lengths)
+
+
 def shuffle_rewards(rollouts: Rollouts, noise: torch.Generator) -> Rollouts:
-    """Deal the rewards of the valid rows anew among them."""
+    """Deal the rewards of the valid rows anew among them, or those of episodes among episodes."""
+    if rollouts.episode_ids is not None:
+        first, place = first_turns(rollouts.episode_ids)
+        dealt = rollouts.rewards[first[torch.randperm(len(first), generator=noise)]]
+        return replace(rollouts, rewards=dealt[place])
     valid = rollouts.valid.nonzero().squeeze(1)
     rewards = rollouts.rewards.clone()
     rewards[valid] = rollouts.rewards[valid[torch.randperm(len(valid), generator=noise)]]

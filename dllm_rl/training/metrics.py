@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from dllm_rl.advantages import EQUAL_REWARDS
 from dllm_rl.records.canvas import Canvas
+from dllm_rl.records.rollout import Rollout
+from dllm_rl.records.tasks import Ending
 from dllm_rl.records.types import Rollouts, Views
 from dllm_rl.training.conversion import conversion_metrics
 from dllm_rl.training.engine import RolloutBatch
@@ -28,13 +31,17 @@ _MAXIMA = ("ratio_dev", "ratio_dev_u0", "ratio/max", "grad_norm", "nonfinite_log
 _MINIMA = ("ratio/min",)
 
 
-def describe(batch: RolloutBatch, rollouts: Rollouts, *, canvas: Canvas) -> dict[str, float]:
+def describe(
+    batch: RolloutBatch, groups: Sequence[Sequence[Rollout]], rollouts: Rollouts, *, canvas: Canvas
+) -> dict[str, float]:
     """Everything that follows from the rollouts alone. Rates are over valid rollouts; lost ones are counted apart.
 
-    rollouts: the batch's, stacked.
+    groups: the batch's rollouts by task. rollouts: the same, stacked.
     """
     outcomes = [rollout.outcome for rollout in batch.rollouts]
-    valid = rollouts.valid
+    valid = torch.tensor([outcome.is_valid for outcome in outcomes])
+    rewards = torch.tensor([rollout.reward.value for rollout in batch.rollouts], dtype=torch.float32)
+    group_ids = torch.tensor([number for number, group in enumerate(groups) for _ in group])
     count = max(1, int(valid.sum()))
     success = torch.tensor([outcome.is_success for outcome in outcomes]) & valid
     parsed = torch.tensor([outcome.is_parsed for outcome in outcomes]) & valid
@@ -47,17 +54,17 @@ def describe(batch: RolloutBatch, rollouts: Rollouts, *, canvas: Canvas) -> dict
     entropies = (trajectory.entropy * drawn).sum(dim=1)
     has_eos = (rollouts.completion_ids == canvas.eos_id).any(dim=1)
     return {
-        "reward": float(rollouts.rewards[valid].mean()) if valid.any() else 0.0,
-        "reward_std": float(rollouts.rewards[valid].std(unbiased=False)) if valid.any() else 0.0,
+        "reward": float(rewards[valid].mean()) if valid.any() else 0.0,
+        "reward_std": float(rewards[valid].std(unbiased=False)) if valid.any() else 0.0,
         "success": float(success.sum()) / count,
-        **conversion_metrics(outcomes, rollouts.group_ids),
+        **conversion_metrics(outcomes, group_ids),
         "submitted": sum(outcome.is_submitted for outcome in outcomes) / count,
         "parse_valid": float(parsed.sum()) / count,
         "fault_share": 1.0 - float(valid.float().mean()),
         "executed_share": 1.0 - sum(outcome.is_reused for outcome in outcomes) / max(1, len(outcomes)),
         "num_rechecked": float(sum(outcome.recheck != "" for outcome in outcomes)),
         "num_disagreements": float(sum(outcome.recheck == "different" for outcome in outcomes)),
-        **_groups(rollouts, success, [rollout.plan for rollout in batch.rollouts]),
+        **_groups(rewards, group_ids, valid, success, [rollout.plan for rollout in batch.rollouts]),
         "entropy": float((trajectory.entropy * read).sum()) / max(1, int(read.sum())),
         "path_entropy": float(path.mean()),
         "unscored_entropy_share": unscored_entropy_share(rollouts),
@@ -68,6 +75,23 @@ def describe(batch: RolloutBatch, rollouts: Rollouts, *, canvas: Canvas) -> dict
         "nfe": float(batch.nfe),
         "token_forwards": float(batch.token_forwards),
         "num_rollouts": float(len(outcomes)),
+        **episode_metrics(batch.rollouts),
+    }
+
+
+def episode_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """How episodes ended and how long they were; nothing for whole plans. Lengths are over valid episodes."""
+    if all(rollout.outcome.ending is None for rollout in rollouts):
+        return {}
+    valid = [rollout for rollout in rollouts if rollout.outcome.is_valid]
+    lengths = {
+        "turns/mean": [len(item.turns) for item in valid],
+        "turns/success": [len(item.turns) for item in valid if item.outcome.is_success],
+        "turns/failure": [len(item.turns) for item in valid if not item.outcome.is_success],
+    }
+    endings = Counter(rollout.outcome.ending for rollout in rollouts)
+    return {name: sum(counts) / len(counts) for name, counts in lengths.items() if counts} | {
+        f"ending/{ending.value}": endings[ending] / len(rollouts) for ending in Ending
     }
 
 
@@ -79,15 +103,17 @@ def masks_left(rollouts: Rollouts, canvas: Canvas) -> float:
     return (canvas.visible(rollouts.completion_ids) & ~is_written).float().mean().item()
 
 
-def _groups(rollouts: Rollouts, success: Tensor, plans: Sequence[str]) -> dict[str, float]:
+def _groups(
+    rewards: Tensor, group_ids: Tensor, valid: Tensor, success: Tensor, plans: Sequence[str]
+) -> dict[str, float]:
     flat, good, bad, unique, counted = 0, 0, 0, 0.0, 0
-    for group in rollouts.group_ids.unique().tolist():
-        index = ((rollouts.group_ids == group) & rollouts.valid).nonzero().squeeze(1)
+    for group in group_ids.unique().tolist():
+        index = ((group_ids == group) & valid).nonzero().squeeze(1)
         if index.numel() == 0:
             continue
         counted += 1
-        rewards = rollouts.rewards[index]
-        flat += int(rewards.max() - rewards.min() < EQUAL_REWARDS)
+        own = rewards[index]
+        flat += int(own.max() - own.min() < EQUAL_REWARDS)
         good += int(success[index].all())
         bad += int(not success[index].any())
         unique += len({plans[i] for i in index.tolist()}) / index.numel()

@@ -106,6 +106,7 @@ class Trainer:
             batch_rows=config.micro_batch_rows,
             max_grad_norm=config.max_grad_norm,
             targets=config.targets,
+            normaliser=config.turn_normaliser,
         )
 
     def train(self, *, until: int | None = None) -> None:
@@ -171,7 +172,7 @@ class Trainer:
         metrics |= self.updater.update(step, rollouts, rate=rate)
         return {
             "step": step,
-            **describe(first, sampled, canvas=self.policy.canvas),
+            **describe(first, grouped(first, config.group_size), sampled, canvas=self.policy.canvas),
             **metrics,
             **resampled.metrics,
             "learning_rate": rate,

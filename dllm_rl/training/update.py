@@ -32,6 +32,7 @@ from dllm_rl.training.metrics import combine, inner_metrics
 from dllm_rl.training.micro_batches import micro_batches, num_distinct
 from dllm_rl.training.ranks import Ranks
 from dllm_rl.training.reference import Reference
+from dllm_rl.training.turns import TurnNormaliser, turn_advantages, turn_weights, weigh
 
 
 def generator(seed: int, stream: str, *indices: int | str) -> torch.Generator:
@@ -77,6 +78,7 @@ class _InnerBatch:
     inputs: number of each row's input among the distinct ones of its view.
     old: scores before the first update; None where they are those of the first forward, and where nothing reads them.
     ref: scores of the reference policy.
+    weights: of each row's gradient; None where all are 1.
     is_first: whether no update came before.
     is_repeated: whether its views are those of the first inner step.
     """
@@ -88,6 +90,7 @@ class _InnerBatch:
     inputs: Int[Tensor, "k b"]
     old: Float[Tensor, "k b l"] | None
     ref: Float[Tensor, "k b l"] | None
+    weights: Float[Tensor, " b"] | None
     is_first: bool
     is_repeated: bool
 
@@ -101,6 +104,7 @@ class _InnerBatch:
             inputs=self.inputs[:, index],
             old=None if self.old is None else self.old[:, index],
             ref=None if self.ref is None else self.ref[:, index],
+            weights=None if self.weights is None else self.weights[index],
         )
 
 
@@ -108,6 +112,7 @@ class _InnerBatch:
 class Updater:
     """Changes the policy by an objective's gradient on a batch.
 
+    normaliser: how the turns of episodes weigh; whole plans have none.
     batch_rows: distinct inputs whose activations are held at a time; decides memory, not the result.
     """
 
@@ -122,12 +127,13 @@ class Updater:
     batch_rows: int
     max_grad_norm: float
     targets: Targets
+    normaliser: TurnNormaliser = "constant"
 
     def update(self, step: int, rollouts: Rollouts, *, rate: float) -> dict[str, float]:
         """mu optimiser steps at the learning rate, without the rows that have no gradient. Returns metrics."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        advantages = self.objective.advantages(rollouts)
+        advantages = turn_advantages(self.objective, rollouts)
         kept = _rows_with_gradient(rollouts, advantages, keeps_flat_groups=self.objective.needs_flat_groups)
         counted = {"rows_updated": float(kept.numel()), "rows_filtered": float(rollouts.num_rows - kept.numel())}
         if kept.numel() == 0:
@@ -154,6 +160,7 @@ class Updater:
         are the others) changes nothing.
         """
         rollouts, advantages = whole.rows(kept), advantages[kept]
+        weights = turn_weights(whole, self.normaliser)
         mine = _rows_of(self.ranks, rollouts)
         batches: list[_InnerBatch] = []
         for inner in range(self.inner_steps):
@@ -170,6 +177,7 @@ class Updater:
                 inputs=distinct_inputs(self.policy, rollouts, views),
                 old=None,
                 ref=None,
+                weights=None if weights is None else weights[kept],
                 is_first=inner == 0,
                 is_repeated=False,
             )
@@ -187,7 +195,7 @@ class Updater:
         for index in indices:
             part = batch.rows(index)
             new = self._leaf(part)
-            loss = self.objective.loss(self._inputs(part, new))
+            loss = self.objective.loss(self._inputs(part, weigh(new, part.weights)))
             # Views may hide nothing of these rows; then there is nothing to go backward from.
             if new.requires_grad:
                 self.accelerator.backward(loss.value)

@@ -47,13 +47,17 @@ def training_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
 
     known = _start(cell, checkpoint) | {
         "trainer": VERSION,
-        # A tracker changes no number.
-        "train": {name: value for name, value in cell.train.items() if name != "tracker"},
+        "train": {name: value for name, value in cell.train.items() if not _has_no_part(name, value)},
         "tasks": tasks,
         "objective": _component("objective", cell.objective),
     }
     # Logging and raising change no number of a run that ends.
     return digest(known | {"on_alarm": "stop"} if cell.on_alarm == "stop" else known)
+
+
+def _has_no_part(name: str, value: Any) -> bool:
+    """A setting of training that changes no number: a tracker, and what turns weigh where that is as usual."""
+    return name == "tracker" or (name == "turn_normaliser" and value == "constant")
 
 
 def evaluation_digest(cell: Cell, *, training: str, tasks: str) -> str:

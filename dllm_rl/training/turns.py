@@ -1,0 +1,65 @@
+"""Learning over turns: one training row a turn, one advantage an episode, and how much the turns of an episode weigh.
+
+Advantages are those of episodes: a group is the episodes of one task, each of which counts once however many turns it
+took, and its advantage is copied to all of its turns. An objective's loss is the mean over its rows (or their tokens),
+so every row's gradient is multiplied by a weight that makes another mean of it.
+
+Legend: b rows (turns), R rows of the step, E episodes of the step, T turns of the row's episode.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dllm_rl.protocols import Objective
+from dllm_rl.records.types import Rollouts
+
+# turn_mean: 1, every turn of the step weighs the same, so that long episodes weigh more (OpenWebRL, 2606.02031).
+# trajectory_mean: R / (E T), every episode weighs the same, so that a turn of a long one weighs less.
+# constant: R / (E TURNS), a turn's weight depends on no episode's length (AsyncWebRL, 2606.05597).
+TurnNormaliser = Literal["turn_mean", "trajectory_mean", "constant"]
+# The constant of `constant`: about as many turns as an episode has.
+TURNS = 4
+
+
+def turn_advantages(objective: Objective, rollouts: Rollouts) -> Tensor:
+    """The objective's advantages: of each row, or where rows are turns, of their episodes.
+
+    Objectives that reward single denoising steps compare those of all turns of a group.
+    """
+    if rollouts.episode_ids is None or "step_rewards" in objective.requires:
+        return objective.advantages(rollouts)
+    first, place = first_turns(rollouts.episode_ids)
+    return objective.advantages(rollouts.rows(first))[place]
+
+
+def first_turns(episode_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """A row of each episode, and each row's place among the episodes."""
+    episodes, place = episode_ids.unique(return_inverse=True)
+    rows = torch.arange(len(episode_ids))
+    first = torch.full((len(episodes),), len(rows)).scatter_reduce(0, place, rows, "amin")
+    return first, place
+
+
+def turn_weights(rollouts: Rollouts, normaliser: TurnNormaliser) -> Float[Tensor, " b"] | None:
+    """Weight of each row's gradient; None where all are 1."""
+    if rollouts.episode_ids is None or normaliser == "turn_mean":
+        return None
+    _, place = first_turns(rollouts.episode_ids)
+    num_turns = torch.bincount(place)
+    scale = len(place) / len(num_turns)
+    if normaliser == "constant":
+        return torch.full((len(place),), scale / TURNS)
+    return scale / num_turns[place].float()
+
+
+def weigh(terms: Float[Tensor, "k b l"], weights: Float[Tensor, " b"] | None) -> Float[Tensor, "k b l"]:
+    """The same terms, each row's gradient multiplied by its weight."""
+    if weights is None:
+        return terms
+    scale = weights[:, None].to(terms.device)
+    return terms.detach() + scale * (terms - terms.detach())
