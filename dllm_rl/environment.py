@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from dllm_rl.episodes import Episode, Episodes, Modes, OneTurn, Reply
+from dllm_rl.episodes import Episode, Episodes, Modes, OneTurn, Reply, Situation
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.records.rollout import Turn
 from dllm_rl.records.tasks import SPLITS, Observation, Outcome, Task
@@ -117,8 +117,20 @@ class Environment(ABC):
                 f"{type(self).__name__} cannot score unfinished plans: it has no gold plan for {task.id}. "
                 "Take an objective without step rewards, or implement `score`."
             )
-        wanted, given = Counter(gold.splitlines()), Counter(plan.splitlines())
-        return 2 * (wanted & given).total() / max(1, wanted.total() + given.total())
+        return _shared_lines(gold, plan)
+
+    async def score_turn(self, situation: Situation, plan: str) -> float:
+        """Score an intermediate turn of an episode cheaply; what the oracle would do there scores 1.
+
+        By default: as `score`, against the oracle's turn.
+        """
+        gold = self.gold_turn(situation.task, situation.turns, situation.observation)
+        if gold is None:
+            raise ConfigError(
+                f"{type(self).__name__} cannot score unfinished turns: its oracle does nothing at {situation.id}. "
+                "Take an objective without step rewards, or implement `score_turn`."
+            )
+        return _shared_lines(gold, plan)
 
     @property
     def concurrency(self) -> int:
@@ -206,6 +218,12 @@ def _failure(outcome: Outcome) -> str:
     if outcome.is_success:
         return ""
     return outcome.fault_reason or "its gold plan does not score 1"
+
+
+def _shared_lines(gold: str, plan: str) -> float:
+    """Share of lines that two plans have in common (Dice coefficient)."""
+    wanted, given = Counter(gold.splitlines()), Counter(plan.splitlines())
+    return 2 * (wanted & given).total() / max(1, wanted.total() + given.total())
 
 
 async def limited(coroutines: Iterable[Coroutine[Any, Any, T]], at_a_time: int) -> list[T]:
@@ -307,6 +325,11 @@ class Session(OneTurn, Generic[E]):
         return self.wait_for(environment.run_many(pairs, isolation=isolation, executor=executor, on_result=on_result))
 
     @property
+    def is_episodic(self) -> bool:
+        """Whether a task is worked on in several turns."""
+        return self.environment.is_episodic
+
+    @property
     def max_open(self) -> int | None:
         """Episodes of several turns that are under way at a time; None for any number of whole plans."""
         return self.environment.max_open if self.environment.is_episodic else None
@@ -331,6 +354,15 @@ class Session(OneTurn, Generic[E]):
 
         async def all_scores() -> list[float]:
             return [await environment.score(task, plan) for task, plan in pairs]
+
+        return self.wait_for(all_scores())
+
+    def score_turns(self, pairs: Sequence[tuple[Situation, str]]) -> list[float]:
+        """Score turns of episodes cheaply, without running them."""
+        environment = self._opened()
+
+        async def all_scores() -> list[float]:
+            return [await environment.score_turn(situation, plan) for situation, plan in pairs]
 
         return self.wait_for(all_scores())
 

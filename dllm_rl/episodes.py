@@ -69,6 +69,11 @@ class Situation:
     turns: tuple[Turn, ...]
     observation: Observation
 
+    @property
+    def id(self) -> str:
+        """Tells it from the other situations of the episodes that are played together."""
+        return f"{self.task.id} {self.row}.{len(self.turns)}"
+
 
 # Writes the next turn of each episode; None ends an episode where it stands.
 Writer = Callable[[Sequence[Situation]], Sequence[Completion | None]]
@@ -117,6 +122,11 @@ class _WholePlans:
 
 class OneTurn:
     """Gives a session of whole plans the episodes of one turn. Mixed into `Session`."""
+
+    @property
+    def is_episodic(self) -> bool:
+        """Whether a task is worked on in several turns."""
+        return False
 
     @property
     def max_open(self) -> int | None:

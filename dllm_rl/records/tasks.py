@@ -95,6 +95,7 @@ class Observation:
         errors: What the page announces, such as why it was refused.
         num_above: Controls above the window.
         num_below: Controls below it.
+        picture: The window as a PNG in base64, where the environment takes pictures.
     """
 
     titles: tuple[str, ...]
@@ -104,6 +105,7 @@ class Observation:
     errors: tuple[str, ...] = ()
     num_above: int = 0
     num_below: int = 0
+    picture: str = field(default="", compare=False, repr=False)
 
     @property
     def title(self) -> str:

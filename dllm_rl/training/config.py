@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.types import Replays
-from dllm_rl.training.turns import TurnNormaliser
+from dllm_rl.training.turns import USUAL_NORMALISER, TurnNormaliser
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -136,7 +136,7 @@ class TrainConfig(BaseModel):
     target_kl: float | None = Field(None, gt=0)
     resample_rounds: int = Field(0, ge=0, le=16)
     shuffles_rewards: bool = False
-    turn_normaliser: TurnNormaliser = "constant"
+    turn_normaliser: TurnNormaliser = USUAL_NORMALISER
 
     @property
     def targets(self) -> Targets:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dllm_rl.advantages import EQUAL_REWARDS
+from dllm_rl.episodes import Situation
 from dllm_rl.errors import ConfigError, HarnessError
 from dllm_rl.records.rollout import Rollout, Turn
 from dllm_rl.records.tasks import Task
@@ -29,9 +30,9 @@ Group = Sequence[Rollout]
 def stack_rollouts(groups: Sequence[Group], *, temperature: float, pad_id: int) -> Rollouts:
     """Stack the turns of all rollouts, group by group, whichever batches they were sampled in.
 
-    A turn is a row. Episodes that the environment lost are left out; a whole plan that it lost is a row that is not
-    valid. Prompts are padded on the left to the longest. A trajectory of fewer steps than others ends in repetitions of its
-    last state, at which nothing is committed. Raises ConfigError where a plan was not sampled.
+    Prompts are padded on the left to the longest. A trajectory of fewer steps than others ends in repetitions of its
+    last state, at which nothing is committed. Episodes that the environment lost are left out; a whole plan that it
+    lost is a row that is not valid. Raises ConfigError where a plan was not sampled.
 
     groups: rollouts that are compared with one another. temperature: of the sampler that wrote them.
     """
@@ -63,6 +64,16 @@ def stack_rollouts(groups: Sequence[Group], *, temperature: float, pad_id: int) 
 def _valid_ones(group: Group) -> list[Rollout]:
     """Episodes that the environment did not lose: a lost one leaves the step as if it had not been drawn."""
     return [rollout for rollout in group if rollout.outcome.is_valid]
+
+
+def situations(groups: Sequence[Group]) -> list[Situation]:
+    """What each turn of valid episodes answered, in the order of the rows of `stack_rollouts`."""
+    valid = [rollout for group in groups for rollout in _valid_ones(group)]
+    return [
+        Situation(row=row, task=rollout.task, turns=rollout.turns[:at], observation=turn.observation)
+        for row, rollout in enumerate(valid)
+        for at, turn in enumerate(rollout.turns)
+    ]
 
 
 def _episode_ids(groups: Sequence[Group]) -> Int[Tensor, " b"]:

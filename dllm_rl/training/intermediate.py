@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,11 +21,21 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.records.tasks import Task
 from dllm_rl.records.trajectory import Trajectory
 from dllm_rl.records.types import Answers, Prompts, Rollouts
 
-Scorer = Callable[[Sequence[tuple[Task, str]]], Sequence[float]]
+
+class Asked(Protocol):
+    """What a row answers: a task, or a situation in an episode."""
+
+    @property
+    def id(self) -> str:
+        """Equal ids ask for the same."""
+        ...
+
+
+A = TypeVar("A", bound=Asked)
+Scorer = Callable[[Sequence[tuple[A, str]]], Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,24 +60,24 @@ class Answered:
 def with_step_rewards(
     policy: BasePolicy,
     rollouts: Rollouts,
-    tasks: Sequence[Task],
-    score_many: Scorer,
+    asked: Sequence[A],
+    score_many: Scorer[A],
     generator: torch.Generator,
     *,
     batch_rows: int = 32,
 ) -> Answered:
-    """Add `answers` and `step_rewards` to rollouts whose row b belongs to tasks[b]."""
+    """Add `answers` and `step_rewards` to rollouts whose row b answers asked[b]."""
     started = time.perf_counter()
     answers = draw_answers(policy, rollouts, generator, batch_rows=batch_rows)
     last = last_step(_recorded(rollouts))
     step_rewards = rollouts.rewards[:, None].repeat(1, answers.ids.shape[1])
     places = [(row, step) for row, end in enumerate(last.tolist()) for step in range(end) if rollouts.valid[row]]
-    pairs = [(tasks[row], policy.canvas.decode(answers.ids[row, step])) for row, step in places]
-    unique = list(dict.fromkeys((task.id, text) for task, text in pairs))
-    by_id = {task.id: task for task in tasks}
+    pairs = [(asked[row], policy.canvas.decode(answers.ids[row, step])) for row, step in places]
+    unique = list(dict.fromkeys((item.id, text) for item, text in pairs))
+    by_id = {item.id: item for item in asked}
     values = dict(zip(unique, score_many([(by_id[name], text) for name, text in unique]), strict=True))
-    for (row, step), (task, text) in zip(places, pairs, strict=True):
-        step_rewards[row, step] = values[task.id, text]
+    for (row, step), (item, text) in zip(places, pairs, strict=True):
+        step_rewards[row, step] = values[item.id, text]
     return Answered(
         rollouts=replace(rollouts, answers=answers, step_rewards=step_rewards),
         num_forwards=int(_asks(policy, _recorded(rollouts)).sum()),

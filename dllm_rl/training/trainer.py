@@ -39,12 +39,13 @@ from dllm_rl.training.config import (
     tracked,
 )
 from dllm_rl.training.engine import RolloutBatch, RolloutEngine
-from dllm_rl.training.groups import Group, Resampled, grouped, resample, shuffle_rewards, stack_rollouts
+from dllm_rl.training.groups import Group, Resampled, grouped, resample, shuffle_rewards, situations, stack_rollouts
 from dllm_rl.training.intermediate import with_step_rewards
 from dllm_rl.training.metrics import describe
 from dllm_rl.training.optimiser import adamw
 from dllm_rl.training.ranks import Ranks
 from dllm_rl.training.reference import reference_of
+from dllm_rl.training.turns import USUAL_NORMALISER
 from dllm_rl.training.update import Updater, generator
 
 # Raised whenever what is collected, scored or updated changes in its numbers: results are keyed by it.
@@ -207,14 +208,14 @@ class Trainer:
         """The rollouts with rewards of intermediate answers, where the objective requires them, and their cost."""
         if "step_rewards" not in self.objective.requires:
             return rollouts, {}
-        answered = with_step_rewards(
-            self.policy,
-            rollouts,
-            [rollout.task for group in groups for rollout in group],
-            self.engine.environment.score_many,
-            generator(self.config.seed, "answers", step),
-            batch_rows=self.config.micro_batch_rows,
-        )
+        environment, noise = self.engine.environment, generator(self.config.seed, "answers", step)
+        size = self.config.micro_batch_rows
+        if rollouts.episode_ids is not None:
+            asked = situations(groups)
+            answered = with_step_rewards(self.policy, rollouts, asked, environment.score_turns, noise, batch_rows=size)
+        else:
+            tasks = [rollout.task for group in groups for rollout in group]
+            answered = with_step_rewards(self.policy, rollouts, tasks, environment.score_many, noise, batch_rows=size)
         return answered.rollouts, answered.metrics
 
     def _tasks_of(self, step: int) -> list[Task]:
@@ -240,6 +241,11 @@ def _check_combination(engine: RolloutEngine, objective: Objective, config: Trai
             f"sampler '{sampler.name}' draws from: {', '.join(families_of(sampler))}, not {policy.family}."
         )
     refuse_unreplayable(type(policy), sampler, objective)
+    if config.turn_normaliser != USUAL_NORMALISER and not engine.environment.is_episodic:
+        raise ConfigError(
+            f"turn_normaliser={config.turn_normaliser} says what turns of episodes weigh; these rollouts are whole "
+            "plans. Leave it out."
+        )
     if sampler.temperature != config.temperature:
         raise ConfigError(
             f"the sampler draws at temperature {sampler.temperature:g} and train.temperature is "

@@ -22,6 +22,7 @@ from dllm_rl.records.types import Rollouts
 # trajectory_mean: R / (E T), every episode weighs the same, so that a turn of a long one weighs less.
 # constant: R / (E TURNS), a turn's weight depends on no episode's length (AsyncWebRL, 2606.05597).
 TurnNormaliser = Literal["turn_mean", "trajectory_mean", "constant"]
+USUAL_NORMALISER: TurnNormaliser = "constant"
 # The constant of `constant`: about as many turns as an episode has.
 TURNS = 4
 

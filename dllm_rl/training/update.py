@@ -32,7 +32,7 @@ from dllm_rl.training.metrics import combine, inner_metrics
 from dllm_rl.training.micro_batches import micro_batches, num_distinct
 from dllm_rl.training.ranks import Ranks
 from dllm_rl.training.reference import Reference
-from dllm_rl.training.turns import TurnNormaliser, turn_advantages, turn_weights, weigh
+from dllm_rl.training.turns import USUAL_NORMALISER, TurnNormaliser, turn_advantages, turn_weights, weigh
 
 
 def generator(seed: int, stream: str, *indices: int | str) -> torch.Generator:
@@ -127,7 +127,7 @@ class Updater:
     batch_rows: int
     max_grad_norm: float
     targets: Targets
-    normaliser: TurnNormaliser = "constant"
+    normaliser: TurnNormaliser = USUAL_NORMALISER
 
     def update(self, step: int, rollouts: Rollouts, *, rate: float) -> dict[str, float]:
         """mu optimiser steps at the learning rate, without the rows that have no gradient. Returns metrics."""

@@ -333,6 +333,28 @@ def replay(
     raise typer.Exit(replay_rollout(run, rollout, out=out, is_headless=headless))
 
 
+@app.command()
+def episode(
+    what: Annotated[str, typer.Argument(help="`oracle`, or a checkpoint as in `eval`.")] = "oracle",
+    split: Annotated[str, typer.Option(help="Split that the task is from.")] = "val",
+    task: Annotated[int, typer.Option(min=0, help="Number of the task in its split.")] = 0,
+    environment: Annotated[str, typer.Option(help="An environment of episodes, as YAML.")] = "episodes",
+    memory: Annotated[str, typer.Option(help="What is kept of earlier turns: none, feedback, actions, full.")] = "full",
+    sampler: Annotated[str | None, typer.Option(help="As in `eval`; default: the family's usual one.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 writes what is most likely.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write a page with screenshots to this file.")] = None,
+    policy: PolicyKeys = None,
+) -> None:
+    """Play one episode, turn by turn, and show it: in the terminal, or as one self-contained HTML page."""
+    from experiments.cli.episode import EpisodePolicy, show_episode
+
+    player = EpisodePolicy(
+        what=what, memory=memory, sampler=sampler, temperature=temperature, seed=seed, keys=tuple(policy or ())
+    )
+    raise typer.Exit(show_episode(player, split=split, number=task, environment=environment, out=out))
+
+
 LISTABLE = {
     "objectives": "objective",
     "samplers": "sampler",

@@ -21,6 +21,7 @@ from dllm_rl import registry
 from dllm_rl.environment import Environment, Session
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.load_options import LoadOptions
+from dllm_rl.notebook import Memory, Notebook
 from dllm_rl.records.tasks import Outcome, RewardRecord
 from experiments.design.overrides import apply_override, merge, read_yaml
 
@@ -224,6 +225,26 @@ class Evaluation(Strict):
         }
 
 
+class NotebookSettings(Strict):
+    """What a policy reads of earlier turns in episodes; see `dllm_rl.notebook.Notebook`."""
+
+    memory: Memory = "full"
+    feedback: bool = True
+    num_observations: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> NotebookSettings:
+        try:
+            self.build()
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def build(self) -> Notebook:
+        """The notebook itself."""
+        return Notebook(memory=self.memory, feedback=self.feedback, num_observations=self.num_observations)
+
+
 class Decoding(Strict):
     """grammar: whether only plans that parse and act on the page's controls can be written: never, only in evaluation,
     or always. In training it needs objectives that replay the draws; others are refused.
@@ -253,6 +274,7 @@ class Preset(Strict):
     train: dict[str, Any] = Field(default_factory=dict)
     evaluation: Evaluation = Evaluation()
     decoding: Decoding = Decoding()
+    notebook: NotebookSettings = NotebookSettings()
     on_alarm: OnAlarm = "log"
     threads: int | None = Field(default=None, ge=1)
 

@@ -13,6 +13,7 @@ from experiments.design.config import (
     Control,
     Evaluation,
     Factors,
+    NotebookSettings,
     ObjectiveLevel,
     OnAlarm,
     PolicyLevel,
@@ -51,6 +52,7 @@ class Cell(Strict):
     reward: Component
     training_tasks: TrainingTasks
     evaluation: Evaluation
+    notebook: NotebookSettings = NotebookSettings()
     on_alarm: OnAlarm
     threads: int | None
 
@@ -61,6 +63,7 @@ def build_cells(preset: Preset) -> list[Cell]:
     Raises ConfigError where the comparison is not controlled, and for a component that cannot be built.
     """
     refuse_ignored_modes(preset)
+    refuse_ignored_turns(preset)
     build_reward(preset.reward)
     _refuse_foreign_positive_control(preset)
     cells = [_cell(preset, "cell", policy, objective) for policy in preset.policies for objective in preset.objectives]
@@ -95,6 +98,20 @@ def _refuse_foreign_positive_control(preset: Preset) -> None:
         raise unknown_name("policy of the positive control", named.policy, preset.policies)
     if named.objective not in preset.objectives:
         raise unknown_name("objective of the positive control", named.objective, preset.objectives)
+
+
+def refuse_ignored_turns(preset: Preset) -> None:
+    """Raise where a setting of episodes was given, and the environment takes whole plans."""
+    if registry.get("environment", preset.environment.name).is_episodic:
+        return
+    given = [f"notebook.{name}" for name in sorted(preset.notebook.model_fields_set)]
+    layers = [preset.train, *(level.train for level in (*preset.policies.values(), *preset.objectives.values()))]
+    given += ["train.turn_normaliser"] * any("turn_normaliser" in layer for layer in layers)
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)}: environment '{preset.environment.name}' takes whole plans, so there are no earlier "
+            "turns. Leave it out, or take the environment episodes."
+        )
 
 
 def refuse_same_names(cells: list[Cell]) -> None:
@@ -156,6 +173,7 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
         reward=preset.reward,
         training_tasks=preset.training_tasks,
         evaluation=preset.evaluation,
+        notebook=preset.notebook,
         on_alarm="log" if role == "negative" else preset.on_alarm,
         threads=preset.threads,
     )

@@ -19,7 +19,7 @@ from dllm_rl import registry
 from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Task
-from experiments.design.config import Component, Preset
+from experiments.design.config import Component, NotebookSettings, Preset
 from experiments.design.costs import Cost, evaluation_cost, snapshot_cost, training_cost
 from experiments.design.grid import Cell, build_cells
 from experiments.run.folder import RunFolder, UnitFolder, place_of_cell, place_of_warm_start
@@ -80,7 +80,13 @@ def _start(cell: Cell, checkpoint: str) -> dict[str, Any]:
         "environment": _component("environment", cell.environment),
         "reward": _component("reward", cell.reward),
         "threads": cell.threads,
+        **_turns(cell),
     }
+
+
+def _turns(cell: Cell) -> dict[str, Any]:
+    """What a policy reads of earlier turns, where that is not as usual."""
+    return {} if cell.notebook == NotebookSettings() else {"notebook": cell.notebook.model_dump(mode="json")}
 
 
 def _evaluated(cell: Cell) -> dict[str, Any]:

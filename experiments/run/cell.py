@@ -81,6 +81,7 @@ class LocalExecutor:
             sampler=build_sampler(cell.sampler, temperature=config.temperature),
             environment=self._session,
             reward=build_reward(cell.reward),
+            notebook=cell.notebook.build(),
         )
         Trainer(
             engine=engine,
@@ -135,6 +136,7 @@ class LocalExecutor:
             sampler=build_sampler(cell.evaluation_sampler or cell.sampler, temperature=settings.temperature),
             environment=self._session,
             reward=build_reward(cell.reward),
+            notebook=cell.notebook.build(),
             ranks=self._ranks,
             isolation=modes["isolation"],
             executor=modes["executor"],

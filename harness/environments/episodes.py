@@ -36,6 +36,7 @@ class EpisodeSettings(BrowserSettings):
         max_turns: Turns after which an episode ends.
         max_actions: Actions of one turn; what comes after them is skipped.
         max_open: Episodes that are under way at a time, each in a context of its own.
+        takes_pictures: Whether observations hold a picture of the window.
     """
 
     isolation: Isolation = "context"
@@ -46,6 +47,7 @@ class EpisodeSettings(BrowserSettings):
     max_turns: int = 16
     max_actions: int = 8
     max_open: int = 16
+    takes_pictures: bool = False
 
     def __post_init__(self) -> None:
         BrowserSettings.__post_init__(self)

@@ -8,6 +8,7 @@ something, nothing is run again, and the episode is lost.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -50,6 +51,7 @@ class _Visit:
         values: Form data as last seen.
         answer: What `done` said; None as long as it was not said.
         num_unreadable: Turns in a row without an action.
+        takes_pictures: Whether `see` takes one.
     """
 
     id: str
@@ -60,12 +62,18 @@ class _Visit:
     values: dict[str, tuple[str, ...]] = field(default_factory=dict)
     answer: str | None = None
     num_unreadable: int = 0
+    takes_pictures: bool = False
 
     async def see(self) -> Observation:
         """Read the page as it is now. A page keeps its number, and so its controls keep their refs."""
         seen = await self.tab.call("view", seconds=SEE_SECONDS)
         number = self.numbers.setdefault(seen["address"], len(self.numbers) + 1)
-        return _observation(seen, number)
+        page = _observation(seen, number)
+        if not self.takes_pictures:
+            return page
+        with attribute("picture"):
+            picture = await self.tab.page.screenshot(timeout=self.tab.pace.seconds(SEE_SECONDS) * 1000)
+        return replace(page, picture=base64.b64encode(picture).decode())
 
 
 def _observation(seen: dict[str, Any], number: int) -> Observation:
@@ -177,7 +185,13 @@ class BrowserEpisode(Episode):
             tab = await holding.enter_async_context(
                 environment.pool.tab("context", is_fresh=self._num_attempts > 1, is_guarded=is_guarded)
             )
-            visit = _Visit(id=episode_id, tab=tab, holding=holding, page=Observation(titles=(), controls=()))
+            visit = _Visit(
+                id=episode_id,
+                tab=tab,
+                holding=holding,
+                page=Observation(titles=(), controls=()),
+                takes_pictures=environment.settings.takes_pictures,
+            )
             with attribute("open"):
                 await tab.context.add_init_script(HOLD_TIME)
             await tab.goto(environment.server.start_url(self.errand.key, episode_id))

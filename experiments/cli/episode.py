@@ -1,0 +1,96 @@
+"""`dllm-rl episode`: one episode of an oracle or a policy, shown turn by turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from dllm_rl.environment import Session
+from dllm_rl.episodes import Writer, oracle, play
+from dllm_rl.errors import ConfigError
+from dllm_rl.notebook import Notebook
+from dllm_rl.records.rollout import Rollout
+from experiments.cli.evaluate import REFERENCE_PRESET, chosen_environment, usual_sampler
+from experiments.cli.policy_keys import read_policy_keys
+from experiments.design.config import (
+    Component,
+    NotebookSettings,
+    build_reward,
+    build_sampler,
+    build_session,
+    load_preset,
+    validate,
+)
+from experiments.report.episode import print_episode, render_episode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodePolicy:
+    """Who plays.
+
+    Attributes:
+        what: "oracle", or a checkpoint.
+        memory: What the notebook keeps of earlier turns.
+        sampler: As YAML; None for the usual one of the family.
+        temperature: Of the draws; 0 for the most likely tokens.
+        seed: Of the sampling noise.
+        keys: Of the policy level, as `key=value`.
+    """
+
+    what: str
+    memory: str
+    sampler: str | None
+    temperature: float
+    seed: int
+    keys: tuple[str, ...] = ()
+
+    @property
+    def notebook(self) -> Notebook:
+        """What the policy reads of earlier turns."""
+        settings = {"memory": self.memory, "feedback": self.memory in ("feedback", "full")}
+        return validate(NotebookSettings, settings, source="--memory").build()
+
+
+def show_episode(player: EpisodePolicy, *, split: str, number: int, environment: str, out: Path | None) -> int:
+    """Play the task with this number, print the episode, and write its page; 1 where it is no success."""
+    component = chosen_environment(environment, Component(name="episodes"))
+    if out is not None:
+        component = Component(name=component.name, options={**component.options, "takes_pictures": True})
+    with build_session(component) as session:
+        if not session.environment.is_episodic:
+            raise ConfigError(f"environment '{component.name}' takes whole plans. Use `dllm-rl eval`, or `film`.")
+        tasks = session.tasks(split)
+        if number >= len(tasks):
+            raise ConfigError(f"there is no task {number} in {split}: it has {len(tasks)}, counted from 0")
+        rollout = _played(session, player, split, number)
+    print_episode(rollout, Console())
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(render_episode(rollout, player.notebook), encoding="utf-8")
+        print(f"wrote {out}")
+    return 0 if rollout.outcome.is_success else 1
+
+
+def _played(session: Session, player: EpisodePolicy, split: str, number: int) -> Rollout:
+    task, reward = session.tasks(split)[number], build_reward(Component(name="outcome"))
+    if player.what == "oracle":
+        write: Writer = oracle(session)
+        (rollout,) = play(session, reward, [task], write)
+        return rollout
+    from dllm_rl.training.engine import RolloutEngine
+    from experiments.run import policies
+
+    facts, options = read_policy_keys(player.keys)
+    policy = policies.load(player.what, facts=facts, options=options)
+    sampler = usual_sampler(player.sampler, policy.family, load_preset(REFERENCE_PRESET).policies)
+    engine = RolloutEngine(
+        policy=policy,
+        sampler=build_sampler(sampler, temperature=player.temperature),
+        environment=session,
+        reward=reward,
+        notebook=player.notebook,
+    )
+    (rollout,) = engine.run([task], [number], seed=player.seed).rollouts
+    return rollout

@@ -1,0 +1,301 @@
+"""Learning over turns: a row a turn, an advantage an episode, weights of turns, and no trace of what was lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dllm_rl import registry
+from dllm_rl.environment import Environment, Session
+from dllm_rl.episodes import Episode, Reply
+from dllm_rl.errors import ConfigError, HarnessError
+from dllm_rl.files import read_rows
+from dllm_rl.notebook import Notebook
+from dllm_rl.records.tasks import (
+    ActionResult,
+    Control,
+    Ending,
+    Fault,
+    FieldResult,
+    GoldField,
+    Observation,
+    Outcome,
+    RewardRecord,
+    Task,
+)
+from dllm_rl.training.config import TrainConfig
+from dllm_rl.training.engine import RolloutEngine
+from dllm_rl.training.groups import shuffle_rewards, stack_rollouts
+from dllm_rl.training.trainer import Trainer
+from dllm_rl.training.turns import TURNS, turn_advantages, turn_weights, weigh
+from dllm_rl.training.update import generator
+from tests.tiny_policies import make_tiny_policy
+
+USUAL = ("autoregressive", "masked", "block", "slot", "flow")
+
+
+class Walk(Episode):
+    """Goes on for one to three turns, by how many of the letters e, 1 and . the policy writes."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.count, self.turn = task, 0, 0
+
+    async def start(self) -> Reply:
+        return Reply(observation=self._page(), outcome=Outcome(task_id=self.task.id))
+
+    async def step(self, plan: str) -> Reply:
+        self.turn += 1
+        self.count += sum(plan.count(letter) for letter in "e1.")
+        is_over = self.turn == 1 + self.count % 3
+        outcome = Outcome(
+            task_id=self.task.id,
+            is_submitted=is_over,
+            fields=(FieldResult(name="f", wanted=("x",), server=None, dom=(), is_correct=is_over, is_default=False),),
+            actions=(ActionResult(line=1, text="wait", status="ok", note="ok wait"),),
+            ending=Ending.FINISHED if is_over else Ending.TURNS if self.turn == 3 else None,
+            num_submissions=self.count,
+        )
+        is_ended = outcome.ending is not None
+        return Reply(observation=None if is_ended else self._page(), outcome=outcome)
+
+    async def close(self) -> None:
+        pass
+
+    def _page(self) -> Observation:
+        return Observation(titles=("Join",), controls=(Control(ref="p1.e1", kind="text", name=f"Name{self.turn}"),))
+
+
+class Walks(Environment):
+    is_episodic = True
+
+    def tasks(self, split):
+        gold = (GoldField(name="f", kind="text", wanted=("x",)),)
+        names = ("Anna", "Karl", "Rome")
+        return [Task(id=f"{split}/{n}", split=split, site=n, instruction=f"Name: {n}", gold=gold) for n in names]
+
+    async def observe(self, task):
+        raise NotImplementedError
+
+    async def run(self, task, plan, *, isolation=None, executor=None):
+        raise NotImplementedError
+
+    def begin(self, task, modes):
+        return Walk(task)
+
+    def gold_turn(self, task, turns, observation):
+        return 'fill p1.e1 "e"'
+
+
+def by_length(outcome):
+    return RewardRecord(value=float(outcome.num_submissions % 5), submission=0.0, field_accuracy=0.0, progress=0.0)
+
+
+@pytest.fixture(scope="module")
+def session():
+    with Session(Walks()) as opened:
+        yield opened
+
+
+def engine_of(session, family="masked", **options):
+    sampler = registry.get("sampler", registry.get("policy", family).usual_sampler)(**options)
+    policy = make_tiny_policy(family, sharpness=4.0)
+    return RolloutEngine(policy=policy, sampler=sampler, environment=session, reward=by_length)
+
+
+def trainer_of(session, objective, run_dir, *, family="masked", options=None, **settings):
+    given = {"steps": 1, "prompts_per_step": 2, "group_size": 4, "inner_steps": 2, "learning_rate": 1e-3} | settings
+    return Trainer(
+        engine=engine_of(session, family),
+        objective=registry.build("objective", objective, options or {}),
+        tasks=session.tasks("train"),
+        config=TrainConfig(**given),
+        run_dir=run_dir,
+    )
+
+
+def groups_of(engine, *, size=4):
+    tasks = [task for task in engine.environment.tasks("train")[:2] for _ in range(size)]
+    rollouts = engine.run(tasks, range(len(tasks)), seed=3).rollouts
+    return [rollouts[:size], rollouts[size:]]
+
+
+def stacked(engine, groups):
+    return stack_rollouts(groups, temperature=1.0, pad_id=engine.policy.canvas.pad_id)
+
+
+def lost(rollout):
+    outcome = replace(rollout.outcome, fault=Fault.ENVIRONMENT, ending=Ending.LOST)
+    return replace(rollout, outcome=outcome)
+
+
+@pytest.mark.parametrize("family", USUAL)
+def test_what_was_read_and_sampled_is_what_is_trained_on(session, family) -> None:
+    engine = engine_of(session, family)
+    groups = groups_of(engine)
+    rollouts = stacked(engine, groups)
+    turns = [(rollout, at, turn) for group in groups for rollout in group for at, turn in enumerate(rollout.turns)]
+    assert {len(rollout.turns) for group in groups for rollout in group} == {1, 2, 3}
+    assert rollouts.num_rows == len(turns)
+    notebook, canvas = Notebook(), engine.policy.canvas
+    for row, (rollout, at, turn) in enumerate(turns):
+        prompt = notebook.prompt(rollout.task, rollout.turns[:at], turn.observation)
+        read = rollouts.prompt_ids[row][rollouts.prompt_mask[row]].tolist()
+        assert turn.completion.prompt == prompt and read == engine.policy.encode_prompt(prompt)
+        assert canvas.decode(rollouts.completion_ids[row]) == turn.completion.plan
+        assert rollouts.rewards[row] == rollout.reward.value
+    numbers = [number for number, rollout in enumerate(r for g in groups for r in g) for _ in rollout.turns]
+    assert rollouts.episode_ids is not None and rollouts.episode_ids.tolist() == numbers
+
+
+def test_a_turn_is_drawn_with_noise_of_its_own(session) -> None:
+    """The same prompt at two turns is answered differently, and the same batch alike."""
+    engine = replace(engine_of(session), notebook=Notebook(memory="none", feedback=False))
+    groups = groups_of(engine)
+    again = groups_of(engine)
+    assert [r.plan for g in groups for r in g] == [r.plan for g in again for r in g]
+    longest = max((r for g in groups for r in g), key=lambda rollout: len(rollout.turns))
+    assert len({turn.completion.plan for turn in longest.turns}) > 1
+
+
+def test_an_episode_counts_once_in_its_group_and_lends_its_advantage_to_all_its_turns(session) -> None:
+    engine = engine_of(session)
+    rollouts = stacked(engine, groups_of(engine))
+    objective = registry.build("objective", "grpo", {"advantage": "centred"})
+    found = turn_advantages(objective, rollouts)
+    assert rollouts.episode_ids is not None
+    for group in (0, 1):
+        rows = rollouts.group_ids == group
+        by_episode = dict(zip(rollouts.episode_ids[rows].tolist(), rollouts.rewards[rows].tolist(), strict=True))
+        mean = sum(by_episode.values()) / len(by_episode)
+        wanted = [by_episode[number] - mean for number in rollouts.episode_ids[rows].tolist()]
+        assert found[rows].tolist() == pytest.approx(wanted, abs=1e-6)
+    assert not torch.allclose(found, objective.advantages(rollouts)), "by rows it would be the same"
+
+
+def test_weights_make_the_means_that_the_normalisers_are_named_for(session) -> None:
+    engine = engine_of(session)
+    rollouts = stacked(engine, groups_of(engine))
+    assert rollouts.episode_ids is not None
+    terms = torch.rand(rollouts.num_rows, generator=torch.Generator().manual_seed(0))
+    episodes = [terms[rollouts.episode_ids == number] for number in rollouts.episode_ids.unique()]
+
+    def weighted_mean(normaliser):
+        weights = turn_weights(rollouts, normaliser)
+        return float((terms if weights is None else weights * terms).mean())
+
+    assert weighted_mean("turn_mean") == pytest.approx(float(torch.cat(episodes).mean()))
+    assert weighted_mean("trajectory_mean") == pytest.approx(sum(float(own.mean()) for own in episodes) / len(episodes))
+    assert weighted_mean("constant") == pytest.approx(sum(float(own.sum()) for own in episodes) / len(episodes) / TURNS)
+
+
+def test_a_weight_multiplies_a_rows_gradient_and_leaves_its_value() -> None:
+    terms = torch.rand(2, 3, 4, requires_grad=True)
+    weights = torch.tensor([0.5, 1.0, 3.0])
+    weighed = weigh(terms, weights)
+    assert torch.equal(weighed, terms)
+    weighed.square().sum().backward()
+    assert torch.allclose(terms.grad, 2 * terms * weights[:, None])
+    assert weigh(terms, None) is terms
+
+
+@pytest.mark.parametrize("objective", ["grpo", "espo", "cj_grpo", "gspo", "wd1", "mdpo"])
+@pytest.mark.parametrize("normaliser", ["turn_mean", "constant"])
+def test_a_lost_episode_leaves_the_gradient_as_if_it_had_not_been_drawn(session, tmp_path, objective, normaliser):
+    """Bit for bit: lost with a reward of its own, at its start or in the middle, or never drawn."""
+    found = []
+    for case in ("never drawn", "lost in the middle", "lost at the start"):
+        trainer = trainer_of(session, objective, tmp_path, turn_normaliser=normaliser)
+        (first, second, third, fourth), other = groups_of(trainer.engine)
+        without = [(first, second, fourth), other]
+        gone = lost(third) if case == "lost in the middle" else replace(lost(third), turns=())
+        groups = without if case == "never drawn" else [(first, second, gone, fourth), other]
+        rollouts, _ = trainer._answered(0, groups, stacked(trainer.engine, groups))
+        metrics = trainer.updater.update(0, rollouts, rate=1e-3)
+        assert metrics["rows_updated"] > 0
+        found.append([weight.detach().clone() for weight in trainer.policy.model.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(found[0], found[1], strict=True))
+    assert all(torch.equal(*pair) for pair in zip(found[0], found[2], strict=True))
+
+
+def test_a_fault_that_counts_as_zero_would_be_another_gradient(session, tmp_path) -> None:
+    """So the test above can fail."""
+    found = []
+    for is_counted in (False, True):
+        trainer = trainer_of(session, "grpo", tmp_path)
+        (first, second, third, fourth), other = groups_of(trainer.engine)
+        zero = replace(third, reward=replace(third.reward, value=0.0))
+        groups = [(first, second, zero, fourth) if is_counted else (first, second, fourth), other]
+        trainer.updater.update(0, stacked(trainer.engine, groups), rate=1e-3)
+        found.append(torch.cat([weight.detach().flatten() for weight in trainer.policy.model.parameters()]))
+    assert not torch.equal(*found)
+
+
+@pytest.mark.parametrize("family", ["autoregressive", "masked"])
+def test_the_order_of_turns_and_episodes_changes_nothing(session, tmp_path, family) -> None:
+    found = []
+    for is_reversed in (False, True):
+        trainer = trainer_of(session, "grpo", tmp_path, family=family, inner_steps=1)
+        groups = groups_of(trainer.engine)
+        rollouts = stacked(trainer.engine, groups)
+        index = torch.arange(rollouts.num_rows)
+        rollouts = rollouts.rows(index.flip(0) if is_reversed else index)
+        metrics = trainer.updater.update(0, rollouts, rate=0.0)
+        found.append((metrics["loss"], metrics["grad_norm"]))
+    assert found[0] == pytest.approx(found[1], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("objective", sorted(registry.names("objective")))
+def test_every_objective_trains_on_turns(session, tmp_path, objective) -> None:
+    families = registry.families_of(registry.get("objective", objective))
+    family = next(name for name in USUAL if name in families)
+    trainer = trainer_of(session, objective, tmp_path, family=family, inner_steps=1)
+    before = torch.cat([weight.detach().flatten() for weight in trainer.policy.model.parameters()])
+    trainer.train()
+    (row,) = read_rows(tmp_path / "metrics.jsonl")
+    after = torch.cat([weight.detach().flatten() for weight in trainer.policy.model.parameters()])
+    assert row["rows_updated"] > 8 or row["rows_filtered"] > 0
+    assert row["turns/mean"] > 1 and row["nonfinite_gradients"] == 0.0
+    assert not torch.equal(before, after)
+
+
+def test_episode_metrics_are_over_episodes_and_every_ending_is_one(session, tmp_path) -> None:
+    trainer = trainer_of(session, "grpo", tmp_path)
+    trainer.train()
+    (row,) = read_rows(tmp_path / "metrics.jsonl")
+    rollouts = read_rows(tmp_path / "rollouts.jsonl")
+    assert row["num_rollouts"] == len(rollouts) == 8
+    assert row["turns/mean"] == pytest.approx(sum(item["num_turns"] for item in rollouts) / 8)
+    assert row["success"] == pytest.approx(sum(item["success"] for item in rollouts) / 8)
+    endings = {name.removeprefix("ending/"): share for name, share in row.items() if name.startswith("ending/")}
+    assert set(endings) == {ending.value for ending in Ending} and sum(endings.values()) == pytest.approx(1)
+    assert endings["finished"] == pytest.approx(sum(item["ending"] == "finished" for item in rollouts) / 8)
+
+
+def test_rewards_are_dealt_anew_among_episodes(session) -> None:
+    engine = engine_of(session)
+    rollouts = stacked(engine, groups_of(engine))
+    dealt = shuffle_rewards(rollouts, generator(0, "deal"))
+    assert rollouts.episode_ids is not None
+    for number in rollouts.episode_ids.unique():
+        assert dealt.rewards[rollouts.episode_ids == number].unique().numel() == 1
+
+    def by_episode(given):
+        return sorted(float(given.rewards[given.episode_ids == number][0]) for number in given.episode_ids.unique())
+
+    assert by_episode(dealt) == by_episode(rollouts) and not torch.equal(dealt.rewards, rollouts.rewards)
+
+
+def test_a_step_of_which_everything_was_lost_stops_loudly(session) -> None:
+    engine = engine_of(session)
+    groups = [[lost(rollout) for rollout in group] for group in groups_of(engine)]
+    with pytest.raises(HarnessError, match="lost every episode"):
+        stacked(engine, groups)
+
+
+def test_a_normaliser_of_turns_is_refused_for_whole_plans(tmp_path) -> None:
+    from tests.dllm_rl.training.test_trainer import make
+
+    with pytest.raises(ConfigError, match="whole plans"):
+        make("masked", "grpo", tmp_path, turn_normaliser="turn_mean")
