@@ -2,7 +2,8 @@
 
 from harness.errands.factory import DIFFICULTIES, SPLITS, make_errand, make_tasks
 from harness.errands.kinds import KINDS
-from harness.errands.oracle import oracle_turn, with_detour
+from harness.errands.oracle import oracle_turn, slip
+from harness.errands.rehearsal import Rehearsal, fits, rehearse
 from harness.errands.schema import ANSWER, Errand, Page
 from harness.errands.server import ErrandServer
 
@@ -14,8 +15,11 @@ __all__ = [
     "Errand",
     "ErrandServer",
     "Page",
+    "Rehearsal",
+    "fits",
     "make_errand",
     "make_tasks",
     "oracle_turn",
-    "with_detour",
+    "rehearse",
+    "slip",
 ]

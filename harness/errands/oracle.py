@@ -7,9 +7,10 @@ by reading so. Which values are wanted, it knows from the errand.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from random import Random
 
-from dllm_rl.records.plan import Action, render_plan
+from dllm_rl.records.plan import Action, parse_turn, render_plan
 from dllm_rl.records.rollout import Turn
 from dllm_rl.records.tasks import Control, Observation
 from harness.errands.schema import Entry, Errand, Page
@@ -94,12 +95,24 @@ def _named(page: Observation, kind: str, name: str) -> Control | None:
     return next((item for item in page.controls if item.kind == kind and item.name == name), None)
 
 
-def with_detour(plan: str, page: Observation, chance: Random, share: float) -> str:
-    """The same turn, at times with a slip before it that the next turn has to make good.
+def slip(errand: Errand, page: Observation, plan: str, chance: Random) -> str | None:
+    """A turn that goes wrong where the oracle's would not, and that a later turn can make good; None where none is.
 
-    A slip is one that policies make: an answer that another control has, or a page that is handed in too early.
+    The page is handed in too early, or a field gets what another one should have.
     """
-    buttons = [item for item in page.controls if item.kind == "button" and item.name != "Close"]
-    if chance.random() >= share or not buttons or "\n" not in plan:
-        return plan
-    return render_plan((Action(verb="submit", ref=buttons[0].ref),))
+    here = errand.titled(page.title)
+    actions = parse_turn(plan).actions
+    found = []
+    if here is not None and actions and actions[-1].verb == "submit" and _is_owed(here, page):
+        found.append(actions[-1])
+    texts = {control.ref for control in page.controls if control.kind == "text"}
+    fills = [action for action in actions if action.verb == "fill" and action.ref in texts]
+    found += [replace(one, value=other.value) for one in fills for other in fills if one.value != other.value]
+    return render_plan((chance.choice(found),)) if found else None
+
+
+def _is_owed(here: Page, page: Observation) -> bool:
+    """Whether the server would refuse the page as it is, because something is missing."""
+    empty = {control.field for control in page.controls if control.kind not in ("radio", "checkbox", "button", "link")}
+    empty -= {control.field for control in page.controls if control.value}
+    return any(entry.is_required and entry.name in empty for entry in here.entries)

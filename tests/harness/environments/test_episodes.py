@@ -7,6 +7,7 @@ import os
 import signal
 from collections import Counter
 from dataclasses import replace
+from random import Random
 
 import pytest
 from starlette.responses import PlainTextResponse
@@ -17,7 +18,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.records.rollout import Completion
 from dllm_rl.records.tasks import Ending, Fault
 from harness.environments import EpisodeEnvironment, EpisodeSettings
-from harness.errands import KINDS, ErrandServer
+from harness.errands import KINDS, ErrandServer, fits, make_errand, rehearse
 from harness.rewards import Success
 
 pytestmark = pytest.mark.browser
@@ -196,6 +197,20 @@ def test_a_browser_that_dies_in_the_middle_costs_another_attempt(session, proven
     outcome = session.wait_for(played(environment.begin(rollout.task, Modes()), killing))
     assert outcome.is_success and outcome.num_attempts > 1
     assert num_asked == len(rollout.turns), "a policy was asked twice"
+
+
+def test_a_rehearsal_shows_and_answers_what_the_browser_does(session) -> None:
+    """Of every kind that can be rehearsed: the same pages and the same notes, slips included."""
+    tasks = [task for task in session.tasks("train") if fits(make_errand(task.site))]
+    rehearsals = [rehearse(task, max_actions=8, chance=Random(at), detours=0.4) for at, task in enumerate(tasks)]
+    assert sum(len(item.slips) for item in rehearsals) > 5
+    plans = [[turn.completion.plan for turn in item.turns] for item in rehearsals]
+    played_again = play(session, Success(), tasks, recorded(plans))
+    for item, rollout in zip(rehearsals, played_again, strict=True):
+        for mine, real in zip(item.turns, rollout.turns, strict=True):
+            assert mine.observation == real.observation, rollout.task.id
+            assert mine.outcome.actions == real.outcome.actions, rollout.task.id
+        assert rollout.reward.value == 1.0
 
 
 def test_settings_that_have_no_meaning_are_refused() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from dllm_rl.errors import ConfigError
-from harness.errands import ANSWER, DIFFICULTIES, KINDS, SPLITS, Errand, make_errand, make_tasks
+from dllm_rl.records.tasks import Task
+from harness.errands import ANSWER, DIFFICULTIES, KINDS, SPLITS, Errand, fits, make_errand, make_tasks, rehearse
 from harness.errands.schema import NEVER
 
 ERRANDS = [
@@ -87,6 +90,23 @@ def test_no_errand_is_in_two_splits_and_a_larger_count_continues_the_list() -> N
     assert make_tasks("train", 20, seed=0, kinds=None, difficulties=DIFFICULTIES) == tasks["train"][:20]
     other = make_tasks("train", 60, seed=1, kinds=None, difficulties=DIFFICULTIES)
     assert not {task.site for task in other} & set(sites)
+
+
+def test_a_rehearsal_ends_and_its_slips_are_made_good() -> None:
+    num_slips = 0
+    for errand in ERRANDS[::4]:
+        if not fits(errand):
+            continue
+        task = Task(id=errand.key, split="train", site=errand.key, instruction=errand.instruction, gold=errand.gold)
+        plain = rehearse(task, max_actions=8, chance=Random(0), detours=0.0)
+        slipping = rehearse(task, max_actions=8, chance=Random(0), detours=0.5)
+        assert not plain.slips and len(slipping.turns) >= len(plain.turns)
+        num_slips += len(slipping.slips)
+    assert num_slips > 80
+
+
+def test_most_kinds_can_be_rehearsed() -> None:
+    assert {errand.kind for errand in ERRANDS if not fits(errand)} <= {"long_list"}
 
 
 @pytest.mark.parametrize("key", ["errand.wizard.d4.s1", "errand.nothing.d1.s1", "wizard"])
