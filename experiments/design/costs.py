@@ -22,6 +22,8 @@ ONE_THREAD = 1.4
 # Keyed by where training rollouts run.
 TRAIN_BROWSER_SECONDS = {"arena": 0.045, "page": 0.08, "origin": 0.12, "context": 0.13}
 EVALUATION_BROWSER_SECONDS = 0.18
+# Of an episode, where a task takes several; a whole plan is one.
+TURNS_AN_EPISODE = 4
 # Three greedy plans, their rollouts and their films.
 SNAPSHOT_SECONDS = 1.0
 # Text-only toys have no browser and a policy of two small layers; roughly, from one run.
@@ -64,7 +66,7 @@ def evaluation_cost(cell: Cell, num_tasks: int) -> Cost:
     if not _has_browser(cell):
         return Cost(evaluation_rollouts=rollouts, seconds=rollouts * TEXT_ROLLOUT_SECONDS + TEXT_START_SECONDS)
     sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * _slowness(cell)
-    seconds = rollouts * (sample + EVALUATION_BROWSER_SECONDS)
+    seconds = rollouts * (sample + EVALUATION_BROWSER_SECONDS) * _num_turns(cell)
     return Cost(evaluation_rollouts=rollouts, seconds=seconds + START_SECONDS)
 
 
@@ -84,12 +86,16 @@ def training_cost(cell: Cell) -> Cost:
     asked = 2 if "answers" in objective.requires else 1
     sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * asked
     browser = TRAIN_BROWSER_SECONDS[cell.environment.options.get("isolation", "page")]
-    seconds = rollouts * ((sample + update) * _slowness(cell) + browser)
+    seconds = rollouts * ((sample + update) * _slowness(cell) + browser) * _num_turns(cell)
     return Cost(train_rollouts=rollouts, seconds=seconds + START_SECONDS)
 
 
 def _has_browser(cell: Cell) -> bool:
     return issubclass(registry.get("environment", cell.environment.name), BrowserEnvironment)
+
+
+def _num_turns(cell: Cell) -> int:
+    return TURNS_AN_EPISODE if registry.get("environment", cell.environment.name).is_episodic else 1
 
 
 def _num_steps(cell: Cell) -> int:

@@ -6,7 +6,7 @@ built-in ones, or any that `dllm_rl.policies.loading` loads: a folder or a hub i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -21,6 +21,7 @@ from dllm_rl.seeding import python_random
 from experiments.design.config import Strict, validate
 from experiments.design.overrides import apply_override, read_yaml
 from experiments.run.demonstrations import read_demonstrations
+from experiments.run.rehearsals import ErrandDemonstrations, errand_demonstrations
 from harness.environments.base import Design
 from harness.sites.schema import OBSTACLES, Obstacle, Size
 
@@ -44,6 +45,7 @@ class Demonstrations(Strict):
         finish_share: In the newer design, share of the demonstrations that were recorded on it and hand the form in.
             The others are recordings of the older design on today's page, and end in a near miss.
         older_share: In the newer design, share of all demonstrations that show the older page itself.
+        errands: Turns of episodes instead; then `count` is their number, and nothing is said about forms.
     """
 
     source: str | None = None
@@ -57,6 +59,14 @@ class Demonstrations(Strict):
     obstacles: tuple[Obstacle, ...] = Field(default=OBSTACLES, min_length=1)
     finish_share: float = Field(default=1.0, ge=0, le=1)
     older_share: float = Field(default=0.0, ge=0, le=1)
+    errands: ErrandDemonstrations | None = None
+
+    @model_validator(mode="after")
+    def _refuse_forms_beside_errands(self) -> Demonstrations:
+        given = sorted(self.model_fields_set - {"count", "seed", "errands"})
+        if self.errands is not None and given:
+            raise ValueError(f"{', '.join(given)}: of forms, and these demonstrations are of errands. Leave it out")
+        return self
 
     @model_validator(mode="after")
     def _refuse_what_has_no_effect(self) -> Demonstrations:
@@ -258,13 +268,22 @@ def is_foreign(init: str | None) -> bool:
     return init is not None and "/" in init
 
 
-def demonstrations(settings: Demonstrations) -> list[Demonstration]:
-    """Prompts and plans of the recipe's training tasks, or of its data set."""
+def demonstrations(
+    settings: Demonstrations, fits_prompt: Callable[[str], bool] = lambda text: True
+) -> list[Demonstration]:
+    """Prompts and plans of the recipe's training tasks, of its errands, or of its data set.
+
+    fits_prompt: whether a prompt of an episode is short enough.
+    """
     from harness.sites import make_tasks
 
     if settings.source is not None:
         return read_demonstrations(settings.source, split=settings.source_split, count=settings.count)
     assert settings.count is not None
+    if settings.errands is not None:
+        return errand_demonstrations(
+            settings.errands, count=settings.count, seed=settings.seed, fits_prompt=fits_prompt
+        )
     tasks = make_tasks(
         "train",
         count=settings.count,

@@ -61,6 +61,9 @@ def take_snapshot(
         torn.unlink()
     for index, rollout in enumerate(batch.rollouts):
         task = rollout.task
+        if not rollout.turns:
+            # Lost before anything was written.
+            continue
         film = record_film(
             engine.policy,
             rollout.turns[0].completion,

@@ -190,7 +190,7 @@ def train_stage(stage: str, out: Path) -> None:
             left = (time.monotonic() - started) / (step - first + 1) * (num_steps - step)
             print(f"step {step}/{num_steps}, loss {loss:.4f}, about {left / 60:.0f} min left", flush=True)
 
-    shown = demonstrations(recipe.demonstrations_of(stage))
+    shown = demonstrations(recipe.demonstrations_of(stage), policy.fits)
     warm_start(policy, shown, config, on_step=show, state_dir=out / f"{stage}.state")
     save_policy(policy, out / stage, half=not is_alone)
 

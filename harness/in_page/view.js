@@ -29,7 +29,9 @@ function placeOf(element) {
   return middle < 0 ? -1 : middle > innerHeight ? 1 : 0;
 }
 
-function view() {
+// What the page has under way belongs to what is seen.
+async function view() {
+  await patiently(() => ({}), { isLast: true });
   const elements = visibleControls();
   const records = described(elements);
   const places = elements.map(placeOf);

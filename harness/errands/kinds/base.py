@@ -56,8 +56,8 @@ def _guests(rng: Random) -> Entry:
 
 
 def _day(rng: Random) -> Entry:
-    wanted = f"2026-{rng.randint(2, 12):02}-{rng.randint(1, 28):02}"
-    return Entry(name="day", label="Day", kind="date", wanted=wanted)
+    wanted = f"{rng.randint(1, 28)} {rng.choice(('March', 'April', 'May', 'June', 'July'))}"
+    return Entry(name="day", label="Day", wanted=wanted)
 
 
 def _room(rng: Random) -> Entry:

@@ -125,7 +125,7 @@ def _held(item: Entry, person: str, rng: Random) -> Entry:
         "company": words.COMPANIES,
         "wish": words.PHRASES,
         "guests": ("1",),
-        "day": ("2026-01-20",),
+        "day": ("1 August",),
         "news": ("",),
     }
     pool = [value for value in others.get(item.name, item.options) if value != item.wanted]

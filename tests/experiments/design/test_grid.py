@@ -223,3 +223,34 @@ def _changed(first: GridPlan, second: GridPlan) -> list[Unit]:
 
 def _folders(grid: GridPlan, *, trained: bool) -> set[Path]:
     return {unit.folder for unit in grid.units if unit.is_warm_start is not trained}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("notebook.memory=none", "notebook.memory: environment 'forms' takes whole plans"),
+        ("train.turn_normaliser=turn_mean", "train.turn_normaliser: environment 'forms' takes whole plans"),
+        ("notebook.memory=some", "notebook.memory"),
+        ("notebook={memory: full, feedback: false}", "Take actions"),
+    ],
+)
+def test_settings_of_episodes_are_refused_for_whole_plans_and_where_they_contradict(
+    tmp_path, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_cells(preset(tmp_path, override))
+
+
+def test_the_notebook_is_part_of_what_a_result_depends_on(tmp_path) -> None:
+    """And leaves the keys of whole plans as they were."""
+    episodic = ("environment={name: episodes}", "reward=outcome")
+
+    def digests(*overrides: str) -> list[str]:
+        return [unit.digest for unit in plan(tmp_path, *episodic, *overrides).units]
+
+    usual = digests()
+    assert digests("notebook.memory=full") == usual == digests("train.turn_normaliser=constant")
+    for override in ("notebook.memory=none", "notebook.num_observations=2"):
+        assert not set(digests(override)) & set(usual)
+    assert digests("train.turn_normaliser=turn_mean")[0] == usual[0]
+    assert not set(digests("train.turn_normaliser=turn_mean")[2:]) & set(usual)

@@ -132,3 +132,37 @@ def test_a_stage_goes_on_from_one_that_went_on_from_a_checkpoint_that_ships(tmp_
 def test_the_recipe_of_what_ships_is_the_one_beside_it() -> None:
     for name, file in (("builtin", "recipe.json"), ("finish", "recipe_finish.json")):
         assert Recipe.model_validate_json((CHECKPOINTS / file).read_text()) == load_recipe(name)
+
+
+def test_turns_of_errands_show_recoveries_and_no_slip() -> None:
+    """What was refused stands in a later prompt, and what is imitated is what the oracle does there."""
+    recipe = load_recipe("episodes", ["demonstrations.count=600"])
+    plain = recipe.demonstrations.model_copy(
+        update={"errands": recipe.demonstrations.errands.model_copy(update={"detours": 0.0})}  # type: ignore[union-attr]
+    )
+    slipping, straight = demonstrations(recipe.demonstrations), demonstrations(plain)
+    assert len(slipping) == len(straight) == 600
+    assert demonstrations(recipe.demonstrations) == slipping
+
+    def refusals(shown):
+        return sum("-> rejected" in item.prompt for item in shown)
+
+    assert refusals(slipping) > 1.2 * refusals(straight) > 0
+    openings = {item.prompt: item.plan for item in straight if "did " not in item.prompt}
+    same = [item for item in slipping if item.prompt in openings]
+    assert len(same) > 50 and all(item.plan == openings[item.prompt] for item in same)
+
+
+def test_a_notebook_that_does_not_fit_is_cut_in_demonstrations_too() -> None:
+    recipe = load_recipe("episodes", ["demonstrations.count=200"])
+    whole = demonstrations(recipe.demonstrations)
+    cut = demonstrations(recipe.demonstrations, lambda text: len(text) < 400)
+    assert [item.plan for item in cut] == [item.plan for item in whole]
+    assert max(len(item.prompt) for item in whole) > 500 > max(len(item.prompt) for item in cut)
+
+
+def test_settings_of_forms_are_refused_beside_errands() -> None:
+    with pytest.raises(ConfigError, match="dials: of forms"):
+        load_recipe("episodes", ["demonstrations.dials=[0]"])
+    with pytest.raises(ConfigError, match="wizard"):
+        load_recipe("episodes", ["demonstrations.errands.kinds=[wizzard]"])

@@ -1,0 +1,94 @@
+"""Demonstrations of episodes: what an oracle with detours does on errands, one prompt and one turn each.
+
+Detours show how to make good what went wrong. The turns that went wrong on purpose are in the notebook of later ones
+and are not imitated. Of several attempts at a task the shortest is kept (2606.02031); all of them succeed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pydantic import Field, field_validator
+
+from dllm_rl.errors import unknown_name
+from dllm_rl.notebook import Notebook
+from dllm_rl.seeding import python_random
+from experiments.design.config import NotebookSettings, Strict
+from harness.errands import DIFFICULTIES, KINDS, fits, make_errand, make_tasks, rehearse
+
+if TYPE_CHECKING:
+    from dllm_rl.records.tasks import Task
+    from dllm_rl.training.warmstart import Demonstration
+
+
+class ErrandDemonstrations(Strict):
+    """Errands whose turns are imitated.
+
+    Attributes:
+        kinds: Kinds of errands; None for all. Errands that do not fit into a window are left out.
+        difficulties: Their difficulties.
+        detours: Share of turns at which the oracle slips, of those where it can.
+        attempts: Attempts at each task, of which the shortest is kept.
+        max_actions: Actions of one turn.
+        notebook: What the prompts keep of earlier turns.
+    """
+
+    kinds: tuple[str, ...] | None = None
+    difficulties: tuple[int, ...] = DIFFICULTIES
+    detours: float = Field(default=0.2, ge=0, le=1)
+    attempts: int = Field(default=1, ge=1)
+    max_actions: int = Field(default=8, ge=1)
+    notebook: NotebookSettings = NotebookSettings()
+
+    @field_validator("kinds")
+    @classmethod
+    def _known(cls, kinds: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for kind in kinds or ():
+            if kind not in KINDS:
+                raise ValueError(str(unknown_name("kind of errand", kind, KINDS)))
+        return kinds
+
+
+def errand_demonstrations(
+    settings: ErrandDemonstrations, *, count: int, seed: int, fits_prompt: Callable[[str], bool]
+) -> list[Demonstration]:
+    """Make `count` demonstrations. fits_prompt: whether a prompt is short enough; notebooks are cut until it is."""
+    tasks = make_tasks("train", count, seed=seed, kinds=settings.kinds, difficulties=settings.difficulties)
+    notebook = settings.notebook.build()
+    shown: list[Demonstration] = []
+    for index, task in enumerate(tasks):
+        if fits(make_errand(task.site)):
+            shown += _demonstrations(task, index, settings, seed, notebook, fits_prompt)
+        if len(shown) >= count:
+            break
+    return shown[:count]
+
+
+def _demonstrations(
+    task: Task,
+    index: int,
+    settings: ErrandDemonstrations,
+    seed: int,
+    notebook: Notebook,
+    fits_prompt: Callable[[str], bool],
+) -> list[Demonstration]:
+    from dllm_rl.training.warmstart import Demonstration
+
+    attempts = [
+        rehearse(
+            task,
+            max_actions=settings.max_actions,
+            chance=python_random(seed, "rehearsal", index, attempt),
+            detours=settings.detours,
+        )
+        for attempt in range(settings.attempts)
+    ]
+    best = min(attempts, key=lambda item: len(item.turns))
+    return [
+        Demonstration(
+            prompt=notebook.prompt(task, best.turns[:at], turn.observation, fits_prompt), plan=turn.completion.plan
+        )
+        for at, turn in enumerate(best.turns)
+        if at not in best.slips
+    ]
