@@ -147,6 +147,11 @@ class BrowserPool:
         """Process ids of our browsers."""
         return tuple(running.pid for running in self._all)
 
+    @property
+    def num_contexts(self) -> int:
+        """Contexts that are open now, in all browsers."""
+        return sum(len(running.browser.contexts) for running in self._all)
+
     @asynccontextmanager
     async def tab(self, isolation: Isolation, *, is_fresh: bool = False, is_guarded: bool = True) -> AsyncIterator[Tab]:
         """Lend a tab for one rollout. A failure inside closes the tab.

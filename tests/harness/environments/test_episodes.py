@@ -173,7 +173,7 @@ def test_a_fault_of_the_site_costs_another_attempt_and_changes_nothing_else(sess
                 assert [t.observation for t in again.turns] == [t.observation for t in rollout.turns]
             else:
                 assert again.outcome.ending is Ending.LOST and again.reward.value == 0.0
-        assert found[Ending.FINISHED] >= 5 and server.num_visits == 0
+        assert found[Ending.FINISHED] >= 5 and server.num_visits == 0 and environment.pool.num_contexts == 0
         server.numbers = set(range(1, 10_000))
         (lost,) = play(session, Success(), [rollout.task], oracle(session))
         assert lost.outcome.ending is Ending.LOST and lost.outcome.num_attempts == 3 and lost.turns == ()
