@@ -165,13 +165,32 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TurnFacts:
+    """What credit of single turns is computed from (`dllm_rl.training.credit`), a row each.
+
+    anchors: equal numbers for turns that stood at the same page.
+    to_go: turns that followed in the episode.
+    is_idle: 1 for turns that the published order of the rules charges, in the second column the strict one.
+    """
+
+    anchors: Int[Tensor, " b"]
+    to_go: Int[Tensor, " b"]
+    is_idle: Float[Tensor, "b 2"]
+
+    def rows(self, index: Tensor) -> TurnFacts:
+        """The rows of this index."""
+        return _map(self, lambda tensor: tensor[index])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rollouts:
     """Completions with their rewards, grouped per task by group_ids (never by position).
 
     completion_ids: the canvas as it was drawn; what is read of it ends at the first EOS (`Completions.as_drawn`).
     completion_mask: what is scored (`Completions.mask`); lengths that people read count visible tokens instead.
     valid: False where the environment lost the rollout; such a row has no gradient and moves no baseline.
-    episode_ids: the episode that each row is a turn of; None where every row is a rollout of its own.
+    episode_ids, turn_facts: the episode that each row is a turn of, and what is known of the turn; None where every row
+      is a rollout of its own.
     answers, step_rewards: intermediate answers and their rewards, the environment's from a row's last step on; recorded
       only for objectives that require step_rewards. temperature: of the sampler.
     """
@@ -189,6 +208,7 @@ class Rollouts:
     answers: Answers | None = None
     temperature: float = 1.0
     episode_ids: Int[Tensor, " b"] | None = None
+    turn_facts: TurnFacts | None = None
 
     @property
     def num_rows(self) -> int:
@@ -199,7 +219,9 @@ class Rollouts:
         """The rows of this index; `totals` stays that of the whole step, so that micro-batch losses add up."""
         trajectory = None if self.trajectory is None else self.trajectory.rows(index)
         answers = None if self.answers is None else self.answers.rows(index)
-        return replace(_map(self, lambda tensor: tensor[index]), trajectory=trajectory, answers=answers)
+        facts = None if self.turn_facts is None else self.turn_facts.rows(index)
+        mapped = _map(self, lambda tensor: tensor[index])
+        return replace(mapped, trajectory=trajectory, answers=answers, turn_facts=facts)
 
     @staticmethod
     def count_totals(valid: Tensor, group_ids: Tensor, completion_mask: Tensor) -> Totals:

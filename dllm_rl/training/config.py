@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.types import Replays
+from dllm_rl.training.credit import NO_CREDIT, StepCredit
 from dllm_rl.training.turns import USUAL_NORMALISER, TurnNormaliser
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class TrainConfig(BaseModel):
     shuffles_rewards: each step's rewards are dealt anew among its rollouts before anything learns from them, so that
         they say nothing: a null control with updates of the usual size. Logged rewards are the true ones.
     turn_normaliser: how much the turns of an episode weigh (`dllm_rl.training.turns`). Whole plans have one turn.
+    step_credit: what a turn earns beside the advantage of its episode (`dllm_rl.training.credit`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -137,6 +139,7 @@ class TrainConfig(BaseModel):
     resample_rounds: int = Field(0, ge=0, le=16)
     shuffles_rewards: bool = False
     turn_normaliser: TurnNormaliser = USUAL_NORMALISER
+    step_credit: StepCredit = NO_CREDIT
 
     @property
     def targets(self) -> Targets:
@@ -171,9 +174,28 @@ def refuse_settings(config: TrainConfig, objective: Objective) -> None:
             f"shuffles_rewards=true deals the rewards of rollouts anew, but objective '{objective.name}' learns from "
             "rewards of single steps, which would stay true. Take another objective, or learning_rate=0 for a null."
         )
+    if config.step_credit != NO_CREDIT and "step_rewards" in objective.requires:
+        raise ConfigError(
+            f"step_credit={config.step_credit} adds to one advantage a turn, and objective '{objective.name}' has one "
+            "a denoising step. Leave it out, or take another objective."
+        )
     if config.resample_rounds and objective.needs_flat_groups:
         raise ConfigError(
             f"resample_rounds={config.resample_rounds} replaces groups whose rewards are all equal, but with "
             f"objective '{objective.name}' as it is set they have a gradient (a KL penalty, or a regression). "
             "Set beta=0 where there is one, or resample_rounds=0."
         )
+
+
+# Settings of turns, with the values under which they change nothing for whole plans.
+TURN_SETTINGS = {"turn_normaliser": USUAL_NORMALISER, "step_credit": NO_CREDIT}
+
+
+def refuse_turns(config: TrainConfig) -> None:
+    """Raise ConfigError where a setting of turns was given, and rollouts are whole plans."""
+    for name, usual in TURN_SETTINGS.items():
+        if getattr(config, name) != usual:
+            raise ConfigError(
+                f"{name}={getattr(config, name)} is about turns of episodes, and these rollouts are whole plans. "
+                "Leave it out."
+            )

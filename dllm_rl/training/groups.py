@@ -21,6 +21,7 @@ from dllm_rl.errors import ConfigError, HarnessError
 from dllm_rl.records.rollout import Rollout, Turn
 from dllm_rl.records.tasks import Task
 from dllm_rl.records.types import Completions, Prompts, Rollouts, SampledRow, join_completions
+from dllm_rl.training.credit import turn_facts
 from dllm_rl.training.engine import RolloutBatch
 from dllm_rl.training.turns import first_turns
 
@@ -58,6 +59,7 @@ def stack_rollouts(groups: Sequence[Group], *, temperature: float, pad_id: int) 
         totals=Rollouts.count_totals(valid, group_ids, completions.mask),
         temperature=temperature,
         episode_ids=_episode_ids(kept) if is_episodic else None,
+        turn_facts=turn_facts([rollout for group in kept for rollout in group]) if is_episodic else None,
     )
 
 

@@ -33,6 +33,7 @@ from dllm_rl.training.checkpoint import load_state, save_state
 from dllm_rl.training.config import (
     TrainConfig,
     refuse_settings,
+    refuse_turns,
     refuse_unreplayable,
     require_tracker,
     trackable,
@@ -45,7 +46,6 @@ from dllm_rl.training.metrics import describe
 from dllm_rl.training.optimiser import adamw
 from dllm_rl.training.ranks import Ranks
 from dllm_rl.training.reference import reference_of
-from dllm_rl.training.turns import USUAL_NORMALISER
 from dllm_rl.training.update import Updater, generator
 
 # Raised whenever what is collected, scored or updated changes in its numbers: results are keyed by it.
@@ -108,6 +108,7 @@ class Trainer:
             max_grad_norm=config.max_grad_norm,
             targets=config.targets,
             normaliser=config.turn_normaliser,
+            credit=config.step_credit,
         )
 
     def train(self, *, until: int | None = None) -> None:
@@ -241,11 +242,8 @@ def _check_combination(engine: RolloutEngine, objective: Objective, config: Trai
             f"sampler '{sampler.name}' draws from: {', '.join(families_of(sampler))}, not {policy.family}."
         )
     refuse_unreplayable(type(policy), sampler, objective)
-    if config.turn_normaliser != USUAL_NORMALISER and not engine.environment.is_episodic:
-        raise ConfigError(
-            f"turn_normaliser={config.turn_normaliser} says what turns of episodes weigh; these rollouts are whole "
-            "plans. Leave it out."
-        )
+    if not engine.environment.is_episodic:
+        refuse_turns(config)
     if sampler.temperature != config.temperature:
         raise ConfigError(
             f"the sampler draws at temperature {sampler.temperature:g} and train.temperature is "

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dllm_rl.protocols import Objective
 from dllm_rl.records.types import Rollouts
+from dllm_rl.training.credit import NO_CREDIT, StepCredit, step_advantages
 
 # turn_mean: 1, every turn of the step weighs the same, so that long episodes weigh more (OpenWebRL, 2606.02031).
 # trajectory_mean: R / (E T), every episode weighs the same, so that a turn of a long one weighs less.
@@ -27,15 +28,18 @@ USUAL_NORMALISER: TurnNormaliser = "constant"
 TURNS = 4
 
 
-def turn_advantages(objective: Objective, rollouts: Rollouts) -> Tensor:
-    """The objective's advantages: of each row, or where rows are turns, of their episodes.
+def turn_advantages(objective: Objective, rollouts: Rollouts, credit: StepCredit = NO_CREDIT) -> Tensor:
+    """The objective's advantages: of each row, or where rows are turns, of their episodes and the credit of the turn.
 
     Objectives that reward single denoising steps compare those of all turns of a group.
     """
     if rollouts.episode_ids is None or "step_rewards" in objective.requires:
         return objective.advantages(rollouts)
     first, place = first_turns(rollouts.episode_ids)
-    return objective.advantages(rollouts.rows(first))[place]
+    shared = objective.advantages(rollouts.rows(first))[place]
+    if credit == NO_CREDIT or rollouts.turn_facts is None:
+        return shared
+    return shared + step_advantages(credit, rollouts.turn_facts, rollouts.rewards, rollouts.group_ids)
 
 
 def first_turns(episode_ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ from dllm_rl.protocols import Objective
 from dllm_rl.records.types import LossInputs, Rollouts, Views
 from dllm_rl.seeding import derive
 from dllm_rl.training.config import Targets
+from dllm_rl.training.credit import NO_CREDIT, StepCredit
 from dllm_rl.training.metrics import combine, inner_metrics
 from dllm_rl.training.micro_batches import micro_batches, num_distinct
 from dllm_rl.training.ranks import Ranks
@@ -112,7 +113,7 @@ class _InnerBatch:
 class Updater:
     """Changes the policy by an objective's gradient on a batch.
 
-    normaliser: how the turns of episodes weigh; whole plans have none.
+    normaliser, credit: how the turns of episodes weigh, and what each earns by itself; whole plans have none.
     batch_rows: distinct inputs whose activations are held at a time; decides memory, not the result.
     """
 
@@ -128,12 +129,13 @@ class Updater:
     max_grad_norm: float
     targets: Targets
     normaliser: TurnNormaliser = USUAL_NORMALISER
+    credit: StepCredit = NO_CREDIT
 
     def update(self, step: int, rollouts: Rollouts, *, rate: float) -> dict[str, float]:
         """mu optimiser steps at the learning rate, without the rows that have no gradient. Returns metrics."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        advantages = turn_advantages(self.objective, rollouts)
+        advantages = turn_advantages(self.objective, rollouts, self.credit)
         kept = _rows_with_gradient(rollouts, advantages, keeps_flat_groups=self.objective.needs_flat_groups)
         counted = {"rows_updated": float(kept.numel()), "rows_filtered": float(rollouts.num_rows - kept.numel())}
         if kept.numel() == 0:

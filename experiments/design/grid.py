@@ -106,7 +106,7 @@ def refuse_ignored_turns(preset: Preset) -> None:
         return
     given = [f"notebook.{name}" for name in sorted(preset.notebook.model_fields_set)]
     layers = [preset.train, *(level.train for level in (*preset.policies.values(), *preset.objectives.values()))]
-    given += ["train.turn_normaliser"] * any("turn_normaliser" in layer for layer in layers)
+    given += [f"train.{name}" for name in ("step_credit", "turn_normaliser") if any(name in layer for layer in layers)]
     if given:
         raise ConfigError(
             f"{', '.join(given)}: environment '{preset.environment.name}' takes whole plans, so there are no earlier "

@@ -56,8 +56,10 @@ def training_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
 
 
 def _has_no_part(name: str, value: Any) -> bool:
-    """A setting of training that changes no number: a tracker, and what turns weigh where that is as usual."""
-    return name == "tracker" or (name == "turn_normaliser" and value == "constant")
+    """A setting of training that changes no number: a tracker, and one of turns that is as usual."""
+    from dllm_rl.training.config import TURN_SETTINGS
+
+    return name == "tracker" or TURN_SETTINGS.get(name) == value
 
 
 def evaluation_digest(cell: Cell, *, training: str, tasks: str) -> str:

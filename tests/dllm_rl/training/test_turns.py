@@ -26,6 +26,7 @@ from dllm_rl.records.tasks import (
     Task,
 )
 from dllm_rl.training.config import TrainConfig
+from dllm_rl.training.credit import step_advantages
 from dllm_rl.training.engine import RolloutEngine
 from dllm_rl.training.groups import shuffle_rewards, stack_rollouts
 from dllm_rl.training.trainer import Trainer
@@ -172,6 +173,20 @@ def test_an_episode_counts_once_in_its_group_and_lends_its_advantage_to_all_its_
         wanted = [by_episode[number] - mean for number in rollouts.episode_ids[rows].tolist()]
         assert found[rows].tolist() == pytest.approx(wanted, abs=1e-6)
     assert not torch.allclose(found, objective.advantages(rollouts)), "by rows it would be the same"
+
+
+def test_credit_of_a_turn_is_added_to_the_advantage_of_its_episode(session) -> None:
+    engine = engine_of(session)
+    rollouts = stacked(engine, groups_of(engine))
+    objective = registry.build("objective", "grpo")
+    plain = turn_advantages(objective, rollouts)
+    assert rollouts.turn_facts is not None
+    added = step_advantages("gigpo", rollouts.turn_facts, rollouts.rewards, rollouts.group_ids)
+    assert bool((added != 0).any())
+    assert torch.equal(turn_advantages(objective, rollouts, "gigpo"), plain + added)
+    index = torch.arange(rollouts.num_rows).flip(0)
+    turned = turn_advantages(objective, rollouts.rows(index), "gigpo")
+    assert torch.allclose(turned, (plain + added)[index], atol=1e-6)
 
 
 def test_weights_make_the_means_that_the_normalisers_are_named_for(session) -> None:
