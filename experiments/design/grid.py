@@ -101,8 +101,13 @@ def _refuse_foreign_positive_control(preset: Preset) -> None:
 
 
 def refuse_ignored_turns(preset: Preset) -> None:
-    """Raise where a setting of episodes was given, and the environment takes whole plans."""
+    """Raise where a setting of episodes was given and the environment takes whole plans, or the other way round."""
     if registry.get("environment", preset.environment.name).is_episodic:
+        if preset.decoding.grammar != "never":
+            raise ConfigError(
+                f"decoding.grammar={preset.decoding.grammar}: the grammar is of whole plans and knows no command of "
+                f"episodes, which environment '{preset.environment.name}' has. Set decoding.grammar=never."
+            )
         return
     given = [f"notebook.{name}" for name in sorted(preset.notebook.model_fields_set)]
     layers = [preset.train, *(level.train for level in (*preset.policies.values(), *preset.objectives.values()))]

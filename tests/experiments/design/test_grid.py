@@ -230,6 +230,7 @@ def _folders(grid: GridPlan, *, trained: bool) -> set[Path]:
     [
         ("notebook.memory=none", "notebook.memory: environment 'forms' takes whole plans"),
         ("train.turn_normaliser=turn_mean", "train.turn_normaliser: environment 'forms' takes whole plans"),
+        ("train.step_credit=gigpo", "train.step_credit: environment 'forms' takes whole plans"),
         ("notebook.memory=some", "notebook.memory"),
         ("notebook={memory: full, feedback: false}", "Take actions"),
     ],
@@ -239,6 +240,11 @@ def test_settings_of_episodes_are_refused_for_whole_plans_and_where_they_contrad
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         build_cells(preset(tmp_path, override))
+
+
+def test_the_grammar_of_whole_plans_is_refused_for_episodes(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="knows no command of episodes"):
+        build_cells(preset(tmp_path, "environment={name: episodes}", "decoding.grammar=evaluation"))
 
 
 def test_the_notebook_is_part_of_what_a_result_depends_on(tmp_path) -> None:
