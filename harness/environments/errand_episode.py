@@ -171,10 +171,11 @@ class BrowserEpisode(Episode):
     async def _restored(self) -> _Visit:
         """Open the site anew and run the turns before the present one again."""
         visit = self._visit = await self._opened()
-        for number, plan in enumerate(self._plans[:-1]):
-            if number < len(self._pages) and visit.page != self._pages[number]:
+        for number, plan in enumerate(self._plans):
+            if visit.page != self._pages[number]:
                 raise EnvironmentFaultError("the episode, run again, came to another page")
-            await self._turn(visit, plan)
+            if number + 1 < len(self._plans):
+                await self._turn(visit, plan)
         return visit
 
     async def _opened(self) -> _Visit:
