@@ -1,12 +1,14 @@
 // The page as it is now: what stands in the window, in reading order, and how much lies above and below it.
 const PASSAGES = "p, li, dt, dd, tr, h2, h3, caption, figcaption, [role=status]";
 
+const isControl = (node) => node.matches(CONTROLS) && kindOf(node) !== null;
+
 // Text of a block that belongs neither to a control or its label, nor to a block inside it.
 function ownText(block) {
   const read = (node) => {
     if (node.nodeType === Node.TEXT_NODE) return node.nodeValue;
     if (node.nodeType !== Node.ELEMENT_NODE || !isRendered(node)) return "";
-    if (node !== block && node.matches(`${PASSAGES}, ${CONTROLS}, label, legend, fieldset, script, style, [aria-hidden=true]`)) return "";
+    if (node !== block && (isControl(node) || node.matches(`${PASSAGES}, label, legend, fieldset, script, style, [aria-hidden=true]`))) return "";
     return ` ${Array.from(node.childNodes, read).join("")} `;
   };
   return squeeze(read(block)).replace(/ (?=[.,:;!?])/g, "");
@@ -23,7 +25,7 @@ function announcements() {
 
 const isAnnounced = (node) => node.closest("[role=alert]") !== null;
 // Where an element stands: -1 above the window, 0 in it, 1 below.
-function placeOf(element) {
+function sideOfWindow(element) {
   const box = element.getBoundingClientRect();
   const middle = (box.top + box.bottom) / 2;
   return middle < 0 ? -1 : middle > innerHeight ? 1 : 0;
@@ -34,11 +36,11 @@ async function view() {
   await patiently(() => ({}), { isLast: true });
   const elements = visibleControls();
   const records = described(elements);
-  const places = elements.map(placeOf);
+  const places = elements.map(sideOfWindow);
   const shown = places.flatMap((place, at) => (place === 0 ? [{ number: at + 1, ...records[at] }] : []));
   const passages = [];
   for (const block of document.body.querySelectorAll(PASSAGES)) {
-    if (!isVisible(block) || isAnnounced(block) || placeOf(block) !== 0) continue;
+    if (!hasBox(block) || isAnnounced(block) || sideOfWindow(block) !== 0) continue;
     const text = ownText(block);
     if (!text) continue;
     const next = elements.findIndex((element) => block.compareDocumentPosition(element) === Node.DOCUMENT_POSITION_FOLLOWING);
