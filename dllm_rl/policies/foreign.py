@@ -25,6 +25,7 @@ from transformers.utils import logging
 
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
+from dllm_rl.hub import use_cache_only
 from dllm_rl.load_options import LoadOptions
 from dllm_rl.policies.published import Published, published, refuse_unstated, stated_facts
 
@@ -35,7 +36,9 @@ def load_foreign(path: str, facts: Mapping[str, Any], options: LoadOptions) -> t
     facts: what the user lays over them. Bidirectional families are built with `is_causal = False`.
     Raises CheckpointError where the checkpoint cannot be loaded, ConfigError where something has to be said.
     """
-    hub = {"revision": options.revision} if options.revision else {}
+    hub: dict[str, Any] = {"revision": options.revision} if options.revision else {}
+    if use_cache_only(path, options.revision):
+        hub |= {"local_files_only": True}
     try:
         plain, _ = PreTrainedConfig.get_config_dict(path, **hub)
         kind, stated = published(plain), stated_facts(plain)

@@ -1,5 +1,6 @@
-"""The command `dllm-rl`: `commands` declares every command, the other modules do the work of one each."""
+"""The command `dllm-rl`: `commands` declares every command, `entry` starts them, the others do the work of one each."""
 
-from experiments.cli.commands import app, main
+from experiments.cli.commands import app
+from experiments.cli.entry import main
 
 __all__ = ["app", "main"]

@@ -1,5 +1,5 @@
 """`python -m experiments.cli` is `dllm-rl`."""
 
-from experiments.cli.commands import main
+from experiments.cli.entry import main
 
 main()

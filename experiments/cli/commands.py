@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from dllm_rl.errors import ConfigError, DllmRlError
+from dllm_rl.errors import ConfigError
 from experiments.cli.new import new_app
 from experiments.cli.site import site_app
 from experiments.cli.sites import JsonFlag, sites_app
@@ -19,8 +17,7 @@ from experiments.cli.sites import JsonFlag, sites_app
 app = typer.Typer(
     name="dllm-rl",
     help="How reinforcement learning changes a diffusion language model that must act on the web.",
-    no_args_is_help=True,
-    add_completion=False,
+    epilog="Exit codes: 0 done; 1 something failed or is owed; 2 refused, with the reason; 130 interrupted.",
     pretty_exceptions_enable=False,
 )
 app.add_typer(new_app, name="new")
@@ -38,46 +35,24 @@ PolicyKeys = Annotated[
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<preset>.")]
 
-USER_ERROR, INTERRUPTED = 2, 130
-# Typer brings its own copy of click, so its exceptions are reached through typer alone.
-UsageError: Any = typer.BadParameter.__base__
+FIRST_STEPS = """\
+dllm-rl: how reinforcement learning changes a diffusion language model
+that must act on the web.
+
+  dllm-rl doctor               check this machine: browser, GPU, memory
+  dllm-rl train toy_sort espo  train one method on a toy, without a browser
+  dllm-rl grid quick           run a grid, write its report; --dry-run: its cost
+  dllm-rl watch quick          follow a running grid
+  dllm-rl diagnose quick       say how each run ended, and what failed first
+
+All commands: dllm-rl --help. One of them: dllm-rl grid --help."""
 
 
-def main() -> None:
-    """Entry point: a user's mistake is one message and exit code 2; Ctrl-C is one message and exit code 130."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        code = app(standalone_mode=False)
-    except UsageError as error:
-        error.show()
-        code = USER_ERROR
-    except DllmRlError as error:
-        print(f"dllm-rl: {error}", file=sys.stderr)
-        code = USER_ERROR
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except OSError as error:
-        from experiments.run.runner import is_disk_full
-
-        if not is_disk_full(error):
-            raise
-        print(f"dllm-rl: no room is left to write ({error}). Free some; the same command continues.", file=sys.stderr)
-        code = USER_ERROR
-    # Newer versions of typer turn Ctrl-C into this exit code themselves.
-    if code == INTERRUPTED:
-        _end_interrupted()
-    sys.exit(code or 0)
-
-
-def _end_interrupted() -> None:
-    """Say so and end at once: everything is on disk, and what the browser's driver still has to say is of no use."""
-    print("\ndllm-rl: interrupted. The same command continues where it stopped.", file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(INTERRUPTED)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+@app.callback(invoke_without_command=True)
+def first_steps(context: typer.Context) -> None:
+    """Show the five commands to begin with."""
+    if context.invoked_subcommand is None:
+        print(FIRST_STEPS)
 
 
 @app.command()
@@ -232,11 +207,14 @@ def status(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick")) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    as_json: JsonFlag = False,
+) -> None:
     """Judge what is finished and write report.html and report.json."""
     from experiments.cli.grid import make_report
 
-    raise typer.Exit(make_report(run))
+    raise typer.Exit(make_report(run, as_json=as_json))
 
 
 @app.command()
@@ -387,7 +365,7 @@ def list_names(
 
 @app.command()
 def doctor(as_json: JsonFlag = False) -> None:
-    """Check this machine: browser, PyTorch, packages, ports, checkpoints."""
+    """Check this machine: packages, PyTorch, GPU, memory, browser and its sandbox, ports, checkpoints, disk."""
     from experiments.cli.doctor import run_checks
 
     raise typer.Exit(run_checks(as_json=as_json))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
+import importlib.metadata
 import json
 import os
+import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +22,7 @@ import dllm_rl
 
 PACKAGES = ("dllm_rl", "objectives", "samplers", "harness", "experiments")
 _DEADLINE_SECONDS = 60
+SHARED_MEGABYTES = 256
 _MARKS = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
 
 
@@ -76,14 +80,80 @@ def _packages() -> Iterator[Check]:
         yield Check(name="packages", state="ok", found=f"{', '.join(PACKAGES)} from {home}")
 
 
+_VERSIONS = ("torch", "transformers", "accelerate", "playwright", "peft", "ray")
+
+
+def _versions() -> Iterator[Check]:
+    found = {}
+    for name in _VERSIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    yield Check(name="versions", state="ok", found=", ".join(f"{name} {version}" for name, version in found.items()))
+
+
 def _torch() -> Iterator[Check]:
     try:
         import torch
     except ImportError as error:
         yield Check(name="torch", state="fail", found=str(error), advice="make setup installs it.")
         return
-    devices = f"{torch.cuda.device_count()} GPU" if torch.cuda.is_available() else "no GPU, the CPU is used"
-    yield Check(name="torch", state="ok", found=f"{torch.__version__}, {devices}, {os.cpu_count()} cores")
+    vectors = torch.backends.cpu.get_cpu_capability()
+    yield Check(name="torch", state="ok", found=f"{torch.__version__}, {os.cpu_count()} cores, {vectors}")
+    devices = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    yield gpu_check(
+        [f"{device.name}, {device.total_memory / 1e9:.0f} GB" for device in devices],
+        has_driver=any(Path("/dev").glob("nvidia[0-9]*")),
+        build=torch.__version__,
+    )
+
+
+def gpu_check(devices: Sequence[str], *, has_driver: bool, build: str) -> Check:
+    """The GPUs that PyTorch can use. has_driver: whether the system has one. build: PyTorch's version."""
+    if devices:
+        found = "; ".join(f"cuda:{number} {device}" for number, device in enumerate(devices))
+        return Check(name="gpu", state="ok", found=found, advice="Use it with --policy device=cuda.")
+    if has_driver:
+        advice = "Install a build of PyTorch for this driver, or set TORCH for `make setup`."
+        return Check(name="gpu", state="warn", found=f"there is one, and PyTorch {build} cannot use it", advice=advice)
+    return Check(name="gpu", state="ok", found="none; the CPU is used")
+
+
+def _memory() -> Iterator[Check]:
+    from experiments.run.memory import available_gigabytes
+    from experiments.run.processes import GIGABYTES_A_WORKER
+
+    yield memory_check(available_gigabytes(), GIGABYTES_A_WORKER)
+    folder = Path("/dev/shm")
+    if folder.is_dir():
+        yield shared_memory_check(shutil.disk_usage(folder).total / 1e6)
+
+
+def memory_check(gigabytes: float, a_worker: float) -> Check:
+    """Memory that is left on this machine, or to this container. a_worker: what one worker of a grid takes."""
+    found = f"{gigabytes:.1f} GB available, room for {int(gigabytes / a_worker)} workers"
+    if gigabytes >= a_worker:
+        return Check(name="memory", state="ok", found=found)
+    advice = f"A worker needs {a_worker:g} GB: end other programs, or raise the container's limit."
+    return Check(name="memory", state="warn", found=found, advice=advice)
+
+
+def shared_memory_check(megabytes: float) -> Check:
+    """Shared memory. The browser is told to do without, but PyTorch and Ray exchange tensors through it."""
+    found = f"{megabytes:.0f} MB in /dev/shm"
+    if megabytes >= SHARED_MEGABYTES:
+        return Check(name="shared memory", state="ok", found=found)
+    advice = "Containers have 64 MB unless told otherwise: start them with --shm-size=1g, or --ipc=host."
+    return Check(name="shared memory", state="warn", found=found, advice=advice)
+
+
+def _sandbox() -> Iterator[Check]:
+    from harness.browser.chromium import has_sandbox
+
+    if has_sandbox():
+        yield Check(name="browser sandbox", state="ok", found="on")
+        return
+    advice = "Pages of your own sites run unconfined. Run as an ordinary user where you do not trust them."
+    yield Check(name="browser sandbox", state="warn", found="off, since this is root", advice=advice)
 
 
 def _checkpoints() -> Iterator[Check]:
@@ -146,8 +216,6 @@ def _ports() -> Iterator[Check]:
 
 
 def _space() -> Iterator[Check]:
-    import shutil
-
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     state, advice = ("ok", "") if free > 2 else ("warn", "A grid writes checkpoints: keep 2 GiB free.")
     yield Check(name="disk", state=state, found=f"{free:.1f} GiB free in {Path.cwd()}", advice=advice)
@@ -156,9 +224,12 @@ def _space() -> Iterator[Check]:
 _CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     _python,
     _packages,
+    _versions,
     _torch,
+    _memory,
     _checkpoints,
     _browser,
+    _sandbox,
     _ports,
     _space,
 )

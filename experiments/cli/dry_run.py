@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from experiments.analysis.variance import smallest_detectable_effect
 from experiments.design.config import BUILTIN, PolicyLevel
@@ -26,7 +26,7 @@ def print_dry_run(plan: GridPlan, tasks: TaskSets, console: Console, *, workers:
 
     workers: processes that are asked for (`number_of_workers`).
     """
-    table = Table("unit", "rollouts: training", "evaluation", "estimate", "state")
+    table = Table(Column("unit", no_wrap=True), "rollouts: training", "evaluation", "estimate", "state")
     for unit in plan.units:
         cost = unit.cost
         state = "done" if unit.files.is_done else "owed" if plan.is_chosen(unit) else "not now"

@@ -236,10 +236,13 @@ def print_verdicts(root: Path, console: Console) -> None:
     console.print(f"report: {root / 'report.html'}", highlight=False)
 
 
-def make_report(run: Path) -> int:
-    """Write and print the report of whatever is finished."""
+def make_report(run: Path, *, as_json: bool = False) -> int:
+    """Write the report of whatever is finished, and print its verdicts, or its data as JSON."""
     folder = RunFolder.find(run)
     folder.require_results()
     write_report(folder.root)
-    print_verdicts(folder.root, Console())
+    if as_json:
+        print((folder.root / "report.json").read_text(encoding="utf-8"))
+    else:
+        print_verdicts(folder.root, Console())
     return 0

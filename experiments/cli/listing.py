@@ -6,6 +6,7 @@ from importlib import resources
 from typing import Any
 
 import yaml
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -44,9 +45,11 @@ def _summary(cls: Any) -> str:
 
 
 def print_entries(found: list[dict[str, Any]]) -> None:
-    """Print records as a table whose columns are the facts that any of them states."""
+    """Print records as a table whose columns are the facts that any of them states. Names are never cut or wrapped."""
     columns = ["name", *(fact for fact in _FACTS if any(fact in entry for entry in found)), "summary"]
-    table = Table(*columns)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column == "name", overflow="fold")
     for entry in found:
         table.add_row(*(_cell(entry.get(column, "")) for column in columns))
     Console().print(table)

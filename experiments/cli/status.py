@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from experiments.run.folder import RunFolder, UnitFolder
 from experiments.run.status import LABELS
@@ -20,7 +20,7 @@ def show_status(run: Path, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(rows, indent=2))
         return 0
-    table = Table("cell", "seed", "state", "seconds", "cause")
+    table = Table(Column("cell", no_wrap=True), "seed", "state", "seconds", Column("cause", overflow="fold"))
     for row in rows:
         seed = "" if row["seed"] is None else str(row["seed"])
         table.add_row(row["cell"], seed, row["state"], f"{row['seconds']:.0f}", escape(row["cause"]))

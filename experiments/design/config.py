@@ -314,7 +314,23 @@ def load_preset(name_or_path: str, overrides: list[str] | None = None) -> Preset
     data = merge(defaults, _read(name_or_path), source=f"preset '{name_or_path}'")
     for override in overrides:
         data = apply_override(data, override)
-    return validate(Preset, _without_dropped(data), source=f"preset '{name_or_path}'")
+    preset = validate(Preset, _without_dropped(data), source=f"preset '{name_or_path}'")
+    for override in overrides:
+        _refuse_covered(preset, override)
+    return preset
+
+
+def _refuse_covered(preset: Preset, override: str) -> None:
+    """Raise ConfigError for a setting of the training that every level of a factor replaces by its own."""
+    key, _, value = override.partition("=")
+    name = key.removeprefix("train.")
+    objectives = {**preset.control_objectives, **preset.objectives}
+    for factor, levels in (("policies", preset.policies), ("objectives", objectives)):
+        if name != key and all(name in level.train for level in levels.values()):
+            raise ConfigError(
+                f"{override} was given, and would change nothing: every level of {factor} sets its own {name}. "
+                f"Write {factor}.{next(iter(levels))}.train.{name}={value}, for each that you mean."
+            )
 
 
 def _without_dropped(data: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.hub import needs_hub, unreachable
 
 if TYPE_CHECKING:
     import datasets
@@ -57,6 +58,11 @@ def _load(source: str, split: str) -> Any:
     path = Path(source)
     if path.suffix in _READERS and not path.is_file():
         raise ConfigError(f"no file '{source}' of demonstrations. Give a JSONL or Parquet file, or a hub id.")
+    if path.suffix not in _READERS and needs_hub(source) and (reason := unreachable()):
+        raise ConfigError(
+            f"cannot read the demonstrations in '{source}': there is no such file here, and the hub cannot be reached "
+            f"({reason}). Give a JSONL or Parquet file, or connect."
+        )
     try:
         if path.suffix in _READERS:
             return datasets.load_dataset(_READERS[path.suffix], data_files=source, split="train")

@@ -44,10 +44,14 @@ _ARGUMENTS = (
 )
 
 
+def has_sandbox() -> bool:
+    """Whether Chromium's sandbox is on: always but for root, for whom Chromium refuses to start with it."""
+    return not (hasattr(os, "geteuid") and os.geteuid() == 0)
+
+
 def arguments() -> list[str]:
-    """Launch arguments. The sandbox stays on, except for root, for whom Chromium refuses to start with it."""
-    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
-    return [*_ARGUMENTS, *(["--no-sandbox"] if is_root else [])]
+    """Launch arguments."""
+    return [*_ARGUMENTS, *([] if has_sandbox() else ["--no-sandbox"])]
 
 
 def only_port(port: int) -> list[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from experiments.cli import main
+from experiments.cli.entry import ExitCode
 from experiments.run.runner import begin
 from tests.experiments.grids import plan
 
@@ -110,6 +113,29 @@ def test_a_mistake_is_one_message(arguments: tuple[str, ...], message: str, monk
     code, _, errors = said(arguments, monkeypatch, capsys)
     assert code == 2
     assert message in errors
+
+
+def test_the_command_alone_shows_the_five_to_begin_with(monkeypatch, capsys) -> None:
+    code, shown, _ = said((), monkeypatch, capsys)
+    lines = [line for line in shown.splitlines() if line.startswith("  dllm-rl ")]
+    assert (code, len(lines)) == (0, 5)
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("kind", ["objectives", "samplers", "environments", "rewards", "policies", "presets"])
+def test_names_in_lists_are_never_cut(kind: str, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [entry["name"] for entry in json.loads(said(("list", kind, "--json"), monkeypatch, capsys)[1])]
+    shown = said(("list", kind), monkeypatch, capsys)[1].splitlines()
+    first = [line.split()[0] for line in shown if line[:1].strip()]
+    assert set(names) <= set(first)
+    assert max(map(len, shown)) <= 80
+
+
+def test_the_page_of_the_command_line_has_every_exit_code() -> None:
+    page = Path(__file__).parents[3] / "docs" / "command_line.md"
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", page.read_text(), re.MULTILINE)
+    assert rows == [(str(code.value), code.name) for code in ExitCode]
 
 
 def test_the_exit_code_reaches_the_shell() -> None:

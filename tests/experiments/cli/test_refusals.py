@@ -77,6 +77,7 @@ REFUSED = {
         (TOY, "train.group_size=1", "greater than or equal to 2"),
         (TOY, "train.learning_rate=.inf", "finite number"),
         (TOY, "train.seed=3", "Write seeds=[3]"),
+        (FORMS, "train.learning_rate=abc", "every level of policies sets its own learning_rate"),
         (TOY, "train={inner_steps: 1, target_kl: 0.1}", "Set inner_steps to 2 or more"),
         (("train", "toy_sort", "masked", "rloo"), "train.inner_steps=2", "allows at most 1 inner step"),
     ],
