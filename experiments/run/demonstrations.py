@@ -53,8 +53,6 @@ def read_demonstrations(source: str, *, split: str = "train", count: int | None 
 
 
 def _load(source: str, split: str) -> Any:
-    import datasets
-
     path = Path(source)
     if path.suffix in _READERS and not path.is_file():
         raise ConfigError(f"no file '{source}' of demonstrations. Give a JSONL or Parquet file, or a hub id.")
@@ -63,6 +61,8 @@ def _load(source: str, split: str) -> Any:
             f"cannot read the demonstrations in '{source}': there is no such file here, and the hub cannot be reached "
             f"({reason}). Give a JSONL or Parquet file, or connect."
         )
+    import datasets
+
     try:
         if path.suffix in _READERS:
             return datasets.load_dataset(_READERS[path.suffix], data_files=source, split="train")
