@@ -191,11 +191,7 @@ def refuse_settings(config: TrainConfig, objective: Objective) -> None:
 TURN_SETTINGS = {"turn_normaliser": USUAL_NORMALISER, "step_credit": NO_CREDIT}
 
 
-def refuse_turns(config: TrainConfig) -> None:
-    """Raise ConfigError where a setting of turns was given, and rollouts are whole plans."""
-    for name, usual in TURN_SETTINGS.items():
-        if getattr(config, name) != usual:
-            raise ConfigError(
-                f"{name}={getattr(config, name)} is about turns of episodes, and these rollouts are whole plans. "
-                "Leave it out."
-            )
+def turn_settings(config: TrainConfig) -> list[str]:
+    """The settings of turns that are not as usual, as `name=value`."""
+    given = {name: getattr(config, name) for name in TURN_SETTINGS}
+    return [f"{name}={value}" for name, value in given.items() if value != TURN_SETTINGS[name]]

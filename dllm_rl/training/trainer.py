@@ -33,11 +33,11 @@ from dllm_rl.training.checkpoint import load_state, save_state
 from dllm_rl.training.config import (
     TrainConfig,
     refuse_settings,
-    refuse_turns,
     refuse_unreplayable,
     require_tracker,
     trackable,
     tracked,
+    turn_settings,
 )
 from dllm_rl.training.engine import RolloutBatch, RolloutEngine
 from dllm_rl.training.groups import Group, Resampled, grouped, resample, shuffle_rewards, situations, stack_rollouts
@@ -242,8 +242,10 @@ def _check_combination(engine: RolloutEngine, objective: Objective, config: Trai
             f"sampler '{sampler.name}' draws from: {', '.join(families_of(sampler))}, not {policy.family}."
         )
     refuse_unreplayable(type(policy), sampler, objective)
-    if not engine.environment.is_episodic:
-        refuse_turns(config)
+    if (given := turn_settings(config)) and not engine.environment.is_episodic:
+        raise ConfigError(
+            f"{', '.join(given)} is about turns of episodes, and these rollouts are whole plans. Leave it out."
+        )
     if sampler.temperature != config.temperature:
         raise ConfigError(
             f"the sampler draws at temperature {sampler.temperature:g} and train.temperature is "

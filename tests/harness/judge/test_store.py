@@ -158,6 +158,6 @@ def test_a_gold_plan_is_proved_once_a_user(session: Session[FormEnvironment], tm
     for num_reused in (0, 1):
         with Session(FormEnvironment(settings)) as opened:
             opened.observe_many([task])
-            outcomes = opened._call(opened.environment.prove(pairs))
+            outcomes = opened.wait_for(opened.environment.prove(pairs))
             assert [outcome.is_success for outcome in outcomes] == [True, False]
             assert opened.environment.audit.num_reused == num_reused
