@@ -1,7 +1,8 @@
-"""Group-relative advantages: how much better a rollout did than the others of its task (2402.03300, 2402.14740).
+"""Advantages: how much better a rollout did than the others of its task (2402.03300, 2402.14740, 2602.05165).
 
 Groups are named by `group_ids`, never by position. Rows lost to the environment (`valid` False) get 0 and move no
-baseline. A group whose rewards are all equal, or that has one row left, gets exact zeros. Legend: b rows.
+baseline. A group whose rewards are all equal, or that has one row left, gets exact zeros, unless the baseline looks
+beyond the group (`shrunk`). Legend: b rows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dllm_rl.records.types import Rollouts
 EQUAL_REWARDS = 1e-6
 STD_FLOOR = 1e-4
 
-AdvantageName = Literal["centred", "normalised", "leave_one_out"]
+AdvantageName = Literal["centred", "normalised", "leave_one_out", "shrunk"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +80,38 @@ def leave_one_out(
     return centred(rewards, group_ids, valid) * group.count / (group.count - 1).clamp(min=1)
 
 
+def shrunk(
+    rewards: Float[Tensor, " b"], group_ids: Int[Tensor, " b"], valid: Bool[Tensor, " b"]
+) -> Float[Tensor, " b"]:
+    """Reward less a baseline between the means of the group and of the step (empirical Bayes, 2602.05165).
+
+    The baseline is (1 - S) mean_q + S mean_all with S = (s2 / n_q) / (s2 / n_q + t2): s2 is the variance within groups,
+    pooled, and t2 that of the groups' means beyond what s2 explains, never negative. So a group of equal rewards
+    still has an advantage where other groups did better or worse, if there is noise within groups at all.
+    Departure: the paper's prior adds up over training (Welford); here it is that of the step, so that advantages
+    follow from the rollouts of a step alone.
+    """
+    group = groups(rewards, group_ids, valid)
+    share = torch.where(valid, 1 / group.count.clamp(min=1), 0.0)
+    num_groups = share.sum().clamp(min=1)
+    degrees = (share * (group.count - 1)).sum()
+    within = (share * (group.count - 1) * group.std.square()).sum() / degrees.clamp(min=1)
+    mean = (share * group.mean).sum() / num_groups
+    scatter = (share * (group.mean - mean).square()).sum() / (num_groups - 1).clamp(min=1)
+    noise = within * share
+    between = (scatter - within * (share * share).sum() / num_groups).clamp(min=0)
+    pull = torch.where(noise > 0, noise / (noise + between).clamp(min=1e-12), torch.zeros_like(noise))
+    baseline = group.mean + pull * (mean - group.mean)
+    rewards = torch.where(valid, rewards, torch.zeros_like(rewards))
+    gap = torch.where(valid, rewards - baseline, torch.zeros_like(rewards))
+    return torch.where(gap.abs() < EQUAL_REWARDS, torch.zeros_like(gap), gap)
+
+
 ESTIMATORS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "centred": centred,
     "normalised": normalised,
     "leave_one_out": leave_one_out,
+    "shrunk": shrunk,
 }
 
 

@@ -193,7 +193,7 @@ def test_metrics_read_the_scored_entries_only() -> None:
     [
         ("esop", {}, None, "Did you mean 'espo'"),
         ("espo", {"num_drawss": 1}, None, "Did you mean 'num_draws'"),
-        ("espo", {"advantage": "centered"}, None, "'centred', 'normalised' or 'leave_one_out'"),
+        ("espo", {"advantage": "centered"}, None, "'centred', 'normalised', 'leave_one_out' or 'shrunk'"),
         ("grpo", {"clip_low": 1.5}, None, "less than 1"),
         ("grpo", {"beta": -1}, None, "greater than or equal to 0"),
         ("espo_unshared", {"beta": 0.1}, None, "beta=0.1"),
