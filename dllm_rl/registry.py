@@ -24,10 +24,29 @@ from dllm_rl.errors import ConfigError, unknown_name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One option of a class: its type, and its default (`inspect.Parameter.empty` where it must be given)."""
+    """One option of a class.
+
+    hint: its type.
+    default: `inspect.Parameter.empty` where it must be given.
+    is_added: at its default it is left out of what results are keyed by.
+    """
 
     hint: Any
     default: Any
+    is_added: bool = False
+
+
+# The option of every objective that names its published settings (`published`).
+PARITY = "parity"
+_ADDED = "added"
+
+
+def added(default: Any) -> Any:
+    """Return the field of an option that a class got later, whose default is what the class did before.
+
+    Results of the class without it stay valid: at its default the option is left out of what they are keyed by.
+    """
+    return dataclasses.field(default=default, metadata={_ADDED: True})
 
 
 def resolved(cls: type, values: Mapping[str, Any], *, owner: str) -> dict[str, Any]:
@@ -42,7 +61,10 @@ def _all_options(cls: type) -> dict[str, Option]:
     """The fields of a dataclass, or the parameters of another's constructor."""
     if dataclasses.is_dataclass(cls):
         hints = _hints(cls)
-        return {item.name: Option(hint=hints[item.name], default=_default(item)) for item in dataclasses.fields(cls)}
+        return {
+            item.name: Option(hint=hints[item.name], default=_default(item), is_added=_ADDED in item.metadata)
+            for item in dataclasses.fields(cls)
+        }
     hints = _hints(cls.__init__)
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = [item for item in inspect.signature(cls).parameters.values() if item.kind in named]
@@ -77,6 +99,26 @@ def construct(cls: type, values: Mapping[str, Any], *, owner: str, given: Mappin
         return cls(**options, **given)
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"{owner}: {error}") from error
+
+
+def with_published(cls: type, values: Mapping[str, Any], *, owner: str) -> Mapping[str, Any]:
+    """Return the options with `parity: true` replaced by the settings of the method's public code.
+
+    A class names them in a class attribute `published` of its own, where its options can express what is published. An
+    option that is given, too, comes first. Raises ConfigError where it names none, and where parity is not true.
+    """
+    if PARITY not in values or not hasattr(cls, "published"):
+        return values
+    if values[PARITY] is not True:
+        raise ConfigError(f"{owner}: parity={values[PARITY]!r} was given; it should be true, or left out.")
+    # That of a base class is of another method.
+    published: Mapping[str, Any] | None = vars(cls).get("published")
+    if published is None:
+        raise ConfigError(
+            f"{owner}: parity=True was given, but its options cannot express a published behaviour: its docstring and "
+            "docs/objectives.md say where it departs. Leave parity out."
+        )
+    return {**published, **{key: value for key, value in values.items() if key != PARITY}}
 
 
 def checked(known: Mapping[str, Option], values: Mapping[str, Any], *, owner: str) -> dict[str, Any]:
@@ -220,16 +262,26 @@ def build(
         raise ConfigError(
             f"{kind} '{name}' is undefined for the {family} family; it is defined for {', '.join(families_of(cls))}."
         )
-    return construct(cls, options or {}, owner=f"{kind} '{name}'", given=given)
+    owner = f"{kind} '{name}'"
+    return construct(cls, with_published(cls, options or {}, owner=owner), owner=owner, given=given)
 
 
 def identity(kind: str, name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return what decides the numbers of a component: its name, its declared version, and all of its options."""
-    cls = get(kind, name)
+    """Return what decides the numbers of a component: its name, its declared version, and all of its options.
+
+    Options that a class got later (`added`) are left out at their defaults.
+    """
+    cls, owner = get(kind, name), f"{kind} '{name}'"
+    known = _all_options(cls)
+    given = resolved(cls, with_published(cls, options or {}, owner=owner), owner=owner)
     return {
         "name": name,
         "version": cls.version,
-        "options": resolved(cls, options or {}, owner=f"{kind} '{name}'"),
+        "options": {
+            key: value
+            for key, value in given.items()
+            if not (key in known and known[key].is_added and value == known[key].default)
+        },
     }
 
 

@@ -10,6 +10,7 @@ from objectives.losses.metrics import clip_metrics, kl_metrics, ratio_metrics
 from objectives.losses.ratios import (
     TOKEN_KL,
     KLName,
+    counting_scored,
     k1,
     k2,
     k3,
@@ -55,6 +56,7 @@ __all__ = [
     "bounded_ratio",
     "clip_metrics",
     "clipped_terms",
+    "counting_scored",
     "dual",
     "k1",
     "k2",

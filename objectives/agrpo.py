@@ -8,7 +8,7 @@ Departures: q has a uniform share of 10 %. Sums are divided by tokens; the publi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,7 @@ class AGRPO(CJGRPO):
 
     name: ClassVar[str] = "agrpo"
     paper: ClassVar[str] = "2510.04019"
+    published: ClassVar[dict[str, Any] | None] = {}
 
     beta: NonNegative = 0.0
     advantage: AdvantageName = "centred"

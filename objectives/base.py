@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from jaxtyping import Float
 from pydantic import Field
@@ -38,6 +38,8 @@ class Method:
     exceptions: properties of `dllm_rl.testing.check_objective` that the method breaks on purpose, with the reason.
     own_metrics: what its loss reports beyond docs/metrics.md, as name: meaning.
     version: raised whenever the method's numbers change, so that results of the old one are not taken for its own.
+    published: options under which its loss is that of its public code (`parity: true` takes them); None where options
+      cannot express that, or where there is no public code to compare with.
     beta: weight of the KL penalty.
     advantage: estimator of the advantage.
     """
@@ -54,6 +56,7 @@ class Method:
     exceptions: ClassVar[dict[str, str]] = {}
     own_metrics: ClassVar[dict[str, str]] = {}
     version: ClassVar[int] = 2
+    published: ClassVar[dict[str, Any] | None] = None
 
     beta: NonNegative = 0.0
     advantage: AdvantageName = "normalised"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dllm_rl.records.types import Loss, LossInputs
 from dllm_rl.registry import register
@@ -27,6 +27,7 @@ class CISPO(GRPO):
 
     name: ClassVar[str] = "cispo"
     paper: ClassVar[str] = "2506.13585"
+    published: ClassVar[dict[str, Any] | None] = {}
 
     beta: NoPenalty = 0.0
     ratio_cap: NonNegative = 5.0

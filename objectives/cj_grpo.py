@@ -9,7 +9,7 @@ the sampler's temperature, there at 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -40,6 +40,7 @@ class CJGRPO(Method):
     level: ClassVar[str] = "step"
     replays: ClassVar[Replays] = Replays.STEPS
     requires: ClassVar[tuple[str, ...]] = ("trajectory",)
+    published: ClassVar[dict[str, Any] | None] = {"kl": "k3", "advantage": "centred", "num_steps": None}
 
     beta: NonNegative = 0.04
     clip_low: BelowOne = 0.2

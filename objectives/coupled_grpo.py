@@ -7,7 +7,7 @@ sum to 1.5 (`exact_scale=False`). The level t is drawn for each row, there for e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,7 @@ class CoupledGRPO(GRPO):
     name: ClassVar[str] = "coupled_grpo"
     paper: ClassVar[str] = "2506.20639"
     families: ClassVar[tuple[str, ...]] = ("masked", "block", "slot")
+    published: ClassVar[dict[str, Any] | None] = {"exact_scale": False}
 
     beta: NonNegative = 0.01
     advantage: AdvantageName = "leave_one_out"

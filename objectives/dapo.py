@@ -6,7 +6,7 @@ Groups without variance have advantage 0; drawing others in their place (dynamic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -24,6 +24,7 @@ class DAPO(GRPO):
 
     name: ClassVar[str] = "dapo"
     paper: ClassVar[str] = "2503.14476"
+    published: ClassVar[dict[str, Any] | None] = {}
 
     beta: NonNegative = 0.0
     clip_high: NonNegative = 0.28

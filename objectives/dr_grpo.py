@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,6 +22,7 @@ class DrGRPO(GRPO):
 
     name: ClassVar[str] = "dr_grpo"
     paper: ClassVar[str] = "2503.20783"
+    published: ClassVar[dict[str, Any] | None] = {}
 
     beta: NonNegative = 0.0
     advantage: AdvantageName = "centred"

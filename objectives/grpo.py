@@ -10,7 +10,7 @@ unless `prompt_mask_share` is set. Log-ratios are bounded: to +-20 in the ratio,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -34,6 +34,7 @@ class GRPO(Method):
     name: ClassVar[str] = "grpo"
     paper: ClassVar[str] = "2402.03300"
     level: ClassVar[str] = "token"
+    published: ClassVar[dict[str, Any] | None] = {}
 
     beta: NonNegative = 0.04
     clip_low: BelowOne = 0.2

@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from dllm_rl.policies.process import ForwardProcess
 from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
-from dllm_rl.registry import register
-from objectives import BelowOne, Clip, ClipName, Method, NonNegative, mean_of_rows, sequence_terms
+from dllm_rl.registry import added, register
+from objectives import BelowOne, Clip, ClipName, Count, Method, NonNegative, mean_of_rows, sequence_terms
 
 
 @register("objective", "gspo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GSPO(Method):
-    """Group Sequence Policy Optimization: GRPO's views, the mean of a sequence's log-ratios inside one exponential."""
+    """Group Sequence Policy Optimization: GRPO's views, the mean of a sequence's log-ratios inside one exponential.
+
+    num_strata: parts of the canvas of which one is hidden at a time (DACA-GRPO, 2605.16342); 1 hides all at once.
+    """
 
     name: ClassVar[str] = "gspo"
     paper: ClassVar[str] = "2507.18071"
     level: ClassVar[str] = "sequence"
+    published: ClassVar[dict[str, Any] | None] = {}
 
     clip_low: BelowOne = 3e-4
     clip_high: NonNegative = 4e-4
     clip_rule: ClipName = "ppo"
+    num_strata: Count = added(default=1)
+
+    @property
+    def num_views(self) -> int | None:
+        """One for each stratum."""
+        return self.num_strata
 
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
-        """One fully hidden view; the exact one for the autoregressive family."""
+        """One fully hidden view, or strata; the exact one for the autoregressive family."""
+        if self.num_strata > 1:
+            return process.strata(rollouts, generator, num_strata=self.num_strata)
         return process.one_step(rollouts, generator)
 
     def loss(self, inputs: LossInputs) -> Loss:

@@ -10,7 +10,7 @@ multiplies the KL by the confidence; here it is not.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -50,6 +50,7 @@ class MDPO(Method):
     level: ClassVar[str] = "step"
     families: ClassVar[tuple[str, ...]] = ("masked", "block", "slot", "flow")
     requires: ClassVar[tuple[str, ...]] = ("trajectory", "step_rewards", "answers")
+    published: ClassVar[dict[str, Any] | None] = {"beta": 0.0}
 
     beta: NonNegative = 0.02
     clip_low: BelowOne = 0.2

@@ -7,7 +7,7 @@ gradient is that of each token's own KL: what an earlier token does to the KL of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -40,6 +40,7 @@ class RLOO(Method):
     paper: ClassVar[str] = "2402.14740"
     level: ClassVar[str] = "sequence"
     max_inner_steps: ClassVar[int | None] = 1
+    published: ClassVar[dict[str, Any] | None] = {"beta": 0.0}
 
     beta: NonNegative = 0.05
     advantage: AdvantageName = "leave_one_out"

@@ -4,24 +4,25 @@ E, the mean log-probability of hidden tokens, is the lower one; U, a power mean 
 upper one. U is an upper bound of E, not of the likelihood.
 Departures: random levels over the whole canvas unless `block_size` is set. The paper samples block by block, and its
 views hide a random part of one block, with the earlier ones clean and the later ones hidden; the public code draws a
-block for each level, here all levels of a row share one. It hides a fixed number of tokens, at least one, and weights
-by the share that it hid; here each token is hidden with probability t, and t is the weight. It may hide parts of the
-prompt and of earlier blocks too; here both stay clean.
+block for each level, here all levels of a row share one. It hides a drawn number of tokens, at least one, and weights
+by the share that it hid (`counts`); here each token is hidden with probability t, and t is the weight. It may hide
+parts of the prompt and of earlier blocks too; here both stay clean.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
+from dllm_rl.errors import ConfigError
 from dllm_rl.policies.process import ForwardProcess, stratified
 from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
-from dllm_rl.registry import register
+from dllm_rl.registry import added, register
 from objectives import BelowOne, Count, Method, NoPenalty, Positive, lengths, scored, sum_of_rows
 
 # Levels below it would give single tokens weights beyond 20.
@@ -34,6 +35,7 @@ class SPG(Method):
     """Sandwiched Policy Gradient. num_levels: views. power: of the mean in U. mix: share of U for bad completions.
 
     block_size: columns (slot family: slots) of the one block that all levels of a row look at; None = the whole canvas.
+    counts: whether a level is a number of tokens, at least one, as in the public code; needs the whole canvas.
     """
 
     name: ClassVar[str] = "spg"
@@ -41,6 +43,7 @@ class SPG(Method):
     level: ClassVar[str] = "sequence"
     families: ClassVar[tuple[str, ...]] = ("masked", "block", "slot")
     needs_old: ClassVar[bool] = False
+    published: ClassVar[dict[str, Any] | None] = {"counts": True}
 
     beta: NoPenalty = 0.0
     advantage: AdvantageName = "centred"
@@ -48,6 +51,14 @@ class SPG(Method):
     power: Positive = 1.5
     mix: BelowOne = 0.5
     block_size: Count | None = None
+    counts: bool = added(default=False)
+
+    def __post_init__(self) -> None:
+        if self.counts and self.block_size is not None:
+            raise ConfigError(
+                f"counts=True and block_size={self.block_size} were given; numbers of tokens are drawn over the whole "
+                "canvas. Leave one of them out."
+            )
 
     @property
     def num_views(self) -> int | None:
@@ -56,6 +67,8 @@ class SPG(Method):
 
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """Views at levels t spread evenly; `weight` is 1 / t."""
+        if self.counts:
+            return self._counted(rollouts, process, generator)
         level = stratified(rollouts.num_rows, self.num_levels, generator).to(rollouts.completion_ids.device)
         level = LOWEST_LEVEL + (1 - LOWEST_LEVEL) * level
         hidden = process.random_units(rollouts, level, generator)
@@ -65,6 +78,16 @@ class SPG(Method):
         drawn = process.hide_units(rollouts, hidden & inside | later, 1 / level, generator)
         seen = process.hide_units(rollouts, inside[None], torch.ones_like(level[:1]), generator).score
         return replace(drawn, score=drawn.score & seen, weight=drawn.weight * seen)
+
+    def _counted(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
+        """Views that hide n of the N pieces of a row, n uniform on 1 to N; `weight` is N / n."""
+        member = process.units(rollouts)
+        total = member.sum(-1)
+        level = stratified(rollouts.num_rows, self.num_levels, generator).to(member.device)
+        count = (1 + level * total).floor().clamp(max=total.clamp(min=1))
+        keys = process.random_keys(rollouts, self.num_levels, generator)
+        hidden = torch.where(member, keys, 2.0).argsort(-1).argsort(-1) < count[..., None]
+        return process.hide_units(rollouts, hidden & member, total / count, generator)
 
     def loss(self, inputs: LossInputs) -> Loss:
         """-(1/T) sum_b A_b N_b l_b, with l = E for A >= 0, else mix U + (1 - mix) E."""

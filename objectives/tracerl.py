@@ -8,7 +8,7 @@ sequence are divided by its length, and scores are at the sampler's temperature.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -31,6 +31,7 @@ class TraceRL(CJGRPO):
     paper: ClassVar[str] = "2509.06949"
     replays: ClassVar[Replays] = Replays.MERGED
     families: ClassVar[tuple[str, ...]] = ("autoregressive", "masked", "block", "slot")
+    published: ClassVar[dict[str, Any] | None] = {"beta": 0.0}
 
     beta: NonNegative = 0.01
     kl: KLName = "k3"

@@ -8,7 +8,7 @@ distribution in each. The code that MMaDA points to (dLLM-RL, method `random_mas
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,7 @@ class UniGRPO(GRPO):
     name: ClassVar[str] = "unigrpo"
     paper: ClassVar[str] = "2505.15809"
     families: ClassVar[tuple[str, ...]] = ("masked", "block", "slot")
+    published: ClassVar[dict[str, Any] | None] = {"beta": 0.0}
 
     beta: NonNegative = 0.01
 

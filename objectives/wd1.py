@@ -6,7 +6,7 @@ Departure: the softmax runs over the group, as in the paper; the public code's r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,28 +14,48 @@ from torch import Tensor
 
 from dllm_rl import advantages as adv
 from dllm_rl.advantages import AdvantageName
+from dllm_rl.errors import ConfigError
 from dllm_rl.policies.process import ForwardProcess
 from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
-from dllm_rl.registry import register
-from objectives import BelowOne, Method, NoPenalty, scored, sequence_sum, sum_of_rows
+from dllm_rl.registry import added, register
+from objectives import BelowOne, Count, Method, NoPenalty, scored, sequence_sum, sum_of_rows
 
 
 @register("objective", "wd1")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WD1(Method):
-    """Weighted log-likelihood on the one-step view. `advantages` returns the weights, which sum to 0 over a group."""
+    """Weighted log-likelihood on the one-step view. `advantages` returns the weights, which sum to 0 over a group.
+
+    num_strata: parts of the canvas of which one is hidden at a time (DACA-GRPO, 2605.16342); 1 hides all at once.
+    """
 
     name: ClassVar[str] = "wd1"
     paper: ClassVar[str] = "2507.08838"
     level: ClassVar[str] = "sequence"
     needs_old: ClassVar[bool] = False
+    published: ClassVar[dict[str, Any] | None] = {}
 
     beta: NoPenalty = 0.0
     advantage: AdvantageName = "centred"
     prompt_mask_share: BelowOne = 0.0
+    num_strata: Count = added(default=1)
+
+    def __post_init__(self) -> None:
+        if self.num_strata > 1 and self.prompt_mask_share:
+            raise ConfigError(
+                f"prompt_mask_share={self.prompt_mask_share} was given, which views of {self.num_strata} strata do not "
+                "read. Leave it out."
+            )
+
+    @property
+    def num_views(self) -> int | None:
+        """One for each stratum."""
+        return self.num_strata
 
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
-        """One fully hidden view; the exact one for the autoregressive family."""
+        """One fully hidden view, or strata; the exact one for the autoregressive family."""
+        if self.num_strata > 1:
+            return process.strata(rollouts, generator, num_strata=self.num_strata)
         return process.one_step(rollouts, generator, prompt_mask_share=self.prompt_mask_share)
 
     def advantages(self, rollouts: Rollouts) -> Float[Tensor, " b"]:

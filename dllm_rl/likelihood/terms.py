@@ -23,6 +23,32 @@ if TYPE_CHECKING:
 LogProbs = Callable[[Int[Tensor, "..."]], Float[Tensor, "..."]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogProbs:
+    """Log-probabilities of tokens at the scored positions of a view.
+
+    logits: of the distinct inputs' scored positions.
+    total: their logsumexp.
+    place: which of them each scored position has.
+    """
+
+    logits: Float[Tensor, "m v"]
+    total: Float[Tensor, " m"]
+    place: Int[Tensor, " n"]
+
+    def __call__(self, tokens: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Return the log-probabilities of one token a position."""
+        # Only what is scored leaves the model's device.
+        return (self.logits[self.place, tokens.to(self.logits.device)] - self.total[self.place]).to(tokens.device)
+
+    def log_odds(self, scale: float) -> Float[Tensor, " n"]:
+        """Return the log-odds of the most likely token, of the logits times `scale`."""
+        scaled = self.logits * scale
+        top, index = scaled.max(dim=-1, keepdim=True)
+        others = scaled.scatter(-1, index, -torch.inf).logsumexp(dim=-1)
+        return (top.squeeze(-1) - others)[self.place]
+
+
 class Term(Protocol):
     """What the likelihood of a target is, given the prediction at its position."""
 

@@ -61,6 +61,14 @@ class AutoregressiveProcess(ForwardProcess):
         """Return the exact view."""
         return self.exact(rollouts)
 
+    def strata(self, rollouts: Rollouts, generator: torch.Generator, *, num_strata: int = 4) -> Views:
+        """Return the exact view."""
+        return self.exact(rollouts)
+
+    def scoring_all(self, rollouts: Rollouts) -> Rollouts:
+        """Return the rollouts as they are."""
+        return rollouts
+
     def quadrature(self, rollouts: Rollouts, generator: torch.Generator, *, num_nodes: int = 2) -> Views:
         """Return the exact view."""
         return self.exact(rollouts)

@@ -109,6 +109,18 @@ class FlowProcess(ForwardProcess):
         weight = (share * MAX_KAPPA / (1 - MAX_KAPPA * level))[:, None].expand_as(kappa)
         return self._elbo_views(rollouts, generator, kappa, weight, is_paired=True)
 
+    def strata(self, rollouts: Rollouts, generator: torch.Generator, *, num_strata: int = 4) -> Views:
+        """Return views in which one part each is noise, at the time of the share that is clean."""
+        hidden = self.random_strata(rollouts, num_strata, generator)
+        score = hidden & rollouts.completion_mask
+        kappa = torch.full((num_strata, rollouts.num_rows), 1 - 1 / num_strata, device=hidden.device)
+        return Views(
+            tokens=self.hide(rollouts, hidden, generator),
+            score=score,
+            weight=score.float(),
+            time=self.time_of(kappa),
+        )
+
     def hide(
         self, rollouts: Rollouts, hidden: Bool[Tensor, "k b l"], generator: torch.Generator
     ) -> Int[Tensor, "k b l"]:

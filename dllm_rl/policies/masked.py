@@ -24,12 +24,20 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.likelihood.constraint import Constraint
+from dllm_rl.likelihood.positions import STAYED, UNSCORED, Decision
 from dllm_rl.likelihood.terms import joint_terms
 from dllm_rl.policies.attention import CAUSAL, Full, Reading
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.feed import Tokens, empty_keys, keys_of_rows
 from dllm_rl.policies.layers import ATTENTION, kinds_of_layers
-from dllm_rl.policies.process import ForwardProcess, one_a_stratum, quadrature_nodes, stratified, trajectory_of
+from dllm_rl.policies.process import (
+    ForwardProcess,
+    one_a_stratum,
+    quadrature_nodes,
+    replayable,
+    stratified,
+    trajectory_of,
+)
 from dllm_rl.records.types import Rollouts, Views
 from dllm_rl.registry import register
 
@@ -155,6 +163,26 @@ class MaskedProcess(ForwardProcess):
             weight=score.float(),
             loss_weight=score * share[:, None],
             at_temperature=True,
+        )
+
+    def replay_positions(
+        self, rollouts: Rollouts, steps: Int[Tensor, "k b"], loss_weight: Float[Tensor, "k b"]
+    ) -> Views:
+        """Return replayed steps whose terms are decisions on every open position, where the record says how."""
+        views = ForwardProcess.replay_positions(self, rollouts, steps, loss_weight)
+        record = replayable(rollouts)
+        if (law := record.position_law) is None:
+            return views
+        chosen = (record.commit_step == steps[..., None]) & (loss_weight > 0)[..., None]
+        is_open = (views.tokens == self.mask_id) & law.active(chosen)
+        written = torch.where(rollouts.completion_mask, rollouts.completion_ids, UNSCORED)
+        return replace(
+            views,
+            score=is_open,
+            weight=is_open.float(),
+            loss_weight=is_open * loss_weight[..., None].float(),
+            targets=torch.where(chosen, written, STAYED),
+            term=Decision(law=law, temperature=rollouts.temperature),
         )
 
     def causal_noised(self, rollouts: Rollouts, generator: torch.Generator) -> Views:

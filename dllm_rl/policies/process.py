@@ -99,6 +99,24 @@ class ForwardProcess:
         """
         raise NotImplementedError
 
+    def strata(self, rollouts: Rollouts, generator: torch.Generator, *, num_strata: int = 4) -> Views:
+        """Return views that hide one of `num_strata` random parts of the canvas each (DACA-GRPO, 2605.16342).
+
+        Every scored position is scored once, given all but its own part: neither a likelihood nor a bound, but less
+        of a product of marginals than the one-step view. The exact view where nothing is ever hidden.
+        """
+        hidden = self.random_strata(rollouts, num_strata, generator)
+        ones = torch.ones(num_strata, rollouts.num_rows, device=hidden.device)
+        return self.hide_units(rollouts, hidden, ones, generator)
+
+    def random_strata(self, rollouts: Rollouts, num_strata: int, generator: torch.Generator) -> Bool[Tensor, "k b n"]:
+        """Return a random partition of the units into parts of equal size, or one more."""
+        member = self.units(rollouts)
+        keys = torch.where(member, self.random_keys(rollouts, 1, generator)[0], 2.0)
+        rank = keys.argsort(-1).argsort(-1)
+        number = torch.arange(num_strata, device=member.device)[:, None, None]
+        return (rank % num_strata == number) & member
+
     def units(self, rollouts: Rollouts) -> Bool[Tensor, "b n"]:
         """Return which pieces of the canvas may be hidden: those with an editable column."""
         return self.editable(rollouts)
@@ -107,9 +125,12 @@ class ForwardProcess:
         self, rollouts: Rollouts, level: Float[Tensor, "k b"], generator: torch.Generator
     ) -> Bool[Tensor, "k b n"]:
         """Return units, each drawn with the probability that `level` gives its view and row."""
-        member = self.units(rollouts)
-        keys = torch.rand(len(level), *member.shape, generator=generator, device=generator.device).to(member.device)
-        return (keys < level[..., None]) & member
+        return (self.random_keys(rollouts, len(level), generator) < level[..., None]) & self.units(rollouts)
+
+    def random_keys(self, rollouts: Rollouts, num_views: int, generator: torch.Generator) -> Float[Tensor, "k b n"]:
+        """Return a uniform in [0, 1) for every unit of every view."""
+        shape, device = self.units(rollouts).shape, rollouts.completion_ids.device
+        return torch.rand(num_views, *shape, generator=generator, device=generator.device).to(device)
 
     def hide_units(
         self,
@@ -137,6 +158,13 @@ class ForwardProcess:
             that the sum over views estimates the sum over all steps. None takes all. Rows with fewer steps use all of
             theirs, and their other views score nothing.
         """
+        steps, weight = self.some_steps(rollouts, generator, num_steps=num_steps)
+        return self.replay_steps(rollouts, steps, weight)
+
+    def some_steps(
+        self, rollouts: Rollouts, generator: torch.Generator, *, num_steps: int | None
+    ) -> tuple[Int[Tensor, "k b"], Float[Tensor, "k b"]]:
+        """Return steps of each row, drawn as `replay` says, and the weights of their loss terms."""
         own = self.own_steps(rollouts)
         total = own.sum(-1)
         width = int(total.max()) if num_steps is None else min(num_steps, int(total.max()))
@@ -146,7 +174,7 @@ class ForwardProcess:
         steps = torch.where(is_own, steps, own.shape[1]).sort(-1).values.T
         is_own = steps < own.shape[1]
         weight = is_own * total / is_own.sum(0).clamp(min=1)
-        return self.replay_steps(rollouts, steps.clamp(max=own.shape[1] - 1), weight)
+        return steps.clamp(max=own.shape[1] - 1), weight
 
     def replay_steps(
         self, rollouts: Rollouts, steps: Int[Tensor, "k b"], loss_weight: Float[Tensor, "k b"], *, span: int = 1
@@ -171,6 +199,21 @@ class ForwardProcess:
             at_temperature=True,
             is_replay=True,
         )
+
+    def replay_positions(
+        self, rollouts: Rollouts, steps: Int[Tensor, "k b"], loss_weight: Float[Tensor, "k b"]
+    ) -> Views:
+        """Return replayed steps that also score which positions a step wrote, where the record says how it drew them.
+
+        Where it does not, the positions have no gradient: see `replay_steps`. Raises ConfigError where the policy
+        moves probabilities of positions that are not recorded.
+        """
+        if replayable(rollouts).hides_order:
+            raise ConfigError(
+                "the positions of these rollouts were drawn with probabilities of the policy's that their sampler does "
+                "not record. Sample with soft_threshold (without num_steps), or a rule whose order is not drawn."
+            )
+        return self.replay_steps(rollouts, steps, loss_weight)
 
     def own_steps(self, rollouts: Rollouts) -> Bool[Tensor, "b s"]:
         """Return which steps of the trajectory committed a scored token of the row.
@@ -223,6 +266,13 @@ class ForwardProcess:
     def editable(self, rollouts: Rollouts) -> Bool[Tensor, "b l"]:
         """Return the columns up to and including the first EOS, and those behind it that are scored."""
         return until_first(rollouts.completion_ids == self.eos_id) | rollouts.completion_mask
+
+    def scoring_all(self, rollouts: Rollouts) -> Rollouts:
+        """Return the rollouts with every column scored, those behind EOS too, as some public losses do.
+
+        Unchanged where a completion has no columns behind its EOS.
+        """
+        return replace(rollouts, completion_mask=torch.ones_like(rollouts.completion_mask))
 
     def constrained_terms(
         self, logits: Float[Tensor, "b l v"], rollouts: Rollouts, view: Views, constraint: Constraint

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.likelihood.constraint import Constraint
-from dllm_rl.likelihood.terms import LogProbs
+from dllm_rl.likelihood.terms import TokenLogProbs
 from dllm_rl.policies.feed import Feed
 from dllm_rl.records.types import Rollouts, Views
 
@@ -54,7 +54,7 @@ def _constraint_of(rollouts: Rollouts) -> Constraint | None:
     return None if rollouts.trajectory is None else rollouts.trajectory.constraint
 
 
-def _log_probs(policy: BasePolicy, rollouts: Rollouts, view: Views) -> LogProbs:
+def _log_probs(policy: BasePolicy, rollouts: Rollouts, view: Views) -> TokenLogProbs:
     """Return log-probabilities of tokens at the view's scored positions, row after row."""
     score = view.score[0]
     feed = policy.view_feed(rollouts, view)
@@ -67,14 +67,8 @@ def _log_probs(policy: BasePolicy, rollouts: Rollouts, view: Views) -> LogProbs:
     logits = policy.score(feed.rows(shared.first), columns=columns, reading=view.reading, scored=scored[:, columns])[0]
     if view.at_temperature:
         logits = _tempered(logits, rollouts.temperature)
-    total = logits.logsumexp(dim=-1)
     place = _numbered(scored)[row, column].to(logits.device)
-
-    def log_probs(tokens: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-        # Only what is scored leaves the model's device.
-        return (logits[place, tokens.to(logits.device)] - total[place]).to(tokens.device)
-
-    return log_probs
+    return TokenLogProbs(logits=logits, total=logits.logsumexp(dim=-1), place=place)
 
 
 def _numbered(where: Bool[Tensor, "d l"]) -> Int[Tensor, "d l"]:

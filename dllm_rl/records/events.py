@@ -173,6 +173,16 @@ class UnsortedEvents:
         """What happened in one part after another."""
         return cls(**{item.name: torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)})
 
+    def of_ancestors(self, ancestor: Int[Tensor, " b"]) -> UnsortedEvents:
+        """Events of rows that each have the past of another row: row i that of `ancestor[i]`."""
+        order = self.row.argsort(stable=True)
+        count = torch.bincount(self.row, minlength=int(ancestor.max()) + 1)
+        begin, own = count.cumsum(0) - count, count[ancestor]
+        start = own.cumsum(0) - own
+        here = (begin[ancestor] - start).repeat_interleave(own) + torch.arange(int(own.sum()))
+        taken = {item.name: getattr(self, item.name)[order[here]] for item in fields(self)}
+        return UnsortedEvents(**{**taken, "row": torch.arange(len(ancestor)).repeat_interleave(own)})
+
 
 def sort_events(
     events: UnsortedEvents, *, end: Int[Tensor, " b"], initial: Int[Tensor, "b l"] | None, length: int

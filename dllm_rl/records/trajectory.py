@@ -19,6 +19,7 @@ from dllm_rl.likelihood.constraint import Constraint, join
 from dllm_rl.records.events import Events, Kind, join_events, recorded_orders
 
 if TYPE_CHECKING:
+    from dllm_rl.likelihood.positions import PositionLaw
     from dllm_rl.policies.transitions import Transition
     from dllm_rl.records.canvas import Canvas
     from dllm_rl.records.types import Completions, Rollouts
@@ -38,6 +39,8 @@ class Trajectory:
         committed ones (`dllm_rl.records.events.feed_order`).
     constraint: what the draws were constrained by; log-probabilities are then those of the constrained distribution.
     transition: how positions moved between two times, for the flow family.
+    position_law: how a step's positions were drawn, where the policy moves their probabilities and they are known.
+    hides_order: whether the policy moves probabilities of positions that are not known.
     """
 
     events: Events
@@ -49,6 +52,8 @@ class Trajectory:
     is_approximate: bool = False
     constraint: Constraint | None = None
     transition: Transition | None = None
+    position_law: PositionLaw | None = None
+    hides_order: bool = False
 
     def __post_init__(self) -> None:
         if (self.slot_size is None) != (self.slot_joined is None):

@@ -14,6 +14,7 @@ of row b.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -68,6 +69,12 @@ def sequence_sum(views: Views, terms: Float[Tensor, "k b l"]) -> Float[Tensor, "
 def lengths(rollouts: Rollouts) -> Float[Tensor, " b"]:
     """Number of scored tokens per row, at least 1."""
     return rollouts.completion_mask.sum(-1).clamp(min=1).float()
+
+
+def counting_scored(inputs: LossInputs) -> LossInputs:
+    """The same inputs, whose rows are as long as what their views score: all columns after `scoring_all`."""
+    rollouts = replace(inputs.rollouts, completion_mask=inputs.views.score.any(0))
+    return replace(inputs, rollouts=rollouts)
 
 
 # At d = -5 a token-level k3 is 142 and its derivative -147; beyond it one token would outweigh the batch.

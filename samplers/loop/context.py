@@ -122,11 +122,13 @@ class RemaskContext:
         step: The step that wrote; its rows are the rows here.
         was_visible: Columns of the block that had a token before the step.
         log_probs: Log-probability of each token when it was drawn (0 where the grammar implied it).
+        is_complete: Rows that have nothing left to write in the block, or before their EOS.
         noise: Uniforms in (0, 1).
     """
 
     step: StepContext
     was_visible: Bool[Tensor, "b l"]
+    is_complete: Bool[Tensor, " b"]
     log_probs: Float[Tensor, "b l"]
     noise: Float[Tensor, "b l"]
 

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.likelihood.positions import PositionLaw
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.block import BlockPolicy
 from dllm_rl.policies.blocks import Blocks
@@ -76,14 +77,37 @@ class Denoising:
         self.forced.write(torch.arange(len(self.canvas)), self.canvas, self.is_masked, BEFORE_ALL)
 
     def run(self) -> Completions:
+        """Write block after block, and return the record."""
+        self._write_all()
+        law = self._position_law()
+        return self.record.finish(
+            self.policy,
+            self.canvas,
+            num_steps=self.step,
+            is_approximate=self.rule.approximation is not None,
+            position_law=law,
+            hides_order=self.rule.hides_order or (law is None and self.rule.position_law(None) is not None),
+        )
+
+    @property
+    def noise_rows(self) -> Int[Tensor, " b"]:
+        """What keys the noise of each row."""
+        return self.prompts.row_ids
+
+    def _position_law(self) -> PositionLaw | None:
+        """How positions were drawn; None where blocks begin inside the prompt, which a record does not say."""
+        block = self._block_length()
+        if block >= self.canvas.shape[1]:
+            return self.rule.position_law(None)
+        return None if self.blocks.common else self.rule.position_law(block)
+
+    def _write_all(self) -> None:
         """Write block after block."""
         blocks = replace(self.blocks, size=self._block_length()).edges(self.canvas.shape[1])
         steps = self.rule.steps_of([end - start for start, end in blocks])
         for (start, end), num_steps in zip(blocks, steps, strict=True):
             self._block(start, end, max(1, num_steps))
             self._stop(self.watcher.block_done(self.canvas, start, end))
-        is_approximate = self.rule.approximation is not None
-        return self.record.finish(self.policy, self.canvas, num_steps=self.step, is_approximate=is_approximate)
 
     def _reader(self) -> Reader:
         """How the rule asks the model."""
@@ -127,8 +151,12 @@ class Denoising:
             unfinished = (~is_done).nonzero().squeeze(1)
             block_step = BlockStep(in_block=in_block, quota=quota, index=index, num_steps=len(quotas))
             self._one_step(rows, unfinished, is_open, block_step)
+            self._between_steps()
             self.watcher.wrote(self.canvas, self.step)
             self.step += 1
+
+    def _between_steps(self) -> None:
+        """What a subclass does to the canvases after each step."""
 
     def _stop(self, rows: Bool[Tensor, " b"]) -> None:
         """Leave empty what these rows have not written."""
@@ -183,7 +211,7 @@ class Denoising:
     def _write(self, context: StepContext, chosen: Bool[Tensor, "n c"]) -> None:
         """Draw what was chosen, remask what the rule says, and write the tokens that are forced then."""
         rows, step = context.rows, context.block_step
-        keys = Keys(seed=self.seed, row_ids=self.prompts.row_ids[rows], step=self.steps_taken[rows])
+        keys = Keys(seed=self.seed, row_ids=self.noise_rows[rows], step=self.steps_taken[rows])
         draw = context.distribution.draw(chosen, keys)
         was_visible = ~self.is_masked[rows]
         row = rows[draw.row]
@@ -232,9 +260,12 @@ class Denoising:
         """Remask what the rule says. Only tokens that stood before the step make events: others are in no state."""
         assert self.log_probs is not None
         rows, columns, in_block = context.rows, torch.arange(self.canvas.shape[1]), context.block_step.in_block
+        is_masked = self.is_masked[rows]
+        is_done = is_finished(self.canvas[rows], is_masked, self.policy.canvas.eos_id)
         seen = RemaskContext(
             step=context,
             was_visible=was_visible & in_block,
+            is_complete=is_done | ~(is_masked & in_block).any(dim=1),
             log_probs=self.log_probs[rows],
             noise=self._noise(rows, columns.expand(len(rows), -1), REMASK),
         )
@@ -251,7 +282,7 @@ class Denoising:
         return again
 
     def _noise(self, rows: Tensor, columns: Tensor, stream: int) -> Float[Tensor, "n c"]:
-        row_ids = self.prompts.row_ids[rows][:, None].expand_as(columns)
+        row_ids = self.noise_rows[rows][:, None].expand_as(columns)
         steps = self.steps_taken[rows][:, None].expand_as(columns)
         flat = uniform_at(self.seed, row_ids.flatten(), columns.flatten(), steps.flatten(), stream)
         return flat.reshape(columns.shape)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.likelihood.constraint import PAD, Constraint
+from dllm_rl.likelihood.positions import PositionLaw
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.transitions import Transition
 from dllm_rl.records.canvas import until_first
@@ -103,6 +104,12 @@ class Recorder:
         row, column = is_event.nonzero(as_tuple=True)
         self.commit_at(row, column, step, after[is_event], log_probs[is_event], entropy[is_event], kind=Kind.JUMP)
 
+    def fork(self, ancestor: Int[Tensor, " n"]) -> None:
+        """Go on with rows that have the past of these rows: copies of some, and none of others."""
+        self.pieces = [UnsortedEvents.join(self.pieces).of_ancestors(ancestor)] if self.pieces else []
+        self.initial = None if self.initial is None else self.initial[ancestor]
+        self.constraint = None if self.constraint is None else self.constraint.rows(ancestor)
+
     def finish(
         self,
         policy: BasePolicy,
@@ -114,6 +121,8 @@ class Recorder:
         slot_joined: Int[Tensor, "b j"] | None = None,
         is_approximate: bool = False,
         transition: Transition | None = None,
+        position_law: PositionLaw | None = None,
+        hides_order: bool = False,
     ) -> Completions:
         """Close the canvas at its first EOS and freeze the record."""
         ids = policy.canvas.close(canvas)
@@ -135,6 +144,8 @@ class Recorder:
             constraint=self.constraint,
             is_approximate=is_approximate,
             transition=transition,
+            position_law=position_law,
+            hides_order=hides_order,
         )
         mask = events.scored_draws(policy.canvas.eos_id)
         return Completions(ids=ids, mask=mask, trajectory=trajectory, nfe=self.nfe, token_forwards=self.token_forwards)

@@ -16,7 +16,7 @@ from torch import Tensor
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Completions, Prompts, join_completions
 
-TOKEN, JUMP, SOURCE, ORDER, REMASK, WITHIN, COIN = range(7)
+TOKEN, JUMP, SOURCE, ORDER, REMASK, WITHIN, COIN, CHOICE = range(8)
 
 _M1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _M2 = 0x94D049BB133111EB - (1 << 64)

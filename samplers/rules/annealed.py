@@ -28,3 +28,8 @@ class AnnealedSampler(UnmaskingRule):
         tau = self.order_temperature * (1 - context.progress[1])
         gumbel = -(-context.noise(ORDER).log()).log()
         return context.best(context.log_odds.double() + tau * gumbel, context.quota)
+
+    @property
+    def hides_order(self) -> bool:
+        """Yes: what is drawn is a set, whose probability is a sum over all orders."""
+        return True

@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.likelihood.positions import PositionLaw
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Completions, Prompts
 from samplers.config import check_count, check_temperature, is_number
@@ -83,6 +84,19 @@ class UnmaskingRule:
     def quotas(self, num_columns: int, num_steps: int) -> list[int]:
         """Positions that a plain schedule unmasks in each step of a block of so many columns."""
         return spread(num_columns, num_steps)
+
+    def position_law(self, block_length: int | None) -> PositionLaw | None:
+        """How positions are drawn, where the policy moves their probabilities and a record can say them.
+
+        Args:
+            block_length: Columns of a block; None where the canvas is one.
+        """
+        return None
+
+    @property
+    def hides_order(self) -> bool:
+        """Whether positions are drawn with probabilities that the policy moves, and the record does not say them."""
+        return False
 
     @property
     def remasks(self) -> bool:
