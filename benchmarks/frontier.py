@@ -39,6 +39,12 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "factor 1": ("factor", {"factor": 1.0}),
     "factor .3": ("factor", {"factor": 0.3}),
     "klass": ("klass", {}),
+    "dilated": ("dilated", {}),
+    "dilated, blocks of 25": ("dilated", {"block_length": 25}),
+    "soft_threshold .97": ("soft_threshold", {"threshold": 0.97, "num_steps": None}),
+    "revise .9": ("revise", {"threshold": 0.9}),
+    "revise .7": ("revise", {"threshold": 0.7}),
+    "smc .9, 4 canvases, T 1": ("smc", {"threshold": 0.9, "temperature": 1.0}),
     "threshold .97, blocks of 25": ("threshold", {"threshold": 0.97, "block_length": 25}),
     "threshold .97, prefix": ("threshold", {"threshold": 0.97, "block_length": 25, "cache": "prefix"}),
     "threshold .97, dual": ("threshold", {"threshold": 0.97, "block_length": 25, "cache": "dual"}),
@@ -69,7 +75,8 @@ def measure(given: argparse.Namespace, path: Path) -> dict[str, Any]:
     for done, (start, arm) in enumerate(owed, 1):
         name, options = ARMS[arm]
         part = tasks.part(start, min(start + PART, len(tasks)))
-        sampler = registry.get("sampler", name)(temperature=0.0, **{"num_steps": policy.facts.canvas_length, **options})
+        settings = {"temperature": 0.0, "num_steps": policy.facts.canvas_length, **options}
+        sampler = registry.get("sampler", name)(**settings)
         before = time.process_time()
         out = sampler.generate(policy, part.prompts(policy), seed=0)
         plans = decode(policy, out.ids)

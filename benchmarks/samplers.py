@@ -32,6 +32,9 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "factor": ("factor", {}),
     "entropy_bound": ("entropy_bound", {}),
     "klass": ("klass", {}),
+    "dilated": ("dilated", {}),
+    "revise .9": ("revise", {}),
+    "soft_threshold .97": ("soft_threshold", {"threshold": 0.97}),
 }
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "slot": ("slots", {"slot_threshold": 0.95, "token_threshold": 0.98}),

@@ -22,6 +22,7 @@ from samplers.loop.context import BlockStep, RemaskContext, StepContext, Watcher
 from samplers.loop.readers import CACHES, CacheName
 from samplers.loop.record import ForcedTokens, Recorder
 from samplers.loop.sampling import (
+    CHOICE,
     COIN,
     JUMP,
     ORDER,
@@ -39,6 +40,7 @@ from samplers.loop.sampling import (
 from samplers.rules.ancestral import AncestralSampler
 from samplers.rules.annealed import AnnealedSampler
 from samplers.rules.base import UnmaskingRule
+from samplers.rules.dilated import DilatedSampler
 from samplers.rules.entropy import EntropySampler
 from samplers.rules.entropy_bound import EntropyBoundSampler
 from samplers.rules.epsilon_greedy import EpsilonGreedySampler
@@ -50,10 +52,14 @@ from samplers.rules.margin import MarginSampler
 from samplers.rules.random import RandomSampler
 from samplers.rules.rcr import RunningConfidenceSampler
 from samplers.rules.remdm import ReMDMSampler
+from samplers.rules.revise import ReviseSampler
+from samplers.rules.smc import SMCSampler
+from samplers.rules.soft_threshold import SoftThresholdSampler
 from samplers.rules.threshold import ThresholdSampler
 
 __all__ = [
     "CACHES",
+    "CHOICE",
     "COIN",
     "JUMP",
     "ORDER",
@@ -66,6 +72,7 @@ __all__ = [
     "AutoregressiveSampler",
     "BlockStep",
     "CacheName",
+    "DilatedSampler",
     "Draw",
     "EntropyBoundSampler",
     "EntropySampler",
@@ -85,8 +92,11 @@ __all__ = [
     "ReMDMSampler",
     "Recorder",
     "RemaskContext",
+    "ReviseSampler",
     "RunningConfidenceSampler",
+    "SMCSampler",
     "SlotSampler",
+    "SoftThresholdSampler",
     "StepContext",
     "StepDistribution",
     "ThresholdSampler",

@@ -22,6 +22,7 @@ from torch import Tensor
 import samplers.families.autoregressive
 import samplers.families.flow
 import samplers.grammar.projection
+import samplers.loop.denoise
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Completions, Prompts, Rollouts
 from samplers.loop.sampling import JUMP, SOURCE
@@ -49,9 +50,9 @@ class Paths:
         return REWARDS[[len(canvas.decode(ids)) for ids in self.completions.ids]]
 
 
-def small_policy(family: str, *, seed: int = 0) -> BasePolicy:
+def small_policy(family: str, *, seed: int = 0, length: int | None = None) -> BasePolicy:
     """A policy that writes PAD, EOS, FILL and one letter (autoregressive: no PAD)."""
-    length = LENGTHS.get(family, 4)
+    length = length or LENGTHS.get(family, 4)
     policy = example_policy(family, length=length, seed=seed)
 
     class Small(type(policy)):  # type: ignore[misc]
@@ -64,12 +65,15 @@ def small_policy(family: str, *, seed: int = 0) -> BasePolicy:
     return Small(policy.model, policy.tokenizer, replace(policy.facts, block_size=2))
 
 
-def enumerated(policy: BasePolicy, sampler: Any) -> Paths:
-    """Run the sampler once over all scripts."""
+def enumerated(policy: BasePolicy, sampler: Any, *, num_coin_steps: int = 0) -> Paths:
+    """Run the sampler once over all scripts.
+
+    num_coin_steps: steps in which every column has a coin of its own, which the script says, too.
+    """
     ids = sorted(set(range(policy.vocab_size)) - set(policy.banned_ids))
     length, is_flow = policy.facts.canvas_length, policy.family == "flow"
     num_choices = length * (1 + NUM_STEPS_OF_FLOW if is_flow else 1)
-    num_rows = len(ids) ** num_choices
+    num_rows = len(ids) ** num_choices * 2 ** (length * num_coin_steps)
     prompt = torch.full((num_rows, 1), LETTERS[0])
     prompts = Prompts(ids=prompt, mask=torch.ones_like(prompt, dtype=torch.bool), row_ids=torch.arange(num_rows))
     with _scripted(torch.tensor(ids), length, is_flow=is_flow):
@@ -145,7 +149,12 @@ def _scripted(ids: Tensor, length: int, *, is_flow: bool) -> Iterator[None]:
         tokens = noise.long()
         return tokens, (logits / temperature).log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
 
+    def coin(seed: int, rows: Tensor, columns: Tensor, step: Tensor, stream: int) -> Tensor:
+        is_heads = rows // len(ids) ** length // 2 ** (step * length + columns) % 2 == 1
+        return torch.where(is_heads, 1e-12, 1 - 1e-12).double()
+
     with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(samplers.loop.denoise, "uniform_at", coin))
         for module in (samplers.families.autoregressive, samplers.families.flow, samplers.grammar.projection):
             for name, instead in (("uniform_at", at), ("uniform", everywhere), ("pick", pick)):
                 if hasattr(module, name):

@@ -1,4 +1,4 @@
-"""Loss and gradient of ten methods from their papers' formulas, in plain Python: loops, float64, no package code.
+"""Loss and gradient of methods from their papers' formulas, in plain Python: loops, float64, no package code.
 
 `python -m tests.objectives.reference` rewrites tests/objectives/fixtures.json, which test_reference.py compares with
 the package. Gradients are central differences, in which what a paper detaches is held fixed (the argument `fixed`).
@@ -19,6 +19,7 @@ GROUPS = [0, 1, 0, 1, 0, 1]
 LENGTHS = [4, 3, 2, 4, 1, 3]
 VALID = [True, True, True, True, True, False]
 STEP = 1e-6
+STEP_WEIGHT = 1.5
 
 Scores = list[list[list[float]]]
 
@@ -218,6 +219,39 @@ def spg(x: Inputs, new: Scores, fixed: Scores) -> float:
     return total / sum(LENGTHS[b] for b in rows())
 
 
+def egspo(x: Inputs, new: Scores, fixed: Scores) -> float:
+    """A view is a step, whose ratio is that of all that it scores."""
+    total = 0.0
+    for b in rows():
+        for k in range(len(new)):
+            columns = [i for i in range(LENGTHS[b]) if x.score[k][b][i]]
+            if columns:
+                ratio = exp(sum(new[k][b][i] - x.old[k][b][i] for i in columns))
+                total -= STEP_WEIGHT * clipped(ratio, centred(x, b), 0.2, 0.2) / LENGTHS[b]
+    return total / len(rows())
+
+
+def rspo(x: Inputs, new: Scores, fixed: Scores) -> float:
+    """The gap to the target is held fixed."""
+
+    def score(scores: Scores, b: int) -> float:
+        return total_change(x, scores, x.ref, b) / LENGTHS[b]
+
+    total = 0.0
+    for b in rows():
+        mean = sum(score(fixed, c) for c in group(b)) / len(group(b))
+        total -= (centred(x, b) - (score(fixed, b) - mean)) * score(new, b)
+    return total / len(rows())
+
+
+def block_ebpo(x: Inputs, new: Scores, fixed: Scores) -> float:
+    total = 0.0
+    for b in rows():
+        ratio = exp(total_change(x, new, x.old, b) / LENGTHS[b])
+        total -= clipped(ratio, centred(x, b), 0.2, 0.28)
+    return total / len(rows())
+
+
 # Method: (formula, number of views, whether each token is scored in every view).
 METHODS: dict[str, tuple[Callable[[Inputs, Scores, Scores], float], int, bool]] = {
     "grpo": (grpo, 1, True),
@@ -230,11 +264,16 @@ METHODS: dict[str, tuple[Callable[[Inputs, Scores, Scores], float], int, bool]] 
     "coupled_grpo": (coupled_grpo, 3, False),
     "wd1": (wd1, 1, True),
     "spg": (spg, 2, False),
+    "egspo": (egspo, 3, False),
+    "rspo": (rspo, 4, False),
+    "block_ebpo": (block_ebpo, 4, False),
 }
+# Methods whose views are denoising steps, with the weight of a step in the loss.
+STEPWISE = ("egspo",)
 
 
 # Methods whose bound lies far from 1.
-SPREAD = {"cispo": 1.2}
+SPREAD = {"cispo": 1.2, "egspo": 0.2}
 
 
 def gradient(formula: Callable[[Inputs, Scores, Scores], float], x: Inputs) -> Scores:

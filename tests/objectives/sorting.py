@@ -8,6 +8,7 @@ Legend: b rows, l canvas, s steps.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import fields, replace
 from typing import Any
 
@@ -116,6 +117,7 @@ def mean_reward(policy: BasePolicy, *, seed: int = 100) -> float:
 
 def train(policy: BasePolicy, name: str, *, learning_rate: float, seed: int, num_steps: int) -> None:
     """Outer steps of 8 prompts x 8 rollouts, two inner steps a batch where the method allows it, no penalty."""
+    reference = copy.deepcopy(policy)
     objective = registry.get("objective", name)(beta=0.0, **OPTIONS.get(name, {}))
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(policy.model.parameters(), lr=learning_rate)
@@ -128,8 +130,9 @@ def train(policy: BasePolicy, name: str, *, learning_rate: float, seed: int, num
         ]
         with torch.no_grad():
             olds = [policy.view_log_probs(rollouts, view) for view in views]
-        for view, old in zip(views, olds, strict=True):
+            refs = [reference.view_log_probs(rollouts, view) if objective.needs_ref else None for view in views]
+        for view, old, ref in zip(views, olds, refs, strict=True):
             optimiser.zero_grad()
             new = policy.view_log_probs(rollouts, view)
-            loss_of(objective, rollouts, view, new, old).value.backward()
+            loss_of(objective, rollouts, view, new, old, ref).value.backward()
             optimiser.step()

@@ -20,9 +20,10 @@ from tests.objectives.losses import loss_of
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "objectives.md").read_text()
+METHODS = PAGE.split("## The methods")[1].split("\n## ")[0]
 ROWS = {
     cells[0].strip("` "): [cell.strip() for cell in cells[1:]]
-    for cells in (line.strip("|").split("|") for line in PAGE.splitlines() if line.startswith("| `"))
+    for cells in (line.strip("|").split("|") for line in METHODS.splitlines() if line.startswith("| `"))
 }
 ORDER = ("autoregressive", "masked", "block", "slot", "flow")
 
@@ -40,6 +41,18 @@ def test_the_table_states_what_each_method_declares(name: str) -> None:
 
 def test_the_table_names_every_method_whose_numbers_are_frozen() -> None:
     assert set(ROWS) == set(frozen_objectives())
+
+
+def test_the_table_of_agreement_says_where_parity_changes_options() -> None:
+    section = PAGE.split("## Beside public code")[1].split("\n## ")[0]
+    rows = [line.split("|")[1:4] for line in section.splitlines() if line.startswith("| `")]
+    parities = {name: parity.strip() for names, _, parity in rows for name in re.findall(r"`(\w+)`", names)}
+    for name, cls in registry.items("objective"):
+        published = vars(cls).get("published")
+        if published is None:
+            assert not parities.get(name), f"{name} has no published options, but the page names some"
+        else:
+            assert all(key in parities[name] or key in ("kl", "advantage", "num_steps") for key in published), name
 
 
 @pytest.mark.parametrize("name", registry.names("objective"))

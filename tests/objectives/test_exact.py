@@ -28,6 +28,9 @@ REPLAYING: dict[str, dict[str, Any]] = {
     "cj_grpo": {"num_steps": None, "beta": 0.0},
     "flow_grpo": {"num_steps": None, "beta": 0.0, "max_advantage": 1e12},
     "agrpo": {"num_steps": NUM_LEVELS},
+    "egspo": {"num_steps": None},
+    "egspo_sa": {"num_steps": None},
+    "mask_aware_grpo": {"num_steps": None},
     "tracerl": {"shrink": 1, "beta": 0.0},
 }
 # Of the length of the gradient; agrpo's weights, 1 / (n q), are rounded to float32.

@@ -338,3 +338,94 @@ def test_the_clip_rule_of_a_preset_decides_what_a_bad_and_likelier_completion_do
         given = gradient(objective, rollouts, views, new, new - 2.0 * views.score)
         norms[rule] = float(given[:, objective.advantages(rollouts) < 0].abs().sum())
     assert norms["ppo"] > 0 and norms["dual"] == norms["unconditional"] == 0
+
+
+@pytest.mark.parametrize("family", ["masked", "block", "slot", "flow"])
+def test_egspo_on_all_steps_has_the_gradient_of_cj_grpo_on_policy(family: str) -> None:
+    same(make("egspo", num_steps=None), make("cj_grpo", num_steps=None, **FLAT), family, on_policy=True)
+
+
+@pytest.mark.parametrize("family", ["masked", "block", "slot", "flow"])
+def test_egspo_takes_the_steps_of_highest_mean_entropy_each_for_an_equal_share(family: str) -> None:
+    item = example(family)
+    trajectory = item.rollouts.trajectory
+    entropy = torch.rand(len(trajectory.events.step), generator=torch.Generator().manual_seed(3))
+    events = replace(trajectory.events, entropy=entropy)
+    rollouts = replace(item.rollouts, trajectory=replace(trajectory, events=events))
+    views = make("egspo", num_steps=2).views(rollouts, item.policy.process, torch.Generator())
+    own = item.policy.process.own_steps(rollouts)
+    for b in range(rollouts.num_rows):
+        drawn = {int(step): [] for step in own[b].nonzero()}
+        for e in range(int(events.start[b]), int(events.start[b + 1])):
+            if events.kind[e] <= 2 and rollouts.completion_mask[b, int(events.column[e])]:
+                drawn[int(events.step[e])].append(float(entropy[e]))
+        mean = {step: sum(values) / max(1, len(values)) for step, values in drawn.items()}
+        best = sorted(sorted(mean, key=lambda step: mean[step], reverse=True)[:2])
+        chosen = [int(views.step[k, b]) for k in range(2) if bool(views.score[k, b].any())]
+        assert chosen == best
+        shares = views.loss_weight[:, b].amax(-1)[views.score[:, b].any(-1)]
+        torch.testing.assert_close(shares, torch.full_like(shares, len(mean) / len(best)))
+
+
+def test_egspo_sa_pays_a_step_for_what_the_answer_gained_from_it_on() -> None:
+    item = example("masked")
+    rewards = torch.rand(item.rollouts.num_rows, 3, generator=torch.Generator().manual_seed(0))
+    rollouts = replace(item.rollouts, step_rewards=rewards)
+    given = make("egspo_sa", lam=0.5).advantages(rollouts)
+    expected = (rollouts.rewards[:, None] + 0.5 * (rollouts.rewards[:, None] - rewards)) / 1.5
+    for group in rollouts.group_ids.unique():
+        rows = (rollouts.group_ids == group) & rollouts.valid
+        torch.testing.assert_close(given[rows], expected[rows] - expected[rows].mean(0))
+    plain = make("egspo").advantages(rollouts)
+    torch.testing.assert_close(make("egspo_sa", lam=0.0).advantages(rollouts), plain[:, None].expand(-1, 3))
+
+
+def test_rspo_has_the_gradient_of_trajectory_balance_with_the_best_normaliser_of_each_group() -> None:
+    objective = make("rspo", scale=0.7)
+    rollouts, views, new = draw(objective, "masked")
+    ref, leaf = moved(views, new), new.clone().requires_grad_()
+    loss_of(objective, rollouts, views, leaf, new, ref).value.backward()
+    other = new.clone().requires_grad_()
+    gap = (views.weight * (other - ref)).sum((0, 2)) / lengths(rollouts) - 0.7 * rollouts.rewards
+    total = torch.zeros(())
+    for group in rollouts.group_ids.unique():
+        rows = (rollouts.group_ids == group) & rollouts.valid
+        total = total + (gap[rows] - gap[rows].mean()).square().sum() / 2 / rollouts.totals.rows
+    total.backward()
+    torch.testing.assert_close(leaf.grad, other.grad)
+    assert bool((leaf.grad != 0).any())
+
+
+def test_block_ebpo_weighs_a_scored_column_once_in_the_mean() -> None:
+    item = example("block")
+    rollouts = item.rollouts.rows(torch.zeros(4000, dtype=torch.long))
+    views = make("block_ebpo").views(rollouts, item.policy.process, torch.Generator().manual_seed(0))
+    total = views.weight.sum(0)[:, rollouts.completion_mask[0]]
+    assert bool(((total.mean(0) - 1).abs() < 4 * total.std(0) / math.sqrt(4000)).all())
+    shares = views.score.float().mean((1, 2)) / rollouts.completion_mask.float().mean()
+    torch.testing.assert_close(shares, torch.tensor([0.125, 0.375, 0.625, 0.875]), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["masked", "block", "slot", "flow"])
+@pytest.mark.parametrize(("name", "options", "num"), [("wd1", {"num_strata": 3}, 3), ("espo", {"levels": "strata"}, 4)])
+def test_strata_score_every_column_once_given_the_others(family: str, name: str, options: dict, num: int) -> None:
+    objective, item = make(name, **options), example(family)
+    rollouts, views, _ = draw(objective, family)
+    assert views.num_views == num == objective.num_views
+    assert torch.equal(views.score.sum(0), rollouts.completion_mask.long())
+    assert torch.equal(views.weight, views.score.float())
+    if family != "flow":
+        is_hidden = views.tokens == item.policy.mask_id
+        editable = item.policy.process.editable(rollouts)
+        assert bool((is_hidden.sum(0)[editable] == 1).all()), "a column is hidden with its own stratum alone"
+    assert loss_of(objective, rollouts, views, *[views.weight] * 3).metrics.get("ratio_dev", 0.0) == 0.0
+
+
+def test_one_stratum_is_the_one_step_view() -> None:
+    item = example("masked")
+    generator = torch.Generator().manual_seed(0)
+    one, two = (
+        item.policy.process.strata(item.rollouts, generator, num_strata=1),
+        make("wd1").views(item.rollouts, item.policy.process, generator),
+    )
+    assert torch.equal(one.tokens, two.tokens) and torch.equal(one.score, two.score)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,9 @@ def test_loss_and_gradient(name: str) -> None:
         torch.tensor(case[key], dtype=torch.float64) for key in ("new", "old", "ref", "weight", "gradient")
     )
     views = Views(tokens=rollouts.completion_ids.expand(score.shape), score=score, weight=weight)
+    if name in reference.STEPWISE:
+        step = torch.arange(len(score))[:, None].expand(-1, rollouts.num_rows)
+        views = replace(views, step=step, loss_weight=reference.STEP_WEIGHT * score)
     objective = registry.get("objective", name)()
     leaf = new.clone().requires_grad_()
     loss = loss_of(objective, rollouts, views, leaf, old, ref if objective.needs_ref else None)
@@ -70,6 +74,8 @@ BANDS = {
     "cispo": ("token", 0.0, 5.0),
     "rloo": ("sequence", 0.8, 1.2),
     "espo": ("mean", 0.8, 1.2),
+    "egspo": ("step", 0.8, 1.2),
+    "block_ebpo": ("mean", 0.8, 1.28),
 }
 
 
@@ -81,6 +87,14 @@ def test_fixtures_reach_both_sides_of_the_clip(name: str) -> None:
     if level == "token":
         places = [(b, i) for b in rows for i in range(reference.LENGTHS[b])]
         logs = [reference.change(x, x.new, x.old, b, i) for b, i in places]
+    elif level == "step":
+        scored = [[i for i in range(reference.LENGTH) if cells[b][i]] for b in rows for cells in x.score]
+        steps = [(k, b) for b in rows for k in range(len(x.new))]
+        logs = [
+            sum(x.new[k][b][i] - x.old[k][b][i] for i in columns)
+            for (k, b), columns in zip(steps, scored, strict=True)
+            if columns
+        ]
     else:
         logs = [reference.total_change(x, x.new, x.old, b) for b in rows]
         logs = [d / reference.LENGTHS[b] if level == "mean" else d for d, b in zip(logs, rows, strict=True)]

@@ -150,6 +150,90 @@ def test_epsilon_greedy_draws_a_known_share_of_positions_uniformly():
     assert torch.equal(choose("epsilon_greedy", here, threshold=0.8, epsilon=0.0), sure)
 
 
+@pytest.mark.parametrize("spread_of", [0.3, 2.0])
+def test_soft_threshold_writes_the_best_and_each_other_by_a_coin_of_its_own(spread_of):
+    here, num_draws = context(0), 3000
+    drawn = torch.stack(
+        [choose("soft_threshold", context(0, step=step), threshold=0.8, spread=spread_of) for step in range(num_draws)]
+    ).double()
+    best = top(probabilities(here).amax(-1), here.is_open, 1)
+    assert drawn[:, best].all()
+    law = ((here.log_odds.double() - math.log(4)) / spread_of).sigmoid() * here.is_open
+    law = torch.where(best, 1.0, law)
+    assert ((drawn.mean(0) - law).abs() <= 4.5 * (law * (1 - law) / num_draws).sqrt() + 1e-9).all()
+    others = here.is_open & ~best
+    pair = (others[:, :, None] & others[:, None]) & ~torch.eye(here.is_open.shape[1], dtype=torch.bool)
+    both = torch.einsum("dbi,dbj->bij", drawn, drawn) / num_draws - law[:, :, None] * law[:, None]
+    assert (both[pair].abs() < 5 * 0.25 / math.sqrt(num_draws)).all(), "the coins are independent"
+
+
+def test_a_narrow_soft_threshold_is_the_threshold():
+    here = context(1)
+    soft = choose("soft_threshold", here, threshold=0.8, spread=1e-9)
+    assert torch.equal(soft, choose("threshold", here, threshold=0.8))
+
+
+def test_dilated_groups_halve_their_distance_and_leave_no_neighbours_until_the_end():
+    length, written, distances = 16, torch.zeros(16, dtype=torch.bool), []
+    rule = registry.get("sampler", "dilated")()
+    assert rule.steps_of([length]) == [4]
+    for step in range(4):
+        here = context(0, step=step, num_steps=4, columns=length, rows=1)
+        here = replace(here, is_open=~written[None])
+        chosen = rule.choose(here)[0] & ~written
+        places = chosen.nonzero().flatten()
+        distances.append(int(places.diff().min()) if len(places) > 1 else length)
+        written |= chosen
+    assert written.all() and distances == [8, 8, 4, 2]
+
+
+def test_dilated_keeps_to_its_steps_in_blocks_of_any_length(tiny_policies):
+    policy = tiny_policies["masked"]
+    for options, expected in (({}, 6), ({"base": 3}, 4), ({"block_length": 9}, 4 * 3), ({"num_steps": 2}, 2)):
+        sampler = registry.get("sampler", "dilated")(**options)
+        blocks = [options.get("block_length", 36)] * (36 // options.get("block_length", 36))
+        assert sum(sampler.steps_of(blocks)) == expected
+        assert sampler.generate(policy, prompts_of(policy, (1,)), seed=0).nfe <= expected
+
+
+def test_revise_takes_back_what_was_written_in_doubt_once_the_rest_is_known(tiny_policies):
+    policy = tiny_policies["masked"]
+    rule = registry.get("sampler", "revise")(threshold=0.05, edit_threshold=0.2)
+    out = rule.generate(policy, prompts_of(policy, (0, 1, 2)), seed=3)
+    record = out.trajectory
+    is_masked = record.canvases == policy.mask_id
+    for row in range(3):
+        states = is_masked[row, : int(record.events.end[row]) + 1].sum(dim=1)
+        grows = (states.diff() > 0).nonzero().flatten().tolist()
+        assert len(grows) == 1, "one round"
+        step = grows[0]
+        taken = record.canvases[row, step + 1] == policy.mask_id
+        until = int(policy.canvas.until_eos(record.canvases[row, step][None])[0].sum())
+        before = record.rows(torch.tensor([row])).events
+        doubtful = {
+            int(column)
+            for column, kind, log_prob, at in zip(before.column, before.kind, before.log_prob, before.step, strict=True)
+            if kind == 0 and at <= step and log_prob < math.log(0.2)
+        }
+        assert set((taken & ~is_masked[row, step]).nonzero().flatten().tolist()) <= doubtful
+        assert not is_masked[row, step][:until].any() or not taken[:until].all()
+    assert record.is_approximate
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("dilated", {"base": 1}),
+        ("soft_threshold", {"spread": 0.0}),
+        ("revise", {"edit_threshold": 0.0}),
+        ("revise", {"rounds": 0}),
+    ],
+)
+def test_impossible_options_are_refused(name, options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        registry.get("sampler", name)(**options)
+
+
 def test_a_chance_to_explore_is_a_probability():
     with pytest.raises(ConfigError, match="epsilon"):
         registry.get("sampler", "epsilon_greedy")(epsilon=1.5)

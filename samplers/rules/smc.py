@@ -1,0 +1,83 @@
+"""Sequential Monte Carlo over several canvases of a prompt, weighed by what they are worth (after 2602.01849).
+
+Each prompt is written `num_particles` times at once by a confidence threshold. A canvas weighs the product of its
+tokens' probabilities to the power `sharpness`, so that the sure ones multiply; with `potential`, also the exponential
+of a reward of the canvas. Its target is the rule's own distribution times that weight, which it reaches with many
+particles: at sharpness 0 and without a potential it is the rule itself.
+Departure: the paper's weights are known from its abstract ("trajectory confidence") only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.records.types import Completions, Prompts
+from dllm_rl.registry import register
+from samplers.config import check_count, is_number
+from samplers.loop.particles import Particles, Potential, Weighing
+from samplers.loop.sampling import in_chunks
+from samplers.rules.threshold import ThresholdSampler
+
+
+@register("sampler", "smc")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SMCSampler(ThresholdSampler):
+    """What `threshold` writes, several times a prompt, of which one is drawn by its weight.
+
+    The record is approximate: that a canvas was kept depended on others. Caches and guidance are not offered.
+
+    Attributes:
+        num_particles: Canvases of each prompt; all of them are fed, equal ones once.
+        sharpness: Power of the tokens' probabilities in the weights.
+        least_share: Effective share of the particles below which they are resampled.
+    """
+
+    name: ClassVar[str] = "smc"
+    paper: ClassVar[str] = "2602.01849"
+    families: ClassVar[tuple[str, ...]] = ("masked",)
+    num_particles: int = 4
+    sharpness: float = 1.0
+    least_share: float = 0.5
+
+    @property
+    def approximation(self) -> str | None:
+        """What is kept depends on other canvases."""
+        return "keeps one of several canvases by its weight"
+
+    @torch.no_grad()
+    def generate(
+        self, policy: BasePolicy, prompts: Prompts, *, seed: int, potential: Potential | None = None
+    ) -> Completions:
+        """Sample one completion a row.
+
+        Args:
+            policy: The policy.
+            prompts: One a row.
+            seed: Of all noise.
+            potential: Log of what canvases are worth, from their tokens and which are masked; at any step.
+        """
+        how = Weighing(
+            num_particles=self.num_particles,
+            sharpness=self.sharpness,
+            least_share=self.least_share,
+            potential=potential,
+        )
+        return in_chunks(policy, prompts, lambda part: Particles(self, policy, part, seed, how).run())
+
+    def __post_init__(self) -> None:
+        ThresholdSampler.__post_init__(self)
+        check_count("num_particles", self.num_particles, "canvases of a prompt")
+        if self.cache not in ("exact", "none") or self.guidance:
+            raise ConfigError(
+                f"cache={self.cache!r} and guidance={self.guidance:g} were given; smc reads whole canvases without "
+                "guidance. Leave them out."
+            )
+        if not (is_number(self.sharpness) and self.sharpness >= 0):
+            raise ConfigError(f"sharpness={self.sharpness}: expected a number of at least 0")
+        if not 0 < self.least_share <= 1:
+            raise ConfigError(f"least_share={self.least_share}: expected a share above 0, at most 1")
