@@ -21,7 +21,6 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.block import BlockPolicy
 from dllm_rl.records.types import Prompts
 from samplers import BlockStep, Keys, Prediction, StepContext, UnmaskingRule, project, uniform_at
-from samplers.loop.denoise import spread
 from samplers.loop.record import columns_of, is_finished
 
 
@@ -89,13 +88,16 @@ class _Forced:
     def _block(self, start: int, end: int, num_steps: int) -> None:
         in_block = torch.zeros(self.canvas.shape[1], dtype=torch.bool)
         in_block[start:end] = True
-        for index, quota in enumerate(spread(end - start, num_steps)):
+        quotas = self.rule.quotas(end - start, num_steps)
+        for index, quota in enumerate(quotas):
             is_done = is_finished(self.canvas, self.is_masked, self.policy.canvas.eos_id)
             is_open = self.is_masked & in_block & ~is_done[:, None]
             rows = is_open.any(dim=1).nonzero().squeeze(1)
             if not len(rows):
                 return
-            self._step(rows, is_open[rows], BlockStep(in_block=in_block, quota=quota, index=index, num_steps=num_steps))
+            self._step(
+                rows, is_open[rows], BlockStep(in_block=in_block, quota=quota, index=index, num_steps=len(quotas))
+            )
 
     def _step(self, rows: Int[Tensor, " n"], is_open: Bool[Tensor, "n l"], step: BlockStep) -> None:
         columns, is_asked = columns_of(is_open)
