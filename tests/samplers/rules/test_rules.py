@@ -189,7 +189,7 @@ def test_dilated_groups_halve_their_distance_and_leave_no_neighbours_until_the_e
 
 def test_dilated_keeps_to_its_steps_in_blocks_of_any_length(tiny_policies):
     policy = tiny_policies["masked"]
-    for options, expected in (({}, 6), ({"base": 3}, 4), ({"block_length": 9}, 4 * 3), ({"num_steps": 2}, 2)):
+    for options, expected in (({}, 5), ({"base": 3}, 3), ({"block_length": 9}, 4 * 3), ({"num_steps": 2}, 2)):
         sampler = registry.get("sampler", "dilated")(**options)
         blocks = [options.get("block_length", 36)] * (36 // options.get("block_length", 36))
         assert sum(sampler.steps_of(blocks)) == expected
