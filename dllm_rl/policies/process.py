@@ -208,7 +208,7 @@ class ForwardProcess:
         Where it does not, the positions have no gradient: see `replay_steps`. Raises ConfigError where the policy
         moves probabilities of positions that are not recorded.
         """
-        if replayable(rollouts).hides_order:
+        if trajectory_of(rollouts).hides_order:
             raise ConfigError(
                 "the positions of these rollouts were drawn with probabilities of the policy's that their sampler does "
                 "not record. Sample with soft_threshold (without num_steps), or a rule whose order is not drawn."
