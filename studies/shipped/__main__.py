@@ -53,7 +53,7 @@ def measure(given: argparse.Namespace) -> dict[str, Found]:
         for label, (name, options) in rules.items():
             for temperature in TEMPERATURES:
                 key = f"{family} | {label} | {temperature}"
-                if key in known:
+                if key in known or not any(part in key for part in given.only):
                     continue
                 rule = registry.build("sampler", name, options, temperature=temperature)
                 found = examine(policy, other, rule, prompts, num_paths=given.paths, seed=0)
@@ -102,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plans", type=int, default=32, help="texts of each setting")
     parser.add_argument("--paths", type=int, default=16, help="paths of each text")
+    parser.add_argument("--only", nargs="+", default=[""], help="settings whose names hold one of these; default: all")
     parser.add_argument("--out", type=Path, default=Path("runs/shipped"))
     parser.add_argument("--page", type=Path, help="write the tables into this page, between its markers")
     given = parser.parse_args()
