@@ -19,6 +19,7 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Completions, Prompts
 from dllm_rl.registry import register
 from samplers.config import check_count, is_number
+from samplers.loop.context import Watcher
 from samplers.loop.particles import Particles, Potential, Weighing
 from samplers.loop.sampling import in_chunks
 from samplers.rules.threshold import ThresholdSampler
@@ -51,7 +52,13 @@ class SMCSampler(ThresholdSampler):
 
     @torch.no_grad()
     def generate(
-        self, policy: BasePolicy, prompts: Prompts, *, seed: int, potential: Potential | None = None
+        self,
+        policy: BasePolicy,
+        prompts: Prompts,
+        *,
+        seed: int,
+        watcher: Watcher | None = None,
+        potential: Potential | None = None,
     ) -> Completions:
         """Sample one completion a row.
 
@@ -59,8 +66,14 @@ class SMCSampler(ThresholdSampler):
             policy: The policy.
             prompts: One a row.
             seed: Of all noise.
+            watcher: None; there is no one canvas of a row to watch.
             potential: Log of what canvases are worth, from their tokens and which are masked; at any step.
         """
+        if watcher is not None:
+            raise ConfigError(
+                "smc writes several canvases of a row, so that none can be watched, streamed or stopped, and its logits "
+                "not processed. Take another sampler, or leave streamers, callbacks and processors out."
+            )
         how = Weighing(
             num_particles=self.num_particles,
             sharpness=self.sharpness,

@@ -12,7 +12,7 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.events import UnsortedEvents
 from dllm_rl.records.types import Prompts
-from samplers import SMCSampler
+from samplers import SMCSampler, Watcher
 from tests.objectives.paths import Paths, enumerated, small_policy
 
 NUM_ROWS = 3000
@@ -85,6 +85,11 @@ def test_rows_take_the_past_of_their_ancestors() -> None:
     assert given.row.tolist() == [0, 0, 1, 1, 2, 3, 3]
     assert given.token.tolist() == [1, 4, 1, 4, 3, 0, 2]
     assert given.log_prob.tolist() == [1.0, 4.0, 1.0, 4.0, 3.0, 0.0, 2.0]
+
+
+def test_nobody_can_watch_several_canvases() -> None:
+    with pytest.raises(ConfigError, match="several canvases"):
+        SMCSampler().generate(small_policy("masked", length=3), prompts(2), seed=0, watcher=Watcher())
 
 
 @pytest.mark.parametrize(
