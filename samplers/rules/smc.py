@@ -71,8 +71,8 @@ class SMCSampler(ThresholdSampler):
         """
         if watcher is not None:
             raise ConfigError(
-                "smc writes several canvases of a row, so that none can be watched, streamed or stopped, and its logits "
-                "not processed. Take another sampler, or leave streamers, callbacks and processors out."
+                "smc writes several canvases of a row, so that none can be watched, streamed or stopped, and no logits "
+                "processed. Take another sampler, or leave streamers, callbacks and processors out."
             )
         how = Weighing(
             num_particles=self.num_particles,
