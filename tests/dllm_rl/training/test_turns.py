@@ -215,8 +215,17 @@ def test_a_weight_multiplies_a_rows_gradient_and_leaves_its_value() -> None:
     assert weigh(terms, None) is terms
 
 
-@pytest.mark.parametrize("objective", ["grpo", "espo", "cj_grpo", "gspo", "wd1", "mdpo"])
-@pytest.mark.parametrize("normaliser", ["turn_mean", "constant"])
+@pytest.mark.parametrize(
+    ("objective", "normaliser"),
+    [
+        ("grpo", "turn_mean"),
+        ("grpo", "trajectory_mean"),
+        ("espo", "constant"),
+        ("cj_grpo", "constant"),
+        ("wd1", "constant"),
+        ("mdpo", "constant"),
+    ],
+)
 def test_a_lost_episode_leaves_the_gradient_as_if_it_had_not_been_drawn(session, tmp_path, objective, normaliser):
     """Bit for bit: lost with a reward of its own, at its start or in the middle, or never drawn."""
     found = []
