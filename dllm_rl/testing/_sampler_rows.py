@@ -225,7 +225,8 @@ def padding_follows_the_end(case: SamplerCase) -> None:
 def draws_are_scored(case: SamplerCase) -> None:
     """Every final draw is scored, with the token that was drawn, and nothing else.
 
-    Left out are a row's last draws where they lie behind an EOS that stood already: nothing read them.
+    Left out are a row's last draws where they lie behind an EOS that stood already and was not taken back: nothing
+    read them.
     """
     with ending(case.policy, 0.2):
         out = case.draw(ROWS)
@@ -235,7 +236,8 @@ def draws_are_scored(case: SamplerCase) -> None:
         step = int(drawn[row, column])
         is_idle = False
         if record.canvases is not None and step == int(drawn[row].max()):
-            is_idle = bool((record.canvases[row, step, :column] == eos_id).any()) and record.time is None
+            stood = (record.canvases[row, step : step + 2, :column] == eos_id).all(dim=0)
+            is_idle = bool(stood.any()) and record.time is None
         where = f"row {row}, column {column}, drawn at step {step},"
         assert bool(out.mask[row, column]) == (step >= 0 and not is_idle), f"{where} is scored where it should not be"
     if record.canvases is not None:

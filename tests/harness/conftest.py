@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -27,8 +28,11 @@ COUNTS = {"train": 15, "val": 15, "test": 15, "test_layout": 15}
 
 @pytest.fixture(scope="session")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session[FormEnvironment]]:
-    """One task of every form kind in every split; scouted anew."""
-    settings = FormSettings(counts=COUNTS, cache_dir=tmp_path_factory.mktemp("scout"), shares_identical=False)
+    """One task of every form kind in every split; scouted anew, by one of the test processes for all of them."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "scouted"
+    folder.mkdir(exist_ok=True)
+    settings = FormSettings(counts=COUNTS, cache_dir=folder, shares_identical=False)
     with Session(FormEnvironment(settings)) as opened:
         yield opened
 

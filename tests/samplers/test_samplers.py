@@ -11,9 +11,10 @@ from dllm_rl import registry
 from dllm_rl.policies.transitions import ExactJump, transition_log_prob
 from dllm_rl.registry import families_of
 from dllm_rl.testing import SAMPLER_PROPERTIES, PropertyError, check_sampler
+from dllm_rl.testing._sampler_rows import SamplerCase
 from samplers.loop.sampling import TOKEN, entropy, log_odds, pick, uniform
 from tests.samplers.several_a_step import SEVERAL_A_STEP
-from tests.tiny_policies import PROMPTS
+from tests.tiny_policies import PROMPTS, make_tiny_policy
 
 NAMES = registry.names("sampler")
 
@@ -24,11 +25,18 @@ def draw(policy, name, *, temperature=1.0, seed=3, rows=(0, 1, 2), **options):
     return sampler.generate(policy, prompts, seed=seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_public_suite(tiny_policies, name):
     cls = registry.get("sampler", name)
     checked = check_sampler(cls, policies=tiny_policies, **SEVERAL_A_STEP.get(name, {}))
     assert len(checked) == len(SAMPLER_PROPERTIES) * len(cls.families)
+
+
+def test_a_draw_behind_an_end_that_the_same_step_takes_back_is_scored():
+    policy = make_tiny_policy("block", canvas_length=28)
+    case = SamplerCase(sampler_class=registry.get("sampler", "remdm"), policy=policy, options={"num_steps": 12})
+    SAMPLER_PROPERTIES["draws_are_scored"](case)
 
 
 class Careless(registry.get("sampler", "random")):

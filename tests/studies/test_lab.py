@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import SPLITS
+from experiments.cli import app
 from experiments.design.config import Component, build_session, load_preset
 from experiments.design.grid import build_cells
 from experiments.run.policies import load_toy
+from studies.lab.__main__ import lab
 from studies.lab.table import Run, markdown
 from tests.frozen import frozen_objectives
 
@@ -90,31 +91,21 @@ def test_the_table_says_what_learned_what_fell_and_what_did_neither() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_grid_on_the_toy_runs_resumes_and_is_tabled(tmp_path: Path) -> None:
+def test_a_grid_on_the_toy_runs_resumes_and_is_tabled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["objectives=[grpo,mdpo]", "policies=[rate_1e-3]", "seeds=[0]", "train.steps=2", "evaluation.max_tasks=4"]
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.cli",
-        "grid",
-        "collapse_lab",
-        *small,
-        "policies=[rate_1e-3]",
-        "seeds=[0]",
-    ]
-    first, again = (_run([*command, "--out", str(tmp_path)]) for _ in range(2))
+    first, again = (_said("grid", "collapse_lab", *small, "--out", str(tmp_path)) for _ in range(2))
     assert "0 are finished already" in first and "3 are finished already" in again
-    table = _run([sys.executable, "-m", "studies.lab", str(tmp_path)])
+    capsys.readouterr()
+    lab(tmp_path)
+    table = capsys.readouterr().out
     assert "| mdpo |" in table and table == (tmp_path / "lab.md").read_text()
-    assert {cell["objective"] for cell in json.loads((tmp_path / "report.json").read_text())["cells"]} == {
-        "grpo",
-        "mdpo",
-    }
-    cited = _run([sys.executable, "-m", "experiments.cli", "cite", str(tmp_path)])
+    judged = json.loads((tmp_path / "report.json").read_text())["cells"]
+    assert {cell["objective"] for cell in judged} == {"grpo", "mdpo"}
+    cited = _said("cite", str(tmp_path))
     assert "% objective mdpo" in cited and "He, Haoyu" in cited and "espo" not in cited
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def _said(*command: str) -> str:
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    return done.output

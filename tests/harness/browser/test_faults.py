@@ -43,6 +43,7 @@ def test_every_exception_is_attributed(error: Exception, expected: type[Exceptio
         raise error
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_killed_browser_changes_no_reward(session: Session[FormEnvironment]) -> None:
     pairs = [(task, session.gold_plan(task)) for task in session.tasks("train")]

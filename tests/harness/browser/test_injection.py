@@ -68,6 +68,7 @@ def with_server(
     return asyncio.run(run())
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("isolation", ["page", "arena"])
 def test_a_redirect_that_was_cut_short_is_not_the_agents(session: Session[FormEnvironment], isolation: str) -> None:

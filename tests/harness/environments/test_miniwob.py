@@ -34,6 +34,7 @@ def run(num_seeds: int, executor: str = "fast", isolation: str = "page") -> dict
     return asyncio.run(work())
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize(("executor", "isolation"), [("fast", "page"), ("trusted", "context")])
 def test_the_oracle_solves_every_task(executor: str, isolation: str) -> None:

@@ -18,6 +18,7 @@ def gold_of(session: Session[FormEnvironment], split: str) -> list[tuple[Task, s
     return [(task, session.gold_plan(task)) for task in session.tasks(split)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("split", "isolation", "executor"),
     [

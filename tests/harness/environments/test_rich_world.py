@@ -169,6 +169,7 @@ def with_one_wrong(task: Task, page: Observation, at: int) -> str | None:
     return gold_plan(replace(task, gold=tuple(changed if item is gold else item for item in task.gold)), page)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_scout_sees_what_the_site_is_made_of(rich: Session[FormEnvironment]) -> None:
     tasks = rich.tasks("train") + rich.tasks("test_layout")

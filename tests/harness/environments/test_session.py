@@ -27,7 +27,7 @@ settings = FormSettings(counts={"train": 1}, kinds=("contact",), cache_dir=sys.a
 try:
     with Session(FormEnvironment(settings)) as session:
         (task,) = session.tasks("train")
-        pairs = [(task, session.gold_plan(task))] * 100_000
+        pairs = [(task, session.gold_plan(task))] * 5_000
         print(*session.pids, flush=True)
         session.run_many(pairs)
 except KeyboardInterrupt:
