@@ -24,7 +24,7 @@ REFUSED = {
         (TOY, "objectives.espo.options.num_draws=0", "greater than or equal to 1"),
         (TOY, "objectives.espo.options.antithetic=1", "it should be a valid boolean"),
         (TOY, "objectives.espo.options=3", "objectives.espo.options"),
-        (TOY, HALF_QUADRATURE, "views of a quadrature are pairs"),
+        (TOY, HALF_QUADRATURE, "which levels='quadrature' do not read"),
         (TOY, "objectives={tracerl: {name: tracerl, options: {num_steps: 4}}}", "it should be 8"),
     ],
     "sampler": [
