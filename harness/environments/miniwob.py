@@ -125,7 +125,10 @@ def _choose_and_enter(query: str, page: Observation) -> str:
 
 def _spin(query: str, page: Observation) -> str:
     (number,) = re.findall(r"Select (-?\d+)", query)
-    return _plan(_step("fill", _of(page, "text")[0], number), _step("submit", _of(page, "button")[-1]))
+    # The page forbids to type into it.
+    key = "ArrowUp" if int(number) > 0 else "ArrowDown"
+    presses = [_step("press", _of(page, "text")[0], key)] * abs(int(number))
+    return _plan(*presses, _step("submit", _of(page, "button")[-1]))
 
 
 ORACLES: dict[str, Oracle] = {

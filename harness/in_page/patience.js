@@ -30,14 +30,20 @@ for (const name of ["clearTimeout", "clearInterval"]) {
   window[name] = (timer) => { underWay.delete(timer); clear(timer); };
 }
 
+function watched(promise) {
+  const done = () => underWay.delete(promise);
+  underWay.add(promise);
+  promise.then(done, done);
+  return promise;
+}
+
+// An answer comes before its body, which is read in steps of its own.
 const ask = window.fetch.bind(window);
-window.fetch = (...given) => {
-  const answer = ask(...given);
-  const done = () => underWay.delete(answer);
-  underWay.add(answer);
-  answer.then(done, done);
-  return answer;
-};
+window.fetch = (...given) => watched(ask(...given));
+for (const name of ["text", "json", "blob", "arrayBuffer", "formData"]) {
+  const read = Response.prototype[name];
+  Response.prototype[name] = function () { return watched(read.call(this)); };
+}
 const send = XMLHttpRequest.prototype.send;
 XMLHttpRequest.prototype.send = function (...given) {
   underWay.add(this);

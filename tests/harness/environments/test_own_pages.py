@@ -148,7 +148,7 @@ PATIENT = {
     "filled-for-you": ({"town": "Lille"}, FILLED),
     "fading": ({}, FILLED),
     "two-lists": (
-        {"country": "Belgium", "city": "Yp"},
+        {"country": "Belgium", "city": "Ypres"},
         (FILLED[0], 'select [Country] "Belgium"', 'select [City] "Ypres"', FILLED[1]),
     ),
     **dict.fromkeys(
