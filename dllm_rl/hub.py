@@ -49,7 +49,6 @@ def use_cache_only(name: str, revision: str | None = None) -> bool:
     if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
         return True
     raise CheckpointError(
-        f"cannot load '{name}': there is no such folder here, the hub cannot be reached ({reason}), and its files were "
-        f"not downloaded before. Give a folder, connect, or run `hf download {name}` where there is a network and copy "
-        "the cache."
+        f"cannot load '{name}': no folder has this name, the hub cannot be reached ({reason}), and the cache has no "
+        f"copy. Give a folder, connect, or run `hf download {name}` where there is a network and copy the cache."
     )

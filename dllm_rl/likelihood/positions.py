@@ -22,7 +22,8 @@ from dllm_rl.likelihood.terms import LogProbs, TokenLogProbs
 if TYPE_CHECKING:
     from dllm_rl.records.types import Views
 
-# Targets of a `Decision` that are no token: the position stayed open; it was written, and its token is not scored.
+# In a `Decision` these stand in place of a token. STAYED: the step left the position open. UNSCORED: the step wrote it,
+# but its token is not scored.
 STAYED, UNSCORED = -1, -2
 
 

@@ -23,8 +23,8 @@ ADAPTER_FILE = "adapter_config.json"
 def add_lora(policy: BasePolicy, options: LoraOptions = LoraOptions(), *, seed: int = 0) -> None:
     """Put a fresh adapter on the policy's model, in place; at first it changes nothing.
 
-    Only the adapter is trained; the trainer takes the model under it as the reference policy. There is no dropout: it
-    would make ratios differ from 1 on policy.
+    Only the adapter is trained. The model without it serves as the reference policy. Dropout is off, because it would
+    make ratios differ from 1 on policy.
     Raises ConfigError where peft is not installed, or no layer has such a name.
     """
     with torch.random.fork_rng(devices=[]):

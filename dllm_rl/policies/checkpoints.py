@@ -64,7 +64,7 @@ def verify(folder: Path) -> None:
     record = folder / _DIGEST_FILE
     if not (folder / "config.json").is_file():
         raise CheckpointError(
-            f"'{folder}' is no checkpoint: it has no config.json. Give a folder written by save_policy."
+            f"'{folder}' has no config.json, so it is not a checkpoint. Give a folder written by save_policy."
         )
     if not record.is_file():
         return
