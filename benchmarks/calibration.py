@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from dllm_rl.environment import Session
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.plan import Action, parse_plan
 from dllm_rl.records.tasks import Observation, Task, render_prompt
+from dllm_rl.session import Session
 from experiments.design.config import build_sampler, load_preset
 from experiments.run.policies import load
 from harness.environments import FormEnvironment, FormSettings

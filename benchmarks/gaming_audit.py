@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from dllm_rl import registry
-from dllm_rl.environment import Session
 from dllm_rl.records.plan import Action, render_plan
 from dllm_rl.records.tasks import Control, Observation, Outcome, Task
+from dllm_rl.session import Session
 from harness.environments import FormEnvironment, FormSettings
 from harness.rewards import RewardRecord
 

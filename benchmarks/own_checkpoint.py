@@ -24,12 +24,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.memory import forget_peak, resident
 from dllm_rl import registry
-from dllm_rl.environment import Environment, Session
+from dllm_rl.environment import Environment
 from dllm_rl.files import read_rows
 from dllm_rl.load_options import LoadOptions, LoraOptions
 from dllm_rl.policies.adapters import add_lora, checkpoint_activations
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.records.tasks import Observation, Outcome, RewardRecord, Task
+from dllm_rl.session import Session
 from dllm_rl.testing.policies import tokenizer
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine

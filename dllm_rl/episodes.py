@@ -16,7 +16,7 @@ from dllm_rl.records.rollout import Completion, RewardFunction, Rollout, Turn
 from dllm_rl.records.tasks import Fault, Observation, Outcome, Task
 
 if TYPE_CHECKING:
-    from dllm_rl.environment import Session
+    from dllm_rl.session import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,11 +20,12 @@ from typing import Any
 import torch
 
 from dllm_rl import registry
-from dllm_rl.environment import Environment, Session
+from dllm_rl.environment import Environment
 from dllm_rl.files import read_rows
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.tasks import FieldResult, Outcome, Task
 from dllm_rl.records.types import LossInputs, Rollouts
+from dllm_rl.session import Session
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.training.engine import EVALUATION_VERSION, RolloutEngine, evaluate
 from dllm_rl.training.intermediate import draw_answers

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dllm_rl import seeding
-from dllm_rl.environment import Session
 from dllm_rl.episodes import Modes, Situation, play
 from dllm_rl.notebook import Notebook
 from dllm_rl.policies.base import BasePolicy
@@ -19,6 +18,7 @@ from dllm_rl.protocols import Sampler
 from dllm_rl.records.rollout import Completion, RewardFunction, Rollout
 from dllm_rl.records.tasks import Task
 from dllm_rl.records.types import SampledRow
+from dllm_rl.session import Session
 from dllm_rl.threads import warn_if_spinning
 from dllm_rl.training.ranks import ALONE, Ranks
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dllm_rl.environment import Session
 from dllm_rl.episodes import Writer, oracle, play
 from dllm_rl.errors import ConfigError
 from dllm_rl.notebook import Notebook
 from dllm_rl.records.rollout import Rollout
+from dllm_rl.session import Session
 from experiments.cli.evaluate import REFERENCE_PRESET, chosen_environment, usual_sampler
 from experiments.cli.policy_keys import read_policy_keys
 from experiments.design.config import (

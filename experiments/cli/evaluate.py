@@ -14,10 +14,10 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from dllm_rl import registry
-from dllm_rl.environment import Session
 from dllm_rl.episodes import Modes, Situation, oracle, play
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.rollout import RewardFunction
+from dllm_rl.session import Session
 from experiments.cli.policy_keys import read_policy_keys
 from experiments.design.config import (
     Component,

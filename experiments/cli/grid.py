@@ -21,7 +21,7 @@ from experiments.run.self_check import checked_tasks, known_tasks
 from experiments.run.status import Status
 
 if TYPE_CHECKING:
-    from dllm_rl.environment import Session
+    from dllm_rl.session import Session
     from dllm_rl.training.ranks import Ranks
     from experiments.run.ray import Cluster
 

@@ -18,11 +18,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dllm_rl import registry
-from dllm_rl.environment import Environment, Session
+from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.load_options import LoadOptions
 from dllm_rl.notebook import Memory, Notebook
 from dllm_rl.records.tasks import Outcome, RewardRecord
+from dllm_rl.session import Session
 from experiments.design.overrides import apply_override, merge, read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)

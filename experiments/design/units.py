@@ -16,9 +16,9 @@ from typing import Any
 
 import dllm_rl
 from dllm_rl import registry
-from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Task
+from dllm_rl.session import Session
 from experiments.design.config import Component, NotebookSettings, Preset
 from experiments.design.costs import Cost, evaluation_cost, snapshot_cost, training_cost
 from experiments.design.grid import Cell, build_cells

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import METRICS_FILE, read_rows, write_json
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.session import Session
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine, evaluate
 from dllm_rl.training.ranks import ALONE, Ranks

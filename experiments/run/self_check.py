@@ -10,8 +10,8 @@ from pathlib import Path
 from filelock import FileLock
 from rich.console import Console
 
-from dllm_rl.environment import Session
 from dllm_rl.errors import HarnessError
+from dllm_rl.session import Session
 from experiments.design.config import Preset
 from experiments.design.units import TaskSets, task_digest
 from experiments.run.folder import RunFolder

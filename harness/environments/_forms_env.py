@@ -15,10 +15,10 @@ import gymnasium
 from gymnasium.spaces import Text
 
 from dllm_rl import registry
-from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.records.plan import MAX_CHARACTERS
 from dllm_rl.records.tasks import Task, render_prompt
+from dllm_rl.session import Session
 
 # Latin letters with accents, punctuation and the line end: all that the built-in sites write.
 CHARACTERS = "\n" + "".join(

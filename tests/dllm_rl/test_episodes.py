@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from dllm_rl.environment import Environment, Session
+from dllm_rl.environment import Environment
 from dllm_rl.episodes import Episode, Reply, oracle, play, played, recorded
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.rollout import Completion, join_turns, split_turns
@@ -22,6 +22,7 @@ from dllm_rl.records.tasks import (
     RewardRecord,
     Task,
 )
+from dllm_rl.session import Session
 
 
 class Countdown(Episode):

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from dllm_rl.environment import Environment, Session
+from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Fault, FieldResult, Observation, Outcome, Task
+from dllm_rl.session import Session
 
 GOLD = {"train/0": "a\nb", "train/1": "c", "train/2": "d"}
 

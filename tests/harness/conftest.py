@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from dllm_rl.environment import Session
 from dllm_rl.records.plan import parse_plan
 from dllm_rl.records.tasks import Control, Observation
+from dllm_rl.session import Session
 from harness.browser import BrowserPool
 from harness.environments import FormEnvironment, FormSettings
 from harness.execute import Execution, Executor, ServerView, execute

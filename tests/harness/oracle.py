@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dllm_rl.environment import Session
 from dllm_rl.records.tasks import SPLITS, Outcome, Task
+from dllm_rl.session import Session
 from harness.browser import Isolation
 from harness.environments import FormEnvironment
 from harness.execute import ExecutorName

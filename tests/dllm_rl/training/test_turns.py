@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dllm_rl import registry
-from dllm_rl.environment import Environment, Session
+from dllm_rl.environment import Environment
 from dllm_rl.episodes import Episode, Reply
 from dllm_rl.errors import ConfigError, HarnessError
 from dllm_rl.files import read_rows
@@ -25,6 +25,7 @@ from dllm_rl.records.tasks import (
     RewardRecord,
     Task,
 )
+from dllm_rl.session import Session
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.credit import step_advantages
 from dllm_rl.training.engine import RolloutEngine

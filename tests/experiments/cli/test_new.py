@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from dllm_rl import registry
-from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import FieldResult, Outcome
+from dllm_rl.session import Session
 from dllm_rl.testing import check_objective, check_sampler
 from experiments.cli.new import FOLDERS, TEMPLATES, write_template
 

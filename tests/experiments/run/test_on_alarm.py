@@ -5,10 +5,10 @@ from __future__ import annotations
 import pyarrow.parquet as pq
 import pytest
 
-from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import read_rows
 from dllm_rl.policies.loading import save_policy
+from dllm_rl.session import Session
 from experiments.analysis.pairing import pair, split_by
 from experiments.design.config import load_preset
 from experiments.design.grid import build_cells

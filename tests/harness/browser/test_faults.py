@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Error as PlaywrightError
 
-from dllm_rl.environment import Session
 from dllm_rl.errors import HarnessError
 from dllm_rl.records.tasks import Fault, Outcome, Task
+from dllm_rl.session import Session
 from harness.browser import AgentDeadlineError, BrowserPool, EnvironmentFaultError, attribute, tab
 from harness.environments import FormEnvironment, FormSettings
 from harness.execute.executors import FastExecutor

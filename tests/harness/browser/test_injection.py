@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from dllm_rl.environment import Session
 from dllm_rl.records.tasks import Fault, Outcome, Task
+from dllm_rl.session import Session
 from harness.browser import AgentDeadlineError, BrowserPool, EnvironmentFaultError, tab
 from harness.browser.pool import OPEN_SECONDS, _Running
 from harness.environments import FormEnvironment, FormSettings

@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 import pytest
 
-from dllm_rl.environment import Session
 from dllm_rl.records.tasks import Outcome
+from dllm_rl.session import Session
 from harness.browser import EnvironmentFaultError, Isolation
 from harness.environments import FormEnvironment
 from harness.execute import ExecutorName

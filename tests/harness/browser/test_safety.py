@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dllm_rl.environment import Session
 from dllm_rl.records.plan import parse_plan
 from dllm_rl.records.tasks import Fault, Outcome
+from dllm_rl.session import Session
 from harness.browser import FOREIGN, BrowserPool, Isolation
 from harness.environments import FormEnvironment, FormSettings
 from harness.execute.executors import TrustedExecutor

@@ -12,11 +12,11 @@ from random import Random
 import pytest
 from starlette.responses import PlainTextResponse
 
-from dllm_rl.environment import Session
 from dllm_rl.episodes import Modes, given, oracle, play, played, recorded
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.rollout import Completion
 from dllm_rl.records.tasks import Ending, Fault
+from dllm_rl.session import Session
 from harness.environments import EpisodeEnvironment, EpisodeSettings
 from harness.errands import KINDS, ErrandServer, fits, make_errand, rehearse
 from harness.rewards import Success

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from starlette.responses import PlainTextResponse
 
-from dllm_rl.environment import Session
 from dllm_rl.episodes import given, oracle, play
 from dllm_rl.records.rollout import Completion
 from dllm_rl.records.tasks import Ending
+from dllm_rl.session import Session
 from harness.environments import EpisodeEnvironment, EpisodeSettings
 from harness.errands import SPLITS, ErrandServer
 from harness.rewards import Success

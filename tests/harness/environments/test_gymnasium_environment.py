@@ -10,7 +10,7 @@ gymnasium = pytest.importorskip("gymnasium")
 
 from gymnasium.spaces import Text  # noqa: E402
 
-from dllm_rl.environment import Session  # noqa: E402
+from dllm_rl.session import Session  # noqa: E402
 from dllm_rl.errors import ConfigError  # noqa: E402
 from dllm_rl.records.tasks import Fault  # noqa: E402
 from harness.environments import GymnasiumEnvironment, GymnasiumSettings  # noqa: E402

@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("miniwob")
 
-from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Outcome
+from dllm_rl.session import Session
 from harness.environments import MiniWobEnvironment, MiniWobSettings
 from harness.environments.miniwob import ORACLES
 from harness.rewards import Success

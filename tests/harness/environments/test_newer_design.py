@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.plan import parse_plan
 from dllm_rl.records.tasks import SPLITS, Observation, Task
+from dllm_rl.session import Session
 from harness.environments import FormEnvironment, FormSettings
 from harness.rewards import Shaped, Success
 from harness.sites import (

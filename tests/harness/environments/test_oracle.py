@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dllm_rl.environment import Session
 from dllm_rl.records.plan import parse_plan
 from dllm_rl.records.tasks import Observation, Outcome, Task
+from dllm_rl.session import Session
 from harness.environments import FormEnvironment
 from harness.rewards import Shaped, Success
 from tests.harness.oracle import prove

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dllm_rl.environment import Session
 from dllm_rl.records.tasks import Observation, Outcome
+from dllm_rl.session import Session
 from harness.environments import SiteEnvironment, SiteSettings
 from tests.harness.environments.own_pages.controls import CONTROLS
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dllm_rl.environment import Session
 from dllm_rl.records.tasks import GoldField, Outcome, Task
+from dllm_rl.session import Session
 from harness.browser import EnvironmentFaultError, Tab
 from harness.environments import FormFactoryEnvironment, FormFactorySettings
 from harness.execute.executors import EXECUTORS, FastExecutor, Report

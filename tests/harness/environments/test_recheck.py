@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dllm_rl.environment import Session
+from dllm_rl.session import Session
 from harness.environments import FormEnvironment, FormSettings
 from tests.harness.corruption import corrupted
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 
 from dllm_rl import registry
-from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.plan import VERBS_BY_KIND, parse_plan
 from dllm_rl.records.tasks import SPLITS, GoldField, Observation, Outcome, Task, render_prompt
+from dllm_rl.session import Session
 from harness.environments import FormEnvironment, FormSettings
 from harness.environments.forms import with_files
 from harness.rewards import Shaped, Success

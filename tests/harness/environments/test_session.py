@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
+from dllm_rl.session import Session
 from harness.browser.faults import quota_cores
 from harness.browser.pool import MAX_PLACES
 from harness.environments import FormEnvironment, FormSettings
@@ -21,7 +21,7 @@ from harness.rewards import Shaped
 SCRIPT = """
 import sys
 from harness.environments import FormSettings
-from dllm_rl.environment import Session
+from dllm_rl.session import Session
 from harness.environments import FormEnvironment
 settings = FormSettings(counts={"train": 1}, kinds=("contact",), cache_dir=sys.argv[1], shares_identical=False)
 try:

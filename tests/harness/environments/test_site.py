@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dllm_rl.environment import Session
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Outcome
+from dllm_rl.session import Session
 from harness.environments import SiteEnvironment, SiteSettings
 from harness.environments.site.sources import Address, Command
 from harness.environments.site.tasks import read_tasks

@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from dllm_rl.environment import Session
 from dllm_rl.records.tasks import SPLITS
+from dllm_rl.session import Session
 from harness.browser import Isolation
 from harness.environments import FormEnvironment, FormSettings
 from harness.execute import ExecutorName

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from dllm_rl.environment import Session
 from dllm_rl.records.tasks import Outcome
+from dllm_rl.session import Session
 from harness.environments import FormEnvironment
 from harness.execute import Executor
 from harness.execute.executors import FastExecutor, TrustedExecutor

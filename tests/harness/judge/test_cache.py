@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dllm_rl.environment import Session
 from dllm_rl.errors import HarnessError
 from dllm_rl.records.plan import parse_plan
 from dllm_rl.records.tasks import ActionResult, Fault, Outcome, Task
+from dllm_rl.session import Session
 from harness.environments import FormEnvironment, FormSettings
 from harness.judge import Audit, Key, OutcomeCache, OutcomeStore
 from tests.harness.corruption import corrupted

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.gaming_audit import gaming_plans
 from dllm_rl import registry
-from dllm_rl.environment import Session
+from dllm_rl.session import Session
 from harness.environments import FormEnvironment
 from harness.rewards import Success
 

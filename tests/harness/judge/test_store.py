@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from dllm_rl.environment import Session
 from dllm_rl.records.tasks import ActionResult, Fault, FieldResult, Outcome
+from dllm_rl.session import Session
 from harness.environments import FormEnvironment, FormSettings
 from harness.judge import OutcomeStore
 from harness.judge.store import _shape

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dllm_rl.environment import Session
 from dllm_rl.records.tasks import Condition, Observation, Task
+from dllm_rl.session import Session
 from harness.environments import FormEnvironment
 from harness.scout import ScoutCache
 from harness.scout.walk import walk

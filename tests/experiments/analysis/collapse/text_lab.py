@@ -15,12 +15,13 @@ from typing import Any
 import torch
 
 from dllm_rl import registry
-from dllm_rl.environment import Environment, Session
+from dllm_rl.environment import Environment
 from dllm_rl.files import read_rows
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.records import plan as plans
 from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Observation, Outcome, RewardRecord, Task, render_prompt
+from dllm_rl.session import Session
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine
 from dllm_rl.training.trainer import Trainer
