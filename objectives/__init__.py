@@ -4,7 +4,7 @@ The blocks: `Method` and the option types (`objectives.base`); log-ratios, clips
 reductions and metrics (`objectives.losses`). See docs/objectives.md.
 """
 
-from objectives.base import AboveOne, BelowOne, Count, Method, NonNegative, NoPenalty, Positive
+from objectives.base import AboveOne, BelowOne, Count, Method, NonNegative, NoPenalty, PairedElbo, Positive
 from objectives.losses.clipping import CLIPS, Clip, ClipName, Surrogate, bounded_ratio, dual, ppo, unconditional
 from objectives.losses.metrics import clip_metrics, kl_metrics, ratio_metrics
 from objectives.losses.ratios import (
@@ -49,6 +49,7 @@ __all__ = [
     "Method",
     "NoPenalty",
     "NonNegative",
+    "PairedElbo",
     "Penalty",
     "Positive",
     "Surrogate",

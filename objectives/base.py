@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from dllm_rl import advantages
 from dllm_rl.advantages import AdvantageName
-from dllm_rl.policies.process import ANY
-from dllm_rl.records.types import Replays, Rollouts
+from dllm_rl.policies.process import ANY, ForwardProcess
+from dllm_rl.records.types import Replays, Rollouts, Views
 
 # Ranges that a preset is checked against.
 NonNegative = Annotated[float, Field(ge=0)]
@@ -87,3 +88,24 @@ class Method:
     def advantages(self, rollouts: Rollouts) -> Float[Tensor, " b"]:
         """Advantages of whole groups; call before any split into micro-batches."""
         return advantages.advantages(rollouts, self.advantage)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedElbo(Method):
+    """Base of methods that score antithetic pairs of ELBO views. num_draws: pairs a completion."""
+
+    num_draws: Count = 2
+
+    @property
+    def estimates_elbo(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def num_views(self) -> int | None:
+        """A pair for each draw."""
+        return 2 * self.num_draws
+
+    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
+        """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
+        return process.elbo(rollouts, generator, num_draws=self.num_draws)

@@ -12,16 +12,12 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from dllm_rl.advantages import AdvantageName
-from dllm_rl.policies.process import ForwardProcess
-from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
+from dllm_rl.records.types import Loss, LossInputs
 from dllm_rl.registry import register
 from objectives import (
-    Count,
-    Method,
     NonNegative,
+    PairedElbo,
     Positive,
     k2,
     kl_metrics,
@@ -36,7 +32,7 @@ from objectives import (
 
 @register("objective", "gdsd")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GDSD(Method):
+class GDSD(PairedElbo):
     """Squared distance of the normalised log-ratio to scale x A. clip: log-ratios beyond log(1 + clip) do not move."""
 
     name: ClassVar[str] = "gdsd"
@@ -50,26 +46,11 @@ class GDSD(Method):
     advantage: AdvantageName = "centred"
     clip: Positive = 0.2
     scale: Positive = 1.0
-    num_draws: Count = 2
 
     @property
     def needs_flat_groups(self) -> bool:
         """Yes: off policy, rows without advantage are pulled back to the old weights."""
         return True
-
-    @property
-    def estimates_elbo(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def num_views(self) -> int | None:
-        """A pair for each draw."""
-        return 2 * self.num_draws
-
-    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
-        """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
-        return process.elbo(rollouts, generator, num_draws=self.num_draws)
 
     def loss(self, inputs: LossInputs) -> Loss:
         """(1/R) sum_b (clamp(DB / N, +-log(1 + clip)) - scale A_b)^2 + beta dB^2 / (2 N_b)."""

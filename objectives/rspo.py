@@ -20,13 +20,11 @@ from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.errors import ConfigError
-from dllm_rl.policies.process import ForwardProcess
-from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
+from dllm_rl.records.types import Loss, LossInputs, Rollouts
 from dllm_rl.registry import register
 from objectives import (
-    Count,
-    Method,
     NoPenalty,
+    PairedElbo,
     Positive,
     k2,
     kl_metrics,
@@ -39,7 +37,7 @@ from objectives import (
 
 @register("objective", "rspo")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RSPO(Method):
+class RSPO(PairedElbo):
     """Relative Score Policy Optimization. scale: target of u at an advantage of 1. Needs whole groups."""
 
     name: ClassVar[str] = "rspo"
@@ -52,26 +50,11 @@ class RSPO(Method):
     beta: NoPenalty = 0.0
     advantage: AdvantageName = "centred"
     scale: Positive = 1.0
-    num_draws: Count = 2
 
     @property
     def needs_ref(self) -> bool:
         """Yes: the target is a log-ratio to the reference policy."""
         return True
-
-    @property
-    def estimates_elbo(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def num_views(self) -> int | None:
-        """A pair for each draw."""
-        return 2 * self.num_draws
-
-    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
-        """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
-        return process.elbo(rollouts, generator, num_draws=self.num_draws)
 
     def loss(self, inputs: LossInputs) -> Loss:
         """-(1/R) sum_b sg(scale A_b - (u_b - mean of u over the group)) u_b."""

@@ -12,15 +12,13 @@ from typing import ClassVar
 
 import torch
 
-from dllm_rl.policies.process import ForwardProcess
-from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
+from dllm_rl.records.types import Loss, LossInputs
 from dllm_rl.registry import register
 from objectives import (
     BelowOne,
-    Count,
-    Method,
     NonNegative,
     NoPenalty,
+    PairedElbo,
     clip_metrics,
     lengths,
     log_ratio,
@@ -34,7 +32,7 @@ from objectives import (
 
 @register("objective", "stable_drl")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StableDRL(Method):
+class StableDRL(PairedElbo):
     """Self-normalised, unconditionally clipped weights: bounded influence of every completion. Needs whole groups."""
 
     name: ClassVar[str] = "stable_drl"
@@ -45,21 +43,6 @@ class StableDRL(Method):
     beta: NoPenalty = 0.0
     clip_low: BelowOne = 0.2
     clip_high: NonNegative = 0.2
-    num_draws: Count = 2
-
-    @property
-    def estimates_elbo(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def num_views(self) -> int | None:
-        """A pair for each draw."""
-        return 2 * self.num_draws
-
-    def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
-        """Antithetic pairs of ELBO views; the exact view for the autoregressive family."""
-        return process.elbo(rollouts, generator, num_draws=self.num_draws)
 
     def loss(self, inputs: LossInputs) -> Loss:
         """-(1/groups) sum_g sum_{b in g} sg(c_b / sum_g c) A_b B_b / N_b, c = clip(exp(DB / N))."""
