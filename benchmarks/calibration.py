@@ -24,7 +24,8 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.plan import Action, parse_plan
 from dllm_rl.records.tasks import Observation, Task, render_prompt
 from dllm_rl.session import Session
-from experiments.design.config import build_sampler, load_preset
+from experiments.design.config import build_sampler
+from experiments.design.presets import load_preset
 from experiments.run.policies import load
 from harness.environments import FormEnvironment, FormSettings
 from harness.sites import OBSTACLES, expected_page, gold_plan, make_site, make_tasks, unfinished_plan

@@ -37,7 +37,8 @@ from dllm_rl.records.tasks import Observation, Task, render_prompt
 from dllm_rl.records.types import Completions
 from dllm_rl.training.conversion import mixed_groups, within_share
 from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
-from experiments.design.config import build_session, load_preset
+from experiments.design.config import build_session
+from experiments.design.presets import load_preset
 from experiments.run.policies import load
 from harness.judge import score_plan
 from harness.sites import expected_page, gold_plan, make_site, make_tasks, site_defaults

@@ -17,7 +17,8 @@ import torch
 
 from dllm_rl.training.engine import RolloutEngine, evaluate
 from experiments.design import toys
-from experiments.design.config import build_reward, build_sampler, build_session, load_preset
+from experiments.design.config import build_reward, build_sampler, build_session
+from experiments.design.presets import load_preset
 from experiments.run import policies
 
 

@@ -70,7 +70,9 @@ def contrasts_of(results: pa.Table, cells: Sequence[CellInfo], *, alpha: float =
     cube = np.array(
         [[_aligned(pairs[policy, objective], seeds, tasks) for objective in objectives] for policy in policies]
     )
-    tables = [("policy", name, cube[at].mean(axis=0)) for at, name in enumerate(policies)]
+    tables: list[tuple[Kind, str, Float[np.ndarray, "s t"]]] = [
+        ("policy", name, cube[at].mean(axis=0)) for at, name in enumerate(policies)
+    ]
     if len(objectives) > 1:
         for at, name in enumerate(objectives):
             others = np.delete(cube, at, axis=1).mean(axis=1)

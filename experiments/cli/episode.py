@@ -14,15 +14,8 @@ from dllm_rl.records.rollout import Rollout
 from dllm_rl.session import Session
 from experiments.cli.evaluate import REFERENCE_PRESET, chosen_environment, usual_sampler
 from experiments.cli.policy_keys import read_policy_keys
-from experiments.design.config import (
-    Component,
-    NotebookSettings,
-    build_reward,
-    build_sampler,
-    build_session,
-    load_preset,
-    validate,
-)
+from experiments.design.config import Component, NotebookSettings, build_reward, build_sampler, build_session, validate
+from experiments.design.presets import load_preset
 from experiments.report.episode import print_episode, render_episode
 
 

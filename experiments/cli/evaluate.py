@@ -26,10 +26,10 @@ from experiments.design.config import (
     build_reward,
     build_sampler,
     build_session,
-    load_preset,
     validate,
 )
 from experiments.design.overrides import read_yaml
+from experiments.design.presets import load_preset
 from experiments.run.results import is_lost, write_rows
 
 # The built-in world and reward, as the study preset has them.

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import read_json
-from experiments.design.config import Preset, build_session, load_preset, preset_names
+from experiments.design.config import Preset, build_session
+from experiments.design.presets import load_preset, preset_names
 from experiments.design.units import GridPlan, TaskSets, Unit, choose, plan_grid
 from experiments.run.folder import CONFIG_FILE, OUTCOMES_FILE, RunFolder, make_folder
 from experiments.run.processes import GIGABYTES_A_WORKER, number_of_workers, run_units_in_processes

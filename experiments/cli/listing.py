@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dllm_rl import registry
-from experiments.design.config import Preset, load_preset, preset_names
+from experiments.design.config import Preset
+from experiments.design.presets import load_preset, preset_names
 from experiments.run.folder import RunFolder
 
 _FACTS = ("paper", "level", "families")

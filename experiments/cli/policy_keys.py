@@ -8,7 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from dllm_rl.load_options import LoadOptions
-from experiments.design.config import apply_override, load_preset, validate
+from experiments.design.config import validate
+from experiments.design.overrides import apply_override
+from experiments.design.presets import load_preset
 
 
 class PolicyKeys(LoadOptions):

@@ -9,9 +9,8 @@ from experiments.design.config import (
     build_reward,
     build_sampler,
     build_session,
-    load_preset,
-    preset_names,
 )
+from experiments.design.presets import load_preset, preset_names
 
 __all__ = [
     "Component",

@@ -1,4 +1,4 @@
-"""Presets and settings of a grid: YAML plus `key=value` overrides, validated once, here.
+"""What a preset may say: the settings of a grid, validated once, here. `design.presets` reads one.
 
 A preset names levels of two factors, policy and objective, and everything that all cells share. What a level may change
 is declared under `factors`; anything else that differs between two cells is refused, with the name of the field.
@@ -9,22 +9,19 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dllm_rl import registry
 from dllm_rl.environment import Environment
-from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.errors import ConfigError
 from dllm_rl.load_options import LoadOptions
 from dllm_rl.notebook import Memory, Notebook
 from dllm_rl.records.tasks import Outcome, RewardRecord
 from dllm_rl.session import Session
-from experiments.design.overrides import apply_override, merge, read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -287,86 +284,6 @@ class Preset(Strict):
         if len(set(seeds)) != len(seeds):
             raise ValueError("a seed is listed twice; expected distinct seeds, since a repeated one adds no evidence")
         return seeds
-
-
-def preset_names() -> list[str]:
-    """Names of the presets that ship with the package."""
-    folder = resources.files("experiments") / "presets"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
-
-
-def load_preset(name_or_path: str, overrides: list[str] | None = None) -> Preset:
-    """Read a preset by name or by path, apply `dotted.key=value` overrides, and validate the whole.
-
-    The override `quick=true` takes the preset's short variant, `<name>_quick`, instead.
-    """
-    overrides = list(overrides or [])
-    if "quick=true" in overrides:
-        overrides.remove("quick=true")
-        if f"{name_or_path}_quick" not in preset_names():
-            with_variant = [name.removesuffix("_quick") for name in preset_names() if name.endswith("_quick")]
-            raise ConfigError(
-                f"preset '{name_or_path}' has no quick variant; {', '.join(with_variant)} have one. For a short run of "
-                "it override its size, such as seeds=[0] train.steps=4 evaluation.max_tasks=12."
-            )
-        name_or_path = f"{name_or_path}_quick"
-    # Components with a default are spelled out, so that an override of one option keeps their name.
-    defaults = {key: {"name": Preset.model_fields[key].default.name} for key in ("environment", "reward")}
-    data = merge(defaults, _read(name_or_path), source=f"preset '{name_or_path}'")
-    for override in overrides:
-        data = apply_override(data, override)
-    preset = validate(Preset, _without_dropped(data), source=f"preset '{name_or_path}'")
-    for override in overrides:
-        _refuse_covered(preset, override)
-    return preset
-
-
-def _refuse_covered(preset: Preset, override: str) -> None:
-    """Raise ConfigError for a setting of the training that every level of a factor replaces by its own."""
-    key, _, value = override.partition("=")
-    name = key.removeprefix("train.")
-    objectives = {**preset.control_objectives, **preset.objectives}
-    for factor, levels in (("policies", preset.policies), ("objectives", objectives)):
-        if name != key and all(name in level.train for level in levels.values()):
-            raise ConfigError(
-                f"{override} was given, and would change nothing: every level of {factor} sets its own {name}. "
-                f"Write {factor}.{next(iter(levels))}.train.{name}={value}, for each that you mean."
-            )
-
-
-def _without_dropped(data: dict[str, Any]) -> dict[str, Any]:
-    """Drop levels that are set to null: a preset removes levels of its base this way.
-
-    Done before validation, because what follows a validator of plain data is no longer read as JSON, where a list may
-    stand for a tuple.
-    """
-    kept = dict(data)
-    for key in ("policies", "objectives", "control_objectives"):
-        if isinstance(kept.get(key), dict):
-            kept[key] = {name: level for name, level in kept[key].items() if level is not None}
-    return kept
-
-
-def _read(name_or_path: str) -> dict[str, Any]:
-    """The settings of a preset, laid over those of its `base`."""
-    path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"}:
-        if not path.is_file():
-            raise ConfigError(f"no preset file {path}")
-        text = path.read_text()
-    elif name_or_path in preset_names():
-        text = (resources.files("experiments") / "presets" / f"{name_or_path}.yaml").read_text()
-    else:
-        raise unknown_name("preset", name_or_path, preset_names())
-    try:
-        data = read_yaml(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"preset '{name_or_path}' is not valid YAML: {error}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"preset '{name_or_path}' is a {type(data).__name__}; expected a mapping of settings")
-    base = data.pop("base", None)
-    merged = merge({} if base is None else _read(base), data, source=f"preset '{name_or_path}'")
-    return {**merged, "name": data.get("name", path.stem)}
 
 
 def build_sampler(component: Component, *, temperature: float | None = None) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 
 from dllm_rl.records.tasks import GoldField, Task
 from dllm_rl.seeding import python_random
-from experiments.design.config import Preset, load_preset
+from experiments.design.config import Preset
+from experiments.design.presets import load_preset
 from experiments.design.units import GridPlan, TaskSets, Unit, plan_grid
 from experiments.run.runner import OnEvent
 

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import SPLITS
 from experiments.cli import app
-from experiments.design.config import Component, build_session, load_preset
+from experiments.design.config import Component, build_session
 from experiments.design.grid import build_cells
+from experiments.design.presets import load_preset
 from experiments.run.policies import load_toy
 from studies.lab.__main__ import lab
 from studies.lab.table import Run, markdown

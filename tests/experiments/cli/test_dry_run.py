@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from experiments.cli import app
 from experiments.cli.dry_run import print_dry_run
-from experiments.design.config import load_preset, preset_names
+from experiments.design.presets import load_preset, preset_names
 from experiments.design.units import choose
 from experiments.run.runner import Silent, run_units
 from tests.experiments.grids import FakeWork, plan, preset, task_sets

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.design.config import preset_names
+from experiments.design.presets import preset_names
 from tests.experiments.cli.test_cli import said
 
 TOY, FORMS = ("grid", "toy_sort", "--dry-run"), ("grid", "quick", "--dry-run")

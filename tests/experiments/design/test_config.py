@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from dllm_rl.errors import ConfigError
-from experiments.design.config import Evaluation, load_preset, preset_names
+from experiments.design.config import Evaluation
 from experiments.design.grid import build_cells
+from experiments.design.presets import load_preset, preset_names
 from tests.experiments.grids import preset
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.design.config import build_session, load_preset
+from experiments.design.config import build_session
 from experiments.design.costs import SNAPSHOT_SECONDS
+from experiments.design.presets import load_preset
 from experiments.design.units import TaskSets, plan_grid
 
 

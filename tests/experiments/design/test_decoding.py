@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dllm_rl.errors import ConfigError
-from experiments.design.config import load_preset
 from experiments.design.grid import build_cells
+from experiments.design.presets import load_preset
 
 
 def cells(*overrides, preset="quick"):

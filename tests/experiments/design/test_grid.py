@@ -10,8 +10,8 @@ import pytest
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.training import engine, trainer
-from experiments.design.config import load_preset, preset_names
 from experiments.design.grid import build_cells
+from experiments.design.presets import load_preset, preset_names
 from experiments.design.units import GridPlan, Unit
 from tests.experiments.grids import Tasks, plan, preset, task_sets
 

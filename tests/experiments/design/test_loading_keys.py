@@ -8,8 +8,8 @@ import pytest
 
 from dllm_rl.errors import ConfigError
 from experiments.cli.policy_keys import as_overrides, read_policy_keys
-from experiments.design.config import load_preset
 from experiments.design.grid import build_cells
+from experiments.design.presets import load_preset
 from experiments.design.units import training_digest
 
 MASKED = ["policies=[masked]", "controls=[]"]

@@ -10,8 +10,8 @@ from dllm_rl.files import read_rows
 from dllm_rl.policies.loading import save_policy
 from dllm_rl.session import Session
 from experiments.analysis.pairing import pair, split_by
-from experiments.design.config import load_preset
 from experiments.design.grid import build_cells
+from experiments.design.presets import load_preset
 from experiments.design.units import TaskSets, plan_grid, training_digest
 from experiments.run.cell import LocalExecutor
 from experiments.run.folder import read_alarms

@@ -17,7 +17,8 @@ import pytest
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.loading import save_policy
-from experiments.design.config import build_session, load_preset
+from experiments.design.config import build_session
+from experiments.design.presets import load_preset
 from experiments.design.units import GridPlan, TaskSets, plan_grid, versions
 from experiments.run import ray as ray_workers
 from experiments.run.cell import LocalExecutor

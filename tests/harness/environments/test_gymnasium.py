@@ -10,8 +10,8 @@ gymnasium = pytest.importorskip("gymnasium")
 
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
-from dllm_rl.session import Session  # noqa: E402
 from dllm_rl.errors import ConfigError  # noqa: E402
+from dllm_rl.session import Session  # noqa: E402
 from harness.environments import FormEnvironment  # noqa: E402
 from harness.environments._forms_env import CHARACTERS, FormsEnv  # noqa: E402
 

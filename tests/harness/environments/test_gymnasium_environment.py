@@ -10,9 +10,9 @@ gymnasium = pytest.importorskip("gymnasium")
 
 from gymnasium.spaces import Text  # noqa: E402
 
-from dllm_rl.session import Session  # noqa: E402
 from dllm_rl.errors import ConfigError  # noqa: E402
 from dllm_rl.records.tasks import Fault  # noqa: E402
+from dllm_rl.session import Session  # noqa: E402
 from harness.environments import GymnasiumEnvironment, GymnasiumSettings  # noqa: E402
 
 
