@@ -83,13 +83,13 @@ class SMCSampler(ThresholdSampler):
         return in_chunks(policy, prompts, lambda part: Particles(self, policy, part, seed, how).run())
 
     def __post_init__(self) -> None:
-        ThresholdSampler.__post_init__(self)
-        check_count("num_particles", self.num_particles, "canvases of a prompt")
         if self.cache not in ("exact", "none") or self.guidance:
             raise ConfigError(
                 f"cache={self.cache!r} and guidance={self.guidance:g} were given; smc reads whole canvases without "
                 "guidance. Leave them out."
             )
+        ThresholdSampler.__post_init__(self)
+        check_count("num_particles", self.num_particles, "canvases of a prompt")
         if not (is_number(self.sharpness) and self.sharpness >= 0):
             raise ConfigError(f"sharpness={self.sharpness}: expected a number of at least 0")
         if not 0 < self.least_share <= 1:

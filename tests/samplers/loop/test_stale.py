@@ -23,7 +23,8 @@ from tests.samplers.hf.test_hf import decoder
 from tests.samplers.plain.stale import stale_logits, threshold_loop
 from tests.samplers.several_a_step import SEVERAL_A_STEP
 
-RULES = [name for name, cls in registry.items("sampler") if "masked" in cls.families]
+WHOLE_CANVAS = ("smc",)  # Reads whole canvases, and says so where a cache is asked for.
+RULES = [name for name, cls in registry.items("sampler") if "masked" in cls.families and name not in WHOLE_CANVAS]
 STALE = ("prefix", "dual")
 
 
@@ -146,6 +147,13 @@ def test_every_rule_keeps_the_promises_of_a_sampler(tiny_policies, name, cache):
     for label in ("complete", "rows_are_independent", "counts_are_honest", "grammar_holds"):
         SAMPLER_PROPERTIES[label](case)
     assert case.draw().trajectory.is_approximate
+
+
+@pytest.mark.parametrize("name", WHOLE_CANVAS)
+@pytest.mark.parametrize("cache", STALE)
+def test_rules_of_whole_canvases_refuse_a_cache(name, cache):
+    with pytest.raises(ConfigError, match=f"cache='{cache}'.*Leave"):
+        registry.get("sampler", name)(cache=cache)
 
 
 @pytest.mark.parametrize("cache", STALE)
