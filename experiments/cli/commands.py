@@ -77,6 +77,10 @@ def grid(
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Run these cells now, the rest another time: 'masked-*', '*-espo'."),
     ] = None,
+    reuse: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN", help="Take what this other run has trained under the same settings from there."),
+    ] = None,
     policy: PolicyKeys = None,
 ) -> None:
     """Run a grid of cells: train and evaluate each, judge them, write the report. Finished cells are skipped."""
@@ -86,7 +90,9 @@ def grid(
     cluster = _cluster(executor, address, workers)
     here = None if cluster else workers
     settings = as_overrides(preset, overrides or [], policy or [])
-    code = run_grid(preset, settings, out=out, is_dry_run=dry_run, cluster=cluster, workers=here, only=only or ())
+    code = run_grid(
+        preset, settings, out=out, is_dry_run=dry_run, cluster=cluster, workers=here, only=only or (), reuse=reuse or ()
+    )
     raise typer.Exit(code)
 
 

@@ -17,6 +17,7 @@ from experiments.design.units import GridPlan, TaskSets, Unit, choose, plan_grid
 from experiments.run.folder import CONFIG_FILE, OUTCOMES_FILE, RunFolder, make_folder
 from experiments.run.processes import GIGABYTES_A_WORKER, number_of_workers, run_units_in_processes
 from experiments.run.progress import ConsoleProgress, duration
+from experiments.run.reuse import Match, find_matches, reuse_units
 from experiments.run.runner import common_failure, owed_units, refresh, run_units
 from experiments.run.self_check import checked_tasks, known_tasks
 from experiments.run.status import Status
@@ -38,11 +39,12 @@ def run_grid(
     cluster: Cluster | None = None,
     workers: int | None = None,
     only: Sequence[str] = (),
+    reuse: Sequence[str] = (),
 ) -> int:
     """Run what a preset still owes and write its report; returns the exit code (1 where a cell failed or is owed).
 
     cluster: where units run; None is this machine. workers: processes on this machine (`number_of_workers`).
-    only: see `units.choose`; none is all.
+    only: see `units.choose`; none is all. reuse: runs whose equal units are taken (`experiments.run.reuse`).
     """
     preset = load_preset(preset_name, overrides)
     # Of several processes that a launcher started, one speaks.
@@ -50,12 +52,15 @@ def run_grid(
     console.print(f"{preset.name}: {preset.description}", markup=False, highlight=False, soft_wrap=True)
     # From here on PyTorch and Playwright are needed.
     root = out or Path("runs") / preset.name
+    others = [RunFolder.find(Path(run)) for run in reuse]
     with build_session(preset.environment) as session:
         if is_dry_run:
             from experiments.cli.dry_run import print_dry_run
 
             tasks = known_tasks(preset, session, root)
-            print_dry_run(choose(plan_grid(preset, tasks, root), only), tasks, console, workers=workers)
+            plan = choose(plan_grid(preset, tasks, root), only)
+            print_dry_run(plan, tasks, console, workers=workers)
+            _say_what_is_taken(plan, others, console)
             return 0
         ranks = _launched(cluster, workers)
         # What cannot be run is refused before a browser starts.
@@ -70,6 +75,8 @@ def run_grid(
         tasks = checked_tasks(preset, session, root, console)
         plan = choose(plan_grid(preset, tasks, root), only)
         is_unchanged = _digest_in(root) == plan.config.digest
+        for other in others:
+            reuse_units(_say_what_is_taken(plan, [other], console), other)
         owed = owed_units(plan)
         _say_what_is_owed(plan, owed, console)
         # Processes that follow have waited for the self-check, and now learn whether there is anything to do.
@@ -129,6 +136,22 @@ def _say_what_is_owed(plan: GridPlan, owed: list[Unit], console: Console) -> Non
     finished = f"{num_chosen - len(owed)} are finished already{ahead}."
     line = f"{len(plan.cells)} cells, {len(plan.units)} units of work{chosen}; {finished}"
     console.print(line, highlight=False, soft_wrap=True)
+
+
+def _say_what_is_taken(plan: GridPlan, others: Sequence[RunFolder], console: Console) -> list[Match]:
+    """Tell what other runs have of what is owed; the matches."""
+    found: list[Match] = []
+    for other in others:
+        matches = find_matches(plan, other)
+        num_evaluated = sum(match.is_evaluated for match in matches)
+        console.print(
+            f"{other.root} has {len(matches)} of {len(owed_units(plan))} owed units under the same settings; "
+            f"{len(matches) - num_evaluated} of them are to be evaluated anew.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        found += matches
+    return found
 
 
 def _run_owed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -52,6 +53,7 @@ def build_report(folder: Path) -> dict[str, Any]:
         "headline": headline(cells, controls, is_complete=is_complete),
         "is_complete": is_complete,
         "mixed_versions": mixed_versions(run),
+        "taken": taken(run),
         "is_demonstration": len(run.config.seeds) == 1,
         "seeds": run.config.seeds,
         "evaluation": evaluation.model_dump(mode="json"),
@@ -283,6 +285,16 @@ def mixed_versions(run: Run) -> dict[str, Any] | None:
             for package, units in differing
         ],
     }
+
+
+def taken(run: Run) -> str:
+    """Sentence on the finished units that `--reuse` took from other runs; empty where there is none."""
+    done = [unit.status.taken_from for unit in run.units if unit.status.state == "done"]
+    sources = Counter(source for source in done if source)
+    if not sources:
+        return ""
+    told = ", ".join(f"{count} from {source}" for source, count in sources.most_common())
+    return f"Of {len(done)} finished units, some were trained by another grid under the same settings: {told}."
 
 
 def _by_version(made: dict[str, dict[str, str]], package: str) -> dict[str, list[str]]:

@@ -82,6 +82,7 @@ def all_cells(report: dict[str, Any]) -> list[dict[str, Any]]:
 def verdict_table(report: dict[str, Any]) -> Table:
     """Build the table for the terminal (80 columns) from the data of report.json: a block a policy, controls last."""
     notes = [report["mixed_versions"]["sentence"]] if report["mixed_versions"] else []
+    notes += [report["taken"]] if report["taken"] else []
     notes += ["Provisional: under five seeds."] if any(cell["is_provisional"] for cell in report["cells"]) else []
     table = Table(
         title=report["headline"],

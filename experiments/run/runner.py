@@ -190,7 +190,8 @@ def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
 
     def now(state: State, cause: str = "", **more: Any) -> Status:
         seconds = round(before.seconds + time.monotonic() - started, 3)
-        return Status(state=state, cause=cause, seconds=seconds, **{"evaluations": before.evaluations, **more})
+        kept = {"evaluations": before.evaluations, "taken_from": before.taken_from}
+        return Status(state=state, cause=cause, seconds=seconds, **{**kept, **more})
 
     for torn in unit.folder.glob(".*.tmp"):
         torn.unlink()

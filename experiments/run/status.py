@@ -29,6 +29,7 @@ class Status:
     pid: process that works on it.
     stopped_at: last step of a training that an alarm ended early; it is evaluated like any other.
     evaluations: hash of the rows of each finished evaluation by its digest, so that damage to one is noticed.
+    taken_from: name and digest of the grid that trained it, where `--reuse` copied it from another run's folder.
     """
 
     state: State = "owed"
@@ -38,6 +39,7 @@ class Status:
     pid: int = 0
     stopped_at: int | None = None
     evaluations: dict[str, str] = field(default_factory=dict)
+    taken_from: str = ""
 
     @property
     def label(self) -> str:

@@ -1,0 +1,119 @@
+"""What another run finished under the same digest is taken from there, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from dllm_rl.errors import ConfigError
+from experiments.report.build import build_report
+from experiments.report.load import load_run
+from experiments.run.folder import CHECKPOINT, DamagedResultError, RunFolder
+from experiments.run.results import TIMING_COLUMNS
+from experiments.run.reuse import find_matches, reuse_units
+from experiments.run.runner import Silent, owed_units, run_units
+from tests.experiments.grids import FakeWork, plan
+
+CLIPS = "advantage: centred, beta: 0.0, clip_low: 0.2, clip_high: 0.2"
+RENAMED = (
+    f"objectives={{plain: {{name: grpo, options: {{{CLIPS}}}}}, "
+    f"espo: {{name: espo, options: {{{CLIPS}, num_draws: 1}}}}}}",
+    "controls=[]",
+)
+
+
+class KeepsCheckpoints(FakeWork):
+    """Leaves the files of a training that a real executor leaves."""
+
+    def cell(self, unit, on_event):
+        (unit.folder / CHECKPOINT).mkdir(exist_ok=True)
+        (unit.folder / CHECKPOINT / "model.safetensors").write_bytes(unit.name.encode())
+        steps = [{"step": step, "loss/total": 0.0} for step in range(unit.cell.train["steps"])]
+        (unit.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
+        return super().cell(unit, on_event)
+
+
+@pytest.fixture
+def finished(tmp_path):
+    grid = plan(tmp_path / "first")
+    run_units(grid, KeepsCheckpoints(), Silent())
+    return grid
+
+
+def test_equal_units_are_taken_under_the_names_of_this_grid(finished, tmp_path):
+    other = plan(tmp_path / "other", *RENAMED)
+    matches = find_matches(other, RunFolder(finished.root))
+    reuse_units(matches, RunFolder(finished.root))
+    assert owed_units(other) == []
+    assert len(matches) == len(other.units)
+    work = KeepsCheckpoints()
+    run_units(other, work, Silent())
+    assert work.calls == []
+    tables = {}
+    for root in (finished.root, other.root):
+        rows = pq.read_table(root / "results.parquet").drop_columns([*TIMING_COLUMNS, "objective"]).to_pylist()
+        tables[root] = {
+            (row["cell"].replace("-plain", "-grpo"), row["seed"], row["task_id"], row["mode"]): {**row, "cell": ""}
+            for row in rows
+            if not row["cell"].startswith("null-")
+        }
+    assert tables[finished.root] == tables[other.root]
+    assert set(pq.read_table(other.root / "results.parquet")["objective"].to_pylist()) == {"", "plain", "espo"}
+    run = next(item for item in load_run(other.root).units if item.name == "masked-plain seed 1")
+    assert run.metrics == finished.units[-1].files.metrics()
+    sentence = build_report(other.root)["taken"]
+    assert f"{len(other.units)} from ci {finished.config.digest}" in sentence
+
+
+def test_other_settings_and_other_seeds_are_run(finished, tmp_path):
+    source = RunFolder(finished.root)
+    other = plan(tmp_path / "other", "train.learning_rate=7e-4")
+    assert {match.unit.seed for match in find_matches(other, source)} == {None}
+    more = plan(tmp_path / "more", "seeds=[1,2]")
+    assert {match.unit.seed for match in find_matches(more, source)} == {None, 1}
+
+
+def test_what_was_evaluated_otherwise_is_only_evaluated_anew(finished, tmp_path):
+    other = plan(tmp_path / "other", "evaluation.max_tasks=2")
+    matches = find_matches(other, RunFolder(finished.root))
+    assert {match.is_evaluated for match in matches} == {False}
+    assert {match.unit.name for match in matches} == {unit.name for unit in other.units if not unit.is_warm_start}
+    reuse_units(matches, RunFolder(finished.root))
+    unit = matches[0].unit
+    assert (unit.folder / CHECKPOINT / "model.safetensors").read_bytes() == unit.name.encode()
+    assert unit.files.status.state == "owed"
+    assert len(owed_units(other)) == len(other.units)
+    assert run_units(other, FakeWork(), Silent())[unit.name].taken_from == f"ci {finished.config.digest}"
+
+
+def test_training_without_its_policy_is_of_no_use_to_another_evaluation(finished, tmp_path):
+    other = plan(tmp_path / "other", "evaluation.max_tasks=2")
+    for unit in finished.units:
+        (unit.folder / CHECKPOINT).rename(unit.folder / "gone") if (unit.folder / CHECKPOINT).is_dir() else None
+    assert find_matches(other, RunFolder(finished.root)) == []
+
+
+def test_unfinished_training_is_not_taken(finished, tmp_path):
+    other = plan(tmp_path / "other", "evaluation.max_tasks=2")
+    first, second = (unit for unit in finished.units if unit.name in ("masked-grpo seed 0", "masked-espo seed 0"))
+    (first.folder / "metrics.jsonl").write_text("")
+    (second.folder / "checkpoint.new").mkdir()
+    names = {match.unit.name for match in find_matches(other, RunFolder(finished.root))}
+    assert {first.name, second.name}.isdisjoint(names)
+    assert len(names) == len([unit for unit in finished.units if not unit.is_warm_start]) - 2
+
+
+def test_a_damaged_result_is_refused(finished, tmp_path):
+    path = finished.units[-1].files.rows_file
+    path.write_bytes(path.read_bytes() + b" ")
+    other = plan(tmp_path / "other")
+    matches = find_matches(other, RunFolder(finished.root))
+    with pytest.raises(DamagedResultError, match="does not match its recorded hash"):
+        reuse_units(matches, RunFolder(finished.root))
+
+
+def test_a_run_is_not_taken_from_itself(finished):
+    with pytest.raises(ConfigError, match="the folder that this grid is run in"):
+        find_matches(finished, RunFolder(finished.root))
