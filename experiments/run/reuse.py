@@ -97,7 +97,7 @@ def _take(match: Match, other: RunFolder) -> None:
     write_status(unit.folder, taken)
 
 
-def _training(folder: Path) -> tuple[str, int] | None:
+def _training(folder: Path) -> tuple[str, int | None] | None:
     """Full digest of a unit's training, and its seed; None where it has not begun."""
     path = folder / RECORD_FILE
     if not path.is_file():

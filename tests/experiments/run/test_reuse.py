@@ -16,10 +16,9 @@ from experiments.run.reuse import find_matches, reuse_units
 from experiments.run.runner import Silent, owed_units, run_units
 from tests.experiments.grids import FakeWork, plan
 
-CLIPS = "advantage: centred, beta: 0.0, clip_low: 0.2, clip_high: 0.2"
 RENAMED = (
-    f"objectives={{plain: {{name: grpo, options: {{{CLIPS}}}}}, "
-    f"espo: {{name: espo, options: {{{CLIPS}, num_draws: 1}}}}}}",
+    "objectives.plain={name: grpo, options: {advantage: centred, beta: 0.0, clip_low: 0.2, clip_high: 0.2}}",
+    "objectives=[plain,espo]",
     "controls=[]",
 )
 
@@ -69,7 +68,7 @@ def test_equal_units_are_taken_under_the_names_of_this_grid(finished, tmp_path):
 
 def test_other_settings_and_other_seeds_are_run(finished, tmp_path):
     source = RunFolder(finished.root)
-    other = plan(tmp_path / "other", "train.learning_rate=7e-4")
+    other = plan(tmp_path / "other", "train.max_grad_norm=0.5")
     assert {match.unit.seed for match in find_matches(other, source)} == {None}
     more = plan(tmp_path / "more", "seeds=[1,2]")
     assert {match.unit.seed for match in find_matches(more, source)} == {None, 1}
