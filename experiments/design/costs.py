@@ -13,15 +13,17 @@ from experiments.design.config import build_objective
 from experiments.design.grid import Cell
 from harness.environments import BrowserEnvironment
 
-# Seconds a rollout, with two threads. An update skips the rows of groups without variance, here a third of them.
-SAMPLE_SECONDS = {"autoregressive": 0.022, "masked": 0.04, "slot": 0.04, "flow": 0.17}
-UPDATE_SECONDS_PER_VIEW = {"autoregressive": 0.014, "masked": 0.02, "slot": 0.035, "flow": 0.043}
+# Seconds a rollout, with two threads. An update skips the rows of groups without variance, and scores equal rows once.
+SAMPLE_SECONDS = {"autoregressive": 0.017, "masked": 0.033, "slot": 0.026, "flow": 0.067}
+UPDATE_SECONDS_PER_VIEW = {"autoregressive": 0.0065, "masked": 0.0065, "slot": 0.0065, "flow": 0.0095}
 UNKNOWN_SAMPLE_SECONDS, UNKNOWN_UPDATE_SECONDS = 0.1, 0.02
 # The same cell with one thread instead of two, sampling and updates alike.
 ONE_THREAD = 1.4
 # Keyed by where training rollouts run.
 TRAIN_BROWSER_SECONDS = {"arena": 0.045, "page": 0.08, "origin": 0.12, "context": 0.13}
 EVALUATION_BROWSER_SECONDS = 0.18
+# Of a trained cell's rollouts where plans that were executed in the grid before are not run again.
+EXECUTED_SHARE = 0.35
 # Of an episode, where a task takes several; a whole plan is one.
 TURNS_AN_EPISODE = 4
 # Three greedy plans, their rollouts and their films.
@@ -66,7 +68,7 @@ def evaluation_cost(cell: Cell, num_tasks: int) -> Cost:
     if not _has_browser(cell):
         return Cost(evaluation_rollouts=rollouts, seconds=rollouts * TEXT_ROLLOUT_SECONDS + TEXT_START_SECONDS)
     sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * _slowness(cell)
-    seconds = rollouts * (sample + EVALUATION_BROWSER_SECONDS) * _num_turns(cell)
+    seconds = rollouts * (sample + EVALUATION_BROWSER_SECONDS * _executed(cell)) * _num_turns(cell)
     return Cost(evaluation_rollouts=rollouts, seconds=seconds + START_SECONDS)
 
 
@@ -86,12 +88,17 @@ def training_cost(cell: Cell) -> Cost:
     asked = 2 if "answers" in objective.requires else 1
     sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * asked
     browser = TRAIN_BROWSER_SECONDS[cell.environment.options.get("isolation", "page")]
-    seconds = rollouts * ((sample + update) * _slowness(cell) + browser) * _num_turns(cell)
+    seconds = rollouts * ((sample + update) * _slowness(cell) + browser * _executed(cell)) * _num_turns(cell)
     return Cost(train_rollouts=rollouts, seconds=seconds + START_SECONDS)
 
 
 def _has_browser(cell: Cell) -> bool:
     return issubclass(registry.get("environment", cell.environment.name), BrowserEnvironment)
+
+
+def _executed(cell: Cell) -> float:
+    """Share of a cell's rollouts that the browser runs."""
+    return EXECUTED_SHARE if cell.environment.options.get("caches_outcomes") else 1.0
 
 
 def _num_turns(cell: Cell) -> int:

@@ -44,13 +44,14 @@ def build_report(folder: Path) -> dict[str, Any]:
     ]
     cells = [record for record in records if record["role"] == "cell"]
     controls = control_states(records)
+    contrasts = [_contrast(item) for item in averages]
     is_complete = all(_has_ended(record) for record in records)
     report = {
         "format": FORMAT,
         "preset": run.config.preset,
         "description": run.config.description,
         "digest": run.config.digest,
-        "headline": headline(cells, controls, is_complete=is_complete),
+        "headline": headline(cells, controls, contrasts, is_complete=is_complete),
         "is_complete": is_complete,
         "mixed_versions": mixed_versions(run),
         "taken": taken(run),
@@ -60,7 +61,7 @@ def build_report(folder: Path) -> dict[str, Any]:
         "num_tasks": max((record["num_tasks"] or 0 for record in records), default=0),
         "controls": controls,
         "cells": cells,
-        "contrasts": [_contrast(item) for item in averages],
+        "contrasts": contrasts,
         "warm_starts": _warm_starts(verdicts),
         "survival": survival_of(run.cells, diagnoses),
         "timing": timing_of(run),

@@ -174,6 +174,7 @@ def latex(report: dict[str, Any]) -> str:
 
 
 MIN_POSITIVE_SEEDS = 3
+_MAX_LISTED = 4
 _WORDS = {
     "improved": "improved",
     "regressed": "regressed",
@@ -185,15 +186,32 @@ _WORDS = {
 }
 
 
-def headline(cells: list[dict[str, Any]], controls: list[dict[str, Any]], *, is_complete: bool) -> str:
-    """Say what came out. A broken control stands before anything else, then what is still owed."""
+def headline(
+    cells: list[dict[str, Any]],
+    controls: list[dict[str, Any]],
+    contrasts: list[dict[str, Any]],
+    *,
+    is_complete: bool,
+) -> str:
+    """Say what came out. A broken control stands before anything else, then what is still owed, then averages."""
     sentences = [control["sentence"] for control in controls if control["state"] == "violated"]
     judged = [cell for cell in cells if cell["verdict"] != "owed"]
     if not is_complete:
         sentences.append(_progress(cells))
+    if averages := [item for item in contrasts if item["kind"] == "policy" and item["low"] is not None]:
+        sentences.append(_averages(averages))
     if judged:
         sentences.append(_results(judged, is_all=len(judged) == len(cells)))
     return " ".join(sentences)
+
+
+def _averages(policies: list[dict[str, Any]]) -> str:
+    """What training did to each policy, averaged over its objectives, largest first."""
+    found = sorted(policies, key=lambda item: -item["effect"])
+    told = ", ".join(f"{item['name']} {_change(item)}" for item in found)
+    count = found[0]["num_cells"]
+    over = f"averaged over {count} objectives" if count > 1 else "by policy"
+    return f"Change of success in points, {over}: {told}."
 
 
 def _progress(cells: list[dict[str, Any]]) -> str:
@@ -222,7 +240,8 @@ def _results(cells: list[dict[str, Any]], *, is_all: bool) -> str:
     for verdict, word in _WORDS.items():
         if counts[verdict]:
             names = [_named(cell) for cell in cells if cell["verdict"] == verdict]
-            listed = f" ({'; '.join(names)})" if verdict in ("improved", "regressed", "collapsed", "failed") else ""
+            is_listed = verdict in ("improved", "regressed", "collapsed", "failed") and len(names) <= _MAX_LISTED
+            listed = f" ({'; '.join(names)})" if is_listed else ""
             parts.append(f"{counts[verdict]} {word}{listed}")
     provisional = (
         " Verdicts are provisional: under five seeds." if any(cell["is_provisional"] for cell in cells) else ""
@@ -252,7 +271,7 @@ def _single_seed(cells: list[dict[str, Any]], judged: list[dict[str, Any]]) -> s
     power = f" The smallest effect that any cell could have seen is {min(seen):.0f} points." if seen else ""
     lost = sum(cell["verdict"] == "failed" for cell in cells)
     failed = f" {lost} of {len(cells)} cells failed." if lost else ""
-    return f"One seed decides nothing: no cell can be called improved. {difference}{power}{failed}"
+    return f"One seed: intervals are over tasks alone, and no cell can be called improved. {difference}{power}{failed}"
 
 
 def _named(cell: dict[str, Any]) -> str:

@@ -31,6 +31,16 @@ def test_one_thread_takes_longer_and_arenas_less(tmp_path) -> None:
     assert two < one < contexts
 
 
+def test_plans_that_are_not_run_again_take_no_browser(tmp_path) -> None:
+    cells = ("policies=[masked]", "objectives=[grpo]", "controls=[]", "seeds=[0]")
+    kept, run = (
+        {unit.is_warm_start: unit.cost for unit in planned(tmp_path, "grid16", *cells, *overrides).units}
+        for overrides in ((), ("environment.options.caches_outcomes=false",))
+    )
+    assert kept[False].seconds < 0.7 * run[False].seconds
+    assert kept[False].train_rollouts == run[False].train_rollouts
+
+
 def test_an_update_costs_what_its_views_do_whatever_the_objective_is_called(tmp_path) -> None:
     def seconds(objective: str, options: str = "{}") -> float:
         level = f"objectives.a={{name: {objective}, options: {options}}}"

@@ -82,7 +82,24 @@ def test_the_headline_says_what_came_out(grid, quick):
     assert "points of success" in twin(grid)["headline"]
     assert "2 collapsed" in twin(grid)["headline"]
     assert "provisional" in twin(grid)["headline"]
-    assert "One seed decides nothing" in twin(quick)["headline"]
+    assert "One seed: intervals are over tasks alone" in twin(quick)["headline"]
+
+
+def test_the_headline_gives_each_policy_s_average_with_its_interval(quick):
+    report = twin(quick)
+    policies = [item for item in report["contrasts"] if item["kind"] == "policy"]
+    assert len(policies) == 4
+    for item in policies:
+        assert f"{item['name']} {item['effect']:+.0f} [{item['low']:.0f}, {item['high']:.0f}]" in report["headline"]
+    largest = max(policies, key=lambda item: item["effect"])
+    assert f"averaged over 4 objectives: {largest['name']}" in report["headline"]
+
+
+def test_many_changed_cells_are_counted_and_not_listed():
+    cell = {"role": "cell", "verdict": "improved", "effect": 9.0, "low": 4.0, "high": 14.0, "is_provisional": False}
+    few, many = ([{**cell, "id": f"ar-{number}"} for number in range(count)] for count in (4, 5))
+    assert "4 improved (ar-0 +9 [4, 14]; ar-1" in headline(few, [], [], is_complete=True)
+    assert "Of 5 cells: 5 improved. Changes" in headline(many, [], [], is_complete=True)
 
 
 def test_controls_state(grid):
@@ -95,7 +112,7 @@ def test_a_positive_control_that_fails_stands_before_anything_else():
     cell |= {"effect": 1.0, "low": -2.0, "high": 4.0, "detectable": 3.0, "is_provisional": True}
     state, sentence = positive_control(cell)
     control = {"state": state, "sentence": sentence}
-    told = headline([cell], [control], is_complete=True)
+    told = headline([cell], [control], [], is_complete=True)
     assert told.startswith("Positive control (ar-grpo) did not improve")
     assert "The largest change is ar-grpo +1 [-2, 4] points of success." in told
     assert positive_control(cell | {"num_seeds": 1, "verdict": "single_seed"})[0] == "not judged"
