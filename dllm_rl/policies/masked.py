@@ -117,8 +117,8 @@ class MaskedProcess(ForwardProcess):
         return self.hide_units(rollouts, hidden, weight, generator)
 
     def units(self, rollouts: Rollouts) -> Bool[Tensor, "b n"]:
-        """Return which units have an editable column; the last unit may be shorter."""
-        columns, size = self.editable(rollouts), self.unit_size
+        """Return which units have a column that may be hidden; the last unit may be shorter."""
+        columns, size = self.editable(rollouts) & ~self.given(rollouts), self.unit_size
         return F.pad(columns, (0, -columns.shape[-1] % size)).unflatten(-1, (-1, size)).any(-1)
 
     def hide_units(
@@ -143,8 +143,13 @@ class MaskedProcess(ForwardProcess):
     def hide(
         self, rollouts: Rollouts, hidden: Bool[Tensor, "k b l"], generator: torch.Generator
     ) -> Int[Tensor, "k b l"]:
-        """Return the completion with MASK at these columns, and at all that are not editable."""
-        return torch.where(hidden | ~self.editable(rollouts), self.mask_id, rollouts.completion_ids)
+        """Return the completion with MASK at these columns, and at all that are not editable; what is given stands."""
+        tokens = torch.where(hidden | ~self.editable(rollouts), self.mask_id, rollouts.completion_ids)
+        given = self.given(rollouts)
+        if not given.any():
+            return tokens
+        first = torch.zeros(1, rollouts.num_rows, dtype=torch.long, device=given.device)
+        return torch.where(given, trajectory_of(rollouts).states(first)[0], tokens)
 
     def left_to_right(self, rollouts: Rollouts, generator: torch.Generator, *, num_tokens: int | None = None) -> Views:
         """Return scored tokens, each in a view that hides it and all that follow."""

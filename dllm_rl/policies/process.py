@@ -8,6 +8,9 @@ that were drawn there (`Completions.as_drawn`), also where a later EOS hides the
 hidden or seen, are these and all others up to the first EOS, such as tokens that a grammar forced. All other columns
 are never scored and always hidden, so what they hold has no influence.
 
+*Given* columns stood before anything was drawn (`Prompts.given`): they are never scored and never hidden, so that every
+likelihood is one of the rest given them.
+
 Randomness comes from `generator` alone and is drawn on its device.
 Legend: b rows, p prompt length, l canvas, n units of the canvas (slots; else columns), k views, s steps, v vocabulary.
 """
@@ -267,12 +270,18 @@ class ForwardProcess:
         """Return the columns up to and including the first EOS, and those behind it that are scored."""
         return until_first(rollouts.completion_ids == self.eos_id) | rollouts.completion_mask
 
+    def given(self, rollouts: Rollouts) -> Bool[Tensor, "b l"]:
+        """Return the columns that stood before anything was drawn; none where no record says so."""
+        if rollouts.trajectory is None:
+            return torch.zeros_like(rollouts.completion_mask)
+        return rollouts.trajectory.events.is_given()
+
     def scoring_all(self, rollouts: Rollouts) -> Rollouts:
-        """Return the rollouts with every column scored, those behind EOS too, as some public losses do.
+        """Return the rollouts with every column scored, but for given ones: also those behind EOS, as some losses do.
 
         Unchanged where a completion has no columns behind its EOS.
         """
-        return replace(rollouts, completion_mask=torch.ones_like(rollouts.completion_mask))
+        return replace(rollouts, completion_mask=~self.given(rollouts))
 
     def constrained_terms(
         self, logits: Float[Tensor, "b l v"], rollouts: Rollouts, view: Views, constraint: Constraint

@@ -30,7 +30,8 @@ class Kind(IntEnum):
 
     COMMIT: a token where none stood. EDIT: another token over one that stood. JUMP: what a transition of the flow
     family led to (the last step's for every position, the same token included). REMASK: the token is taken back.
-    FORCED: the only token that a grammar leaves. EOS_FILL: padding where a text has ended.
+    FORCED: the only token that a grammar leaves. EOS_FILL: padding where a text has ended. GIVEN: a token that stood
+    before the first step (`Prompts.given`).
     """
 
     COMMIT = 0
@@ -39,6 +40,7 @@ class Kind(IntEnum):
     REMASK = 3
     FORCED = 4
     EOS_FILL = 5
+    GIVEN = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +130,15 @@ class Events:
 
     def is_forced(self) -> Bool[Tensor, "b l"]:
         """Where the final token is the only one that a grammar left."""
+        return self._is_finally(Kind.FORCED)
+
+    def is_given(self) -> Bool[Tensor, "b l"]:
+        """Where the final token is one that was given, and so was never drawn."""
+        return self._is_finally(Kind.GIVEN)
+
+    def _is_finally(self, kind: Kind) -> Bool[Tensor, "b l"]:
         last = self._last(self.end[None])[0]
-        return self._pick(last, self.kind == Kind.FORCED, False).view(len(self.end), self.length)
+        return self._pick(last, self.kind == kind, False).view(len(self.end), self.length)
 
     def _tokens(self, limit: Int[Tensor, "k b"], blank: int) -> Int[Tensor, "k b l"]:
         first: Tensor | int = blank if self.initial is None else self.initial.flatten()

@@ -50,12 +50,15 @@ class Prompts:
     """Tokenised prompts, left-padded. row_ids name the rows for the noise, so that no draw depends on the batch.
 
     pages: what each row's plan acts on, for decoding under the grammar.
+    given: tokens that stand on each row's canvas before anything is drawn, the policy's blank elsewhere; None for empty
+        canvases. Samplers of the masked and the block family write what is left.
     """
 
     ids: Int[Tensor, "b p"]
     mask: Bool[Tensor, "b p"]
     row_ids: Int[Tensor, " b"]
     pages: tuple[Observation, ...] | None = None
+    given: Int[Tensor, "b l"] | None = None
 
     @classmethod
     def left_padded(cls, encoded: Sequence[Sequence[int]], *, row_ids: Sequence[int], pad_id: int) -> Prompts:

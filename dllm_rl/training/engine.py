@@ -18,6 +18,7 @@ from dllm_rl.protocols import Sampler
 from dllm_rl.records.rollout import Completion, RewardFunction, Rollout
 from dllm_rl.records.tasks import Task
 from dllm_rl.records.types import SampledRow
+from dllm_rl.repair import Repair
 from dllm_rl.session import Session
 from dllm_rl.threads import warn_if_spinning
 from dllm_rl.training.ranks import ALONE, Ranks
@@ -44,6 +45,7 @@ class RolloutEngine:
     ranks: processes that share the rows of a batch; all of them get all rollouts.
     isolation, executor: how the environment runs plans, in its own words; None for its default.
     notebook: what the policy reads of earlier turns.
+    repair: how much of its last plan a turn begins with; None to write every turn anew.
     """
 
     policy: BasePolicy
@@ -54,6 +56,7 @@ class RolloutEngine:
     isolation: str | None = None
     executor: str | None = None
     notebook: Notebook = field(default_factory=Notebook)
+    repair: Repair | None = None
 
     def at_temperature(self, temperature: float) -> RolloutEngine:
         """The same engine, its sampler at another temperature; 0 is greedy."""
@@ -65,6 +68,8 @@ class RolloutEngine:
         texts = [self._prompt(item) for item in situations]
         pages = tuple(item.observation for item in situations)
         prompts = replace(self.policy.prompts(texts, row_ids), pages=pages)
+        if self.repair is not None:
+            prompts = self.repair.begin(self.policy, prompts, situations)
         completions = self.sampler.generate(self.policy, prompts, seed=seed)
         lengths = self.policy.canvas.visible(completions.ids).sum(dim=1).tolist()
         return [

@@ -96,10 +96,10 @@ def episode_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
 
 
 def masks_left(rollouts: Rollouts, canvas: Canvas) -> float:
-    """Share of visible positions that neither a step nor a grammar wrote."""
+    """Share of visible positions that neither a step nor a grammar wrote, and that were not given."""
     record = rollouts.trajectory
     assert record is not None
-    is_written = (record.commit_step >= 0) | record.events.is_forced()
+    is_written = (record.commit_step >= 0) | record.events.is_forced() | record.events.is_given()
     return (canvas.visible(rollouts.completion_ids) & ~is_written).float().mean().item()
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -22,6 +22,9 @@ from dllm_rl.load_options import LoadOptions
 from dllm_rl.notebook import Memory, Notebook
 from dllm_rl.records.tasks import Outcome, RewardRecord
 from dllm_rl.session import Session
+
+if TYPE_CHECKING:
+    from dllm_rl.repair import Repair
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -94,6 +97,18 @@ class Component(Strict):
         return {"name": data} if isinstance(data, str) else data
 
 
+class RepairSettings(Strict):
+    """How much of its last plan a turn of an episode begins with; see `dllm_rl.repair.Repair`."""
+
+    confidence: float = Field(default=0.0, ge=0, lt=1)
+
+    def build(self) -> Repair:
+        """The repair itself."""
+        from dllm_rl.repair import Repair
+
+        return Repair(confidence=self.confidence)
+
+
 class PolicyLevel(LoadOptions):
     """A level of the factor `policy`: warm-started weights, how they are sampled, and training settings of its own.
 
@@ -101,12 +116,14 @@ class PolicyLevel(LoadOptions):
 
     checkpoint: `builtin:<family>`, a folder, or a Hugging Face id.
     evaluation_sampler: the sampler of evaluation, also of the warm start's. Default: that of training.
+    repair: in episodes, how much of its last plan a turn begins with. Default: every turn is written anew.
     facts: see `dllm_rl.policies.base.PolicyFacts`. A checkpoint that does not carry them needs at least `family`.
     """
 
     checkpoint: str
     sampler: Component
     evaluation_sampler: Component | None = None
+    repair: RepairSettings | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)
 
@@ -186,7 +203,16 @@ class Factors(Strict):
     """Which settings may differ between the levels of a factor, as dotted fields of a cell."""
 
     policy: list[str] = Field(
-        default=["checkpoint", "family", "facts", "loading", "sampler", "evaluation_sampler", "train.learning_rate"]
+        default=[
+            "checkpoint",
+            "family",
+            "facts",
+            "loading",
+            "sampler",
+            "evaluation_sampler",
+            "repair",
+            "train.learning_rate",
+        ]
     )
     objective: list[str] = Field(default=["objective"])
 

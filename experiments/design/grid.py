@@ -19,6 +19,7 @@ from experiments.design.config import (
     PolicyLevel,
     PositiveControl,
     Preset,
+    RepairSettings,
     Role,
     Strict,
     TrainingTasks,
@@ -46,6 +47,7 @@ class Cell(Strict):
     loading: LoadOptions = LoadOptions()
     sampler: Component
     evaluation_sampler: Component | None
+    repair: RepairSettings | None = None
     objective: Component
     train: dict[str, Any]
     environment: Component
@@ -112,6 +114,7 @@ def refuse_ignored_turns(preset: Preset) -> None:
     given = [f"notebook.{name}" for name in sorted(preset.notebook.model_fields_set)]
     layers = [preset.train, *(level.train for level in (*preset.policies.values(), *preset.objectives.values()))]
     given += [f"train.{name}" for name in ("step_credit", "turn_normaliser") if any(name in layer for layer in layers)]
+    given += [f"policies.{name}.repair" for name, level in preset.policies.items() if level.repair is not None]
     if given:
         raise ConfigError(
             f"{', '.join(given)}: environment '{preset.environment.name}' takes whole plans, so there are no earlier "
@@ -172,6 +175,7 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
         loading=policy_level.loading,
         sampler=sampler,
         evaluation_sampler=evaluation_sampler,
+        repair=policy_level.repair,
         objective=Component(name=objective_level.name, options=objective_level.options),
         train=settings,
         environment=preset.environment,
@@ -207,6 +211,10 @@ def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) 
     from samplers import CACHES, UnmaskingRule
 
     refuse_facts(policy)
+    if policy.repair is not None:
+        from dllm_rl.repair import refuse_repair
+
+        refuse_repair(policy.family, is_aligned={**policy.stated_facts, **policy.facts}.get("line_width") is not None)
     parts = [("objective", build_objective(objective)), ("sampler", build_sampler(policy.sampler))]
     if policy.evaluation_sampler is not None:
         parts.append(("sampler", build_sampler(policy.evaluation_sampler)))

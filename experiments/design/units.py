@@ -87,8 +87,9 @@ def _start(cell: Cell, checkpoint: str) -> dict[str, Any]:
 
 
 def _turns(cell: Cell) -> dict[str, Any]:
-    """What a policy reads of earlier turns, where that is not as usual."""
-    return {} if cell.notebook == NotebookSettings() else {"notebook": cell.notebook.model_dump(mode="json")}
+    """What a policy reads of earlier turns, and what it begins a turn with, where that is not as usual."""
+    known = {} if cell.notebook == NotebookSettings() else {"notebook": cell.notebook.model_dump(mode="json")}
+    return known if cell.repair is None else known | {"repair": cell.repair.model_dump(mode="json")}
 
 
 def _evaluated(cell: Cell) -> dict[str, Any]:

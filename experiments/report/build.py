@@ -22,6 +22,7 @@ from experiments.report.curves import commits_of, curves_of
 from experiments.report.load import CellRun, Run, examples_of, load_run, snapshots_of
 from experiments.report.page import render
 from experiments.report.tables import control_states, headline, latex, markdown
+from experiments.report.turns import EpisodeSummary, episodes_of
 
 FORMAT = 1
 _SIGNIFICANT = 6
@@ -36,10 +37,19 @@ def build_report(folder: Path) -> dict[str, Any]:
     diagnoses = {cell.id: [diagnose(seed.metrics) for seed in cell.seeds] for cell in run.cells}
     infos = [cell.info(sum(item.is_collapsed for item in diagnoses[cell.id])) for cell in run.cells]
     verdicts = judge_grid(run.results, infos, margin=evaluation.margin, digest=run.config.digest)
-    examples = examples_of(run)
+    examples, episodes = examples_of(run), episodes_of(run)
     averages = contrasts_of(run.results, [info for info in infos if info.role == "cell"])
     records = [
-        _cell(cell, verdict, diagnoses[cell.id], {"examples": examples[cell.id], "waypoints": snapshots_of(cell)})
+        _cell(
+            cell,
+            verdict,
+            diagnoses[cell.id],
+            {
+                "examples": examples[cell.id],
+                "waypoints": snapshots_of(cell),
+                "episodes": None if episodes is None else _episodes(episodes[cell.id]),
+            },
+        )
         for cell, verdict in zip(run.cells, verdicts, strict=True)
     ]
     cells = [record for record in records if record["role"] == "cell"]
@@ -153,6 +163,10 @@ def _cell(cell: CellRun, verdict: CellVerdict, diagnoses: list[Diagnosis], plans
         "commit_order": commits_of(cell),
         **plans,
     }
+
+
+def _episodes(summaries: dict[str, EpisodeSummary | None]) -> dict[str, Any]:
+    return {when: None if item is None else asdict(item) for when, item in summaries.items()}
 
 
 def _contrast(item: Contrast) -> dict[str, Any]:

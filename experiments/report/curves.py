@@ -57,6 +57,8 @@ CURVES: tuple[Curve, ...] = (
         ceiling="right",
         is_share=True,
     ),
+    Curve(name="turns/success", title="Turns of a success", note="mean over a step's episodes that succeed"),
+    Curve(name="turns/failure", title="Turns of a failure", note="mean over a step's other episodes"),
     Curve(name="entropy", title="Entropy", note="mean over drawn tokens, nats, of the distribution drawn from"),
     Curve(
         name="kl", title="KL to the warm start", note="k3 estimate a token; absent where the method scores no reference"

@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dllm_rl.records.tasks import Ending
 from experiments.analysis.collapse.diagnosis import USUAL_CAUSE
 from experiments.analysis.collapse.series import trailing_mean, window_of
 from experiments.report import charts
@@ -36,6 +37,8 @@ def render(report: dict[str, Any]) -> str:
         absent=[cell["id"] for cell in cells if not has_begun(cell)],
         style=Markup(environment.get_template("style.css").render()),
         matrix=matrix,
+        has_episodes=any(cell["episodes"] is not None for cell in cells),
+        endings=[ending.value for ending in Ending],
         forest=_forest(begun, report["evaluation"]["margin"]),
         curves=[block for curve in CURVES if (block := _curve_block(curve, _in_rows(cells), report)) is not None],
         timelines=[timeline for cell in cells if (timeline := timeline_of(cell)) is not None],

@@ -82,6 +82,7 @@ class LocalExecutor:
             environment=self._session,
             reward=build_reward(cell.reward),
             notebook=cell.notebook.build(),
+            repair=None if cell.repair is None else cell.repair.build(),
         )
         Trainer(
             engine=engine,
@@ -137,6 +138,7 @@ class LocalExecutor:
             environment=self._session,
             reward=build_reward(cell.reward),
             notebook=cell.notebook.build(),
+            repair=None if cell.repair is None else cell.repair.build(),
             ranks=self._ranks,
             isolation=modes["isolation"],
             executor=modes["executor"],

@@ -74,7 +74,16 @@ class Denoising:
         self.record = Recorder(self.canvas, keeps_states=True, constraint=self.constraint)
         self.forced = ForcedTokens(self.constraint, self.record, writes_padding=True)
         self.log_probs = torch.zeros(self.canvas.shape) if rule.remasks else None
+        if prompts.given is not None:
+            self._begin_with(prompts.given)
         self.forced.write(torch.arange(len(self.canvas)), self.canvas, self.is_masked, BEFORE_ALL)
+
+    def _begin_with(self, given: Int[Tensor, "b l"]) -> None:
+        """Put what is given onto the canvas. It is read like everything that stands, and was never drawn."""
+        row, column = (given != self.policy.process.blank_id).nonzero(as_tuple=True)
+        self.canvas[row, column] = given[row, column]
+        self.is_masked[row, column] = False
+        self.record.write_at(row, column, BEFORE_ALL, given[row, column], Kind.GIVEN)
 
     def run(self) -> Completions:
         """Write block after block, and return the record."""

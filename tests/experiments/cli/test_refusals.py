@@ -35,6 +35,13 @@ REFUSED = {
         (TOY, "policies.masked.evaluation_sampler=slots", "is not defined for the family 'masked'"),
         (TOY, "policies.masked.sampler.options.temperature=1", "set train.temperature"),
     ],
+    "repair": [
+        (TOY, "policies.masked.repair={}", "policies.masked.repair: environment 'toy_sort' takes whole plans"),
+        (FORMS, "policies.masked.repair={confidence: 0.5}", "Leave it out, or take the environment episodes"),
+        (FORMS, "policies.masked.repair={confidence: 1.0}", "less than 1"),
+        (FORMS, "policies.masked.repair={confidnce: 0.5}", "Did you mean 'confidence'"),
+        (FORMS, "policies.autoregressive.repair={}", "takes whole plans"),
+    ],
     "environment": [
         (TOY, "environment=toy_srt", "Did you mean 'toy_sort'"),
         (TOY, "environment.options.x=1", "no option of environment 'toy_sort' named 'x'"),

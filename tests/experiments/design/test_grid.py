@@ -260,3 +260,25 @@ def test_the_notebook_is_part_of_what_a_result_depends_on(tmp_path) -> None:
         assert not set(digests(override)) & set(usual)
     assert digests("train.turn_normaliser=turn_mean")[0] == usual[0]
     assert not set(digests("train.turn_normaliser=turn_mean")[2:]) & set(usual)
+
+
+def test_repair_is_part_of_what_a_policys_results_depend_on_and_of_no_other(tmp_path) -> None:
+    """And cells without it keep their keys."""
+    episodic = ("environment={name: episodes}", "reward=outcome", "policies.masked.facts.line_width=12")
+
+    def digests(*overrides: str) -> dict[str, str]:
+        return {unit.name: unit.digest for unit in plan(tmp_path, *episodic, *overrides).units}
+
+    usual, repaired = digests(), digests("policies.masked.repair={}")
+    changed = {name for name in usual if usual[name] != repaired[name]}
+    assert changed == {name for name in usual if "masked" in name}
+    assert digests("policies.masked.repair={confidence: 0.5}")["warm start masked"] != repaired["warm start masked"]
+    assert digests("policies.masked.repair=null") == usual
+
+
+def test_repair_is_refused_where_a_plan_cannot_be_gone_on_with(tmp_path) -> None:
+    episodic = ("environment={name: episodes}", "reward=outcome")
+    with pytest.raises(ConfigError, match="the autoregressive family cannot go on"):
+        build_cells(preset(tmp_path, *episodic, "policies.autoregressive.repair={}"))
+    with pytest.raises(ConfigError, match="free-running lines"):
+        build_cells(preset(tmp_path, *episodic, "policies.masked.repair={}"))

@@ -6,6 +6,8 @@ import asyncio
 import json
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from playwright.async_api import async_playwright
 from rich.console import Console
@@ -413,3 +415,37 @@ async def _look(folders, width):
                 assert await page.evaluate(_PALE) == [], scheme
             await page.close()
         await browser.close()
+
+
+def test_episodes_are_told_by_length_and_by_ending(quick, tmp_path):
+    """Before: two of four succeed, in 2 and 4 turns; after: three of four, in 1 turn each. A lost one has no length."""
+    folder = tmp_path / "episodes"
+    shutil.copytree(quick, folder)
+    table = pq.read_table(folder / "results.parquet")
+    cell, start = "masked-grpo", "warmstart:masked"
+    kept = [row for row in table.to_pylist() if row["mode"] == "sampled" and row["cell"] in (cell, start)]
+    parts = {name: [row for row in kept if row["cell"] == name][:5] for name in (cell, start)}
+    told = {
+        start: [(2, True, "finished"), (4, True, "done"), (8, False, "turns"), (6, False, "left")],
+        cell: [(1, True, "finished")] * 3 + [(8, False, "turns")],
+    }
+    for name, rows in parts.items():
+        for row, (num_turns, success, ending) in zip(rows, [*told[name], (3, False, "lost")], strict=True):
+            fault = "environment" if ending == "lost" else "none"
+            row |= {"num_turns": num_turns, "success": success, "ending": ending, "fault": fault}
+    for path in folder.rglob("evaluation-*.parquet"):
+        path.unlink()
+    rows = pa.Table.from_pylist([row for rows in parts.values() for row in rows], schema=table.schema)
+    pq.write_table(rows, folder / "results.parquet")
+    (found,) = [item["episodes"] for item in build_report(folder)["cells"] if item["id"] == cell]
+    before, after = found["before"], found["after"]
+    assert (before["turns_success"], before["turns_failure"], before["turns_a_success"]) == (3.0, 7.0, 10.0)
+    assert (after["turns_success"], after["turns_failure"]) == (1.0, 8.0)
+    assert after["turns_a_success"] == pytest.approx(11 / 3, abs=1e-4)
+    assert before["endings"]["finished"] == 0.2 and before["endings"]["lost"] == 0.2
+    assert sum(before["endings"].values()) == pytest.approx(1)
+    write_report(folder)
+    page = (folder / "report.html").read_text()
+    assert '<section id="episodes">' in page and "10 → 3.67" in page
+    assert '<section id="episodes">' not in (quick / "report.html").read_text()
+    assert {item["episodes"] for item in twin(quick)["cells"]} == {None}
