@@ -59,7 +59,7 @@ def _has_no_part(name: str, value: Any) -> bool:
     """A setting of training that changes no number: a tracker, and one of turns that is as usual."""
     from dllm_rl.training.config import TURN_SETTINGS
 
-    return name == "tracker" or TURN_SETTINGS.get(name) == value
+    return name == "tracker" or (name in TURN_SETTINGS and TURN_SETTINGS[name] == value)
 
 
 def evaluation_digest(cell: Cell, *, training: str, tasks: str) -> str:

@@ -1,19 +1,27 @@
-"""Demonstrations as a data set: a JSONL or Parquet file, or a hub id, with the columns `prompt` and `plan`."""
+"""Demonstrations that do not come from built-in forms.
+
+A data set is a JSONL or Parquet file, or a hub id, with the columns `prompt` and `plan`. An environment gives the gold
+plans of its tasks, on the pages as the scout reads them.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.hub import needs_hub, unreachable
+from dllm_rl.records.tasks import render_prompt
+from experiments.design.config import Component, build_session
 
 if TYPE_CHECKING:
     import datasets
 
     from dllm_rl.training.warmstart import Demonstration
 
+_LOGGER = logging.getLogger(__name__)
 COLUMNS = ("prompt", "plan")
 _READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
@@ -50,6 +58,41 @@ def read_demonstrations(source: str, *, split: str = "train", count: int | None 
     if not len(rows):
         raise ConfigError(f"the demonstrations in '{source}' are empty. Give a data set with at least one row.")
     return [Demonstration(prompt=row["prompt"], plan=row["plan"]) for row in rows]
+
+
+def gold_demonstrations(
+    environment: Component, *, split: str = "train", count: int | None = None
+) -> list[Demonstration]:
+    """Return the gold plans of an environment's first `count` tasks, each run once to see that it succeeds.
+
+    Raises ConfigError where the environment has episodes of several turns, a task has no gold plan, or none succeeds.
+    """
+    from dllm_rl.training.warmstart import Demonstration
+
+    with build_session(environment) as session:
+        if session.environment.is_episodic:
+            raise ConfigError(
+                f"the environment '{environment.name}' has episodes of several turns; expected one of whole plans. "
+                "For errands give demonstrations.errands."
+            )
+        tasks = session.tasks(split)[:count]
+        wrong = session.self_check(tasks)
+        kept = [task for task in tasks if task.id not in wrong]
+        if not kept:
+            told = f" The first one: {next(iter(wrong.values()))}" if wrong else ""
+            raise ConfigError(
+                f"the environment '{environment.name}' has {len(tasks)} tasks in the split '{split}', and no gold plan "
+                f"of them succeeds, so there is nothing to imitate.{told}"
+            )
+        if wrong:
+            task, reason = next(iter(wrong.items()))
+            _LOGGER.warning(
+                "%d of %d gold plans do not succeed and are left out: %s, %s", len(wrong), len(tasks), task, reason
+            )
+        return [
+            Demonstration(prompt=render_prompt(task, page), plan=session.gold_plan(task))
+            for task, page in zip(kept, session.observe_many(kept), strict=True)
+        ]
 
 
 def _load(source: str, split: str) -> Any:

@@ -18,9 +18,9 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.load_options import LoadOptions
 from dllm_rl.seeding import python_random
-from experiments.design.config import Strict, validate
+from experiments.design.config import Component, Strict, validate
 from experiments.design.overrides import apply_override, read_yaml
-from experiments.run.demonstrations import read_demonstrations
+from experiments.run.demonstrations import gold_demonstrations, read_demonstrations
 from experiments.run.rehearsals import ErrandDemonstrations, errand_demonstrations
 from harness.environments.base import Design
 from harness.sites.schema import OBSTACLES, Obstacle, Size
@@ -38,8 +38,9 @@ class Demonstrations(Strict):
 
     Attributes:
         source: JSONL or Parquet file, or hub id, of prompts and plans (`experiments.run.demonstrations`).
-        count: How many; of a data set the first ones. Default: all of a data set.
-        source_split: Split of a hub id.
+        environment: An environment instead, whose gold plans are imitated: a site of one's own, for example.
+        count: How many; of a data set or an environment the first ones. Default: all of these.
+        source_split: Split of a hub id or of an environment.
         design: Design of the sites.
         obstacles: What the newer design puts in the way.
         finish_share: In the newer design, share of the demonstrations that were recorded on it and hand the form in.
@@ -49,6 +50,7 @@ class Demonstrations(Strict):
     """
 
     source: str | None = None
+    environment: Component | None = None
     count: int | None = Field(default=None, ge=1)
     source_split: str = "train"
     sites_per_kind: int | None = Field(default=None, ge=1)
@@ -70,13 +72,15 @@ class Demonstrations(Strict):
 
     @model_validator(mode="after")
     def _refuse_what_has_no_effect(self) -> Demonstrations:
-        if self.source is None and self.count is None:
+        if self.source is None and self.environment is None and self.count is None:
             raise ValueError("count is missing. Give how many tasks are demonstrated, or source: a data set")
-        of_data_sets = {"source", "count", "source_split"}
-        own = of_data_sets if self.source is not None else set(type(self).model_fields) - {"source_split"}
+        kind, own = "built-in tasks", set(type(self).model_fields) - {"source_split"}
+        if self.source is not None:
+            kind, own = "a data set (source)", {"source", "count", "source_split"}
+        elif self.environment is not None:
+            kind, own = "an environment", {"environment", "count", "source_split"}
         for name in sorted(self.model_fields_set - own):
             if getattr(self, name) != type(self).model_fields[name].default:
-                kind = "a data set (source)" if self.source is not None else "built-in tasks"
                 raise ValueError(f"{name} has no effect on demonstrations from {kind}. Leave it out")
         if self.design == "older":
             for name in sorted({"obstacles", "finish_share", "older_share"} & self.model_fields_set):
@@ -271,7 +275,7 @@ def is_foreign(init: str | None) -> bool:
 def demonstrations(
     settings: Demonstrations, fits_prompt: Callable[[str], bool] = lambda text: True
 ) -> list[Demonstration]:
-    """Prompts and plans of the recipe's training tasks, of its errands, or of its data set.
+    """Prompts and plans of the recipe's training tasks, of its errands, of its data set, or of an environment.
 
     fits_prompt: whether a prompt of an episode is short enough.
     """
@@ -279,6 +283,8 @@ def demonstrations(
 
     if settings.source is not None:
         return read_demonstrations(settings.source, split=settings.source_split, count=settings.count)
+    if settings.environment is not None:
+        return gold_demonstrations(settings.environment, split=settings.source_split, count=settings.count)
     assert settings.count is not None
     if settings.errands is not None:
         return errand_demonstrations(

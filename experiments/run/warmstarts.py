@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dllm_rl.policies.base import BasePolicy
 
 POLL_SECONDS = 2.0
+SHOW_SECONDS = 5.0
 RECIPE_FILE = "recipe.json"
 
 
@@ -170,10 +171,13 @@ def _new_tiny_policy(stage: str, recipe: Recipe, out: Path) -> BasePolicy:
 def train_stage(stage: str, out: Path) -> None:
     """Train one stage and save it; runs in a process of its own, with one thread where others run beside it."""
     import torch
+    from transformers.utils import logging
 
     from dllm_rl.policies.loading import save_policy
     from dllm_rl.training.warmstart import WarmStartConfig, warm_start
 
+    # Its last line is shown as its progress.
+    logging.disable_progress_bar()
     recipe = Recipe.model_validate_json((out / RECIPE_FILE).read_text())
     is_alone = is_foreign(recipe.families[stage].init)
     if not is_alone:
@@ -181,12 +185,13 @@ def train_stage(stage: str, out: Path) -> None:
     config = validate(WarmStartConfig, recipe.families[stage].train, source=f"warm-start settings of {stage}")
     torch.manual_seed(config.seed)
     policy = _new_policy(stage, recipe, out)
-    started, first = time.monotonic(), 0
+    started, first, told = time.monotonic(), 0, 0.0
 
     def show(step: int, num_steps: int, loss: float) -> None:
-        nonlocal first
+        nonlocal first, told
         first = first or step
-        if step % 100 == 0 or step == num_steps:
+        if time.monotonic() - told > SHOW_SECONDS or step == num_steps:
+            told = time.monotonic()
             left = (time.monotonic() - started) / (step - first + 1) * (num_steps - step)
             print(f"step {step}/{num_steps}, loss {loss:.4f}, about {left / 60:.0f} min left", flush=True)
 

@@ -15,16 +15,18 @@ from dllm_rl.files import write_json
 from dllm_rl.policies.adapters import base_of_adapter
 from dllm_rl.policies.head import without_adapter
 from dllm_rl.policies.loading import load_policy
-from dllm_rl.training import warmstart
-from dllm_rl.training.warmstart import WarmStartConfig, warm_start
+from dllm_rl.records.tasks import render_prompt
+from dllm_rl.session import Session
+from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
 from experiments.cli.commands import app
-from experiments.run.demonstrations import as_dataset, read_demonstrations
+from experiments.design.config import Component, build_session
+from experiments.run.demonstrations import as_dataset, gold_demonstrations, read_demonstrations
 from experiments.run.recipe import Demonstrations, demonstrations, load_recipe, refuse_wrong_stages
 from experiments.run.warmstarts import train_stage
 from tests.dllm_rl.policies import checkpoints
 from tests.tiny_policies import PLANS, PROMPTS
 
-SHOWN = [warmstart.Demonstration(prompt=prompt, plan=plan) for prompt, plan in zip(PROMPTS, PLANS, strict=True)]
+SHOWN = [Demonstration(prompt=prompt, plan=plan) for prompt, plan in zip(PROMPTS, PLANS, strict=True)]
 TRAIN = {"passes": 8, "batch_size": 2, "accumulation_steps": 2, "warmup_steps": 1, "learning_rate": 1.0e-2}
 FACTS = {"canvas_length": 96, "max_prompt": 200}
 
@@ -52,10 +54,13 @@ def test_an_adapter_is_taught_and_its_folder_loads(tmp_path, kind):
     assert torch.equal(base, model.model.layers[0].self_attn.q_proj.weight)
 
 
-def test_all_weights_are_taught_in_the_numbers_that_they_have(tmp_path):
+def test_all_weights_are_taught_in_the_numbers_that_they_have(tmp_path, capfd):
     path, model = checkpoints.dream(tmp_path / "published")
     write_json(tmp_path / "recipe.json", recipe(tmp_path, path))
+    capfd.readouterr()
     train_stage("mine", tmp_path)
+    out, err = capfd.readouterr()
+    assert out.splitlines()[-1].startswith("step 2/2, loss ") and "Loading weights" not in out + err
     policy = load_policy(str(tmp_path / "mine"))
     assert (policy.model.dtype, policy.facts.is_shifted) == (torch.bfloat16, True)
     assert not torch.equal(policy.model.lm_head.weight, model.lm_head.weight)
@@ -86,6 +91,33 @@ def test_demonstrations_are_written_and_read_by_one_line(tmp_path, suffix):
     assert demonstrations(Demonstrations(source=str(path), count=1)) == SHOWN[:1]
 
 
+def test_the_gold_plans_of_an_environment_are_demonstrations():
+    settings = Demonstrations(environment={"name": "toy_sort"}, count=3)
+    with build_session(Component(name="toy_sort")) as session:
+        tasks = session.tasks("train")[:3]
+        expected = [(session.observe_many([task])[0], session.gold_plan(task)) for task in tasks]
+    assert demonstrations(settings) == [
+        Demonstration(prompt=render_prompt(task, page), plan=plan)
+        for task, (page, plan) in zip(tasks, expected, strict=True)
+    ]
+
+
+def test_plans_that_do_not_succeed_are_left_out_and_none_at_all_is_refused(monkeypatch, caplog):
+    task_ids = []
+
+    def first_fails(self, tasks):
+        task_ids.extend(task.id for task in tasks)
+        return {tasks[0].id: "the site says no"}
+
+    monkeypatch.setattr(Session, "self_check", first_fails)
+    assert len(gold_demonstrations(Component(name="toy_sort"), count=3)) == 2
+    assert f"1 of 3 gold plans do not succeed and are left out: {task_ids[0]}, the site says no" in caplog.text
+    with pytest.raises(ConfigError, match=r"no gold plan of them succeeds.*The first one: the site says no"):
+        gold_demonstrations(Component(name="toy_sort"), count=1)
+    with pytest.raises(ConfigError, match="has episodes of several turns"):
+        gold_demonstrations(Component(name="episodes"))
+
+
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
@@ -110,6 +142,10 @@ def test_a_data_set_without_texts_is_refused(tmp_path, rows, says):
             "dials has no effect on demonstrations from a data set",
         ),
         ({"demonstrations": {}}, "count is missing"),
+        (
+            {"demonstrations": {"environment": {"name": "toy_sort"}, "dials": [2]}},
+            "dials has no effect on demonstrations from an environment",
+        ),
         (
             {"families": {"mine": {"init": "builtin:masked", "family": "masked", "device": "cuda"}}},
             "stage 'mine' has device",
