@@ -11,7 +11,7 @@ STAMPS = $(VENV)/.stamps
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup grid test soak check format report doctor clean
+.PHONY: help setup grid test soak check format docs report doctor clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ format: setup  ## Format the sources and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(STAMPS)/docs  ## Documentation as a site in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 report: setup  ## Write the report of whatever is finished
 	$(BIN)/dllm-rl report $(PRESET)
 
@@ -58,6 +61,10 @@ $(STAMPS)/torch: $(STAMPS)/venv scripts/install_torch.py
 
 $(STAMPS)/project: $(STAMPS)/torch pyproject.toml
 	$(BIN)/python -m pip install --editable ".[dev]"
+	@touch $@
+
+$(STAMPS)/docs: $(STAMPS)/project
+	$(BIN)/python -m pip install --editable ".[docs]"
 	@touch $@
 
 $(STAMPS)/chromium: $(STAMPS)/project scripts/install_chromium.py

@@ -1,9 +1,15 @@
-"""What the pages of docs/ name exists: tests, files of the project, commands with their options."""
+"""What the pages of docs/ name exists: tests, files, commands with their options, names of Python, settings."""
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
+import json
 import re
 import shlex
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +17,11 @@ import pytest
 import yaml
 from typer.main import get_command
 
+import dllm_rl
 from experiments.cli import app
+from experiments.design.config import Preset
+from experiments.design.presets import load_preset
+from experiments.run.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
@@ -47,10 +57,55 @@ def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_that_are_shown_exist_with_their_options(page: Path) -> None:
-    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+    for block in blocks(page, "sh"):
         for line in block.splitlines():
             if line.startswith("dllm-rl"):
                 parse(shlex.split(line, comments=True)[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_other_commands_that_are_shown_exist(page: Path) -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for block in blocks(page, "sh"):
+        for name in re.findall(r"^make (\w+)", block, re.MULTILINE):
+            assert name in targets, f"{page.name} shows make {name}"
+        for name in re.findall(r"^python -m ([\w.]+)", block, re.MULTILINE):
+            assert importlib.util.find_spec(name), f"{page.name} shows python -m {name}"
+        for name in re.findall(r"dllm-rl\[(\w+)\]", block):
+            assert name in extras, f"{page.name} names the extra {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_that_is_shown_parses_and_imports_what_exists(page: Path) -> None:
+    for block in blocks(page, "python"):
+        tree = ast.parse(block)
+        for module, name in imported(tree):
+            if module.split(".")[0] in FOLDERS:
+                found = importlib.import_module(module)
+                assert hasattr(found, name) or importlib.util.find_spec(f"{module}.{name}"), f"{page.name}: {name}"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "dllm_rl":
+                assert node.attr in dllm_rl.__all__, f"{page.name} uses dllm_rl.{node.attr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_that_are_shown_are_known(page: Path, tmp_path: Path) -> None:
+    """A preset or a recipe is read as one; of a part of one, the keys exist."""
+    for number, block in enumerate(blocks(page, "yaml")):
+        shown, file = yaml.safe_load(block), tmp_path / f"shown{number}.yaml"
+        file.write_text(block)
+        if "families" in shown:
+            load_recipe(str(file))
+        elif "base" in shown or {"policies", "objectives", "train"} <= set(shown):
+            load_preset(str(file))
+        else:
+            assert set(shown) <= {*Preset.model_fields, *Recipe.model_fields}, f"{page.name}: {block}"
+    for block in blocks(page, "json"):
+        for line in block.splitlines():
+            json.loads(line)
+    for block in blocks(page, "toml"):
+        tomllib.loads(block)
 
 
 def test_messages_of_the_troubleshooting_page_are_said() -> None:
@@ -68,6 +123,18 @@ def test_pre_commit_and_make_check_run_the_same() -> None:
     (target,) = re.findall(r"^check: .*\n((?:\t.+\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     made = [line.strip().removeprefix("$(BIN)/").removesuffix(" .") for line in target.splitlines()]
     assert [hook["entry"].removesuffix(" --force-exclude") for hook in hooks] == made
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a page in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Modules with the names that are imported from them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "", alias.name) for alias in node.names)
 
 
 def parse(words: list[str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dllm_rl import html
 from dllm_rl.records.tasks import Observation, Outcome, RewardRecord, Task
 
 if TYPE_CHECKING:
@@ -96,6 +97,19 @@ class Rollout:
             "ending": "" if outcome.ending is None else str(outcome.ending.value),
             "seconds": float(sum(outcome.seconds.values())),
         }
+
+    def _repr_html_(self) -> str:
+        """The rollout in a notebook: what was asked, what was written and what each line did, what it earned."""
+        worth = f"reward {self.reward.value:.2f}" if self.outcome.is_valid else "no reward: the environment lost it"
+        lines = [
+            (number, action.text, action.status, action.note)
+            for number, turn in enumerate(self.turns, start=1)
+            for action in turn.outcome.actions
+        ]
+        # An environment of texts has no actions.
+        written = html.table(("turn", "action", "status", "note"), lines) if lines else html.paragraph(self.plan)
+        head = html.paragraph(f"{self.task.id}: {self.task.instruction}")
+        return head + written + html.paragraph(f"{worth}; {self.outcome.notes()}")
 
 
 def one_turn(

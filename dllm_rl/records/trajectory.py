@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm_rl import html
 from dllm_rl.errors import ConfigError
 from dllm_rl.likelihood.constraint import Constraint, join
 from dllm_rl.records.events import Events, Kind, join_events, recorded_orders
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from dllm_rl.records.types import Completions, Rollouts
 
 MAX_POSITIONS, MAX_STEPS = 24, 24
+# Rows that a notebook shows.
+MAX_SHOWN = 16
 
 
 # Not slotted: what is rebuilt from the events is kept beside them.
@@ -125,9 +128,30 @@ class Trajectory:
         steps = torch.arange(self.num_steps + 1, device=self.events.end.device)
         return steps[:, None].expand(-1, len(self.events.end))
 
+    def _repr_html_(self) -> str:
+        """The order of writing in a notebook: a row a completion, in each position the step that drew its token.
+
+        A film shows the tokens, step by step (`experiments.report.film.record_film`).
+        """
+        last = max(1, self.num_steps - 1)
+        rows = [
+            (row, html.Raw("".join(_shaded(step, log_prob, last) for step, log_prob in zip(*columns, strict=True))))
+            for row, columns in enumerate(zip(self.commit_step.tolist(), self.log_probs.tolist(), strict=True))
+        ]
+        hidden = len(rows) - MAX_SHOWN
+        more = html.paragraph(f"and {hidden} more rows") if hidden > 0 else ""
+        return html.table(("row", "step that drew each position"), rows[:MAX_SHOWN]) + more
+
     def __getstate__(self) -> dict[str, Any]:
         """Without what was rebuilt, so that processes send one another the events only."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+def _shaded(step: int, log_prob: float, last: int) -> str:
+    """A position: the step that drew it, darker the later."""
+    if step < 0:
+        return html.shade("\u00b7", 0.0, title="not drawn")
+    return html.shade(step, step / last, title=f"step {step}, log-probability {log_prob:.2f}")
 
 
 def join_trajectories(parts: Sequence[Trajectory], place: Tensor | None = None) -> Trajectory:

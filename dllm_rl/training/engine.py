@@ -105,6 +105,12 @@ class RolloutEngine:
         )
 
 
+def rollout(engine: RolloutEngine, tasks: Sequence[Task], *, num_samples: int = 1, seed: int = 0) -> list[Rollout]:
+    """Play `num_samples` episodes a task and reward them; ordered by task. seed: names the noise."""
+    repeated = [task for task in tasks for _ in range(num_samples)]
+    return list(engine.run(repeated, range(len(repeated)), seed=seed).rollouts)
+
+
 class _Sampling:
     """A writer of episodes that samples from a policy, and counts what that costs.
 

@@ -224,6 +224,18 @@ def report(
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")],
+    second: Annotated[Path, typer.Argument(help="The run that is compared with it.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Say which cells of two runs differ, by how much, and in which settings the runs do."""
+    from experiments.cli.compare import show_comparison
+
+    raise typer.Exit(show_comparison(first, second, as_json=as_json))
+
+
+@app.command()
 def pack(
     run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
     out: Annotated[Path | None, typer.Option("--out", help="File; default <preset>-<digest>.tar.xz, here.")] = None,

@@ -1,6 +1,14 @@
-"""The report of a run: one offline page, its JSON twin, and the verdict table for terminals and papers."""
+"""The report of a run: one offline page, its JSON twin, and the verdict table for terminals, papers and notebooks."""
+
+from pathlib import Path
 
 from experiments.report.build import build_report, write_report
-from experiments.report.tables import verdict_table
+from experiments.report.tables import Verdicts, verdict_table
+from experiments.run.folder import RunFolder
 
-__all__ = ["build_report", "verdict_table", "write_report"]
+__all__ = ["Verdicts", "build_report", "verdict_table", "verdicts", "write_report"]
+
+
+def verdicts(run: Path | str) -> Verdicts:
+    """Judge a run, given by its folder or its preset's name, as far as it is finished."""
+    return Verdicts(build_report(RunFolder.find(Path(run)).root))

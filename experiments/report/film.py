@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from rich.console import Console
 from rich.text import Text
 
@@ -40,6 +40,11 @@ class Film:
     confidence: list[float]
     kind: list[str]
     break_after: list[int]
+
+    def _repr_html_(self) -> str:
+        """The page with its slider, in a frame of a notebook; scripts run in it and reach nothing outside."""
+        frame = 'sandbox="allow-scripts" style="width: 100%; height: 36em; border: 0"'
+        return f'<iframe title="{escape(self.title)}" {frame} srcdoc="{escape(render_film(self))}"></iframe>'
 
 
 def record_film(policy: BasePolicy, completion: Completion, *, title: str, instruction: str, sampler: str) -> Film:

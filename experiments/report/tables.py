@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from dllm_rl import html
 from experiments.analysis.verdicts import UNJUDGED
 
 GLYPHS = {
@@ -142,6 +144,19 @@ def markdown(report: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The verdict table of a run, which a notebook shows as a table and `print` as Markdown."""
+
+    report: dict[str, Any]
+
+    def __str__(self) -> str:
+        return markdown(self.report)
+
+    def _repr_html_(self) -> str:
+        return html.paragraph(self.report["headline"]) + html.table(_HEADER, _rows(self.report))
 
 
 def _latex(text: str) -> str:

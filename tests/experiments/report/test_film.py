@@ -95,7 +95,7 @@ def test_the_page_moves_in_a_browser(tiny_policies, tmp_path):
     path = tmp_path / "film.html"
     path.write_text(render_film(film), encoding="utf-8")
 
-    async def look() -> tuple[list[str], int, int, str]:
+    async def look() -> tuple[list[str], int, int, str, str]:
         errors: list[str] = []
         async with async_playwright() as playwright:
             browser = await chromium.launch(playwright)
@@ -108,10 +108,14 @@ def test_the_page_moves_in_a_browser(tiny_policies, tmp_path):
             await page.keyboard.press("End")
             after = await page.locator(".cell.mask").count()
             count = await page.inner_text("#count")
+            await page.set_content(film._repr_html_())
+            frame = page.frame_locator("iframe")
+            await frame.locator("#step").press("End")
+            in_notebook = await frame.locator("#count").inner_text()
             await browser.close()
-        return errors, before, after, count
+        return errors, before, after, count, in_notebook
 
-    errors, before, after, count = asyncio.run(look())
+    errors, before, after, count, in_notebook = asyncio.run(look())
     assert errors == []
     assert before == 36 and after == 0
-    assert count == f"step {len(film.words) - 1} of {len(film.words) - 1}"
+    assert count == in_notebook == f"step {len(film.words) - 1} of {len(film.words) - 1}"

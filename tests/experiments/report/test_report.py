@@ -14,7 +14,7 @@ from rich.console import Console
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import append_rows, read_rows, write_json
-from experiments.report import build_report, verdict_table, write_report
+from experiments.report import build_report, verdict_table, verdicts, write_report
 from experiments.report.tables import all_cells, headline, negative_control, null_control, positive_control, word_of
 from experiments.run.status import Status, write_status
 from harness.browser.chromium import launch
@@ -102,6 +102,13 @@ def test_many_changed_cells_are_counted_and_not_listed():
     few, many = ([{**cell, "id": f"ar-{number}"} for number in range(count)] for count in (4, 5))
     assert "4 improved (ar-0 +9 [4, 14]; ar-1" in headline(few, [], [], is_complete=True)
     assert "Of 5 cells: 5 improved. Changes" in headline(many, [], [], is_complete=True)
+
+
+def test_a_notebook_shows_the_verdicts_and_print_writes_them_as_markdown(grid):
+    table = verdicts(grid)
+    assert table._repr_html_().count("<tr>") == 1 + len(all_cells(twin(grid)))
+    assert "collapsed (provisional)" in table._repr_html_()
+    assert str(table) == (grid / "report_tables.md").read_text()
 
 
 def test_controls_state(grid):
