@@ -27,7 +27,7 @@ def test_the_page_of_a_site_of_ones_own_leads_to_a_grid(tmp_path: Path, monkeypa
     assert code == 0, shown
     for line in listed.splitlines():
         assert line.strip() in shown
-    shutil.copytree(DOCS.parent / "dllm_rl" / "checkpoints" / "masked", tmp_path / "workshop_policy")
+    shutil.copytree(DOCS.parent / "dllm_rl" / "checkpoints" / "masked", tmp_path / "runs" / "start" / "masked")
     code, shown, errors = said(("grid", "workshop.yaml", "--dry-run"), monkeypatch, capsys)
     assert code == 0, errors
     assert "masked-espo seed 0" in shown
