@@ -19,6 +19,8 @@ from dllm_rl.policies.base import COMMON, BasePolicy, PolicyFacts, read_config
 
 BUILTIN = "builtin:"
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
+# The architecture of the built-in policies (`tiny.TinyConfig`), as a checkpoint's config.json names it.
+TINY = "dllm_rl_tiny"
 _DIGEST_FILE = "digest.json"
 
 
@@ -36,6 +38,12 @@ def resolve(name: str) -> str:
             )
         return str(CHECKPOINTS / short)
     return name
+
+
+def is_tiny(name: str) -> bool:
+    """Whether a checkpoint has the architecture of the built-in policies."""
+    path = Path(resolve(name))
+    return (path / "config.json").is_file() and read_config(path).get("model_type") == TINY
 
 
 def builtin_names() -> list[str]:

@@ -25,13 +25,14 @@ from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from dllm_rl.policies.checkpoints import TINY
 from dllm_rl.records.canvas import EOS_TOKEN, FILL_TOKEN, MASK_TOKEN, PAD_TOKEN
 
 
 class TinyConfig(PreTrainedConfig):
     """Sizes of the built-in model; `policy` holds the facts of its family (`dllm_rl.policies.base.PolicyFacts`)."""
 
-    model_type = "dllm_rl_tiny"
+    model_type = TINY
     # logits_to_keep may be one index tensor a row, which stock decoders do not take.
     keeps_by_row = True
     # Its attention takes boolean masks, and only such.

@@ -56,9 +56,12 @@ def print_dry_run(plan: GridPlan, tasks: TaskSets, console: Console, *, workers:
 
 
 def _own_checkpoints(plan: GridPlan) -> list[Cell]:
-    """The first cell of each policy whose checkpoint is neither built-in nor a toy."""
+    """The first cell of each policy whose model is neither that of the built-in ones nor a toy."""
+    from dllm_rl.policies.checkpoints import is_tiny
+
     first = {cell.policy: cell for cell in reversed(plan.cells)}
-    return [cell for cell in first.values() if not cell.checkpoint.startswith((BUILTIN, TOY))]
+    own = [cell for cell in first.values() if not cell.checkpoint.startswith((BUILTIN, TOY))]
+    return [cell for cell in own if not is_tiny(cell.checkpoint)]
 
 
 def smallest_effect(plan: GridPlan, tasks: TaskSets) -> str:

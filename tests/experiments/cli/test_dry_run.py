@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from dllm_rl.policies.checkpoints import TINY
 from experiments.cli import app
 from experiments.cli.dry_run import print_dry_run
 from experiments.design.presets import load_preset, preset_names
@@ -43,3 +45,13 @@ def test_what_is_finished_reads_done_and_each_total_says_what_it_is_of(tmp_path,
     assert "owed in all" in said and "owed by this command" in said
     print_dry_run(plan(tmp_path), sets, Console(width=120))
     assert "owed by this command" not in capsys.readouterr().out
+
+
+def test_memory_is_told_of_models_that_are_not_the_small_built_in_one(tmp_path, capsys) -> None:
+    grid, sets = plan(tmp_path), task_sets(preset(tmp_path))
+    print_dry_run(grid, sets, Console(width=120))
+    assert "memory of masked" in capsys.readouterr().out
+    for path in (tmp_path / "checkpoints").glob("*/config.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "model_type": TINY}))
+    print_dry_run(grid, sets, Console(width=120))
+    assert "memory of" not in capsys.readouterr().out

@@ -92,7 +92,7 @@ def test_demonstrations_are_written_and_read_by_one_line(tmp_path, suffix):
 
 
 def test_the_gold_plans_of_an_environment_are_demonstrations():
-    settings = Demonstrations(environment={"name": "toy_sort"}, count=3)
+    settings = Demonstrations(environment=Component(name="toy_sort"), count=3)
     with build_session(Component(name="toy_sort")) as session:
         tasks = session.tasks("train")[:3]
         expected = [(session.observe_many([task])[0], session.gold_plan(task)) for task in tasks]
