@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.run.recipe import load_recipe, refuse_wrong_stages
 from tests.experiments.cli.test_cli import said
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -27,7 +28,12 @@ def test_the_page_of_a_site_of_ones_own_leads_to_a_grid(tmp_path: Path, monkeypa
     assert code == 0, shown
     for line in listed.splitlines():
         assert line.strip() in shown
-    shutil.copytree(DOCS.parent / "dllm_rl" / "checkpoints" / "masked", tmp_path / "runs" / "start" / "masked")
+    code, _, errors = said(("grid", "workshop.yaml", "--dry-run"), monkeypatch, capsys)
+    assert code == 2 and "checkpoint 'runs/start/autoregressive' was given, and there is no such folder here" in errors
+    recipe = load_recipe("start.yaml")
+    refuse_wrong_stages(recipe)
+    for stage in recipe.families:
+        shutil.copytree(DOCS.parent / "dllm_rl" / "checkpoints" / stage, tmp_path / "runs" / "start" / stage)
     code, shown, errors = said(("grid", "workshop.yaml", "--dry-run"), monkeypatch, capsys)
     assert code == 0, errors
     assert "masked-espo seed 0" in shown

@@ -135,6 +135,11 @@ class PolicyLevel(LoadOptions):
         stored = self.stated_facts
         if "family" not in stored and self.checkpoint.startswith(BUILTIN):
             return self.checkpoint.removeprefix(BUILTIN)
+        if "family" not in stored and self.checkpoint.count("/") > 1 and not Path(self.checkpoint).is_dir():
+            raise ConfigError(
+                f"checkpoint '{self.checkpoint}' was given, and there is no such folder here. Give one that "
+                "`dllm-rl warmstart` or `save_policy` wrote, a hub id (owner/name), or builtin:<family>."
+            )
         if "family" not in stored:
             raise ConfigError(f"checkpoint '{self.checkpoint}' does not say its family. Add facts: {{family: masked}}")
         return str(stored["family"])

@@ -1,7 +1,7 @@
 """Every method learns to sort (tests/objectives/sorting.py) from its warm start, over seeds; a no-op does not.
 
-What the criterion asks: on every seed some gain, and in the mean at least MARGIN, on prompts that are the same for all;
-in the soak, over more seeds, that mean and a t-test of it.
+What the criterion asks: on every seed some gain, and in the mean at least MARGIN, on prompts that are the same for all.
+One seed of the masked family is always run; the soak has eight of every family, and a t-test of their mean.
 The laboratory asks the same of the real policies on five digits: `dllm-rl grid collapse_lab` (docs/laboratory.md).
 """
 
@@ -66,7 +66,7 @@ def test_a_warm_start_is_right_in_part(family: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_it_learns_on_the_masked_family(name: str) -> None:
-    found = gains(name, "masked", seeds=range(2))
+    found = gains(name, "masked", seeds=range(1))
     assert is_learning(found), found
 
 

@@ -134,7 +134,14 @@ def test_two_workers_one_killed_give_the_results_of_one_process(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["ctrl-c", "term", "kill"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, id="term", marks=pytest.mark.soak),
+        pytest.param(signal.SIGKILL, id="kill"),
+    ],
+)
 def test_a_signal_ends_all_workers_and_leaves_their_units_owed(tmp_path, number):
     root = tmp_path / "stopped"
     command = [sys.executable, "-m", "experiments.cli", "grid", "toy_copy", *overrides(tmp_path), "train.steps=4000"]

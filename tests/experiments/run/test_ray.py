@@ -114,7 +114,7 @@ def test_two_workers_one_killed_give_the_results_of_one_process(tmp_path):
     assert run_units_on_ray(plan, Cluster(address="127.0.0.1:1"), told) == statuses
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_ctrl_c_ends_the_workers_and_leaves_their_units_owed(tmp_path):
     pytest.importorskip("ray")
