@@ -116,10 +116,11 @@ def test_an_injected_fault_costs_an_attempt_and_nothing_else(
     """Every fault, when a page is loaded and when a form is submitted, in one browser."""
     monkeypatch.setattr(tab, "LOAD_SECONDS", 0.4)
     monkeypatch.setattr("harness.browser.arena.LOAD_SECONDS", 0.4)
-    cases = [(fault, method) for fault in FAULTS for method in (b"GET", b"POST")]
+    cases: list[tuple[Any, bytes]] = [(fault, method) for fault in FAULTS for method in (b"GET", b"POST")]
 
     async def work(environment: FormEnvironment, pairs: Pairs) -> list[Outcome]:
         found = []
+        assert isinstance(environment.server, InjectingServer)
         for fault, method in cases:
             environment.server.choose = first(1, fault, method=method)
             found.append(await environment.run(*pairs[0]))
