@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from dllm_rl import registry
 from dllm_rl.records.plan import Action, render_plan
 from dllm_rl.records.tasks import Control, Observation, Outcome, Task
 from dllm_rl.session import Session
 from harness.environments import FormEnvironment, FormSettings
-from harness.rewards import RewardRecord
+from harness.rewards import OutcomeReward
 
 _TYPED = {"text": "a", "email": "a@b.org", "tel": "5551234567", "number": "1", "date": "2026-01-15", "textarea": "a"}
 
@@ -29,15 +29,15 @@ def main(num_tasks: int) -> None:
     for (name, _, _), outcome in zip(triples, outcomes, strict=True):
         found[name].append(outcome)
     print(f"{num_tasks} tasks of `test`; mean / highest reward; share above .5 without success\n")
-    rewards = dict(registry.items("reward"))
+    rewards = {name: cls() for name, cls in registry.items("reward") if issubclass(cls, OutcomeReward)}
     print("| plan | " + " | ".join(rewards) + " |\n|---|" + "---|" * len(rewards))
     for name, ended in found.items():
         valid = [outcome for outcome in ended if outcome.is_valid]
-        cells = [_cell(valid, cls()) for cls in rewards.values()]
+        cells = [_cell(valid, reward) for reward in rewards.values()]
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def _cell(outcomes: list[Outcome], reward: Callable[[Outcome], RewardRecord]) -> str:
+def _cell(outcomes: list[Outcome], reward: OutcomeReward) -> str:
     values = [reward(outcome).value for outcome in outcomes]
     above = sum(value > 0.5 and not outcome.is_success for value, outcome in zip(values, outcomes, strict=True))
     return f"{sum(values) / len(values):.2f} / {max(values):.2f}; {100 * above / len(values):.0f} %"

@@ -15,7 +15,7 @@ import argparse
 import json
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ from dllm_rl.files import read_rows
 from dllm_rl.load_options import LoadOptions, LoraOptions
 from dllm_rl.policies.adapters import add_lora, checkpoint_activations
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
-from dllm_rl.records.tasks import Observation, Outcome, RewardRecord, Task
+from dllm_rl.records.tasks import Observation, Outcome, Task
+from dllm_rl.records.truth import record_of
+from dllm_rl.reward import FromFunction, Reward
 from dllm_rl.session import Session
 from dllm_rl.testing.policies import tokenizer
 from dllm_rl.training.config import TrainConfig
@@ -77,10 +79,10 @@ class Chance(Environment):
         return Outcome(task_id=task.id)
 
 
-def by_chance(seed: int) -> Callable[[Outcome], RewardRecord]:
+def by_chance(seed: int) -> Reward:
     """Rewards that say nothing."""
     chance = random.Random(seed)
-    return lambda outcome: RewardRecord(value=chance.random(), submission=0.0, field_accuracy=0.0, progress=0.0)
+    return FromFunction(lambda outcome: record_of(outcome, chance.random()))
 
 
 def random_policy(given: argparse.Namespace, options: LoadOptions) -> BasePolicy:

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from dllm_rl.records.rollout import Completion, RewardFunction, Rollout, Turn
+from dllm_rl.records.rollout import Attempt, Completion, Rollout, Turn, rewarded
 from dllm_rl.records.tasks import Fault, Observation, Outcome, Task
+from dllm_rl.reward import Reward
 
 if TYPE_CHECKING:
     from dllm_rl.session import Session
@@ -141,7 +142,7 @@ class OneTurn:
 
 def play(
     session: Session | OneTurn,
-    reward: RewardFunction,
+    reward: Reward,
     tasks: Sequence[Task],
     write: Writer,
     modes: Modes | None = None,
@@ -150,7 +151,7 @@ def play(
 
     Args:
         session: The environment.
-        reward: Of a whole episode, by its outcome.
+        reward: Of whole episodes; it scores those that are played side by side at once.
         tasks: One task an episode.
         write: Writes the turns. It is asked for all episodes that go on at once, so that a policy samples in batches.
         modes: How plans are run; default: as the environment does.
@@ -161,7 +162,7 @@ def play(
 
 
 def _played(
-    session: Session | OneTurn, reward: RewardFunction, tasks: Sequence[Task], part: range, write: Writer, modes: Modes
+    session: Session | OneTurn, reward: Reward, tasks: Sequence[Task], part: range, write: Writer, modes: Modes
 ) -> list[Rollout]:
     """Play the episodes of a part of the tasks side by side."""
     turns: list[tuple[Turn, ...]] = [() for _ in part]
@@ -184,10 +185,8 @@ def _played(
                 replies[at] = reply
             going = {at: reply.observation for at, reply in answers.items() if reply.observation is not None}
     outcomes = [whole_outcome(turns[at], replies[at].outcome) for at in range(len(part))]
-    return [
-        Rollout(task=tasks[row], turns=turns[at], outcome=outcomes[at], reward=reward(outcomes[at]))
-        for at, row in enumerate(part)
-    ]
+    attempts = [Attempt(task=tasks[row], turns=turns[at], outcome=outcomes[at]) for at, row in enumerate(part)]
+    return rewarded(reward, attempts)
 
 
 async def played(episode: Episode, write: Callable[[Sequence[Turn], Observation], str | None]) -> Outcome:

@@ -189,6 +189,8 @@ class Kind:
 # Why a class attribute is needed, as the error says it where one is missing.
 DECLARED = {
     "version": "Write `version: ClassVar[int] = 1`, and raise it when its numbers change: results are keyed by it.",
+    "needs_truth": "Derive it from `dllm_rl.reward.OutcomeReward` if it is a function of the outcome. Otherwise derive "
+    "it from `Reward` and write `needs_truth: ClassVar[bool]`: whether it reads what the server received.",
     "name": "Write `name: ClassVar[str]`, with the name under which it is registered.",
     "families": "Write `families: ClassVar[tuple[str, ...]]`, the policy families that it is defined for.",
     "family": "Write `family: ClassVar[str]`, with the name under which it is registered.",
@@ -198,7 +200,8 @@ KINDS = {
     "objective": Kind(package="objectives", group="dllm_rl.objectives", declares=_NAMED),
     "sampler": Kind(package="samplers", group="dllm_rl.samplers", declares=_NAMED, without=("samplers.hf",)),
     "environment": Kind(package="harness.environments", group="dllm_rl.environments"),
-    "reward": Kind(package="harness.rewards", group="dllm_rl.rewards"),
+    "reward": Kind(package="harness.rewards", group="dllm_rl.rewards", declares=("version", "needs_truth")),
+    "inverter": Kind(package="dllm_rl.inverters", group="dllm_rl.inverters"),
     "policy": Kind(
         package="dllm_rl.policies",
         group="dllm_rl.policies",

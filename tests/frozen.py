@@ -25,8 +25,10 @@ from dllm_rl.files import read_rows
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.tasks import FieldResult, Outcome, Task
 from dllm_rl.records.types import LossInputs, Rollouts
+from dllm_rl.reward import OutcomeReward, scores
 from dllm_rl.session import Session
 from dllm_rl.testing.policies import prompts_of, random_policy
+from dllm_rl.testing.reward import ATTEMPTS, evidence_of
 from dllm_rl.training.engine import EVALUATION_VERSION, RolloutEngine, evaluate
 from dllm_rl.training.intermediate import draw_answers
 from dllm_rl.training.trainer import VERSION
@@ -44,6 +46,12 @@ ENVIRONMENT_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "forms": {world: {"world": world} for world in WORLDS},
     "gymnasium": {"tasks": {"id": FORMS_ID}},
 }
+# Options under which a reward is frozen that has none by default.
+REWARD_OPTIONS: dict[str, dict[str, Any]] = {
+    "combined": {"base": {"reward": "outcome"}, "shaping": [{"reward": "rule_tree", "options": {"order": "strict"}}]},
+}
+# Rewards of models and files: their own tests measure them.
+WITH_MODELS = frozenset({"flip", "judge", "endpoint_judge"})
 SAMPLERS = {
     "autoregressive": "ar",
     "masked": "low_confidence",
@@ -135,7 +143,10 @@ def _reward(name: str) -> Numbers:
         Outcome(task_id="t", fields=(right, right), is_submitted=True, num_submissions=2),
         Outcome(task_id="t", fields=(right, right), is_submitted=True, num_submissions=1),
     ]
-    return {"outcomes": [registry.build("reward", name)(outcome).value for outcome in outcomes]}
+    reward = registry.build("reward", name, REWARD_OPTIONS.get(name))
+    if isinstance(reward, OutcomeReward):
+        return {"outcomes": [reward(outcome).value for outcome in outcomes]}
+    return {"episodes": [score.value for score in scores(reward, list(map(evidence_of, ATTEMPTS)))]}
 
 
 def _field(*, is_correct: bool) -> FieldResult:
@@ -219,7 +230,8 @@ def names(kind: str) -> list[str]:
         return ["toy_sort"]
     if kind == "environment":
         return measurable_environments()
-    return registry.names("policy" if kind == "trainer" else kind)
+    found = registry.names("policy" if kind == "trainer" else kind)
+    return [name for name in found if kind != "reward" or name not in WITH_MODELS]
 
 
 def frozen_objectives() -> dict[str, dict[str, Any]]:

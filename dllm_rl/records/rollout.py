@@ -6,17 +6,19 @@ Training, evaluation, snapshots, films and replay make and read this record, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dllm_rl import html
-from dllm_rl.records.tasks import Observation, Outcome, RewardRecord, Task
+from dllm_rl.records.evidence import Evidence
+from dllm_rl.records.tasks import Fault, Observation, Outcome, RewardRecord, Task
+from dllm_rl.records.truth import record_of
+from dllm_rl.reward import Reward, Score, scores
 
 if TYPE_CHECKING:
     from dllm_rl.records.types import SampledRow
-
-RewardFunction = Callable[[Outcome], RewardRecord]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,8 @@ class Rollout:
             "submitted": outcome.is_submitted,
             "field_accuracy": float(reward.field_accuracy),
             "progress": float(reward.progress),
+            "claim": reward.claim,
+            "components": json.dumps(dict(reward.components), sort_keys=True) if reward.components else "",
             "near_miss": outcome.is_near_miss,
             "parsed": outcome.is_parsed,
             "fault": str(outcome.fault.value),
@@ -112,12 +116,37 @@ class Rollout:
         return head + written + html.paragraph(f"{worth}; {self.outcome.notes()}")
 
 
-def one_turn(
-    task: Task, observation: Observation, completion: Completion, outcome: Outcome, reward: RewardFunction
-) -> Rollout:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """An episode that is over and has no reward yet."""
+
+    task: Task
+    turns: tuple[Turn, ...]
+    outcome: Outcome
+
+
+def one_turn(task: Task, observation: Observation, completion: Completion, outcome: Outcome) -> Attempt:
     """The episode of a whole plan: one turn, whose outcome is the episode's."""
     turn = Turn(observation=observation, completion=completion, outcome=outcome)
-    return Rollout(task=task, turns=(turn,), outcome=outcome, reward=reward(outcome))
+    return Attempt(task=task, turns=(turn,), outcome=outcome)
+
+
+def rewarded(reward: Reward, attempts: Sequence[Attempt]) -> list[Rollout]:
+    """Reward episodes, in order. One that the environment lost earns nothing and is not shown to the reward.
+
+    An episode for which there is no reward, since a judge did not answer, is lost as well.
+    """
+    judged = [item for item in attempts if item.outcome.is_valid]
+    found = iter(scores(reward, [Evidence.of(item.task, item.turns, item.outcome) for item in judged]))
+    return [_rewarded(item, next(found) if item.outcome.is_valid else Score()) for item in attempts]
+
+
+def _rewarded(attempt: Attempt, score: Score) -> Rollout:
+    outcome = attempt.outcome
+    if score.fault:
+        outcome = replace(outcome, fault=Fault.ENVIRONMENT, fault_reason=f"no reward: {score.fault}")
+    record = record_of(outcome, score.value, claim=score.claim, components=score.components)
+    return Rollout(task=attempt.task, turns=attempt.turns, outcome=outcome, reward=record)
 
 
 EMPTY_TURN = "(empty)"

@@ -6,6 +6,7 @@ is what the policy may read of it; an outcome is what the server and the browser
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -280,12 +281,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardRecord:
-    """Reward of a rollout and its components, each in [0, 1].
+    """Reward of a rollout, and beside it the truth in parts, each in [0, 1].
 
-    value: the reward.
+    value: the reward that is paid.
     submission: whether something was accepted that earns anything.
     field_accuracy: share of gold fields that hold their wanted value.
     progress: how far the plan came.
+    claim: what a reward that does not read the truth takes for success; None for one that reads it.
+    components: parts of what is paid, by name.
 
     A rollout that the environment lost has no reward: its record is all zero and must be masked by `Outcome.is_valid`.
     """
@@ -294,6 +297,8 @@ class RewardRecord:
     submission: float
     field_accuracy: float
     progress: float
+    claim: float | None = None
+    components: Mapping[str, float] = field(default_factory=dict)
 
 
 def render_prompt(task: Task, observation: Observation) -> str:

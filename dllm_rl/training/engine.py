@@ -15,10 +15,11 @@ from dllm_rl.episodes import Modes, Situation, play
 from dllm_rl.notebook import Notebook
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Sampler
-from dllm_rl.records.rollout import Completion, RewardFunction, Rollout
+from dllm_rl.records.rollout import Completion, Rollout
 from dllm_rl.records.tasks import Task
 from dllm_rl.records.types import SampledRow
 from dllm_rl.repair import Repair
+from dllm_rl.reward import Reward
 from dllm_rl.session import Session
 from dllm_rl.threads import warn_if_spinning
 from dllm_rl.training.ranks import ALONE, Ranks
@@ -51,7 +52,7 @@ class RolloutEngine:
     policy: BasePolicy
     sampler: Sampler
     environment: Session
-    reward: RewardFunction
+    reward: Reward
     ranks: Ranks = ALONE
     isolation: str | None = None
     executor: str | None = None
@@ -62,6 +63,10 @@ class RolloutEngine:
         """The same engine, its sampler at another temperature; 0 is greedy."""
         sampler: Any = self.sampler
         return replace(self, sampler=replace(sampler, temperature=temperature))
+
+    def at_step(self, step: int) -> RolloutEngine:
+        """The same engine, paying as at this training step."""
+        return replace(self, reward=self.reward.at(step))
 
     def write(self, situations: Sequence[Situation], row_ids: Sequence[int], *, seed: int) -> list[Completion]:
         """Sample one turn an episode, on this process alone. row_ids: names of the rows, by which noise is keyed."""

@@ -16,6 +16,7 @@ from dllm_rl.records.tasks import Ending
 from dllm_rl.records.types import Rollouts, Views
 from dllm_rl.training.conversion import conversion_metrics
 from dllm_rl.training.engine import RolloutBatch
+from dllm_rl.training.gaming import reward_metrics
 from dllm_rl.training.unscored import unscored_entropy_share
 
 # What a loss may report; docs/metrics.md says what each means and how to read it.
@@ -57,6 +58,7 @@ def describe(
         "reward": float(rewards[valid].mean()) if valid.any() else 0.0,
         "reward_std": float(rewards[valid].std(unbiased=False)) if valid.any() else 0.0,
         "success": float(success.sum()) / count,
+        **reward_metrics(batch.rollouts, group_ids.tolist()),
         **conversion_metrics(outcomes, group_ids),
         "submitted": sum(outcome.is_submitted for outcome in outcomes) / count,
         "parse_valid": float(parsed.sum()) / count,

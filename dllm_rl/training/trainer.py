@@ -154,6 +154,7 @@ class Trainer:
     def _one_step(self, step: int) -> dict[str, Any]:
         config = self.config
         first = self._run(
+            step,
             self._tasks_of(step),
             first_row=step * config.prompts_per_step * config.group_size,
             seed=seeding.derive(config.seed, "sampling"),
@@ -183,10 +184,13 @@ class Trainer:
             "seconds/update": time.perf_counter() - started,
         }
 
-    def _run(self, tasks: Sequence[Task], *, first_row: int, seed: int) -> RolloutBatch:
-        """`group_size` rollouts of each task. first_row: row id of the first one, by which the noise is keyed."""
+    def _run(self, step: int, tasks: Sequence[Task], *, first_row: int, seed: int) -> RolloutBatch:
+        """`group_size` rollouts of each task, paid as at this step.
+
+        first_row: row id of the first one, by which the noise is keyed.
+        """
         repeated = [task for task in tasks for _ in range(self.config.group_size)]
-        return self.engine.run(repeated, range(first_row, first_row + len(repeated)), seed=seed)
+        return self.engine.at_step(step).run(repeated, range(first_row, first_row + len(repeated)), seed=seed)
 
     def _stacked(self, groups: Sequence[Group]) -> Rollouts:
         temperature = self.engine.sampler.temperature
@@ -201,7 +205,9 @@ class Trainer:
         seeding.python_random(self.config.seed, "resampled-tasks", step).shuffle(order)
 
         def draw(number: int, tasks: Sequence[Task]) -> RolloutBatch:
-            return self._run(tasks, first_row=0, seed=seeding.derive(self.config.seed, "resampling", step, number))
+            return self._run(
+                step, tasks, first_row=0, seed=seeding.derive(self.config.seed, "resampling", step, number)
+            )
 
         return resample(first, draw, order, group_size=size, num_rounds=num_rounds)
 

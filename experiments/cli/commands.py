@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dllm_rl.errors import ConfigError
+from experiments.cli.judge import judge_app
 from experiments.cli.new import new_app
 from experiments.cli.site import site_app
 from experiments.cli.sites import JsonFlag, sites_app
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(new_app, name="new")
+app.add_typer(judge_app, name="judge")
 app.add_typer(sites_app, name="sites")
 app.add_typer(site_app, name="site")
 

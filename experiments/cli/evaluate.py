@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
@@ -16,8 +15,9 @@ from scipy.stats import binomtest
 from dllm_rl import registry
 from dllm_rl.episodes import Modes, Situation, oracle, play
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.rollout import RewardFunction
+from dllm_rl.reward import Reward
 from dllm_rl.session import Session
+from experiments.cli.components import component_of
 from experiments.cli.policy_keys import read_policy_keys
 from experiments.design.config import (
     Component,
@@ -26,9 +26,7 @@ from experiments.design.config import (
     build_reward,
     build_sampler,
     build_session,
-    validate,
 )
-from experiments.design.overrides import read_yaml
 from experiments.design.presets import load_preset
 from experiments.run.results import is_lost, write_rows
 
@@ -58,7 +56,7 @@ def _oracle_rows(
     session: Session,
     split: str,
     max_tasks: int | None,
-    reward: RewardFunction,
+    reward: Reward,
 ) -> list[dict[str, Any]]:
     tasks = session.tasks(split)[:max_tasks]
     modes = Modes(**Evaluation().modes(session.environment))
@@ -144,24 +142,17 @@ def measure(
 
 def chosen_environment(text: str | None, usual: Component) -> Component:
     """The environment that the text names, or the usual one."""
-    return usual if text is None else _component(text, "--environment", "{name: forms, options: {world: rich}}")
+    return usual if text is None else component_of(text, "--environment", "{name: forms, options: {world: rich}}")
 
 
 def usual_sampler(text: str | None, family: str, levels: dict[str, PolicyLevel]) -> Component:
     """The sampler that the text names; for None the family's in these levels, in the preset `block`, or by default."""
     if text is not None:
-        return _component(text, "--sampler", "{name: threshold, options: {threshold: 0.9}}")
+        return component_of(text, "--sampler", "{name: threshold, options: {threshold: 0.9}}")
     for level in (*levels.values(), *load_preset("block").policies.values()):
         if level.family == family:
             return level.sampler
     return Component(name=registry.get("policy", family).usual_sampler)
-
-
-def _component(text: str, option: str, example: str) -> Component:
-    try:
-        return validate(Component, read_yaml(text), source=option)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{option} {text}: not YAML. Write {example}.") from error
 
 
 def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -179,12 +179,12 @@ from typing import ClassVar
 
 from dllm_rl.records.tasks import Outcome, RewardRecord
 from dllm_rl.registry import register
-from harness.rewards import accuracy_of, record_of
+from harness.rewards import OutcomeReward, accuracy_of, record_of
 
 
 @register("reward", "{name}")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class {title}:
+class {title}(OutcomeReward):
     """What a class of this name promises. Its fields are the options that a preset may set.
 
     near_miss: The most that a plan short of success can earn.

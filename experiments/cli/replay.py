@@ -12,7 +12,7 @@ from rich.console import Console
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import ROLLOUTS_FILE
-from dllm_rl.records.rollout import Completion, Rollout, one_turn
+from dllm_rl.records.rollout import Completion, Rollout, one_turn, rewarded
 from experiments.design.config import Component, build_environment, build_reward
 from experiments.run.folder import RESULTS_FILE, RunFolder
 from experiments.run.records import GridRecord
@@ -146,5 +146,5 @@ async def _run(recorded: Recorded, out: Path, *, is_shown: bool) -> tuple[Rollou
         page = await environment.observe(task)
         outcome = await environment.run(task, recorded.row["plan"], executor=recorded.executor)
     completion = Completion(plan=recorded.row["plan"], num_tokens=recorded.row.get("num_tokens", 0))
-    rollout = one_turn(task, page, completion, outcome, build_reward(recorded.reward))
+    (rollout,) = rewarded(build_reward(recorded.reward), [one_turn(task, page, completion, outcome)])
     return rollout, [path for pair in recorder.written for path in pair]

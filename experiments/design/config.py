@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -20,7 +19,7 @@ from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError
 from dllm_rl.load_options import LoadOptions
 from dllm_rl.notebook import Memory, Notebook
-from dllm_rl.records.tasks import Outcome, RewardRecord
+from dllm_rl.reward import Reward
 from dllm_rl.session import Session
 
 if TYPE_CHECKING:
@@ -330,8 +329,8 @@ def build_objective(component: Component) -> Any:
     return registry.build("objective", component.name, component.options)
 
 
-def build_reward(component: Component) -> Callable[[Outcome], RewardRecord]:
-    """Instantiate a reward, a function of the outcome."""
+def build_reward(component: Component) -> Reward:
+    """Instantiate a reward. Models and files that it reads are opened when it is first asked."""
     return registry.build("reward", component.name, component.options)
 
 

@@ -19,7 +19,7 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Task
 from dllm_rl.session import Session
-from experiments.design.config import Component, NotebookSettings, Preset
+from experiments.design.config import Component, NotebookSettings, Preset, build_reward
 from experiments.design.costs import Cost, evaluation_cost, snapshot_cost, training_cost
 from experiments.design.grid import Cell, build_cells
 from experiments.run.folder import RunFolder, UnitFolder, place_of_cell, place_of_warm_start
@@ -80,7 +80,7 @@ def _start(cell: Cell, checkpoint: str) -> dict[str, Any]:
         **({"loading": cell.loading.deciding} if cell.loading.deciding else {}),
         "sampler": _component("sampler", cell.sampler),
         "environment": _component("environment", cell.environment),
-        "reward": _component("reward", cell.reward),
+        "reward": _reward(cell.reward),
         "threads": cell.threads,
         **_turns(cell),
     }
@@ -106,6 +106,12 @@ def _evaluated(cell: Cell) -> dict[str, Any]:
 
 def _component(kind: str, component: Component) -> dict[str, Any]:
     return registry.identity(kind, component.name, component.options)
+
+
+def _reward(component: Component) -> dict[str, Any]:
+    """Identity of a reward, with that of what it is made of."""
+    ingredients = build_reward(component).ingredients()
+    return _component("reward", component) | ({"ingredients": ingredients} if ingredients else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

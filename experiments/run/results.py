@@ -32,6 +32,8 @@ SCHEMA = pa.schema(
         ("submitted", pa.bool_()),
         ("field_accuracy", pa.float64()),
         ("progress", pa.float64()),
+        ("claim", pa.float64()),
+        ("components", pa.string()),
         ("near_miss", pa.bool_()),
         ("parsed", pa.bool_()),
         ("fault", pa.string()),

@@ -17,7 +17,8 @@ from gymnasium.spaces import Text
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.records.plan import MAX_CHARACTERS
-from dllm_rl.records.tasks import Task, render_prompt
+from dllm_rl.records.rollout import Completion, one_turn, rewarded
+from dllm_rl.records.tasks import Observation, Task, render_prompt
 from dllm_rl.session import Session
 
 # Latin letters with accents, punctuation and the line end: all that the built-in sites write.
@@ -47,6 +48,7 @@ class FormsEnv(gymnasium.Env[str, str]):
         if not self._tasks:
             raise ConfigError(f"the split '{split}' has no tasks: counts gives it none. Give at least 1.")
         self._task: Task = self._tasks[0]
+        self._page: Observation = Observation(titles=(), controls=())
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Draw a task by seed, or take `options["task"]`, a number in the split."""
@@ -60,19 +62,21 @@ class FormsEnv(gymnasium.Env[str, str]):
         elif not isinstance(number, int) or not 0 <= number < len(self._tasks):
             raise ConfigError(f"task is {number!r}; expected a number from 0 to {len(self._tasks) - 1}.")
         self._task = self._tasks[number]
-        (page,) = self._session.observe_many([self._task])
-        return render_prompt(self._task, page), {"task_id": self._task.id}
+        (self._page,) = self._session.observe_many([self._task])
+        return render_prompt(self._task, self._page), {"task_id": self._task.id}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Run the plan in Chromium. info: `outcome` (the whole record), `is_success`, `is_valid`."""
         if not isinstance(action, str):
             raise ConfigError(f"the action is {type(action).__name__}; expected a plan as text.")
         (outcome,) = self._session.run_many([(self._task, action)])
+        (rollout,) = rewarded(self._reward, [one_turn(self._task, self._page, Completion(plan=action), outcome)])
+        outcome = rollout.outcome
         feedback = "\n".join(item.note for item in outcome.actions)
         readable = "".join(letter if letter in CHARACTERS else "?" for letter in feedback)[:MAX_OBSERVATION]
         # Without timings, equal seeds and actions give equal infos.
         info = {"outcome": replace(outcome, seconds={}), "is_success": outcome.is_success, "is_valid": outcome.is_valid}
-        return readable, self._reward(outcome).value, outcome.is_valid, not outcome.is_valid, info
+        return readable, rollout.reward.value, outcome.is_valid, not outcome.is_valid, info
 
     def close(self) -> None:
         """End browser and server."""

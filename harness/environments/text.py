@@ -8,14 +8,15 @@ evaluation and statistics do not know the difference; nothing that is learned he
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from dllm_rl import seeding
 from dllm_rl.environment import Environment
-from dllm_rl.records.plan import VERBS_BY_KIND, parse_plan
-from dllm_rl.records.tasks import Control, FieldResult, GoldField, Observation, Outcome, Task
+from dllm_rl.records.plan import VERBS_BY_KIND, Action, ParseError, parse_plan, render_action
+from dllm_rl.records.tasks import ActionResult, Control, FieldResult, GoldField, Observation, Outcome, Task
+from dllm_rl.records.truth import accuracy_of
 from dllm_rl.registry import register
-from harness.rewards import accuracy_of
 
 NUM_TASKS = {"train": 512, "val": 64, "test": 128, "test_layout": 128}
 NAMES = ("Anna", "Karl", "Mia", "Omar", "Rosa", "Yuki", "Ben", "Lena", "Ivo", "Sara", "Tom", "Nora")
@@ -148,17 +149,29 @@ class ToyCopy(TextEnvironment):
         """Fills write a value, the first press of the button hands the form in, and the rest is not read."""
         page, parsed = self.page(task), parse_plan(plan)
         found: dict[str, tuple[str, ...]] = {item.name: () for item in task.gold}
+        results = [_malformed(error) for error in parsed.errors]
         is_submitted = False
         for action in parsed.actions:
             control = page.control(action.ref)
-            if control is None or action.verb not in VERBS_BY_KIND[control.kind]:
+            fits = control is not None and action.verb in VERBS_BY_KIND[control.kind]
+            if is_submitted or control is None or not fits:
+                results.append(_result(action, "skipped" if is_submitted else "failed"))
                 continue
             if control.kind == "button":
                 is_submitted = True
-                break
-            if action.verb == "fill":
+            elif action.verb == "fill":
                 found[control.field] = (action.value or "",)
-        return outcome(task, found, is_parsed=not parsed.errors, is_submitted=is_submitted)
+            results.append(_result(action, "ok", note="submitted" if is_submitted else ""))
+        judged = outcome(task, found, is_parsed=not parsed.errors, is_submitted=is_submitted)
+        return replace(judged, actions=tuple(sorted(results, key=lambda item: item.line)))
+
+
+def _result(action: Action, status: Literal["ok", "failed", "skipped"], *, note: str = "") -> ActionResult:
+    return ActionResult(line=action.line, text=render_action(action), status=status, note=note)
+
+
+def _malformed(error: ParseError) -> ActionResult:
+    return ActionResult(line=error.line, text=error.text, status="malformed", note=str(error))
 
 
 def outcome(task: Task, found: dict[str, tuple[str, ...]], *, is_parsed: bool, is_submitted: bool) -> Outcome:

@@ -1,10 +1,7 @@
-"""The built-in rewards and their components. In [0, 1]; the oracle plan earns exactly 1, the empty plan exactly 0.
+"""The built-in rewards of the truth, functions of the outcome: in [0, 1], the oracle plan at 1, the empty one at 0.
 
-S submission: the server accepted. F field accuracy over the gold fields that the untouched page did not hold already; a
-default that the plan has spoilt counts against it, and answers that nobody asked for count as one more wrong field.
-P progress: share of the pages left behind (all when accepted).
-S and P count only once at least one gold field has been changed to its right value, so that submit-only is 0.
-The shaped weights are those of the original study of form filling, with P in place of its "executed share".
+They are made of S, F and P of `dllm_rl.records.truth`. The shaped weights are those of the original study of form
+filling, with P in place of its "executed share".
 """
 
 from __future__ import annotations
@@ -14,38 +11,9 @@ from typing import ClassVar
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Outcome, RewardRecord
+from dllm_rl.records.truth import accuracy_of, progress_of, record_of, submission_of
 from dllm_rl.registry import register
-
-
-def record_of(outcome: Outcome, value: float) -> RewardRecord:
-    """Return the record of an outcome that is worth `value`."""
-    return RewardRecord(
-        value=value,
-        submission=submission_of(outcome),
-        field_accuracy=accuracy_of(outcome),
-        progress=progress_of(outcome),
-    )
-
-
-def accuracy_of(outcome: Outcome) -> float:
-    """F: right values among the gold fields that had to be changed, and those that the plan spoilt."""
-    counted = [result for result in outcome.fields if not result.is_default or not result.is_correct]
-    num_counted = len(counted) + (not outcome.is_clean)
-    return sum(result.is_correct for result in counted) / num_counted if counted else 0.0
-
-
-def submission_of(outcome: Outcome) -> float:
-    """S: 1 if the server accepted and something wanted was changed, else 0."""
-    return float(outcome.is_submitted and outcome.has_changed_something)
-
-
-def progress_of(outcome: Outcome) -> float:
-    """P: share of the pages left behind; 0 until something wanted was changed."""
-    if not outcome.has_changed_something:
-        return 0.0
-    if outcome.is_submitted:
-        return 1.0
-    return max(0, outcome.pages_reached - 1) / max(1, outcome.num_pages)
+from dllm_rl.reward import OutcomeReward
 
 
 def num_repeats(outcome: Outcome) -> int:
@@ -56,7 +24,7 @@ def num_repeats(outcome: Outcome) -> int:
 
 @register("reward", "outcome")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Success:
+class Success(OutcomeReward):
     """0 or 1: accepted, every gold field equal, every other field at its default, and something was changed."""
 
     version: ClassVar[int] = 1
@@ -68,7 +36,7 @@ class Success:
 
 @register("reward", "shaped")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shaped:
+class Shaped(OutcomeReward):
     """Weighted sum of S, F and P, less a penalty for every repeated submission.
 
     Attributes:
@@ -103,7 +71,7 @@ class Shaped:
 
 @register("reward", "tree")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tree:
+class Tree(OutcomeReward):
     """Rule-based progress tree, for credit where nothing was accepted: progress, correctness, and corrected errors.
 
     Three branches of equal weight under the gate of S and P: pages left behind; F; the last answer of the server

@@ -19,9 +19,10 @@ from dllm_rl.records.tasks import (
     GoldField,
     Observation,
     Outcome,
-    RewardRecord,
     Task,
 )
+from dllm_rl.records.truth import record_of
+from dllm_rl.reward import FromFunction
 from dllm_rl.session import Session
 
 
@@ -94,8 +95,7 @@ class Counting(Environment):
         return 4
 
 
-def success(outcome):
-    return RewardRecord(value=float(outcome.is_success), submission=0.0, field_accuracy=0.0, progress=0.0)
+success = FromFunction(lambda outcome: record_of(outcome, float(outcome.is_success)))
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ USUAL_CAUSE: dict[Kind, str] = {
     "concentration": "no entropy or KL pressure, or advantages divided by their spread",
     "entropy_explosion": "an entropy bonus too large, or tokens of bad completions pushed down without KL",
     "drift": "no KL, or a reward that can be gamed",
-    "reward_hacking": "another part of the reward is easier to gain; weigh it less, or multiply instead of adding",
+    "reward_hacking": "something that is paid is easier to gain than success: weigh it less, multiply, or audit it",
     "overfitting": "a reward that can be gamed, or too many passes over too few tasks",
     "numerical": "half precision, log of zero, or division by a noise level",
     "environment": "the browser or the site, not the policy",
@@ -71,8 +71,11 @@ _OWN_DOING: tuple[Kind, ...] = (
     "unexplained",
     "numerical",
 )
+# Alarms of a reward that claims what the truth does not bear out; a fall that they come with is explained by them.
+_GAMING = ("gap_opens", "opposed_trends", "agreement_lost", "degenerate_length")
 # What an alarm that decides alone makes of a run; of several, the first in this order.
 _DECIDED_BY: dict[str, Kind] = {
+    **dict.fromkeys(_GAMING, "reward_hacking"),
     "component_lost": "reward_hacking",
     "evaluation_falls": "overfitting",
     "saturation": "saturated",
@@ -165,6 +168,9 @@ def _classify(run: Run, alarms: tuple[Alarm, ...], moved: tuple[Departure, ...])
         return _Verdict(kind="environment", onset=by_name["faults"].onset)
     if "off_policy_at_start" in by_name:
         return _Verdict(kind="estimator_noise", onset=by_name["off_policy_at_start"].onset)
+    gamed = min((by_name[name].onset for name in _GAMING if name in by_name), default=None)
+    if gamed is not None and (fall is None or gamed <= fall.onset + run.pace.window_steps):
+        return _Verdict(kind="reward_hacking", onset=gamed, moved=moved)
     if fall is not None:
         return _explain(run, fall.onset, _far(alarms), moved)
     for detector, kind in _DECIDED_BY.items():
@@ -248,14 +254,15 @@ def _far(alarms: tuple[Alarm, ...]) -> Alarm | None:
 def _first_signal(verdict: _Verdict, alarms: tuple[Alarm, ...], pace: Pace) -> str | None:
     """The first to leave its band; of those too close to tell apart, one that is evidence of the kind."""
     kind, moved = verdict.kind, verdict.moved
-    decisive = {kind: detector for detector, kind in _DECIDED_BY.items() if kind != "concentration"} | {
-        "numerical": "non_finite",
-        "environment": "faults",
-        "estimator_noise": "off_policy_at_start",
-        "truncated": "truncation",
+    decisive: dict[str, Kind] = _DECIDED_BY | {
+        "non_finite": "numerical",
+        "faults": "environment",
+        "off_policy_at_start": "estimator_noise",
+        "truncation": "truncated",
     }
-    if kind in decisive:
-        return next(alarm.signal for alarm in alarms if alarm.detector == decisive[kind])
+    told = [alarm.signal for alarm in alarms if decisive.get(alarm.detector) == kind != "concentration"]
+    if told:
+        return told[0]
     if kind in ("healthy", "too_short"):
         return None
     # KL leaves its starting value of 0 in every run that learns.

@@ -177,6 +177,9 @@ _JUDGED = frozenset(
     (
         "reward",
         "success",
+        "claim",
+        "reward_gap",
+        "rank_agreement",
         "entropy",
         "unique_completions",
         "frac_reward_zero_std",

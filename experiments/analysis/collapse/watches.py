@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from experiments.analysis.collapse import detectors, rewards
+from experiments.analysis.collapse import detectors, gaming, rewards
 from experiments.analysis.collapse.detectors import Alarm
 from experiments.analysis.collapse.series import MIN_TREND_STEPS, Pace, Series, component_names, read_series
 
@@ -159,6 +159,34 @@ WATCHES: tuple[Watch, ...] = (
         title="a part of the reward lost behind a growing one",
         find=lambda run: [rewards.component_lost(run.series("reward"), run.parts, run.pace.window)],
         has_data=lambda run: len(run.parts) > 1 and bool(len(run.series("reward"))),
+    ),
+    Watch(
+        detector="gap_opens",
+        title="claims of the reward outgrow the truth",
+        find=lambda run: [gaming.gap_opens(run.series("reward_gap"), run.series("claim"), run.pace.window)],
+        has_data=_all_of("reward_gap", "claim"),
+    ),
+    Watch(
+        detector="opposed_trends",
+        title="claims rise while success falls",
+        find=lambda run: [gaming.opposed_trends(run.series("claim"), run.series("success"), run.pace.window)],
+        has_data=_all_of("claim", "success"),
+    ),
+    Watch(
+        detector="agreement_lost",
+        title="claims no longer tell success from failure",
+        find=lambda run: [gaming.agreement_lost(run.series("rank_agreement"), run.pace.window)],
+        has_data=_any_of("rank_agreement"),
+    ),
+    Watch(
+        detector="degenerate_length",
+        title="completions of another length, paid and no better",
+        find=lambda run: [
+            gaming.degenerate_length(
+                run.series("completion_length"), run.series("claim"), run.series("success"), run.pace.window
+            )
+        ],
+        has_data=_all_of("completion_length", "claim", "success"),
     ),
     Watch(
         detector="evaluation_falls",

@@ -13,8 +13,9 @@ import torch
 from dllm_rl import registry
 from dllm_rl.episodes import given, oracle, play
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.rollout import Completion, Rollout, one_turn
+from dllm_rl.records.rollout import Completion, Rollout, one_turn, rewarded
 from dllm_rl.records.tasks import Control, FieldResult, Outcome
+from dllm_rl.reward import FromFunction
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine, evaluate
 from dllm_rl.training.groups import stack_rollouts
@@ -41,7 +42,7 @@ class WithButton(CountingEnvironment):
 def engine_of(family="masked", **options) -> RolloutEngine:
     sampler = registry.get("sampler", FAMILIES[family])(**options)
     policy = make_tiny_policy(family, sharpness=4.0)
-    return RolloutEngine(policy=policy, sampler=sampler, environment=WithButton(), reward=share_of_e)
+    return RolloutEngine(policy=policy, sampler=sampler, environment=WithButton(), reward=FromFunction(share_of_e))
 
 
 def test_every_writer_spells_a_rollout_alike(tmp_path) -> None:
@@ -78,7 +79,8 @@ def test_success_asks_for_a_change_whoever_tells_it() -> None:
     """A form that already held what was wanted: sending it off is no success, for the outcome and for every reward."""
     held = FieldResult(name="f", wanted=("a",), server=("a",), dom=("a",), is_correct=True, is_default=True)
     outcome = Outcome(task_id="t", is_submitted=True, fields=(held,))
-    rows = [one_turn(TASKS[0], PAGE, Completion(plan=""), outcome, cls()).to_row() for cls in (Shaped, Success, Tree)]
+    attempt = one_turn(TASKS[0], PAGE, Completion(plan=""), outcome)
+    rows = [rewarded(cls(), [attempt])[0].to_row() for cls in (Shaped, Success, Tree)]
     assert [(row["success"], row["reward"]) for row in rows] == [(False, 0.0)] * 3
     changed = replace(outcome, fields=(replace(held, is_default=False),))
     assert changed.is_success and Success()(changed).value == 1.0
@@ -149,7 +151,8 @@ def test_an_episode_of_several_turns_is_a_row_a_turn_and_one_reward() -> None:
 
 
 def test_a_plan_that_was_not_sampled_is_not_trained_on() -> None:
-    written = play(CountingEnvironment(), share_of_e, TASKS[:1], given([Completion(plan="submit p1.e2")]))
+    writer = given([Completion(plan="submit p1.e2")])
+    written = play(CountingEnvironment(), FromFunction(share_of_e), TASKS[:1], writer)
     with pytest.raises(ConfigError, match="only what a policy sampled"):
         stack_rollouts([written], temperature=1.0, pad_id=0)
 

@@ -14,6 +14,7 @@ from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import append_rows, read_rows
 from dllm_rl.policies.adapters import add_lora
 from dllm_rl.records.tasks import Control, Fault, Observation, Outcome, RewardRecord, Task
+from dllm_rl.reward import FromFunction
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine
 from dllm_rl.training.groups import grouped, shuffle_rewards, stack_rollouts
@@ -69,7 +70,7 @@ def make(family, objective, run_dir, *, environment=None, reward=share_of_e, opt
     if lora is not None:
         add_lora(policy, lora)
     return Trainer(
-        engine=RolloutEngine(policy=policy, sampler=sampler, environment=environment, reward=reward),
+        engine=RolloutEngine(policy=policy, sampler=sampler, environment=environment, reward=FromFunction(reward)),
         objective=registry.build("objective", objective, options or {}),
         tasks=TASKS,
         config=TrainConfig(**config),
@@ -353,7 +354,9 @@ def test_trajectory_objectives_score_at_the_sampling_temperature(tmp_path, famil
 
     policy = make_tiny_policy(family, sharpness=4.0)
     sampler = registry.get("sampler", registry.get("policy", family).usual_sampler)(temperature=1.5)
-    engine = RolloutEngine(policy=policy, sampler=sampler, environment=CountingEnvironment(), reward=share_of_e)
+    engine = RolloutEngine(
+        policy=policy, sampler=sampler, environment=CountingEnvironment(), reward=FromFunction(share_of_e)
+    )
     rollouts = rollouts_of(engine, TASKS)
     assert rollouts.temperature == 1.5
     views = policy.process.replay(rollouts, torch.Generator().manual_seed(0))

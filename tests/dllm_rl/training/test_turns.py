@@ -25,6 +25,7 @@ from dllm_rl.records.tasks import (
     RewardRecord,
     Task,
 )
+from dllm_rl.reward import FromFunction
 from dllm_rl.session import Session
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.credit import step_advantages
@@ -103,7 +104,7 @@ def session():
 def engine_of(session, family="masked", **options):
     sampler = registry.get("sampler", registry.get("policy", family).usual_sampler)(**options)
     policy = make_tiny_policy(family, sharpness=4.0)
-    return RolloutEngine(policy=policy, sampler=sampler, environment=session, reward=by_length)
+    return RolloutEngine(policy=policy, sampler=sampler, environment=session, reward=FromFunction(by_length))
 
 
 def trainer_of(session, objective, run_dir, *, family="masked", options=None, **settings):

@@ -15,7 +15,7 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import FieldResult, Outcome
 from dllm_rl.session import Session
-from dllm_rl.testing import check_objective, check_sampler
+from dllm_rl.testing import check_objective, check_reward, check_sampler
 from experiments.cli.new import FOLDERS, TEMPLATES, write_template
 
 ROOT = Path(__file__).parents[3]
@@ -61,6 +61,7 @@ def test_a_new_reward_is_one_for_a_success_and_nothing_for_nothing(written: str)
     reward = registry.build(written, "my_own", {"near_miss": 0.25})
     outcomes = [Outcome(task_id="t", fields=(right,), is_submitted=is_submitted) for is_submitted in (True, False)]
     assert [reward(outcome).value for outcome in (*outcomes, Outcome(task_id="t"))] == [1.0, 0.25, 0.0]
+    assert check_reward(reward)
 
 
 @pytest.mark.parametrize("written", TEMPLATES, indirect=True)

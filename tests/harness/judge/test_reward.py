@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import ActionResult, Fault, FieldResult, Outcome
-from harness.rewards import Shaped, Success, Tree
+from harness.rewards import OutcomeReward, Shaped, Success, Tree
 
-REWARDS = [registry.build("reward", name) for name in registry.names("reward")]
+REWARDS = [cls() for _, cls in registry.items("reward") if issubclass(cls, OutcomeReward)]
 
 
 def field(is_correct: bool, *, is_default: bool = False) -> FieldResult:

@@ -6,12 +6,12 @@ from typing import ClassVar
 from dllm_rl.errors import ConfigError
 from dllm_rl.records import Outcome, RewardRecord
 from dllm_rl.registry import register
-from harness.rewards import record_of
+from harness.rewards import OutcomeReward, record_of
 
 
 @register("reward", "digits")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Digits:
+class Digits(OutcomeReward):
     """1 for an open door, else a share of `unopened`.
 
     unopened: What the right digits before a door that stays shut are worth.

@@ -21,6 +21,7 @@ from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.records import plan as plans
 from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Observation, Outcome, RewardRecord, Task, render_prompt
+from dllm_rl.reward import FromFunction
 from dllm_rl.session import Session
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine
@@ -174,7 +175,7 @@ def train(
                 policy=warm_policy(family),
                 sampler=registry.get("sampler", registry.get("policy", family).usual_sampler)(),
                 environment=Session(environment or TextEnvironment()),
-                reward=reward,
+                reward=FromFunction(reward),
             ),
             objective=registry.build("objective", objective, {"advantage": "centred", "beta": 0.0} | (options or {})),
             tasks=TASKS,

@@ -1,0 +1,141 @@
+"""The twin: a policy of any built-in family, trained apart from the one that it rewards, from states to instructions.
+
+Trained apart and then frozen, it cannot agree with a policy on a private code, as one that learns along could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from dllm_rl import registry
+from dllm_rl.errors import ConfigError
+from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.loading import checkpoint_digest, load_policy, save_policy
+from dllm_rl.records.evidence import as_planned, executed_state, render_state
+from dllm_rl.records.tasks import Task
+from dllm_rl.records.words import write_weights
+from dllm_rl.registry import register
+from dllm_rl.session import Session
+from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reversed:
+    """A state, `label: value` one a line, and the instruction that asks for it."""
+
+    state: str
+    instruction: str
+
+
+@register("inverter", "policy")
+@dataclass(frozen=True, kw_only=True)
+class PolicyInverter:
+    """A policy that `train_inverter` made, read greedily.
+
+    Attributes:
+        checkpoint: Its folder.
+        batch_rows: States that are read at a time; decides memory, not what is written.
+    """
+
+    version: ClassVar[int] = 1
+
+    checkpoint: str
+    batch_rows: Annotated[int, Field(ge=1)] = 64
+
+    def __post_init__(self) -> None:
+        if not self.folder.is_dir():
+            raise ConfigError(f"no folder '{self.checkpoint}' with an inverter. Give one that `train_inverter` wrote.")
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+        return Path(self.checkpoint)
+
+    @cached_property
+    def policy(self) -> BasePolicy:
+        """The policy, loaded when it is first needed."""
+        return load_policy(self.checkpoint)
+
+    def ingredients(self) -> list[Any]:
+        """Digest of its weights."""
+        return [checkpoint_digest(self.checkpoint)]
+
+    def write(self, states: Sequence[str]) -> list[str]:
+        """Return an instruction for each state, in order. A state that does not fit is shortened from its end."""
+        written: list[str] = []
+        for start in range(0, len(states), self.batch_rows):
+            written += self._write(states[start : start + self.batch_rows])
+        return written
+
+    def _write(self, states: Sequence[str]) -> list[str]:
+        prompts = self.policy.prompts([_fitting(self.policy, state) for state in states], list(range(len(states))))
+        sampler = registry.build("sampler", self.policy.usual_sampler, temperature=0.0)
+        completions = sampler.generate(self.policy, prompts, seed=0)
+        return [self.policy.canvas.decode(ids).replace("\n", " ").strip() for ids in completions.ids]
+
+
+def inversion_prompt(state: str) -> str:
+    """What an inverter reads."""
+    return f"state:\n{state}\ntask:\n"
+
+
+def _fitting(policy: BasePolicy, state: str) -> str:
+    """The prompt of as many lines of a state as fit."""
+    lines = state.split("\n")
+    while len(lines) > 1 and len(policy.encode_prompt(inversion_prompt("\n".join(lines)))) > policy.facts.max_prompt:
+        lines.pop()
+    return inversion_prompt("\n".join(lines))
+
+
+def in_lines(policy: BasePolicy, text: str) -> str:
+    """Break a text into lines that the policy's canvas holds, between words; free-running canvases take it whole."""
+    if policy.facts.line_width is None:
+        return text
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and len(policy.tokenizer.encode(longer, add_special_tokens=False)) < policy.facts.line_width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
+
+
+def reversed_demonstrations(session: Session, tasks: Sequence[Task]) -> list[Reversed]:
+    """States that the gold plans of tasks lead to, and the tasks' instructions; nothing is run.
+
+    The untouched page is not among them: what an inverter writes of it is the wording that instructions share.
+    """
+    found = []
+    for task, page in zip(tasks, session.observe_many(tasks), strict=True):
+        evidence = as_planned(task.instruction, page, session.gold_plan(task))
+        found.append(Reversed(state=render_state(executed_state(evidence)), instruction=task.instruction))
+    return found
+
+
+def train_inverter(
+    policy: BasePolicy,
+    pairs: Sequence[Reversed],
+    config: WarmStartConfig,
+    folder: Path,
+    *,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> PolicyInverter:
+    """Train a policy in place on states and their instructions, and save it as an inverter.
+
+    policy: of random weights, or a warm start of another seed than the policy that will be rewarded.
+    Raises ConfigError where an instruction does not fit the policy's canvas.
+    """
+    shown = [
+        Demonstration(prompt=inversion_prompt(pair.state), plan=in_lines(policy, pair.instruction)) for pair in pairs
+    ]
+    warm_start(policy, shown, config, on_step=on_step)
+    save_policy(policy, folder)
+    write_weights(folder, (pair.instruction for pair in pairs))
+    return PolicyInverter(checkpoint=str(folder))

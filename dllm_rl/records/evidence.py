@@ -1,0 +1,200 @@
+"""What a reward may read of an episode: pages, actions and their feedback, and the truth apart from them.
+
+The policy's own words are not among it: a line that is no action is counted, and its text is left out. Rewriting the
+reasoning of an agent, with actions and pages as they were, makes judges of web agents accept up to 90 % more failures
+(arXiv 2601.14691).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dllm_rl.records.plan import parse_plan, render_action
+from dllm_rl.records.tasks import ActionResult, Control, GoldField, Observation, Outcome, Task
+
+if TYPE_CHECKING:
+    from dllm_rl.records.rollout import Turn
+
+_REF = re.compile(r"p\d+\.e\d+")
+# The feedback of a line that changed nothing, as the harness words it.
+_NO_CHANGE = "no visible change"
+MALFORMED = "not an action"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenTurn:
+    """One turn without the policy's words.
+
+    observation: the page before it.
+    actions: what was done, as it was parsed, and the feedback; of a line that is no action, a note and a last word
+        neither text nor note.
+    """
+
+    observation: Observation
+    actions: tuple[ActionResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """What only the server knows: the values that it must receive, and what became of the episode."""
+
+    gold: tuple[GoldField, ...]
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """An episode as a reward sees it.
+
+    truth: None for a reward that does not need it.
+    """
+
+    instruction: str
+    turns: tuple[SeenTurn, ...]
+    truth: Truth | None = None
+
+    @classmethod
+    def of(cls, task: Task, turns: Sequence[Turn], outcome: Outcome) -> Evidence:
+        """Take the evidence out of an episode's record."""
+        on_page = next((turn.observation.instruction for turn in turns if turn.observation.instruction), "")
+        return cls(
+            instruction=task.instruction or on_page,
+            turns=tuple(
+                SeenTurn(observation=turn.observation, actions=tuple(map(_without_words, turn.outcome.actions)))
+                for turn in turns
+            ),
+            truth=Truth(gold=task.gold, outcome=outcome),
+        )
+
+    def without_truth(self) -> Evidence:
+        """The same episode for a reward that must do without the truth."""
+        return replace(self, truth=None)
+
+    @property
+    def actions(self) -> tuple[ActionResult, ...]:
+        """The actions of all turns."""
+        return tuple(action for turn in self.turns for action in turn.actions)
+
+
+# Actions that carry the policy's words: what it notes for itself, and what it says when it is done.
+_WORDY = ("note", "done")
+
+
+def _without_words(action: ActionResult) -> ActionResult:
+    if action.status == "malformed":
+        return replace(action, text="", note=MALFORMED)
+    verb = action.text.partition(" ")[0]
+    return replace(action, text=verb, note="") if verb in _WORDY else action
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One action and what it acted on.
+
+    verb: "" for a line that is no action. control: None where the page has none of this ref.
+    before: what the control held, as far as the page and earlier actions tell.
+    """
+
+    turn: int
+    verb: str
+    value: str | None
+    control: Control | None
+    before: str
+    result: ActionResult
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether it was carried out."""
+        return self.result.status == "ok"
+
+    @property
+    def after(self) -> str:
+        """What its control holds afterwards."""
+        return _AFTER.get(self.verb, self.value or self.before) if self.is_ok else self.before
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether anything on the page is seen to have changed."""
+        if not self.is_ok or _NO_CHANGE in self.result.note:
+            return False
+        return self.verb not in _SETTING or self.after != self.before
+
+
+_AFTER = {"check": "checked", "choose": "checked", "uncheck": "", "clear": ""}
+_SETTING = frozenset({"fill", "select", "upload", *_AFTER})
+
+
+def steps_of(evidence: Evidence) -> list[Step]:
+    """Every line of every turn, in order; those that are no action included."""
+    found: list[Step] = []
+    held: dict[tuple[str, str, str], str] = {}
+    for number, turn in enumerate(evidence.turns):
+        for result in turn.actions:
+            ref = _REF.search(result.text)
+            control = turn.observation.control(ref.group()) if ref else None
+            parsed = parse_plan(result.text).actions
+            key = None if control is None else (control.ref, control.field, control.name)
+            step = Step(
+                turn=number,
+                verb=result.text.partition(" ")[0],
+                value=parsed[0].value if parsed else None,
+                control=control,
+                before="" if control is None or key is None else held.get(key, control.value),
+                result=result,
+            )
+            if key is not None:
+                held[key] = step.after
+            found.append(step)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What was put into one field of a page. label: the field's name, of a radio button its group's."""
+
+    label: str
+    value: str
+    control: Control
+
+
+def executed_state(evidence: Evidence) -> list[Entry]:
+    """What the executed actions left in the fields, in the order in which they were first set.
+
+    Of a radio group the last choice counts. What was written and then emptied is left out, and so is what failed.
+    """
+    state: dict[tuple[str, ...], Entry] = {}
+    for step in steps_of(evidence):
+        control = step.control
+        if control is None or not step.is_ok or step.verb not in _SETTING:
+            continue
+        page = control.ref.partition(".")[0]
+        if control.kind == "radio":
+            key, label, value = (page, control.group or control.field), control.group, control.name
+        else:
+            key, label, value = (control.ref, control.field, control.name), control.name, step.after
+        state[key] = Entry(label=label, value=value, control=control)
+    return [entry for entry in state.values() if entry.value]
+
+
+def render_state(entries: Sequence[Entry]) -> str:
+    """Write a state as text, `label: value` one a line, as inverters read it."""
+    return "\n".join(f"{entry.label}: {entry.value}" for entry in entries)
+
+
+def as_planned(instruction: str, page: Observation, plan: str) -> Evidence:
+    """The evidence of a plan that was not run, as if every line that fits the page had done what it says."""
+    parsed = parse_plan(plan)
+    done = [
+        ActionResult(
+            line=action.line,
+            text=render_action(action),
+            status="ok" if page.control(action.ref) is not None else "failed",
+        )
+        for action in parsed.actions
+    ]
+    broken = [ActionResult(line=error.line, text="", status="malformed", note=MALFORMED) for error in parsed.errors]
+    actions = tuple(sorted((*done, *broken), key=lambda item: item.line))
+    return Evidence(instruction=instruction, turns=(SeenTurn(observation=page, actions=actions),))

@@ -1,0 +1,133 @@
+"""How far a judge can be trusted: its errors against the truth, and a success rate corrected for them.
+
+The corrected rate is Rogan and Gladen's (1978), with the variance of both the rate and the judge's error rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm, rankdata
+
+from dllm_rl.errors import ConfigError
+
+_NUM_BINS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorClass:
+    """Failures of one kind, and the share of them that the judge takes for success."""
+
+    name: str
+    count: int
+    false_positive_rate: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeAudit:
+    """A judge against the truth. nan where nothing defines a figure, such as precision without a positive.
+
+    sensitivity (recall), specificity: of verdicts at 0.5. auroc: of the claims. brier, calibration_error: of the claims
+    as probabilities (expected calibration error, ten bins). classes: kinds of failures, the worst first: training finds
+    the one that the judge misses, however rare it was.
+    """
+
+    num_successes: int
+    num_failures: int
+    precision: float
+    sensitivity: float
+    specificity: float
+    f1: float
+    auroc: float
+    brier: float
+    calibration_error: float
+    classes: tuple[ErrorClass, ...]
+
+
+def audit(claims: np.ndarray, success: np.ndarray, errors: Sequence[str]) -> JudgeAudit:
+    """Compare claims with the truth. errors: class of each failure."""
+    verdict, truth = claims >= 0.5, success.astype(bool)
+    hits = float((verdict & truth).sum())
+    precision, sensitivity = _share(hits, verdict.sum()), _share(hits, truth.sum())
+    return JudgeAudit(
+        num_successes=int(truth.sum()),
+        num_failures=int((~truth).sum()),
+        precision=precision,
+        sensitivity=sensitivity,
+        specificity=_share(float((~verdict & ~truth).sum()), (~truth).sum()),
+        f1=_share(2 * hits, verdict.sum() + truth.sum()),
+        auroc=auroc(claims, truth),
+        brier=float(np.mean((claims - truth) ** 2)),
+        calibration_error=calibration_error(claims, truth),
+        classes=_classes(verdict, truth, errors),
+    )
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def auroc(claims: np.ndarray, truth: np.ndarray) -> float:
+    """Chance that a success is claimed higher than a failure, ties counted half."""
+    num_true, num_false = int(truth.sum()), int((~truth).sum())
+    if not num_true or not num_false:
+        return float("nan")
+    ranks = rankdata(claims)
+    return float((ranks[truth].sum() - num_true * (num_true + 1) / 2) / (num_true * num_false))
+
+
+def calibration_error(claims: np.ndarray, truth: np.ndarray) -> float:
+    """Mean distance of claims and success over ten equal bins of the claim, by their sizes."""
+    bins = np.minimum((claims * _NUM_BINS).astype(int), _NUM_BINS - 1)
+    parts = [bins == number for number in np.unique(bins)]
+    return float(sum(part.mean() * abs(claims[part].mean() - truth[part].mean()) for part in parts))
+
+
+def _classes(verdict: np.ndarray, truth: np.ndarray, errors: Sequence[str]) -> tuple[ErrorClass, ...]:
+    names = np.array(errors, dtype=object)
+    found = []
+    for name in sorted({str(item) for item in names[~truth]}):
+        members = ~truth & (names == name)
+        rate = float(verdict[members].mean())
+        found.append(ErrorClass(name=name, count=int(members.sum()), false_positive_rate=rate))
+    return tuple(sorted(found, key=lambda item: -item.false_positive_rate))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectedRate:
+    """A success rate that a judge told, corrected for its errors. judged: what it told."""
+
+    judged: float
+    rate: float
+    low: float
+    high: float
+
+
+def corrected_success(judged: float, num_judged: int, known: JudgeAudit, *, level: float = 0.95) -> CorrectedRate:
+    """Correct a rate for the judge's errors, with an interval (delta method).
+
+    judged: share of episodes that the judge takes for successes. known: its errors on episodes of the same kind.
+    Raises ConfigError where the judge is no better than chance, so that its word says nothing about the rate.
+    """
+    one, zero = known.sensitivity, known.specificity
+    gain = one + zero - 1
+    if not gain > 0.05:
+        raise ConfigError(
+            f"the judge's sensitivity {one:.2f} and specificity {zero:.2f} sum to {one + zero:.2f}; above 1.05 is "
+            "needed to correct a rate. Train it on more labels."
+        )
+    rate = (judged + zero - 1) / gain
+    inside = min(1.0, max(0.0, rate))
+    variance = judged * (1 - judged) / num_judged
+    variance += (1 - inside) ** 2 * _spread(zero, known.num_failures) + inside**2 * _spread(one, known.num_successes)
+    half = float(norm.ppf(0.5 + level / 2)) * float(np.sqrt(variance)) / gain
+    low, high = max(0.0, min(1.0, rate - half)), max(0.0, min(1.0, rate + half))
+    return CorrectedRate(judged=judged, rate=inside, low=low, high=high)
+
+
+def _spread(share: float, count: int) -> float:
+    """Variance of a share, with a count of one added on either side, so that 0 of few is not certain."""
+    smooth = (share * count + 1) / (count + 2)
+    return smooth * (1 - smooth) / max(1, count)

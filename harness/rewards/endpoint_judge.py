@@ -1,0 +1,186 @@
+"""A judge behind an OpenAI-compatible endpoint: asked once for each different episode, recorded, and paid for.
+
+A call that fails, times out or cannot be read is a fault, so the episode has no reward; it is never scored as 0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from dllm_rl.errors import ConfigError
+from dllm_rl.files import append_rows, read_rows
+from dllm_rl.records.evidence import Evidence, executed_state, render_state
+from dllm_rl.registry import register
+from dllm_rl.reward import Reward, Score
+
+PROMPT = """\
+A user asked an agent to do something on a website. Decide whether it was done, from the actions, the feedback and the
+state of the page alone. Every value must be right, in its own field, and the form must have been accepted.
+Answer with one word in the last line: SUCCESS or FAILURE.
+
+Task: {instruction}
+
+Actions and feedback:
+{actions}
+
+What the fields were set to:
+{state}
+"""
+_VERDICT = re.compile(r"\b(NOT SUCCESS|UNSUCCESSFUL|FAILURE|SUCCESS)\b", re.IGNORECASE)
+
+
+class NoVerdictError(Exception):
+    """The endpoint gave no verdict."""
+
+
+@dataclass(slots=True)
+class Answers:
+    """Recorded answers of an endpoint by digest of what was asked, in a JSONL file that several threads append to."""
+
+    path: Path
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lock: Any = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.known = {row["key"]: row for row in read_rows(self.path)}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep an answer."""
+        with self.lock:
+            self.known[row["key"]] = row
+            append_rows(self.path, [row])
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Tokens that were read and written for all recorded answers."""
+        rows = self.known.values()
+        return sum(row["prompt_tokens"] for row in rows), sum(row["completion_tokens"] for row in rows)
+
+
+@register("reward", "endpoint_judge")
+@dataclass(frozen=True, kw_only=True)
+class EndpointJudge(Reward):
+    """1 where a model behind an endpoint says SUCCESS, 0 where it says FAILURE.
+
+    Attributes:
+        url: Of the endpoint, up to and including `/v1`.
+        model: Name of the model there.
+        answers: File of recorded answers; what stands there is not asked again.
+        key_variable: Environment variable that holds the key; "" for an endpoint without one.
+        prompt: What is asked, with `{instruction}`, `{actions}` and `{state}`.
+        timeout: Seconds that an answer may take.
+        concurrency: Questions at a time.
+        prices: Of a million tokens read and written, in any currency.
+    """
+
+    version: ClassVar[int] = 1
+    needs_truth: ClassVar[bool] = False
+
+    url: str
+    model: str
+    answers: str
+    key_variable: str = ""
+    prompt: str = PROMPT
+    timeout: Annotated[float, Field(gt=0)] = 60.0
+    concurrency: Annotated[int, Field(ge=1)] = 8
+    prices: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise ConfigError(f"url={self.url!r}; expected one that begins with http:// or https://.")
+        if self.key_variable and self.key_variable not in os.environ:
+            raise ConfigError(f"the environment variable {self.key_variable} is not set. Set it to the endpoint's key.")
+        try:
+            self.prompt.format(instruction="", actions="", state="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ConfigError(f"prompt cannot be filled in: {error}. Use instruction, actions and state.") from None
+
+    @cached_property
+    def _recorded(self) -> Answers:
+        return Answers(Path(self.answers))
+
+    @property
+    def cost(self) -> float:
+        """Price of all recorded answers."""
+        return sum(price * count / 1e6 for price, count in zip(self.prices, self._recorded.tokens, strict=True))
+
+    def score(self, episodes: Sequence[Evidence]) -> list[Score]:
+        """Ask about the different episodes that are not recorded, several at a time."""
+        prompts = [self.ask_about(item) for item in episodes]
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            different = dict.fromkeys(prompts)
+            scored = dict(zip(different, pool.map(self._scored, different), strict=True))
+        return [scored[prompt] for prompt in prompts]
+
+    def ask_about(self, episode: Evidence) -> str:
+        """The question about an episode."""
+        lines = [f"{item.text or '(not an action)'} -> {item.note or item.status}" for item in episode.actions]
+        return self.prompt.format(
+            instruction=episode.instruction,
+            actions="\n".join(lines) or "(none)",
+            state=render_state(executed_state(episode)) or "(nothing)",
+        )
+
+    def _scored(self, prompt: str) -> Score:
+        try:
+            verdict = self._verdict(prompt)
+        except NoVerdictError as error:
+            return Score(fault=str(error))
+        return Score(value=verdict, claim=verdict)
+
+    def _verdict(self, prompt: str) -> float:
+        key = hashlib.sha256(json.dumps([self.url, self.model, prompt]).encode()).hexdigest()
+        row = self._recorded.known.get(key)
+        if row is None:
+            row = {"key": key, **self._asked(prompt)}
+            verdict = verdict_of(row["answer"])
+            self._recorded.add(row)
+            return verdict
+        return verdict_of(row["answer"])
+
+    def _asked(self, prompt: str) -> dict[str, Any]:
+        """Ask the endpoint. Raises NoVerdictError where it does not answer as it should."""
+        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
+        headers = {"Content-Type": "application/json"}
+        if self.key_variable:
+            headers["Authorization"] = f"Bearer {os.environ[self.key_variable]}"
+        request = urllib.request.Request(
+            f"{self.url.rstrip('/')}/chat/completions", data=json.dumps(body).encode(), headers=headers
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as reply:
+                answer = json.load(reply)
+            usage = answer.get("usage") or {}
+            return {
+                "answer": str(answer["choices"][0]["message"]["content"]),
+                "prompt_tokens": int(usage.get("prompt_tokens", 0)),
+                "completion_tokens": int(usage.get("completion_tokens", 0)),
+            }
+        except TimeoutError:
+            raise NoVerdictError(f"the judge did not answer within {self.timeout:g} s") from None
+        except (urllib.error.URLError, OSError) as error:
+            raise NoVerdictError(f"the judge cannot be reached: {error}") from None
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise NoVerdictError(f"the judge's answer is not a chat completion: {error!r}") from None
+
+
+def verdict_of(answer: str) -> float:
+    """Read the last verdict of an answer. Raises NoVerdictError where it has none."""
+    found = _VERDICT.findall(answer)
+    if not found:
+        raise NoVerdictError(f"the judge gave no verdict: {answer[-80:]!r}")
+    return float(found[-1].upper() == "SUCCESS")

@@ -1,0 +1,106 @@
+"""FLIP (arXiv 2602.13551): infer the instruction that an episode carries out, and compare it with the one given.
+
+The inverter never sees the instruction. Departures from the paper: what is inverted is the executed state of the page
+and not the policy's text, so right values in the wrong controls do not pass; a line that is no action, and an inverter
+that writes nothing, earn nothing (in the paper broken output is scored as it is); what the inverter writes without any
+state is subtracted, since the wording that all instructions share earns nothing; and a field that holds a long stretch
+of the instruction itself is an echo, which earns nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Protocol
+
+from pydantic import Field
+
+from dllm_rl import registry
+from dllm_rl.records.evidence import Evidence, executed_state, render_state
+from dllm_rl.registry import register
+from dllm_rl.reward import Reward, Score
+from harness.rewards.similarity import Similarity, SimilarityName, longest_echo, similarity_named
+
+
+class Inverter(Protocol):
+    """Writes the instructions that states imply. Registered under the kind `inverter`."""
+
+    def write(self, states: Sequence[str]) -> list[str]:
+        """Return an instruction for each state (`label: value`, one a line; "" for an untouched page), in order."""
+        ...
+
+    def ingredients(self) -> list[Any]:
+        """What decides what it writes, as plain data, such as a digest of its weights."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+        ...
+
+
+@register("reward", "flip")
+@dataclass(frozen=True, kw_only=True)
+class Flip(Reward):
+    """max(0, (F - F0) / (1 - F0)): similarity F of the inferred instruction, F0 of what is inferred from no state.
+
+    Attributes:
+        inverter: Registered name of the inverter; `policy` is one that `train_inverter` made.
+        options: Of the inverter.
+        similarity: `words` as published, `fields` clause by clause, `idf` with rare words weighing more.
+        max_echo: Longest run of the instruction that one field may hold, as a share of the instruction.
+    """
+
+    version: ClassVar[int] = 1
+    needs_truth: ClassVar[bool] = False
+
+    inverter: str = "policy"
+    options: dict[str, Any] = field(default_factory=dict)
+    similarity: SimilarityName = "fields"
+    max_echo: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    def __post_init__(self) -> None:
+        # Options are checked before anything runs; weights are read when the reward is first asked.
+        assert self._inverter is not None
+
+    @cached_property
+    def _inverter(self) -> Inverter:
+        return registry.build("inverter", self.inverter, self.options)
+
+    @cached_property
+    def _alike(self) -> Similarity:
+        return similarity_named(self.similarity, self._inverter.folder)
+
+    @cached_property
+    def _from_nothing(self) -> str:
+        return self._inverter.write([""])[0]
+
+    def ingredients(self) -> list[Any]:
+        """Identity of the inverter, with its weights."""
+        return [registry.identity("inverter", self.inverter, self.options), self._inverter.ingredients()]
+
+    def score(self, episodes: Sequence[Evidence]) -> list[Score]:
+        """Invert all states at once, and compare."""
+        states = [render_state(executed_state(item)) if self._may_pay(item) else "" for item in episodes]
+        different = sorted({state for state in states if state})
+        inferred = dict(zip(different, self._inverter.write(different), strict=True)) if different else {}
+        values = [
+            self.gain(item.instruction, inferred[state]) if state else 0.0
+            for item, state in zip(episodes, states, strict=True)
+        ]
+        return [Score(value=value, claim=value) for value in values]
+
+    def gain(self, instruction: str, inferred: str) -> float:
+        """Similarity beyond what the inverter writes without any state."""
+        usual = self._alike(instruction, self._from_nothing)
+        return 0.0 if usual >= 1 else max(0.0, (self._alike(instruction, inferred) - usual) / (1 - usual))
+
+    def _may_pay(self, episode: Evidence) -> bool:
+        """Whether every line is an action, and no field holds an echo of the instruction."""
+        actions = episode.actions
+        if not actions or any(action.status == "malformed" for action in actions):
+            return False
+        typed = [entry.value for entry in executed_state(episode) if not entry.control.options]
+        return all(longest_echo(episode.instruction, value) <= self.max_echo for value in typed)

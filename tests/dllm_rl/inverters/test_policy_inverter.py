@@ -1,0 +1,52 @@
+"""A tiny policy of each family learns to write instructions from states, and a reward reads it from its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dllm_rl import registry
+from dllm_rl.errors import ConfigError
+from dllm_rl.inverters import PolicyInverter, Reversed, reversed_demonstrations, train_inverter
+from dllm_rl.inverters.policy import in_lines
+from dllm_rl.records.evidence import as_planned
+from dllm_rl.reward import scores
+from dllm_rl.session import Session
+from dllm_rl.testing.reward import PAGE
+from dllm_rl.training.warmstart import WarmStartConfig
+from tests.tiny_policies import make_tiny_policy
+
+PAIRS = [Reversed(state=f"Name: {name}", instruction=f"Name {name}") for name in ("Ann", "Bob")]
+
+
+@pytest.mark.parametrize("family", ["autoregressive", "masked"])
+def test_a_family_learns_to_invert(family: str, tmp_path: Path) -> None:
+    policy = make_tiny_policy(family, sharpness=1.0)
+    config = WarmStartConfig(passes=16 * 60, batch_size=16, warmup_steps=5, is_mixed_precision=False)
+    inverter = train_inverter(policy, PAIRS * 8, config, tmp_path / "twin")
+    assert inverter.write([pair.state for pair in PAIRS]) == [pair.instruction for pair in PAIRS]
+    assert inverter.write([]) == []
+    reward = registry.build(
+        "reward", "flip", {"options": {"checkpoint": str(tmp_path / "twin")}, "similarity": "idf", "max_echo": 1.0}
+    )
+    right, wrong = (as_planned("Name Ann", PAGE, f'fill p1.e1 "{name}"') for name in ("Ann", "Bob"))
+    high, low = (score.value for score in scores(reward, [right, wrong]))
+    assert high == pytest.approx(1.0) and low < high
+    assert reward.ingredients()[1] == PolicyInverter(checkpoint=str(tmp_path / "twin")).ingredients()
+
+
+def test_states_and_instructions_come_from_gold_plans() -> None:
+    with Session(registry.build("environment", "toy_copy")) as session:
+        (task,) = session.tasks("val")[:1]
+        (pair,) = reversed_demonstrations(session, [task])
+    assert pair.instruction == task.instruction
+    assert sorted(pair.state.split("\n")) == sorted(f"{item.label}: {item.wanted[0]}" for item in task.gold)
+
+
+def test_an_instruction_is_broken_between_words_and_a_long_one_is_refused(tmp_path: Path) -> None:
+    policy = make_tiny_policy("masked")
+    text = "Name Ann Name Bob Name Ann"
+    assert in_lines(policy, text).replace("\n", " ") == text
+    with pytest.raises(ConfigError, match="does not fit a canvas"):
+        train_inverter(policy, [Reversed(state="Name: Ann", instruction=text * 200)], WarmStartConfig(), tmp_path / "x")

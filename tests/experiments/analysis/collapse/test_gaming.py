@@ -1,0 +1,58 @@
+"""The alarm for gaming: planted hacks are found and named, honest runs are left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.gaming_alarm import HACKS, HONEST, simulate
+from dllm_rl.training.gaming import claim_metrics
+from experiments.analysis.collapse.diagnosis import diagnose
+from experiments.analysis.collapse.online import CollapseError, OnlineDiagnosis
+
+GAMING = {"gap_opens", "opposed_trends", "agreement_lost", "degenerate_length"}
+
+
+def alarms_of(rows: list[dict]) -> set[str]:
+    return {alarm.detector for alarm in diagnose(rows).alarms} & GAMING
+
+
+@pytest.mark.parametrize("name", HACKS)
+def test_a_planted_hack_is_found_and_named(name: str) -> None:
+    rows = simulate(HACKS[name], seed=3)
+    found = diagnose(rows)
+    assert alarms_of(rows), f"{name}: {found.sentence}"
+    assert found.kind == "reward_hacking" and found.is_collapsed
+    assert found.onset is not None and found.onset >= HACKS[name].onset - 15
+
+
+@pytest.mark.parametrize("name", [name for name in HONEST if name != "long run"])
+def test_an_honest_run_is_left_alone(name: str) -> None:
+    assert not alarms_of(simulate(HONEST[name], seed=3))
+
+
+def test_a_reward_without_claims_is_never_accused() -> None:
+    """A reward of the truth that pays for parts rises before success does: no claim was made, and no gap opens."""
+    rows = [{key: value for key, value in row.items() if "claim" not in key} for row in simulate(HACKS["fast"], seed=3)]
+    rows = [{key: value for key, value in row.items() if key not in ("reward_gap", "rank_agreement")} for row in rows]
+    assert not alarms_of(rows)
+
+
+def test_training_stops_on_a_hack_where_it_is_told_to() -> None:
+    watch = OnlineDiagnosis(on_alarm="stop")
+    rows = simulate(HACKS["fast"], seed=1)
+    stopped = watch.replay(rows)
+    assert stopped is not None and HACKS["fast"].onset < stopped < len(rows) - 1
+    with pytest.raises(CollapseError, match=r"exceeds|rises|no longer"):
+        OnlineDiagnosis(on_alarm="raise", rows=rows[:stopped]).observe(rows[stopped])
+
+
+def test_agreement_is_measured_within_groups_that_have_something_to_tell() -> None:
+    success = np.array([1, 0, 0, 1, 1, 1, 0, 0, 0], dtype=float)
+    claims = np.array([0.9, 0.1, 0.2, 0.5, 0.6, 0.7, 0.3, 0.2, 0.1])
+    groups = np.repeat([0, 1, 2], 3).astype(float)
+    found = claim_metrics(claims, success, groups)
+    assert found["rank_groups"] == 1 and found["rank_agreement"] == pytest.approx(np.sqrt(2 / 3), abs=1e-6)
+    assert found["reward_gap"] == pytest.approx(claims.mean() - success.mean())
+    assert claim_metrics(np.full(9, 0.5), success, groups)["rank_agreement"] == 0.0
+    assert "rank_agreement" not in claim_metrics(claims, np.zeros(9), groups)

@@ -1,0 +1,68 @@
+"""`dllm-rl judge`, from recorded rollouts of a toy to a corrected success rate; a user's mistakes are one message."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from dllm_rl import registry
+from dllm_rl.errors import ConfigError
+from dllm_rl.session import Session
+from experiments.cli.judge import audit, collect, score, train
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rollouts of two cells in a toy: right, wrong, and not submitted."""
+    folder = tmp_path_factory.mktemp("run")
+    with Session(registry.build("environment", "toy_copy")) as session:
+        tasks = session.tasks("train")[:40]
+        for cell in ("a", "b"):
+            place = folder / "cells" / cell / "seed0"
+            place.mkdir(parents=True)
+            rows = []
+            for task in tasks:
+                gold = session.gold_plan(task)
+                value = task.gold[0].wanted[0]
+                rows += [gold, gold.replace(value, "Zoe"), "\n".join(gold.split("\n")[:-1])]
+            lines = [json.dumps({"task_id": tasks[n // 3].id, "plan": plan}) for n, plan in enumerate(rows)]
+            (place / "rollouts.jsonl").write_text("\n".join([*lines, '{"torn']))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evidence(recorded: Path) -> Path:
+    out = recorded / "evidence.jsonl"
+    collect(recorded, out, count=100, environment="toy_copy", seed=0)
+    return out
+
+
+def test_from_a_run_to_a_judge_that_is_trusted_so_far(recorded: Path, evidence: Path, capsys) -> None:
+    judge = recorded / "judge.json"
+    train([evidence], judge, labels=80, seed=0)
+    audit(str(judge), [evidence], judged=[evidence], as_json=True)
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    truth = sum(json.loads(line)["success"] for line in evidence.read_text().splitlines()) / 100
+    assert found["audit"]["sensitivity"] > 0.9 and found["audit"]["specificity"] > 0.9 and found["faults"] == 0
+    assert found["corrected"]["low"] <= truth <= found["corrected"]["high"]
+    audit("success_words", [evidence], judged=None, as_json=False)
+    shown = capsys.readouterr().out
+    assert re.search(r"100\.0 %  of \d+ +wrong value", shown) and re.search(r" 0\.0 %  of \d+ +not submitted", shown)
+    score(str(judge), [evidence], as_json=True)
+    assert len(json.loads(capsys.readouterr().out)) == 100
+
+
+def test_mistakes_are_told(evidence: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no judge at"):
+        score("none.json", [evidence], as_json=False)
+    with pytest.raises(ConfigError, match="reads the truth, so it is no judge"):
+        audit("outcome", [evidence], judged=None, as_json=False)
+    with pytest.raises(ConfigError, match="500 labels were asked for; 100 are there"):
+        train([evidence], tmp_path / "j.json", labels=500, seed=0)
+    with pytest.raises(ConfigError, match="dllm-rl judge collect"):
+        score("success_words", [tmp_path / "none.jsonl"], as_json=False)
+    with pytest.raises(ConfigError, match=r"no rollouts\.jsonl under"):
+        collect(tmp_path, tmp_path / "e.jsonl", count=10, environment="toy_copy", seed=0)
