@@ -113,7 +113,7 @@ class Step:
     @property
     def after(self) -> str:
         """What its control holds afterwards."""
-        return _AFTER.get(self.verb, self.value or self.before) if self.is_ok else self.before
+        return _AFTER.get(self.verb, self.before if self.value is None else self.value) if self.is_ok else self.before
 
     @property
     def has_effect(self) -> bool:
@@ -130,25 +130,36 @@ _SETTING = frozenset({"fill", "select", "upload", *_AFTER})
 def steps_of(evidence: Evidence) -> list[Step]:
     """Every line of every turn, in order; those that are no action included."""
     found: list[Step] = []
-    held: dict[tuple[str, str, str], str] = {}
     for number, turn in enumerate(evidence.turns):
+        # Of each turn: the next one's page shows what really stands there.
+        held: dict[str, str] = {}
         for result in turn.actions:
             ref = _REF.search(result.text)
             control = turn.observation.control(ref.group()) if ref else None
+            before = "" if control is None else held.get(control.ref, control.value)
             parsed = parse_plan(result.text).actions
-            key = None if control is None else (control.ref, control.field, control.name)
             step = Step(
                 turn=number,
-                verb=result.text.partition(" ")[0],
+                verb=_verb(result.text, control, before),
                 value=parsed[0].value if parsed else None,
                 control=control,
-                before="" if control is None or key is None else held.get(key, control.value),
+                before=before,
                 result=result,
             )
-            if key is not None:
-                held[key] = step.after
+            if control is not None:
+                held[control.ref] = step.after
             found.append(step)
     return found
+
+
+def _verb(text: str, control: Control | None, before: str) -> str:
+    """The verb of a line; a click on a radio button or a box by what it does."""
+    verb = text.partition(" ")[0]
+    if verb != "click" or control is None or control.kind not in ("radio", "checkbox"):
+        return verb
+    if control.kind == "radio":
+        return "choose"
+    return "uncheck" if before else "check"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +186,7 @@ def executed_state(evidence: Evidence) -> list[Entry]:
             key, label, value = (page, control.group or control.field), control.group, control.name
         else:
             key, label, value = (control.ref, control.field, control.name), control.name, step.after
+            key = (*key, value) if control.kind == "multiselect" else key
         state[key] = Entry(label=label, value=value, control=control)
     return [entry for entry in state.values() if entry.value]
 

@@ -12,9 +12,9 @@ import pytest
 from dllm_rl import registry
 from dllm_rl.episodes import given, oracle, play
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.evidence import Evidence, executed_state, steps_of
+from dllm_rl.records.evidence import Evidence, as_planned, executed_state, steps_of
 from dllm_rl.records.rollout import Completion, rewarded
-from dllm_rl.records.tasks import Fault, Outcome
+from dllm_rl.records.tasks import Control, Fault, Observation, Outcome
 from dllm_rl.reward import Reward, Score, scores
 from dllm_rl.session import Session
 from dllm_rl.testing import REWARD_PROPERTIES, PropertyError, check_reward
@@ -91,6 +91,39 @@ def test_evidence_holds_no_words_and_reads_the_fields_that_were_set() -> None:
     assert "I did it all" not in repr(replace(episode, truth=None))
     assert [(entry.label, entry.value) for entry in executed_state(episode)] == [("Name", "Anna"), ("Town", "Oslo")]
     assert [step.has_effect for step in steps_of(episode)] == [False, True, True, True, True]
+
+
+def test_the_state_follows_clicks_several_values_and_what_a_later_page_shows() -> None:
+    page = Observation(
+        titles=("Order",),
+        controls=(
+            Control(ref="p1.e1", kind="radio", name="Red", group="Colour", field="colour"),
+            Control(ref="p1.e2", kind="radio", name="Blue", group="Colour", field="colour"),
+            Control(ref="p1.e3", kind="multiselect", name="Extras", options=("Rack", "Bell"), field="extras"),
+            Control(ref="p1.e4", kind="checkbox", name="Gift", field="gift"),
+            Control(ref="p1.e5", kind="text", name="Note", field="note", value="old"),
+        ),
+    )
+    lines = (
+        "click p1.e1",
+        "choose p1.e2",
+        'select p1.e3 "Rack"',
+        'select p1.e3 "Bell"',
+        "click p1.e4",
+        'fill p1.e5 ""',
+    )
+    state = executed_state(as_planned("x", page, "\n".join(lines)))
+    assert [(entry.label, entry.value) for entry in state] == [
+        ("Colour", "Blue"),
+        ("Extras", "Rack"),
+        ("Extras", "Bell"),
+        ("Gift", "checked"),
+    ]
+    twice = as_planned("x", page, "click p1.e4\nclick p1.e4")
+    assert executed_state(twice) == [] and [step.has_effect for step in steps_of(twice)] == [True, True]
+    first = as_planned("x", page, 'fill p1.e5 "new"').turns[0]
+    refused = [step.before for step in steps_of(Evidence(instruction="x", turns=(first, first)))]
+    assert refused == ["old", "old"], "the second page shows that the value did not stay"
 
 
 def test_shaping_never_outweighs_the_base() -> None:
