@@ -102,6 +102,8 @@ class EndpointJudge(Reward):
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"url={self.url!r}; expected one that begins with http:// or https://.")
+        if not Path(self.answers).parent.is_dir():
+            raise ConfigError(f"answers='{self.answers}' lies in no folder. Make it first: mkdir -p its folder.")
         if self.key_variable and self.key_variable not in os.environ:
             raise ConfigError(f"the environment variable {self.key_variable} is not set. Set it to the endpoint's key.")
         try:

@@ -189,6 +189,7 @@ def test_a_verdict_is_read_from_the_end() -> None:
         ({"url": "ftp://x"}, "begins with http"),
         ({"key_variable": "NO_SUCH_VARIABLE"}, "is not set"),
         ({"prompt": "{task}"}, "cannot be filled in"),
+        ({"answers": "no/such/folder/answers.jsonl"}, "lies in no folder"),
     ],
 )
 def test_a_wrong_endpoint_is_refused_before_it_is_asked(options: dict, message: str, tmp_path: Path) -> None:
