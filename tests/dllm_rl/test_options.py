@@ -126,6 +126,7 @@ def test_two_classes_cannot_have_one_name() -> None:
     ("kind", "declared", "missing"),
     [
         ("reward", {}, r"reward 'own', \S+Own, does not declare version\. Write `version: ClassVar\[int\] = 1`"),
+        ("reward", {"version": 1}, r"does not declare needs_truth\. Derive it from `dllm_rl.reward.OutcomeReward`"),
         ("environment", {}, "does not declare version"),
         ("sampler", {"version": 1, "name": "own"}, "sampler 'own', .* does not declare families"),
         ("objective", {"version": 1, "families": ("any",)}, "objective 'own', .* does not declare name"),

@@ -149,7 +149,9 @@ def test_a_raised_version_of_the_trainer_owes_no_warm_start_and_one_of_the_evalu
 def test_a_comment_owes_nothing_and_a_raised_version_does(tmp_path, monkeypatch, edited: str, is_owed: bool) -> None:
     source = (
         "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom dllm_rl.registry import register\n"
-        "@register('reward', 'half')\n@dataclass(frozen=True)\nclass Half:\n"
+        "from dllm_rl.reward import OutcomeReward\n"
+        "@register('reward', 'half')\n@dataclass(frozen=True)\nclass Half(OutcomeReward):\n"
+        "    def __call__(self, outcome): ...\n"
         "    version: ClassVar[int] = 1\n    share: float = 0.5\n"
     )
     monkeypatch.setitem(registry._REGISTRY, "reward", dict(registry._REGISTRY["reward"]))
