@@ -15,11 +15,12 @@ from pydantic import Field
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
+from dllm_rl.files import sha256
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.loading import checkpoint_digest, load_policy, save_policy
 from dllm_rl.records.evidence import as_planned, executed_state, render_state
-from dllm_rl.records.tasks import Task
-from dllm_rl.records.words import write_weights
+from dllm_rl.records.tasks import Observation, Task
+from dllm_rl.records.words import WEIGHTS_FILE, write_weights
 from dllm_rl.registry import register
 from dllm_rl.session import Session
 from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
@@ -31,6 +32,12 @@ class Reversed:
 
     state: str
     instruction: str
+
+    @classmethod
+    def of(cls, instruction: str, page: Observation, plan: str) -> Reversed:
+        """The state that a plan leads to, as the page promises it; nothing is run."""
+        evidence = as_planned(instruction, page, plan)
+        return cls(state=render_state(executed_state(evidence)), instruction=instruction)
 
 
 @register("inverter", "policy")
@@ -63,8 +70,9 @@ class PolicyInverter:
         return load_policy(self.checkpoint)
 
     def ingredients(self) -> list[Any]:
-        """Digest of its weights."""
-        return [checkpoint_digest(self.checkpoint)]
+        """Digest of its weights, and of those of words, which the similarity `idf` reads."""
+        weights = self.folder / WEIGHTS_FILE
+        return [checkpoint_digest(self.checkpoint), sha256(weights) if weights.is_file() else ""]
 
     def write(self, states: Sequence[str]) -> list[str]:
         """Return an instruction for each state, in order. A state that does not fit is shortened from its end."""
@@ -112,11 +120,17 @@ def reversed_demonstrations(session: Session, tasks: Sequence[Task]) -> list[Rev
 
     The untouched page is not among them: what an inverter writes of it is the wording that instructions share.
     """
-    found = []
-    for task, page in zip(tasks, session.observe_many(tasks), strict=True):
-        evidence = as_planned(task.instruction, page, session.gold_plan(task))
-        found.append(Reversed(state=render_state(executed_state(evidence)), instruction=task.instruction))
-    return found
+    pages = session.observe_many(tasks)
+    return [
+        Reversed.of(task.instruction, page, session.gold_plan(task)) for task, page in zip(tasks, pages, strict=True)
+    ]
+
+
+def as_demonstrations(policy: BasePolicy, pairs: Sequence[Reversed]) -> list[Demonstration]:
+    """What a policy is shown that learns to invert; the instruction stands where it writes plans."""
+    return [
+        Demonstration(prompt=inversion_prompt(pair.state), plan=in_lines(policy, pair.instruction)) for pair in pairs
+    ]
 
 
 def train_inverter(
@@ -132,10 +146,7 @@ def train_inverter(
     policy: of random weights, or a warm start of another seed than the policy that will be rewarded.
     Raises ConfigError where an instruction does not fit the policy's canvas.
     """
-    shown = [
-        Demonstration(prompt=inversion_prompt(pair.state), plan=in_lines(policy, pair.instruction)) for pair in pairs
-    ]
-    warm_start(policy, shown, config, on_step=on_step)
+    warm_start(policy, as_demonstrations(policy, pairs), config, on_step=on_step)
     save_policy(policy, folder)
     write_weights(folder, (pair.instruction for pair in pairs))
     return PolicyInverter(checkpoint=str(folder))

@@ -14,15 +14,21 @@ from scipy.stats import norm, rankdata
 from dllm_rl.errors import ConfigError
 
 _NUM_BINS = 10
+# A claim from here on is a verdict of success.
+THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorClass:
-    """Failures of one kind, and the share of them that the judge takes for success."""
+    """Failures of one kind.
+
+    false_positive_rate: share of them that the judge takes for success. auroc: of claims, against all successes.
+    """
 
     name: str
     count: int
     false_positive_rate: float
+    auroc: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +54,7 @@ class JudgeAudit:
 
 def audit(claims: np.ndarray, success: np.ndarray, errors: Sequence[str]) -> JudgeAudit:
     """Compare claims with the truth. errors: class of each failure."""
-    verdict, truth = claims >= 0.5, success.astype(bool)
+    verdict, truth = claims >= THRESHOLD, success.astype(bool)
     hits = float((verdict & truth).sum())
     precision, sensitivity = _share(hits, verdict.sum()), _share(hits, truth.sum())
     return JudgeAudit(
@@ -61,7 +67,7 @@ def audit(claims: np.ndarray, success: np.ndarray, errors: Sequence[str]) -> Jud
         auroc=auroc(claims, truth),
         brier=float(np.mean((claims - truth) ** 2)),
         calibration_error=calibration_error(claims, truth),
-        classes=_classes(verdict, truth, errors),
+        classes=_classes(claims, truth, errors),
     )
 
 
@@ -85,13 +91,14 @@ def calibration_error(claims: np.ndarray, truth: np.ndarray) -> float:
     return float(sum(part.mean() * abs(claims[part].mean() - truth[part].mean()) for part in parts))
 
 
-def _classes(verdict: np.ndarray, truth: np.ndarray, errors: Sequence[str]) -> tuple[ErrorClass, ...]:
+def _classes(claims: np.ndarray, truth: np.ndarray, errors: Sequence[str]) -> tuple[ErrorClass, ...]:
     names = np.array(errors, dtype=object)
     found = []
     for name in sorted({str(item) for item in names[~truth]}):
         members = ~truth & (names == name)
-        rate = float(verdict[members].mean())
-        found.append(ErrorClass(name=name, count=int(members.sum()), false_positive_rate=rate))
+        rate = float((claims[members] >= THRESHOLD).mean())
+        ranked = auroc(claims[truth | members], truth[truth | members])
+        found.append(ErrorClass(name=name, count=int(members.sum()), false_positive_rate=rate, auroc=ranked))
     return tuple(sorted(found, key=lambda item: -item.false_positive_rate))
 
 

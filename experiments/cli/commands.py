@@ -188,7 +188,8 @@ def warmstart(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Recipe that ships (builtin, episodes, finish, over_coaching), or a YAML file.")
+        str | None,
+        typer.Option(help="Recipe that ships (builtin, episodes, finish, inverter, over_coaching), or a YAML file."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that the checkpoints are written to.")] = Path("runs/warmstart"),
 ) -> None:

@@ -19,49 +19,76 @@ if TYPE_CHECKING:
 
     from dllm_rl.records.evidence_file import Labelled
     from dllm_rl.reward import Reward
+    from dllm_rl.session import Session
     from experiments.analysis.judges import CorrectedRate, JudgeAudit
 
 judge_app = typer.Typer(help="Train a judge on the truth, score with it, and measure its errors.", no_args_is_help=True)
 
+EnvironmentOption = Annotated[
+    str | None, typer.Option(help="Environment, as YAML. Default: that of the run, else that of grid16.")
+]
 Files = Annotated[list[Path], typer.Argument(metavar="EVIDENCE...", help="Files that `judge collect` wrote.")]
 JudgeArgument = Annotated[
     str,
     typer.Argument(
-        metavar="JUDGE", help="A judge's file, a reward's name, or YAML: {name: endpoint_judge, options: {...}}."
+        metavar="JUDGE",
+        help="A judge's file, a reward's name, or {name: endpoint_judge, options: {...}}: as YAML, or a .yaml file.",
     ),
 ]
 
 
 @judge_app.command("collect")
 def collect(
-    run: Annotated[Path, typer.Argument(help="Folder of a grid or a cell, or a rollouts.jsonl.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a grid or a cell, a rollouts.jsonl, or a table that `eval --out` wrote.")
+    ],
     out: Annotated[Path, typer.Option(help="File to write.")],
     count: Annotated[int, typer.Option(min=1, help="Different plans, drawn evenly from cells and seeds.")] = 1000,
-    environment: Annotated[
-        str | None, typer.Option(help="Environment, as YAML. Default: that of the run, else forms.")
-    ] = None,
+    environment: EnvironmentOption = None,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
 ) -> None:
     """Run recorded plans again and write what can be seen of them, labelled by the truth."""
-    from dllm_rl.records.evidence_file import write_evidence
-    from experiments.cli.components import component_of
-    from experiments.design.config import Component, build_session
     from experiments.run.evidence import evidence_of, recorded_plans
-    from experiments.run.folder import RunFolder
 
     plans = recorded_plans(run, count, seed=seed)
-    above = RunFolder.above(run / "any")
-    if environment is not None:
-        component = component_of(environment, "--environment", "{name: forms, options: {world: rich}}")
-    else:
-        component = Component(name="forms") if above is None else above.config.component("environment", default="forms")
-    with build_session(component) as session:
-        found = evidence_of(session, plans)
+    with _session(environment, run) as session:
+        _keep(evidence_of(session, plans), out)
+
+
+@judge_app.command("damage")
+def damage(
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    split: Annotated[str, typer.Option(help="Whose tasks.")] = "val",
+    count: Annotated[int, typer.Option(min=1, help="Tasks; each gives up to six episodes.")] = 100,
+    environment: EnvironmentOption = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of fields.")] = 0,
+) -> None:
+    """Run gold plans and versions with one thing wrong each: values, their places, the submission, an echo."""
+    from experiments.run.damage import damaged_evidence
+
+    with _session(environment, None) as session:
+        _keep(damaged_evidence(session, session.tasks(split)[:count], seed=seed), out)
+
+
+def _session(environment: str | None, run: Path | None) -> Session:
+    """The environment that a user names; else that of the run, else the forms of the study preset."""
+    from experiments.cli.evaluate import REFERENCE_PRESET, chosen_environment
+    from experiments.design.config import build_session
+    from experiments.design.presets import load_preset
+    from experiments.run.folder import RunFolder
+
+    above = None if run is None else RunFolder.above(run / "any")
+    usual = load_preset(REFERENCE_PRESET).environment
+    usual = usual if above is None else above.config.component("environment", default=usual.name)
+    return build_session(chosen_environment(environment, usual))
+
+
+def _keep(found: Sequence[Labelled], out: Path) -> None:
+    from dllm_rl.records.evidence_file import write_evidence
+
     write_evidence(out, found)
-    num_right = sum(bool(item.success) for item in found)
-    print(
-        f"wrote {out}: {len(found)} episodes of {len({item.source for item in found})} sources, {num_right} successes"
-    )
+    num_right, sources = sum(bool(item.success) for item in found), {item.source for item in found}
+    print(f"wrote {out}: {len(found)} episodes of {len(sources)} sources, {num_right} successes")
 
 
 @judge_app.command("train")
@@ -94,7 +121,7 @@ def score(judge: JudgeArgument, files: Files, as_json: JsonFlag = False) -> None
     from dllm_rl.records.evidence_file import read_evidence
 
     episodes = read_evidence(files)
-    claims = _claims(judge, episodes)
+    claims = _claims(_judge(judge), episodes)
     if as_json:
         print(
             json.dumps(
@@ -118,14 +145,15 @@ def audit(
 ) -> None:
     """Compare a judge with the truth on labelled evidence that it was not trained on."""
     from dllm_rl.records.evidence_file import read_evidence
-    from experiments.analysis.judges import corrected_success
+    from experiments.analysis.judges import THRESHOLD, corrected_success
 
-    known, claims, num_faults = _answered(judge, [item for item in read_evidence(files) if item.success is not None])
+    reward = _judge(judge)
+    known, claims, num_faults = _answered(reward, [item for item in read_evidence(files) if item.success is not None])
     found = _audited(known, claims)
     corrected = None
     if judged:
-        others, told, _ = _answered(judge, read_evidence(judged))
-        corrected = corrected_success(float((told >= 0.5).mean()), len(others), found)
+        others, told, _ = _answered(reward, read_evidence(judged))
+        corrected = corrected_success(float((told >= THRESHOLD).mean()), len(others), found)
     if as_json:
         print(
             json.dumps(
@@ -144,21 +172,23 @@ def _audited(known: Sequence[Labelled], claims: np.ndarray) -> JudgeAudit:
     return compare(claims, np.array([bool(item.success) for item in known]), [item.error for item in known])
 
 
-def _answered(judge: str, episodes: Sequence[Labelled]) -> tuple[list[Labelled], np.ndarray, int]:
+def _answered(judge: Reward, episodes: Sequence[Labelled]) -> tuple[list[Labelled], np.ndarray, int]:
     """The episodes that the judge has a claim for, the claims, and how many it has none for."""
     import numpy as np
 
     pairs = [(item, claim) for item, claim in zip(episodes, _claims(judge, episodes), strict=True) if claim is not None]
     if not pairs:
-        raise ConfigError(f"the judge has no claim for any of {len(episodes)} episodes. Look: dllm-rl judge score")
+        raise ConfigError(
+            f"no claim for any of {len(episodes)} episodes: no judge, or one without answers. Try dllm-rl judge score"
+        )
     return [item for item, _ in pairs], np.array([claim for _, claim in pairs]), len(episodes) - len(pairs)
 
 
-def _claims(judge: str, episodes: Sequence[Labelled]) -> list[float | None]:
+def _claims(judge: Reward, episodes: Sequence[Labelled]) -> list[float | None]:
     """What a judge claims; None where it gave no answer."""
     from dllm_rl.reward import scores
 
-    found = scores(_judge(judge), [item.evidence for item in episodes])
+    found = scores(judge, [item.evidence for item in episodes])
     return [None if item.fault else item.claim for item in found]
 
 
@@ -166,19 +196,26 @@ def _judge(given: str) -> Reward:
     from experiments.cli.components import component_of
     from experiments.design.config import Component, build_reward
 
-    if Path(given).is_file():
+    path, text = Path(given), given
+    if given.endswith((".yaml", ".yml")):
+        if not path.is_file():
+            raise ConfigError(f"no file '{given}'. Give a file with {{name: endpoint_judge, options: {{...}}}}.")
+        text = path.read_text(encoding="utf-8")
+    elif "{" not in given and (path.suffix == ".json" or path.is_file()):
         return build_reward(Component(name="judge", options={"file": given}))
-    if Path(given).suffix == ".json":
-        raise ConfigError(f"no judge at '{given}'. Train one: dllm-rl judge train EVIDENCE --out {given}")
-    reward = build_reward(component_of(given, "JUDGE", "success_words, or {name: flip, options: {...}}"))
+    reward = build_reward(component_of(text, "JUDGE", "success_words, or {name: flip, options: {...}}"))
     if reward.needs_truth:
         raise ConfigError(f"the reward '{given}' reads the truth, so it is no judge. Take one that claims success.")
     return reward
 
 
-def _plain(record: dict[str, Any]) -> dict[str, Any]:
+def _plain(value: Any) -> Any:
     """JSON has no word for what is undefined; null stands for it."""
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in record.items()}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _show(found: JudgeAudit, num_faults: int, corrected: CorrectedRate | None) -> None:
@@ -187,7 +224,7 @@ def _show(found: JudgeAudit, num_faults: int, corrected: CorrectedRate | None) -
         print(f"  {name:<18}{getattr(found, name):.3f}")
     print("taken for successes, by kind of failure:")
     for item in found.classes:
-        print(f"  {100 * item.false_positive_rate:5.1f} %  of {item.count:<5} {item.name}")
+        print(f"  {100 * item.false_positive_rate:5.1f} %  of {item.count:<5} {item.name:<28} auroc {item.auroc:.3f}")
     if corrected is not None:
         span = f"{100 * corrected.low:.1f} to {100 * corrected.high:.1f} %"
         print(f"judged {100 * corrected.judged:.1f} % success; corrected {100 * corrected.rate:.1f} % ({span})")

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from dllm_rl.episodes import play, recorded
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import ROLLOUTS_FILE
@@ -30,12 +32,14 @@ class RecordedPlan:
 def recorded_plans(run: Path, count: int, *, seed: int = 0) -> list[RecordedPlan]:
     """Draw different plans of a run, as evenly from its cells and seeds as they have them.
 
-    run: a folder with `rollouts.jsonl` files anywhere below, or one such file.
+    run: a folder with `rollouts.jsonl` files anywhere below, one such file, or a table that `eval --out` wrote.
     Raises ConfigError where there is none.
     """
     files = [run] if run.is_file() else sorted(run.rglob(ROLLOUTS_FILE))
     if not files:
-        raise ConfigError(f"no {ROLLOUTS_FILE} under '{run}'. Give the folder of a grid, of a cell, or such a file.")
+        raise ConfigError(
+            f"no {ROLLOUTS_FILE} under '{run}'. Give a grid's or a cell's folder, such a file, or a table of `eval`."
+        )
     by_file = [_plans_of(path) for path in files]
     for number, plans in enumerate(by_file):
         python_random(seed, "evidence", number).shuffle(plans)
@@ -49,6 +53,9 @@ def recorded_plans(run: Path, count: int, *, seed: int = 0) -> list[RecordedPlan
 
 
 def _plans_of(path: Path) -> list[RecordedPlan]:
+    if path.suffix == ".parquet":
+        rows = pq.read_table(path, columns=["task_id", "plan", "cell"]).to_pylist()
+        return [RecordedPlan(task_id=row["task_id"], plan=row["plan"], source=row["cell"]) for row in rows]
     return [
         RecordedPlan(task_id=row["task_id"], plan=row["plan"], source=f"{path.parent.parent.name}/{path.parent.name}")
         for row in _rows(path)

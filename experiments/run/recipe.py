@@ -26,6 +26,7 @@ from harness.environments.base import Design
 from harness.sites.schema import OBSTACLES, Obstacle, Size
 
 if TYPE_CHECKING:
+    from dllm_rl.policies.base import BasePolicy
     from dllm_rl.records.tasks import Task
     from dllm_rl.training.warmstart import Demonstration
 
@@ -46,6 +47,8 @@ class Demonstrations(Strict):
         finish_share: In the newer design, share of the demonstrations that were recorded on it and hand the form in.
             The others are recordings of the older design on today's page, and end in a near miss.
         older_share: In the newer design, share of all demonstrations that show the older page itself.
+        inverts: Whether the state that a gold plan leads to is shown, and the instruction is to be written: an inverter
+            (`dllm_rl.inverters`).
         errands: Turns of episodes instead; then `count` is their number, and nothing is said about forms.
     """
 
@@ -61,6 +64,7 @@ class Demonstrations(Strict):
     obstacles: tuple[Obstacle, ...] = Field(default=OBSTACLES, min_length=1)
     finish_share: float = Field(default=1.0, ge=0, le=1)
     older_share: float = Field(default=0.0, ge=0, le=1)
+    inverts: bool = False
     errands: ErrandDemonstrations | None = None
 
     @model_validator(mode="after")
@@ -86,6 +90,9 @@ class Demonstrations(Strict):
             for name in sorted({"obstacles", "finish_share", "older_share"} & self.model_fields_set):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} has no effect in the design 'older'. Take design: newer, or leave it out")
+        for name in sorted({"finish_share", "older_share"} & self.model_fields_set):
+            if self.inverts and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect where instructions are written (inverts). Leave it out")
         return self
 
 
@@ -279,8 +286,6 @@ def demonstrations(
 
     fits_prompt: whether a prompt of an episode is short enough.
     """
-    from harness.sites import make_tasks
-
     if settings.source is not None:
         return read_demonstrations(settings.source, split=settings.source_split, count=settings.count)
     if settings.environment is not None:
@@ -290,7 +295,26 @@ def demonstrations(
         return errand_demonstrations(
             settings.errands, count=settings.count, seed=settings.seed, fits_prompt=fits_prompt
         )
-    tasks = make_tasks(
+    return [_demonstration(task, index, settings) for index, task in enumerate(_tasks(settings))]
+
+
+def inversions(settings: Demonstrations, policy: BasePolicy) -> list[Demonstration]:
+    """States that the gold plans of the recipe's tasks lead to, as prompts, and the tasks' instructions."""
+    from dllm_rl.inverters import Reversed, as_demonstrations
+    from harness.sites import expected_page, gold_plan, make_site
+
+    pairs = []
+    for task in _tasks(settings):
+        page = expected_page(make_site(task.site))
+        pairs.append(Reversed.of(task.instruction, page, gold_plan(task, page)))
+    return as_demonstrations(policy, pairs)
+
+
+def _tasks(settings: Demonstrations) -> Sequence[Task]:
+    from harness.sites import make_tasks
+
+    assert settings.count is not None
+    return make_tasks(
         "train",
         count=settings.count,
         seed=settings.seed,
@@ -299,7 +323,6 @@ def demonstrations(
         sites_per_kind=settings.sites_per_kind,
         obstacles=settings.obstacles if settings.design == "newer" else (),
     )
-    return [_demonstration(task, index, settings) for index, task in enumerate(tasks)]
 
 
 def _demonstration(task: Task, index: int, settings: Demonstrations) -> Demonstration:

@@ -19,12 +19,14 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import write_json
 from dllm_rl.load_options import LoadOptions
+from dllm_rl.records.words import write_weights
 from experiments.design.config import validate
 from experiments.run.recipe import (
     DEFAULT_RECIPE,
     ModelSizes,
     Recipe,
     demonstrations,
+    inversions,
     is_builtin,
     is_foreign,
     load_recipe,
@@ -195,9 +197,12 @@ def train_stage(stage: str, out: Path) -> None:
             left = (time.monotonic() - started) / (step - first + 1) * (num_steps - step)
             print(f"step {step}/{num_steps}, loss {loss:.4f}, about {left / 60:.0f} min left", flush=True)
 
-    shown = demonstrations(recipe.demonstrations_of(stage), policy.fits)
+    settings = recipe.demonstrations_of(stage)
+    shown = inversions(settings, policy) if settings.inverts else demonstrations(settings, policy.fits)
     warm_start(policy, shown, config, on_step=show, state_dir=out / f"{stage}.state")
     save_policy(policy, out / stage, half=not is_alone)
+    if settings.inverts:
+        write_weights(out / stage, (item.plan for item in shown))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ class Combined(Reward):
 
     The weights must sum to less than 1 at every step. Where the base is 0 or 1, as success is, the best failure then
     earns less than the worst success: shaping never outweighs it. Built, it has the weights that its ramps end with;
-    `at` gives it those of a training step.
+    `at` gives it those of a training step. Its claim is the base's, and 0 behind a closed gate.
 
     Attributes:
         base: What is paid in full.
@@ -156,7 +156,8 @@ class Combined(Reward):
         weights = [item.last for item in self.shaping]
         paid = sum(weight * score.value for weight, score in zip(weights, shaped, strict=True))
         value = (base.value + paid) / (1 + sum(weights)) if is_open else 0.0
-        return Score(value=value, claim=base.claim, components=self._components(found, is_open=is_open))
+        claim = base.claim if is_open or base.claim is None else 0.0
+        return Score(value=value, claim=claim, components=self._components(found, is_open=is_open))
 
     def _components(self, found: Sequence[Score], *, is_open: bool) -> dict[str, float]:
         """Values of the parts by the name of their reward, numbered where a name comes again."""

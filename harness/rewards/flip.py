@@ -36,8 +36,8 @@ class Inverter(Protocol):
         ...
 
     @property
-    def folder(self) -> Path:
-        """Where its files lie."""
+    def folder(self) -> Path | None:
+        """Where its files lie, if it has any."""
         ...
 
 
@@ -47,8 +47,8 @@ class Flip(Reward):
     """max(0, (F - F0) / (1 - F0)): similarity F of the inferred instruction, F0 of what is inferred from no state.
 
     Attributes:
-        inverter: Registered name of the inverter; `policy` is one that `train_inverter` made.
-        options: Of the inverter.
+        inverter: Registered name of the inverter: `policy` for a trained one, `plain` for the state as it stands.
+        inverter_options: Its options, such as `checkpoint`.
         similarity: `words` as published, `fields` clause by clause, `idf` with rare words weighing more.
         max_echo: Longest run of the instruction that one field may hold, as a share of the instruction.
     """
@@ -57,7 +57,7 @@ class Flip(Reward):
     needs_truth: ClassVar[bool] = False
 
     inverter: str = "policy"
-    options: dict[str, Any] = field(default_factory=dict)
+    inverter_options: dict[str, Any] = field(default_factory=dict)
     similarity: SimilarityName = "fields"
     max_echo: Annotated[float, Field(gt=0, le=1)] = 0.5
 
@@ -67,7 +67,7 @@ class Flip(Reward):
 
     @cached_property
     def _inverter(self) -> Inverter:
-        return registry.build("inverter", self.inverter, self.options)
+        return registry.build("inverter", self.inverter, self.inverter_options)
 
     @cached_property
     def _alike(self) -> Similarity:
@@ -79,7 +79,7 @@ class Flip(Reward):
 
     def ingredients(self) -> list[Any]:
         """Identity of the inverter, with its weights."""
-        return [registry.identity("inverter", self.inverter, self.options), self._inverter.ingredients()]
+        return [registry.identity("inverter", self.inverter, self.inverter_options), self._inverter.ingredients()]
 
     def score(self, episodes: Sequence[Evidence]) -> list[Score]:
         """Invert all states at once, and compare."""

@@ -80,11 +80,13 @@ class Idf(Similarity):
     weights: Mapping[str, float]
 
     @classmethod
-    def read(cls, folder: Path) -> Idf:
+    def read(cls, folder: Path | None) -> Idf:
         """Read the weights that lie beside an inverter."""
+        if folder is None:
+            raise ConfigError("similarity 'idf' needs the word weights of a trained inverter; 'fields' needs none.")
         path = folder / WEIGHTS_FILE
         if not path.is_file():
-            raise ConfigError(f"similarity 'idf' needs {path}, which `train_inverter` writes; 'fields' needs none.")
+            raise ConfigError(f"similarity 'idf' needs {path}, which training an inverter writes; 'fields' needs none.")
         return cls(weights=json.loads(path.read_text(encoding="utf-8")))
 
     def __call__(self, wanted: str, given: str) -> float:
@@ -92,7 +94,7 @@ class Idf(Similarity):
         return bag_f1(words(wanted), words(given), self.weights)
 
 
-def similarity_named(name: SimilarityName, folder: Path) -> Similarity:
+def similarity_named(name: SimilarityName, folder: Path | None) -> Similarity:
     """Return the similarity of this name. folder: of the inverter, which holds the weights of `idf`."""
     return {"words": Words, "fields": Fields, "idf": lambda: Idf.read(folder)}[name]()
 

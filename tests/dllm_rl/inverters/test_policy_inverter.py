@@ -28,7 +28,9 @@ def test_a_family_learns_to_invert(family: str, tmp_path: Path) -> None:
     assert inverter.write([pair.state for pair in PAIRS]) == [pair.instruction for pair in PAIRS]
     assert inverter.write([]) == []
     reward = registry.build(
-        "reward", "flip", {"options": {"checkpoint": str(tmp_path / "twin")}, "similarity": "idf", "max_echo": 1.0}
+        "reward",
+        "flip",
+        {"inverter_options": {"checkpoint": str(tmp_path / "twin")}, "similarity": "idf", "max_echo": 1.0},
     )
     right, wrong = (as_planned("Name Ann", PAGE, f'fill p1.e1 "{name}"') for name in ("Ann", "Bob"))
     high, low = (score.value for score in scores(reward, [right, wrong]))

@@ -21,6 +21,7 @@ def test_figures_by_hand() -> None:
         ("swapped values", 1, 1.0),
         ("wrong value", 2, 0.0),
     ]
+    assert [item.auroc for item in found.classes] == pytest.approx([2 / 3, 1.0])
     assert found.brier == pytest.approx(np.mean((claims - truth) ** 2))
 
 

@@ -11,7 +11,8 @@ import pytest
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.session import Session
-from experiments.cli.judge import audit, collect, score, train
+from experiments.cli.judge import audit, collect, damage, score, train
+from experiments.run.results import write_rows
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,10 @@ def test_from_a_run_to_a_judge_that_is_trusted_so_far(recorded: Path, evidence: 
 def test_mistakes_are_told(evidence: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no judge at"):
         score("none.json", [evidence], as_json=False)
+    with pytest.raises(ConfigError, match=r"no file 'none\.yaml'"):
+        score("none.yaml", [evidence], as_json=False)
+    with pytest.raises(ConfigError, match="no claim for any of 100 episodes"):
+        audit("rule_tree", [evidence], judged=None, as_json=False)
     with pytest.raises(ConfigError, match="reads the truth, so it is no judge"):
         audit("outcome", [evidence], judged=None, as_json=False)
     with pytest.raises(ConfigError, match="500 labels were asked for; 100 are there"):
@@ -66,3 +71,27 @@ def test_mistakes_are_told(evidence: Path, tmp_path: Path) -> None:
         score("success_words", [tmp_path / "none.jsonl"], as_json=False)
     with pytest.raises(ConfigError, match=r"no rollouts\.jsonl under"):
         collect(tmp_path, tmp_path / "e.jsonl", count=10, environment="toy_copy", seed=0)
+
+
+def test_a_table_of_eval_is_a_source_of_plans(recorded: Path, tmp_path: Path) -> None:
+    lines = (recorded / "cells" / "a" / "seed0" / "rollouts.jsonl").read_text().splitlines()[:6]
+    write_rows(tmp_path / "rows.parquet", map(json.loads, lines), cell="builtin:masked")
+    collect(tmp_path / "rows.parquet", tmp_path / "e.jsonl", count=10, environment="toy_copy", seed=0)
+    found = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
+    assert len(found) == 6 and {item["source"] for item in found} == {"builtin:masked"}
+
+
+def test_a_judge_may_be_a_file_of_yaml(evidence: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "mine.yaml").write_text('name: success_words\noptions: {success: "never", failure: "never"}\n')
+    audit(str(tmp_path / "mine.yaml"), [evidence], judged=None, as_json=True)
+    assert json.loads(capsys.readouterr().out)["audit"]["sensitivity"] == 0.0
+
+
+def test_damaged_plans_probe_a_judge_by_the_kind_of_error(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "damaged.jsonl"
+    damage(out, split="val", count=5, environment="toy_copy", seed=0)
+    audit("success_words", [out], judged=None, as_json=True)
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["audit"]["classes"]
+    by_name = {item["name"]: item for item in found}
+    assert by_name["swapped values"]["false_positive_rate"] == 1.0 and by_name["swapped values"]["auroc"] == 0.5
+    assert by_name["not submitted"]["false_positive_rate"] == 0.0 and by_name["not submitted"]["auroc"] == 1.0

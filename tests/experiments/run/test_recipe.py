@@ -9,22 +9,26 @@ import pytest
 import torch
 import yaml
 
+from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import write_json
 from dllm_rl.policies.checkpoints import CHECKPOINTS
 from dllm_rl.policies.loading import load_policy
+from dllm_rl.records.evidence import as_planned
 from dllm_rl.records.plan import parse_plan
+from dllm_rl.reward import scores
 from experiments.cli import commands
 from experiments.run.recipe import (
     Demonstrations,
     Recipe,
     demonstrations,
+    inversions,
     load_recipe,
     recipe_names,
     refuse_wrong_stages,
 )
 from experiments.run.warmstarts import train_stage
-from harness.sites import OBSTACLES
+from harness.sites import OBSTACLES, expected_page, gold_plan, make_site, make_tasks
 
 NEWER = {"count": 400, "sites_per_kind": 5000, "design": "newer", "obstacles": ["second_button"]}
 SHARE = {"finish_share": 0.25}
@@ -75,6 +79,7 @@ def test_recipes_that_ship_are_sound() -> None:
     ("changes", "says"),
     [
         ({"demonstrations": {"count": 4, "finish_share": 0.5}}, "finish_share has no effect in the design 'older'"),
+        ({"demonstrations": {**NEWER, "inverts": True, "finish_share": 0.5}}, "finish_share has no effect where instr"),
         ({"tokenizer": {"vocab_size": 400}}, "goes on from builtin:masked, and so with its tokenizer"),
         ({"families": {"masked": {"init": "builtin:maskde"}}}, "Did you mean 'masked'"),
         (
@@ -175,3 +180,24 @@ def test_settings_of_forms_are_refused_beside_errands() -> None:
         load_recipe("episodes", ["demonstrations.dials=[0]"])
     with pytest.raises(ConfigError, match="wizard"):
         load_recipe("episodes", ["demonstrations.errands.kinds=[wizzard]"])
+
+
+def test_an_inverter_is_shown_states_and_writes_instructions(tmp_path) -> None:
+    recipe = {
+        "demonstrations": {"count": 8, "seed": 2, "inverts": True},
+        "families": {"inverter": {**STAGE, "init": "builtin:autoregressive", "family": "autoregressive"}},
+    }
+    write_json(tmp_path / "recipe.json", recipe)
+    train_stage("inverter", tmp_path)
+    policy = load_policy("builtin:autoregressive")
+    settings = Demonstrations(count=8, seed=2, inverts=True)
+    tasks = make_tasks("train", count=8, seed=2, size="small", dials=(0, 1))
+    for item, task in zip(inversions(settings, policy), tasks, strict=True):
+        assert item.plan.replace("\n", " ") == task.instruction
+        assert task.instruction not in item.prompt and task.gold[0].wanted[0] in item.prompt
+    reward = registry.build(
+        "reward", "flip", {"inverter_options": {"checkpoint": str(tmp_path / "inverter")}, "similarity": "idf"}
+    )
+    page = expected_page(make_site(tasks[0].site))
+    (score,) = scores(reward, [as_planned(tasks[0].instruction, page, gold_plan(tasks[0], page))])
+    assert score.claim is not None and not score.fault

@@ -160,6 +160,15 @@ def test_a_gate_closes_on_lines_that_are_no_action() -> None:
     assert [score.components["gates"] for score in found] == [1.0, 0.0]
 
 
+def test_a_closed_gate_takes_the_claim_too() -> None:
+    """What is audited is what is paid: a claim behind a closed gate is none."""
+    gates = [{"reward": "well_formed", "at_least": 1.0}]
+    for base, wanted in (("success_words", [1.0, 0.0]), ("outcome", [None, None])):
+        reward = registry.build("reward", "combined", {"base": {"reward": base}, "gates": gates})
+        spoilt = evidence_of(attempt(("no idea", *RIGHT, SEND), values=HELD, is_submitted=True))
+        assert [score.claim for score in scores(reward, [evidence_of(SUCCESS), spoilt])] == wanted
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

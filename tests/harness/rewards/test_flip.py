@@ -108,6 +108,17 @@ def test_a_plan_can_be_ranked_before_it_is_run(perfect: str) -> None:
     assert low < high == 1.0
 
 
+def test_the_plain_inverter_reads_the_state_as_it_stands() -> None:
+    """It needs no training, counts clause by clause, and pays nothing for an untouched page."""
+    reward = registry.build("reward", "flip", {"inverter": "plain"})
+    assert check_reward(reward)
+    listed = [as_planned("Town: Oslo; Name: Anna", PAGE, "\n".join(lines)) for lines in (RIGHT, WRONG, ())]
+    right, wrong, nothing = (score.value for score in scores(reward, listed))
+    assert right == pytest.approx(1.0) and nothing == 0.0 < wrong < 0.6
+    with pytest.raises(ConfigError, match="word weights of a trained inverter"):
+        similarity_named("idf", None)
+
+
 def test_a_missing_inverter_is_told() -> None:
     with pytest.raises(ConfigError, match="no folder 'nowhere'"):
-        registry.build("reward", "flip", {"options": {"checkpoint": "nowhere"}})
+        registry.build("reward", "flip", {"inverter_options": {"checkpoint": "nowhere"}})

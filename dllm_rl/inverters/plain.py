@@ -1,0 +1,31 @@
+"""The state itself in place of an inferred instruction: needs no training, and is what a trained inverter must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dllm_rl.registry import register
+
+
+@register("inverter", "plain")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainInverter:
+    """Writes `label: value; label: value`. Good where instructions list labels and values, and blind to other words."""
+
+    version: ClassVar[int] = 1
+
+    @property
+    def folder(self) -> Path | None:
+        """It has no files."""
+        return None
+
+    def ingredients(self) -> list[Any]:
+        """Nothing else decides what it writes."""
+        return []
+
+    def write(self, states: Sequence[str]) -> list[str]:
+        """Return the lines of each state as clauses."""
+        return [state.replace("\n", "; ") for state in states]
