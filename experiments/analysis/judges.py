@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.stats import beta, norm, rankdata
 
 from dllm_rl.errors import ConfigError
 
@@ -22,12 +22,14 @@ THRESHOLD = 0.5
 class ErrorClass:
     """Failures of one kind.
 
-    false_positive_rate: share of them that the judge takes for success. auroc: of claims, against all successes.
+    false_positive_rate: share of them that the judge takes for success. at_most: its one-sided 95 % bound (Clopper and
+    Pearson): what few failures of a kind cannot rule out. auroc: of claims, against all successes.
     """
 
     name: str
     count: int
     false_positive_rate: float
+    at_most: float
     auroc: float
 
 
@@ -93,13 +95,21 @@ def calibration_error(claims: np.ndarray, truth: np.ndarray) -> float:
 
 def _classes(claims: np.ndarray, truth: np.ndarray, errors: Sequence[str]) -> tuple[ErrorClass, ...]:
     names = np.array(errors, dtype=object)
-    found = []
-    for name in sorted({str(item) for item in names[~truth]}):
-        members = ~truth & (names == name)
-        rate = float((claims[members] >= THRESHOLD).mean())
-        ranked = auroc(claims[truth | members], truth[truth | members])
-        found.append(ErrorClass(name=name, count=int(members.sum()), false_positive_rate=rate, auroc=ranked))
-    return tuple(sorted(found, key=lambda item: -item.false_positive_rate))
+    kinds = sorted({str(item) for item in names[~truth]})
+    found = [_class(name, ~truth & (names == name), claims, truth) for name in kinds]
+    return tuple(sorted(found, key=lambda item: (-item.false_positive_rate, -item.at_most)))
+
+
+def _class(name: str, members: np.ndarray, claims: np.ndarray, truth: np.ndarray) -> ErrorClass:
+    taken, count = int((claims[members] >= THRESHOLD).sum()), int(members.sum())
+    compared = truth | members
+    return ErrorClass(
+        name=name,
+        count=count,
+        false_positive_rate=taken / count,
+        at_most=1.0 if taken == count else float(beta.ppf(0.95, taken + 1, count - taken)),
+        auroc=auroc(claims[compared], truth[compared]),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

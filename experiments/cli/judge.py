@@ -224,7 +224,8 @@ def _show(found: JudgeAudit, num_faults: int, corrected: CorrectedRate | None) -
         print(f"  {name:<18}{getattr(found, name):.3f}")
     print("taken for successes, by kind of failure:")
     for item in found.classes:
-        print(f"  {100 * item.false_positive_rate:5.1f} %  of {item.count:<5} {item.name:<28} auroc {item.auroc:.3f}")
+        rate = f"{100 * item.false_positive_rate:5.1f} % (at most {100 * item.at_most:.0f})"
+        print(f"  {rate:<22} of {item.count:<5} {item.name:<28} auroc {item.auroc:.3f}")
     if corrected is not None:
         span = f"{100 * corrected.low:.1f} to {100 * corrected.high:.1f} %"
         print(f"judged {100 * corrected.judged:.1f} % success; corrected {100 * corrected.rate:.1f} % ({span})")

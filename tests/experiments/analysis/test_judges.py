@@ -21,6 +21,8 @@ def test_figures_by_hand() -> None:
         ("swapped values", 1, 1.0),
         ("wrong value", 2, 0.0),
     ]
+    # One-sided bounds by hand: all of one may be all; none of two may be as many as 1 - .05 ** (1 / 2).
+    assert [item.at_most for item in found.classes] == pytest.approx([1.0, 1 - 0.05**0.5])
     assert [item.auroc for item in found.classes] == pytest.approx([2 / 3, 1.0])
     assert found.brier == pytest.approx(np.mean((claims - truth) ** 2))
 

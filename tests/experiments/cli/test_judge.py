@@ -51,7 +51,9 @@ def test_from_a_run_to_a_judge_that_is_trusted_so_far(recorded: Path, evidence: 
     assert found["corrected"]["low"] <= truth <= found["corrected"]["high"]
     audit("success_words", [evidence], judged=None, as_json=False)
     shown = capsys.readouterr().out
-    assert re.search(r"100\.0 %  of \d+ +wrong value", shown) and re.search(r" 0\.0 %  of \d+ +not submitted", shown)
+    assert re.search(r"100\.0 % \(at most 100\) +of \d+ +wrong value", shown) and re.search(
+        r" 0\.0 % \(at most \d+\) +of \d+ +not submitted", shown
+    )
     score(str(judge), [evidence], as_json=True)
     assert len(json.loads(capsys.readouterr().out)) == 100
 
