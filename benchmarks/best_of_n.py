@@ -141,7 +141,7 @@ def rankers(groups: Groups, judge: str | None, inverters: Sequence[str]) -> list
         rewards["judge"] = lambda: registry.build("reward", "judge", {"file": judge})
     for folder in inverters:
         inverter = {"inverter": "plain"} if folder == "plain" else {"inverter_options": {"checkpoint": folder}}
-        for similarity in ("words", "fields") if folder == "plain" else ("words", "fields", "idf"):
+        for similarity in ("words", "fields") if folder == "plain" else ("words", "fields", "idf", "pmi"):
             options = {**inverter, "similarity": similarity}
             name = f"flip, {'plain' if folder == 'plain' else Path(folder).name}, {similarity}"
             rewards[name] = lambda options=options: registry.build("reward", "flip", options)

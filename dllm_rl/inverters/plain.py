@@ -16,6 +16,7 @@ class PlainInverter:
     """Writes `label: value; label: value`. Good where instructions list labels and values, and blind to other words."""
 
     version: ClassVar[int] = 1
+    knows_likelihood: ClassVar[bool] = False
 
     @property
     def folder(self) -> Path | None:
@@ -29,3 +30,7 @@ class PlainInverter:
     def write(self, states: Sequence[str]) -> list[str]:
         """Return the lines of each state as clauses."""
         return [state.replace("\n", "; ") for state in states]
+
+    def explained(self, states: Sequence[str], instructions: Sequence[str]) -> list[float]:
+        """It knows no likelihood."""
+        raise NotImplementedError

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import Field
 
 from dllm_rl import registry
@@ -43,7 +44,7 @@ class Reversed:
 @register("inverter", "policy")
 @dataclass(frozen=True, kw_only=True)
 class PolicyInverter:
-    """A policy that `train_inverter` made, read greedily.
+    """A policy that `train_inverter` made. It writes greedily; one of the autoregressive family knows likelihoods, too.
 
     Attributes:
         checkpoint: Its folder.
@@ -51,6 +52,7 @@ class PolicyInverter:
     """
 
     version: ClassVar[int] = 1
+    knows_likelihood: ClassVar[bool] = True
 
     checkpoint: str
     batch_rows: Annotated[int, Field(ge=1)] = 64
@@ -80,6 +82,36 @@ class PolicyInverter:
         for start in range(0, len(states), self.batch_rows):
             written += self._write(states[start : start + self.batch_rows])
         return written
+
+    def explained(self, states: Sequence[str], instructions: Sequence[str]) -> list[float]:
+        """Share of each instruction's surprise that its state explains: 1 - log p(x | state) / log p(x | no state).
+
+        Below 0 where the state speaks against the instruction. Raises ConfigError for a family without likelihoods.
+        """
+        if not self.policy.is_exact:
+            raise ConfigError(
+                f"the inverter in '{self.checkpoint}' is of the family {self.policy.family}, which knows no "
+                "likelihood. Train one of the family autoregressive, or take the similarity 'fields'."
+            )
+        different = sorted(set(instructions))
+        alone = dict(zip(different, self._surprises([""] * len(different), different), strict=True))
+        told = self._surprises(states, instructions)
+        return [1 - found / alone[text] for found, text in zip(told, instructions, strict=True)]
+
+    @torch.no_grad()
+    def _surprises(self, states: Sequence[str], instructions: Sequence[str]) -> list[float]:
+        """Minus the log-probability of each instruction after its state, up to the end of the text."""
+        policy, found = self.policy, list[float]()
+        for start in range(0, len(states), self.batch_rows):
+            part = slice(start, start + self.batch_rows)
+            prompts = policy.prompts(
+                [_fitting(policy, state) for state in states[part]], list(range(len(states[part])))
+            )
+            canvas = torch.tensor([policy.canvas.encode(in_lines(policy, text)) for text in instructions[part]])
+            log_probs = policy.logits(prompts, canvas).float().log_softmax(-1)
+            read = log_probs.gather(-1, canvas[..., None].to(log_probs.device))[..., 0].cpu()
+            found += torch.where(policy.canvas.until_eos(canvas), -read, 0.0).sum(dim=1).tolist()
+        return found
 
     def _write(self, states: Sequence[str]) -> list[str]:
         prompts = self.policy.prompts([_fitting(self.policy, state) for state in states], list(range(len(states))))

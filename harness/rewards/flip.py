@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
 from dllm_rl import registry
+from dllm_rl.errors import ConfigError
 from dllm_rl.records.evidence import Evidence, executed_state, render_state
 from dllm_rl.registry import register
 from dllm_rl.reward import Reward, Score
@@ -25,10 +26,19 @@ from harness.rewards.similarity import Similarity, SimilarityName, longest_echo,
 
 
 class Inverter(Protocol):
-    """Writes the instructions that states imply. Registered under the kind `inverter`."""
+    """Writes the instructions that states imply. Registered under the kind `inverter`.
+
+    knows_likelihood: whether it can be asked how well a state explains an instruction.
+    """
+
+    knows_likelihood: ClassVar[bool]
 
     def write(self, states: Sequence[str]) -> list[str]:
         """Return an instruction for each state (`label: value`, one a line; "" for an untouched page), in order."""
+        ...
+
+    def explained(self, states: Sequence[str], instructions: Sequence[str]) -> list[float]:
+        """Share of each instruction's surprise that its state explains, at most 1."""
         ...
 
     def ingredients(self) -> list[Any]:
@@ -46,10 +56,15 @@ class Inverter(Protocol):
 class Flip(Reward):
     """max(0, (F - F0) / (1 - F0)): similarity F of the inferred instruction, F0 of what is inferred from no state.
 
+    With the similarity `pmi` nothing is written: the value is the pointwise mutual information of instruction and state
+    as a share of what the instruction says, 1 - log p(x | y) / log p(x), so that a state which fits no better than none
+    earns nothing.
+
     Attributes:
         inverter: Registered name of the inverter: `policy` for a trained one, `plain` for the state as it stands.
         inverter_options: Its options, such as `checkpoint`.
-        similarity: `words` as published, `fields` clause by clause, `idf` with rare words weighing more.
+        similarity: `words` as published, `fields` clause by clause, `idf` with rare words weighing more, `pmi` by
+            likelihood.
         max_echo: Longest run of the instruction that one field may hold, as a share of the instruction.
     """
 
@@ -58,12 +73,15 @@ class Flip(Reward):
 
     inverter: str = "policy"
     inverter_options: dict[str, Any] = field(default_factory=dict)
-    similarity: SimilarityName = "fields"
+    similarity: SimilarityName | Literal["pmi"] = "fields"
     max_echo: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     def __post_init__(self) -> None:
         # Options are checked before anything runs; weights are read when the reward is first asked.
-        assert self._inverter is not None
+        if self.similarity == "pmi" and not self._inverter.knows_likelihood:
+            raise ConfigError(
+                f"similarity 'pmi' needs likelihoods, which the inverter '{self.inverter}' has none of. Take 'fields'."
+            )
 
     @cached_property
     def _inverter(self) -> Inverter:
@@ -71,6 +89,7 @@ class Flip(Reward):
 
     @cached_property
     def _alike(self) -> Similarity:
+        assert self.similarity != "pmi"
         return similarity_named(self.similarity, self._inverter.folder)
 
     @cached_property
@@ -84,13 +103,20 @@ class Flip(Reward):
     def score(self, episodes: Sequence[Evidence]) -> list[Score]:
         """Invert all states at once, and compare."""
         states = [render_state(executed_state(item)) if self._may_pay(item) else "" for item in episodes]
-        different = sorted({state for state in states if state})
-        inferred = dict(zip(different, self._inverter.write(different), strict=True)) if different else {}
-        values = [
-            self.gain(item.instruction, inferred[state]) if state else 0.0
-            for item, state in zip(episodes, states, strict=True)
-        ]
-        return [Score(value=value, claim=value) for value in values]
+        pairs = list(dict.fromkeys((state, item.instruction) for state, item in zip(states, episodes, strict=True)))
+        filled = [pair for pair in pairs if pair[0]]
+        values = dict(zip(filled, self._values(filled), strict=True)) if filled else {}
+        found = [values.get((state, item.instruction), 0.0) for state, item in zip(states, episodes, strict=True)]
+        return [Score(value=value, claim=value) for value in found]
+
+    def _values(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """What each state is worth for its instruction."""
+        if self.similarity == "pmi":
+            shares = self._inverter.explained([state for state, _ in pairs], [text for _, text in pairs])
+            return [max(0.0, share) for share in shares]
+        different = sorted({state for state, _ in pairs})
+        inferred = dict(zip(different, self._inverter.write(different), strict=True))
+        return [self.gain(instruction, inferred[state]) for state, instruction in pairs]
 
     def gain(self, instruction: str, inferred: str) -> float:
         """Similarity beyond what the inverter writes without any state."""

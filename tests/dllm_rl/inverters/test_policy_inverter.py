@@ -15,6 +15,7 @@ from dllm_rl.reward import scores
 from dllm_rl.session import Session
 from dllm_rl.testing.reward import PAGE
 from dllm_rl.training.warmstart import WarmStartConfig
+from harness.rewards import Flip
 from tests.tiny_policies import make_tiny_policy
 
 PAIRS = [Reversed(state=f"Name: {name}", instruction=f"Name {name}") for name in ("Ann", "Bob")]
@@ -35,6 +36,15 @@ def test_a_family_learns_to_invert(family: str, tmp_path: Path) -> None:
     right, wrong = (as_planned("Name Ann", PAGE, f'fill p1.e1 "{name}"') for name in ("Ann", "Bob"))
     high, low = (score.value for score in scores(reward, [right, wrong]))
     assert high == pytest.approx(1.0) and low < high
+    by_likelihood = Flip(inverter_options={"checkpoint": str(tmp_path / "twin")}, similarity="pmi")
+    if family == "masked":
+        with pytest.raises(ConfigError, match="of the family masked, which knows no likelihood"):
+            scores(by_likelihood, [right])
+    else:
+        likely, unlikely, empty = (
+            score.value for score in scores(by_likelihood, [right, wrong, as_planned("Name Ann", PAGE, "")])
+        )
+        assert likely > 0.5 > unlikely >= empty == 0.0
     assert reward.ingredients()[1] == PolicyInverter(checkpoint=str(tmp_path / "twin")).ingredients()
 
 

@@ -27,6 +27,7 @@ class Perfect:
     """Writes the template with the values of the state, and something usual where there are none."""
 
     version: ClassVar[int] = 1
+    knows_likelihood: ClassVar[bool] = False
     folder: Path = field(default_factory=Path)
 
     def write(self, states: Sequence[str]) -> list[str]:
@@ -117,6 +118,8 @@ def test_the_plain_inverter_reads_the_state_as_it_stands() -> None:
     assert right == pytest.approx(1.0) and nothing == 0.0 < wrong < 0.6
     with pytest.raises(ConfigError, match="word weights of a trained inverter"):
         similarity_named("idf", None)
+    with pytest.raises(ConfigError, match="needs likelihoods, which the inverter 'plain'"):
+        registry.build("reward", "flip", {"inverter": "plain", "similarity": "pmi"})
 
 
 def test_a_missing_inverter_is_told() -> None:
