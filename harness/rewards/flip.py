@@ -78,7 +78,8 @@ class Flip(Reward):
 
     def __post_init__(self) -> None:
         # Options are checked before anything runs; weights are read when the reward is first asked.
-        if self.similarity == "pmi" and not self._inverter.knows_likelihood:
+        inverter = self._inverter
+        if self.similarity == "pmi" and not inverter.knows_likelihood:
             raise ConfigError(
                 f"similarity 'pmi' needs likelihoods, which the inverter '{self.inverter}' has none of. Take 'fields'."
             )

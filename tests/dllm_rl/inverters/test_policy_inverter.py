@@ -24,7 +24,9 @@ PAIRS = [Reversed(state=f"Name: {name}", instruction=f"Name {name}") for name in
 @pytest.mark.parametrize("family", ["autoregressive", "masked"])
 def test_a_family_learns_to_invert(family: str, tmp_path: Path) -> None:
     policy = make_tiny_policy(family, sharpness=1.0)
-    config = WarmStartConfig(passes=16 * 60, batch_size=16, warmup_steps=5, is_mixed_precision=False)
+    config = WarmStartConfig(
+        passes=16 * 140, batch_size=16, learning_rate=5e-3, warmup_steps=5, is_mixed_precision=False
+    )
     inverter = train_inverter(policy, PAIRS * 8, config, tmp_path / "twin")
     assert inverter.write([pair.state for pair in PAIRS]) == [pair.instruction for pair in PAIRS]
     assert inverter.write([]) == []
@@ -33,7 +35,11 @@ def test_a_family_learns_to_invert(family: str, tmp_path: Path) -> None:
         "flip",
         {"inverter_options": {"checkpoint": str(tmp_path / "twin")}, "similarity": "idf", "max_echo": 1.0},
     )
-    right, wrong = (as_planned("Name Ann", PAGE, f'fill p1.e1 "{name}"') for name in ("Ann", "Bob"))
+    # The instruction that it writes of an untouched page earns nothing, whatever was done.
+    name, other = ("Ann", "Bob") if inverter.write([""]) != ["Name Ann"] else ("Bob", "Ann")
+    right, wrong, empty = (
+        as_planned(f"Name {name}", PAGE, plan) for plan in (f'fill p1.e1 "{name}"', f'fill p1.e1 "{other}"', "")
+    )
     high, low = (score.value for score in scores(reward, [right, wrong]))
     assert high == pytest.approx(1.0) and low < high
     by_likelihood = Flip(inverter_options={"checkpoint": str(tmp_path / "twin")}, similarity="pmi")
@@ -41,10 +47,8 @@ def test_a_family_learns_to_invert(family: str, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="of the family masked, which knows no likelihood"):
             scores(by_likelihood, [right])
     else:
-        likely, unlikely, empty = (
-            score.value for score in scores(by_likelihood, [right, wrong, as_planned("Name Ann", PAGE, "")])
-        )
-        assert likely > 0.5 > unlikely >= empty == 0.0
+        likely, unlikely, nothing = (score.value for score in scores(by_likelihood, [right, wrong, empty]))
+        assert likely > 0.5 > unlikely >= nothing == 0.0
     assert reward.ingredients()[1] == PolicyInverter(checkpoint=str(tmp_path / "twin")).ingredients()
 
 

@@ -65,7 +65,7 @@ def test_rare_words_weigh_more() -> None:
 
 
 def test_idf_needs_its_weights(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="train_inverter"):
+    with pytest.raises(ConfigError, match="which training an inverter writes"):
         similarity_named("idf", tmp_path)
     write_weights(tmp_path, ["order for Anna", "order"])
     assert similarity_named("idf", tmp_path)("Anna", "Anna") == pytest.approx(1.0)
