@@ -49,4 +49,4 @@ def claim_metrics(claims: np.ndarray, success: np.ndarray, groups: np.ndarray) -
 def _tau(claims: np.ndarray, success: np.ndarray) -> float:
     from scipy.stats import kendalltau
 
-    return 0.0 if np.ptp(claims) == 0 else float(kendalltau(claims, success).statistic)
+    return 0.0 if np.ptp(claims) == 0 else float(kendalltau(claims, success)[0])

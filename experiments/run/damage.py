@@ -55,7 +55,7 @@ def damages(plan: str, page: Observation, instruction: str, pool: Pool, chance: 
         "echo": _echo(actions, typed, page, instruction),
         "not submitted": actions[:-1] if actions and actions[-1].verb in ("submit", "click", "press") else None,
     }
-    return {name: render_plan(changed) for name, changed in found.items() if changed is not None}
+    return {name: render_plan(tuple(changed)) for name, changed in found.items() if changed is not None}
 
 
 def _values(plans: Sequence[str], pages: Sequence[Observation]) -> Pool:

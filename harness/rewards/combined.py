@@ -131,7 +131,7 @@ class Combined(Reward):
     def at(self, step: int) -> Combined:
         """The reward as it pays at a training step. Its parts are the same ones, with the models that they hold."""
         changed = replace(self, shaping=tuple(item.at(step) for item in self.shaping))
-        changed.__dict__["_parts"] = tuple(part.at(step) for part in self._parts)
+        vars(changed)["_parts"] = tuple(part.at(step) for part in self._parts)
         return changed
 
     def ingredients(self) -> list[Any]:

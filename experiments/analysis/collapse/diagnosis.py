@@ -254,7 +254,8 @@ def _far(alarms: tuple[Alarm, ...]) -> Alarm | None:
 def _first_signal(verdict: _Verdict, alarms: tuple[Alarm, ...], pace: Pace) -> str | None:
     """The first to leave its band; of those too close to tell apart, one that is evidence of the kind."""
     kind, moved = verdict.kind, verdict.moved
-    decisive: dict[str, Kind] = _DECIDED_BY | {
+    decisive: dict[str, Kind] = {
+        **_DECIDED_BY,
         "non_finite": "numerical",
         "faults": "environment",
         "off_policy_at_start": "estimator_noise",
