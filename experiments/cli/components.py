@@ -1,12 +1,18 @@
-"""A component that a user names in an option of the command line, as YAML."""
+"""A component that a user names on the command line, as YAML or in a file."""
 
 from __future__ import annotations
 
 import yaml
 
 from dllm_rl.errors import ConfigError
-from experiments.design.config import Component, validate
+from experiments.design.config import Component, Strict, validate
 from experiments.design.overrides import read_yaml
+
+
+class JudgeFile(Strict):
+    """A file that names a judge as a preset names its reward."""
+
+    reward: Component
 
 
 def component_of(text: str, option: str, example: str) -> Component:

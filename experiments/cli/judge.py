@@ -32,7 +32,7 @@ JudgeArgument = Annotated[
     str,
     typer.Argument(
         metavar="JUDGE",
-        help="A judge's file, a reward's name, or {name: endpoint_judge, options: {...}}: as YAML, or a .yaml file.",
+        help="A judge's file, a .yaml file with a `reward`, a reward's name, or {name: flip, options: {...}}.",
     ),
 ]
 
@@ -193,17 +193,20 @@ def _claims(judge: Reward, episodes: Sequence[Labelled]) -> list[float | None]:
 
 
 def _judge(given: str) -> Reward:
-    from experiments.cli.components import component_of
-    from experiments.design.config import Component, build_reward
+    from experiments.cli.components import JudgeFile, component_of
+    from experiments.design.config import Component, build_reward, validate
+    from experiments.design.overrides import read_yaml
 
-    path, text = Path(given), given
+    path = Path(given)
     if given.endswith((".yaml", ".yml")):
         if not path.is_file():
-            raise ConfigError(f"no file '{given}'. Give a file with {{name: endpoint_judge, options: {{...}}}}.")
-        text = path.read_text(encoding="utf-8")
+            raise ConfigError(f"no file '{given}'. Give one that says reward: {{name: ..., options: {{...}}}}.")
+        component = validate(JudgeFile, read_yaml(path.read_text(encoding="utf-8")), source=given).reward
     elif "{" not in given and (path.suffix == ".json" or path.is_file()):
-        return build_reward(Component(name="judge", options={"file": given}))
-    reward = build_reward(component_of(text, "JUDGE", "success_words, or {name: flip, options: {...}}"))
+        component = Component(name="judge", options={"file": given})
+    else:
+        component = component_of(given, "JUDGE", "success_words, or {name: flip, options: {...}}")
+    reward = build_reward(component)
     if reward.needs_truth:
         raise ConfigError(f"the reward '{given}' reads the truth, so it is no judge. Take one that claims success.")
     return reward

@@ -84,9 +84,14 @@ def test_a_table_of_eval_is_a_source_of_plans(recorded: Path, tmp_path: Path) ->
 
 
 def test_a_judge_may_be_a_file_of_yaml(evidence: Path, tmp_path: Path, capsys) -> None:
-    (tmp_path / "mine.yaml").write_text('name: success_words\noptions: {success: "never", failure: "never"}\n')
+    (tmp_path / "mine.yaml").write_text(
+        'reward: {name: success_words, options: {success: "never", failure: "never"}}\n'
+    )
     audit(str(tmp_path / "mine.yaml"), [evidence], judged=None, as_json=True)
     assert json.loads(capsys.readouterr().out)["audit"]["sensitivity"] == 0.0
+    (tmp_path / "wrong.yaml").write_text("rewrad: success_words\n")
+    with pytest.raises(ConfigError, match="Did you mean 'reward'"):
+        audit(str(tmp_path / "wrong.yaml"), [evidence], judged=None, as_json=True)
 
 
 def test_damaged_plans_probe_a_judge_by_the_kind_of_error(tmp_path: Path, capsys) -> None:
