@@ -223,7 +223,7 @@ def headline(
 def _averages(policies: list[dict[str, Any]]) -> str:
     """What training did to each policy, averaged over its objectives, largest first."""
     found = sorted(policies, key=lambda item: -item["effect"])
-    told = ", ".join(f"{item['name']} {_change(item)}" for item in found)
+    told = ", ".join(f"{item['name']} {interval_of(item)}" for item in found)
     count = found[0]["num_cells"]
     over = f"averaged over {count} objectives" if count > 1 else "by policy"
     return f"Change of success in points, {over}: {told}."
@@ -264,7 +264,9 @@ def _results(cells: list[dict[str, Any]], *, is_all: bool) -> str:
     which = f"{len(cells)} cell{'s' if len(cells) > 1 else ''}" if is_all else f"the {len(cells)}"
     if len(cells) == 1 and not is_all:
         return f"It is {parts[0].removeprefix('1 ')}.{provisional}"
-    told = " Changes are points of success." if counts["improved"] or counts["regressed"] else _largest(judged)
+    changed = counts["improved"], counts["regressed"]
+    is_told = any(0 < count <= _MAX_LISTED for count in changed)
+    told = " Changes are points of success." if is_told else "" if any(changed) else _largest(judged)
     return f"Of {which}: {', '.join(parts)}.{told}{provisional}"
 
 
