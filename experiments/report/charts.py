@@ -19,7 +19,11 @@ _WIDTH, _HEIGHT = 240.0, 90.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """A numeric range with a few round ticks. is_cut: some values lie beyond `high`."""
+    """A numeric range with a few round ticks.
+
+    Attributes:
+        is_cut: Some values lie beyond `high`.
+    """
 
     low: float
     high: float

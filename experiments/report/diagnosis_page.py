@@ -40,7 +40,11 @@ class Diagnosed:
 
 
 def render_diagnosis(path: Path, found: Sequence[Diagnosed], *, notes: Sequence[str] = ()) -> str:
-    """Render the runs found under a path. notes: sentences on groups of runs."""
+    """Render the runs found under a path.
+
+    Args:
+        notes: Sentences on groups of runs.
+    """
     environment = page_environment()
     cells = _cells(found)
     rows = {id(item): uniform(item.run.metrics) for item in found}

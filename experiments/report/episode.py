@@ -44,7 +44,11 @@ def _line(action: ActionResult) -> Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnView:
-    """One turn as the template needs it. correct, wanted: fields that hold their wanted value by its end, and all."""
+    """One turn as the template needs it.
+
+    Attributes:
+        correct, wanted: Fields that hold their wanted value by its end, and all.
+    """
 
     number: int
     title: str

@@ -22,11 +22,12 @@ MASK, HIDDEN = "\u2591", "\u00b7"
 class Film:
     """What is shown.
 
-    words: token of each column in each frame (equal lengths); MASK where nothing is written yet.
-    step: the step that wrote each column's last token; -1 where it was not drawn.
-    confidence: probability of that draw.
-    kind: of each column in the end: drawn, forced, fill or padding.
-    break_after: columns after which a line ends.
+    Attributes:
+        words: Token of each column in each frame (equal lengths); MASK where nothing is written yet.
+        step: The step that wrote each column's last token; -1 where it was not drawn.
+        confidence: Probability of that draw.
+        kind: Of each column in the end: drawn, forced, fill or padding.
+        break_after: Columns after which a line ends.
     """
 
     title: str

@@ -21,11 +21,12 @@ from experiments.run.status import State, Status
 class UnitRun:
     """One unit: a seed of a cell, or a policy's warm start (seed None).
 
-    metrics: rows of its training, one a step.
-    commits: commit orders that it kept.
-    status: its state.
-    snapshots: greedy plans on the way, whose films are named from the run folder, where the page lies.
-    versions: of what made its evaluation, by package; empty where there is none, or it is not known.
+    Attributes:
+        metrics: Rows of its training, one a step.
+        commits: Commit orders that it kept.
+        status: Its state.
+        snapshots: Greedy plans on the way, whose films are named from the run folder, where the page lies.
+        versions: Of what made its evaluation, by package; empty where there is none, or it is not known.
     """
 
     name: str
@@ -39,7 +40,11 @@ class UnitRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellRun:
-    """One cell with its seeds, in the order of the configuration. warm_start: of its policy, where the grid has one."""
+    """One cell with its seeds, in the order of the configuration.
+
+    Attributes:
+        warm_start: Of its policy, where the grid has one.
+    """
 
     record: CellRecord
     seeds: tuple[UnitRun, ...]
@@ -68,7 +73,12 @@ class CellRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A whole run. warm_starts: by policy. warm_start_seconds: wall time of all evaluations before training."""
+    """A whole run.
+
+    Attributes:
+        warm_starts: By policy.
+        warm_start_seconds: Wall time of all evaluations before training.
+    """
 
     config: GridRecord
     results: pa.Table

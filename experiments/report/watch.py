@@ -30,7 +30,9 @@ _STYLES = {"done": "green", "stopped": "yellow", "running": "cyan", "failed": "b
 class SeedView:
     """One seed of a cell as it stands, or a policy's warm start (seed None).
 
-    success: mean of its last training steps. alarms: messages, newest last.
+    Attributes:
+        success: Mean of its last training steps.
+        alarms: Messages, newest last.
     """
 
     cell: str

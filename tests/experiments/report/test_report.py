@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 
 import pyarrow as pa
@@ -109,6 +110,13 @@ def test_a_notebook_shows_the_verdicts_and_print_writes_them_as_markdown(grid):
     assert table._repr_html_().count("<tr>") == 1 + len(all_cells(twin(grid)))
     assert "collapsed (provisional)" in table._repr_html_()
     assert str(table) == (grid / "report_tables.md").read_text()
+
+
+def test_every_region_has_a_name_of_its_own_and_every_column_a_title(grid):
+    page = (grid / "report.html").read_text()
+    names = re.findall(r'role="region" aria-label="([^"]*)"', page)
+    assert len(names) > 5 and len(names) == len(set(names))
+    assert "<th></th>" not in page
 
 
 def test_controls_state(grid):
