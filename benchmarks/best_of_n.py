@@ -39,7 +39,9 @@ _NUM_RESAMPLES = 2000
 class Groups:
     """Plans of the same tasks, what may be read of them before and after they ran, and whether they succeeded.
 
-    log_probs, success: (tasks, plans). browser_seconds: of an episode.
+    Attributes:
+        log_probs, success: (tasks, plans).
+        browser_seconds: Of an episode.
     """
 
     planned: list[Evidence]

@@ -39,7 +39,12 @@ _PARTS = {"accuracy": "rewards/accuracy_reward/mean", "format": "rewards/format_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One labelled run. shape: how it was made. dialect: under whose names it is logged."""
+    """One labelled run.
+
+    Attributes:
+        shape: How it was made.
+        dialect: Under whose names it is logged.
+    """
 
     label: Kind
     shape: str

@@ -15,7 +15,11 @@ Curve = np.ndarray
 
 @dataclass(slots=True, kw_only=True)
 class Draft:
-    """A run in the making: curves by canonical name over the time from 0 to 1. level: mean success without noise."""
+    """A run in the making: curves by canonical name over the time from 0 to 1.
+
+    Attributes:
+        level: Mean success without noise.
+    """
 
     draw: np.random.Generator
     time: Curve

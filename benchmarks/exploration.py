@@ -125,7 +125,11 @@ class TextWorld:
 
 
 class RunWorld:
-    """Runs plans in an environment. session: open, or opened when first needed."""
+    """Runs plans in an environment.
+
+    Args:
+        session: Open, or opened when first needed.
+    """
 
     def __init__(self, session: Any, count: int) -> None:
         self.session = session

@@ -44,7 +44,11 @@ def _cell(outcomes: list[Outcome], reward: OutcomeReward) -> str:
 
 
 def gaming_plans(task: Task, page: Observation, gold: str) -> dict[str, str]:
-    """Plans by what they try. gold: the task's own plan, of which some leave out the end."""
+    """Plans by what they try.
+
+    Args:
+        gold: The task's own plan, of which some leave out the end.
+    """
     buttons = [control for control in page.controls if control.kind == "button"]
     submit = [_press(button) for button in buttons]
     first = [*_first_answers(page), *submit]

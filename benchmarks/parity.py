@@ -65,7 +65,10 @@ CODE = {
 class Case:
     """One method under some options, beside public code.
 
-    views: how many its loss reads. groups: how many the rows are dealt to. is_on_policy: old scores are the new ones.
+    Attributes:
+        views: How many its loss reads.
+        groups: How many the rows are dealt to.
+        is_on_policy: Old scores are the new ones.
     """
 
     method: str
@@ -112,7 +115,9 @@ CASES = (
 class Agreement:
     """How near two losses are.
 
-    value, gradient: relative errors. cosine, ratio: of the gradients, and of their lengths.
+    Attributes:
+        value, gradient: Relative errors.
+        cosine, ratio: Of the gradients, and of their lengths.
     """
 
     value: float

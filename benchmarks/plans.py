@@ -22,7 +22,11 @@ from harness.sites import expected_page, gold_plan, make_site, make_tasks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sheet:
-    """Tasks in order: their prompts, pages and gold plans. first: number of the first one, which names its noise."""
+    """Tasks in order: their prompts, pages and gold plans.
+
+    Attributes:
+        first: Number of the first one, which names its noise.
+    """
 
     texts: tuple[str, ...]
     pages: tuple[Observation, ...]

@@ -36,7 +36,9 @@ MASK_ID, TOKEN = 1, 0
 class Asked:
     """What a public loss is asked at.
 
-    new: the scores that its gradient is taken of. options: those of our method that it has, too.
+    Attributes:
+        new: The scores that its gradient is taken of.
+        options: Those of our method that it has, too.
     """
 
     rollouts: Rollouts

@@ -50,7 +50,11 @@ STEPS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A policy and a batch to measure on. options: of an objective, where they are not its defaults."""
+    """A policy and a batch to measure on.
+
+    Attributes:
+        options: Of an objective, where they are not its defaults.
+    """
 
     sizes: dict[str, int]
     num_letters: int

@@ -28,8 +28,11 @@ AdvantageName = Literal["centred", "normalised", "leave_one_out", "shrunk"]
 class Groups:
     """Statistics of each row's group, over valid rows only, spread back over the rows.
 
-    count: valid rows of the group. mean: their mean reward. std: with n - 1 in the denominator, 0 for a single row.
-    spread: largest reward less smallest.
+    Attributes:
+        count: Valid rows of the group.
+        mean: Their mean reward.
+        std: With n - 1 in the denominator, 0 for a single row.
+        spread: Largest reward less smallest.
     """
 
     count: Float[Tensor, " b"]

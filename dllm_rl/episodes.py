@@ -190,7 +190,11 @@ def _played(
 
 
 async def played(episode: Episode, write: Callable[[Sequence[Turn], Observation], str | None]) -> Outcome:
-    """Play an episode alone and close it. write: gives the next turn; None ends the episode where it stands."""
+    """Play an episode alone and close it.
+
+    Args:
+        write: Gives the next turn; None ends the episode where it stands.
+    """
     try:
         reply, turns = await episode.start(), []
         while reply.observation is not None:

@@ -27,7 +27,11 @@ class Raw(str):
 
 
 def shade(text: object, share: float, *, title: str) -> Raw:
-    """Write a text on a colour between light (0) and dark (1), dark text throughout. title: shown under the pointer."""
+    """Write a text on a colour between light (0) and dark (1), dark text throughout.
+
+    Args:
+        title: Shown under the pointer.
+    """
     colour = f"hsl(265 60% {92 - 36 * min(1.0, max(0.0, share)):.0f}%)"
     style = f"background: {colour}; color: #1c2430; padding: 0 .3em"
     return Raw(f'<span style="{style}" title="{escape(title)}">{escape(str(text))}</span>')

@@ -13,8 +13,9 @@ _FREE = {"device", "gradient_checkpointing", "trust_remote_code"}
 class LoraOptions(BaseModel):
     """A low-rank adapter (LoRA, 2106.09685), which alone is trained.
 
-    alpha: alpha / rank scales the update.
-    targets: ends of the names of the linear layers that get one; None: all but the output head.
+    Attributes:
+        alpha: alpha / rank scales the update.
+        targets: Ends of the names of the linear layers that get one; None: all but the output head.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,15 +28,16 @@ class LoraOptions(BaseModel):
 class LoadOptions(BaseModel):
     """Keys of a policy level, and options of the commands.
 
-    device: `cpu`, `cuda`, `cuda:1`, `mps`.
-    dtype: of the weights; None: as the checkpoint stores them. Weights in half precision are trained through copies in
-        float32 (`dllm_rl.training.optimiser`).
-    attention: None: sdpa, where the model has it, else eager.
-    lora: the adapter that is put on; None: all weights are trained.
-    gradient_checkpointing: activations are computed again on the way back, which takes a third more time and holds
-        those of one layer instead of all.
-    revision: commit, branch or tag of a hub id.
-    trust_remote_code: run the code that comes with the checkpoint.
+    Attributes:
+        device: `cpu`, `cuda`, `cuda:1`, `mps`.
+        dtype: Of the weights; None: as the checkpoint stores them. Weights in half precision are trained through copies
+            in float32 (`dllm_rl.training.optimiser`).
+        attention: None: sdpa, where the model has it, else eager.
+        lora: The adapter that is put on; None: all weights are trained.
+        gradient_checkpointing: Activations are computed again on the way back, which takes a third more time and holds
+            those of one layer instead of all.
+        revision: Commit, branch or tag of a hub id.
+        trust_remote_code: Run the code that comes with the checkpoint.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

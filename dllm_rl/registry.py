@@ -26,9 +26,10 @@ from dllm_rl.errors import ConfigError, unknown_name
 class Option:
     """One option of a class.
 
-    hint: its type.
-    default: `inspect.Parameter.empty` where it must be given.
-    is_added: at its default it is left out of what results are keyed by.
+    Attributes:
+        hint: Its type.
+        default: `inspect.Parameter.empty` where it must be given.
+        is_added: At its default it is left out of what results are keyed by.
     """
 
     hint: Any
@@ -81,7 +82,9 @@ def construct(cls: type, values: Mapping[str, Any], *, owner: str, given: Mappin
 
     Where all that the caller leaves open is one record (`settings`, a dataclass), its fields are the options.
 
-    owner: the component as messages name it, such as "sampler 'klass'".
+    Args:
+        owner: The component as messages name it, such as "sampler 'klass'".
+
     Raises ConfigError for an option that does not exist, is missing, has a wrong type or a value out of range.
     """
     known = _all_options(cls)
@@ -174,10 +177,11 @@ def _record_of(options: Mapping[str, Option]) -> tuple[str, type] | None:
 class Kind:
     """Where components of a kind are found, and what their classes must declare.
 
-    package: Ours, in which every module is looked at.
-    group: Entry points of others.
-    declares: Class attributes without which a component cannot be used.
-    without: Modules and subpackages of ours that hold no component and are slow to import, because of transformers.
+    Attributes:
+        package: Ours, in which every module is looked at.
+        group: Entry points of others.
+        declares: Class attributes without which a component cannot be used.
+        without: Modules and subpackages of ours that hold no component and are slow to import, because of transformers.
     """
 
     package: str
@@ -254,9 +258,11 @@ def build(
 ) -> Any:
     """Make a component from its name and its options, as they stand in a preset or in JSON.
 
-    options: plain data, checked against the types that the class declares for its fields or parameters.
-    family: of the policy that the component is for, where it is known.
-    given: what the caller decides, such as a sampler's temperature; no option may say otherwise.
+    Args:
+        options: Plain data, checked against the types that the class declares for its fields or parameters.
+        family: Of the policy that the component is for, where it is known.
+        given: What the caller decides, such as a sampler's temperature; no option may say otherwise.
+
     Raises ConfigError for an unknown name or option (with the nearest known one), a value of the wrong type or range,
     and a component that is undefined for the family.
     """

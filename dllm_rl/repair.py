@@ -84,7 +84,11 @@ def refuse_repair(family: str, *, is_aligned: bool) -> None:
 
 
 def kept_lines(turn: Turn, now: Observation) -> list[int]:
-    """Numbers of the lines that stay. now: the page after the turn, with what it complains about."""
+    """Numbers of the lines that stay.
+
+    Args:
+        now: The page after the turn, with what it complains about.
+    """
     return [item.line for item in turn.outcome.actions if item.status == "ok" and _stays(item.text, turn, now)]
 
 

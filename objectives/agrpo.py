@@ -28,7 +28,11 @@ UNIFORM_SHARE = 0.1
 @register("objective", "agrpo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AGRPO(CJGRPO):
-    """Amortized GRPO: CJ-GRPO with importance-sampled steps. steps_by: uniform, or by the entropy of their draws."""
+    """Amortized GRPO: CJ-GRPO with importance-sampled steps.
+
+    Attributes:
+        steps_by: Uniform, or by the entropy of their draws.
+    """
 
     name: ClassVar[str] = "agrpo"
     paper: ClassVar[str] = "2510.04019"

@@ -29,20 +29,21 @@ NoPenalty = Annotated[float, Field(ge=0, le=0)]
 class Method:
     """Base of the built-in objectives: the flags of the `Objective` protocol, and group-relative advantages.
 
-    level: what one ratio spans (token, step or sequence).
-    families: policy families on which the method is defined.
-    requires: rollout fields that must be there.
-    replays: whether it scores the sampler's own recorded draws, and how.
-    needs_old: whether the loss reads the scores of the policy that sampled.
-    group_coupled: the loss needs whole groups in one call.
-    max_inner_steps: most updates on one batch of rollouts for which the method is defined, None = any.
-    exceptions: properties of `dllm_rl.testing.check_objective` that the method breaks on purpose, with the reason.
-    own_metrics: what its loss reports beyond docs/metrics.md, as name: meaning.
-    version: raised whenever the method's numbers change, so that results of the old one are not taken for its own.
-    published: options under which its loss is that of its public code (`parity: true` takes them); None where options
-      cannot express that, or where there is no public code to compare with.
-    beta: weight of the KL penalty.
-    advantage: estimator of the advantage.
+    Attributes:
+        level: What one ratio spans (token, step or sequence).
+        families: Policy families on which the method is defined.
+        requires: Rollout fields that must be there.
+        replays: Whether it scores the sampler's own recorded draws, and how.
+        needs_old: Whether the loss reads the scores of the policy that sampled.
+        group_coupled: The loss needs whole groups in one call.
+        max_inner_steps: Most updates on one batch of rollouts for which the method is defined, None = any.
+        exceptions: Properties of `dllm_rl.testing.check_objective` that the method breaks on purpose, with the reason.
+        own_metrics: What its loss reports beyond docs/metrics.md, as name: meaning.
+        version: Raised whenever the method's numbers change, so that results of the old one are not taken for its own.
+        published: Options under which its loss is that of its public code (`parity: true` takes them); None where
+            options cannot express that, or where there is no public code to compare with.
+        beta: Weight of the KL penalty.
+        advantage: Estimator of the advantage.
     """
 
     name: ClassVar[str]
@@ -92,7 +93,11 @@ class Method:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedElbo(Method):
-    """Base of methods that score antithetic pairs of ELBO views. num_draws: pairs a completion."""
+    """Base of methods that score antithetic pairs of ELBO views.
+
+    Attributes:
+        num_draws: Pairs a completion.
+    """
 
     num_draws: Count = 2
 

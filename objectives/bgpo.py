@@ -36,7 +36,12 @@ from objectives import (
 @register("objective", "bgpo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BGPO(Method):
-    """Boundary-Guided Policy Optimization. num_draws: views. ceiling: of the ratio where A < 0 (dual clip)."""
+    """Boundary-Guided Policy Optimization.
+
+    Attributes:
+        num_draws: views.
+        ceiling: Of the ratio where A < 0 (dual clip).
+    """
 
     name: ClassVar[str] = "bgpo"
     paper: ClassVar[str] = "2510.11683"

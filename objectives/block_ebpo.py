@@ -25,7 +25,11 @@ from objectives import BelowOne, Clip, Count, Method, NonNegative, mean_of_rows,
 @register("objective", "block_ebpo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockEBPO(Method):
-    """ELBO-based Block-level Policy Optimization. num_levels: views, one a noise level."""
+    """ELBO-based Block-level Policy Optimization.
+
+    Attributes:
+        num_levels: views, one a noise level.
+    """
 
     name: ClassVar[str] = "block_ebpo"
     paper: ClassVar[str] = "2602.08676"

@@ -23,7 +23,11 @@ from objectives.grpo import GRPO
 @register("objective", "cispo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CISPO(GRPO):
-    """Clipped Importance Sampling Policy Optimization. ratio_cap: upper bound of the weight; there is no lower one."""
+    """Clipped Importance Sampling Policy Optimization.
+
+    Attributes:
+        ratio_cap: Upper bound of the weight; there is no lower one.
+    """
 
     name: ClassVar[str] = "cispo"
     paper: ClassVar[str] = "2506.13585"

@@ -33,7 +33,11 @@ from objectives import (
 @register("objective", "cj_grpo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CJGRPO(Method):
-    """Consistent-trajectory GRPO. num_steps: replayed steps per row, None = all; autoregressive replays all at once."""
+    """Consistent-trajectory GRPO.
+
+    Attributes:
+        num_steps: Replayed steps per row, None = all; autoregressive replays all at once.
+    """
 
     name: ClassVar[str] = "cj_grpo"
     paper: ClassVar[str] = "2509.23924"

@@ -41,7 +41,10 @@ from objectives import (
 @register("objective", "egspo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EGSPO(Method):
-    """Entropy-Guided Stepwise Policy Optimization. num_steps: replayed steps per row, None = all.
+    """Entropy-Guided Stepwise Policy Optimization.
+
+    Attributes:
+        num_steps: Replayed steps per row, None = all.
 
     Undefined for the autoregressive family, where a step is a token: `grpo` has its ratios.
     """

@@ -26,7 +26,11 @@ from objectives.egspo import EGSPO
 @register("objective", "egspo_sa")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EGSPOSA(EGSPO):
-    """EGSPO with stepwise advantages. lam: weight of what a step and those after it gained; at 0 it is EGSPO."""
+    """EGSPO with stepwise advantages.
+
+    Attributes:
+        lam: Weight of what a step and those after it gained; at 0 it is EGSPO.
+    """
 
     name: ClassVar[str] = "egspo_sa"
     requires: ClassVar[tuple[str, ...]] = ("trajectory", "step_rewards", "answers")

@@ -33,12 +33,15 @@ from objectives import (
 @register("objective", "espo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ESPO(Method):
-    """ELBO-based Sequence-level Policy Optimization. num_draws: noise levels; antithetic: two views each, not one.
+    """ELBO-based Sequence-level Policy Optimization.
 
-    levels: drawn at random, or the num_draws x 2 nodes of a quadrature (GDPO, 2510.08554), which are always antithetic,
-      or as many strata, of which one is hidden at a time (DACA-GRPO, 2605.16342): no ELBO.
-    clip_rule: ppo, or one that bounds A < 0 too (dual, unconditional).
-    scores_canvas: whether columns after EOS count too, as in the public code; nothing drew what stands there.
+    Attributes:
+        num_draws: Noise levels.
+        antithetic: Two views each, not one.
+        levels: Drawn at random, or the num_draws x 2 nodes of a quadrature (GDPO, 2510.08554), which are always
+            antithetic, or as many strata, of which one is hidden at a time (DACA-GRPO, 2605.16342): no ELBO.
+        clip_rule: Ppo, or one that bounds A < 0 too (dual, unconditional).
+        scores_canvas: Whether columns after EOS count too, as in the public code; nothing drew what stands there.
     """
 
     name: ClassVar[str] = "espo"

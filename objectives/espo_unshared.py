@@ -32,7 +32,11 @@ from objectives import (
 @register("objective", "espo_unshared")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ESPOUnshared(Method):
-    """ESPO without common random numbers and without penalty. num_draws, antithetic: of each of the two estimates."""
+    """ESPO without common random numbers and without penalty.
+
+    Attributes:
+        num_draws, antithetic: Of each of the two estimates.
+    """
 
     name: ClassVar[str] = "espo_unshared"
     paper: ClassVar[str] = "2512.03759"

@@ -30,7 +30,12 @@ from objectives import (
 @register("objective", "flow_grpo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowGRPO(Method):
-    """Per-step REINFORCE. num_steps: replayed steps per row, None = all. max_advantage: bound of its magnitude."""
+    """Per-step REINFORCE.
+
+    Attributes:
+        num_steps: Replayed steps per row, None = all.
+        max_advantage: Bound of its magnitude.
+    """
 
     name: ClassVar[str] = "flow_grpo"
     paper: ClassVar[str] = "2505.05470"

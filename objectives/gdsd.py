@@ -33,7 +33,11 @@ from objectives import (
 @register("objective", "gdsd")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GDSD(PairedElbo):
-    """Squared distance of the normalised log-ratio to scale x A. clip: log-ratios beyond log(1 + clip) do not move."""
+    """Squared distance of the normalised log-ratio to scale x A.
+
+    Attributes:
+        clip: Log-ratios beyond log(1 + clip) do not move.
+    """
 
     name: ClassVar[str] = "gdsd"
     paper: ClassVar[str] = "2605.29398"

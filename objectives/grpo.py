@@ -27,8 +27,9 @@ from objectives import TOKEN_KL, BelowOne, Clip, ClipName, KLName, Method, NonNe
 class GRPO(Method):
     """Group Relative Policy Optimization.
 
-    clip_rule: ppo, or one that bounds A < 0 too (dual, unconditional).
-    prompt_mask_share: share of prompt tokens that are hidden, for families with a mask token.
+    Attributes:
+        clip_rule: Ppo, or one that bounds A < 0 too (dual, unconditional).
+        prompt_mask_share: Share of prompt tokens that are hidden, for families with a mask token.
     """
 
     name: ClassVar[str] = "grpo"

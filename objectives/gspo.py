@@ -18,7 +18,8 @@ from objectives import BelowOne, Clip, ClipName, Count, Method, NonNegative, mea
 class GSPO(Method):
     """Group Sequence Policy Optimization: GRPO's views, the mean of a sequence's log-ratios inside one exponential.
 
-    num_strata: parts of the canvas of which one is hidden at a time (DACA-GRPO, 2605.16342); 1 hides all at once.
+    Attributes:
+        num_strata: Parts of the canvas of which one is hidden at a time (DACA-GRPO, 2605.16342); 1 hides all at once.
     """
 
     name: ClassVar[str] = "gspo"

@@ -25,9 +25,11 @@ from objectives.cj_grpo import CJGRPO
 @register("objective", "just_grpo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JustGRPO(CJGRPO):
-    """GRPO in autoregressive order. num_steps: scored tokens per row, None = all, which costs a forward each.
+    """GRPO in autoregressive order.
 
-    scores_canvas: whether columns after EOS count too, as in the public code; nothing drew what stands there.
+    Attributes:
+        num_steps: Scored tokens per row, None = all, which costs a forward each.
+        scores_canvas: Whether columns after EOS count too, as in the public code; nothing drew what stands there.
     """
 
     name: ClassVar[str] = "just_grpo"

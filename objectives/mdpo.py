@@ -40,7 +40,10 @@ from objectives import (
 @register("objective", "mdpo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MDPO(Method):
-    """Masked Diffusion Policy Optimization. num_steps: replayed steps, those of the group's largest summed |A|.
+    """Masked Diffusion Policy Optimization.
+
+    Attributes:
+        num_steps: Replayed steps, those of the group's largest summed |A|.
 
     Undefined for the autoregressive family, whose steps give no intermediate answer.
     """

@@ -38,7 +38,11 @@ from objectives import (
 @register("objective", "rspo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RSPO(PairedElbo):
-    """Relative Score Policy Optimization. scale: target of u at an advantage of 1. Needs whole groups."""
+    """Relative Score Policy Optimization.
+
+    Attributes:
+        scale: Target of u at an advantage of 1. Needs whole groups.
+    """
 
     name: ClassVar[str] = "rspo"
     paper: ClassVar[str] = "2605.10218"

@@ -32,10 +32,15 @@ LOWEST_LEVEL = 0.05
 @register("objective", "spg")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SPG(Method):
-    """Sandwiched Policy Gradient. num_levels: views. power: of the mean in U. mix: share of U for bad completions.
+    """Sandwiched Policy Gradient.
 
-    block_size: columns (slot family: slots) of the one block that all levels of a row look at; None = the whole canvas.
-    counts: whether a level is a number of tokens, at least one, as in the public code; needs the whole canvas.
+    Attributes:
+        num_levels: views.
+        power: Of the mean in U.
+        mix: Share of U for bad completions.
+        block_size: Columns (slot family: slots) of the one block that all levels of a row look at; None = the whole
+            canvas.
+        counts: Whether a level is a number of tokens, at least one, as in the public code; needs the whole canvas.
     """
 
     name: ClassVar[str] = "spg"

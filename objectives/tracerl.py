@@ -22,7 +22,10 @@ from objectives.cj_grpo import CJGRPO
 @register("objective", "tracerl")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceRL(CJGRPO):
-    """Trajectory-aware RL. shrink: steps per view; 1 is CJ-GRPO on all steps. num_steps is not read, and refused.
+    """Trajectory-aware RL.
+
+    Attributes:
+        shrink: Steps per view; 1 is CJ-GRPO on all steps. num_steps is not read, and refused.
 
     Undefined for the flow family, whose transitions do not merge.
     """

@@ -26,7 +26,8 @@ from objectives import BelowOne, Count, Method, NoPenalty, scored, sequence_sum,
 class WD1(Method):
     """Weighted log-likelihood on the one-step view. `advantages` returns the weights, which sum to 0 over a group.
 
-    num_strata: parts of the canvas of which one is hidden at a time (DACA-GRPO, 2605.16342); 1 hides all at once.
+    Attributes:
+        num_strata: Parts of the canvas of which one is hidden at a time (DACA-GRPO, 2605.16342); 1 hides all at once.
     """
 
     name: ClassVar[str] = "wd1"

@@ -175,7 +175,9 @@ def train_inverter(
 ) -> PolicyInverter:
     """Train a policy in place on states and their instructions, and save it as an inverter.
 
-    policy: of random weights, or a warm start of another seed than the policy that will be rewarded.
+    Args:
+        policy: Of random weights, or a warm start of another seed than the policy that will be rewarded.
+
     Raises ConfigError where an instruction does not fit the policy's canvas.
     """
     warm_start(policy, as_demonstrations(policy, pairs), config, on_step=on_step)

@@ -33,11 +33,13 @@ NEVER = -1e30
 class Constraint:
     """One automaton a row, padded to common sizes. A canvas is accepted if its labels lead from START to ACCEPT.
 
-    source, target, label: of each edge; unused edges run from the last state, which nothing reaches, to itself.
-    token: id of each label, -1 for TEXT and unused ones. is_text: ids that may stand in values.
-    is_legal: which of (any content, EOS, PAD, line break, FILL) may stand at a column.
-    width, separators: between two lines of `width` columns only the states `separators` are possible; None and empty
-    where lines run freely.
+    Attributes:
+        source, target, label: Of each edge; unused edges run from the last state, which nothing reaches, to itself.
+        token: Id of each label, -1 for TEXT and unused ones.
+        is_text: Ids that may stand in values.
+        is_legal: Which of (any content, EOS, PAD, line break, FILL) may stand at a column.
+        width, separators: Between two lines of `width` columns only the states `separators` are possible; None and
+            empty where lines run freely.
     """
 
     source: Int[Tensor, "b e"]
@@ -86,7 +88,8 @@ class Constraint:
     ) -> Float[Tensor, "b l c"]:
         """Log weight of each label at each column: the model's where masked, 0 on the written token elsewhere.
 
-        unscored_from: first column that the model does not score yet; there every label weighs 0 (see `backward`).
+        Args:
+            unscored_from: First column that the model does not score yet; there every label weighs 0 (see `backward`).
         """
         labels = self.labels_of(canvas)
         every = torch.arange(self.token.shape[1])
@@ -112,8 +115,9 @@ class Constraint:
     ) -> Float[Tensor, "b l1 q"]:
         """Log weight of all ways (or of the best way) to go on from each state to acceptance, before each column.
 
-        unscored_from: from this column on only whether there is a way counts (0, else NEVER): blocks that the model
-        does not score yet must be possible, and say nothing more.
+        Args:
+            unscored_from: From this column on only whether there is a way counts (0, else NEVER): blocks that the model
+                does not score yet must be possible, and say nothing more.
         """
         reduce = _largest if is_max else _log_sum
         last = torch.full((len(scores), self.num_states), NEVER, dtype=torch.float64)
@@ -203,8 +207,9 @@ class Constraint:
     ) -> Float[Tensor, "b l"]:
         """Log-probability of each chosen position's token given the chosen ones before it; 0 elsewhere.
 
-        weight: the model's logit of the token. The sum over a row is the exact joint
-        log-probability of the chosen set, which must have been chosen without a look at the draw. Differentiable.
+        Args:
+            weight: The model's logit of the token. The sum over a row is the exact joint log-probability of the chosen
+                set, which must have been chosen without a look at the draw. Differentiable.
         """
         every = torch.arange(scores.shape[2])
         fixed = torch.where(labels[..., None] == every, weight[..., None].double(), NEVER)
@@ -241,7 +246,8 @@ class Constraint:
     ) -> Bool[Tensor, "b v"]:
         """Which ids may come next at a column (one for all rows, or each row's own).
 
-        beta: what `backward` gives for an unwritten canvas (`unwritten`).
+        Args:
+            beta: What `backward` gives for an unwritten canvas (`unwritten`).
         """
         labels = self._open_labels(state, column, beta)
         ids = self.rest() & labels[:, TEXT, None]
@@ -252,7 +258,11 @@ class Constraint:
     def only_token(
         self, state: Int[Tensor, " b"], column: Int[Tensor, " b"], beta: Float[Tensor, "b l1 q"]
     ) -> Int[Tensor, " b"]:
-        """The one id that may come next at each row's column; -1 where there is a choice. beta: as in `allowed`."""
+        """The one id that may come next at each row's column; -1 where there is a choice.
+
+        Args:
+            beta: As in `allowed`.
+        """
         labels = self._open_labels(state, column, beta)
         is_forced = (labels.sum(dim=1) == 1) & ~labels[:, TEXT]
         token = self.token.gather(1, labels.long().argmax(dim=1, keepdim=True)).squeeze(1)

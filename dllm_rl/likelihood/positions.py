@@ -34,9 +34,10 @@ class PositionLaw:
     The probability is sigmoid((o - threshold) / spread), where o are the log-odds of the position's most likely token
     at temperature 1.
 
-    threshold: log-odds at which it is one half.
-    spread: of the log-odds; the smaller, the nearer to a sharp threshold.
-    block_length: columns of a block, of which a step writes in one; None where the canvas is one.
+    Attributes:
+        threshold: Log-odds at which it is one half.
+        spread: Of the log-odds; the smaller, the nearer to a sharp threshold.
+        block_length: Columns of a block, of which a step writes in one; None where the canvas is one.
     """
 
     threshold: float
@@ -62,7 +63,8 @@ class Decision:
 
     Targets are tokens, STAYED or UNSCORED.
 
-    temperature: at which tokens were drawn; positions are drawn by log-odds at temperature 1.
+    Attributes:
+        temperature: At which tokens were drawn; positions are drawn by log-odds at temperature 1.
     """
 
     is_log_prob: ClassVar[bool] = False

@@ -27,9 +27,10 @@ LogProbs = Callable[[Int[Tensor, "..."]], Float[Tensor, "..."]]
 class TokenLogProbs:
     """Log-probabilities of tokens at the scored positions of a view.
 
-    logits: of the distinct inputs' scored positions.
-    total: their logsumexp.
-    place: which of them each scored position has.
+    Attributes:
+        logits: Of the distinct inputs' scored positions.
+        total: Their logsumexp.
+        place: Which of them each scored position has.
     """
 
     logits: Float[Tensor, "m v"]
@@ -60,9 +61,10 @@ class Term(Protocol):
     ) -> Float[Tensor, " n"]:
         """Return the terms of one view's scored positions.
 
-        log_probs: of tokens at these positions.
-        view: the view, alone.
-        place: row and column of each position.
+        Args:
+            log_probs: Of tokens at these positions.
+            view: The view, alone.
+            place: Row and column of each position.
         """
         ...
 
@@ -100,7 +102,8 @@ def joint_terms(
 ) -> Float[Tensor, "b l"]:
     """Return log-probabilities of the chosen positions' targets among accepted canvases; 0 elsewhere.
 
-    unscored_from: first column that was not scored, for each row. Default: all were.
+    Args:
+        unscored_from: First column that was not scored, for each row. Default: all were.
     """
     columns = torch.arange(canvas.shape[1]).expand_as(canvas)
     scores = constraint.scores(constraint.open_scores(logits), columns, canvas, is_masked, unscored_from)

@@ -21,8 +21,9 @@ class Attention(Protocol):
     def mask(self, visible: Bool[Tensor, "b t"], width: int) -> Bool[Tensor, "b 1 t t"]:
         """Return True where a query may read a key.
 
-        visible: False at padding, which nobody but itself reads.
-        width: length of the prompt, behind which the canvas begins.
+        Args:
+            visible: False at padding, which nobody but itself reads.
+            width: Length of the prompt, behind which the canvas begins.
         """
         ...
 
@@ -50,11 +51,12 @@ class Causal:
 class BlockCausal:
     """A column reads the prompt, all earlier blocks and its own block.
 
-    block_size: columns of a block; the last one may be shorter.
-    is_prompt_causal: within the prompt each token reads those before it, else all of them.
-    prompt_blocks: the prompt is read block by block, too. `from_prompt`: blocks are counted from its first token, so
-        that its last ones may share a block with the first columns (SDAR, LLaDA2). `from_canvas`: backwards from the
-        first column (BD3-LM).
+    Attributes:
+        block_size: Columns of a block; the last one may be shorter.
+        is_prompt_causal: Within the prompt each token reads those before it, else all of them.
+        prompt_blocks: The prompt is read block by block, too. `from_prompt`: blocks are counted from its first token,
+            so that its last ones may share a block with the first columns (SDAR, LLaDA2). `from_canvas`: backwards from
+            the first column (BD3-LM).
     """
 
     block_size: int
@@ -86,8 +88,9 @@ class BlockCausal:
 class Reading:
     """How a canvas is read.
 
-    attention: which positions each position reads.
-    is_shifted: the logits of a column stand one position before it.
+    Attributes:
+        attention: Which positions each position reads.
+        is_shifted: The logits of a column stand one position before it.
     """
 
     attention: Attention

@@ -29,12 +29,13 @@ class DecodingState:
 
     Rows advance at their own pace: where one is fed fewer tokens than another, PAD that nobody reads fills the gap.
 
-    cache: keys and values.
-    visible: which of the cached positions may be read.
-    num_real: prompt tokens of each row.
-    column: canvas columns fed so far.
-    recent: the last tokens fed, the latest at the end.
-    logits: of the next column.
+    Attributes:
+        cache: Keys and values.
+        visible: Which of the cached positions may be read.
+        num_real: Prompt tokens of each row.
+        column: Canvas columns fed so far.
+        recent: The last tokens fed, the latest at the end.
+        logits: Of the next column.
     """
 
     cache: Any
@@ -137,8 +138,9 @@ class AutoregressivePolicy(BasePolicy):
     ) -> DecodingState:
         """Read each distinct prompt once; the state holds logits of column 0, or of what follows `tokens`.
 
-        tokens: what the canvases begin with.
-        is_real: which of the tokens count, in each row the first ones. Default: all.
+        Args:
+            tokens: What the canvases begin with.
+            is_real: Which of the tokens count, in each row the first ones. Default: all.
         """
         ids, mask, column = prompts.ids, prompts.mask, torch.zeros_like(prompts.ids)
         if tokens is not None and tokens.numel():
@@ -165,8 +167,9 @@ class AutoregressivePolicy(BasePolicy):
     ) -> None:
         """Append tokens to every row in one forward; the state then holds logits of what follows them.
 
-        is_real: which of the tokens count, in each row the last ones and at least one. Default: all. The others are
-            never read.
+        Args:
+            is_real: Which of the tokens count, in each row the last ones and at least one. Default: all. The others are
+                never read.
         """
         real = torch.ones_like(tokens, dtype=torch.bool) if is_real is None else is_real
         count = tokens.shape[1]

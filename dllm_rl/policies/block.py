@@ -54,8 +54,9 @@ class BlockProcess(MaskedProcess):
 
     So the ELBO is the sum over blocks of the ELBO of log p(block | earlier blocks) (BD3-LM, 2503.09573).
 
-    block_size: columns of a block.
-    counts_prompt: blocks are counted from the first token of the prompt, else from the first column.
+    Attributes:
+        block_size: Columns of a block.
+        counts_prompt: blocks are counted from the first token of the prompt, else from the first column.
     """
 
     family: ClassVar[str] = "block"
@@ -65,7 +66,11 @@ class BlockProcess(MaskedProcess):
     counts_prompt: bool = False
 
     def blocks(self, prompt_mask: Bool[Tensor, "b p"], size: int | None = None) -> Blocks:
-        """Return where the blocks of these rows lie. size: default the policy's."""
+        """Return where the blocks of these rows lie.
+
+        Args:
+            size: Default the policy's.
+        """
         size, real = size or self.block_size, prompt_mask.sum(dim=1)
         return Blocks(size=size, offset=real % size if self.counts_prompt else torch.zeros_like(real))
 
@@ -166,7 +171,11 @@ class BlockPolicy(BasePolicy):
         return BlockProcess(**self.masked_facts, block_size=self.facts.block_size, counts_prompt=counts_prompt)
 
     def blocks(self, prompt_mask: Bool[Tensor, "b p"], size: int | None = None) -> Blocks:
-        """Return where the blocks of these rows lie. size: default the policy's."""
+        """Return where the blocks of these rows lie.
+
+        Args:
+            size: Default the policy's.
+        """
         assert isinstance(self.process, BlockProcess)
         return self.process.blocks(prompt_mask, size)
 
@@ -218,9 +227,10 @@ class BlockPolicy(BasePolicy):
 
         Only the blocks of these columns, and the clean ones before the last of them, are fed.
 
-        feed: prompts with the noisy canvases.
-        block_size: default the policy's.
-        scored: see `score`.
+        Args:
+            feed: Prompts with the noisy canvases.
+            block_size: Default the policy's.
+            scored: See `score`.
         """
         size = block_size or self.facts.block_size
         doubled = Doubled.of(feed, clean, columns, self.blocks(feed.prompt_mask, size))

@@ -22,8 +22,9 @@ PromptBlocks = Literal["from_prompt", "from_canvas"] | None
 class Blocks:
     """The blocks of some rows.
 
-    size: columns of a block; the first and the last one may have fewer.
-    offset: tokens of each row's prompt that lie in the first block of its canvas.
+    Attributes:
+        size: Columns of a block; the first and the last one may have fewer.
+        offset: Tokens of each row's prompt that lie in the first block of its canvas.
     """
 
     size: int

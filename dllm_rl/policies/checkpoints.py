@@ -101,8 +101,10 @@ def checked_facts(
 ) -> tuple[type[BasePolicy], PolicyFacts]:
     """Return the policy class and the facts of a checkpoint.
 
-    stored: what its config.json says, of which a family may leave facts unread.
-    given: what is laid over it.
+    Args:
+        stored: What its config.json says, of which a family may leave facts unread.
+        given: What is laid over it.
+
     Raises ConfigError where the family is not said, and for facts that are unknown, wrong or of another family.
     """
     merged = {**stored, **given}

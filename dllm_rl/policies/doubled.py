@@ -23,12 +23,13 @@ from dllm_rl.policies.feed import Feed, Tokens, neighbours, prompt_positions
 class Doubled:
     """What is fed.
 
-    feed: prompts with the noisy canvases.
-    clean: the canvases that stand before each block.
-    blocks: where blocks lie.
-    known: columns that are fed clean, all before the last block that is asked about.
-    hidden: columns that are fed noisy, all of the blocks that are asked about.
-    tail: how many of the prompt's last tokens are fed with the noisy columns.
+    Attributes:
+        feed: Prompts with the noisy canvases.
+        clean: The canvases that stand before each block.
+        blocks: Where blocks lie.
+        known: Columns that are fed clean, all before the last block that is asked about.
+        hidden: Columns that are fed noisy, all of the blocks that are asked about.
+        tail: How many of the prompt's last tokens are fed with the noisy columns.
     """
 
     feed: Feed
@@ -72,7 +73,12 @@ class Doubled:
         return torch.where(is_first, self.feed.width + columns - 1, noisy)
 
     def tokens(self, attention: BlockCausal, *, lookback: int, pad_id: int) -> Tokens:
-        """Return the stretch. lookback, pad_id: see `ModelInterface`."""
+        """Return the stretch.
+
+        Args:
+            lookback: See `ModelInterface`.
+            pad_id: See `ModelInterface`.
+        """
         feed, both = self.feed, torch.cat([self.known, self.hidden])
         prompt, tail = feed.prompt_ids, feed.width - self.tail
         real, place = feed.prompt_mask.sum(dim=1, keepdim=True), prompt_positions(feed.prompt_mask)

@@ -60,8 +60,9 @@ class GeneralisedKL:
 class FlowProcess(ForwardProcess):
     """A position is clean with probability kappa, else a token drawn uniformly from the source.
 
-    source: ids that the source may write.
-    schedule_power: power of the schedule.
+    Attributes:
+        source: Ids that the source may write.
+        schedule_power: Power of the schedule.
     """
 
     family: ClassVar[str] = "flow"
@@ -226,7 +227,11 @@ class FlowProcess(ForwardProcess):
         *,
         is_paired: bool,
     ) -> Views:
-        """Canvases with these shares of clean tokens. is_paired: views 2 j and 2 j + 1 share draws, as v and 1 - v."""
+        """Canvases with these shares of clean tokens.
+
+        Args:
+            is_paired: Views 2 j and 2 j + 1 share draws, as v and 1 - v.
+        """
         ids = rollouts.completion_ids
         num_draws = len(kappa) // 2 if is_paired else len(kappa)
         uniform = torch.rand(num_draws, *ids.shape, generator=generator, device=generator.device).to(ids.device)

@@ -33,7 +33,9 @@ from dllm_rl.policies.published import Published, published, refuse_unstated, st
 def load_foreign(path: str, facts: Mapping[str, Any], options: LoadOptions) -> tuple[Any, Any, dict[str, Any]]:
     """Return model, tokenizer, and the facts that the checkpoint states.
 
-    facts: what the user lays over them. Bidirectional families are built with `is_causal = False`.
+    Args:
+        facts: What the user lays over them. Bidirectional families are built with `is_causal = False`.
+
     Raises CheckpointError where the checkpoint cannot be loaded, ConfigError where something has to be said.
     """
     hub: dict[str, Any] = {"revision": options.revision} if options.revision else {}

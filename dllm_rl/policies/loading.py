@@ -34,7 +34,9 @@ def load_policy(
 ) -> BasePolicy:
     """Load `builtin:<family>`, a folder written by `save_policy` or `save_pretrained`, or a hub id.
 
-    facts: see `PolicyFacts`; needed (at least `family`) where the checkpoint does not state them.
+    Args:
+        facts: See `PolicyFacts`; needed (at least `family`) where the checkpoint does not state them.
+
     Raises CheckpointError where the checkpoint is missing, its hash is wrong, or its model breaks a promise of the
     family (`dllm_rl.policies.probe`), and ConfigError where facts are lacking or the options cannot be had here.
     """
@@ -117,7 +119,8 @@ def save_policy(policy: BasePolicy, folder: Path, *, half: bool = False) -> str:
 
     Of a model with an adapter, the adapter alone; it loads on the checkpoint that it was put on.
 
-    half: store float16 (what ships inside the package).
+    Args:
+        half: Store float16 (what ships inside the package).
     """
     policy.model.config.policy = policy.facts.to_dict()  # type: ignore[union-attr]
     model: Any = policy.model

@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 class MaskedProcess(ForwardProcess):
     """Columns become MASK in any order. A unit, which is hidden as a whole, is one column.
 
-    mask_id: id of MASK.
+    Attributes:
+        mask_id: Id of MASK.
     """
 
     family: ClassVar[str] = "masked"
@@ -286,8 +287,9 @@ def _random_subset(
 class StaleCache:
     """Keys and values of [prompt, canvas] outside columns `start` to `end`, as they were in the forward that filled it.
 
-    start, end: columns that are fed again in every forward.
-    keys: None before the forward that fills the cache, which reads everything and is exact.
+    Attributes:
+        start, end: Columns that are fed again in every forward.
+        keys: None before the forward that fills the cache, which reads everything and is exact.
     """
 
     start: int

@@ -31,7 +31,10 @@ _TEXT = "Fill in the name and the town, choose a plan, then send the form."
 
 
 def check_model(policy: BasePolicy, name: str) -> None:
-    """Run all checks. name: of the checkpoint, for messages.
+    """Run all checks.
+
+    Args:
+        name: Of the checkpoint, for messages.
 
     Raises CheckpointError where the model cannot serve as this family, ConfigError where its facts ask for more
     positions than it has.
@@ -79,8 +82,9 @@ def refuse_length(policy: BasePolicy, name: str) -> None:
 class Probe:
     """Rows that differ in one place each.
 
-    prompts, canvas: row 0 as it is, row 1 with other ids at the padding, then one row a changed place.
-    places: the changed places, of [prompt without padding, canvas].
+    Attributes:
+        prompts, canvas: Row 0 as it is, row 1 with other ids at the padding, then one row a changed place.
+        places: The changed places, of [prompt without padding, canvas].
     """
 
     prompts: Prompts

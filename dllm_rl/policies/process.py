@@ -43,8 +43,9 @@ ANY = "any"
 class ForwardProcess:
     """Base of the families' forward processes.
 
-    pad_id, eos_id: ids of PAD and EOS.
-    banned_ids: ids that neither sampler nor noise ever writes.
+    Attributes:
+        pad_id, eos_id: Ids of PAD and EOS.
+        banned_ids: Ids that neither sampler nor noise ever writes.
     """
 
     # Name of the policy family.
@@ -78,7 +79,9 @@ class ForwardProcess:
 
         The exact view where nothing is ever hidden.
 
-        prompt_mask_share: probability that a prompt token is hidden too (.15 in d1); needs a family with a mask token.
+        Args:
+            prompt_mask_share: Probability that a prompt token is hidden too (.15 in d1); needs a family with a mask
+                token.
         """
         raise NotImplementedError
 
@@ -89,8 +92,9 @@ class ForwardProcess:
 
         The exact view where the likelihood is known.
 
-        num_draws: noise levels a row, spread evenly over [0, 1).
-        antithetic: each draw gives two views that hide opposite parts (ESPO, 2512.03759).
+        Args:
+            num_draws: Noise levels a row, spread evenly over [0, 1).
+            antithetic: Each draw gives two views that hide opposite parts (ESPO, 2512.03759).
         """
         raise NotImplementedError
 
@@ -144,7 +148,8 @@ class ForwardProcess:
     ) -> Views:
         """Return views that hide the given units and score what they hide.
 
-        weight: of every scored term of a view, or of each unit.
+        Args:
+            weight: Of every scored term of a view, or of each unit.
         """
         raise self._no_mask("so no part of a canvas can be hidden")
 
@@ -157,9 +162,10 @@ class ForwardProcess:
     def replay(self, rollouts: Rollouts, generator: torch.Generator, *, num_steps: int | None = None) -> Views:
         """Return recorded denoising steps, each scoring what it committed; the exact view where it holds all steps.
 
-        num_steps: steps K a row, drawn uniformly without replacement from its own S steps, with loss_weight S / K, so
-            that the sum over views estimates the sum over all steps. None takes all. Rows with fewer steps use all of
-            theirs, and their other views score nothing.
+        Args:
+            num_steps: Steps K a row, drawn uniformly without replacement from its own S steps, with loss_weight S / K,
+                so that the sum over views estimates the sum over all steps. None takes all. Rows with fewer steps use
+                all of theirs, and their other views score nothing.
         """
         steps, weight = self.some_steps(rollouts, generator, num_steps=num_steps)
         return self.replay_steps(rollouts, steps, weight)
@@ -186,7 +192,8 @@ class ForwardProcess:
 
         Where one exact view holds all steps it is returned instead, whatever the steps: none of them saves a forward.
 
-        loss_weight: of a view's loss terms; at 0 it scores nothing.
+        Args:
+            loss_weight: Of a view's loss terms; at 0 it scores nothing.
         """
         recorded = replayable(rollouts)
         commit = recorded.commit_step
@@ -251,8 +258,9 @@ class ForwardProcess:
 
         The exact view where one forward holds all.
 
-        num_tokens: tokens a row, drawn without replacement from its N scored ones, with loss_weight N / num_tokens;
-            None takes all, at a forward each.
+        Args:
+            num_tokens: Tokens a row, drawn without replacement from its N scored ones, with loss_weight N / num_tokens;
+                None takes all, at a forward each.
         """
         raise NotImplementedError
 
@@ -288,8 +296,9 @@ class ForwardProcess:
     ) -> Float[Tensor, "b l"]:
         """Return log-probabilities of what a step wrote, each token given those left of it, among accepted canvases.
 
-        logits: of all columns of the view, at the sampler's temperature.
-        view: the replay of one step, alone.
+        Args:
+            logits: Of all columns of the view, at the sampler's temperature.
+            view: The replay of one step, alone.
         """
         raise NotImplementedError
 
@@ -312,9 +321,11 @@ class ForwardProcess:
 
         Tokens that the step committed stand as the sampler drew them.
 
-        before, after: the canvas before and after the step.
-        sampled: a token for every column from the policy's distribution at `before`.
-        prompt_mask: False at the padding of the prompts.
+        Args:
+            before: The canvas before the step.
+            after: The canvas after it.
+            sampled: A token for every column from the policy's distribution at `before`.
+            prompt_mask: False at the padding of the prompts.
         """
         raise ConfigError(f"the {self.family} family has no intermediate predictions: it writes left to right.")
 

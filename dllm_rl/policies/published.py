@@ -20,14 +20,15 @@ from dllm_rl.errors import CheckpointError, ConfigError
 class Published:
     """A kind of published checkpoint.
 
-    architecture: model type of transformers that it is.
-    settings: the architecture's settings, from the checkpoint's. Raises CheckpointError where they are not the
-        architecture's.
-    weights: patterns of the names of its weights, and the names that the architecture has for them.
-    divided: weights, by their new names, that are several of the architecture's, one after another.
-    facts: what holds for all checkpoints of the kind.
-    needed: facts that such a checkpoint must state, or its user, where it is of this family.
-    mask_token: what MASK is called, where the tokenizer does not say which token it is.
+    Attributes:
+        architecture: Model type of transformers that it is.
+        settings: The architecture's settings, from the checkpoint's. Raises CheckpointError where they are not the
+            architecture's.
+        weights: Patterns of the names of its weights, and the names that the architecture has for them.
+        divided: weights, by their new names, that are several of the architecture's, one after another.
+        facts: What holds for all checkpoints of the kind.
+        needed: facts that such a checkpoint must state, or its user, where it is of this family.
+        mask_token: What MASK is called, where the tokenizer does not say which token it is.
     """
 
     architecture: str

@@ -20,8 +20,9 @@ from torch import Tensor
 class Shared:
     """Which rows stand for all.
 
-    first: the first row of each distinct input, in order.
-    place: which of these each row equals; -1 where a row was not asked about.
+    Attributes:
+        first: The first row of each distinct input, in order.
+        place: Which of these each row equals; -1 where a row was not asked about.
     """
 
     first: Int[Tensor, " d"]
@@ -36,7 +37,8 @@ class Shared:
 def share(parts: Sequence[Tensor], among: Bool[Tensor, " b"] | None = None) -> Shared:
     """Return which rows are equal in all of these tensors, whose first dimension is that of rows.
 
-    among: rows that are asked about. Default: all.
+    Args:
+        among: Rows that are asked about. Default: all.
     """
     num_rows = len(parts[0])
     asked = torch.arange(num_rows) if among is None else among.nonzero().squeeze(1).cpu()

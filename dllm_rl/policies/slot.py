@@ -36,7 +36,8 @@ REVEALED_SHARE, NEXT_TOKEN_WEIGHT = 0.3, 0.1
 class SlotProcess(MaskedProcess):
     """Whole slots become MASK; clean slots are fed first, in random order, then the others.
 
-    slot_size: tokens of a slot.
+    Attributes:
+        slot_size: Tokens of a slot.
     """
 
     family: ClassVar[str] = "slot"

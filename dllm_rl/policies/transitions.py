@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Transition:
     """Base of the transitions. A transition is also the likelihood term of the views that replay it.
 
-    power: of the schedule.
+    Attributes:
+        power: Of the schedule.
     """
 
     # Whether a term is the log-probability of its target; a transition's is that of a move.
@@ -169,7 +170,9 @@ def rate_log_prob(
 
     Log p(y) where A is infinite.
 
-    log_p, log_p_before: of the token after and before the step.
+    Args:
+        log_p: Of the token after the step.
+        log_p_before: Of the token before it.
     """
     is_last = torch.isinf(rate).expand_as(log_p)
     leave = torch.log1p(-log_p_before.exp().clamp(max=1 - 1e-7))

@@ -28,7 +28,11 @@ def until_first(where: Bool[Tensor, "*b l"]) -> Bool[Tensor, "*b l"]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanvasConfig:
-    """Shape of the canvas. line_width None means free-running lines. length: all columns, EOS and padding included."""
+    """Shape of the canvas. line_width None means free-running lines.
+
+    Attributes:
+        length: All columns, EOS and padding included.
+    """
 
     length: int
     line_width: int | None = None

@@ -28,10 +28,14 @@ _FOREVER = torch.iinfo(torch.int32).max
 class Kind(IntEnum):
     """What an event is. The first three are draws and carry their log-probability and entropy; the others have none.
 
-    COMMIT: a token where none stood. EDIT: another token over one that stood. JUMP: what a transition of the flow
-    family led to (the last step's for every position, the same token included). REMASK: the token is taken back.
-    FORCED: the only token that a grammar leaves. EOS_FILL: padding where a text has ended. GIVEN: a token that stood
-    before the first step (`Prompts.given`).
+    Attributes:
+        COMMIT: A token where none stood.
+        EDIT: Another token over one that stood.
+        JUMP: What a transition of the flow family led to (the last step's for every position, the same token included).
+        REMASK: The token is taken back.
+        FORCED: The only token that a grammar leaves.
+        EOS_FILL: Padding where a text has ended.
+        GIVEN: A token that stood before the first step (`Prompts.given`).
     """
 
     COMMIT = 0
@@ -196,7 +200,13 @@ class UnsortedEvents:
 def sort_events(
     events: UnsortedEvents, *, end: Int[Tensor, " b"], initial: Int[Tensor, "b l"] | None, length: int
 ) -> Events:
-    """The record of these events, row by row. end, initial, length: as in `Events`."""
+    """The record of these events, row by row.
+
+    Args:
+        end: As in `Events`.
+        initial: As in `Events`.
+        length: As in `Events`.
+    """
     order = events.row.argsort(stable=True)
     return Events(
         start=_starts(torch.bincount(events.row, minlength=len(end))).int(),
@@ -231,8 +241,9 @@ def events_of_states(
 ) -> Events:
     """The record of what was kept as whole canvases, with the step, log-probability and entropy of each final draw.
 
-    mask_id: None for the flow family. Draws that were taken back are events too; their log-probabilities are not known
-    and stand as 0.
+    Args:
+        mask_id: None for the flow family. Draws that were taken back are events too; their log-probabilities are not
+            known and stand as 0.
     """
     before, after = canvases[:, :-1], canvases[:, 1:]
     is_final = commit_step[:, None] == torch.arange(after.shape[1], device=canvases.device)[:, None]
@@ -278,7 +289,8 @@ def recorded_orders(
 ) -> Int[Tensor, "k b l"]:
     """The feed order that each row read before these steps; the natural one from its end on.
 
-    joined: the step at which each slot joined the committed ones; later than all steps where it never did.
+    Args:
+        joined: The step at which each slot joined the committed ones; later than all steps where it never did.
     """
     rank = torch.where(joined < steps[..., None], joined, NEVER_JOINED)
     order = feed_order(rank.flatten(0, 1), slot_size, events.length).unflatten(0, steps.shape)

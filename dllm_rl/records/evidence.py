@@ -28,9 +28,10 @@ MALFORMED = "not an action"
 class SeenTurn:
     """One turn without the policy's words.
 
-    observation: the page before it.
-    actions: what was done, as it was parsed, and the feedback; of a line that is no action, a note and a last word
-        neither text nor note.
+    Attributes:
+        observation: The page before it.
+        actions: What was done, as it was parsed, and the feedback; of a line that is no action, a note and a last word
+            neither text nor note.
     """
 
     observation: Observation
@@ -49,7 +50,8 @@ class Truth:
 class Evidence:
     """An episode as a reward sees it.
 
-    truth: None for a reward that does not need it.
+    Attributes:
+        truth: None for a reward that does not need it.
     """
 
     instruction: str
@@ -94,8 +96,10 @@ def _without_words(action: ActionResult) -> ActionResult:
 class Step:
     """One action and what it acted on.
 
-    verb: "" for a line that is no action. control: None where the page has none of this ref.
-    before: what the control held, as far as the page and earlier actions tell.
+    Attributes:
+        verb: "" for a line that is no action.
+        control: None where the page has none of this ref.
+        before: What the control held, as far as the page and earlier actions tell.
     """
 
     turn: int
@@ -164,7 +168,11 @@ def _verb(text: str, control: Control | None, before: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What was put into one field of a page. label: the field's name, of a radio button its group's."""
+    """What was put into one field of a page.
+
+    Attributes:
+        label: The field's name, of a radio button its group's.
+    """
 
     label: str
     value: str

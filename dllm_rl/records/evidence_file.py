@@ -18,8 +18,10 @@ from dllm_rl.records.evidence import Evidence
 class Labelled:
     """An episode's evidence without the truth, and what the truth says of it.
 
-    success: None where it is not known. error: class of a failure, such as `wrong value`; "" for a success.
-    source: where it comes from, such as the cell that wrote it.
+    Attributes:
+        success: None where it is not known.
+        error: Class of a failure, such as `wrong value`; "" for a success.
+        source: Where it comes from, such as the cell that wrote it.
     """
 
     evidence: Evidence

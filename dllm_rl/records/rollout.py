@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 class Completion:
     """What was written at one turn, and how.
 
-    plan: text of what was written.
-    prompt: text that the policy read; "" where no policy wrote the plan (a gold plan, a recorded one).
-    num_tokens: length of what was written, EOS included, FILL and PAD not. A grammar has no influence on it: tokens
-        that it forced count like all others.
-    sampled: the sampler's record of it, token ids included; None where no policy wrote it.
+    Attributes:
+        plan: Text of what was written.
+        prompt: Text that the policy read; "" where no policy wrote the plan (a gold plan, a recorded one).
+        num_tokens: Length of what was written, EOS included, FILL and PAD not. A grammar has no influence on it: tokens
+            that it forced count like all others.
+        sampled: The sampler's record of it, token ids included; None where no policy wrote it.
     """
 
     plan: str
@@ -42,10 +43,11 @@ class Completion:
 class Turn:
     """One exchange with the environment.
 
-    observation: what the policy could see.
-    completion: what it wrote.
-    outcome: what has come of the episode by its end; its `actions` are those of this turn, and so the feedback that the
-        next turn builds on.
+    Attributes:
+        observation: What the policy could see.
+        completion: What it wrote.
+        outcome: What has come of the episode by its end; its `actions` are those of this turn, and so the feedback that
+            the next turn builds on.
     """
 
     observation: Observation
@@ -57,8 +59,9 @@ class Turn:
 class Rollout:
     """One episode.
 
-    outcome: of the whole episode, by which it is judged.
-    reward: of the whole episode; it counts only where the outcome is valid.
+    Attributes:
+        outcome: Of the whole episode, by which it is judged.
+        reward: Of the whole episode; it counts only where the outcome is valid.
     """
 
     task: Task
@@ -78,7 +81,11 @@ class Rollout:
         return sum(turn.completion.num_tokens for turn in self.turns)
 
     def to_row(self, **labels: Any) -> dict[str, Any]:
-        """The rollout as a row of plain values, the same wherever it is written. labels: further columns."""
+        """The rollout as a row of plain values, the same wherever it is written.
+
+        Args:
+            labels: Further columns.
+        """
         outcome, reward = self.outcome, self.reward
         return {
             **labels,

@@ -33,9 +33,10 @@ SPLITS = ("train", "val", "test", "test_layout")
 class Condition:
     """A control that exists only after an answer: shown in the observation as `appears when p1.e4 = "Yes"`.
 
-    ref: the deciding control (for radios, the ref of the option to choose).
-    value: option of a select; "checked" or "unchecked" for a checkbox; the option's name for a radio; "open" for a
-    button that opens a part of the page.
+    Attributes:
+        ref: The deciding control (for radios, the ref of the option to choose).
+        value: Option of a select; "checked" or "unchecked" for a checkbox; the option's name for a radio; "open" for a
+            button that opens a part of the page.
     """
 
     ref: str
@@ -46,13 +47,14 @@ class Condition:
 class Control:
     """One control of an observation, in reading order.
 
-    ref: deterministic reference per task, `p<page>.e<number>`.
-    name: accessible name, as the browser computes it.
-    group: legend of the radio or checkbox group, else "".
-    field: the control's HTML `name` attribute; for the harness (oracle, scoring) and never shown to a policy. Without
-        one its accessible name or its id, by which scripts send it.
-    place: which one it is, from 0, of the controls of its page with the same kind, field and name.
-    value: current value ("" when empty; "checked"/"" for radio and checkbox).
+    Attributes:
+        ref: Deterministic reference per task, `p<page>.e<number>`.
+        name: Accessible name, as the browser computes it.
+        group: Legend of the radio or checkbox group, else "".
+        field: The control's HTML `name` attribute; for the harness (oracle, scoring) and never shown to a policy.
+            Without one its accessible name or its id, by which scripts send it.
+        place: Which one it is, from 0, of the controls of its page with the same kind, field and name.
+        value: Current value ("" when empty; "checked"/"" for radio and checkbox).
     """
 
     ref: str
@@ -75,7 +77,11 @@ class Control:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """Text of a page that belongs to no control. before: ref of the control that follows it, "" at the end."""
+    """Text of a page that belongs to no control.
+
+    Attributes:
+        before: Ref of the control that follows it, "" at the end.
+    """
 
     text: str
     before: str = ""
@@ -122,9 +128,11 @@ class Observation:
 class GoldField:
     """One value that the server must receive.
 
-    name: the site's HTML field name. wanted: one string, or several for a multi-value field (compared as a set).
-    kind: decides the equality (dates by value, numbers by value, text trimmed, booleans "on"/"").
-    label: the field's label as the instruction's author knows it (for reports).
+    Attributes:
+        name: The site's HTML field name.
+        wanted: One string, or several for a multi-value field (compared as a set).
+        kind: Decides the equality (dates by value, numbers by value, text trimmed, booleans "on"/"").
+        label: The field's label as the instruction's author knows it (for reports).
     """
 
     name: str
@@ -137,9 +145,10 @@ class GoldField:
 class Task:
     """One thing to do on one site.
 
-    id: unique and stable, `<split>/<kind>-<site seed>-<index>.<digest>` for built-in sites.
-    site: key of the site (form kind, layout family and seed), from which the server renders every page.
-    dial: how far the wording of the instruction is from the form (0 pairs, 1 sentences, 2 conversions).
+    Attributes:
+        id: Unique and stable, `<split>/<kind>-<site seed>-<index>.<digest>` for built-in sites.
+        site: Key of the site (form kind, layout family and seed), from which the server renders every page.
+        dial: How far the wording of the instruction is from the form (0 pairs, 1 sentences, 2 conversions).
     """
 
     id: str
@@ -153,9 +162,14 @@ class Task:
 class Ending(StrEnum):
     """How an episode ended.
 
-    FINISHED: the server accepted what was asked for. DONE: the policy said so. TURNS: its turns were used up.
-    UNREADABLE: several turns in a row had no line that is an action. DEADLINE: a page did not react to an action.
-    LEFT: an action led out of the site. LOST: the environment failed; such an episode has no reward.
+    Attributes:
+        FINISHED: The server accepted what was asked for.
+        DONE: The policy said so.
+        TURNS: Its turns were used up.
+        UNREADABLE: Several turns in a row had no line that is an action.
+        DEADLINE: A page did not react to an action.
+        LEFT: An action led out of the site.
+        LOST: The environment failed; such an episode has no reward.
     """
 
     FINISHED = "finished"
@@ -179,9 +193,11 @@ class Fault(StrEnum):
 class FieldResult:
     """One gold field after the plan ran.
 
-    server: values in the accepted payload, None where nothing was accepted; dom: values in the page at the end.
-    is_correct: wanted equals server (or dom, where nothing was accepted).
-    is_default: the untouched page already held the wanted value, so it earns nothing.
+    Attributes:
+        server: Values in the accepted payload, None where nothing was accepted.
+        dom: Values in the page at the end.
+        is_correct: wanted equals server (or dom, where nothing was accepted).
+        is_default: The untouched page already held the wanted value, so it earns nothing.
     """
 
     name: str
@@ -194,7 +210,11 @@ class FieldResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionResult:
-    """One line of the plan and what happened to it. status: ok, failed, malformed or skipped."""
+    """One line of the plan and what happened to it.
+
+    Attributes:
+        status: Ok, failed, malformed or skipped.
+    """
 
     line: int
     text: str
@@ -206,12 +226,17 @@ class ActionResult:
 class Outcome:
     """All that is needed to judge a rollout without running it again.
 
-    is_submitted: the server accepted a submission. is_clean: every field that is not gold was received at its default.
-    pages_reached / num_pages: progress through a wizard (1-based count of pages seen, out of those on the gold path).
-    num_rejected: submissions that the server answered with an error page. errors_by_rejection: how many errors each of
-    them showed, in order. recheck: whether a second run the way evaluation does it came to the same; "" for no second
-    run. is_reused: the plan was not run, since an equal one had been; the outcome is that one's. ending: how an episode
-    ended; None for a whole plan, and while an episode goes on. seconds: wall time by phase.
+    Attributes:
+        is_submitted: The server accepted a submission.
+        is_clean: Every field that is not gold was received at its default.
+        pages_reached, num_pages: Progress through a wizard (1-based count of pages seen, out of those on the gold
+            path).
+        num_rejected: Submissions that the server answered with an error page.
+        errors_by_rejection: How many errors each of them showed, in order.
+        recheck: Whether a second run the way evaluation does it came to the same; "" for no second run.
+        is_reused: The plan was not run, since an equal one had been; the outcome is that one's.
+        ending: How an episode ended; None for a whole plan, and while an episode goes on.
+        seconds: Wall time by phase.
     """
 
     task_id: str
@@ -283,12 +308,13 @@ class Outcome:
 class RewardRecord:
     """Reward of a rollout, and beside it the truth in parts, each in [0, 1].
 
-    value: the reward that is paid.
-    submission: whether something was accepted that earns anything.
-    field_accuracy: share of gold fields that hold their wanted value.
-    progress: how far the plan came.
-    claim: what a reward that does not read the truth takes for success; None for one that reads it.
-    components: parts of what is paid, by name.
+    Attributes:
+        value: The reward that is paid.
+        submission: Whether something was accepted that earns anything.
+        field_accuracy: Share of gold fields that hold their wanted value.
+        progress: How far the plan came.
+        claim: What a reward that does not read the truth takes for success; None for one that reads it.
+        components: Parts of what is paid, by name.
 
     A rollout that the environment lost has no reward: its record is all zero and must be masked by `Outcome.is_valid`.
     """

@@ -35,15 +35,17 @@ MAX_SHOWN = 16
 class Trajectory:
     """How the sampler wrote each canvas: its events, from which states and final draws are rebuilt when asked for.
 
-    num_steps: denoising steps of the longest row.
-    time: of each state, for the flow family.
-    path_log_probs: summed log-probability of each position's transitions, for the flow family.
-    slot_size, slot_joined: for the slot family, whose feed order follows from the step at which each slot joined the
-        committed ones (`dllm_rl.records.events.feed_order`).
-    constraint: what the draws were constrained by; log-probabilities are then those of the constrained distribution.
-    transition: how positions moved between two times, for the flow family.
-    position_law: how a step's positions were drawn, where the policy moves their probabilities and they are known.
-    hides_order: whether the policy moves probabilities of positions that are not known.
+    Attributes:
+        num_steps: Denoising steps of the longest row.
+        time: Of each state, for the flow family.
+        path_log_probs: Summed log-probability of each position's transitions, for the flow family.
+        slot_size, slot_joined: For the slot family, whose feed order follows from the step at which each slot joined
+            the committed ones (`dllm_rl.records.events.feed_order`).
+        constraint: What the draws were constrained by; log-probabilities are then those of the constrained
+            distribution.
+        transition: How positions moved between two times, for the flow family.
+        position_law: How a step's positions were drawn, where the policy moves their probabilities and they are known.
+        hides_order: Whether the policy moves probabilities of positions that are not known.
     """
 
     events: Events
@@ -100,7 +102,11 @@ class Trajectory:
         return None if orders is None else orders.transpose(0, 1)
 
     def states(self, steps: Int[Tensor, "k b"], blank: int = -1) -> Int[Tensor, "k b l"]:
-        """What each row held before these steps. blank: what stands where nothing was written yet left to right."""
+        """What each row held before these steps.
+
+        Args:
+            blank: What stands where nothing was written yet left to right.
+        """
         return self.events.states(steps, blank)
 
     def orders(self, steps: Int[Tensor, "k b"]) -> Int[Tensor, "k b l"] | None:

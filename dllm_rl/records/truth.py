@@ -16,7 +16,12 @@ from dllm_rl.records.tasks import Outcome, RewardRecord
 def record_of(
     outcome: Outcome, value: float, *, claim: float | None = None, components: Mapping[str, float] | None = None
 ) -> RewardRecord:
-    """Return the record of an outcome for which `value` is paid. claim, components: as `RewardRecord` has them."""
+    """Return the record of an outcome for which `value` is paid.
+
+    Args:
+        claim: As `RewardRecord` has it.
+        components: As `RewardRecord` has them.
+    """
     return RewardRecord(
         value=value,
         submission=submission_of(outcome),

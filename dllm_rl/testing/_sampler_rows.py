@@ -25,7 +25,8 @@ ROWS = tuple(range(6))
 class SamplerCase:
     """One sampler class on one policy.
 
-    options: passed to every instance.
+    Attributes:
+        options: Passed to every instance.
     """
 
     sampler_class: Any

@@ -51,8 +51,10 @@ def check_objective(
 ) -> list[tuple[str, str]]:
     """Check every property on every declared family. Returns the (family, property) pairs that were checked.
 
-    policies: (policy, rollouts) pairs to check on; None takes a tiny policy of each declared family.
-    seed: of these policies' weights and of what they wrote.
+    Args:
+        policies: (policy, rollouts) pairs to check on; None takes a tiny policy of each declared family.
+        seed: Of these policies' weights and of what they wrote.
+
     Raises PropertyError at the first property that does not hold.
     """
     if policies is None:

@@ -40,7 +40,12 @@ WORDS = "The order went through and everything is correct. SUCCESS"
 
 
 def attempt(*turns: Sequence[str], values: dict[str, str], is_submitted: bool, words: str = "") -> Attempt:
-    """An episode of the small shop. turns: lines of each; values: what the fields hold at the end."""
+    """An episode of the small shop.
+
+    Args:
+        turns: Lines of each.
+        values: What the fields hold at the end.
+    """
     fields = tuple(
         FieldResult(
             name=item.name,

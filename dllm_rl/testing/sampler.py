@@ -44,7 +44,9 @@ def check_sampler(
 ) -> list[tuple[str, str]]:
     """Check every property on every declared family; returns the (family, property) pairs that were checked.
 
-    policies: by family; None makes tiny ones with random weights. Raises PropertyError where a property does not hold.
+    Args:
+        policies: By family; None makes tiny ones with random weights. Raises PropertyError where a property does not
+            hold.
     """
     checked = []
     for family in families_of(sampler_class):

@@ -81,7 +81,12 @@ def trackable(row: Mapping[str, Any]) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """Bounds of the distance; None sets none. log_ratio: of the mean abs(log new/old). kl: of the estimated KL."""
+    """Bounds of the distance; None sets none.
+
+    Attributes:
+        log_ratio: Of the mean abs(log new/old).
+        kl: Of the estimated KL.
+    """
 
     log_ratio: float | None = None
     kl: float | None = None
@@ -100,21 +105,23 @@ class Targets:
 class TrainConfig(BaseModel):
     """Settings of a training run. learning_rate 0 trains nothing and is the null control.
 
-    temperature: of the sampler, which has the last word: a trainer refuses one that differs.
-    micro_batch_rows: distinct inputs (rows x views, equal ones counted once) whose activations are held at a time;
-        decides memory, not the result.
-    adam_epsilon: floor under AdamW's divisor. Policy gradients of a small policy are near 1e-4 a weight, far smaller
-        at embeddings that a batch rarely uses; at 1e-8 those take full steps of noise (docs/results/lab_notebook.md).
-    lr_scheduler_type: transformers' name; `linear` falls to zero over the run, and with it the last weights' noise.
-    tracker: metrics go there too, beside metrics.jsonl; it changes no number.
-    target_log_ratio, target_kl: end the inner updates on a batch where the mean abs(log new/old) a scored term, or the
-        estimated KL(old, new), passes it (`dllm_rl.training.update`).
-    resample_rounds: times that groups without variance are replaced by groups of other tasks; it spends rollouts that
-        other methods do not (`dllm_rl.training.groups`).
-    shuffles_rewards: each step's rewards are dealt anew among its rollouts before anything learns from them, so that
-        they say nothing: a null control with updates of the usual size. Logged rewards are the true ones.
-    turn_normaliser: how much the turns of an episode weigh (`dllm_rl.training.turns`). Whole plans have one turn.
-    step_credit: what a turn earns beside the advantage of its episode (`dllm_rl.training.credit`).
+    Attributes:
+        temperature: Of the sampler, which has the last word: a trainer refuses one that differs.
+        micro_batch_rows: Distinct inputs (rows x views, equal ones counted once) whose activations are held at a time;
+            decides memory, not the result.
+        adam_epsilon: Floor under AdamW's divisor. Policy gradients of a small policy are near 1e-4 a weight, far
+            smaller at embeddings that a batch rarely uses; at 1e-8 those take full steps of noise
+            (docs/results/lab_notebook.md).
+        lr_scheduler_type: Transformers' name; `linear` falls to zero over the run, and with it the last weights' noise.
+        tracker: Metrics go there too, beside metrics.jsonl; it changes no number.
+        target_log_ratio, target_kl: End the inner updates on a batch where the mean abs(log new/old) a scored term, or
+            the estimated KL(old, new), passes it (`dllm_rl.training.update`).
+        resample_rounds: Times that groups without variance are replaced by groups of other tasks; it spends rollouts
+            that other methods do not (`dllm_rl.training.groups`).
+        shuffles_rewards: Each step's rewards are dealt anew among its rollouts before anything learns from them, so
+            that they say nothing: a null control with updates of the usual size. Logged rewards are the true ones.
+        turn_normaliser: How much the turns of an episode weigh (`dllm_rl.training.turns`). Whole plans have one turn.
+        step_credit: What a turn earns beside the advantage of its episode (`dllm_rl.training.credit`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

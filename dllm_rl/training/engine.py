@@ -29,7 +29,9 @@ from dllm_rl.training.ranks import ALONE, Ranks
 class RolloutBatch:
     """Rollouts that were sampled together, and what that cost.
 
-    nfe: model forwards, one after another; of the slowest process. token_forwards: summed over the processes.
+    Attributes:
+        nfe: Model forwards, one after another; of the slowest process.
+        token_forwards: Summed over the processes.
     """
 
     rollouts: tuple[Rollout, ...]
@@ -43,10 +45,11 @@ class RolloutBatch:
 class RolloutEngine:
     """Makes rollouts of one policy, drawn by one sampler, in one environment.
 
-    ranks: processes that share the rows of a batch; all of them get all rollouts.
-    isolation, executor: how the environment runs plans, in its own words; None for its default.
-    notebook: what the policy reads of earlier turns.
-    repair: how much of its last plan a turn begins with; None to write every turn anew.
+    Attributes:
+        ranks: Processes that share the rows of a batch; all of them get all rollouts.
+        isolation, executor: How the environment runs plans, in its own words; None for its default.
+        notebook: What the policy reads of earlier turns.
+        repair: How much of its last plan a turn begins with; None to write every turn anew.
     """
 
     policy: BasePolicy
@@ -69,7 +72,11 @@ class RolloutEngine:
         return replace(self, reward=self.reward.at(step))
 
     def write(self, situations: Sequence[Situation], row_ids: Sequence[int], *, seed: int) -> list[Completion]:
-        """Sample one turn an episode, on this process alone. row_ids: names of the rows, by which noise is keyed."""
+        """Sample one turn an episode, on this process alone.
+
+        Args:
+            row_ids: Names of the rows, by which noise is keyed.
+        """
         texts = [self._prompt(item) for item in situations]
         pages = tuple(item.observation for item in situations)
         prompts = replace(self.policy.prompts(texts, row_ids), pages=pages)
@@ -111,7 +118,11 @@ class RolloutEngine:
 
 
 def rollout(engine: RolloutEngine, tasks: Sequence[Task], *, num_samples: int = 1, seed: int = 0) -> list[Rollout]:
-    """Play `num_samples` episodes a task and reward them; ordered by task. seed: names the noise."""
+    """Play `num_samples` episodes a task and reward them; ordered by task.
+
+    Args:
+        seed: Names the noise.
+    """
     repeated = [task for task in tasks for _ in range(num_samples)]
     return list(engine.run(repeated, range(len(repeated)), seed=seed).rollouts)
 
@@ -157,12 +168,13 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """Rows of the results table for one policy, ordered by task, then greedy before sampled.
 
-    engine: its sampler's temperature is that of the sampled passes; its processes share the rollouts of each batch, and
-        all of them return all rows.
-    num_samples: sampled rollouts a task.
-    seed: names the noise; equal seeds give equal noise in every cell.
-    batch_rows: rollouts that one process samples at a time.
-    on_result: gets (rollouts done, rollouts in all).
+    Args:
+        engine: Its sampler's temperature is that of the sampled passes; its processes share the rollouts of each batch,
+            and all of them return all rows.
+        num_samples: Sampled rollouts a task.
+        seed: Names the noise; equal seeds give equal noise in every cell.
+        batch_rows: Rollouts that one process samples at a time.
+        on_result: Gets (rollouts done, rollouts in all).
     """
     number = {task.id: index for index, task in enumerate(tasks)}
     passes = [

@@ -15,7 +15,8 @@ from dllm_rl.records.rollout import Rollout
 def reward_metrics(rollouts: Sequence[Rollout], groups: Sequence[int]) -> dict[str, float]:
     """Means of the reward's parts, and how its claims compare with success; over valid rollouts.
 
-    groups: number of the group of each rollout.
+    Args:
+        groups: Number of the group of each rollout.
     """
     valid = [(item, group) for item, group in zip(rollouts, groups, strict=True) if item.outcome.is_valid]
     names = dict.fromkeys(name for item, _ in valid for name in item.reward.components)

@@ -35,7 +35,9 @@ def stack_rollouts(groups: Sequence[Group], *, temperature: float, pad_id: int) 
     last state, at which nothing is committed. Episodes that the environment lost are left out; a whole plan that it
     lost is a row that is not valid. Raises ConfigError where a plan was not sampled.
 
-    groups: rollouts that are compared with one another. temperature: of the sampler that wrote them.
+    Args:
+        groups: Rollouts that are compared with one another.
+        temperature: Of the sampler that wrote them.
     """
     is_episodic = any(rollout.outcome.ending is not None for group in groups for rollout in group)
     kept = [_valid_ones(group) for group in groups] if is_episodic else groups
@@ -133,8 +135,9 @@ class Resampled:
 def resample(first: RolloutBatch, draw: Draw, tasks: Sequence[Task], *, group_size: int, num_rounds: int) -> Resampled:
     """Replace flat groups by groups of other tasks, `num_rounds` times at most; those still flat at the end stay.
 
-    draw: rollouts of these tasks, in a round. tasks: in the order in which they are to be tried; the first draw's are
-    passed over.
+    Args:
+        draw: Rollouts of these tasks, in a round.
+        tasks: In the order in which they are to be tried; the first draw's are passed over.
     """
     used = {rollout.task.id for rollout in first.rollouts}
     waiting = [task for task in tasks if task.id not in used]

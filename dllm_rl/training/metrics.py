@@ -37,7 +37,9 @@ def describe(
 ) -> dict[str, float]:
     """Everything that follows from the rollouts alone. Rates are over valid rollouts; lost ones are counted apart.
 
-    groups: the batch's rollouts by task. rollouts: the same, stacked.
+    Args:
+        groups: The batch's rollouts by task.
+        rollouts: The same, stacked.
     """
     outcomes = [rollout.outcome for rollout in batch.rollouts]
     valid = torch.tensor([outcome.is_valid for outcome in outcomes])
@@ -133,7 +135,8 @@ def inner_metrics(
 ) -> dict[str, float]:
     """Metrics of the first forward: likelihood of own samples, and the sampler's record against a recomputation.
 
-    estimates_elbo: whether the views are drawn at random, so that their spread says what one mask decides.
+    Args:
+        estimates_elbo: Whether the views are drawn at random, so that their spread says what one mask decides.
     """
     metrics, share = {}, _share(views) * views.score
     # Terms of the flow family's ELBO and of its transitions are no log-probabilities of tokens.

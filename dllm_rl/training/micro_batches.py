@@ -15,8 +15,9 @@ def micro_batches(
 ) -> list[Int[Tensor, " m"]]:
     """Return the rows in parts of at most `limit` distinct inputs, or of those of one row where that alone has more.
 
-    inputs: number of each row's input among the distinct ones of its view; -1 where a view scores nothing.
-    holds_all_views: whether activations of all views are held at a time, or those of one view after another.
+    Args:
+        inputs: Number of each row's input among the distinct ones of its view; -1 where a view scores nothing.
+        holds_all_views: Whether activations of all views are held at a time, or those of one view after another.
     """
     numbers, groups = inputs.T.tolist(), group_ids.tolist()
     count = sum if holds_all_views else max

@@ -16,8 +16,9 @@ def unscored_entropy_share(rollouts: Rollouts, views: Views | None = None) -> fl
     The final draws in `completion_mask` are scored, and draws that were remasked are not. A flow's transitions at one
     column are one chain, which is scored or not as a whole.
 
-    views: the replayed steps. Draws of these steps that the views leave out count as unscored. Steps that a method did
-        not sample (K of S) do not: the sampled steps estimate the sum over all.
+    Args:
+        views: The replayed steps. Draws of these steps that the views leave out count as unscored. Steps that a method
+            did not sample (K of S) do not: the sampled steps estimate the sum over all.
     """
     record = rollouts.trajectory
     assert record is not None

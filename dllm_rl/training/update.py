@@ -75,13 +75,15 @@ class Travelled:
 class _InnerBatch:
     """One inner step: all rows with their views, and what other policies say of them.
 
-    mine: rows that this process goes backward from.
-    inputs: number of each row's input among the distinct ones of its view.
-    old: scores before the first update; None where they are those of the first forward, and where nothing reads them.
-    ref: scores of the reference policy.
-    weights: of each row's gradient; None where all are 1.
-    is_first: whether no update came before.
-    is_repeated: whether its views are those of the first inner step.
+    Attributes:
+        mine: rows that this process goes backward from.
+        inputs: Number of each row's input among the distinct ones of its view.
+        old: Scores before the first update; None where they are those of the first forward, and where nothing reads
+            them.
+        ref: Scores of the reference policy.
+        weights: Of each row's gradient; None where all are 1.
+        is_first: Whether no update came before.
+        is_repeated: Whether its views are those of the first inner step.
     """
 
     rollouts: Rollouts
@@ -113,8 +115,9 @@ class _InnerBatch:
 class Updater:
     """Changes the policy by an objective's gradient on a batch.
 
-    normaliser, credit: how the turns of episodes weigh, and what each earns by itself; whole plans have none.
-    batch_rows: distinct inputs whose activations are held at a time; decides memory, not the result.
+    Attributes:
+        normaliser, credit: How the turns of episodes weigh, and what each earns by itself; whole plans have none.
+        batch_rows: Distinct inputs whose activations are held at a time; decides memory, not the result.
     """
 
     policy: BasePolicy

@@ -29,10 +29,12 @@ STEPS_PER_STATE = 100
 
 
 class WarmStartConfig(BaseModel):
-    """Settings of a warm start. passes: sequences seen in all (rows x epochs), the budget that families share.
+    """Settings of a warm start.
 
-    accumulation_steps: batches whose mean loss a step is taken on, where a larger batch does not fit into memory.
-    decay_share: the last share of the steps, over which the learning rate falls to zero along a cosine.
+    Attributes:
+        passes: Sequences seen in all (rows x epochs), the budget that families share.
+        accumulation_steps: Batches whose mean loss a step is taken on, where a larger batch does not fit into memory.
+        decay_share: The last share of the steps, over which the learning rate falls to zero along a cosine.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -75,8 +77,10 @@ def warm_start(
 ) -> None:
     """Train the policy's model in place. on_step gets (step, number of steps, loss).
 
-    state_dir: where the state is kept every STEPS_PER_STATE steps; a run that was cut off goes on there, step for step
-    as if it had not been. It is removed at the end.
+    Args:
+        state_dir: Where the state is kept every STEPS_PER_STATE steps; a run that was cut off goes on there, step for
+            step as if it had not been. It is removed at the end.
+
     Raises ConfigError where any prompt or plan would be cut (the length check of the data set).
     """
     prompts, canvases = encode(policy, demonstrations)

@@ -23,9 +23,10 @@ Call = Literal["higher", "lower", "equivalent", "inconclusive", "single_seed", "
 class Difference:
     """How a cell of the second run differs from the first's. Numbers are percentage points of success.
 
-    first, second: success of each, all of its rollouts counted; None where there are none.
-    test: the paired difference; None where no seed and task is shared.
-    p_adjusted: Holm's over the cells that were compared.
+    Attributes:
+        first, second: Success of each, all of its rollouts counted; None where there are none.
+        test: The paired difference; None where no seed and task is shared.
+        p_adjusted: Holm's over the cells that were compared.
     """
 
     cell: str
@@ -41,7 +42,13 @@ class Difference:
 def compare_runs(
     first: pa.Table, second: pa.Table, cells: Iterable[str], *, margin: float = 5.0, alpha: float = 0.05
 ) -> list[Difference]:
-    """Compare cells that both runs have. first, second: rows of results.parquet; margin: of equivalence, in points."""
+    """Compare cells that both runs have.
+
+    Args:
+        first: Rows of results.parquet.
+        second: Rows of the run that is compared with it.
+        margin: Of equivalence, in points.
+    """
     tables = [split_by(split_by(rows, "mode").get("sampled", rows.slice(0, 0)), "cell") for rows in (first, second)]
     names = list(cells)
     sides = {name: tuple(table.get(name, first.slice(0, 0)) for table in tables) for name in names}

@@ -22,8 +22,10 @@ THRESHOLD = 0.5
 class ErrorClass:
     """Failures of one kind.
 
-    false_positive_rate: share of them that the judge takes for success. at_most: its one-sided 95 % bound (Clopper and
-    Pearson): what few failures of a kind cannot rule out. auroc: of claims, against all successes.
+    Attributes:
+        false_positive_rate: Share of them that the judge takes for success.
+        at_most: Its one-sided 95 % bound (Clopper and Pearson): what few failures of a kind cannot rule out.
+        auroc: Of claims, against all successes.
     """
 
     name: str
@@ -55,7 +57,11 @@ class JudgeAudit:
 
 
 def audit(claims: np.ndarray, success: np.ndarray, errors: Sequence[str]) -> JudgeAudit:
-    """Compare claims with the truth. errors: class of each failure."""
+    """Compare claims with the truth.
+
+    Args:
+        errors: Class of each failure.
+    """
     verdict, truth = claims >= THRESHOLD, success.astype(bool)
     hits = float((verdict & truth).sum())
     precision, sensitivity = _share(hits, verdict.sum()), _share(hits, truth.sum())
@@ -114,7 +120,11 @@ def _class(name: str, members: np.ndarray, claims: np.ndarray, truth: np.ndarray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorrectedRate:
-    """A success rate that a judge told, corrected for its errors. judged: what it told."""
+    """A success rate that a judge told, corrected for its errors.
+
+    Attributes:
+        judged: What it told.
+    """
 
     judged: float
     rate: float
@@ -125,7 +135,10 @@ class CorrectedRate:
 def corrected_success(judged: float, num_judged: int, known: JudgeAudit, *, level: float = 0.95) -> CorrectedRate:
     """Correct a rate for the judge's errors, with an interval (delta method).
 
-    judged: share of episodes that the judge takes for successes. known: its errors on episodes of the same kind.
+    Args:
+        judged: Share of episodes that the judge takes for successes.
+        known: Its errors on episodes of the same kind.
+
     Raises ConfigError where the judge is no better than chance, so that its word says nothing about the rate.
     """
     one, zero = known.sensitivity, known.specificity

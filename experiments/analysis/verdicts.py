@@ -37,11 +37,12 @@ FULL_NUM_SEEDS = 5
 class CellInfo:
     """What was declared about a cell.
 
-    seeds: those that it should have.
-    num_collapsed: seeds whose training collapsed.
-    num_stopped: seeds whose training an alarm ended early.
-    owed_seeds: seeds that have not failed: a missing result is still to come.
-    is_warm_start_owed: whether the warm start's evaluation is still to come.
+    Attributes:
+        seeds: Those that it should have.
+        num_collapsed: seeds whose training collapsed.
+        num_stopped: seeds whose training an alarm ended early.
+        owed_seeds: seeds that have not failed: a missing result is still to come.
+        is_warm_start_owed: Whether the warm start's evaluation is still to come.
     """
 
     id: str
@@ -59,11 +60,12 @@ class CellInfo:
 class Comparison:
     """Paired difference of an outcome, cell minus warm start.
 
-    test: the decision (two-way variance).
-    bootstrap_low: crossed bootstrap, for the picture.
-    bootstrap_high: the same.
-    num_lost_pairs: pairs dropped because a side was lost.
-    num_dropped_tasks: tasks left without a pair for some seed.
+    Attributes:
+        test: The decision (two-way variance).
+        bootstrap_low: Crossed bootstrap, for the picture.
+        bootstrap_high: The same.
+        num_lost_pairs: Pairs dropped because a side was lost.
+        num_dropped_tasks: Tasks left without a pair for some seed.
     """
 
     test: MeanTest
@@ -80,10 +82,11 @@ class Comparison:
 class CellVerdict:
     """Verdict of a cell with everything it rests on. Effects, intervals and margins are in percentage points.
 
-    comparison: None where nothing could be paired.
-    reward: secondary, of the mean reward.
-    p_adjusted: Holm's over the cells of the grid; for a control its own p. None where the cell failed or is owed.
-    detectable: smallest effect that this cell could have seen at 80 % power; None where no spread was seen.
+    Attributes:
+        comparison: None where nothing could be paired.
+        reward: Secondary, of the mean reward.
+        p_adjusted: Holm's over the cells of the grid; for a control its own p. None where the cell failed or is owed.
+        detectable: Smallest effect that this cell could have seen at 80 % power; None where no spread was seen.
     """
 
     id: str
@@ -165,7 +168,8 @@ def _lost_share(rows: pa.Table) -> float:
 def _prepare(final: pa.Table, warm: pa.Table, cell: CellInfo, *, digest: str, alpha: float) -> CellVerdict:
     """Everything about a cell but the verdict itself, which needs Holm's adjustment over the whole grid.
 
-    final, warm: evaluated rollouts of the cell and of its policy's warm start.
+    Args:
+        final, warm: Evaluated rollouts of the cell and of its policy's warm start.
     """
     finals, warms, none = split_by(final, "mode"), split_by(warm, "mode"), final.slice(0, 0)
     after, before = finals.get("sampled", none), warms.get("sampled", none)
@@ -248,10 +252,11 @@ def judge_grid(
 
     Controls are judged, but do not belong to Holm's family.
 
-    results: rows of results.parquet, or its path.
-    margin: of equivalence, in points.
-    digest: the grid's; it seeds the bootstrap.
-    split: the split to judge on; None where the table holds only one.
+    Args:
+        results: Rows of results.parquet, or its path.
+        margin: Of equivalence, in points.
+        digest: The grid's; it seeds the bootstrap.
+        split: The split to judge on; None where the table holds only one.
     """
     table = pq.read_table(results) if isinstance(results, str | Path) else results
     table = table.select([name for name in table.column_names if name not in ("plan", "notes")])

@@ -16,7 +16,12 @@ class JudgeFile(Strict):
 
 
 def component_of(text: str, option: str, example: str) -> Component:
-    """Read a component that a user gave as YAML. option, example: what messages name, and what they show."""
+    """Read a component that a user gave as YAML.
+
+    Args:
+        option: What messages name.
+        example: What they show.
+    """
     try:
         return validate(Component, read_yaml(text), source=option)
     except yaml.YAMLError as error:

@@ -27,7 +27,8 @@ _QUIET = ("healthy", "too_short")
 def show_diagnosis(path: Path, *, as_json: bool, as_page: bool = False, out: Path | None = None) -> int:
     """Diagnose every run under a path (a file, a seed, a cell, a grid, or a run's name under runs/) and print it.
 
-    as_page: write a page, too, beside the input, or to `out`.
+    Args:
+        as_page: Write a page, too, beside the input, or to `out`.
     """
     if not path.exists() and (Path("runs") / path).is_dir():
         path = Path("runs") / path

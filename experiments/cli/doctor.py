@@ -28,7 +28,11 @@ _MARKS = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One finding. advice: what to do where it is not ok."""
+    """One finding.
+
+    Attributes:
+        advice: What to do where it is not ok.
+    """
 
     name: str
     state: Literal["ok", "warn", "fail"]
@@ -108,7 +112,12 @@ def _torch() -> Iterator[Check]:
 
 
 def gpu_check(devices: Sequence[str], *, has_driver: bool, build: str) -> Check:
-    """The GPUs that PyTorch can use. has_driver: whether the system has one. build: PyTorch's version."""
+    """The GPUs that PyTorch can use.
+
+    Args:
+        has_driver: Whether the system has one.
+        build: PyTorch's version.
+    """
     if devices:
         found = "; ".join(f"cuda:{number} {device}" for number, device in enumerate(devices))
         return Check(name="gpu", state="ok", found=found, advice="Use it with --policy device=cuda.")
@@ -129,7 +138,11 @@ def _memory() -> Iterator[Check]:
 
 
 def memory_check(gigabytes: float, a_worker: float) -> Check:
-    """Memory that is left on this machine, or to this container. a_worker: what one worker of a grid takes."""
+    """Memory that is left on this machine, or to this container.
+
+    Args:
+        a_worker: What one worker of a grid takes.
+    """
     found = f"{gigabytes:.1f} GB available, room for {int(gigabytes / a_worker)} workers"
     if gigabytes >= a_worker:
         return Check(name="memory", state="ok", found=found)

@@ -35,7 +35,11 @@ REFERENCE_PRESET = "grid16"
 
 
 def measure_oracle(splits: list[str] | None, *, environment: str | None, max_tasks: int | None, as_json: bool) -> int:
-    """Play the oracle on every task; return 1 where it does not score exactly 1. environment: as YAML."""
+    """Play the oracle on every task; return 1 where it does not score exactly 1.
+
+    Args:
+        environment: As YAML.
+    """
     preset = load_preset(REFERENCE_PRESET)
     rows: list[dict[str, Any]] = []
     with build_session(chosen_environment(environment, preset.environment)) as session:
@@ -68,9 +72,10 @@ def _oracle_rows(
 class Draws:
     """How plans are sampled for a measurement.
 
-    sampler: as YAML; None for the usual one of the policy's family.
-    num_samples: sampled rollouts a task, beside the greedy one.
-    seed: of the sampling noise.
+    Attributes:
+        sampler: As YAML; None for the usual one of the policy's family.
+        num_samples: Sampled rollouts a task, beside the greedy one.
+        seed: Of the sampling noise.
     """
 
     sampler: str | None
@@ -83,8 +88,9 @@ class Draws:
 class EvaluatedTasks:
     """What is measured on.
 
-    environment: as YAML; None for the one of the study preset.
-    max_tasks: of each split; None for all.
+    Attributes:
+        environment: As YAML; None for the one of the study preset.
+        max_tasks: Of each split; None for all.
     """
 
     environment: str | None
@@ -103,7 +109,8 @@ def measure(
 ) -> int:
     """Evaluate a policy on splits: a greedy pass and some sampled rollouts a task.
 
-    policy_keys: of the policy level, as `key=value`.
+    Args:
+        policy_keys: Of the policy level, as `key=value`.
     """
     from dllm_rl.training.engine import RolloutEngine, evaluate
     from experiments.run import policies

@@ -43,8 +43,11 @@ def run_grid(
 ) -> int:
     """Run what a preset still owes and write its report; returns the exit code (1 where a cell failed or is owed).
 
-    cluster: where units run; None is this machine. workers: processes on this machine (`number_of_workers`).
-    only: see `units.choose`; none is all. reuse: runs whose equal units are taken (`experiments.run.reuse`).
+    Args:
+        cluster: Where units run; None is this machine.
+        workers: Processes on this machine (`number_of_workers`).
+        only: See `units.choose`; none is all.
+        reuse: Runs whose equal units are taken (`experiments.run.reuse`).
     """
     preset = load_preset(preset_name, overrides)
     # Of several processes that a launcher started, one speaks.
@@ -217,7 +220,11 @@ def _follow(preset: Preset, session: Session, root: Path, ranks: Ranks) -> None:
 
 
 def _conclude(statuses: dict[str, Status], num_units: int, console: Console) -> int:
-    """Tell what failed and what is owed; the exit code. num_units: of the whole grid, chosen by --only or not."""
+    """Tell what failed and what is owed; the exit code.
+
+    Args:
+        num_units: Of the whole grid, chosen by --only or not.
+    """
     failed = {name: status for name, status in statuses.items() if status.state == "failed"}
     for name, status in failed.items():
         console.print(f"failed: {name}: {status.cause}", markup=False, highlight=False)

@@ -14,7 +14,11 @@ from experiments.design.presets import load_preset
 
 
 class PolicyKeys(LoadOptions):
-    """What a command may say of one policy. facts: see `dllm_rl.policies.base.PolicyFacts`."""
+    """What a command may say of one policy.
+
+    Attributes:
+        facts: See `dllm_rl.policies.base.PolicyFacts`.
+    """
 
     facts: dict[str, Any] = Field(default_factory=dict)
 

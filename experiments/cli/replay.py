@@ -25,7 +25,13 @@ DIFFERENT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """One rollout as a file has it. row: its record; executor: what it ran under; reward: the scheme's name."""
+    """One rollout as a file has it.
+
+    Attributes:
+        row: Its record.
+        executor: What it ran under.
+        reward: The scheme's name.
+    """
 
     row: dict[str, Any]
     executor: str

@@ -53,7 +53,11 @@ MAX_FILMS_BYTES = 4 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """What `pack` wrote. left_out: bytes of what was too large, by what it is."""
+    """What `pack` wrote.
+
+    Attributes:
+        left_out: Bytes of what was too large, by what it is.
+    """
 
     path: Path
     num_units: int
@@ -66,10 +70,11 @@ class Packed:
 class Unpacked:
     """What `unpack` did.
 
-    num_new: units that were written.
-    num_known: units that were there already.
-    num_judged: finished units of the folder's configuration now.
-    is_other: whether that is another configuration than the archive's; it stays.
+    Attributes:
+        num_new: Units that were written.
+        num_known: Units that were there already.
+        num_judged: Finished units of the folder's configuration now.
+        is_other: Whether that is another configuration than the archive's; it stays.
     """
 
     root: Path
@@ -80,10 +85,12 @@ class Unpacked:
 
 
 def pack_run(run: RunFolder, out: Path | None = None, *, with_rollouts: bool = False) -> Packed:
-    """Pack the finished units of a run folder. out: default <preset>-<digest>.tar.xz, here.
+    """Pack the finished units of a run folder.
 
-    with_rollouts: training rollouts whatever their size. Raises ConfigError where nothing is finished, or an evaluation
-    is not what was written.
+    Args:
+        out: Default <preset>-<digest>.tar.xz, here.
+        with_rollouts: Training rollouts whatever their size. Raises ConfigError where nothing is finished, or an
+            evaluation is not what was written.
     """
     config = run.config
     path = out or Path(f"{config.preset}-{config.digest[:8]}.tar.xz")
@@ -158,7 +165,10 @@ def _tar_of(preset: str, grid: str, contents: dict[str, bytes]) -> bytes:
 
 
 def unpack_run(path: Path, out: Path | None = None) -> Unpacked:
-    """Write the units of an archive into a run folder. out: default runs/<preset>.
+    """Write the units of an archive into a run folder.
+
+    Args:
+        out: Default runs/<preset>.
 
     Raises ConfigError or DamagedResultError, and writes nothing, where the archive is damaged or is not one, where an
     evaluation does not match the hash its unit recorded, where the folder is another preset's, or has a finished unit

@@ -32,7 +32,8 @@ _LOGGER = logging.getLogger(__name__)
 class LocalExecutor:
     """Runs units in this process. All share one environment session, and with it the site server and the browsers.
 
-    ranks: processes that work on each unit together, this one among them.
+    Args:
+        ranks: Processes that work on each unit together, this one among them.
     """
 
     def __init__(

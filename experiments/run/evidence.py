@@ -22,7 +22,11 @@ from experiments.design.config import Component, build_reward
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedPlan:
-    """A plan of a record. source: the folder of the cell and seed that wrote it."""
+    """A plan of a record.
+
+    Attributes:
+        source: The folder of the cell and seed that wrote it.
+    """
 
     task_id: str
     plan: str
@@ -32,7 +36,9 @@ class RecordedPlan:
 def recorded_plans(run: Path, count: int, *, seed: int = 0) -> list[RecordedPlan]:
     """Draw different plans of a run, as evenly from its cells and seeds as they have them.
 
-    run: a folder with `rollouts.jsonl` files anywhere below, one such file, or a table that `eval --out` wrote.
+    Args:
+        run: A folder with `rollouts.jsonl` files anywhere below, one such file, or a table that `eval --out` wrote.
+
     Raises ConfigError where there is none.
     """
     files = [run] if run.is_file() else sorted(run.rglob(ROLLOUTS_FILE))

@@ -46,10 +46,11 @@ class DamagedResultError(DllmRlError):
 class UnitFolder:
     """The files of one unit, as far as one evaluation of it goes.
 
-    key: which unit.
-    path: its folder.
-    digest: of the evaluation; its first ten digits are enough, as they are in the file's name.
-    cell: the cell that it is a seed of; None for a warm start.
+    Attributes:
+        key: Which unit.
+        path: Its folder.
+        digest: Of the evaluation; its first ten digits are enough, as they are in the file's name.
+        cell: The cell that it is a seed of; None for a warm start.
     """
 
     key: UnitKey
@@ -126,7 +127,11 @@ def read_alarms(folder: Path) -> AlarmsRecord:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder. given: its configuration where it is known, such as before config.json is written."""
+    """A run folder.
+
+    Attributes:
+        given: Its configuration where it is known, such as before config.json is written.
+    """
 
     root: Path
     given: GridRecord | None = field(default=None, repr=False)
@@ -262,7 +267,11 @@ def nothing_finished(root: Path) -> ConfigError:
 
 
 def place_of_cell(cell: str, training: str) -> str:
-    """Folder of a cell from the run's. training: digest of its training."""
+    """Folder of a cell from the run's.
+
+    Args:
+        training: Digest of its training.
+    """
     return f"cells/{cell}-{training[:_DIGITS]}"
 
 

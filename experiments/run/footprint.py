@@ -35,11 +35,12 @@ SAMPLED_COPIES, SCORED_COPIES = 3, 3
 class Workload:
     """What training asks of the memory.
 
-    rows: distinct inputs whose activations are held at a time.
-    sampled: rows that are written at once.
-    width: positions of an input.
-    columns: of the canvas, all of which may be scored.
-    has_reference: there is a frozen copy of the policy, unless an adapter can be switched off.
+    Attributes:
+        rows: Distinct inputs whose activations are held at a time.
+        sampled: rows that are written at once.
+        width: Positions of an input.
+        columns: of the canvas, all of which may be scored.
+        has_reference: There is a frozen copy of the policy, unless an adapter can be switched off.
     """
 
     rows: int
@@ -66,7 +67,11 @@ class Workload:
 
 
 def footprint(config: Any, options: LoadOptions, work: Workload) -> dict[str, int]:
-    """Return the bytes of each part that is held at the peak. config: of a stock decoder, as transformers has it."""
+    """Return the bytes of each part that is held at the peak.
+
+    Args:
+        config: Of a stock decoder, as transformers has it.
+    """
     dtype = getattr(torch, options.dtype) if options.dtype else config.dtype or torch.float32
     model = _empty(config, dtype, options)
     fixed, trained = _bytes(model, is_trained=False), _bytes(model, is_trained=True)

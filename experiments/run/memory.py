@@ -20,7 +20,11 @@ def available_gigabytes() -> float:
 
 
 def group_bytes(folder: Path) -> list[int]:
-    """Bytes that control groups leave, one for each that has a limit. folder: where they are mounted."""
+    """Bytes that control groups leave, one for each that has a limit.
+
+    Args:
+        folder: Where they are mounted.
+    """
     left = []
     for limit, used, statistics, cache in _FILES:
         try:

@@ -33,7 +33,8 @@ logging.disable_progress_bar()
 def load(checkpoint: str, *, facts: dict[str, Any] | None = None, options: LoadOptions | None = None) -> BasePolicy:
     """Load `builtin:<family>`, `toy:<environment>`, a checkpoint's folder or hub id, or what a cell's seed trained.
 
-    options: for a cell's seed only where and how it runs; what was trained is as its cell says.
+    Args:
+        options: For a cell's seed only where and how it runs; what was trained is as its cell says.
     """
     options = options or LoadOptions()
     if checkpoint.startswith(TOY):

@@ -71,7 +71,11 @@ def run_units_in_processes(plan: GridPlan, num_workers: int, progress: Progress)
 
 
 class LocalWorkers:
-    """Worker processes. on_event: gets the name of a unit and a step, or a part of its evaluation."""
+    """Worker processes.
+
+    Args:
+        on_event: Gets the name of a unit and a step, or a part of its evaluation.
+    """
 
     def __init__(self, launch: Launch, on_event: Callable[[str, dict[str, Any]], None]) -> None:
         self._launch = launch

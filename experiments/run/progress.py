@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Clock:
     """Time left: the estimated cost of what is owed, scaled by how this machine did so far.
 
-    num_workers: processes that share the work.
+    Args:
+        num_workers: Processes that share the work.
     """
 
     def __init__(self, owed: Sequence[Unit], num_workers: int = 1) -> None:
@@ -67,7 +68,8 @@ def duration(seconds: float) -> str:
 class ConsoleProgress:
     """Prints one line per unit, and between them what is under way (rewritten in place on a terminal).
 
-    num_workers: how many units run at a time.
+    Args:
+        num_workers: How many units run at a time.
     """
 
     def __init__(self, owed: Sequence[Unit], console: Console | None = None, *, num_workers: int = 1) -> None:

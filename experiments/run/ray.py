@@ -30,9 +30,11 @@ from experiments.run.workers import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """Where to run. address: of a running cluster (`auto`, HOST:PORT); None starts one on this machine.
+    """Where to run.
 
-    workers_per_node: units at a time on each node, each with browsers of its own.
+    Attributes:
+        address: Of a running cluster (`auto`, HOST:PORT); None starts one on this machine.
+        workers_per_node: Units at a time on each node, each with browsers of its own.
     """
 
     address: str | None = None

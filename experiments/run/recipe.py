@@ -97,7 +97,11 @@ class Demonstrations(Strict):
 
 
 class Tokenizer(Strict):
-    """The shared tokenizer. plan_weight: how often each plan counts beside its prompt."""
+    """The shared tokenizer.
+
+    Attributes:
+        plan_weight: How often each plan counts beside its prompt.
+    """
 
     vocab_size: int = Field(ge=300)
     plan_weight: int = Field(default=1, ge=1)
@@ -120,11 +124,12 @@ class FamilyRecipe(LoadOptions):
 
     How a checkpoint that is not built-in is loaded (device, dtype, lora ...) are keys of it too.
 
-    family: of the policy that is trained. Default: the stage's name, or what a checkpoint states.
-    init: the stage it starts from, a built-in checkpoint (`builtin:masked`), a folder (`./mine`) or a hub id.
-    facts: of a checkpoint that is not built-in, over those of the recipe.
-    demonstrations: settings of the recipe's demonstrations that are others in this stage.
-    train: see `dllm_rl.training.warmstart.WarmStartConfig`.
+    Attributes:
+        family: Of the policy that is trained. Default: the stage's name, or what a checkpoint states.
+        init: The stage it starts from, a built-in checkpoint (`builtin:masked`), a folder (`./mine`) or a hub id.
+        facts: Of a checkpoint that is not built-in, over those of the recipe.
+        demonstrations: Settings of the recipe's demonstrations that are others in this stage.
+        train: See `dllm_rl.training.warmstart.WarmStartConfig`.
     """
 
     family: str | None = None
@@ -135,9 +140,12 @@ class FamilyRecipe(LoadOptions):
 
 
 class Recipe(Strict):
-    """Everything that decides the checkpoints. model: see `TinyConfig`. facts: see `PolicyFacts`.
+    """Everything that decides the checkpoints.
 
-    tokenizer, model: for stages that start from nothing; the others have those of the checkpoint they start from.
+    Attributes:
+        model: See `TinyConfig`.
+        facts: See `PolicyFacts`.
+        tokenizer, model: For stages that start from nothing; the others have those of the checkpoint they start from.
     """
 
     demonstrations: Demonstrations
@@ -284,7 +292,8 @@ def demonstrations(
 ) -> list[Demonstration]:
     """Prompts and plans of the recipe's training tasks, of its errands, of its data set, or of an environment.
 
-    fits_prompt: whether a prompt of an episode is short enough.
+    Args:
+        fits_prompt: Whether a prompt of an episode is short enough.
     """
     if settings.source is not None:
         return read_demonstrations(settings.source, split=settings.source_split, count=settings.count)

@@ -53,7 +53,11 @@ class ErrandDemonstrations(Strict):
 def errand_demonstrations(
     settings: ErrandDemonstrations, *, count: int, seed: int, fits_prompt: Callable[[str], bool]
 ) -> list[Demonstration]:
-    """Make `count` demonstrations. fits_prompt: whether a prompt is short enough; notebooks are cut until it is."""
+    """Make `count` demonstrations.
+
+    Args:
+        fits_prompt: Whether a prompt is short enough; notebooks are cut until it is.
+    """
     tasks = make_tasks("train", count, seed=seed, kinds=settings.kinds, difficulties=settings.difficulties)
     notebook = settings.notebook.build()
     shown: list[Demonstration] = []

@@ -110,7 +110,9 @@ def merge(path: Path, parts: Iterable[Path], *, grid: str = "") -> int:
     """Write all parts as one sorted table, whatever their order, and return its number of rows.
 
     A table that says the same already stays untouched, so that its time says when the results last changed.
-    grid: digest of the grid that they belong to, which is kept with them (`grid_of`).
+
+    Args:
+        grid: Digest of the grid that they belong to, which is kept with them (`grid_of`).
     """
     tables = [pq.read_table(part, schema=SCHEMA) for part in parts]
     table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()

@@ -34,9 +34,10 @@ from experiments.run.status import Status, claim, read_status, write_status
 class Match:
     """An owed unit and the one that has it.
 
-    unit: of the grid that is run.
-    source: the same training, or the same evaluation of a warm start, in the other run.
-    is_evaluated: whether the other run evaluated it in the same way; else only its training is taken.
+    Attributes:
+        unit: Of the grid that is run.
+        source: The same training, or the same evaluation of a warm start, in the other run.
+        is_evaluated: Whether the other run evaluated it in the same way; else only its training is taken.
     """
 
     unit: Unit

@@ -129,7 +129,9 @@ def run_units(
 
     Other processes may run the same grid: a unit is run by whoever claims it, and those that a process left behind are
     looked at once more. Where too many units fail for one reason, the rest is left owed (`experiments.run.runner`).
-    retries_failed: whether a unit that has failed before is run again; else its status stands.
+
+    Args:
+        retries_failed: Whether a unit that has failed before is run again; else its status stands.
     """
     begin(plan)
     statuses: dict[str, Status] = {}

@@ -50,7 +50,10 @@ def take_snapshot(
 ) -> None:
     """Write greedy plans with their outcomes to <folder>/waypoints/step<n>.json, and a film of each beside it.
 
-    engine: the evaluation's. tasks: all that are evaluated, of which some are shown. seed: the evaluation's.
+    Args:
+        engine: The evaluation's.
+        tasks: All that are evaluated, of which some are shown.
+        seed: The evaluation's.
     """
     numbers = shown_tasks(len(tasks))
     shown = [tasks[number] for number in numbers]

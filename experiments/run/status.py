@@ -22,14 +22,15 @@ LABELS = ("done", "stopped", "running", "failed", "owed")
 class Status:
     """State of one unit.
 
-    state: where it stands.
-    cause: why it failed, was interrupted, or (of a unit that an alarm ended early) the alarm.
-    seconds: wall time spent, over all attempts.
-    digest: of the evaluation that was done last.
-    pid: process that works on it.
-    stopped_at: last step of a training that an alarm ended early; it is evaluated like any other.
-    evaluations: hash of the rows of each finished evaluation by its digest, so that damage to one is noticed.
-    taken_from: name and digest of the grid that trained it, where `--reuse` copied it from another run's folder.
+    Attributes:
+        state: Where it stands.
+        cause: Why it failed, was interrupted, or (of a unit that an alarm ended early) the alarm.
+        seconds: Wall time spent, over all attempts.
+        digest: Of the evaluation that was done last.
+        pid: Process that works on it.
+        stopped_at: Last step of a training that an alarm ended early; it is evaluated like any other.
+        evaluations: Hash of the rows of each finished evaluation by its digest, so that damage to one is noticed.
+        taken_from: Name and digest of the grid that trained it, where `--reuse` copied it from another run's folder.
     """
 
     state: State = "owed"

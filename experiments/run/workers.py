@@ -40,10 +40,12 @@ class WorkersError(DllmRlError):
 class Launch:
     """What a worker is told about a grid.
 
-    root: the run folder, absolute. cwd: the driver's, from which relative paths of checkpoints are read.
-    digest, versions: of the grid as the driver resolved it; a worker that finds others would mix results.
-    chosen: names of the units to run; None is all.
-    num_beside: workers that share the worker's machine, itself among them.
+    Attributes:
+        root: The run folder, absolute.
+        cwd: The driver's, from which relative paths of checkpoints are read.
+        digest, versions: Of the grid as the driver resolved it; a worker that finds others would mix results.
+        chosen: Names of the units to run; None is all.
+        num_beside: Workers that share the worker's machine, itself among them.
     """
 
     preset: Preset
@@ -79,7 +81,8 @@ class Workers(Protocol):
 def run_with(plan: GridPlan, supervised: Callable[[Launch, list[Unit]], None]) -> dict[str, Status]:
     """Have workers run what is owed; the status of every chosen unit by name, as `runner.run_units` returns it.
 
-    supervised: starts workers for a launch, and returns once all have ended.
+    Args:
+        supervised: Starts workers for a launch, and returns once all have ended.
     """
     begin(plan)
     owed = owed_units(plan)
@@ -104,7 +107,8 @@ def supervise(
 ) -> None:
     """Keep workers at it until each has found nothing left to do. Raises what a worker raised.
 
-    reads_steps: whether the steps of a unit are told from its files; else the workers tell them.
+    Args:
+        reads_steps: Whether the steps of a unit are told from its files; else the workers tell them.
     """
     shown = _Shown(owed, progress, reads_steps=reads_steps)
     deaths = _Deaths(shown.left, progress)

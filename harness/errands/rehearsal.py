@@ -35,7 +35,11 @@ def fits(errand: Errand) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """Turns that solve a task. slips: numbers of the turns that went wrong on purpose, which nobody should imitate."""
+    """Turns that solve a task.
+
+    Attributes:
+        slips: Numbers of the turns that went wrong on purpose, which nobody should imitate.
+    """
 
     turns: tuple[Turn, ...]
     slips: frozenset[int]

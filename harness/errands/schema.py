@@ -21,7 +21,11 @@ ANSWER = "answer"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """A rule of the server's own. message: what it answers to another value than `accepts`, a regular expression."""
+    """A rule of the server's own.
+
+    Attributes:
+        message: What it answers to another value than `accepts`, a regular expression.
+    """
 
     accepts: str
     message: str
@@ -73,7 +77,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A link to another page. text: its words, by which it is searched too. note: text that stands behind it."""
+    """A link to another page.
+
+    Attributes:
+        text: Its words, by which it is searched too.
+        note: text that stands behind it.
+    """
 
     text: str
     to: str

@@ -98,7 +98,11 @@ async def execute(
 
 @dataclass(slots=True, kw_only=True)
 class Run:
-    """A plan that is being executed. results: a note record for each line that has run."""
+    """A plan that is being executed.
+
+    Attributes:
+        results: A note record for each line that has run.
+    """
 
     tab: Tab
     executor: Executor

@@ -53,7 +53,11 @@ class Base:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shaping:
-    """A reward that is paid on top. weight: what it is worth beside the base; a ramp changes it over training."""
+    """A reward that is paid on top.
+
+    Attributes:
+        weight: What it is worth beside the base; a ramp changes it over training.
+    """
 
     __pydantic_config__: ClassVar = _STRICT
 

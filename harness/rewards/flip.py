@@ -28,7 +28,8 @@ from harness.rewards.similarity import Similarity, SimilarityName, longest_echo,
 class Inverter(Protocol):
     """Writes the instructions that states imply. Registered under the kind `inverter`.
 
-    knows_likelihood: whether it can be asked how well a state explains an instruction.
+    Attributes:
+        knows_likelihood: Whether it can be asked how well a state explains an instruction.
     """
 
     knows_likelihood: ClassVar[bool]

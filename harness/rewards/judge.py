@@ -28,7 +28,12 @@ _HELD_OUT, _LEAST = 0.2, 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeModel:
-    """Weights by feature. slope, shift: calibration of the logit. num_labels: what it was distilled from."""
+    """Weights by feature.
+
+    Attributes:
+        slope, shift: Calibration of the logit.
+        num_labels: What it was distilled from.
+    """
 
     weights: dict[str, float]
     bias: float
@@ -47,7 +52,10 @@ class JudgeModel:
 def fit_judge(
     episodes: Sequence[Evidence], success: Sequence[bool], *, penalty: float = 1.0, seed: int = 0
 ) -> JudgeModel:
-    """Fit a judge to labels; a fifth of them calibrate it. penalty: of squared weights, against the sum of log losses.
+    """Fit a judge to labels; a fifth of them calibrate it.
+
+    Args:
+        penalty: Of squared weights, against the sum of log losses.
 
     Raises ConfigError where there are too few successes or failures to tell them apart.
     """
@@ -80,7 +88,11 @@ def fit_judge(
 def _logistic(
     matrix: np.ndarray, truth: np.ndarray, penalty: float, *, towards: np.ndarray | None = None
 ) -> np.ndarray:
-    """Weights, and last the bias, of least log loss. towards: where the penalty pulls; 0 without it, bias left free."""
+    """Weights, and last the bias, of least log loss.
+
+    Args:
+        towards: Where the penalty pulls; 0 without it, bias left free.
+    """
     from scipy.optimize import minimize
 
     columns = np.column_stack([matrix, np.ones(len(matrix))])

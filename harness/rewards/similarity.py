@@ -75,7 +75,11 @@ class Fields(Similarity):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idf(Similarity):
-    """F1 of words by how rare they are. weights: see `word_weights`; an unknown word weighs as the rarest."""
+    """F1 of words by how rare they are.
+
+    Attributes:
+        weights: See `word_weights`; an unknown word weighs as the rarest.
+    """
 
     weights: Mapping[str, float]
 
@@ -95,7 +99,11 @@ class Idf(Similarity):
 
 
 def similarity_named(name: SimilarityName, folder: Path | None) -> Similarity:
-    """Return the similarity of this name. folder: of the inverter, which holds the weights of `idf`."""
+    """Return the similarity of this name.
+
+    Args:
+        folder: Of the inverter, which holds the weights of `idf`.
+    """
     return {"words": Words, "fields": Fields, "idf": lambda: Idf.read(folder)}[name]()
 
 

@@ -20,8 +20,9 @@ MAX_LOG_RATIO = 20.0
 class Surrogate:
     """What a clip returns, in the shape of the log-ratio.
 
-    gain: to be maximised; at ratio 1 its gradient with respect to the log-ratio is the advantage.
-    is_low, is_high: entries whose gradient the lower or upper bound has cut.
+    Attributes:
+        gain: To be maximised; at ratio 1 its gradient with respect to the log-ratio is the advantage.
+        is_low, is_high: Entries whose gradient the lower or upper bound has cut.
     """
 
     gain: Float[Tensor, "..."]

@@ -176,7 +176,11 @@ class _Accepted(StepDistribution):
         raise NotImplementedError
 
     def _log_probs(self, row: Tensor, column: Tensor, sequence: Tensor, weight: Tensor) -> Float[Tensor, " m"]:
-        """Of each position's token given those left of it. weight: the token's tempered logit."""
+        """Of each position's token given those left of it.
+
+        Args:
+            weight: The token's tempered logit.
+        """
         raise NotImplementedError
 
 

@@ -101,7 +101,9 @@ TOKENS_ON_CPU, LOGITS_ON_ACCELERATOR = 2048, 2**28
 def rows_at_once(device: torch.device, width: int, num_logits: int) -> int:
     """Return how many rows are written in one batch.
 
-    width: positions of a row. num_logits: logits of a row in a step, at most.
+    Args:
+        width: Positions of a row.
+        num_logits: Logits of a row in a step, at most.
     """
     limit, size = (TOKENS_ON_CPU, width) if device.type == "cpu" else (LOGITS_ON_ACCELERATOR, num_logits)
     return max(1, limit // size)

@@ -78,7 +78,11 @@ class UnmaskingRule:
         return None
 
     def steps_of(self, blocks: list[int]) -> list[int]:
-        """Largest number of denoising steps in each block. blocks: their columns."""
+        """Largest number of denoising steps in each block.
+
+        Args:
+            blocks: Their columns.
+        """
         return blocks if self.num_steps is None else spread(self.num_steps, len(blocks))
 
     def quotas(self, num_columns: int, num_steps: int) -> list[int]:

@@ -42,8 +42,9 @@ class Law:
     path_change (n,): what the recorded path's log-probability changes by, in the mean over the paths to x, when another
     policy scores the recorded canvases; 0 where none was given.
 
-    selection_gap: expected sum of commit entropies less the path's negative log-probability; 0 where what is drawn does
-    not decide what is kept.
+    Attributes:
+        selection_gap: Expected sum of commit entropies less the path's negative log-probability; 0 where what is drawn
+            does not decide what is kept.
     """
 
     log_prob: Float[Tensor, " n"]
@@ -62,7 +63,8 @@ def law(
 ) -> Law:
     """The law of a rule that reveals `quota` columns a step; the length must be a multiple of it.
 
-    other: a policy that scores the paths of this one, for `path_change`.
+    Args:
+        other: A policy that scores the paths of this one, for `path_change`.
     """
     ids = policy.completions()
     num, length = ids.shape

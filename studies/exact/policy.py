@@ -91,7 +91,11 @@ class EnumerablePolicy(MaskedPolicy):
         cache: Any = None,
         scored: Tensor | None = None,
     ) -> Tensor:
-        """Look up; the prompt is always the same one. columns: the same for all rows, or one index tensor a row."""
+        """Look up; the prompt is always the same one.
+
+        Args:
+            columns: The same for all rows, or one index tensor a row.
+        """
         reading = reading or self.reading
         if reading not in self._tables:
             self._tables[reading] = self._table(reading)

@@ -18,7 +18,11 @@ DEFAULT_RULE = "confidence"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Sizes of the microscope. quotas: columns revealed a step."""
+    """Sizes of the microscope.
+
+    Attributes:
+        quotas: Columns revealed a step.
+    """
 
     length: int = 6
     num_letters: int = 3

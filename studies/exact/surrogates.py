@@ -31,7 +31,8 @@ BATCH = 256
 class Surrogate:
     """A surrogate: the objective whose views define it, and the names of all that draw such views with such settings.
 
-    objective: None for the recorded path of the sampler itself, whose law is exact.
+    Attributes:
+        objective: None for the recorded path of the sampler itself, whose law is exact.
     """
 
     label: str
@@ -143,10 +144,13 @@ class Estimates:
 class Row:
     """How a surrogate does under one rule, over completions drawn from the rule's exact law, in nats.
 
-    bias: mean of surrogate less truth. distortion: standard deviation over completions of that difference's mean; a
-    constant bias cancels in a ratio, this does not. deviation: standard deviation of one draw. rank: Spearman's rho
-    with the truth over a batch of completions, one draw each. change: Pearson correlation of its change with the true
-    change when all weights move a little.
+    Attributes:
+        bias: Mean of surrogate less truth.
+        distortion: Standard deviation over completions of that difference's mean; a constant bias cancels in a ratio,
+            this does not.
+        deviation: Standard deviation of one draw.
+        rank: Spearman's rho with the truth over a batch of completions, one draw each.
+        change: Pearson correlation of its change with the true change when all weights move a little.
     """
 
     label: str

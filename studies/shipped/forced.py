@@ -28,8 +28,10 @@ from samplers.loop.record import columns_of, is_finished
 class Likelihood:
     """Of texts, estimated from m paths each.
 
-    log_prob: log of the mean probability. weights: of each path, log. error: standard error of log_prob, by the delta
-    method.
+    Attributes:
+        log_prob: Log of the mean probability.
+        weights: of each path, log.
+        error: Standard error of log_prob, by the delta method.
     """
 
     log_prob: Float[Tensor, " b"]

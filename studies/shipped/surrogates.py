@@ -34,8 +34,10 @@ SURROGATES: dict[str, Draw] = {
 class Judged:
     """One surrogate beside the truth, over texts.
 
-    bias: mean of surrogate less truth, a scored column. change: correlation of its change with the true one.
-    low, high: 95 % interval of that correlation, by Fisher's transformation.
+    Attributes:
+        bias: Mean of surrogate less truth, a scored column.
+        change: Correlation of its change with the true one.
+        low, high: 95 % interval of that correlation, by Fisher's transformation.
     """
 
     bias: float
@@ -48,8 +50,11 @@ class Judged:
 class Found:
     """What was found under one rule.
 
-    log_prob: mean over texts. error, change_error: mean standard errors of the log-likelihood and of its change.
-    change_spread: standard deviation of the true change over texts. nfe: mean steps of a text.
+    Attributes:
+        log_prob: Mean over texts.
+        error, change_error: Mean standard errors of the log-likelihood and of its change.
+        change_spread: Standard deviation of the true change over texts.
+        nfe: Mean steps of a text.
     """
 
     log_prob: float

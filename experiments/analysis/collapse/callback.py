@@ -25,8 +25,9 @@ class CollapseCallback(TrainerCallback):
     def __init__(self, *, on_alarm: OnAlarm = "log") -> None:
         """Begin with nothing seen.
 
-        on_alarm: what an error or a confirmed collapse does: `log` it, `stop` the training after the step, or `raise`
-        CollapseError. Warnings are only logged. alarms.json is kept in the trainer's output folder.
+        Args:
+            on_alarm: What an error or a confirmed collapse does: `log` it, `stop` the training after the step, or
+                `raise` CollapseError. Warnings are only logged. alarms.json is kept in the trainer's output folder.
         """
         self._on_alarm: OnAlarm = on_alarm
         self.watch = OnlineDiagnosis(on_alarm=on_alarm)

@@ -29,10 +29,11 @@ Direction = Literal["up", "down", "either"]
 class Signal:
     """A watched metric.
 
-    bad: direction in which it leaves its band.
-    least: smallest change that counts, in its unit.
-    relative: smallest change that counts, as a share of its level.
-    has_spikes: single steps lie far out in healthy runs, so that medians are read instead of means.
+    Attributes:
+        bad: Direction in which it leaves its band.
+        least: Smallest change that counts, in its unit.
+        relative: Smallest change that counts, as a share of its level.
+        has_spikes: Single steps lie far out in healthy runs, so that medians are read instead of means.
     """
 
     name: str

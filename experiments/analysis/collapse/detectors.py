@@ -43,10 +43,11 @@ _DECISIVE = ("reward", "loss")
 class Alarm:
     """Something a detector found.
 
-    severity: `error` is a fault of code, machine or environment; `collapse`: the policy lost what it had; `warning`:
-        worth a look.
-    onset: step at which it began.
-    raised: step at which it was certain.
+    Attributes:
+        severity: `error` is a fault of code, machine or environment; `collapse`: the policy lost what it had;
+            `warning`: worth a look.
+        onset: Step at which it began.
+        raised: Step at which it was certain.
     """
 
     detector: str
@@ -61,8 +62,9 @@ class Alarm:
 class RewardScale:
     """Size of single rewards, where it is known.
 
-    spread: their standard deviation, or 0.
-    lowest: the lowest of all.
+    Attributes:
+        spread: Their standard deviation, or 0.
+        lowest: The lowest of all.
     """
 
     spread: float = 0.0
@@ -163,8 +165,9 @@ def non_finite(series: Series, *, is_count: bool = False, is_over: bool = True) 
     A single step with a non-finite gradient is skipped by the trainer and does not count; a streak that ended is a
     warning. A run that is over ended at its last row: one value there is a failure, unless the run got over one before.
 
-    is_count: whether the series counts non-finite values, so that anything above 0 is one.
-    is_over: False for a run that still trains, whose last row is not its end.
+    Args:
+        is_count: Whether the series counts non-finite values, so that anything above 0 is one.
+        is_over: False for a run that still trains, whose last row is not its end.
     """
     is_bad = ~np.isfinite(series.values) | (is_count & (series.values > 0))
     what = "is above 0" if is_count else "is not finite"
@@ -216,8 +219,10 @@ def far_off_policy(series: Series, *, limit: float = MAX_FAR_SHARE) -> Alarm | N
 def surge(series: Series, fall: int, within: int, *, factor: float = 2.0, least: float = 0.05) -> Alarm | None:
     """Find far ratios that jump right before a fall: over `factor` times all that was before, within so many steps.
 
-    fall: step at which reward began to fall. An update that goes much too far ends a run in one step: what it does to
-    the ratios is seen once, in the step that does it, too briefly for a trend. least: share below which nothing counts.
+    Args:
+        fall: Step at which reward began to fall. An update that goes much too far ends a run in one step: what it does
+            to the ratios is seen once, in the step that does it, too briefly for a trend.
+        least: Share below which nothing counts.
     """
     series = series.finite()
     early = series.values[series.steps < fall - within]
@@ -238,7 +243,8 @@ def surge(series: Series, fall: int, within: int, *, factor: float = 2.0, least:
 def faults(series: Series, window: int, *, limit: float = MAX_FAULT_SHARE, is_over: bool = True) -> Alarm | None:
     """Find a share of rollouts lost to the environment over the limit, averaged over a window (or a shorter run).
 
-    is_over: False while the run goes on, when a run shorter than a window says nothing yet.
+    Args:
+        is_over: False while the run goes on, when a run shorter than a window says nothing yet.
     """
     series = series.finite()
     if not len(series) or (not is_over and len(series) < window):

@@ -89,14 +89,15 @@ _DECIDED_BY: dict[str, Kind] = {
 class Diagnosis:
     """The diagnosis of one run.
 
-    is_collapsed: the policy lost what it had, by its own doing.
-    onset: step at which that began.
-    first_signal: the earliest that left its healthy band.
-    departures: the onset timeline.
-    checks: everything looked for, found or not.
-    num_steps: training steps that the log covers, up to last_step.
-    num_rows: logged steps, which may be fewer.
-    window: in rows.
+    Attributes:
+        is_collapsed: The policy lost what it had, by its own doing.
+        onset: Step at which that began.
+        first_signal: The earliest that left its healthy band.
+        departures: The onset timeline.
+        checks: Everything looked for, found or not.
+        num_steps: Training steps that the log covers, up to last_step.
+        num_rows: Logged steps, which may be fewer.
+        window: In rows.
     """
 
     kind: Kind
@@ -116,7 +117,8 @@ class Diagnosis:
 def diagnose(metrics: Sequence[Mapping[str, Any]], *, is_over: bool = True) -> Diagnosis:
     """Diagnose a run from its rows of metrics, one a logged step: names as in `metrics.jsonl`, or as TRL or verl write.
 
-    is_over: False for a run that still trains.
+    Args:
+        is_over: False for a run that still trains.
     """
     rows = uniform(metrics)
     run = Run(rows=rows, pace=pace_of(_training_steps(rows)), is_over=is_over)
@@ -151,7 +153,11 @@ def _training_steps(rows: Sequence[Mapping[str, Any]]) -> list[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Verdict:
-    """The kind and its onset. moved: departures that it was told from."""
+    """The kind and its onset.
+
+    Attributes:
+        moved: Departures that it was told from.
+    """
 
     kind: Kind
     onset: int | None = None

@@ -26,9 +26,11 @@ class CollapseError(DllmRlError):
 class OnlineDiagnosis:
     """Watches one run. `observe` returns True where training should stop.
 
-    on_alarm: what an error or a confirmed collapse does: `log` it, ask to `stop`, or `raise`. Warnings are only logged.
-    folder: where alarms.json is kept, if anywhere.
-    stop: the alarm that ended the run.
+    Attributes:
+        on_alarm: What an error or a confirmed collapse does: `log` it, ask to `stop`, or `raise`. Warnings are only
+            logged.
+        folder: Where alarms.json is kept, if anywhere.
+        stop: The alarm that ended the run.
     """
 
     on_alarm: OnAlarm = "log"

@@ -216,7 +216,11 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """A format of text. read: rows of each run in it by name, "" where it holds one; None for another format."""
+    """A format of text.
+
+    Attributes:
+        read: Rows of each run in it by name, "" where it holds one; None for another format.
+    """
 
     title: str
     read: Callable[[str], dict[str, Rows] | None]

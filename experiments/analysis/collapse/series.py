@@ -58,7 +58,10 @@ def window_of(num_steps: int) -> int:
 class Pace:
     """How a run was logged. Detectors count rows, since noise is that of a row; what they say is in training steps.
 
-    num_rows: rows that hold a training metric. num_steps: training steps that they cover. stride: steps between rows.
+    Attributes:
+        num_rows: Rows that hold a training metric.
+        num_steps: Training steps that they cover.
+        stride: Steps between rows.
     """
 
     num_rows: int

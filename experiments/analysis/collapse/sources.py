@@ -22,7 +22,12 @@ _SUFFIXES = (".log", ".out", ".txt", ".jsonl", ".json", ".csv")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedRun:
-    """Metrics of one run. group: runs that differ in their seed alone share it; seed: what tells them apart."""
+    """Metrics of one run.
+
+    Attributes:
+        group: Runs that differ in their seed alone share it.
+        seed: What tells them apart.
+    """
 
     group: str
     seed: str

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lifetime:
-    """How long one run lived, in steps. is_collapsed: it ended by collapse, and not by the end of the run."""
+    """How long one run lived, in steps.
+
+    Attributes:
+        is_collapsed: It ended by collapse, and not by the end of the run.
+    """
 
     steps: int
     is_collapsed: bool
@@ -25,7 +29,11 @@ class Lifetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survival:
-    """Share of runs still alive after each listed step. median: first step by which half are lost, None if never."""
+    """Share of runs still alive after each listed step.
+
+    Attributes:
+        median: First step by which half are lost, None if never.
+    """
 
     steps: tuple[int, ...]
     shares: tuple[float, ...]

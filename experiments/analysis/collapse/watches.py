@@ -21,7 +21,11 @@ _OUTCOMES = ("reward", "success")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run as detectors see it: rows under uniform names, and how they were logged. is_over: it does not train on."""
+    """A run as detectors see it: rows under uniform names, and how they were logged.
+
+    Attributes:
+        is_over: It does not train on.
+    """
 
     rows: Sequence[Mapping[str, Any]]
     pace: Pace
@@ -65,10 +69,11 @@ class Check:
 class Watch:
     """One thing to look for.
 
-    detector: name of its alarms.
-    find: finds them.
-    has_data: whether the run has everything it needs.
-    is_trend: whether a short run cannot show it.
+    Attributes:
+        detector: Name of its alarms.
+        find: Finds them.
+        has_data: Whether the run has everything it needs.
+        is_trend: Whether a short run cannot show it.
     """
 
     detector: str
