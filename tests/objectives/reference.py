@@ -252,6 +252,21 @@ def block_ebpo(x: Inputs, new: Scores, fixed: Scores) -> float:
     return total / len(rows())
 
 
+def kl_cov(x: Inputs, new: Scores, fixed: Scores) -> float:
+    """One of the tokens is penalised: the one of the largest covariance, at the scores that are held fixed."""
+    places = [(b, i) for b in rows() for i in range(LENGTHS[b])]
+    likelihoods = [merged(x, fixed, b, i) for b, i in places]
+    advantages = [normalised(x, b) for b, _ in places]
+    means = [sum(values) / len(places) for values in (likelihoods, advantages)]
+    products = [(p - means[0]) * (a - means[1]) for p, a in zip(likelihoods, advantages, strict=True)]
+    penalised = places[products.index(max(products))]
+    total = 0.0
+    for b, i in places:
+        d = change(x, new, x.old, b, i)
+        total += -exp(d) * normalised(x, b) + (k2(d) if (b, i) == penalised else 0.0)
+    return total / len(places)
+
+
 # Method: (formula, number of views, whether each token is scored in every view).
 METHODS: dict[str, tuple[Callable[[Inputs, Scores, Scores], float], int, bool]] = {
     "grpo": (grpo, 1, True),
@@ -267,6 +282,7 @@ METHODS: dict[str, tuple[Callable[[Inputs, Scores, Scores], float], int, bool]] 
     "egspo": (egspo, 3, False),
     "rspo": (rspo, 4, False),
     "block_ebpo": (block_ebpo, 4, False),
+    "kl_cov": (kl_cov, 1, True),
 }
 # Methods whose views are denoising steps, with the weight of a step in the loss.
 STEPWISE = ("egspo",)

@@ -240,6 +240,26 @@ def test_cispo_keeps_the_gradient_of_every_token_and_caps_its_weight() -> None:
     torch.testing.assert_close(far, 5.0 * near)
 
 
+def test_kl_cov_penalises_the_tokens_of_largest_covariance_alone() -> None:
+    rollouts, views, new = draw(make("kl_cov"), "autoregressive")
+    old = moved(views, new)
+    plain, one, all_of_them = (
+        gradient(make("kl_cov", share=share, weight=weight), rollouts, views, new, old)
+        for share, weight in ((1e-6, 0.0), (1e-6, 1.0), (1.0, 1.0))
+    )
+    is_scored = views.score & rollouts.valid[:, None]
+    assert int((one != plain).sum()) == 1
+    assert torch.equal(all_of_them != plain, is_scored)
+    advantages = make("kl_cov").advantages(rollouts)[:, None].expand_as(rollouts.completion_mask)
+    spread = [values - values[is_scored[0]].mean() for values in (new[0], advantages)]
+    covariance = (spread[0] * spread[1]).masked_fill(~is_scored[0], -torch.inf)
+    assert int((one != plain)[0].flatten().nonzero()) == int(covariance.argmax())
+    # The pull is towards the policy that sampled.
+    where = one != plain
+    step = (one - plain)[where] * rollouts.totals.tokens
+    torch.testing.assert_close(step, (new - old)[where])
+
+
 def test_stable_drl_bounds_the_influence_of_a_wild_row() -> None:
     objective = make("stable_drl", advantage="centred")
     rollouts, views, new = draw(objective, "masked")

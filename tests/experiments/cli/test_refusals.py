@@ -11,7 +11,7 @@ from experiments.design.presets import preset_names
 from tests.experiments.cli.test_cli import said
 
 TOY, FORMS = ("grid", "toy_sort", "--dry-run"), ("grid", "quick", "--dry-run")
-SKILL = ("grid", "grid16_skill", "--dry-run")
+SKILL, EPISODES = ("grid", "grid16_skill", "--dry-run"), ("grid", "episodes_quick", "--dry-run")
 ORACLE, MASKED, WARM = ("eval", "oracle"), ("eval", "builtin:masked"), ("warmstart", "masked", "--set")
 GYM = "environment={name: gymnasium, options: {id: Nope-v0, counts: {train: -1}}}"
 HALF_QUADRATURE = "objectives.espo.options={levels: quadrature, antithetic: false}"
@@ -40,7 +40,7 @@ REFUSED = {
         (FORMS, "policies.masked.repair={confidence: 0.5}", "Leave it out, or take the environment episodes"),
         (FORMS, "policies.masked.repair={confidence: 1.0}", "less than 1"),
         (FORMS, "policies.masked.repair={confidnce: 0.5}", "Did you mean 'confidence'"),
-        (FORMS, "policies.autoregressive.repair={}", "takes whole plans"),
+        (EPISODES, "policies.autoregressive.repair={}", "the autoregressive family cannot go on"),
     ],
     "environment": [
         (TOY, "environment=toy_srt", "Did you mean 'toy_sort'"),
