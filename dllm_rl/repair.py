@@ -38,6 +38,7 @@ class Repair:
 
     Attributes:
         confidence: Probability of a draw below which its token is masked again, also in a line that stays; 0 for none.
+            A greedy pass records no doubt, so there it changes nothing.
     """
 
     confidence: float = 0.0
@@ -94,8 +95,11 @@ def kept_lines(turn: Turn, now: Observation) -> list[int]:
 
 def _stays(text: str, turn: Turn, now: Observation) -> bool:
     (action,) = parse_turn(text).actions
-    control = turn.observation.control(action.ref)
-    if action.verb not in _REPEATABLE or control is None:
+    control, same = turn.observation.control(action.ref), now.control(action.ref)
+    if action.verb not in _REPEATABLE or control is None or same is None:
+        return False
+    # A control that appears above moves the refs of those below.
+    if (control.kind, control.name, control.group) != (same.kind, same.name, same.group):
         return False
     return not any(name and name in error for name in (control.name, control.group) for error in now.errors)
 

@@ -62,13 +62,14 @@ def snapshot_cost(num_steps: int) -> Cost:
     return Cost(seconds=SNAPSHOT_SECONDS * len(taken))
 
 
-def evaluation_cost(cell: Cell, num_tasks: int) -> Cost:
-    """Cost of one evaluation: k sampled rollouts and a greedy one for every task."""
+def evaluation_cost(cell: Cell, num_tasks: int, *, is_warm_start: bool = False) -> Cost:
+    """Cost of one evaluation: k sampled rollouts and a greedy one for every task; a warm start's come first."""
     rollouts = num_tasks * (cell.evaluation.num_samples + 1)
     if not _has_browser(cell):
         return Cost(evaluation_rollouts=rollouts, seconds=rollouts * TEXT_ROLLOUT_SECONDS + TEXT_START_SECONDS)
     sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * _slowness(cell)
-    seconds = rollouts * (sample + EVALUATION_BROWSER_SECONDS * _executed(cell)) * _num_turns(cell)
+    executed = 1.0 if is_warm_start else _executed(cell)
+    seconds = rollouts * (sample + EVALUATION_BROWSER_SECONDS * executed) * _num_turns(cell)
     return Cost(evaluation_rollouts=rollouts, seconds=seconds + START_SECONDS)
 
 
@@ -118,6 +119,6 @@ def _slowness(cell: Cell) -> float:
 def design_cost(cells: Sequence[Cell], num_seeds: int, num_tasks: int) -> Cost:
     """Cost of a whole grid: each policy's warm start once, each cell once a seed."""
     policies = {cell.policy: cell for cell in cells}
-    warm = sum((evaluation_cost(cell, num_tasks) for cell in policies.values()), start=Cost())
+    warm = sum((evaluation_cost(cell, num_tasks, is_warm_start=True) for cell in policies.values()), start=Cost())
     runs = [training_cost(cell) + evaluation_cost(cell, num_tasks) for cell in cells for _ in range(num_seeds)]
     return sum(runs, start=warm)

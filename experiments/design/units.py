@@ -296,7 +296,7 @@ def _warm_start(cell: Cell, root: Path, checkpoint: str, tasks: str, num_tasks: 
         seed=None,
         folder=root / place_of_warm_start(cell.policy, key),
         digest=key,
-        cost=evaluation_cost(cell, num_tasks) + snapshot_cost(0),
+        cost=evaluation_cost(cell, num_tasks, is_warm_start=True) + snapshot_cost(0),
         settings={"digest": key, "checkpoint": cell.checkpoint, "evaluation": cell.evaluation.model_dump(mode="json")},
         has_snapshots=True,
     )

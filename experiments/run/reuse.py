@@ -8,6 +8,7 @@ this grid's labels. Training that was packed without its checkpoint is of use on
 from __future__ import annotations
 
 import shutil
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,17 +75,21 @@ def reuse_units(matches: list[Match], other: RunFolder) -> None:
 
 
 def _take(match: Match, other: RunFolder) -> None:
+    """Copy a unit. The policy comes last and at once: a training without one is begun anew, wherever a kill falls."""
     unit, source = match.unit, match.source
-    left_out = [".lock", ".*.tmp", "evaluation-*.parquet", RECORD_FILE, STATUS_FILE]
+    if match.is_evaluated:
+        source.refuse_damaged()
+    left_out = [".lock", ".*.tmp", "evaluation-*.parquet", RECORD_FILE, STATUS_FILE, CHECKPOINTS]
     # Films of other tasks do not belong here.
     left_out += [] if match.is_evaluated else [SNAPSHOTS_FOLDER]
     shutil.copytree(source.path, unit.folder, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True)
+    _take_checkpoint(source.path / CHECKPOINT, unit.folder / CHECKPOINT)
     record, status = source.record(), source.status
     made_by = record.versions if record is not None else {}
     write_json(unit.folder / RECORD_FILE, {**unit.settings, "versions": made_by})
-    taken = Status(state="owed", seconds=status.seconds, taken_from=f"{other.config.preset} {other.config.digest}")
+    origin = status.taken_from or f"{other.config.preset} {other.config.digest}"
+    taken = Status(state="owed", seconds=status.seconds, taken_from=origin)
     if match.is_evaluated:
-        source.refuse_damaged()
         write_rows(unit.files.rows_file, pq.read_table(source.rows_file, schema=SCHEMA).to_pylist(), **unit.labels)
         evaluations = {unit.digest: sha256(unit.files.rows_file)}
         taken = replace(
@@ -96,6 +101,16 @@ def _take(match: Match, other: RunFolder) -> None:
             evaluations=evaluations,
         )
     write_status(unit.folder, taken)
+
+
+def _take_checkpoint(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        return
+    for torn in (target, *target.parent.glob(".taken-*")):
+        shutil.rmtree(torn, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".taken-") as folder:
+        shutil.copytree(source, Path(folder) / CHECKPOINT)
+        (Path(folder) / CHECKPOINT).rename(target)
 
 
 def _training(folder: Path) -> tuple[str, int | None] | None:

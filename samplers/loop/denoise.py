@@ -74,6 +74,7 @@ class Denoising:
         self.record = Recorder(self.canvas, keeps_states=True, constraint=self.constraint)
         self.forced = ForcedTokens(self.constraint, self.record, writes_padding=True)
         self.log_probs = torch.zeros(self.canvas.shape) if rule.remasks else None
+        self.is_given = torch.zeros_like(self.is_masked)
         if prompts.given is not None:
             self._begin_with(prompts.given)
         self.forced.write(torch.arange(len(self.canvas)), self.canvas, self.is_masked, BEFORE_ALL)
@@ -83,6 +84,7 @@ class Denoising:
         row, column = (given != self.policy.process.blank_id).nonzero(as_tuple=True)
         self.canvas[row, column] = given[row, column]
         self.is_masked[row, column] = False
+        self.is_given[row, column] = True
         self.record.write_at(row, column, BEFORE_ALL, given[row, column], Kind.GIVEN)
 
     def run(self) -> Completions:
@@ -266,21 +268,24 @@ class Denoising:
         return chosen | (has_none[:, None] & context.best(context.log_odds, 1))
 
     def _remask(self, context: StepContext, was_visible: Bool[Tensor, "n l"]) -> Bool[Tensor, "n l"]:
-        """Remask what the rule says. Only tokens that stood before the step make events: others are in no state."""
+        """Remask what the rule says, but for what was given.
+
+        Only tokens that stood before the step make events: others are in no state.
+        """
         assert self.log_probs is not None
         rows, columns, in_block = context.rows, torch.arange(self.canvas.shape[1]), context.block_step.in_block
         is_masked = self.is_masked[rows]
         is_done = is_finished(self.canvas[rows], is_masked, self.policy.canvas.eos_id)
         seen = RemaskContext(
             step=context,
-            was_visible=was_visible & in_block,
+            was_visible=was_visible & in_block & ~self.is_given[rows],
             is_complete=is_done | ~(is_masked & in_block).any(dim=1),
             log_probs=self.log_probs[rows],
             noise=self._noise(rows, columns.expand(len(rows), -1), REMASK),
         )
         again = self.rule.remask(seen)
         assert again is not None
-        again = again & in_block & ~self.is_masked[rows]
+        again = again & in_block & ~self.is_masked[rows] & ~self.is_given[rows]
         place, column = again.nonzero(as_tuple=True)
         row, is_event = rows[place], was_visible[place, column]
         self.canvas[row, column] = self.policy.process.blank_id

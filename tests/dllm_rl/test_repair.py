@@ -27,7 +27,7 @@ PAGE = Observation(
         Control(ref="p1.e4", kind="button", name="Send"),
     ),
 )
-RULES = ("threshold", "low_confidence", "revise")
+RULES = [name for name, cls in registry.items("sampler") if {"masked", "block"} <= set(cls.families)]
 
 
 def turn(*actions: tuple[str, str], page: Observation = PAGE, sampled: SampledRow | None = None) -> Turn:
@@ -104,6 +104,16 @@ def test_a_turn_begins_with_what_stays_of_the_last_plan() -> None:
     assert sure.tolist() == ids[:8] + [blank] * 28, "what is masked anyway was drawn with little confidence"
     doubtful = begun(Repair(confidence=0.9), policy, last, PAGE)
     assert doubtful.tolist() == [ids[0], blank, *ids[2:8]] + [blank] * 28
+
+
+def test_a_line_whose_ref_means_another_control_by_now_does_not_stay() -> None:
+    """A field that appears above moves the refs of all below it."""
+    controls = (
+        Control(ref="p1.e1", kind="text", name="Company"),
+        *(replace(item, ref=f"p1.e{place}") for place, item in enumerate(PAGE.controls, start=2)),
+    )
+    assert kept_lines(turn(*DONE), replace(PAGE, controls=controls)) == []
+    assert kept_lines(turn(*DONE), replace(PAGE, controls=PAGE.controls[:2])) == [1, 2]
 
 
 def test_a_plan_for_another_page_or_of_nobody_is_not_repaired() -> None:

@@ -39,6 +39,7 @@ def test_plans_that_are_not_run_again_take_no_browser(tmp_path) -> None:
     )
     assert kept[False].seconds < 0.7 * run[False].seconds
     assert kept[False].train_rollouts == run[False].train_rollouts
+    assert kept[True] == run[True], "nothing was executed before a warm start"
 
 
 def test_an_update_costs_what_its_views_do_whatever_the_objective_is_called(tmp_path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from dllm_rl.errors import ConfigError
 from experiments.report.build import build_report
 from experiments.report.load import load_run
+from experiments.run import reuse
 from experiments.run.folder import CHECKPOINT, DamagedResultError, RunFolder
 from experiments.run.results import TIMING_COLUMNS
 from experiments.run.reuse import find_matches, reuse_units
@@ -102,6 +103,33 @@ def test_unfinished_training_is_not_taken(finished, tmp_path):
     names = {match.unit.name for match in find_matches(other, RunFolder(finished.root))}
     assert {first.name, second.name}.isdisjoint(names)
     assert len(names) == len([unit for unit in finished.units if not unit.is_warm_start]) - 2
+
+
+def test_a_kill_in_the_copy_leaves_no_policy_without_its_curves(finished, tmp_path, monkeypatch):
+    other, source = plan(tmp_path / "other"), RunFolder(finished.root)
+    copied = reuse.shutil.copytree
+
+    def killed(start, *arguments, **options):
+        if start.name == CHECKPOINT:
+            copied(start, *arguments, **options)
+            raise KeyboardInterrupt
+        return copied(start, *arguments, **options)
+
+    monkeypatch.setattr(reuse.shutil, "copytree", killed)
+    matches = [match for match in find_matches(other, source) if not match.unit.is_warm_start]
+    with pytest.raises(KeyboardInterrupt):
+        reuse_units(matches, source)
+    unit = matches[0].unit
+    assert not (unit.folder / CHECKPOINT).exists() and not list(unit.folder.glob(".taken-*"))
+    assert unit.files.metrics() and unit.files.status.state == "owed"
+
+
+def test_the_grid_that_trained_is_named_however_often_it_is_taken(finished, tmp_path):
+    second, third = plan(tmp_path / "second"), plan(tmp_path / "third", *RENAMED)
+    reuse_units(find_matches(second, RunFolder(finished.root)), RunFolder(finished.root))
+    run_units(second, FakeWork(), Silent())
+    reuse_units(find_matches(third, RunFolder(second.root)), RunFolder(second.root))
+    assert {unit.files.status.taken_from for unit in third.units} == {f"ci {finished.config.digest}"}
 
 
 def test_a_damaged_result_is_refused(finished, tmp_path):
