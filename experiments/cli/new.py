@@ -42,8 +42,9 @@ from objectives import BelowOne, Clip, Method, NonNegative, k3, mean_of_sequence
 class {title}(Method):
     """What a class of this name promises. Its fields are the options that a preset may set.
 
-    clip_low: How far below 1 a ratio may fall.
-    clip_high: How far above 1 a ratio may rise.
+    Attributes:
+        clip_low: How far below 1 a ratio may fall.
+        clip_high: How far above 1 a ratio may rise.
     """
 
     name: ClassVar[str] = "{name}"
@@ -84,7 +85,8 @@ from samplers import StepContext, UnmaskingRule
 class {title}(UnmaskingRule):
     """What a class of this name promises. Its fields are the options that a preset may set.
 
-    sharpness: Weight of the log-odds against the entropy.
+    Attributes:
+        sharpness: Weight of the log-odds against the entropy.
     """
 
     name: ClassVar[str] = "{name}"
@@ -116,7 +118,8 @@ from dllm_rl.seeding import python_random
 class {title}Settings:
     """The options that a preset may set.
 
-    num_tasks: Number of tasks of each split.
+    Attributes:
+        num_tasks: Number of tasks of each split.
     """
 
     num_tasks: int = 64
@@ -187,7 +190,8 @@ from harness.rewards import OutcomeReward, accuracy_of, record_of
 class {title}(OutcomeReward):
     """What a class of this name promises. Its fields are the options that a preset may set.
 
-    near_miss: The most that a plan short of success can earn.
+    Attributes:
+        near_miss: The most that a plan short of success can earn.
     """
 
     # Raise it whenever an outcome would earn another value: finished results are keyed by it.
