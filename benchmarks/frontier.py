@@ -44,6 +44,8 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "soft_threshold .97": ("soft_threshold", {"threshold": 0.97, "num_steps": None}),
     "revise .9": ("revise", {"threshold": 0.9}),
     "revise .7": ("revise", {"threshold": 0.7}),
+    "rpd": ("rpd", {}),
+    "rpd .97": ("rpd", {"threshold": 0.97, "least_confidence": 0.9}),
     "smc .9, 4 canvases, T 1": ("smc", {"threshold": 0.9, "temperature": 1.0}),
     "threshold .97, blocks of 25": ("threshold", {"threshold": 0.97, "block_length": 25}),
     "threshold .97, prefix": ("threshold", {"threshold": 0.97, "block_length": 25, "cache": "prefix"}),

@@ -53,6 +53,7 @@ from samplers.rules.random import RandomSampler
 from samplers.rules.rcr import RunningConfidenceSampler
 from samplers.rules.remdm import ReMDMSampler
 from samplers.rules.revise import ReviseSampler
+from samplers.rules.rpd import RPDSampler
 from samplers.rules.smc import SMCSampler
 from samplers.rules.soft_threshold import SoftThresholdSampler
 from samplers.rules.threshold import ThresholdSampler
@@ -88,6 +89,7 @@ __all__ = [
     "LowConfidenceSampler",
     "MarginSampler",
     "Prediction",
+    "RPDSampler",
     "RandomSampler",
     "ReMDMSampler",
     "Recorder",

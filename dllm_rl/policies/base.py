@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,12 +19,15 @@ from torch import Tensor
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.policies.attention import Reading
 from dllm_rl.policies.blocks import PromptBlocks
-from dllm_rl.policies.feed import Feed, ModelInterface, Tokens
+from dllm_rl.policies.feed import Feed, ModelInterface, Tokens, places_of
 from dllm_rl.policies.process import ANY, ForwardProcess
 from dllm_rl.policies.scoring import view_terms
 from dllm_rl.records.canvas import Canvas, CanvasConfig
 from dllm_rl.records.types import Prompts, Rollouts, Views
 from dllm_rl.registry import construct
+
+if TYPE_CHECKING:
+    from dllm_rl.policies.lens import LayerLens
 
 # Ranges that facts are checked against.
 Size = Annotated[int, Field(ge=1)]
@@ -234,14 +237,18 @@ class BasePolicy:
         time: Float[Tensor, " b"] | None = None,
         order: Int[Tensor, "b l"] | None = None,
         cache: Any = None,
+        lens: LayerLens | None = None,
     ) -> Float[Tensor, "b c v"]:
         """Float32 logits of the distribution of each column (all, or the given ones); banned ids are -inf.
 
-        Rows that are equal share a forward, unless a cache is read.
+        Rows that are equal share a forward, unless a cache or a lens is given.
 
         columns: the same for all rows, or one index tensor a row. cache: what `read_prompts` returned for these rows.
+        lens: reads the layers of this forward, too.
         """
         feed = Feed(prompt_ids=prompts.ids, prompt_mask=prompts.mask, canvas=canvas, time=time, order=order)
+        if lens is not None:
+            return lens.read(self, feed, columns).to(canvas.device)
         if cache is not None:
             return self.score(feed, columns=columns, cache=cache).to(canvas.device)
         return self._score_once(feed, columns).to(canvas.device)
@@ -287,10 +294,7 @@ class BasePolicy:
             are computed. Not with a cache.
         """
         reading = reading or self.reading
-        every = torch.arange(feed.canvas.shape[1], device=feed.canvas.device)
-        keep = feed.places(every if columns is None else columns.to(feed.canvas.device))
-        if reading.is_shifted and feed.order is None:
-            keep = keep - 1
+        keep = places_of(feed, columns, is_shifted=reading.is_shifted)
         tokens = feed.tokens(reading.attention)
         if cache is None:
             return self.forward(tokens, keep, scored=scored)
@@ -305,7 +309,10 @@ class BasePolicy:
         scored: Bool[Tensor, "b c"] | None = None,
     ) -> Float[Tensor, "b c v"] | Float[Tensor, "1 n v"]:
         """Return the model's logits at these positions of the tokens, without banned ids; see `ModelInterface`."""
-        logits = self.interface.forward(self.model, tokens, keep, cache=cache, scored=scored)
+        return self.without_banned(self.interface.forward(self.model, tokens, keep, cache=cache, scored=scored))
+
+    def without_banned(self, logits: Float[Tensor, "... v"]) -> Float[Tensor, "... v"]:
+        """Return logits of the model as those of the policy, in place: ends are one, and banned ids -inf."""
         if len(self.facts.end_ids) > 1:
             ends = logits[..., list(self.facts.end_ids)].logsumexp(dim=-1, keepdim=True)
             logits = logits.index_copy(-1, torch.tensor([self.canvas.eos_id], device=logits.device), ends)

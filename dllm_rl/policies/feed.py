@@ -137,6 +137,15 @@ class Feed:
         return self.width + (place[:, columns] if columns.dim() == 1 else place.gather(1, columns))
 
 
+def places_of(
+    feed: Feed, columns: Int[Tensor, " c"] | Int[Tensor, "b c"] | None, *, is_shifted: bool
+) -> Int[Tensor, " c"] | Int[Tensor, "b c"]:
+    """Return where in the stretch a model gives the logits of these columns; of all of them by default."""
+    device = feed.canvas.device
+    asked = torch.arange(feed.canvas.shape[1], device=device) if columns is None else columns.to(device)
+    return feed.places(asked) - int(is_shifted and feed.order is None)
+
+
 def prompt_tokens(prompts: Prompts, attention: Attention) -> Tokens:
     """Return a stretch of the prompts alone."""
     return Tokens(

@@ -50,7 +50,7 @@ def scored_only(
             )
         return _taken(logits, row, place)
 
-    head = _output_head(model)
+    head = output_head(model)
     hook = None if head is None else head.register_forward_pre_hook(narrow)
     try:
         yield narrowed
@@ -70,7 +70,8 @@ def dtype_of(model: nn.Module) -> torch.dtype:
     return embedding.weight.dtype
 
 
-def _output_head(model: nn.Module) -> nn.Module | None:
+def output_head(model: nn.Module) -> nn.Module | None:
+    """The module that turns hidden states into logits; None where the model names none."""
     inner = without_adapter(model)
     head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
     return head if isinstance(head, nn.Module) else None

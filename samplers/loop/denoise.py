@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Query:
+class Query:
     """Columns of rows that the model is asked about; rows with fewer are padded.
 
     unscored_from: first column that the policy cannot score yet; None if it scores all.
@@ -50,7 +50,7 @@ class _Query:
     unscored_from: int | None
     chosen: Bool[Tensor, "n c"] | None = None
 
-    def select(self, which: Bool[Tensor, " n"]) -> _Query:
+    def select(self, which: Bool[Tensor, " n"]) -> Query:
         """These rows, as wide as they need."""
         width = int(self.is_asked[which].sum(dim=1).amax()) if which.any() else 0
         columns, is_asked = self.columns[which, :width], self.is_asked[which, :width]
@@ -187,14 +187,14 @@ class Denoising:
         context = self._context(query, block_step, self._distribution(query, unfinished))
         self._write(context, self._chosen(context) if query.chosen is None else query.chosen)
 
-    def _query(self, rows: Tensor, is_open: Tensor, block_step: BlockStep) -> _Query:
+    def _query(self, rows: Tensor, is_open: Tensor, block_step: BlockStep) -> Query:
         """The open columns of these rows; under a grammar all masked ones, which depend on one another."""
         unscored_from = self._unscored_from(int(block_step.in_block.long().argmax()))
         where = is_open[rows] if self.constraint is None else self.is_masked[rows, :unscored_from]
         columns, is_asked = columns_of(where)
-        return _Query(rows=rows, columns=columns, is_asked=is_asked, unscored_from=unscored_from)
+        return Query(rows=rows, columns=columns, is_asked=is_asked, unscored_from=unscored_from)
 
-    def _without_idle(self, query: _Query, block_step: BlockStep) -> _Query:
+    def _without_idle(self, query: Query, block_step: BlockStep) -> Query:
         """The rows that unmask something now, and what; all rows where the forward fills a cache that others read."""
         chosen = self._chosen(self._context(query, block_step, Unasked()))
         is_active = chosen.any(dim=1)
@@ -203,7 +203,7 @@ class Denoising:
         self.steps_taken[query.rows[~is_active]] += 1
         return replace(query, chosen=chosen).select(is_active)
 
-    def _distribution(self, query: _Query, unfinished: Tensor) -> StepDistribution:
+    def _distribution(self, query: Query, unfinished: Tensor) -> StepDistribution:
         """Of the tokens at the query's columns, as the grammar leaves it."""
         rows, columns, canvas = query.rows, query.columns, self.canvas[query.rows]
         # Rows with fewer open positions ask for their first one again.
@@ -245,7 +245,7 @@ class Denoising:
         self.steps_taken[rows] += 1
         self.forced.write(rows, self.canvas, self.is_masked, self.step)
 
-    def _context(self, query: _Query, block_step: BlockStep, distribution: StepDistribution) -> StepContext:
+    def _context(self, query: Query, block_step: BlockStep, distribution: StepDistribution) -> StepContext:
         """What the rule sees of these rows."""
         return StepContext(
             rows=query.rows,
