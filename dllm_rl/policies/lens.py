@@ -29,9 +29,10 @@ ROUNDING, ROUNDING_IN_HALF = 1e-3, 0.2
 class LayerLens:
     """Reads the last layers in a forward of `BasePolicy.logits`, which costs the head's products and no forward.
 
-    agreement: number of last layers in a row, the final one included, whose most likely token is the final one's.
-    drop: largest probability of that token in these layers, less that in the final one.
-    Both are those of the last forward.
+    Attributes:
+        agreement: Number of last layers in a row, the final one included, whose most likely token is the final one's,
+            in the last forward.
+        drop: Largest probability of that token in these layers, less that in the final one, in the last forward.
     """
 
     agreement: Int[Tensor, "b c"]

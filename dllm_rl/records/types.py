@@ -84,11 +84,13 @@ class Answers:
     ids: the completed canvas of a step, closed at its EOS.
     score: positions that were predicted, up to that EOS, FILL included.
     confidence: probability of each predicted token under the policy that sampled, 0 where not scored.
+    certainty: probability of its most likely token at each predicted position, 0 elsewhere.
     """
 
     ids: Int[Tensor, "b s l"]
     score: Bool[Tensor, "b s l"]
     confidence: Float[Tensor, "b s l"]
+    certainty: Float[Tensor, "b s l"]
 
     def rows(self, index: Tensor) -> Answers:
         """The rows of this index."""
@@ -195,7 +197,7 @@ class Rollouts:
     episode_ids, turn_facts: the episode that each row is a turn of, and what is known of the turn; None where every row
       is a rollout of its own.
     answers, step_rewards: intermediate answers and their rewards, the environment's from a row's last step on; recorded
-      only for objectives that require step_rewards. temperature: of the sampler.
+      only for objectives that require them. temperature: of the sampler.
     """
 
     prompt_ids: Int[Tensor, "b p"]

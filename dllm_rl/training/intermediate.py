@@ -5,7 +5,7 @@ step committed stand as the sampler drew them, the others are sampled from the p
 the environment rewards the texts; from the last writing step of a row on, its reward is the environment's. Where a
 sampler constrains a position, its distribution differs from the policy's, which predictions are sampled from.
 
-Legend: b rows, s steps, l canvas.
+Legend: b rows, s steps, l canvas, n rows asked at once, v vocabulary.
 """
 
 from __future__ import annotations
@@ -57,6 +57,20 @@ class Answered:
         }
 
 
+def with_answers(
+    policy: BasePolicy, rollouts: Rollouts, generator: torch.Generator, *, batch_rows: int = 32
+) -> Answered:
+    """Add `answers` to rollouts, and no rewards of theirs."""
+    started = time.perf_counter()
+    answers = draw_answers(policy, rollouts, generator, batch_rows=batch_rows)
+    return Answered(
+        rollouts=replace(rollouts, answers=answers),
+        num_forwards=int(_asks(policy, _recorded(rollouts)).sum()),
+        num_scored=0,
+        seconds=time.perf_counter() - started,
+    )
+
+
 def with_step_rewards(
     policy: BasePolicy,
     rollouts: Rollouts,
@@ -68,7 +82,9 @@ def with_step_rewards(
 ) -> Answered:
     """Add `answers` and `step_rewards` to rollouts whose row b answers asked[b]."""
     started = time.perf_counter()
-    answers = draw_answers(policy, rollouts, generator, batch_rows=batch_rows)
+    answered = with_answers(policy, rollouts, generator, batch_rows=batch_rows)
+    answers = answered.rollouts.answers
+    assert answers is not None
     last = last_step(_recorded(rollouts))
     step_rewards = rollouts.rewards[:, None].repeat(1, answers.ids.shape[1])
     places = [(row, step) for row, end in enumerate(last.tolist()) for step in range(end) if rollouts.valid[row]]
@@ -78,9 +94,9 @@ def with_step_rewards(
     values = dict(zip(unique, score_many([(by_id[name], text) for name, text in unique]), strict=True))
     for (row, step), (item, text) in zip(places, pairs, strict=True):
         step_rewards[row, step] = values[item.id, text]
-    return Answered(
-        rollouts=replace(rollouts, answers=answers, step_rewards=step_rewards),
-        num_forwards=int(_asks(policy, _recorded(rollouts)).sum()),
+    return replace(
+        answered,
+        rollouts=replace(answered.rollouts, step_rewards=step_rewards),
         num_scored=len(unique),
         seconds=time.perf_counter() - started,
     )
@@ -98,19 +114,21 @@ def draw_answers(
     assert recorded.canvases is not None
     before, after = recorded.canvases[:, :-1], recorded.canvases[:, 1:]
     ids, is_drawn = after.clone(), torch.zeros_like(after, dtype=torch.bool)
-    confidence = torch.zeros(after.shape)
+    confidence, certainty = torch.zeros(after.shape), torch.zeros(after.shape)
     asks = _asks(policy, recorded)
     for step in range(before.shape[1]):
         for rows in asks[:, step].nonzero().squeeze(1).split(batch_rows):
-            drawn, probability = _draw(policy, rollouts, rows, step, generator)
+            drawn, probabilities = _draw(policy, rollouts, rows, step, generator)
             tokens, is_predicted = policy.process.intermediate_prediction(
                 before[rows, step], after[rows, step], drawn, rollouts.prompt_mask[rows]
             )
             ids[rows, step], is_drawn[rows, step] = tokens, is_predicted
-            confidence[rows, step] = probability(tokens)
+            confidence[rows, step] = probabilities.gather(-1, tokens[..., None]).squeeze(-1)
+            certainty[rows, step] = probabilities.amax(-1) * is_predicted
     ids = policy.canvas.close(ids.flatten(0, 1))
     score = policy.canvas.until_eos(ids).unflatten(0, after.shape[:2]) & is_drawn
-    return Answers(ids=ids.unflatten(0, after.shape[:2]), score=score, confidence=confidence * score)
+    ids = ids.unflatten(0, after.shape[:2])
+    return Answers(ids=ids, score=score, confidence=confidence * score, certainty=certainty)
 
 
 def _asks(policy: BasePolicy, recorded: Trajectory) -> Bool[Tensor, "b s"]:
@@ -138,8 +156,8 @@ def _recorded(rollouts: Rollouts) -> Trajectory:
 
 def _draw(
     policy: BasePolicy, rollouts: Rollouts, rows: Int[Tensor, " n"], step: int, generator: torch.Generator
-) -> tuple[Int[Tensor, "n l"], Callable[[Tensor], Float[Tensor, "n l"]]]:
-    """One token a column from the policy at the canvas before the step, and the probability of any token there."""
+) -> tuple[Int[Tensor, "n l"], Float[Tensor, "n l v"]]:
+    """One token a column from the policy at the canvas before the step, and the probabilities that it was drawn by."""
     recorded = _recorded(rollouts)
     assert recorded.canvases is not None
     prompts = Prompts(ids=rollouts.prompt_ids[rows], mask=rollouts.prompt_mask[rows], row_ids=rows)
@@ -151,4 +169,4 @@ def _draw(
     )
     probabilities = (logits / rollouts.temperature).softmax(-1)
     drawn = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).view(probabilities.shape[:-1])
-    return drawn, lambda tokens: probabilities.gather(-1, tokens[..., None]).squeeze(-1)
+    return drawn, probabilities

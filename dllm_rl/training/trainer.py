@@ -41,7 +41,7 @@ from dllm_rl.training.config import (
 )
 from dllm_rl.training.engine import RolloutBatch, RolloutEngine
 from dllm_rl.training.groups import Group, Resampled, grouped, resample, shuffle_rewards, situations, stack_rollouts
-from dllm_rl.training.intermediate import with_step_rewards
+from dllm_rl.training.intermediate import with_answers, with_step_rewards
 from dllm_rl.training.metrics import describe
 from dllm_rl.training.optimiser import adamw
 from dllm_rl.training.ranks import Ranks
@@ -212,12 +212,14 @@ class Trainer:
         return resample(first, draw, order, group_size=size, num_rounds=num_rounds)
 
     def _answered(self, step: int, groups: Sequence[Group], rollouts: Rollouts) -> tuple[Rollouts, dict[str, float]]:
-        """The rollouts with rewards of intermediate answers, where the objective requires them, and their cost."""
-        if "step_rewards" not in self.objective.requires:
+        """The rollouts with intermediate answers and their rewards, where the objective requires them; and the cost."""
+        if not set(_ON_REQUEST) & set(self.objective.requires):
             return rollouts, {}
         environment, noise = self.engine.environment, generator(self.config.seed, "answers", step)
         size = self.config.micro_batch_rows
-        if rollouts.episode_ids is not None:
+        if "step_rewards" not in self.objective.requires:
+            answered = with_answers(self.policy, rollouts, noise, batch_rows=size)
+        elif rollouts.episode_ids is not None:
             asked = situations(groups)
             answered = with_step_rewards(self.policy, rollouts, asked, environment.score_turns, noise, batch_rows=size)
         else:

@@ -283,6 +283,7 @@ METHODS: dict[str, tuple[Callable[[Inputs, Scores, Scores], float], int, bool]] 
     "rspo": (rspo, 4, False),
     "block_ebpo": (block_ebpo, 4, False),
     "kl_cov": (kl_cov, 1, True),
+    "informed_espo": (espo, 4, False),
 }
 # Methods whose views are denoising steps, with the weight of a step in the loss.
 STEPWISE = ("egspo",)

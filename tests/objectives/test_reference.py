@@ -76,6 +76,7 @@ BANDS = {
     "espo": ("mean", 0.8, 1.2),
     "egspo": ("step", 0.8, 1.2),
     "block_ebpo": ("mean", 0.8, 1.28),
+    "informed_espo": ("mean", 0.8, 1.2),
 }
 
 

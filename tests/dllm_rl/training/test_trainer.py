@@ -217,6 +217,16 @@ def test_intermediate_answers_are_scored_where_required_and_only_there(tmp_path,
     assert not other.scored and not any(name.startswith("answers/") for name in plain)
 
 
+def test_answers_that_are_required_without_rewards_are_not_scored(tmp_path):
+    environment = CountingEnvironment()
+    trainer = make("masked", "informed_espo", tmp_path, environment=environment, steps=1, inner_steps=1)
+    before = weights(trainer)
+    trainer.train()
+    row = read_rows(tmp_path / "metrics.jsonl")[0]
+    assert row["answers/forwards"] > 0 and row["answers/scored"] == 0 and not environment.scored
+    assert row["ratio_dev_u0"] == 0.0 and not same(before, weights(trainer))
+
+
 def test_an_answer_keeps_what_the_step_wrote_and_ends_in_the_completion(tmp_path):
     """Of each step: tokens that it committed stand in its answer, and the last answer is the completion itself."""
     from dllm_rl.training.intermediate import last_step, with_step_rewards

@@ -23,7 +23,7 @@ from tests.samplers.hf.test_hf import decoder
 from tests.samplers.plain.stale import stale_logits, threshold_loop
 from tests.samplers.several_a_step import SEVERAL_A_STEP
 
-WHOLE_CANVAS = ("smc",)  # Reads whole canvases, and says so where a cache is asked for.
+WHOLE_CANVAS = ("smc", "rpd")  # They read whole canvases, and say so where a cache is asked for.
 RULES = [name for name, cls in registry.items("sampler") if "masked" in cls.families and name not in WHOLE_CANVAS]
 STALE = ("prefix", "dual")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,12 @@ from tests.samplers.rules.test_rules import context
 from tests.samplers.several_a_step import SEVERAL_A_STEP
 
 DEPTH = 4
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 2,
+    "num_hidden_layers": DEPTH,
+}
 
 
 def layers_of(model):
@@ -33,8 +40,7 @@ def masked_policy(model, *, is_shifted=False):
 
 def tiny_model():
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_hidden_layers": DEPTH}
-    model = TinyForPlans(TinyConfig(vocab_size=len(tokenizer()), **sizes))
+    model = TinyForPlans(TinyConfig(vocab_size=len(tokenizer()), **SIZES))
     with torch.no_grad():
         model.embed.weight.mul_(30.0)
     return model
@@ -42,9 +48,8 @@ def tiny_model():
 
 def llama_model():
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_hidden_layers": DEPTH}
-    more = {"tie_word_embeddings": True, "initializer_range": 0.25}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer()), **more, **sizes))
+    config: Any = LlamaConfig(vocab_size=len(tokenizer()), tie_word_embeddings=True, initializer_range=0.25, **SIZES)
+    return LlamaForCausalLM(config)
 
 
 @torch.no_grad()
@@ -79,7 +84,8 @@ def test_a_lens_sees_what_a_model_that_ends_at_the_layer_predicts(make, is_shift
 
 
 def test_models_whose_layers_cannot_be_read_are_refused():
-    scaled, other = tiny_model(), nn.Module()
+    scaled: Any = tiny_model()
+    other: Any = nn.Module()
     policy = masked_policy(scaled)
     scaled.register_forward_hook(lambda module, inputs, output: setattr(output, "logits", 2 * output.logits))
     with pytest.raises(ConfigError, match="not its output embedding's"):
