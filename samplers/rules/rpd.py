@@ -1,4 +1,4 @@
-"""RPD (2609.36452): what the model's last layers agree on, as far as not too much to the left of it is undecided.
+"""RPD (2609.36452): writes from left to right what the model is sure of, or what its last layers agree on.
 
 A position is a candidate where its best token has probability `threshold`, or at least `least_confidence` and a stable
 history: the last layers agree on the token, and it has not lost probability on the way. Candidates are taken from left
