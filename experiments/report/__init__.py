@@ -11,4 +11,4 @@ __all__ = ["Verdicts", "build_report", "verdict_table", "verdicts", "write_repor
 
 def verdicts(run: Path | str) -> Verdicts:
     """Judge a run, given by its folder or its preset's name, as far as it is finished."""
-    return Verdicts(build_report(RunFolder.find(Path(run)).root))
+    return Verdicts(report=build_report(RunFolder.find(Path(run)).root))

@@ -146,7 +146,7 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdicts:
     """The verdict table of a run, which a notebook shows as a table and `print` as Markdown."""
 
