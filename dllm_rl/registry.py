@@ -30,16 +30,19 @@ class Option:
         hint: Its type.
         default: `inspect.Parameter.empty` where it must be given.
         is_added: At its default it is left out of what results are keyed by.
+        is_keyed: Whether results are keyed by it at all.
     """
 
     hint: Any
     default: Any
     is_added: bool = False
+    is_keyed: bool = True
 
 
 # The option of every objective that names its published settings (`published`).
 PARITY = "parity"
 _ADDED = "added"
+_UNKEYED = "unkeyed"
 
 
 def added(default: Any) -> Any:
@@ -48,6 +51,15 @@ def added(default: Any) -> Any:
     Results of the class without it stay valid: at its default the option is left out of what they are keyed by.
     """
     return dataclasses.field(default=default, metadata={_ADDED: True})
+
+
+def unkeyed(default: Any = dataclasses.MISSING, *, factory: Any = dataclasses.MISSING) -> Any:
+    """Return the field of an option that decides no number, such as a time limit or a price.
+
+    Results are not keyed by it. What it names and does decide numbers, such as a file's content, belongs to the
+    component's ingredients.
+    """
+    return dataclasses.field(default=default, default_factory=factory, metadata={_UNKEYED: True})
 
 
 def resolved(cls: type, values: Mapping[str, Any], *, owner: str) -> dict[str, Any]:
@@ -63,7 +75,12 @@ def _all_options(cls: type) -> dict[str, Option]:
     if dataclasses.is_dataclass(cls):
         hints = _hints(cls)
         return {
-            item.name: Option(hint=hints[item.name], default=_default(item), is_added=_ADDED in item.metadata)
+            item.name: Option(
+                hint=hints[item.name],
+                default=_default(item),
+                is_added=_ADDED in item.metadata,
+                is_keyed=_UNKEYED not in item.metadata,
+            )
             for item in dataclasses.fields(cls)
         }
     hints = _hints(cls.__init__)
@@ -276,9 +293,10 @@ def build(
 
 
 def identity(kind: str, name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return what decides the numbers of a component: its name, its declared version, and all of its options.
+    """Return what decides the numbers of a component: its name, its declared version, and its options.
 
-    Options that a class got later (`added`) are left out at their defaults.
+    Options that a class got later (`added`) are left out at their defaults, and those that decide nothing (`unkeyed`)
+    always.
     """
     cls, owner = get(kind, name), f"{kind} '{name}'"
     known = _all_options(cls)
@@ -286,12 +304,12 @@ def identity(kind: str, name: str, options: Mapping[str, Any] | None = None) -> 
     return {
         "name": name,
         "version": cls.version,
-        "options": {
-            key: value
-            for key, value in given.items()
-            if not (key in known and known[key].is_added and value == known[key].default)
-        },
+        "options": {key: value for key, value in given.items() if key not in known or _is_keyed(known[key], value)},
     }
+
+
+def _is_keyed(option: Option, value: Any) -> bool:
+    return option.is_keyed and not (option.is_added and value == option.default)
 
 
 def families_of(component: Any) -> tuple[str, ...]:

@@ -2,18 +2,18 @@
 
 from dllm_rl.inverters.plain import PlainInverter
 from dllm_rl.inverters.policy import (
+    InversionExample,
     PolicyInverter,
-    Reversed,
     as_demonstrations,
-    reversed_demonstrations,
+    inversion_examples,
     train_inverter,
 )
 
 __all__ = [
+    "InversionExample",
     "PlainInverter",
     "PolicyInverter",
-    "Reversed",
     "as_demonstrations",
-    "reversed_demonstrations",
+    "inversion_examples",
     "train_inverter",
 ]

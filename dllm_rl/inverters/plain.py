@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import Any, ClassVar
 
 from dllm_rl.registry import register
 
+# The end of a clause before what reads as another field: in a value, it would make one field pass for two.
+_ENDS = re.compile(r"(?:;|[.!?](?=\s))(?=[^;.!?]*:)")
+
 
 @register("inverter", "plain")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainInverter:
     """Writes `label: value; label: value`. Good where instructions list labels and values, and blind to other words."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     knows_likelihood: ClassVar[bool] = False
 
     @property
@@ -29,8 +33,8 @@ class PlainInverter:
 
     def write(self, states: Sequence[str]) -> list[str]:
         """Return the lines of each state as clauses."""
-        return [state.replace("\n", "; ") for state in states]
+        return ["; ".join(_ENDS.sub(",", line) for line in state.split("\n")) for state in states]
 
-    def explained(self, states: Sequence[str], instructions: Sequence[str]) -> list[float]:
+    def normalized_pmi(self, states: Sequence[str], instructions: Sequence[str]) -> list[float | None]:
         """It knows no likelihood."""
         raise NotImplementedError

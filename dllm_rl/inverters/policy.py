@@ -1,10 +1,11 @@
-"""The twin: a policy of any built-in family, trained apart from the one that it rewards, from states to instructions.
+"""A policy of any built-in family as an inverter, trained apart from the one that it rewards.
 
 Trained apart and then frozen, it cannot agree with a policy on a private code, as one that learns along could.
 """
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,25 +18,25 @@ from pydantic import Field
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import sha256
-from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.base import BasePolicy, read_config
 from dllm_rl.policies.loading import checkpoint_digest, load_policy, save_policy
 from dllm_rl.records.evidence import as_planned, executed_state, render_state
 from dllm_rl.records.tasks import Observation, Task
 from dllm_rl.records.words import WEIGHTS_FILE, write_weights
-from dllm_rl.registry import register
+from dllm_rl.registry import register, unkeyed
 from dllm_rl.session import Session
 from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reversed:
+class InversionExample:
     """A state, `label: value` one a line, and the instruction that asks for it."""
 
     state: str
     instruction: str
 
     @classmethod
-    def of(cls, instruction: str, page: Observation, plan: str) -> Reversed:
+    def of(cls, instruction: str, page: Observation, plan: str) -> InversionExample:
         """The state that a plan leads to, as the page promises it; nothing is run."""
         evidence = as_planned(instruction, page, plan)
         return cls(state=render_state(executed_state(evidence)), instruction=instruction)
@@ -51,20 +52,25 @@ class PolicyInverter:
         batch_rows: States that are read at a time; decides memory, not what is written.
     """
 
-    version: ClassVar[int] = 1
-    knows_likelihood: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     checkpoint: str
-    batch_rows: Annotated[int, Field(ge=1)] = 64
+    batch_rows: Annotated[int, Field(ge=1)] = unkeyed(64)
 
     def __post_init__(self) -> None:
-        if not self.folder.is_dir():
-            raise ConfigError(f"no folder '{self.checkpoint}' with an inverter. Give one that `train_inverter` wrote.")
+        if not (self.folder / "config.json").is_file():
+            raise ConfigError(f"no inverter in the folder '{self.checkpoint}'. Give one that `train_inverter` wrote.")
 
     @property
     def folder(self) -> Path:
         """Where its files lie."""
         return Path(self.checkpoint)
+
+    @property
+    def knows_likelihood(self) -> bool:
+        """Whether its family knows exact likelihoods; read from its facts, without its weights."""
+        family = read_config(self.folder).get("policy", {}).get("family")
+        return family is not None and registry.get("policy", family).is_exact
 
     @cached_property
     def policy(self) -> BasePolicy:
@@ -83,23 +89,28 @@ class PolicyInverter:
             written += self._write(states[start : start + self.batch_rows])
         return written
 
-    def explained(self, states: Sequence[str], instructions: Sequence[str]) -> list[float]:
-        """Share of each instruction's surprise that its state explains: 1 - log p(x | state) / log p(x | no state).
+    def normalized_pmi(self, states: Sequence[str], instructions: Sequence[str]) -> list[float | None]:
+        """Pointwise mutual information over the instruction's surprise: 1 - log p(x | state) / log p(x | no state).
 
-        Below 0 where the state speaks against the instruction. Raises ConfigError for a family without likelihoods.
+        At most 1; below 0 where the state speaks against the instruction; None where the instruction does not fit the
+        canvas. Only for a family that knows likelihoods.
         """
-        if not self.policy.is_exact:
-            raise ConfigError(
-                f"the inverter in '{self.checkpoint}' is of the family {self.policy.family}, which knows no "
-                "likelihood. Train one of the family autoregressive, or take the similarity 'fields'."
-            )
-        different = sorted(set(instructions))
-        alone = dict(zip(different, self._surprises([""] * len(different), different), strict=True))
-        told = self._surprises(states, instructions)
-        return [1 - found / alone[text] for found, text in zip(told, instructions, strict=True)]
+        canvases = {text: self._on_canvas(text) for text in sorted(set(instructions))}
+        known = {text: canvas for text, canvas in canvases.items() if canvas is not None}
+        alone = dict(zip(known, self._surprises([""] * len(known), list(known.values())), strict=True))
+        rows = [(state, text) for state, text in zip(states, instructions, strict=True) if text in known]
+        told = iter(self._surprises([state for state, _ in rows], [known[text] for _, text in rows]))
+        return [_share(next(told), alone[text]) if text in known else None for text in instructions]
+
+    def _on_canvas(self, text: str) -> list[int] | None:
+        """An instruction's tokens; None where the canvas cannot hold them."""
+        try:
+            return self.policy.canvas.encode(in_lines(self.policy, text))
+        except ConfigError:
+            return None
 
     @torch.no_grad()
-    def _surprises(self, states: Sequence[str], instructions: Sequence[str]) -> list[float]:
+    def _surprises(self, states: Sequence[str], canvases: Sequence[list[int]]) -> list[float]:
         """Minus the log-probability of each instruction after its state, up to the end of the text."""
         policy, found = self.policy, list[float]()
         for start in range(0, len(states), self.batch_rows):
@@ -107,7 +118,7 @@ class PolicyInverter:
             prompts = policy.prompts(
                 [_fitting(policy, state) for state in states[part]], list(range(len(states[part])))
             )
-            canvas = torch.tensor([policy.canvas.encode(in_lines(policy, text)) for text in instructions[part]])
+            canvas = torch.tensor(canvases[part])
             log_probs = policy.logits(prompts, canvas).float().log_softmax(-1)
             read = log_probs.gather(-1, canvas[..., None].to(log_probs.device))[..., 0].cpu()
             found += torch.where(policy.canvas.until_eos(canvas), -read, 0.0).sum(dim=1).tolist()
@@ -120,17 +131,26 @@ class PolicyInverter:
         return [self.policy.canvas.decode(ids).replace("\n", " ").strip() for ids in completions.ids]
 
 
+def _share(told: float, alone: float) -> float:
+    """Share of a surprise that is gone; nothing can be gone where there was none."""
+    return 1 - told / alone if alone > 0 else 0.0
+
+
 def inversion_prompt(state: str) -> str:
     """What an inverter reads."""
     return f"state:\n{state}\ntask:\n"
 
 
 def _fitting(policy: BasePolicy, state: str) -> str:
-    """The prompt of as many lines of a state as fit."""
+    """The prompt of as many lines of a state as fit, and of a first line that does not, of as much as fits."""
     lines = state.split("\n")
-    while len(lines) > 1 and len(policy.encode_prompt(inversion_prompt("\n".join(lines)))) > policy.facts.max_prompt:
+    while len(lines) > 1 and not policy.fits(inversion_prompt("\n".join(lines))):
         lines.pop()
-    return inversion_prompt("\n".join(lines))
+    text = "\n".join(lines)
+    if policy.fits(inversion_prompt(text)):
+        return inversion_prompt(text)
+    too_long = bisect.bisect_left(range(len(text)), True, key=lambda end: not policy.fits(inversion_prompt(text[:end])))
+    return inversion_prompt(text[: max(0, too_long - 1)])
 
 
 def in_lines(policy: BasePolicy, text: str) -> str:
@@ -147,18 +167,19 @@ def in_lines(policy: BasePolicy, text: str) -> str:
     return "\n".join(lines)
 
 
-def reversed_demonstrations(session: Session, tasks: Sequence[Task]) -> list[Reversed]:
+def inversion_examples(session: Session, tasks: Sequence[Task]) -> list[InversionExample]:
     """States that the gold plans of tasks lead to, and the tasks' instructions; nothing is run.
 
     The untouched page is not among them: what an inverter writes of it is the wording that instructions share.
     """
     pages = session.observe_many(tasks)
     return [
-        Reversed.of(task.instruction, page, session.gold_plan(task)) for task, page in zip(tasks, pages, strict=True)
+        InversionExample.of(task.instruction, page, session.gold_plan(task))
+        for task, page in zip(tasks, pages, strict=True)
     ]
 
 
-def as_demonstrations(policy: BasePolicy, pairs: Sequence[Reversed]) -> list[Demonstration]:
+def as_demonstrations(policy: BasePolicy, pairs: Sequence[InversionExample]) -> list[Demonstration]:
     """What a policy is shown that learns to invert; the instruction stands where it writes plans."""
     return [
         Demonstration(prompt=inversion_prompt(pair.state), plan=in_lines(policy, pair.instruction)) for pair in pairs
@@ -167,7 +188,7 @@ def as_demonstrations(policy: BasePolicy, pairs: Sequence[Reversed]) -> list[Dem
 
 def train_inverter(
     policy: BasePolicy,
-    pairs: Sequence[Reversed],
+    pairs: Sequence[InversionExample],
     config: WarmStartConfig,
     folder: Path,
     *,

@@ -200,8 +200,24 @@ def executed_state(evidence: Evidence) -> list[Entry]:
 
 
 def render_state(entries: Sequence[Entry]) -> str:
-    """Write a state as text, `label: value` one a line, as inverters read it."""
-    return "\n".join(f"{entry.label}: {entry.value}" for entry in entries)
+    """Write a state as text, `label: value` one a line, as inverters read it.
+
+    A line break in a value becomes a space: otherwise one field could pass for several.
+    """
+    return "\n".join(" ".join(f"{entry.label}: {entry.value}".splitlines()) for entry in entries)
+
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"?')
+
+
+def page_feedback(action: ActionResult) -> str:
+    """The note on an action without the policy's words: of a line that writes a value, quotations are left out.
+
+    Feedback such as `no option "..."` quotes the value that was written.
+    """
+    parsed = parse_plan(action.text).actions
+    has_value = bool(parsed) and parsed[0].value is not None
+    return _QUOTED.sub('""', action.note) if has_value else action.note
 
 
 def as_planned(instruction: str, page: Observation, plan: str) -> Evidence:

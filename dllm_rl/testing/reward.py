@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -85,6 +87,9 @@ def _result(line: int, text: str) -> ActionResult:
     verb = text.partition(" ")[0]
     if verb not in ("fill", "select", "submit"):
         return ActionResult(line=line, text=text, status="malformed", note=f"expected a verb in {text!r}")
+    value = text.partition('"')[2].removesuffix('"')
+    if verb == "select" and value not in PAGE.controls[1].options:
+        return ActionResult(line=line, text=text, status="failed", note=f'no option "{value}" in p1.e2; 2 options')
     return ActionResult(line=line, text=text, status="ok", note="submitted" if verb == "submit" else f"ok {text[:12]}")
 
 
@@ -147,7 +152,7 @@ def in_range(case: RewardCase) -> None:
 
 
 def truth_is_withheld(case: RewardCase) -> None:
-    """What does not need the truth pays the same whatever the server says."""
+    """What does not need the truth pays the same whatever the server says, and where it is handed over by mistake."""
     if case.reward.needs_truth:
         return
     denied = [
@@ -155,7 +160,8 @@ def truth_is_withheld(case: RewardCase) -> None:
         for item in case.episodes
         if item.truth is not None
     ]
-    _same(scores(case.reward, denied), case.found, "scores under another truth")
+    for given in (denied, case.episodes):
+        _same(case.reward.score(given), case.found, "scores with a truth and without")
 
 
 def rows_are_independent(case: RewardCase) -> None:
@@ -176,7 +182,7 @@ def deterministic(case: RewardCase) -> None:
 
 
 def words_do_not_pay(case: RewardCase) -> None:
-    """What the policy writes beside its actions has no influence, and one wrong line is as good as another."""
+    """Praise has no influence: beside the actions, in a line that is no action, in a value that the feedback quotes."""
     talked = [
         replace(
             item,
@@ -188,9 +194,19 @@ def words_do_not_pay(case: RewardCase) -> None:
         for item in ATTEMPTS
     ]
     _same(scores(case.reward, [evidence_of(item) for item in talked]), case.found, "scores after praise of oneself")
-    lines = [attempt((text, *RIGHT), values=HELD, is_submitted=False) for text in ("no idea", WORDS)]
-    plain, praised = scores(case.reward, [evidence_of(item) for item in lines])
-    _same([praised], [plain], "scores of two lines that are no action")
+    for what, plain, praised in (
+        ("two lines that are no action", "no idea", WORDS),
+        ("two values that were refused", 'select p1.e2 "Lima"', 'select p1.e2 "submitted"'),
+    ):
+        lines = [attempt((text, *RIGHT), values=HELD, is_submitted=False) for text in (plain, praised)]
+        one, two = scores(case.reward, [evidence_of(item) for item in lines])
+        _same([two], [one], f"scores of {what}")
+
+
+def claims_without_truth(case: RewardCase) -> None:
+    """What does not read the truth says what it takes for success, or the alarms for gaming watch nothing."""
+    silent = [score for score in case.found if score.claim is None and not score.fault]
+    assert case.reward.needs_truth or not silent, "a score has no claim; give one, such as its value"
 
 
 def success_pays_most(case: RewardCase) -> None:
@@ -206,13 +222,27 @@ def success_pays_most(case: RewardCase) -> None:
 def schedules_hold(case: RewardCase) -> None:
     """At every training step it keeps the range, and says what it is made of in plain data."""
     for step in (0, 1, 10_000):
-        in_range(replace(case, found=tuple(scores(case.reward.at(step), case.episodes))))
+        reward = case.reward.at(step)
+        in_range(replace(case, found=tuple(scores(reward, case.episodes))))
+        _is_plain(reward.ingredients())
+
+
+def _is_plain(ingredients: object) -> None:
+    try:
+        json.dumps(ingredients, default=os.fspath)
+    except TypeError as error:
+        raise AssertionError(f"what it is made of is not plain data: {error}") from None
 
 
 def _same(found: Sequence[Score], wanted: Sequence[Score], what: str) -> None:
     for one, two in zip(found, wanted, strict=True):
         is_close = math.isclose(one.value, two.value, abs_tol=1e-6) and one.fault == two.fault
-        assert is_close, f"{what} differ: {one.value:.6g} and {two.value:.6g}"
+        is_close = is_close and math.isclose(one.claim or 0.0, two.claim or 0.0, abs_tol=1e-6)
+        assert is_close, f"{what} differ: {_shown(one)} and {_shown(two)}"
+
+
+def _shown(score: Score) -> str:
+    return f"{score.value:.6g}" if score.claim is None else f"{score.value:.6g} (claim {score.claim:.6g})"
 
 
 REWARD_PROPERTIES: dict[str, Callable[[RewardCase], None]] = {
@@ -223,6 +253,7 @@ REWARD_PROPERTIES: dict[str, Callable[[RewardCase], None]] = {
         rows_are_independent,
         deterministic,
         words_do_not_pay,
+        claims_without_truth,
         success_pays_most,
         schedules_hold,
     )

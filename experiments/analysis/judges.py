@@ -24,7 +24,7 @@ class ErrorClass:
 
     Attributes:
         false_positive_rate: Share of them that the judge takes for success.
-        at_most: Its one-sided 95 % bound (Clopper and Pearson): what few failures of a kind cannot rule out.
+        at_most: Upper end of its one-sided 95 % confidence interval (Clopper and Pearson).
         auroc: Of claims, against all successes.
     """
 
@@ -133,7 +133,7 @@ class CorrectedRate:
 
 
 def corrected_success(judged: float, num_judged: int, known: JudgeAudit, *, level: float = 0.95) -> CorrectedRate:
-    """Correct a rate for the judge's errors, with an interval (delta method).
+    """Correct a rate for the judge's errors, with an interval (delta method) around the rate as cut to [0, 1].
 
     Args:
         judged: Share of episodes that the judge takes for successes.
@@ -150,11 +150,10 @@ def corrected_success(judged: float, num_judged: int, known: JudgeAudit, *, leve
         )
     rate = (judged + zero - 1) / gain
     inside = min(1.0, max(0.0, rate))
-    variance = judged * (1 - judged) / num_judged
+    variance = _spread(judged, num_judged)
     variance += (1 - inside) ** 2 * _spread(zero, known.num_failures) + inside**2 * _spread(one, known.num_successes)
     half = float(norm.ppf(0.5 + level / 2)) * float(np.sqrt(variance)) / gain
-    low, high = max(0.0, min(1.0, rate - half)), max(0.0, min(1.0, rate + half))
-    return CorrectedRate(judged=judged, rate=inside, low=low, high=high)
+    return CorrectedRate(judged=judged, rate=inside, low=max(0.0, inside - half), high=min(1.0, inside + half))
 
 
 def _spread(share: float, count: int) -> float:

@@ -309,13 +309,13 @@ def demonstrations(
 
 def inversions(settings: Demonstrations, policy: BasePolicy) -> list[Demonstration]:
     """States that the gold plans of the recipe's tasks lead to, as prompts, and the tasks' instructions."""
-    from dllm_rl.inverters import Reversed, as_demonstrations
+    from dllm_rl.inverters import InversionExample, as_demonstrations
     from harness.sites import expected_page, gold_plan, make_site
 
     pairs = []
     for task in _tasks(settings):
         page = expected_page(make_site(task.site))
-        pairs.append(Reversed.of(task.instruction, page, gold_plan(task, page)))
+        pairs.append(InversionExample.of(task.instruction, page, gold_plan(task, page)))
     return as_demonstrations(policy, pairs)
 
 

@@ -11,7 +11,8 @@ reward:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
@@ -20,7 +21,7 @@ from pydantic import ConfigDict, Field
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.evidence import Evidence
-from dllm_rl.registry import register
+from dllm_rl.registry import register, unkeyed
 from dllm_rl.reward import Reward, Score, scores
 
 _STRICT = ConfigDict(extra="forbid")
@@ -96,9 +97,12 @@ class Gate:
 class Combined(Reward):
     """Gates x (base + sum of weight x shaping) / (1 + sum of weights).
 
-    The weights must sum to less than 1 at every step. Where the base is 0 or 1, as success is, the best failure then
-    earns less than the worst success: shaping never outweighs it. Built, it has the weights that its ramps end with;
-    `at` gives it those of a training step. Its claim is the base's, and 0 behind a closed gate.
+    The weights must sum to less than 1 at every step. Where the base is 0 or 1, as success is, and every gate is open
+    to every success, the best failure then earns less than the worst success. A gate that can close on a success, such
+    as `well_formed` on one with a stray line, pays it nothing, which a failure may exceed.
+
+    Built, it has the weights that its ramps end with; `at` gives it those of a training step. Its
+    claim is the base's, and 0 behind a closed gate.
 
     Attributes:
         base: What is paid in full.
@@ -108,9 +112,10 @@ class Combined(Reward):
 
     version: ClassVar[int] = 1
 
-    base: Base
-    shaping: tuple[Shaping, ...] = ()
-    gates: tuple[Gate, ...] = ()
+    # Results are keyed by the parts as `ingredients` lists them.
+    base: Base = unkeyed()
+    shaping: tuple[Shaping, ...] = unkeyed(())
+    gates: tuple[Gate, ...] = unkeyed(())
 
     def __post_init__(self) -> None:
         total = sum(item.most for item in self.shaping)
@@ -120,7 +125,8 @@ class Combined(Reward):
             )
         if not self.shaping and not self.gates:
             raise ConfigError("neither `shaping` nor `gates` was given; take the reward of `base` itself.")
-        assert self._parts
+        # A part that cannot be made is refused before anything runs.
+        _ = self._parts
 
     @cached_property
     def _parts(self) -> tuple[Reward, ...]:
@@ -134,15 +140,16 @@ class Combined(Reward):
 
     def at(self, step: int) -> Combined:
         """The reward as it pays at a training step. Its parts are the same ones, with the models that they hold."""
-        changed = replace(self, shaping=tuple(item.at(step) for item in self.shaping))
-        vars(changed)["_parts"] = tuple(part.at(step) for part in self._parts)
+        changed = copy(self)
+        shaping = tuple(item.at(step) for item in self.shaping)
+        vars(changed).update(shaping=shaping, _parts=tuple(part.at(step) for part in self._parts))
         return changed
 
     def ingredients(self) -> list[Any]:
-        """Name, version and options of every part, and what decides theirs."""
+        """Of every part its name, version, options and ingredients, and its weight or how high its gate is."""
         named = (self.base, *self.shaping, *self.gates)
         return [
-            [registry.identity("reward", item.reward, item.options), part.ingredients()]
+            [registry.identity("reward", item.reward, item.options), part.ingredients(), _place(item)]
             for item, part in zip(named, self._parts, strict=True)
         ]
 
@@ -171,3 +178,12 @@ class Combined(Reward):
             again = sum(known.partition("#")[0] == name for known in values)
             values[f"{name}#{again + 1}" if again else name] = score.value
         return values | ({"gates": float(is_open)} if self.gates else {})
+
+
+def _place(part: Base | Shaping | Gate) -> Any:
+    """A part's place in the whole: the base has none, a shaping has its weight, and a gate its threshold."""
+    if isinstance(part, Base):
+        return None
+    if isinstance(part, Gate):
+        return {"at_least": part.at_least}
+    return {"weight": asdict(part.weight) if isinstance(part.weight, Ramp) else part.weight}

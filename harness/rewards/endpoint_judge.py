@@ -6,26 +6,27 @@ A call that fails, times out or cannot be read is a fault, so the episode has no
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import re
-import threading
+import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.files import append_rows, read_rows
 from dllm_rl.records.evidence import Evidence, executed_state, render_state
-from dllm_rl.registry import register
+from dllm_rl.registry import register, unkeyed
 from dllm_rl.reward import Reward, Score
+from harness.rewards.answers import Answer, Answers
 
 PROMPT = """\
 A user asked an agent to do something on a website. Decide whether it was done, from the actions, the feedback and the
@@ -47,39 +48,17 @@ class NoVerdictError(Exception):
     """The endpoint gave no verdict."""
 
 
-@dataclass(slots=True)
-class Answers:
-    """Recorded answers of an endpoint by digest of what was asked, in a JSONL file that several threads append to."""
-
-    path: Path
-    known: dict[str, dict[str, Any]] = field(default_factory=dict)
-    lock: Any = field(default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        self.known = {row["key"]: row for row in read_rows(self.path)}
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Keep an answer."""
-        with self.lock:
-            self.known[row["key"]] = row
-            append_rows(self.path, [row])
-
-    @property
-    def tokens(self) -> tuple[int, int]:
-        """Tokens that were read and written for all recorded answers."""
-        rows = self.known.values()
-        return sum(row["prompt_tokens"] for row in rows), sum(row["completion_tokens"] for row in rows)
-
-
 @register("reward", "endpoint_judge")
 @dataclass(frozen=True, kw_only=True)
 class EndpointJudge(Reward):
     """1 where a model behind an endpoint says SUCCESS, 0 where it says FAILURE.
 
+    Results are keyed by the endpoint, the model and the prompt; not by recorded answers, nor by how answers are got.
+
     Attributes:
         url: Of the endpoint, up to and including `/v1`.
         model: Name of the model there.
-        answers: File of recorded answers; what stands there is not asked again.
+        answers: SQLite file of recorded answers; what stands there is not asked again.
         key_variable: Environment variable that holds the key; "" for an endpoint without one.
         prompt: What is asked, with `{instruction}`, `{actions}` and `{state}`.
         timeout: Seconds that an answer may take.
@@ -87,17 +66,17 @@ class EndpointJudge(Reward):
         prices: Of a million tokens read and written, in any currency.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs_truth: ClassVar[bool] = False
 
     url: str
     model: str
-    answers: str
-    key_variable: str = ""
+    answers: str = unkeyed()
+    key_variable: str = unkeyed("")
     prompt: str = PROMPT
-    timeout: Annotated[float, Field(gt=0)] = 60.0
-    concurrency: Annotated[int, Field(ge=1)] = 8
-    prices: tuple[float, float] = (0.0, 0.0)
+    timeout: Annotated[float, Field(gt=0)] = unkeyed(60.0)
+    concurrency: Annotated[int, Field(ge=1)] = unkeyed(8)
+    prices: tuple[float, float] = unkeyed((0.0, 0.0))
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
@@ -106,6 +85,8 @@ class EndpointJudge(Reward):
             raise ConfigError(f"answers='{self.answers}' lies in no folder. Make it first: mkdir -p its folder.")
         if self.key_variable and self.key_variable not in os.environ:
             raise ConfigError(f"the environment variable {self.key_variable} is not set. Set it to the endpoint's key.")
+        # A file of something else is refused before anything is asked.
+        _ = self._recorded
         try:
             self.prompt.format(instruction="", actions="", state="")
         except (KeyError, IndexError, ValueError) as error:
@@ -146,15 +127,18 @@ class EndpointJudge(Reward):
 
     def _verdict(self, prompt: str) -> float:
         key = hashlib.sha256(json.dumps([self.url, self.model, prompt]).encode()).hexdigest()
-        row = self._recorded.known.get(key)
-        if row is None:
-            row = {"key": key, **self._asked(prompt)}
-            verdict = verdict_of(row["answer"])
-            self._recorded.add(row)
-            return verdict
-        return verdict_of(row["answer"])
+        try:
+            known = self._recorded.get(key)
+            if known is not None:
+                return verdict_of(known.text)
+            answer = self._asked(prompt)
+            verdict = verdict_of(answer.text)
+            self._recorded.add(key, answer)
+        except sqlite3.Error as error:
+            raise NoVerdictError(f"recorded answers in '{self.answers}' cannot be read or written: {error}") from None
+        return verdict
 
-    def _asked(self, prompt: str) -> dict[str, Any]:
+    def _asked(self, prompt: str) -> Answer:
         """Ask the endpoint. Raises NoVerdictError where it does not answer as it should."""
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
         headers = {"Content-Type": "application/json"}
@@ -167,15 +151,17 @@ class EndpointJudge(Reward):
             with urllib.request.urlopen(request, timeout=self.timeout) as reply:
                 answer = json.load(reply)
             usage = answer.get("usage") or {}
-            return {
-                "answer": str(answer["choices"][0]["message"]["content"]),
-                "prompt_tokens": int(usage.get("prompt_tokens", 0)),
-                "completion_tokens": int(usage.get("completion_tokens", 0)),
-            }
+            return Answer(
+                text=str(answer["choices"][0]["message"]["content"]),
+                prompt_tokens=int(usage.get("prompt_tokens", 0)),
+                completion_tokens=int(usage.get("completion_tokens", 0)),
+            )
         except TimeoutError:
             raise NoVerdictError(f"the judge did not answer within {self.timeout:g} s") from None
         except (urllib.error.URLError, OSError) as error:
             raise NoVerdictError(f"the judge cannot be reached: {error}") from None
+        except http.client.HTTPException as error:
+            raise NoVerdictError(f"the judge's reply broke off or is not HTTP: {error!r}") from None
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise NoVerdictError(f"the judge's answer is not a chat completion: {error!r}") from None
 

@@ -10,7 +10,7 @@ of the instruction itself is an echo, which earns nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
@@ -20,26 +20,25 @@ from pydantic import Field
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.evidence import Evidence, executed_state, render_state
-from dllm_rl.registry import register
+from dllm_rl.registry import register, unkeyed
 from dllm_rl.reward import Reward, Score
 from harness.rewards.similarity import Similarity, SimilarityName, longest_echo, similarity_named
 
 
 class Inverter(Protocol):
-    """Writes the instructions that states imply. Registered under the kind `inverter`.
+    """Writes the instructions that states imply. Registered under the kind `inverter`."""
 
-    Attributes:
-        knows_likelihood: Whether it can be asked how well a state explains an instruction.
-    """
-
-    knows_likelihood: ClassVar[bool]
+    @property
+    def knows_likelihood(self) -> bool:
+        """Whether it can be asked for likelihoods (`normalized_pmi`)."""
+        ...
 
     def write(self, states: Sequence[str]) -> list[str]:
         """Return an instruction for each state (`label: value`, one a line; "" for an untouched page), in order."""
         ...
 
-    def explained(self, states: Sequence[str], instructions: Sequence[str]) -> list[float]:
-        """Share of each instruction's surprise that its state explains, at most 1."""
+    def normalized_pmi(self, states: Sequence[str], instructions: Sequence[str]) -> list[float | None]:
+        """Pointwise mutual information over the instruction's surprise, at most 1; None where it cannot be read."""
         ...
 
     def ingredients(self) -> list[Any]:
@@ -50,6 +49,9 @@ class Inverter(Protocol):
     def folder(self) -> Path | None:
         """Where its files lie, if it has any."""
         ...
+
+
+_TOO_LONG = "the instruction is longer than the inverter's canvas; train one with a longer canvas, or leave pmi"
 
 
 @register("reward", "flip")
@@ -69,11 +71,11 @@ class Flip(Reward):
         max_echo: Longest run of the instruction that one field may hold, as a share of the instruction.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs_truth: ClassVar[bool] = False
 
     inverter: str = "policy"
-    inverter_options: dict[str, Any] = field(default_factory=dict)
+    inverter_options: dict[str, Any] = unkeyed(factory=dict)
     similarity: SimilarityName | Literal["pmi"] = "fields"
     max_echo: Annotated[float, Field(gt=0, le=1)] = 0.5
 
@@ -82,7 +84,8 @@ class Flip(Reward):
         inverter = self._inverter
         if self.similarity == "pmi" and not inverter.knows_likelihood:
             raise ConfigError(
-                f"similarity 'pmi' needs likelihoods, which the inverter '{self.inverter}' has none of. Take 'fields'."
+                f"similarity 'pmi' needs likelihoods, which the inverter '{self.inverter}' does not know. Train one of "
+                "the family autoregressive, or take the similarity 'fields'."
             )
 
     @cached_property
@@ -109,13 +112,13 @@ class Flip(Reward):
         filled = [pair for pair in pairs if pair[0]]
         values = dict(zip(filled, self._values(filled), strict=True)) if filled else {}
         found = [values.get((state, item.instruction), 0.0) for state, item in zip(states, episodes, strict=True)]
-        return [Score(value=value, claim=value) for value in found]
+        return [Score(fault=_TOO_LONG) if value is None else Score(value=value, claim=value) for value in found]
 
-    def _values(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """What each state is worth for its instruction."""
+    def _values(self, pairs: Sequence[tuple[str, str]]) -> Sequence[float | None]:
+        """What each state is worth for its instruction; None where the inverter cannot read the instruction."""
         if self.similarity == "pmi":
-            shares = self._inverter.explained([state for state, _ in pairs], [text for _, text in pairs])
-            return [max(0.0, share) for share in shares]
+            shares = self._inverter.normalized_pmi([state for state, _ in pairs], [text for _, text in pairs])
+            return [None if share is None else max(0.0, share) for share in shares]
         different = sorted({state for state, _ in pairs})
         inferred = dict(zip(different, self._inverter.write(different), strict=True))
         return [self.gain(instruction, inferred[state]) for state, instruction in pairs]

@@ -5,6 +5,7 @@ It is distilled from the truth, with as many labels as one can pay for. Its file
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -52,7 +53,7 @@ class JudgeModel:
 def fit_judge(
     episodes: Sequence[Evidence], success: Sequence[bool], *, penalty: float = 1.0, seed: int = 0
 ) -> JudgeModel:
-    """Fit a judge to labels; a fifth of them calibrate it.
+    """Fit a judge to labels; a fifth of them, of other instructions than the rest, calibrate it.
 
     Args:
         penalty: Of squared weights, against the sum of log losses.
@@ -68,10 +69,8 @@ def fit_judge(
     rows = [features(item) for item in episodes]
     names = list(rows[0])
     matrix = np.array([[row[name] for name in names] for row in rows])
-    order = list(range(len(truth)))
-    python_random(seed, "judge-calibration").shuffle(order)
-    cut = max(1, int(_HELD_OUT * len(order)))
-    held, fitted = np.array(order[:cut]), np.array(order[cut:])
+    is_held = _held_out([item.instruction for item in episodes], seed)
+    held, fitted = np.flatnonzero(is_held), np.flatnonzero(~is_held)
     weights = _logistic(matrix[fitted], truth[fitted], penalty)
     logits = matrix @ weights[:-1] + weights[-1]
     slope, shift = _logistic(logits[held][:, None], truth[held], 1e-2, towards=np.array([1.0, 0.0]))
@@ -83,6 +82,19 @@ def fit_judge(
         num_labels=len(truth),
         version=Judge.version,
     )
+
+
+def _held_out(instructions: Sequence[str], seed: int) -> np.ndarray:
+    """Which labels calibrate: those of instructions drawn at random, or, where all have the same, any fifth."""
+    names = list(instructions) if len(set(instructions)) > 1 else [str(number) for number in range(len(instructions))]
+    order = sorted(set(names))
+    python_random(seed, "judge-calibration").shuffle(order)
+    counts, chosen, wanted = Counter(names), set[str](), max(1, int(_HELD_OUT * len(names)))
+    for name in order[:-1]:
+        if sum(counts[item] for item in chosen) >= wanted:
+            break
+        chosen.add(name)
+    return np.array([name in chosen for name in names])
 
 
 def _logistic(
@@ -140,13 +152,14 @@ class Judge(Reward):
         file: What `dllm-rl judge train` wrote.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs_truth: ClassVar[bool] = False
 
     file: str
 
     def __post_init__(self) -> None:
-        assert self._model.num_labels
+        # A file that cannot be read is refused before anything runs.
+        _ = self._model
 
     @cached_property
     def _model(self) -> JudgeModel:

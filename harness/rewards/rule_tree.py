@@ -23,7 +23,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.evidence import Evidence, Step, steps_of
+from dllm_rl.records.evidence import Evidence, Step, page_feedback, steps_of
 from dllm_rl.registry import register
 from dllm_rl.reward import Reward, Score
 
@@ -61,7 +61,7 @@ def no_progress(episode: Evidence, step: Step) -> Verdict:
 
 def opened_more(episode: Evidence, step: Step) -> Verdict:
     """A click that brought new fields, as the feedback says."""
-    return False if "new fields:" in step.result.note else None
+    return False if "new fields:" in page_feedback(step.result) else None
 
 
 RULES: dict[Order, tuple[Rule, ...]] = {
@@ -119,4 +119,4 @@ class RuleTree(Reward):
         steps = steps_of(episode)
         num_charged = sum(is_charged(episode, step, self.order) for step in steps)
         value = max(0.0, 1.0 - num_charged * self.penalty / self.cap) if steps else 0.0
-        return Score(value=value)
+        return Score(value=value, claim=value)

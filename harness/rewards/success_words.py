@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.evidence import Evidence
+from dllm_rl.records.evidence import Evidence, page_feedback
 from dllm_rl.registry import register
 from dllm_rl.reward import Reward, Score
 
@@ -21,12 +21,15 @@ FAILURE = r"\b(rejected|validation|error|failed|invalid|denied|not submitted|uns
 class SuccessWords(Reward):
     """1 where the last feedback that says either says success, else 0.
 
+    What the policy wrote does not count: values that the feedback quotes are left out, and a line that failed can say
+    failure alone.
+
     Attributes:
         success: Regular expression of what a page says that took what was sent.
         failure: Of what a page says that refused it; where both match, it counts.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs_truth: ClassVar[bool] = False
 
     success: str = SUCCESS
@@ -45,18 +48,21 @@ class SuccessWords(Reward):
         return [Score(value=verdict, claim=verdict) for verdict in verdicts]
 
     def _verdict(self, episode: Evidence) -> float:
-        for text in reversed(heard(episode)):
+        for text, may_succeed in reversed(_feedback(episode)):
             if re.search(self.failure, text, re.IGNORECASE):
                 return 0.0
-            if re.search(self.success, text, re.IGNORECASE):
+            if may_succeed and re.search(self.success, text, re.IGNORECASE):
                 return 1.0
         return 0.0
 
 
-def heard(episode: Evidence) -> list[str]:
-    """What pages and feedback said, in order: the title of each turn's page, then the notes on its lines."""
-    said: list[str] = []
+def _feedback(episode: Evidence) -> list[tuple[str, bool]]:
+    """What pages and feedback said, in order, and whether it can say success.
+
+    Of each turn the title of its page, then the notes on its lines.
+    """
+    said: list[tuple[str, bool]] = []
     for turn in episode.turns:
-        said += turn.observation.titles[-1:]
-        said += [action.note for action in turn.actions]
+        said += [(title, True) for title in turn.observation.titles[-1:]]
+        said += [(page_feedback(action), action.status == "ok") for action in turn.actions]
     return said

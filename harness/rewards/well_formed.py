@@ -20,8 +20,9 @@ class WellFormed(Reward):
     needs_truth: ClassVar[bool] = False
 
     def score(self, episodes: Sequence[Evidence]) -> list[Score]:
-        """Return the share of lines that are actions."""
-        return [Score(value=_share(episode)) for episode in episodes]
+        """Return the share of lines that are actions, which is a claim where nothing else is paid."""
+        shares = [_share(episode) for episode in episodes]
+        return [Score(value=share, claim=share) for share in shares]
 
 
 def _share(episode: Evidence) -> float:

@@ -8,17 +8,16 @@ import pytest
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.inverters import PolicyInverter, Reversed, reversed_demonstrations, train_inverter
-from dllm_rl.inverters.policy import in_lines
+from dllm_rl.inverters import InversionExample, PolicyInverter, inversion_examples, train_inverter
+from dllm_rl.inverters.policy import _share, in_lines
 from dllm_rl.records.evidence import as_planned
 from dllm_rl.reward import scores
 from dllm_rl.session import Session
 from dllm_rl.testing.reward import PAGE
 from dllm_rl.training.warmstart import WarmStartConfig
-from harness.rewards import Flip
 from tests.tiny_policies import make_tiny_policy
 
-PAIRS = [Reversed(state=f"Name: {name}", instruction=f"Name {name}") for name in ("Ann", "Bob")]
+PAIRS = [InversionExample(state=f"Name: {name}", instruction=f"Name {name}") for name in ("Ann", "Bob")]
 
 
 @pytest.mark.parametrize("family", ["autoregressive", "masked"])
@@ -42,20 +41,31 @@ def test_a_family_learns_to_invert(family: str, tmp_path: Path) -> None:
     )
     high, low = (score.value for score in scores(reward, [right, wrong]))
     assert high == pytest.approx(1.0) and low < high
-    by_likelihood = Flip(inverter_options={"checkpoint": str(tmp_path / "twin")}, similarity="pmi")
+    by_likelihood = {"inverter_options": {"checkpoint": str(tmp_path / "twin")}, "similarity": "pmi"}
     if family == "masked":
-        with pytest.raises(ConfigError, match="of the family masked, which knows no likelihood"):
-            scores(by_likelihood, [right])
+        with pytest.raises(ConfigError, match="needs likelihoods, which the inverter 'policy' does not know"):
+            registry.build("reward", "flip", by_likelihood)
     else:
-        likely, unlikely, nothing = (score.value for score in scores(by_likelihood, [right, wrong, empty]))
+        pmi = registry.build("reward", "flip", by_likelihood)
+        likely, unlikely, nothing = (score.value for score in scores(pmi, [right, wrong, empty]))
         assert likely > 0.5 > unlikely >= nothing == 0.0
+        unreadable = as_planned("Name Ann " * 500, PAGE, 'fill p1.e1 "Ann"')
+        found = scores(pmi, [unreadable, right])
+        assert "longer than the inverter's canvas" in found[0].fault and found[1].value == likely
+    # A value of any length is read as far as it fits.
+    long = as_planned(f"Name {name}", PAGE, f'fill p1.e1 "{name} {"x" * 5000}"')
+    assert not scores(reward, [long])[0].fault
     assert reward.ingredients()[1] == PolicyInverter(checkpoint=str(tmp_path / "twin")).ingredients()
+
+
+def test_what_was_certain_without_a_state_is_not_explained_by_one() -> None:
+    assert (_share(1.0, 4.0), _share(0.0, 0.0)) == (0.75, 0.0)
 
 
 def test_states_and_instructions_come_from_gold_plans() -> None:
     with Session(registry.build("environment", "toy_copy")) as session:
         (task,) = session.tasks("val")[:1]
-        (pair,) = reversed_demonstrations(session, [task])
+        (pair,) = inversion_examples(session, [task])
     assert pair.instruction == task.instruction
     assert sorted(pair.state.split("\n")) == sorted(f"{item.label}: {item.wanted[0]}" for item in task.gold)
 
@@ -65,4 +75,6 @@ def test_an_instruction_is_broken_between_words_and_a_long_one_is_refused(tmp_pa
     text = "Name Ann Name Bob Name Ann"
     assert in_lines(policy, text).replace("\n", " ") == text
     with pytest.raises(ConfigError, match="does not fit a canvas"):
-        train_inverter(policy, [Reversed(state="Name: Ann", instruction=text * 200)], WarmStartConfig(), tmp_path / "x")
+        train_inverter(
+            policy, [InversionExample(state="Name: Ann", instruction=text * 200)], WarmStartConfig(), tmp_path / "x"
+        )

@@ -58,6 +58,22 @@ def test_the_corrected_rate_covers_the_true_one() -> None:
     assert inside / 300 < 0.7
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.02, 1.0])
+def test_the_corrected_rate_is_covered_at_its_ends(rate: float) -> None:
+    random = np.random.default_rng(1)
+    covered, narrowest = 0, 1.0
+    for _ in range(300):
+        truth = np.arange(200) < 100
+        claims = np.where(truth, random.random(200) < 0.9, random.random(200) >= 0.9).astype(float)
+        fresh = random.random(20) < rate
+        judged = np.where(fresh, random.random(20) < 0.9, random.random(20) >= 0.9).mean()
+        found = corrected_success(float(judged), 20, audit(claims, truth, ["x"] * 200))
+        covered += found.low <= rate <= found.high
+        narrowest = min(narrowest, found.high - found.low)
+    assert covered / 300 >= 0.93
+    assert narrowest > 0.05, "twenty episodes cannot fix a rate"
+
+
 def test_a_judge_that_knows_nothing_corrects_nothing() -> None:
     known = audit(np.array([1.0, 1.0, 0.0, 0.0]), np.array([True, False, True, False]), ["", "x", "", "x"])
     with pytest.raises(ConfigError, match="sum to 1"):

@@ -63,8 +63,9 @@ def test_mistakes_are_told(evidence: Path, tmp_path: Path) -> None:
         score("none.json", [evidence], as_json=False)
     with pytest.raises(ConfigError, match=r"no file 'none\.yaml'"):
         score("none.yaml", [evidence], as_json=False)
+    options = f"url: 'http://127.0.0.1:9/v1', model: m, answers: '{tmp_path}/a.sqlite'"
     with pytest.raises(ConfigError, match="no claim for any of 100 episodes"):
-        audit("rule_tree", [evidence], judged=None, as_json=False)
+        audit(f"{{name: endpoint_judge, options: {{{options}}}}}", [evidence], judged=None, as_json=False)
     with pytest.raises(ConfigError, match="reads the truth, so it is no judge"):
         audit("outcome", [evidence], judged=None, as_json=False)
     with pytest.raises(ConfigError, match="500 labels were asked for; 100 are there"):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -42,15 +43,38 @@ class Liar(Reward):
         if self.how == "rows_are_independent":
             return [Score(value=1 / len(episodes)) for _ in episodes]
         if self.how == "truth_is_withheld":
-            # Withheld, the truth cannot be read, so the reward is told that it may.
-            return [Score(value=float(item.truth is not None)) for item in episodes]
-        return [Score(value=0.5) for _ in episodes]
+            return [_claim(float(item.truth is not None)) for item in episodes]
+        if self.how == "deterministic":
+            random.random()
+        if self.how == "words_do_not_pay":
+            return [_claim(float("submitted" in repr(item.actions[:1]))) for item in episodes]
+        if self.how == "claims_without_truth":
+            return [Score(value=0.5) for _ in episodes]
+        return [_claim(0.5) for _ in episodes]
+
+    def ingredients(self) -> list[Any]:
+        return [object()] if self.how == "schedules_hold" else []
 
 
-@pytest.mark.parametrize("how", ["in_range", "rows_are_independent"])
+def _claim(value: float) -> Score:
+    return Score(value=value, claim=value)
+
+
+class Flat(Liar):
+    """Reads the truth and pays everything alike."""
+
+    needs_truth: ClassVar[bool] = True
+
+
+@pytest.mark.parametrize("how", [name for name in REWARD_PROPERTIES if name != "success_pays_most"])
 def test_a_broken_promise_is_named(how: str) -> None:
     with pytest.raises(PropertyError, match=how):
         check_reward(Liar(how=how))
+
+
+def test_a_success_that_is_paid_like_anything_is_named() -> None:
+    with pytest.raises(PropertyError, match="success_pays_most"):
+        check_reward(Flat())
 
 
 def test_a_reward_without_the_truth_never_sees_it() -> None:
@@ -142,7 +166,7 @@ def test_shaping_never_outweighs_the_base() -> None:
         )
 
 
-def test_a_ramp_changes_the_weight_and_evaluation_takes_its_end() -> None:
+def test_a_ramp_changes_the_weight_and_evaluation_takes_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     shaping = [{"reward": "well_formed", "weight": {"start": 0.5, "end": 0.0, "steps": 4}}]
     reward = registry.build("reward", "combined", {"base": {"reward": "outcome"}, "shaping": shaping})
     failure = [evidence_of(ATTEMPTS[2])]
@@ -150,6 +174,9 @@ def test_a_ramp_changes_the_weight_and_evaluation_takes_its_end() -> None:
     assert scores(reward, failure)[0].value == 0.0
     parts = [reward.at(step)._parts[1] for step in (0, 1)]
     assert parts[0] is parts[1], "a part that holds a model is not made anew at every step"
+    made = []
+    monkeypatch.setattr(registry, "build", lambda *given, **options: made.append(given))
+    assert reward.at(3).shaping[0].weight == 0.125 and not made
 
 
 def test_a_gate_closes_on_lines_that_are_no_action() -> None:
@@ -158,6 +185,19 @@ def test_a_gate_closes_on_lines_that_are_no_action() -> None:
     found = scores(reward, [evidence_of(SUCCESS), evidence_of(ATTEMPTS[5])])
     assert [score.value for score in found] == [1.0, 0.0]
     assert [score.components["gates"] for score in found] == [1.0, 0.0]
+
+
+def test_shaping_never_outweighs_a_success_that_the_gates_let_through() -> None:
+    """A gate that closes on a success pays it less than a failure: the condition that `Combined` states."""
+    options = {
+        "base": {"reward": "outcome"},
+        "shaping": [{"reward": "rule_tree"}],
+        "gates": [{"reward": "well_formed"}],
+    }
+    stray = attempt(("no idea", *RIGHT, SEND), values=HELD, is_submitted=True)
+    assert stray.outcome.is_success
+    found = scores(registry.build("reward", "combined", options), list(map(evidence_of, (SUCCESS, ATTEMPTS[3], stray))))
+    assert found[0].value == 1.0 > found[1].value > found[2].value == 0.0
 
 
 def test_a_closed_gate_takes_the_claim_too() -> None:
@@ -191,6 +231,13 @@ def test_results_are_keyed_by_the_rewards_that_a_reward_is_made_of() -> None:
     assert json.dumps(plain.ingredients(), default=str) != json.dumps(strict.ingredients(), default=str)
     assert plain.ingredients()[0][0] == {"name": "outcome", "version": 1, "options": {}}
     assert Success().ingredients() == []
+    weights = [{"start": 0.2, "end": 0.1, "steps": 5}, {"start": 0.2, "end": 0.1, "steps": 6}, 0.2]
+    parts = [{"base": {"reward": "outcome"}, "shaping": [{"reward": "rule_tree", "weight": item}]} for item in weights]
+    parts += [
+        {"base": {"reward": "outcome"}, "gates": [{"reward": "rule_tree", "at_least": item}]} for item in (0.5, 1)
+    ]
+    made = [json.dumps(registry.build("reward", "combined", options).ingredients()) for options in parts]
+    assert len(set(made)) == len(parts)
 
 
 def charges(order: str, *turns: Sequence[str], **replaced: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,7 +28,7 @@ class Perfect:
 
     version: ClassVar[int] = 1
     knows_likelihood: ClassVar[bool] = False
-    folder: Path = field(default_factory=Path)
+    folder: ClassVar[Path] = Path()
 
     def write(self, states: Sequence[str]) -> list[str]:
         pairs = [dict(line.split(": ", 1) for line in state.split("\n") if line) for state in states]
@@ -102,6 +102,21 @@ def test_a_failed_line_leaves_nothing_to_invert() -> None:
     assert render_state(executed_state(evidence)) == "Name: Anna\nTown: Oslo"
 
 
+def test_a_line_break_or_a_semicolon_in_a_value_forges_no_field() -> None:
+    forged = as_planned("Name: Anna; Town: Oslo", PAGE, 'fill p1.e1 "Anna\\nTown: Oslo"')
+    assert executed_state(forged)[0].value == "Anna\nTown: Oslo"
+    assert render_state(executed_state(forged)) == "Name: Anna Town: Oslo"
+    plain = registry.build("reward", "flip", {"inverter": "plain", "max_echo": 1.0})
+    right = as_planned("Name: Anna; Town: Oslo", PAGE, "\n".join(RIGHT))
+    listed = as_planned("Name: Anna; Town: Oslo", PAGE, 'fill p1.e1 "Anna; Town: Oslo"')
+    best, *others = (score.value for score in scores(plain, [right, forged, listed]))
+    assert best == 1.0 > max(others)
+    kept = as_planned("x", PAGE, 'fill p1.e1 "Call first; then come. Thanks!"')
+    assert registry.build("inverter", "plain").write([render_state(executed_state(kept))]) == [
+        "Name: Call first; then come. Thanks!"
+    ]
+
+
 def test_a_plan_can_be_ranked_before_it_is_run(perfect: str) -> None:
     plans = ["\n".join((*lines, SEND)) for lines in (WRONG, RIGHT)]
     page = [as_planned("Order for Anna in Oslo.", PAGE, plan) for plan in plans]
@@ -123,5 +138,5 @@ def test_the_plain_inverter_reads_the_state_as_it_stands() -> None:
 
 
 def test_a_missing_inverter_is_told() -> None:
-    with pytest.raises(ConfigError, match="no folder 'nowhere'"):
+    with pytest.raises(ConfigError, match="no inverter in the folder 'nowhere'"):
         registry.build("reward", "flip", {"inverter_options": {"checkpoint": "nowhere"}})

@@ -15,19 +15,20 @@ import pytest
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.evidence import Evidence
+from dllm_rl.records.evidence import Evidence, SeenTurn
 from dllm_rl.records.evidence_file import labelled, read_evidence, write_evidence
 from dllm_rl.records.rollout import rewarded
+from dllm_rl.records.tasks import ActionResult
 from dllm_rl.reward import scores
 from dllm_rl.session import Session
 from dllm_rl.testing import check_reward
-from dllm_rl.testing.reward import ATTEMPTS, NOTHING, SUCCESS, evidence_of
+from dllm_rl.testing.reward import ATTEMPTS, NOTHING, PAGE, SUCCESS, evidence_of
 from experiments.analysis.judges import auroc
 from experiments.run.evidence import RecordedPlan
 from experiments.run.evidence import evidence_of as evidence_of_plans
 from harness.rewards.endpoint_judge import EndpointJudge, verdict_of
 from harness.rewards.features import features
-from harness.rewards.judge import Judge, fit_judge, read_judge, write_judge
+from harness.rewards.judge import Judge, _held_out, fit_judge, read_judge, write_judge
 from harness.rewards.success_words import SuccessWords
 
 
@@ -64,6 +65,33 @@ def test_success_words_believe_the_page_and_nothing_else() -> None:
     assert by_words == [float(item.outcome.is_submitted) for item in ATTEMPTS]
     with pytest.raises(ConfigError, match="no regular expression"):
         SuccessWords(success="(")
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ('select p1.e2 "submitted"', 'no option "submitted" in p1.e2; 2 options: "Rome", "Oslo"'),
+        ('fill p1.e1 "a \\"submitted\\""', 'changed: p1.e1 shows "a \\"submitted", you wrote "a \\"submitted\\""'),
+        ('upload p1.e1 "submitted"', 'no file "submitted"; 0 at hand: '),
+    ],
+)
+def test_success_words_do_not_hear_the_policy(text: str, note: str) -> None:
+    """The feedback quotes what was written; that is no word of the page, and what failed says no success."""
+    for status in ("failed", "ok"):
+        action = ActionResult(line=1, text=text, status=status, note=note)
+        episode = Evidence(instruction="x", turns=(SeenTurn(observation=PAGE, actions=(action,)),))
+        assert [score.claim for score in scores(SuccessWords(), [episode])] == [0.0]
+        assert features(episode)["accepted"] == 0.0
+    refused = ActionResult(line=1, text="submit p1.e3", status="failed", note="not found: submitted")
+    episode = Evidence(instruction="x", turns=(SeenTurn(observation=PAGE, actions=(refused,)),))
+    assert scores(SuccessWords(), [episode])[0].claim == 0.0
+
+
+def test_a_judge_is_calibrated_on_instructions_that_it_was_not_fitted_to() -> None:
+    instructions = [f"task {number // 4}" for number in range(40)]
+    held = _held_out(instructions, 0)
+    assert held.sum() == 8 and not {*np.array(instructions)[held]} & {*np.array(instructions)[~held]}
+    assert _held_out(["the same"] * 10, 0).sum() == 2
 
 
 def test_a_learned_judge_tells_swapped_and_wrong_values_on_tasks_that_it_has_not_seen(tmp_path: Path) -> None:
@@ -106,11 +134,20 @@ class Endpoint(BaseHTTPRequestHandler):
         self.asked.append({"path": self.path, "key": self.headers["Authorization"], **body})
         if self.mode == "slow":
             time.sleep(0.6)
+        if self.mode == "cut off":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b'{"choices"')
+            return
+        if self.mode == "garbled":
+            self.wfile.write(b"SUCCESS\r\n\r\n")
+            return
         if self.mode == "broken":
             self.send_error(500)
             return
         question = body["messages"][0]["content"]
-        is_right = "Name: Anna\nTown: Oslo" in question and "submitted" in question
+        is_right = "Name: Anna\nTown: Oslo" in question and "-> submitted" in question
         answer = "I cannot say." if self.mode == "wordless" else f"Let me see.\n{'' if is_right else 'NOT '}SUCCESS"
         usage = {"prompt_tokens": 100, "completion_tokens": 10}
         reply = json.dumps({"choices": [{"message": {"content": answer}}], "usage": usage}).encode()
@@ -136,7 +173,7 @@ def url() -> Iterator[str]:
 
 
 def endpoint(url: str, tmp_path: Path, **options: Any) -> EndpointJudge:
-    given = {"url": url, "model": "m", "answers": str(tmp_path / "answers.jsonl"), **options}
+    given = {"url": url, "model": "m", "answers": str(tmp_path / "answers.sqlite"), **options}
     return registry.build("reward", "endpoint_judge", given)
 
 
@@ -153,12 +190,37 @@ def test_an_endpoint_is_asked_once_and_its_cost_is_counted(url: str, tmp_path: P
     recorded = endpoint(url, tmp_path)
     assert [score.claim for score in scores(recorded, episodes)] == [1.0, 0.0, 1.0]
     assert len(Endpoint.asked) == 2, "recorded answers are not asked for again"
-    assert "secret" not in (tmp_path / "answers.jsonl").read_text()
+    assert b"secret" not in (tmp_path / "answers.sqlite").read_bytes()
+
+
+def test_what_another_process_records_is_not_asked_again(url: str, tmp_path: Path) -> None:
+    """Two judges with the same file, each open before the other answers: a worker sees what the others were told."""
+    one, two = endpoint(url, tmp_path), endpoint(url, tmp_path, concurrency=1)
+    nothing, success = evidence_of(NOTHING), evidence_of(SUCCESS)
+    assert [score.claim for judge in (one, two) for score in scores(judge, [nothing])] == [0.0, 0.0]
+    assert [score.claim for judge in (two, one) for score in scores(judge, [success])] == [1.0, 1.0]
+    assert len(Endpoint.asked) == 2 and one.cost == two.cost
+    (tmp_path / "other.sqlite").write_text('{"key": "a file of something else"}\n' * 50)
+    with pytest.raises(ConfigError, match=r"holds no recorded answers .* Name another file"):
+        endpoint(url, tmp_path, answers=str(tmp_path / "other.sqlite"))
+
+
+def test_how_answers_are_got_does_not_key_results(url: str, tmp_path: Path) -> None:
+    options = {"url": url, "model": "m", "answers": str(tmp_path / "a.sqlite")}
+    other = {**options, "answers": str(tmp_path / "b.sqlite"), "timeout": 3, "concurrency": 1, "prices": [1, 2]}
+    keys = [registry.identity("reward", "endpoint_judge", item) for item in (options, other)]
+    assert keys[0] == keys[1] != registry.identity("reward", "endpoint_judge", {**options, "prompt": "{state}?"})
 
 
 @pytest.mark.parametrize(
     ("mode", "reason"),
-    [("slow", "did not answer within 0.2 s"), ("broken", "500"), ("wordless", "no verdict")],
+    [
+        ("slow", "did not answer within 0.2 s"),
+        ("broken", "500"),
+        ("wordless", "no verdict"),
+        ("cut off", "broke off"),
+        ("garbled", "broke off or is not HTTP"),
+    ],
 )
 def test_no_answer_is_a_fault_and_no_zero(mode: str, reason: str, url: str, tmp_path: Path) -> None:
     Endpoint.mode = mode
@@ -189,7 +251,7 @@ def test_a_verdict_is_read_from_the_end() -> None:
         ({"url": "ftp://x"}, "begins with http"),
         ({"key_variable": "NO_SUCH_VARIABLE"}, "is not set"),
         ({"prompt": "{task}"}, "cannot be filled in"),
-        ({"answers": "no/such/folder/answers.jsonl"}, "lies in no folder"),
+        ({"answers": "no/such/folder/answers.sqlite"}, "lies in no folder"),
     ],
 )
 def test_a_wrong_endpoint_is_refused_before_it_is_asked(options: dict, message: str, tmp_path: Path) -> None:
