@@ -21,14 +21,14 @@ import numpy as np
 import torch
 
 from dllm_rl import registry
-from dllm_rl.episodes import Modes, Situation, given, play
+from dllm_rl.episodes import Situation, given, play
 from dllm_rl.records.evidence import Evidence, as_planned
 from dllm_rl.records.rollout import Completion, Rollout
 from dllm_rl.reward import Reward, scores
 from dllm_rl.training.engine import RolloutEngine
 from experiments.analysis.judges import auroc
 from experiments.cli.evaluate import usual_sampler
-from experiments.design.config import Evaluation, build_reward, build_sampler, build_session
+from experiments.design.config import build_reward, build_sampler, build_session
 from experiments.design.presets import load_preset
 from experiments.run.policies import load
 
@@ -76,9 +76,8 @@ def sample(checkpoint: str, *, split: str, num_tasks: int, group: int, seed: int
             situations = [Situation(row=0, task=tasks[at], turns=(), observation=pages[at]) for at, _ in rows]
             written += engine.write(situations, [number * 1_000_003 + at for at, number in rows], seed=seed)
         repeated = [task for task in tasks for _ in range(group)]
-        modes = Modes(**Evaluation().modes(session.environment))
         started = time.perf_counter()
-        rollouts = play(session, engine.reward, repeated, given(written), modes)
+        rollouts = play(session, engine.reward, repeated, given(written))
         seconds = (time.perf_counter() - started) / len(rollouts)
     shape = (len(tasks), group)
     return Groups(

@@ -1,6 +1,6 @@
 """False alarms on honest runs and delays on planted hacks of the alarm for gaming, simulated.
 
-`python -m benchmarks.gaming_alarm [runs]` prints the table of docs/results/gaming_alarm.md.
+`python -m benchmarks.gaming_alarm [runs]` prints the table of docs/results/rewards.md.
 
 A step has groups of rollouts. A rollout succeeds with a probability that training raises; the judge claims a success
 with its sensitivity and errs on failures with its false-positive rate. A hack is a kind of failure
