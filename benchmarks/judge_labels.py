@@ -11,7 +11,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from dllm_rl import registry
 from dllm_rl.records.evidence import Evidence, as_planned, executed_state
 from dllm_rl.records.tasks import Observation, Task
 from dllm_rl.reward import Reward, scores
-from experiments.analysis.judges import JudgeAudit, audit, corrected_success
+from experiments.analysis.judges import THRESHOLD, JudgeAudit, audit, corrected_success
 from experiments.design.config import build_session
 from experiments.design.presets import load_preset
 from harness.rewards.judge import JudgeModel, fit_judge
@@ -105,59 +105,72 @@ def claims_of(reward: Reward, items: Sequence[Recorded]) -> np.ndarray:
     return np.array([item.value for item in scores(reward, [item.evidence for item in items])])
 
 
-def main(run: Path, inverter: str | None) -> None:
-    """Print the tables."""
+def recorded(run: Path) -> tuple[list[Recorded], list[Recorded]]:
+    """Rollouts of twelve runs in random order: those of half of the tasks, and those of the other half."""
     with build_session(load_preset("grid16").environment) as session:
         tasks = {task.id: task for task in session.tasks("train")}
     pages: dict[str, Observation] = {}
-    first = [path for path in sorted(run.glob("cells/*/seed*/rollouts.jsonl")) if "null" not in str(path)]
-    chosen = random.Random(0).sample(first, min(12, len(first)))
+    files = [path for path in sorted(run.glob("cells/*/seed*/rollouts.jsonl")) if "null" not in str(path)]
+    chosen = random.Random(0).sample(files, min(12, len(files)))
     items = [item for path in chosen for item in read(path, tasks, pages)]
     random.Random(0).shuffle(items)
     names = sorted(tasks)
     known = set(random.Random(1).sample(names, len(names) // 2))
-    labels = [item for item in items if item.task_id in known]
-    audited = [item for item in items if item.task_id not in known][:NUM_AUDITED]
+    return [item for item in items if item.task_id in known], [item for item in items if item.task_id not in known]
+
+
+def distilled(labels: Sequence[Recorded], budget: int) -> JudgeModel:
+    """A judge of the first labels."""
+    return fit_judge([item.evidence for item in labels[:budget]], [item.success for item in labels[:budget]])
+
+
+def main(run: Path, inverter: str | None) -> None:
+    """Print the tables."""
+    labels, others = recorded(run)
+    audited = others[:NUM_AUDITED]
     truth = np.array([item.success for item in audited])
-    print(f"{len(chosen)} runs, {len(audited)} audited rollouts, {100 * truth.mean():.1f} % successes\n")
-    print(
-        "| judge | precision | recall | F1 | specificity | AUROC | calibration error |\n|---|--:|--:|--:|--:|--:|--:|"
-    )
-    claims = {"success words": claims_of(SuccessWords(), audited)}
-    for budget in BUDGETS:
-        part = labels[:budget]
-        model = fit_judge([item.evidence for item in part], [item.success for item in part])
-        claims[f"{budget} labels"] = model.claims([item.evidence for item in audited])
-    started = time.process_time()
-    model.claims([item.evidence for item in audited])
-    cost = {"1000 labels": (time.process_time() - started) / len(audited)}
+    print(f"{len(audited)} audited rollouts, {100 * truth.mean():.1f} % successes\n")
+    judges = {budget: distilled(labels, budget) for budget in BUDGETS}
+    claimants: dict[str, Callable[[], np.ndarray]] = {"success words": lambda: claims_of(SuccessWords(), audited)}
+    for budget, judge in judges.items():
+        claimants[f"{budget} labels"] = lambda judge=judge: judge.claims([item.evidence for item in audited])
     for name, reward in flips(inverter).items():
+        claimants[name] = lambda reward=reward: claims_of(reward, audited)
+    claims, cost = {}, {}
+    for name, claim in claimants.items():
         started = time.process_time()
-        claims[name] = claims_of(reward, audited)
-        cost[name] = (time.process_time() - started) / len(audited)
-    audits = {name: audit(found, truth, [item.error for item in audited]) for name, found in claims.items()}
+        claims[name] = claim()
+        cost[name] = 1e3 * (time.process_time() - started) / len(audited)
+    show_audits({name: audit(found, truth, [item.error for item in audited]) for name, found in claims.items()})
+    show_corrected({f"{budget} labels": claims[f"{budget} labels"] for budget in BUDGETS}, audited, truth)
+    print("\ncost, ms of one core an episode: " + ", ".join(f"{name} {item:.2f}" for name, item in cost.items()))
+    best_of_four(others, judges[BUDGETS[-1]], inverter)
+
+
+def show_audits(audits: dict[str, JudgeAudit]) -> None:
+    """Errors in all, and by kind of failure."""
+    print("| judge | precision | recall | F1 | specificity | AUROC | calibration error |\n|---" + "|--:" * 6 + "|")
     for name, found in audits.items():
         show(name, found)
-    kinds = [(item.name, item.count) for item in audits["success words"].classes]
+    kinds = [(item.name, item.count) for item in next(iter(audits.values())).classes]
     print("\nAUROC against failures of one kind (taken for success, %)\n")
     print("| judge | " + " | ".join(f"{kind} ({count})" for kind, count in kinds) + " |\n|---|" + "--:|" * len(kinds))
     for name, found in audits.items():
         by = {item.name: item for item in found.classes}
         cells = [f"{by[kind].auroc:.3f} ({100 * by[kind].false_positive_rate:.0f})" for kind, _ in kinds]
         print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def show_corrected(claims: dict[str, np.ndarray], audited: Sequence[Recorded], truth: np.ndarray) -> None:
+    """Success of one half of the audited rollouts, corrected by the errors on the other."""
     half = len(audited) // 2
-    print(
-        "\ncorrected success of one half of the audited rollouts by the errors on the other; true "
-        f"{100 * truth[half:].mean():.1f} %"
-    )
-    for name in [f"{budget} labels" for budget in BUDGETS]:
-        errors = audit(claims[name][:half], truth[:half], [item.error for item in audited[:half]])
-        told = float((claims[name][half:] >= 0.5).mean())
+    print(f"\ncorrected success of the second half; true {100 * truth[half:].mean():.1f} %")
+    for name, own in claims.items():
+        errors = audit(own[:half], truth[:half], [item.error for item in audited[:half]])
+        told = float((own[half:] >= THRESHOLD).mean())
         found = corrected_success(told, len(audited) - half, errors)
         span = f"{100 * found.low:.1f} to {100 * found.high:.1f}"
         print(f"- {name}: judged {100 * told:.1f}, corrected {100 * found.rate:.1f} ({span})")
-    print("\ncost, ms of one core an episode: " + ", ".join(f"{name} {1e3 * item:.2f}" for name, item in cost.items()))
-    best_of_four([item for item in items if item.task_id not in known], model, inverter)
 
 
 def best_of_four(items: Sequence[Recorded], model: JudgeModel, inverter: str | None) -> None:
