@@ -49,9 +49,12 @@ ENVIRONMENT_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
 # Options under which a reward is frozen that has none by default.
 REWARD_OPTIONS: dict[str, dict[str, Any]] = {
     "combined": {"base": {"reward": "outcome"}, "shaping": [{"reward": "rule_tree", "options": {"order": "strict"}}]},
+    "flip": {"inverter": "plain"},
+    # Its version is that of `Judge`: raise both.
+    "judge": {"file": str(Path(__file__).with_name("frozen_judge.json"))},
 }
-# Rewards of models and files: their own tests measure them.
-WITH_MODELS = frozenset({"flip", "judge", "endpoint_judge"})
+# Rewards of a model elsewhere: their own tests measure them.
+WITH_MODELS = frozenset({"endpoint_judge"})
 SAMPLERS = {
     "autoregressive": "ar",
     "masked": "low_confidence",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from dllm_rl import registry
+from dllm_rl.session import Session
+from experiments.analysis.collapse.series import MIN_TREND_STEPS, window_of
+from experiments.design.presets import load_preset
 from experiments.run.recipe import load_recipe, refuse_wrong_stages
+from experiments.run.results import write_rows
 from tests.experiments.cli.test_cli import said
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -50,3 +56,40 @@ def test_the_first_commands_of_the_ten_minutes_answer(tmp_path: Path, monkeypatc
         code, shown, errors = said(tuple(command.split()[1:]), monkeypatch, capsys)
         assert code == 0, errors
         assert expected in shown
+
+
+def test_the_page_of_rewards_leads_from_recorded_plans_to_an_audited_judge(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Its commands in their order on a toy, with rollouts in place of the evaluations that need a browser."""
+    page = (DOCS / "rewards.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    for split, num_tasks, table in re.findall(
+        r"^dllm-rl eval .*--split (\w+) --max-tasks (\d+).* --out (\S+)", page, re.MULTILINE
+    ):
+        write_plans(tmp_path / table, split, int(num_tasks))
+    commands = re.findall(r"^dllm-rl (judge [^#\n]*)", page, re.MULTILINE)
+    assert [command.split()[1] for command in commands] == [*["collect"] * 3, "damage", "train", "audit", "audit"]
+    for command in commands:
+        toy = ("--environment", "toy_copy") if command.split()[1] in ("collect", "damage") else ()
+        code, shown, errors = said((*command.split(), *toy), monkeypatch, capsys)
+        assert code == 0 and "no evidence" not in errors, f"{command}: {errors}"
+    rate, low, high = map(float, re.search(r"corrected ([\d.]+) % \(([\d.]+) to ([\d.]+) %\)", shown).groups())
+    known = [json.loads(line)["success"] for line in (tmp_path / "other.jsonl").read_text().splitlines()]
+    assert low <= rate <= high and low <= 100 * sum(known) / len(known) <= high
+    # No file is asked about that the judge has learned from.
+    learned = re.search(r"judge train (\S+)", page)
+    assert learned and all(learned[1] not in command for command in commands if "audit" in command)
+    preset, steps = re.search(r"^dllm-rl train (\w+) .*train\.steps=(\d+).*on_alarm=stop", page, re.MULTILINE).groups()
+    # The alarm compares with the first two windows of a run.
+    load_preset(preset)
+    assert int(steps) >= MIN_TREND_STEPS and int(steps) >= 4 * window_of(int(steps))
+
+
+def write_plans(path: Path, split: str, num_tasks: int) -> None:
+    """Rollouts of a toy: right, wrong, and not submitted."""
+    with Session(registry.build("environment", "toy_copy")) as session:
+        rows = []
+        for task in session.tasks(split)[:num_tasks]:
+            gold = session.gold_plan(task)
+            plans = (gold, gold.replace(task.gold[0].wanted[0], "Zoe"), "\n".join(gold.split("\n")[:-1]))
+            rows += [{"task_id": task.id, "plan": plan, "seed": 0} for plan in plans]
+    write_rows(path, rows, cell="toy")

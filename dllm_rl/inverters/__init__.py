@@ -6,6 +6,7 @@ from dllm_rl.inverters.policy import (
     PolicyInverter,
     as_demonstrations,
     inversion_examples,
+    save_inverter,
     train_inverter,
 )
 
@@ -15,5 +16,6 @@ __all__ = [
     "PolicyInverter",
     "as_demonstrations",
     "inversion_examples",
+    "save_inverter",
     "train_inverter",
 ]

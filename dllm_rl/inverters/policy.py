@@ -22,7 +22,7 @@ from dllm_rl.policies.base import BasePolicy, read_config
 from dllm_rl.policies.loading import checkpoint_digest, load_policy, save_policy
 from dllm_rl.records.evidence import as_planned, executed_state, render_state
 from dllm_rl.records.tasks import Observation, Task
-from dllm_rl.records.words import WEIGHTS_FILE, write_weights
+from dllm_rl.records.words import WEIGHTS_FILE, weights_file
 from dllm_rl.registry import register, unkeyed
 from dllm_rl.session import Session
 from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
@@ -202,6 +202,14 @@ def train_inverter(
     Raises ConfigError where an instruction does not fit the policy's canvas.
     """
     warm_start(policy, as_demonstrations(policy, pairs), config, on_step=on_step)
-    save_policy(policy, folder)
-    write_weights(folder, (pair.instruction for pair in pairs))
+    save_inverter(policy, folder, [pair.instruction for pair in pairs])
     return PolicyInverter(checkpoint=str(folder))
+
+
+def save_inverter(policy: BasePolicy, folder: Path, instructions: Sequence[str], *, half: bool = False) -> None:
+    """Save a policy that writes instructions, with the weights of their words; whole or not at all.
+
+    Args:
+        half: See `save_policy`.
+    """
+    save_policy(policy, folder, half=half, beside=weights_file(instructions))

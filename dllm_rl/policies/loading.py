@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -114,13 +116,16 @@ def usable_device(options: LoadOptions) -> torch.device:
     return device
 
 
-def save_policy(policy: BasePolicy, folder: Path, *, half: bool = False) -> str:
+def save_policy(
+    policy: BasePolicy, folder: Path, *, half: bool = False, beside: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Write model, tokenizer and facts beside a hash of every file; atomic by rename. Returns the digest.
 
     Of a model with an adapter, the adapter alone; it loads on the checkpoint that it was put on.
 
     Args:
         half: Store float16 (what ships inside the package).
+        beside: Texts of further files by name; they are there when the folder is.
     """
     policy.model.config.policy = policy.facts.to_dict()  # type: ignore[union-attr]
     model: Any = policy.model
@@ -134,5 +139,7 @@ def save_policy(policy: BasePolicy, folder: Path, *, half: bool = False) -> str:
             # An adapter is written without one, and the facts belong there.
             model.config.save_pretrained(temporary)
         policy.tokenizer.save_pretrained(temporary)
+        for name, text in beside.items():
+            (temporary / name).write_text(text, encoding="utf-8")
         write_digest(temporary)
     return checkpoint_digest(folder)

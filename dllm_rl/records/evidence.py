@@ -30,8 +30,8 @@ class SeenTurn:
 
     Attributes:
         observation: The page before it.
-        actions: What was done, as it was parsed, and the feedback; of a line that is no action, a note and a last word
-            neither text nor note.
+        actions: What was done, as it was parsed, and the feedback. A line that is no action has no text and a note that
+            says so; `note` and `done` have their verb alone.
     """
 
     observation: Observation

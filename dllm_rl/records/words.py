@@ -7,7 +7,6 @@ import math
 import string
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 WEIGHTS_FILE = "word_weights.json"
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -26,6 +25,6 @@ def word_weights(instructions: Iterable[str]) -> dict[str, float]:
     return {word: math.log((1 + len(bags)) / (1 + count)) + 1e-3 for word, count in sorted(counts.items())}
 
 
-def write_weights(folder: Path, instructions: Iterable[str]) -> None:
-    """Keep the weights of words beside an inverter."""
-    (folder / WEIGHTS_FILE).write_text(json.dumps(word_weights(instructions)), encoding="utf-8")
+def weights_file(instructions: Iterable[str]) -> dict[str, str]:
+    """The file of word weights that lies beside an inverter: its text by its name."""
+    return {WEIGHTS_FILE: json.dumps(word_weights(instructions))}

@@ -7,6 +7,7 @@ Every rollout is counted and logged. The rollout metrics stay those of the first
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -45,7 +46,11 @@ def stack_rollouts(groups: Sequence[Group], *, temperature: float, pad_id: int) 
         (number, rollout, turn) for number, group in enumerate(kept) for rollout in group for turn in rollout.turns
     ]
     if not turns:
-        raise HarnessError("the environment lost every episode of a step. `dllm-rl doctor` looks for the cause.")
+        reasons = Counter(rollout.outcome.fault_reason for group in groups for rollout in group)
+        said = next((reason for reason, _ in reasons.most_common() if reason), "no reason given")
+        raise HarnessError(
+            f"every episode of a step was lost, most often: {said}. `dllm-rl doctor` looks at the environment."
+        )
     prompt_ids, prompt_mask, completions = _stacked([_sampled(turn) for _, _, turn in turns], pad_id)
     valid = torch.tensor([rollout.outcome.is_valid for _, rollout, _ in turns])
     group_ids = torch.tensor([number for number, _, _ in turns])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -139,13 +138,14 @@ def audit(
     files: Files,
     judged: Annotated[
         list[Path] | None,
-        typer.Option(help="Evidence whose truth is not known: its success rate is told, corrected for the errors."),
+        typer.Option(help="Evidence whose truth is not known. Prints its success rate, corrected for the errors."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare a judge with the truth on labelled evidence that it was not trained on."""
     from dllm_rl.records.evidence_file import read_evidence
     from experiments.analysis.judges import THRESHOLD, corrected_success
+    from experiments.report.build import plain
 
     reward = _judge(judge)
     known, claims, num_faults = _answered(reward, [item for item in read_evidence(files) if item.success is not None])
@@ -157,7 +157,7 @@ def audit(
     if as_json:
         print(
             json.dumps(
-                {"audit": _plain(asdict(found)), "faults": num_faults, "corrected": corrected and asdict(corrected)}
+                plain({"audit": asdict(found), "faults": num_faults, "corrected": corrected and asdict(corrected)})
             )
         )
         return
@@ -212,23 +212,14 @@ def _judge(given: str) -> Reward:
     return reward
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no word for what is undefined; null stands for it."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def _show(found: JudgeAudit, num_faults: int, corrected: CorrectedRate | None) -> None:
     print(f"{found.num_successes} successes, {found.num_failures} failures; {num_faults} without an answer")
     for name in ("precision", "sensitivity", "specificity", "f1", "auroc", "brier", "calibration_error"):
         print(f"  {name:<18}{getattr(found, name):.3f}")
     print("taken for successes, by kind of failure:")
     for item in found.classes:
-        rate = f"{100 * item.false_positive_rate:5.1f} % (at most {100 * item.at_most:.0f})"
-        print(f"  {rate:<22} of {item.count:<5} {item.name:<28} auroc {item.auroc:.3f}")
+        rate = f"{100 * item.false_positive_rate:5.1f} % (95 % bound {100 * item.at_most:.0f} %)"
+        print(f"  {rate:<28} of {item.count:<5} {item.name:<28} auroc {item.auroc:.3f}")
     if corrected is not None:
         span = f"{100 * corrected.low:.1f} to {100 * corrected.high:.1f} %"
         print(f"judged {100 * corrected.judged:.1f} % success; corrected {100 * corrected.rate:.1f} % ({span})")

@@ -21,7 +21,7 @@ Pool = Mapping[str, Sequence[str]]
 
 
 def damaged_evidence(session: Session, tasks: Sequence[Task], *, seed: int = 0) -> list[Labelled]:
-    """Play the gold plan of each task, and every damaged version of it that its page allows; label them by the truth.
+    """Play the gold plan of each task, and every damaged version that its page allows; label them by the truth.
 
     The error of a damaged one is the name of its damage. What succeeds all the same is left out.
     Raises ConfigError where the environment has no gold plans.
@@ -42,7 +42,7 @@ def damaged_evidence(session: Session, tasks: Sequence[Task], *, seed: int = 0) 
 
 
 def damages(plan: str, page: Observation, instruction: str, pool: Pool, chance: Random) -> dict[str, str]:
-    """Damaged versions of a plan by their names, each with one thing wrong; those that the page does not allow lack."""
+    """Damaged versions of a plan by name, each with one thing wrong, as far as the page allows them."""
     actions = list(parse_plan(plan).actions)
     written = [at for at, item in enumerate(actions) if item.verb in ("fill", "select")]
     typed = [at for at in written if actions[at].verb == "fill"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import logging
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import pyarrow.parquet as pq
 
 from dllm_rl.episodes import play, recorded
 from dllm_rl.errors import ConfigError
-from dllm_rl.files import ROLLOUTS_FILE
+from dllm_rl.files import ROLLOUTS_FILE, read_rows
 from dllm_rl.records.evidence import Evidence
 from dllm_rl.records.evidence_file import Labelled, labelled
 from dllm_rl.records.rollout import split_turns
 from dllm_rl.seeding import python_random
 from dllm_rl.session import Session
 from experiments.design.config import Component, build_reward
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,51 +49,60 @@ def recorded_plans(run: Path, count: int, *, seed: int = 0) -> list[RecordedPlan
         raise ConfigError(
             f"no {ROLLOUTS_FILE} under '{run}'. Give a grid's or a cell's folder, such a file, or a table of `eval`."
         )
-    by_file = [_plans_of(path) for path in files]
-    for number, plans in enumerate(by_file):
+    by_source = [plans for path in files for plans in _plans_of(path)]
+    for number, plans in enumerate(by_source):
         python_random(seed, "evidence", number).shuffle(plans)
     chosen: dict[tuple[str, str], RecordedPlan] = {}
-    while any(by_file) and len(chosen) < count:
-        for plans in by_file:
+    while any(by_source) and len(chosen) < count:
+        for plans in by_source:
             if plans and len(chosen) < count:
                 item = plans.pop()
                 chosen.setdefault((item.task_id, item.plan), item)
     return list(chosen.values())
 
 
-def _plans_of(path: Path) -> list[RecordedPlan]:
-    if path.suffix == ".parquet":
-        rows = pq.read_table(path, columns=["task_id", "plan", "cell"]).to_pylist()
-        return [RecordedPlan(task_id=row["task_id"], plan=row["plan"], source=row["cell"]) for row in rows]
-    return [
-        RecordedPlan(task_id=row["task_id"], plan=row["plan"], source=f"{path.parent.parent.name}/{path.parent.name}")
-        for row in _rows(path)
-    ]
-
-
-def _rows(path: Path) -> Iterator[dict]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # The last line of a run that was killed may be torn.
-        if "plan" in row:
-            yield row
+def _plans_of(path: Path) -> list[list[RecordedPlan]]:
+    """The plans of a file by cell and seed."""
+    if path.suffix != ".parquet":
+        source = f"{path.parent.parent.name}/{path.parent.name}"
+        rows = [row for row in read_rows(path) if "plan" in row]
+        return [[RecordedPlan(task_id=row["task_id"], plan=row["plan"], source=source) for row in rows]]
+    found: dict[tuple[str, int], list[RecordedPlan]] = {}
+    for row in pq.read_table(path, columns=["task_id", "plan", "cell", "seed"]).to_pylist():
+        item = RecordedPlan(task_id=row["task_id"], plan=row["plan"], source=row["cell"])
+        found.setdefault((row["cell"], row["seed"]), []).append(item)
+    return list(found.values())
 
 
 def evidence_of(session: Session, plans: Sequence[RecordedPlan]) -> list[Labelled]:
     """Play plans again and label what can be seen of them.
 
-    What the environment loses is left out, and so are tasks that it no longer has.
+    Plans of tasks that the environment does not have are left out, and so is what it loses; a warning counts both.
+
+    Raises ConfigError where none is left.
     """
-    splits = {item.task_id.split("/")[0] for item in plans}
+    splits = {item.task_id.split("/")[0] for item in plans} & set(session.environment.splits)
     tasks = {task.id: task for split in splits for task in session.tasks(split)}
     known = [item for item in plans if item.task_id in tasks]
     turns = [split_turns(item.plan) if session.is_episodic else [item.plan] for item in known]
     truth = build_reward(Component(name="outcome"))
-    rollouts = play(session, truth, [tasks[item.task_id] for item in known], recorded(turns))
-    return [
+    rollouts = play(session, truth, [tasks[item.task_id] for item in known], recorded(turns)) if known else []
+    kept = [
         labelled(Evidence.of(rollout.task, rollout.turns, rollout.outcome), source=item.source)
         for item, rollout in zip(known, rollouts, strict=True)
         if rollout.outcome.is_valid
     ]
+    if len(kept) < len(plans):
+        reasons = Counter(rollout.outcome.fault_reason for rollout in rollouts if not rollout.outcome.is_valid)
+        _tell_left_out(len(plans), len(plans) - len(known), reasons, is_any_left=bool(kept))
+    return kept
+
+
+def _tell_left_out(num_plans: int, num_unknown: int, reasons: Counter[str], *, is_any_left: bool) -> None:
+    """Warn of plans that give no evidence; raise where none does."""
+    parts = [f"{num_unknown} of tasks that the environment does not have"] if num_unknown else []
+    parts += [f"{count} lost ({reason})" for reason, count in reasons.most_common()]
+    message = f"{num_unknown + reasons.total()} of {num_plans} plans give no evidence: {', '.join(parts)}."
+    if not is_any_left:
+        raise ConfigError(f"{message} Name the environment that the plans were written for: --environment")
+    _LOGGER.warning("%s", message)

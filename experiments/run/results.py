@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +96,10 @@ def refuse_lost(rows: Sequence[Mapping[str, Any]]) -> None:
     """Raise where the environment lost too large a share of an evaluation, which then is owed again."""
     num_lost = sum(is_lost(row["fault"]) for row in rows)
     if num_lost > MAX_LOST_SHARE * len(rows):
+        said = Counter(row.get("notes") or "no reason given" for row in rows if is_lost(row["fault"]))
         raise RolloutsLostError(
             f"{num_lost} of {len(rows)} evaluated rollouts were lost to the environment (limit {MAX_LOST_SHARE:.0%}). "
+            f"Most often: {said.most_common(1)[0][0]}. "
             "What was trained is kept: the same command evaluates again. `dllm-rl doctor` looks for the cause."
         )
 

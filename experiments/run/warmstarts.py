@@ -19,7 +19,6 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import write_json
 from dllm_rl.load_options import LoadOptions
-from dllm_rl.records.words import write_weights
 from experiments.design.config import validate
 from experiments.run.recipe import (
     DEFAULT_RECIPE,
@@ -175,6 +174,7 @@ def train_stage(stage: str, out: Path) -> None:
     import torch
     from transformers.utils import logging
 
+    from dllm_rl.inverters import save_inverter
     from dllm_rl.policies.loading import save_policy
     from dllm_rl.training.warmstart import WarmStartConfig, warm_start
 
@@ -200,9 +200,10 @@ def train_stage(stage: str, out: Path) -> None:
     settings = recipe.demonstrations_of(stage)
     shown = inversions(settings, policy) if settings.inverts else demonstrations(settings, policy.fits)
     warm_start(policy, shown, config, on_step=show, state_dir=out / f"{stage}.state")
-    save_policy(policy, out / stage, half=not is_alone)
     if settings.inverts:
-        write_weights(out / stage, (item.plan for item in shown))
+        save_inverter(policy, out / stage, [item.plan for item in shown], half=not is_alone)
+    else:
+        save_policy(policy, out / stage, half=not is_alone)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a learned judge looks at: feedback, what was set, and how the two fit the instruction. Shares and yes or no."""
+"""What a learned judge looks at: feedback, what was set, and how the two fit the instruction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.rewards.success_words import SuccessWords
 
 
 def features(episode: Evidence) -> dict[str, float]:
-    """Numbers by name, in a fixed order; each also by itself for episodes that the page accepted."""
+    """Shares and indicators (0 or 1) by name, in a fixed order; each also for accepted episodes alone."""
     plain = {**_feedback(episode), **_state(episode)}
     accepted = plain["accepted"]
     return plain | {f"accepted and {name}": accepted * value for name, value in plain.items() if name != "accepted"}

@@ -8,9 +8,10 @@ import pytest
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.inverters import InversionExample, PolicyInverter, inversion_examples, train_inverter
+from dllm_rl.inverters import InversionExample, PolicyInverter, inversion_examples, save_inverter, train_inverter
 from dllm_rl.inverters.policy import _share, in_lines
 from dllm_rl.records.evidence import as_planned
+from dllm_rl.records.words import WEIGHTS_FILE
 from dllm_rl.reward import scores
 from dllm_rl.session import Session
 from dllm_rl.testing.reward import PAGE
@@ -56,6 +57,18 @@ def test_a_family_learns_to_invert(family: str, tmp_path: Path) -> None:
     long = as_planned(f"Name {name}", PAGE, f'fill p1.e1 "{name} {"x" * 5000}"')
     assert not scores(reward, [long])[0].fault
     assert reward.ingredients()[1] == PolicyInverter(checkpoint=str(tmp_path / "twin")).ingredients()
+
+
+def test_an_inverter_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill at the last moment leaves no folder that looks finished and lacks the weights of words."""
+    policy = make_tiny_policy("masked")
+    monkeypatch.setattr(Path, "rename", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        save_inverter(policy, tmp_path / "inverter", ["Name Ann"])
+    assert not (tmp_path / "inverter").exists()
+    monkeypatch.undo()
+    save_inverter(policy, tmp_path / "inverter", ["Name Ann"])
+    assert (tmp_path / "inverter" / WEIGHTS_FILE).is_file()
 
 
 def test_what_was_certain_without_a_state_is_not_explained_by_one() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.session import Session
 from experiments.cli.judge import audit, collect, damage, score, train
+from experiments.run.evidence import evidence_of, recorded_plans
 from experiments.run.results import write_rows
 
 
@@ -51,8 +53,8 @@ def test_from_a_run_to_a_judge_that_is_trusted_so_far(recorded: Path, evidence: 
     assert found["corrected"]["low"] <= truth <= found["corrected"]["high"]
     audit("success_words", [evidence], judged=None, as_json=False)
     shown = capsys.readouterr().out
-    assert re.search(r"100\.0 % \(at most 100\) +of \d+ +wrong value", shown) and re.search(
-        r" 0\.0 % \(at most \d+\) +of \d+ +not submitted", shown
+    assert re.search(r"100\.0 % \(95 % bound 100 %\) +of \d+ +wrong value", shown) and re.search(
+        r" 0\.0 % \(95 % bound \d+ %\) +of \d+ +not submitted", shown
     )
     score(str(judge), [evidence], as_json=True)
     assert len(json.loads(capsys.readouterr().out)) == 100
@@ -82,6 +84,28 @@ def test_a_table_of_eval_is_a_source_of_plans(recorded: Path, tmp_path: Path) ->
     collect(tmp_path / "rows.parquet", tmp_path / "e.jsonl", count=10, environment="toy_copy", seed=0)
     found = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
     assert len(found) == 6 and {item["source"] for item in found} == {"builtin:masked"}
+
+
+def test_cells_and_seeds_of_a_table_are_drawn_alike(tmp_path: Path) -> None:
+    cells = [("a", 0)] * 40 + [("a", 1)] * 4 + [("b", 0)] * 4
+    rows = [
+        {"task_id": f"val/{number}", "plan": f"plan {number}", "cell": cell, "seed": seed}
+        for number, (cell, seed) in enumerate(cells)
+    ]
+    write_rows(tmp_path / "rows.parquet", rows)
+    found = recorded_plans(tmp_path / "rows.parquet", 9)
+    assert [sum(item.plan == f"plan {number}" for item in found) for number in range(40, 48)].count(1) == 6
+    assert [item.source for item in found].count("b") == 3
+
+
+def test_plans_that_give_no_evidence_are_counted(recorded: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plans = recorded_plans(recorded, 3)
+    strange = [replace(plans[0], task_id="train/none"), replace(plans[0], task_id="nowhere/none")]
+    with Session(registry.build("environment", "toy_copy")) as session:
+        assert len(evidence_of(session, [*plans, *strange])) == 3
+        assert "2 of 5 plans give no evidence: 2 of tasks that the environment does not have" in caplog.text
+        with pytest.raises(ConfigError, match=r"2 of 2 plans give no evidence: .* --environment"):
+            evidence_of(session, strange)
 
 
 def test_a_judge_may_be_a_file_of_yaml(evidence: Path, tmp_path: Path, capsys) -> None:

@@ -12,7 +12,7 @@ import pytest
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.evidence import as_planned, executed_state, render_state
-from dllm_rl.records.words import word_weights, words, write_weights
+from dllm_rl.records.words import WEIGHTS_FILE, weights_file, word_weights, words
 from dllm_rl.reward import scores
 from dllm_rl.testing import check_reward
 from dllm_rl.testing.reward import ATTEMPTS, HELD, PAGE, RIGHT, SEND, WRONG, attempt, evidence_of
@@ -67,7 +67,7 @@ def test_rare_words_weigh_more() -> None:
 def test_idf_needs_its_weights(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="which training an inverter writes"):
         similarity_named("idf", tmp_path)
-    write_weights(tmp_path, ["order for Anna", "order"])
+    (tmp_path / WEIGHTS_FILE).write_text(weights_file(["order for Anna", "order"])[WEIGHTS_FILE])
     assert similarity_named("idf", tmp_path)("Anna", "Anna") == pytest.approx(1.0)
 
 

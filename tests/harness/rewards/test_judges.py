@@ -26,6 +26,7 @@ from dllm_rl.testing.reward import ATTEMPTS, NOTHING, PAGE, SUCCESS, evidence_of
 from experiments.analysis.judges import auroc
 from experiments.run.evidence import RecordedPlan
 from experiments.run.evidence import evidence_of as evidence_of_plans
+from experiments.run.results import RolloutsLostError, refuse_lost
 from harness.rewards.endpoint_judge import EndpointJudge, verdict_of
 from harness.rewards.features import features
 from harness.rewards.judge import Judge, _held_out, fit_judge, read_judge, write_judge
@@ -230,6 +231,13 @@ def test_no_answer_is_a_fault_and_no_zero(mode: str, reason: str, url: str, tmp_
     Endpoint.mode = "well"
     (rollout,) = rewarded(endpoint(url, tmp_path), [SUCCESS])
     assert rollout.outcome.is_valid and rollout.reward.value == 1.0, "what failed is not recorded"
+
+
+def test_what_a_judge_lost_is_told_as_the_judge_s(url: str, tmp_path: Path) -> None:
+    Endpoint.mode = "wordless"
+    rows = [rollout.to_row() for rollout in rewarded(endpoint(url, tmp_path), [SUCCESS, NOTHING])]
+    with pytest.raises(RolloutsLostError, match=r"2 of 2 .*Most often: fault: no reward: the judge gave no verdict"):
+        refuse_lost(rows)
 
 
 def test_an_endpoint_keeps_every_promise(url: str, tmp_path: Path) -> None:
