@@ -68,17 +68,21 @@ def test_the_page_of_rewards_leads_from_recorded_plans_to_an_audited_judge(tmp_p
         write_plans(tmp_path / table, split, int(num_tasks))
     commands = re.findall(r"^dllm-rl (judge [^#\n]*)", page, re.MULTILINE)
     assert [command.split()[1] for command in commands] == [*["collect"] * 3, "damage", "train", "audit", "audit"]
+    printed: list[str] = []
     for command in commands:
         toy = ("--environment", "toy_copy") if command.split()[1] in ("collect", "damage") else ()
         code, shown, errors = said((*command.split(), *toy), monkeypatch, capsys)
         assert code == 0 and "no evidence" not in errors, f"{command}: {errors}"
-    rate, low, high = map(float, re.search(r"corrected ([\d.]+) % \(([\d.]+) to ([\d.]+) %\)", shown).groups())
+        printed.append(shown)
+    ((rate, low, high),) = (
+        map(float, found) for found in re.findall(r"corrected ([\d.]+) % \(([\d.]+) to ([\d.]+) %\)", "".join(printed))
+    )
     known = [json.loads(line)["success"] for line in (tmp_path / "other.jsonl").read_text().splitlines()]
     assert low <= rate <= high and low <= 100 * sum(known) / len(known) <= high
     # No file is asked about that the judge has learned from.
     learned = re.search(r"judge train (\S+)", page)
     assert learned and all(learned[1] not in command for command in commands if "audit" in command)
-    preset, steps = re.search(r"^dllm-rl train (\w+) .*train\.steps=(\d+).*on_alarm=stop", page, re.MULTILINE).groups()
+    ((preset, steps),) = re.findall(r"^dllm-rl train (\w+) .*train\.steps=(\d+).*on_alarm=stop", page, re.MULTILINE)
     # The alarm compares with the first two windows of a run.
     load_preset(preset)
     assert int(steps) >= MIN_TREND_STEPS and int(steps) >= 4 * window_of(int(steps))
