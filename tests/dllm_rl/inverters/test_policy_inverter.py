@@ -27,13 +27,13 @@ def test_a_family_learns_to_invert(family: str, tmp_path: Path) -> None:
     config = WarmStartConfig(
         passes=16 * 140, batch_size=16, learning_rate=5e-3, warmup_steps=5, is_mixed_precision=False
     )
-    inverter = train_inverter(policy, PAIRS * 8, config, tmp_path / "twin")
+    inverter = train_inverter(policy, PAIRS * 8, config, tmp_path / "inverter")
     assert inverter.write([pair.state for pair in PAIRS]) == [pair.instruction for pair in PAIRS]
     assert inverter.write([]) == []
     reward = registry.build(
         "reward",
         "flip",
-        {"inverter_options": {"checkpoint": str(tmp_path / "twin")}, "similarity": "idf", "max_echo": 1.0},
+        {"inverter_options": {"checkpoint": str(tmp_path / "inverter")}, "similarity": "idf", "max_echo": 1.0},
     )
     # The instruction that it writes of an untouched page earns nothing, whatever was done.
     name, other = ("Ann", "Bob") if inverter.write([""]) != ["Name Ann"] else ("Bob", "Ann")
@@ -42,7 +42,7 @@ def test_a_family_learns_to_invert(family: str, tmp_path: Path) -> None:
     )
     high, low = (score.value for score in scores(reward, [right, wrong]))
     assert high == pytest.approx(1.0) and low < high
-    by_likelihood = {"inverter_options": {"checkpoint": str(tmp_path / "twin")}, "similarity": "pmi"}
+    by_likelihood = {"inverter_options": {"checkpoint": str(tmp_path / "inverter")}, "similarity": "pmi"}
     if family == "masked":
         with pytest.raises(ConfigError, match="needs likelihoods, which the inverter 'policy' does not know"):
             registry.build("reward", "flip", by_likelihood)
@@ -56,7 +56,7 @@ def test_a_family_learns_to_invert(family: str, tmp_path: Path) -> None:
     # A value of any length is read as far as it fits.
     long = as_planned(f"Name {name}", PAGE, f'fill p1.e1 "{name} {"x" * 5000}"')
     assert not scores(reward, [long])[0].fault
-    assert reward.ingredients()[1] == PolicyInverter(checkpoint=str(tmp_path / "twin")).ingredients()
+    assert reward.ingredients()[1] == PolicyInverter(checkpoint=str(tmp_path / "inverter")).ingredients()
 
 
 def test_an_inverter_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +69,14 @@ def test_an_inverter_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.undo()
     save_inverter(policy, tmp_path / "inverter", ["Name Ann"])
     assert (tmp_path / "inverter" / WEIGHTS_FILE).is_file()
+
+
+def test_memory_does_not_key_results(tmp_path: Path) -> None:
+    """How many states are read at a time decides no number, in the inverter and in the reward that it is part of."""
+    small, large = ({"checkpoint": str(tmp_path), "batch_rows": rows} for rows in (1, 64))
+    assert registry.identity("inverter", "policy", small) == registry.identity("inverter", "policy", large)
+    rewards = [registry.identity("reward", "flip", {"inverter_options": item}) for item in (small, large)]
+    assert rewards[0] == rewards[1] != registry.identity("reward", "flip", {"similarity": "idf"})
 
 
 def test_what_was_certain_without_a_state_is_not_explained_by_one() -> None:
