@@ -1,9 +1,11 @@
 """KL-Cov (2505.22617): a KL penalty to the policy that sampled, on the few tokens that drive the entropy down.
 
-These are the tokens of the step with the largest covariance of log-probability and advantage, (log p_i - mean) (A_i -
-mean). There is no clip. OpAgent trains a web agent with it; its report gives neither share nor weight.
-Departures: the penalty is k2 where the public code takes abs(D), so that it is smooth at 0; and at least one token is
-penalised, since steps here have thousands of tokens and not millions.
+These are the tokens with the largest covariance of log-probability and advantage, (log p_i - mean) (A_i - mean). There
+is no clip. OpAgent trains a web agent with it; its report gives neither share nor weight.
+Departures: the penalty is k2 where the public code takes abs(D), so that it is smooth at 0; means and shares
+are of each group and not of the step, so that micro-batches of whole groups add up; at least one token of a group is
+penalised, since groups here have hundreds of tokens; and tokens without positive covariance never are, since where all
+rewards are equal nothing drives the entropy down.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -38,14 +40,13 @@ from objectives import (
 class KLCov(Method):
     """Policy gradient whose entropy is kept up by a penalty on few tokens. It needs two inner steps to have an effect.
 
-    share: of the step's scored tokens that are penalised.
+    share: of a group's scored tokens that are penalised.
     weight: of their penalty.
     """
 
     name: ClassVar[str] = "kl_cov"
     paper: ClassVar[str] = "2505.22617"
     level: ClassVar[str] = "token"
-    # Which tokens are penalised depends on all of the step.
     group_coupled: ClassVar[bool] = True
 
     beta: NoPenalty = 0.0
@@ -62,19 +63,27 @@ class KLCov(Method):
         d, advantages = token_sum(views, log_ratio(inputs)), inputs.advantages[:, None]
         is_scored = views.score.any(0) & inputs.rollouts.valid[:, None]
         likelihood = token_sum(views, scored(views, inputs.new)).detach()
-        penalised = self._largest(likelihood, advantages.expand_as(d), is_scored)
+        penalised = self._largest(inputs.rollouts.group_ids, likelihood, advantages.expand_as(d), is_scored)
         entries = -bounded_ratio(d) * advantages + self.weight * torch.where(penalised, k2(d), torch.zeros_like(d))
         metrics = ratio_metrics(d, advantages.expand_as(d), is_scored)
         return Loss(value=mean_of_tokens(inputs.rollouts, torch.where(is_scored, entries, 0.0)), metrics=metrics)
 
     def _largest(
-        self, likelihood: Float[Tensor, "b l"], advantages: Float[Tensor, "b l"], is_scored: Bool[Tensor, "b l"]
+        self,
+        groups: Int[Tensor, " b"],
+        likelihood: Float[Tensor, "b l"],
+        advantages: Float[Tensor, "b l"],
+        is_scored: Bool[Tensor, "b l"],
     ) -> Bool[Tensor, "b l"]:
-        """The share of the scored tokens with the largest covariance; at least one."""
-        if not is_scored.any():
-            return is_scored
-        parts = (values - values[is_scored].mean() for values in (likelihood, advantages))
-        covariance = torch.stack(list(parts)).prod(0).masked_fill(~is_scored, -torch.inf)
-        count = max(1, round(self.share * int(is_scored.sum())))
-        chosen = covariance.flatten().topk(count).indices
-        return torch.zeros_like(is_scored).flatten().index_fill(0, chosen, True).view(is_scored.shape)
+        """Of each group's scored tokens the share with the largest covariance, at least one, where that is positive."""
+        chosen = torch.zeros_like(is_scored)
+        for group in groups.unique():
+            own = is_scored & (groups == group)[:, None]
+            if not own.any():
+                continue
+            parts = (values[own] - values[own].mean() for values in (likelihood, advantages))
+            covariance = torch.stack(list(parts)).prod(0)
+            count = max(1, round(self.share * int(own.sum())))
+            largest = torch.zeros_like(covariance, dtype=torch.bool).index_fill(0, covariance.topk(count).indices, True)
+            chosen[own] = largest & (covariance > 0)
+        return chosen

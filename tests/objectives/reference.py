@@ -253,17 +253,20 @@ def block_ebpo(x: Inputs, new: Scores, fixed: Scores) -> float:
 
 
 def kl_cov(x: Inputs, new: Scores, fixed: Scores) -> float:
-    """One of the tokens is penalised: the one of the largest covariance, at the scores that are held fixed."""
+    """One token of each group is penalised: that of the largest covariance, at the scores that are held fixed."""
     places = [(b, i) for b in rows() for i in range(LENGTHS[b])]
-    likelihoods = [merged(x, fixed, b, i) for b, i in places]
-    advantages = [normalised(x, b) for b, _ in places]
-    means = [sum(values) / len(places) for values in (likelihoods, advantages)]
-    products = [(p - means[0]) * (a - means[1]) for p, a in zip(likelihoods, advantages, strict=True)]
-    penalised = places[products.index(max(products))]
+    penalised = []
+    for group in set(GROUPS):
+        own = [(b, i) for b, i in places if GROUPS[b] == group]
+        likelihoods = [merged(x, fixed, b, i) for b, i in own]
+        advantages = [normalised(x, b) for b, _ in own]
+        means = [sum(values) / len(own) for values in (likelihoods, advantages)]
+        products = [(p - means[0]) * (a - means[1]) for p, a in zip(likelihoods, advantages, strict=True)]
+        penalised += [own[products.index(max(products))]] if max(products) > 0 else []
     total = 0.0
     for b, i in places:
         d = change(x, new, x.old, b, i)
-        total += -exp(d) * normalised(x, b) + (k2(d) if (b, i) == penalised else 0.0)
+        total += -exp(d) * normalised(x, b) + (k2(d) if (b, i) in penalised else 0.0)
     return total / len(places)
 
 

@@ -240,20 +240,24 @@ def test_cispo_keeps_the_gradient_of_every_token_and_caps_its_weight() -> None:
     torch.testing.assert_close(far, 5.0 * near)
 
 
-def test_kl_cov_penalises_the_tokens_of_largest_covariance_alone() -> None:
+def test_kl_cov_penalises_the_tokens_of_largest_covariance_of_each_group_alone() -> None:
     rollouts, views, new = draw(make("kl_cov"), "autoregressive")
     old = moved(views, new)
     plain, one, all_of_them = (
         gradient(make("kl_cov", share=share, weight=weight), rollouts, views, new, old)
         for share, weight in ((1e-6, 0.0), (1e-6, 1.0), (1.0, 1.0))
     )
-    is_scored = views.score & rollouts.valid[:, None]
-    assert int((one != plain).sum()) == 1
-    assert torch.equal(all_of_them != plain, is_scored)
+    is_scored = (views.score & rollouts.valid[:, None])[0]
     advantages = make("kl_cov").advantages(rollouts)[:, None].expand_as(rollouts.completion_mask)
-    spread = [values - values[is_scored[0]].mean() for values in (new[0], advantages)]
-    covariance = (spread[0] * spread[1]).masked_fill(~is_scored[0], -torch.inf)
-    assert int((one != plain)[0].flatten().nonzero()) == int(covariance.argmax())
+    expected, positive = torch.zeros_like(is_scored), torch.zeros_like(is_scored)
+    for group in rollouts.group_ids.unique():
+        own = is_scored & (rollouts.group_ids == group)[:, None]
+        spread = [values - values[own].mean() for values in (new[0], advantages)]
+        covariance = (spread[0] * spread[1]).masked_fill(~own, -torch.inf)
+        positive |= covariance > 0
+        expected.flatten()[int(covariance.argmax())] = bool(covariance.max() > 0)
+    assert expected.any() and torch.equal((one != plain)[0], expected)
+    assert torch.equal((all_of_them != plain)[0], positive)
     # The pull is towards the policy that sampled.
     where = one != plain
     step = (one - plain)[where] * rollouts.totals.tokens
