@@ -6,6 +6,7 @@ Only rewards that do not read the truth claim anything; for the others there is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -50,4 +51,7 @@ def claim_metrics(claims: np.ndarray, success: np.ndarray, groups: np.ndarray) -
 def _tau(claims: np.ndarray, success: np.ndarray) -> float:
     from scipy.stats import kendalltau
 
-    return 0.0 if np.ptp(claims) == 0 else float(kendalltau(claims, success)[0])
+    if np.ptp(claims) == 0:
+        return 0.0
+    found: Any = kendalltau(claims, success)
+    return float(found.statistic)

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from dllm_rl import registry
 from dllm_rl.records.plan import parse_plan
 from dllm_rl.records.tasks import Observation, Outcome, Task
+from dllm_rl.reward import OutcomeReward
 from harness.execute import Execution
 from harness.judge import Evidence, judge
 from harness.sites import SiteServer, make_site, site_defaults
@@ -99,7 +100,7 @@ class PublicSites:
                 "task": outcome.task_id,
                 "is_success": outcome.is_success,
                 "is_submitted": outcome.is_submitted,
-                "rewards": {name: cls()(outcome).value for name, cls in registry.items("reward")},
+                "rewards": {name: cls()(outcome).value for name, cls in _of_outcomes()},
                 "fields": fields,
                 "num_submissions": outcome.num_submissions,
                 "num_rejected": outcome.num_rejected,
@@ -126,3 +127,8 @@ class PublicSites:
                 defaults=site_defaults(site),
             )
         )
+
+
+def _of_outcomes() -> list[tuple[str, type[OutcomeReward]]]:
+    """The rewards that are functions of the outcome, which is all that is known of an agent with its own client."""
+    return [(name, cls) for name, cls in registry.items("reward") if issubclass(cls, OutcomeReward)]

@@ -74,6 +74,7 @@ def test_outcomes_are_in_order_and_no_more_run_at_a_time_than_may() -> None:
 
 
 def test_a_session_opens_when_needed_and_again_after_it_was_closed() -> None:
+    others = set(threading.enumerate())
     session = Session(Letters())
     tasks = session.tasks("train")
     assert session.environment.num_open == 0
@@ -83,7 +84,7 @@ def test_a_session_opens_when_needed_and_again_after_it_was_closed() -> None:
         session.close()
         session.close()
         assert session.environment.num_open == 0
-    assert "environment" not in {thread.name for thread in threading.enumerate()}
+    assert "environment" not in {thread.name for thread in set(threading.enumerate()) - others}
 
 
 def test_by_default_a_plan_is_scored_by_the_lines_of_the_gold_plan() -> None:

@@ -106,7 +106,7 @@ def test_an_option_of_a_component_keeps_its_name() -> None:
 def test_quick_takes_the_short_variant() -> None:
     assert load_preset("collapse_lab", ["quick=true", "train.steps=3"]).name == "collapse_lab_quick"
     assert load_preset("study16", ["quick=true"]) == load_preset("study16_quick")
-    with pytest.raises(ConfigError, match="'grid16' has no quick variant; collapse_lab, study16 have one"):
+    with pytest.raises(ConfigError, match=r"'grid16' has no quick variant; collapse_lab, .*study16 have one"):
         load_preset("grid16", ["quick=true"])
 
 

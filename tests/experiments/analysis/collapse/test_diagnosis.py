@@ -75,7 +75,7 @@ def test_an_empty_run_has_nothing_to_say():
 def test_every_check_is_listed_whatever_came_of_it():
     names = {check.name for check in diagnose(metrics_of("healthy", 60)).checks}
     assert names == {check.name for check in diagnose(metrics_of("off_policy", 60)).checks}
-    assert len(names) == 15
+    assert len(names) == 19
 
 
 def test_metrics_under_trl_and_verl_names_are_read():
