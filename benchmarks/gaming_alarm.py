@@ -94,7 +94,7 @@ def simulate(scenario: Scenario, *, seed: int) -> list[dict[str, Any]]:
 
 
 def honest_success(scenario: Scenario, step: int) -> float:
-    """Success among what is no hack."""
+    """Success rate of the rollouts that do not use the hack."""
     return scenario.start + (scenario.end - scenario.start) * min(1.0, step / (0.7 * scenario.num_steps))
 
 

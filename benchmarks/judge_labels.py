@@ -92,7 +92,7 @@ def show(name: str, found: JudgeAudit) -> None:
 
 
 def flips(inverter: str | None) -> dict[str, Reward]:
-    """FLIP with the state as it stands, and with a trained inverter."""
+    """FLIP that reads the final state directly, and FLIP with a trained inverter where one is given."""
     found = {f"flip, plain, {name}": {"inverter": "plain", "similarity": name} for name in ("words", "fields")}
     if inverter is not None:
         trained = {"inverter_options": {"checkpoint": inverter}}

@@ -14,9 +14,10 @@ import torch
 
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.errors import ConfigError
+from dllm_rl.options import added
 from dllm_rl.policies.process import ForwardProcess
 from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
-from dllm_rl.registry import added, register
+from dllm_rl.registry import register
 from objectives import (
     BelowOne,
     Clip,
@@ -70,7 +71,7 @@ class ESPO(Method):
 
     @property
     def estimates_elbo(self) -> bool:
-        """Yes with random levels; quadrature has a small bias, and strata are no bound."""
+        """Yes with random levels; quadrature has a small bias, and strata give no bound."""
         return self.levels == "random"
 
     @property

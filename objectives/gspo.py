@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import torch
 
+from dllm_rl.options import added
 from dllm_rl.policies.process import ForwardProcess
 from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
-from dllm_rl.registry import added, register
+from dllm_rl.registry import register
 from objectives import BelowOne, Clip, ClipName, Count, Method, NonNegative, mean_of_rows, sequence_terms
 
 

@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 import torch
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.options import added
 from dllm_rl.policies.process import ForwardProcess
 from dllm_rl.records.types import Loss, LossInputs, Replays, Rollouts, Views
-from dllm_rl.registry import added, register
+from dllm_rl.registry import register
 from objectives import Count, KLName, NonNegative, counting_scored
 from objectives.cj_grpo import CJGRPO
 

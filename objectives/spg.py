@@ -20,9 +20,10 @@ from torch import Tensor
 
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.errors import ConfigError
+from dllm_rl.options import added
 from dllm_rl.policies.process import ForwardProcess, stratified
 from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
-from dllm_rl.registry import added, register
+from dllm_rl.registry import register
 from objectives import BelowOne, Count, Method, NoPenalty, Positive, lengths, scored, sum_of_rows
 
 # Levels below it would give single tokens weights beyond 20.

@@ -15,9 +15,10 @@ from torch import Tensor
 from dllm_rl import advantages as adv
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.errors import ConfigError
+from dllm_rl.options import added
 from dllm_rl.policies.process import ForwardProcess
 from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
-from dllm_rl.registry import added, register
+from dllm_rl.registry import register
 from objectives import BelowOne, Count, Method, NoPenalty, scored, sequence_sum, sum_of_rows
 
 

@@ -223,7 +223,7 @@ _MEASURES = {
     "policy": _policy,
     "environment": _environment,
 }
-# What is no registered component, by the names that it is measured on.
+# What is not a registered component, by the names that it is measured on.
 APPARATUS = {"trainer": trainer_measured, "evaluation": evaluation_measured}
 
 

@@ -18,12 +18,13 @@ from pydantic import Field
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import sha256
+from dllm_rl.options import unkeyed
 from dllm_rl.policies.base import BasePolicy, read_config
 from dllm_rl.policies.loading import checkpoint_digest, load_policy, save_policy
 from dllm_rl.records.evidence import as_planned, executed_state, render_state
 from dllm_rl.records.tasks import Observation, Task
 from dllm_rl.records.words import WEIGHTS_FILE, weights_file
-from dllm_rl.registry import register, unkeyed
+from dllm_rl.registry import register
 from dllm_rl.session import Session
 from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
 

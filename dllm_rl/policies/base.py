@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dllm_rl.errors import CheckpointError, ConfigError
+from dllm_rl.options import construct
 from dllm_rl.policies.attention import Reading
 from dllm_rl.policies.blocks import PromptBlocks
 from dllm_rl.policies.feed import Feed, ModelInterface, Tokens, places_of
@@ -24,7 +25,6 @@ from dllm_rl.policies.process import ANY, ForwardProcess
 from dllm_rl.policies.scoring import view_terms
 from dllm_rl.records.canvas import Canvas, CanvasConfig
 from dllm_rl.records.types import Prompts, Rollouts, Views
-from dllm_rl.registry import construct
 
 if TYPE_CHECKING:
     from dllm_rl.policies.lens import LayerLens

@@ -1,8 +1,8 @@
 """What a reward may read of an episode: pages, actions and their feedback, and the truth apart from them.
 
-The policy's own words are not among it: a line that is no action is counted, and its text is left out. Rewriting the
-reasoning of an agent, with actions and pages as they were, makes judges of web agents accept up to 90 % more failures
-(arXiv 2601.14691).
+The policy's own words are left out. A line that could not be parsed still counts as a line, but without its text.
+Agents that only rewrite their reasoning, with the same actions and pages, make judges of web agents accept up to 90 %
+more failures (arXiv 2601.14691).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class SeenTurn:
 
     Attributes:
         observation: The page before it.
-        actions: What was done, as it was parsed, and the feedback. A line that is no action has no text and a note that
-            says so; `note` and `done` have their verb alone.
+        actions: The parsed actions and the feedback on each. A line that could not be parsed has an empty text and the
+            note `not an action`; of `note` and `done` only the verb is kept.
     """
 
     observation: Observation
@@ -40,7 +40,7 @@ class SeenTurn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What only the server knows: the values that it must receive, and what became of the episode."""
+    """What a policy cannot see: the values that the server must receive, and the outcome of the episode."""
 
     gold: tuple[GoldField, ...]
     outcome: Outcome
@@ -97,7 +97,7 @@ class Step:
     """One action and what it acted on.
 
     Attributes:
-        verb: "" for a line that is no action.
+        verb: "" for a line that is not an action.
         control: None where the page has none of this ref.
         before: What the control held, as far as the page and earlier actions tell.
     """
@@ -132,7 +132,7 @@ _SETTING = frozenset({"fill", "select", "upload", *_AFTER})
 
 
 def steps_of(evidence: Evidence) -> list[Step]:
-    """Every line of every turn, in order; those that are no action included."""
+    """Every line of every turn, in order; malformed ones included."""
     found: list[Step] = []
     for number, turn in enumerate(evidence.turns):
         # Of each turn: the next one's page shows what really stands there.

@@ -75,5 +75,5 @@ def read_evidence(paths: Sequence[Path]) -> list[Labelled]:
                 found.append(_ADAPTER.validate_json(line))
             except ValidationError as error:
                 reason = error.errors()[0]["msg"]
-                raise ConfigError(f"{path}, line {number}, is no evidence: {reason}. Collect it again.") from None
+                raise ConfigError(f"{path}, line {number}, is not evidence: {reason}. Collect it again.") from None
     return found

@@ -182,7 +182,7 @@ def deterministic(case: RewardCase) -> None:
 
 
 def words_do_not_pay(case: RewardCase) -> None:
-    """Praise has no influence: beside the actions, in a line that is no action, in a value that the feedback quotes."""
+    """Praise has no influence: beside the actions, in a malformed line, in a value that the feedback quotes."""
     talked = [
         replace(
             item,
@@ -195,7 +195,7 @@ def words_do_not_pay(case: RewardCase) -> None:
     ]
     _same(scores(case.reward, [evidence_of(item) for item in talked]), case.found, "scores after praise of oneself")
     for what, plain, praised in (
-        ("two lines that are no action", "no idea", WORDS),
+        ("two lines that are not actions", "no idea", WORDS),
         ("two values that were refused", 'select p1.e2 "Lima"', 'select p1.e2 "submitted"'),
     ):
         lines = [attempt((text, *RIGHT), values=HELD, is_submitted=False) for text in (plain, praised)]

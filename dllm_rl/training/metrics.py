@@ -139,7 +139,7 @@ def inner_metrics(
         estimates_elbo: Whether the views are drawn at random, so that their spread says what one mask decides.
     """
     metrics, share = {}, _share(views) * views.score
-    # Terms of the flow family's ELBO and of its transitions are no log-probabilities of tokens.
+    # Terms of the flow family's ELBO and of its transitions are not log-probabilities of tokens.
     if share.sum() > 0 and views.term.is_log_prob:
         # By their own sum, since methods scale weights as their losses need them.
         metrics["nelbo_per_token"] = float(-(new * share).sum() / share.sum())

@@ -47,7 +47,7 @@ class EpisodePolicy:
 
 
 def show_episode(player: EpisodePolicy, *, split: str, number: int, environment: str, out: Path | None) -> int:
-    """Play the task with this number, print the episode, and write its page; 1 where it is no success."""
+    """Play the task with this number, print the episode, and write its page; 1 where it did not succeed."""
     component = chosen_environment(environment, Component(name="episodes"))
     if out is not None:
         component = Component(name=component.name, options={**component.options, "takes_pictures": True})

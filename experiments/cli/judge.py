@@ -208,7 +208,7 @@ def _judge(given: str) -> Reward:
         component = component_of(given, "JUDGE", "success_words, or {name: flip, options: {...}}")
     reward = build_reward(component)
     if reward.needs_truth:
-        raise ConfigError(f"the reward '{given}' reads the truth, so it is no judge. Take one that claims success.")
+        raise ConfigError(f"the reward '{given}' reads the truth, so it is not a judge. Take one that claims success.")
     return reward
 
 

@@ -14,7 +14,8 @@
 - When a click leads to another document, the next line runs there. Once the server has accepted a submission, every
   further line is skipped, whatever it is.
 - A click that leads out of the site has failed, and all lines after it are skipped: there is no way back.
-- A form that would open a window is answered in the plan's own. An answer that is no document leaves the page as it is.
+- A form that would open a window is answered in the plan's own. An answer that is not a document leaves the page as it
+  is.
 - A line on which a deadline passes although the page answers has failed, and all after it are skipped. So has one at
   which the page broke in every attempt before (`suspect`).
 """

@@ -20,8 +20,9 @@ from pydantic import ConfigDict, Field
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
+from dllm_rl.options import unkeyed
 from dllm_rl.records.evidence import Evidence
-from dllm_rl.registry import register, unkeyed
+from dllm_rl.registry import register
 from dllm_rl.reward import Reward, Score, scores
 
 _STRICT = ConfigDict(extra="forbid")

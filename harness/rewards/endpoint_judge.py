@@ -23,8 +23,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.options import unkeyed
 from dllm_rl.records.evidence import Evidence, executed_state, render_state
-from dllm_rl.registry import register, unkeyed
+from dllm_rl.registry import register
 from dllm_rl.reward import Reward, Score
 from harness.rewards.answers import Answer, Answers
 

@@ -1,8 +1,8 @@
 """FLIP (arXiv 2602.13551): infer the instruction that an episode carries out, and compare it with the one given.
 
 The inverter never sees the instruction. Departures from the paper: what is inverted is the executed state of the page
-and not the policy's text, so right values in the wrong controls do not pass; a line that is no action, and an inverter
-that writes nothing, earn nothing (in the paper broken output is scored as it is); what the inverter writes without any
+and not the policy's text, so right values in the wrong controls do not pass; a malformed line, and an inverter that
+writes nothing, earn nothing (in the paper broken output is scored as it is); what the inverter writes without any
 state is subtracted, since the wording that all instructions share earns nothing; and a field that holds a long stretch
 of the instruction itself is an echo, which earns nothing.
 """
@@ -19,8 +19,9 @@ from pydantic import Field
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
+from dllm_rl.options import unkeyed
 from dllm_rl.records.evidence import Evidence, executed_state, render_state
-from dllm_rl.registry import register, unkeyed
+from dllm_rl.registry import register
 from dllm_rl.reward import Reward, Score
 from harness.rewards.similarity import Similarity, SimilarityName, longest_echo, similarity_named
 
@@ -64,7 +65,7 @@ class Flip(Reward):
     earns nothing.
 
     Attributes:
-        inverter: Registered name of the inverter: `policy` for a trained one, `plain` for the state as it stands.
+        inverter: Registered name of the inverter: `policy` for a trained one, `plain` to compare the state itself.
         inverter_options: Its options, such as `checkpoint`.
         similarity: `words` as published, `fields` clause by clause, `idf` with rare words weighing more, `pmi` by
             likelihood.

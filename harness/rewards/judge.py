@@ -137,7 +137,7 @@ def read_judge(path: Path) -> JudgeModel:
     try:
         model = TypeAdapter(JudgeModel).validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
-        raise ConfigError(f"'{path}' is no judge: {error.errors()[0]['msg']}. Train it again.") from None
+        raise ConfigError(f"'{path}' is not a judge: {error.errors()[0]['msg']}. Train it again.") from None
     if model.version != Judge.version:
         raise ConfigError(f"'{path}' is a judge of version {model.version}; this is {Judge.version}. Train it again.")
     return model

@@ -40,7 +40,7 @@ class SuccessWords(Reward):
             try:
                 re.compile(getattr(self, name))
             except re.error as error:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is no regular expression: {error}.") from None
+                raise ConfigError(f"{name}={getattr(self, name)!r} is not a regular expression: {error}.") from None
 
     def score(self, episodes: Sequence[Evidence]) -> list[Score]:
         """Return 1 or 0, which is a claim."""

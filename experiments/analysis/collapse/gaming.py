@@ -2,7 +2,8 @@
 
 They read a run in which both are known, for all episodes or for those that are audited: `claim`, `success`,
 `reward_gap`, `rank_agreement` (docs/metrics.md). The first steps of the run are the baseline, since a judge that errs
-evenly is no game: what counts is that its errors grow where the policy goes. The gap's cumulative sum is Page's (1954).
+evenly is not gamed: what counts is that its errors grow where the policy goes. The gap's cumulative sum is that of
+Page (1954).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from experiments.analysis.collapse.series import Series, first_streak, noise_of,
 
 # In noise units. With a slack of half a unit and more, honest runs cross it in under 5 % (benchmarks/gaming_alarm.py).
 _GAP_LIMIT = 10.0
-# A gap that grew by less than this is no reason to stop a run, however sure it is.
+# A gap that grew by less than this does not stop a run, however certain the growth.
 _LEAST_GAP = 0.05
 # Slopes in standard errors: the claim rises for sure, the truth probably falls, twice in a row.
 _RISE, _FALL = 2.0, -1.0

@@ -95,7 +95,7 @@ def _record(line: str, where: str) -> TaskRecord:
         known = ", ".join(TaskRecord.model_fields)
         raise ConfigError(f"{where}: {place}: {first['msg']}. A task has {known}.") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where} is no JSON object: {error}. Write one object a line.") from None
+        raise ConfigError(f"{where} is not a JSON object: {error}. Write one object a line.") from None
     if not record.start.startswith("/"):
         raise ConfigError(f"{where}: start is '{record.start}'; expected a path of the site, such as /signup.html.")
     return record

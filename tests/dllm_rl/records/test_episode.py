@@ -76,7 +76,7 @@ def test_every_writer_spells_a_rollout_alike(tmp_path) -> None:
 
 
 def test_success_asks_for_a_change_whoever_tells_it() -> None:
-    """A form that already held what was wanted: sending it off is no success, for the outcome and for every reward."""
+    """Sending off a form that already held what was wanted is not a success, for the outcome and for every reward."""
     held = FieldResult(name="f", wanted=("a",), server=("a",), dom=("a",), is_correct=True, is_default=True)
     outcome = Outcome(task_id="t", is_submitted=True, fields=(held,))
     attempt = one_turn(TASKS[0], PAGE, Completion(plan=""), outcome)

@@ -68,7 +68,7 @@ def test_mistakes_are_told(evidence: Path, tmp_path: Path) -> None:
     options = f"url: 'http://127.0.0.1:9/v1', model: m, answers: '{tmp_path}/a.sqlite'"
     with pytest.raises(ConfigError, match="no claim for any of 100 episodes"):
         audit(f"{{name: endpoint_judge, options: {{{options}}}}}", [evidence], judged=None, as_json=False)
-    with pytest.raises(ConfigError, match="reads the truth, so it is no judge"):
+    with pytest.raises(ConfigError, match="reads the truth, so it is not a judge"):
         audit("outcome", [evidence], judged=None, as_json=False)
     with pytest.raises(ConfigError, match="500 labels were asked for; 100 are there"):
         train([evidence], tmp_path / "j.json", labels=500, seed=0)

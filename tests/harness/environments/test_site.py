@@ -160,7 +160,7 @@ def test_a_command_that_does_not_serve_says_why(command: str, says: str) -> None
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("{", "line 1 is no JSON object"),
+        ("{", "line 1 is not a JSON object"),
         ('{"values": {}}', "values: .*at least 1"),
         ('{"value": {"a": 1}}', "values: Field required"),
         ('{"values": {"a": 1}, "start": "signup"}', "start is 'signup'; expected a path"),

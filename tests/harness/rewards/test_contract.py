@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from dllm_rl import registry
+from dllm_rl import options, registry
 from dllm_rl.episodes import given, oracle, play
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.evidence import Evidence, as_planned, executed_state, steps_of
@@ -225,7 +225,7 @@ def test_a_wrong_composition_is_refused_before_anything_runs(options: dict, mess
 
 def test_results_are_keyed_by_the_rewards_that_a_reward_is_made_of() -> None:
     plain, strict = (
-        Combined(**registry.resolved(Combined, {"base": {"reward": "outcome"}, "shaping": [part]}, owner="reward"))
+        Combined(**options.resolved(Combined, {"base": {"reward": "outcome"}, "shaping": [part]}, owner="reward"))
         for part in ({"reward": "rule_tree"}, {"reward": "rule_tree", "options": {"order": "strict"}})
     )
     assert json.dumps(plain.ingredients(), default=str) != json.dumps(strict.ingredients(), default=str)
@@ -258,7 +258,7 @@ def charges(order: str, *turns: Sequence[str], **replaced: str) -> int:
 
 def test_the_rule_tree_charges_in_its_published_order() -> None:
     assert charges("published", RIGHT) == charges("strict", RIGHT) == 0
-    # Rule 1: lines that fail or are no action.
+    # Rule 1: lines that fail or are not actions.
     assert charges("published", ("no idea", *RIGHT)) == charges("strict", ("no idea", *RIGHT)) == 1
     # Rule 3 lets useless acts on live controls pass where it comes first: the same value again, a value not asked for.
     again = (*RIGHT, RIGHT[0])

@@ -57,14 +57,14 @@ def test_evidence_survives_the_disk_without_its_truth(tmp_path: Path) -> None:
     assert read_evidence([tmp_path / "e.jsonl"]) == found
     assert all(item.evidence.truth is None for item in found)
     (tmp_path / "bad.jsonl").write_text('{"no": 1}\n')
-    with pytest.raises(ConfigError, match=r"bad\.jsonl, line 1, is no evidence"):
+    with pytest.raises(ConfigError, match=r"bad\.jsonl, line 1, is not evidence"):
         read_evidence([tmp_path / "bad.jsonl"])
 
 
 def test_success_words_believe_the_page_and_nothing_else() -> None:
     by_words = [score.claim for score in scores(SuccessWords(), list(map(evidence_of, ATTEMPTS)))]
     assert by_words == [float(item.outcome.is_submitted) for item in ATTEMPTS]
-    with pytest.raises(ConfigError, match="no regular expression"):
+    with pytest.raises(ConfigError, match="not a regular expression"):
         SuccessWords(success="(")
 
 
@@ -77,7 +77,7 @@ def test_success_words_believe_the_page_and_nothing_else() -> None:
     ],
 )
 def test_success_words_do_not_hear_the_policy(text: str, note: str) -> None:
-    """The feedback quotes what was written; that is no word of the page, and what failed says no success."""
+    """The feedback quotes what was written; which is not the page speaking, and what failed says no success."""
     for status in ("failed", "ok"):
         action = ActionResult(line=1, text=text, status=status, note=note)
         episode = Evidence(instruction="x", turns=(SeenTurn(observation=PAGE, actions=(action,)),))
@@ -114,7 +114,7 @@ def test_a_judge_needs_both_kinds_of_labels_and_a_whole_file(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="no judge at"):
         Judge(file=str(tmp_path / "none.json"))
     (tmp_path / "torn.json").write_text('{"weights": ')
-    with pytest.raises(ConfigError, match="is no judge"):
+    with pytest.raises(ConfigError, match="is not a judge"):
         Judge(file=str(tmp_path / "torn.json"))
 
 
