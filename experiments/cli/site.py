@@ -18,6 +18,7 @@ from experiments.cli.sites import JsonFlag
 if TYPE_CHECKING:
     from dllm_rl.records.tasks import Observation, Outcome, Task
     from harness.environments import SiteEnvironment
+    from harness.environments.site.tasks import SiteTasks
 
 site_app = typer.Typer(help="A site of your own.", no_args_is_help=True)
 
@@ -98,6 +99,14 @@ def draft_tasks(
     print(f"{len(lines)} tasks in {out}")
 
 
+async def _why_refused(environment: SiteEnvironment, drawn: SiteTasks) -> str:
+    """What became of the first task that was drawn, as a sentence."""
+    for item in drawn.solvable[:1]:
+        for why in (await environment.self_check([item.task])).values():
+            return f" Of {json.dumps(item.record.values, ensure_ascii=False)} it said: {why.rstrip('.')}."
+    return ""
+
+
 async def _draft(environment: SiteEnvironment, paths: list[str], count: int, seed: int) -> list[dict[str, Any]]:
     """Draw tasks, twice as many as asked for, and keep those that the site accepts."""
     from dllm_rl.seeding import python_random
@@ -117,8 +126,11 @@ async def _draft(environment: SiteEnvironment, paths: list[str], count: int, see
         records = [TaskRecord.model_validate({**line, "split": "test"}) for line in lines]
         drawn = make_tasks(records, seen, tuple(environment.files))
         found = await environment.take(drawn, count)
+        first = "" if found else await _why_refused(environment, drawn)
     if not found:
-        raise ConfigError("the site accepted nothing that was drawn. Write the tasks by hand; see docs/your_site.md.")
+        raise ConfigError(
+            f"the site accepted nothing that was drawn.{first} Write the tasks by hand; see docs/your_site.md."
+        )
     return [lines[number] for number in found]
 
 
