@@ -18,9 +18,11 @@ import yaml
 from typer.main import get_command
 
 import dllm_rl
+from dllm_rl import registry
 from experiments.cli import app
-from experiments.design.config import Preset
-from experiments.design.presets import load_preset
+from experiments.design.config import ObjectiveLevel, Preset
+from experiments.design.grid import build_cells
+from experiments.design.presets import load_preset, preset_names
 from experiments.run.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +62,10 @@ def test_commands_that_are_shown_exist_with_their_options(page: Path) -> None:
     for block in blocks(page, "sh"):
         for line in block.splitlines():
             if line.startswith("dllm-rl"):
-                parse(shlex.split(line, comments=True)[1:])
+                words = shlex.split(line, comments=True)[1:]
+                parse(words)
+                if words[:1] == ["grid"] and words[1] in preset_names():
+                    build_cells(load_preset(words[1], [word for word in words[2:] if "=" in word.split("[")[0]]))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -98,7 +103,7 @@ def test_settings_that_are_shown_are_known(page: Path, tmp_path: Path) -> None:
         if "families" in shown:
             load_recipe(str(file))
         elif "base" in shown or {"policies", "objectives", "train"} <= set(shown):
-            load_preset(str(file))
+            build_what_is_here(load_preset(str(file)))
         else:
             assert set(shown) <= {*Preset.model_fields, *Recipe.model_fields}, f"{page.name}: {block}"
     for block in blocks(page, "json"):
@@ -123,6 +128,15 @@ def test_pre_commit_and_make_check_run_the_same() -> None:
     (target,) = re.findall(r"^check: .*\n((?:\t.+\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     made = [line.strip().removeprefix("$(BIN)/").removesuffix(" .") for line in target.splitlines()]
     assert [hook["entry"].removesuffix(" --force-exclude") for hook in hooks] == made
+
+
+def build_what_is_here(preset: Preset) -> None:
+    """Build the cells, with GRPO for an objective that the page lets one write; none without their checkpoint."""
+    known, grpo = registry.names("objective"), ObjectiveLevel(name="grpo")
+    objectives = {name: level if level.name in known else grpo for name, level in preset.objectives.items()}
+    is_made_first = any(level.checkpoint.startswith("runs/") for level in preset.policies.values())
+    if not is_made_first and preset.environment.name in registry.names("environment"):
+        build_cells(preset.model_copy(update={"objectives": objectives}))
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -157,7 +157,8 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the rollouts to this parquet file.")] = None,
     environment: Annotated[
-        str | None, typer.Option(help="Environment, as YAML: {name: forms, options: {world: rich}}. Default: forms.")
+        str | None,
+        typer.Option(help="Environment, as YAML: {name: forms, options: {world: rich}}. Default: that of grid16."),
     ] = None,
     policy: PolicyKeys = None,
     as_json: JsonFlag = False,

@@ -48,8 +48,16 @@ def print_dry_run(plan: GridPlan, tasks: TaskSets, console: Console, *, workers:
         highlight=False,
         soft_wrap=True,
     )
+    own = _own_checkpoints(plan)
+    if own:
+        names = ", ".join(cell.policy for cell in own)
+        console.print(
+            f"The estimate is for models of the built-in size. {names}: not known; the first unit will tell.",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(smallest_effect(plan, tasks), highlight=False, soft_wrap=True)
-    for cell in _own_checkpoints(plan):
+    for cell in own:
         from experiments.cli.memory import print_memory
 
         print_memory(cell, console)

@@ -120,7 +120,8 @@ def measure(
     policy = policies.load(checkpoint, facts=facts, options=options)
     chosen = usual_sampler(draws.sampler, policy.family, preset.policies)
     rows: list[dict[str, Any]] = []
-    with build_session(chosen_environment(tasks.environment, preset.environment)) as session:
+    environment = chosen_environment(tasks.environment, preset.environment)
+    with build_session(environment) as session:
         modes = Evaluation().modes(session.environment)
         engine = RolloutEngine(
             policy=policy,
@@ -142,7 +143,8 @@ def measure(
             "seed": draws.seed,
             "stage": "eval",
         }
-        write_rows(out, rows, **labels)
+        settings = {"environment": environment.model_dump(), "reward": preset.reward.model_dump()}
+        write_rows(out, rows, settings=settings, **labels)
     _print(rows, as_json=as_json)
     return 0
 

@@ -16,7 +16,7 @@ from dllm_rl.records.rollout import Completion, Rollout, one_turn, rewarded
 from experiments.design.config import Component, build_environment, build_reward
 from experiments.run.folder import RESULTS_FILE, RunFolder
 from experiments.run.records import GridRecord
-from experiments.run.results import TIMING_COLUMNS
+from experiments.run.results import TIMING_COLUMNS, settings_of
 from harness.browser import BrowserPool, TraceRecorder, chromium
 from harness.environments import BrowserEnvironment, FormEnvironment
 
@@ -70,9 +70,13 @@ def compare(recorded: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[An
 def find_rollout(run: Path, rollout: str) -> Recorded:
     """Read the record of one rollout. Raises ConfigError where there is none."""
     if run.suffix in (".parquet", ".jsonl"):
-        settings = _settings(_config_above(run))
+        config = _config_above(run)
+        settings = _settings(config)
         if run.suffix == ".parquet":
-            return Recorded(row=_table_row(run, rollout), executor="trusted", **settings)
+            row = _table_row(run, rollout)
+            if config is None:
+                settings |= {key: Component(**stated) for key, stated in settings_of(run).items()}
+            return Recorded(row=row, executor="trusted", **settings)
         return Recorded(row=_line(run, rollout), executor=_training_executor(settings), **settings)
     folder = RunFolder.find(run)
     config = folder.config

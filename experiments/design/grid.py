@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from dllm_rl import registry
@@ -96,10 +97,20 @@ def _refuse_foreign_positive_control(preset: Preset) -> None:
     named = preset.controls.positive_control
     if named is None:
         return
-    if named.policy not in preset.policies:
-        raise unknown_name("policy of the positive control", named.policy, preset.policies)
-    if named.objective not in preset.objectives:
-        raise unknown_name("objective of the positive control", named.objective, preset.objectives)
+    _refuse_absent_levels("positive", named, preset.policies, preset.objectives)
+
+
+def _refuse_absent_levels(
+    role: str, control: Control | PositiveControl, policies: Collection[str], objectives: Collection[str]
+) -> None:
+    """Raise where the policy or the objective of a control is not part of the grid."""
+    for kind, name, known in (("policy", control.policy, policies), ("objective", control.objective, objectives)):
+        if name not in known:
+            raise ConfigError(
+                f"the {role} control has the {kind} '{name}', and the grid has {', '.join(known) or 'none'}. Name one "
+                f"of these in controls.{role}_control, or leave the control out: controls.{role}_control=null "
+                "(controls=[] for all of them)."
+            )
 
 
 def refuse_ignored_turns(preset: Preset) -> None:
@@ -135,11 +146,7 @@ def refuse_same_names(cells: list[Cell]) -> None:
 
 
 def _control(preset: Preset, role: Role, control: Control) -> Cell:
-    if control.policy not in preset.policies:
-        raise unknown_name(f"policy of the {role} control", control.policy, preset.policies)
-    known = {**preset.objectives, **preset.control_objectives}
-    if control.objective not in known:
-        raise unknown_name(f"objective of the {role} control", control.objective, known)
+    _refuse_absent_levels(role, control, preset.policies, {**preset.objectives, **preset.control_objectives})
     cell = _cell(preset, role, control.policy, control.objective, control.train)
     if role == "null" and cell.train["learning_rate"] != 0:
         raise ConfigError(

@@ -61,9 +61,7 @@ def apply_override(data: dict[str, Any], override: str) -> dict[str, Any]:
     key, separator, text = override.partition("=")
     parts = key.strip().split(".")
     if not separator or not all(parts):
-        raise ConfigError(
-            f"'{override}' is not an override; expected key=value, such as train.steps=4 or policies=[flow]"
-        )
+        raise ConfigError(f"'{override}' is not an override; expected key=value, such as train.steps=4 or seeds=[0,1]")
     try:
         value = read_yaml(text)
     except yaml.YAMLError:

@@ -42,6 +42,7 @@ def load(checkpoint: str, *, facts: dict[str, Any] | None = None, options: LoadO
     record = Path(checkpoint) / "cell.json"
     if not record.is_file():
         return load_policy(checkpoint, facts=facts, options=options)
+    _refuse_ignored(facts or {}, options)
     cell = json.loads(record.read_text(encoding="utf-8"))
     weights = Path(checkpoint) / "checkpoint" / "model.safetensors"
     if not weights.is_file():
@@ -50,6 +51,17 @@ def load(checkpoint: str, *, facts: dict[str, Any] | None = None, options: LoadO
     policy = load(cell["checkpoint"], facts=cell["facts"], options=loading)
     load_weights(policy.model, weights)
     return policy
+
+
+def _refuse_ignored(facts: dict[str, Any], options: LoadOptions) -> None:
+    """Raise where something is asked of a cell's seed that its cell decided."""
+    given = [f"facts.{name}" for name in facts]
+    given += [name for name in options.model_dump(exclude_defaults=True) if name != "device"]
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)} was given, and the folder of a cell's seed is loaded as it was trained: only "
+            "`device` may differ. Leave it out."
+        )
 
 
 BATCH_SIZE = 64

@@ -36,6 +36,8 @@ _CONTEXT = multiprocessing.get_context("spawn")
 def number_of_workers(preset: Preset, asked: int | None, owed: Iterable[Unit]) -> int:
     """How many processes run these units: as many as asked for, or one for each core that has work and memory.
 
+    Policies on an accelerator share it, and its memory holds as many copies as there are processes: one by default.
+
     Raises ConfigError where several are asked for and the preset leaves the number of threads to each process.
     """
     units = list(owed)
@@ -46,6 +48,8 @@ def number_of_workers(preset: Preset, asked: int | None, owed: Iterable[Unit]) -
                 "threads. Add threads=1."
             )
         return 1
+    if asked is None and any(level.device != "cpu" for level in preset.policies.values()):
+        asked = 1
     if asked is None:
         from harness.browser import usable_cores
 

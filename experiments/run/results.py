@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ TIMING_COLUMNS = ("seconds",)
 # Over this share of lost rollouts an evaluation says too little about its policy.
 MAX_LOST_SHARE = 0.05
 _GRID = b"grid_digest"
+_SETTINGS = b"settings"
 _ORDER = ("stage", "cell", "seed", "split", "task_id", "mode", "sample")
 
 
@@ -104,9 +106,22 @@ def refuse_lost(rows: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def write_rows(path: Path, rows: Iterable[dict[str, Any]], **labels: Any) -> None:
-    """Write rollouts as parquet; labels (cell, policy, ...) are added to every row."""
-    _write(path, pa.Table.from_pylist([{**row, **labels} for row in rows], schema=SCHEMA))
+def write_rows(
+    path: Path, rows: Iterable[dict[str, Any]], *, settings: Mapping[str, Any] | None = None, **labels: Any
+) -> None:
+    """Write rollouts as parquet.
+
+    Args:
+        settings: Environment and reward that they ran under, for a table that lies outside of a run (`settings_of`).
+        labels: Cell, policy and so on, which are added to every row.
+    """
+    table = pa.Table.from_pylist([{**row, **labels} for row in rows], schema=SCHEMA)
+    _write(path, table if settings is None else table.replace_schema_metadata({_SETTINGS: json.dumps(settings)}))
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """The settings that a table was written with; empty where there are none."""
+    return json.loads((pq.read_schema(path).metadata or {}).get(_SETTINGS, b"{}"))
 
 
 def merge(path: Path, parts: Iterable[Path], *, grid: str = "") -> int:

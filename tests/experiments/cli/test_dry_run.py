@@ -47,11 +47,13 @@ def test_what_is_finished_reads_done_and_each_total_says_what_it_is_of(tmp_path,
     assert "owed by this command" not in capsys.readouterr().out
 
 
-def test_memory_is_told_of_models_that_are_not_the_small_built_in_one(tmp_path, capsys) -> None:
+def test_memory_is_told_and_time_is_not_of_models_that_are_not_the_small_built_in_one(tmp_path, capsys) -> None:
     grid, sets = plan(tmp_path), task_sets(preset(tmp_path))
     print_dry_run(grid, sets, Console(width=120))
-    assert "memory of masked" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "memory of masked" in said and "autoregressive, masked: not known" in said
     for path in (tmp_path / "checkpoints").glob("*/config.json"):
         path.write_text(json.dumps({**json.loads(path.read_text()), "model_type": TINY}))
     print_dry_run(grid, sets, Console(width=120))
-    assert "memory of" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "memory of" not in said and "not known" not in said

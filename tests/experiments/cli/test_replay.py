@@ -10,6 +10,7 @@ import pytest
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Task
 from experiments.cli.replay import find_rollout, replay_rollout
+from experiments.run.results import write_rows
 from harness.sites import make_tasks
 
 TASK: Task = make_tasks("train", count=360)[1]
@@ -47,3 +48,12 @@ def test_a_rollout_that_is_not_there(tmp_path: Path, rollout: str, message: str)
 def test_a_run_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a run folder"):
         find_rollout(tmp_path / "nothing", "0")
+
+
+def test_rows_of_an_evaluation_run_under_the_settings_that_they_state(tmp_path: Path) -> None:
+    row = {"task_id": TASK.id, "mode": "greedy", "sample": 0, "plan": "", "reward": 0.0}
+    environment = {"name": "forms", "options": {"design": "newer", "obstacles": ["second_button"]}}
+    settings = {"environment": environment, "reward": {"name": "outcome", "options": {}}}
+    write_rows(tmp_path / "stated.parquet", [row], settings=settings, cell="builtin:masked", seed=0, stage="eval")
+    found = find_rollout(tmp_path / "stated.parquet", "0")
+    assert (found.environment.model_dump(), found.reward.name) == (environment, "outcome")

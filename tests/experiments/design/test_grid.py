@@ -32,9 +32,9 @@ def test_the_positive_control_is_one_of_the_cells(tmp_path) -> None:
     cells = build_cells(preset(tmp_path, "controls.positive_control={policy: masked, objective: espo}"))
     assert [(cell.id, cell.role) for cell in cells if cell.is_positive_control] == [("masked-espo", "cell")]
     assert not any(cell.is_positive_control for cell in build_cells(preset(tmp_path, "controls=[]")))
-    with pytest.raises(ConfigError, match="no policy of the positive control named 'slot'"):
+    with pytest.raises(ConfigError, match="the positive control has the policy 'slot'"):
         build_cells(preset(tmp_path, "controls.positive_control={policy: slot, objective: espo}"))
-    with pytest.raises(ConfigError, match="no objective of the positive control named 'gspo'"):
+    with pytest.raises(ConfigError, match="the positive control has the objective 'gspo'"):
         build_cells(preset(tmp_path, "controls.positive_control={policy: masked, objective: gspo}"))
 
 

@@ -71,6 +71,15 @@ def test_the_limit_of_a_container_counts(tmp_path, monkeypatch, folder, names, c
     assert available_gigabytes() > 0.2
 
 
+def test_policies_on_an_accelerator_share_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.browser.usable_cores", lambda: 8)
+    monkeypatch.setattr("experiments.run.processes.SECONDS_A_WORKER", 0.1)
+    units = fake_plan(tmp_path).units
+    on_device = preset(tmp_path, "policies.masked.device=cuda")
+    assert number_of_workers(on_device, None, units) == 1
+    assert number_of_workers(on_device, 2, units) == 2
+
+
 def test_work_that_is_over_in_a_minute_starts_no_worker(tmp_path, monkeypatch):
     monkeypatch.setattr("harness.browser.usable_cores", lambda: 4)
     grid = fake_plan(tmp_path)
