@@ -65,10 +65,19 @@ def unkeyed(default: Any = dataclasses.MISSING, *, factory: Any = dataclasses.MI
 
 def resolved(cls: type, values: Mapping[str, Any], *, owner: str) -> dict[str, Any]:
     """Return every option of a class by name, checked, those that were left out at their defaults."""
-    known = _all_options(cls)
-    record = _record_of(known)
-    known = known if record is None else _all_options(record[1])
+    known = options_of(cls)
     return {key: option.default for key, option in known.items()} | checked(known, values, owner=owner)
+
+
+def options_of(cls: type) -> dict[str, Option]:
+    """The options of a class by name."""
+    return _all_options(owner_of(cls))
+
+
+def owner_of(cls: type) -> type:
+    """What has the options of a class: itself, or the one record that it takes."""
+    record = _record_of(_all_options(cls))
+    return cls if record is None else record[1]
 
 
 def keyed(cls: type, values: Mapping[str, Any], *, owner: str) -> dict[str, Any]:

@@ -367,20 +367,22 @@ LISTABLE = {
 
 @app.command("list")
 def list_names(
-    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(LISTABLE)}.")],
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(LISTABLE)}; or training.")],
+    name: Annotated[str | None, typer.Argument(help="One of them: its options.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List what is registered, our own and that of installed plug-ins."""
-    from dllm_rl.errors import unknown_name
+    """List what is registered, our own and that of installed plug-ins; or the options of one, with their defaults."""
     from experiments.cli.listing import broken, entries, print_entries
+    from experiments.cli.options import listed_options, print_options
 
-    if kind not in LISTABLE:
-        raise unknown_name("list", kind, LISTABLE)
-    found = entries(LISTABLE[kind])
+    options = listed_options(kind, name, LISTABLE)
+    found = entries(LISTABLE[kind]) if options is None else options
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(found, indent=2, default=str))
     else:
-        print_entries(found)
+        (print_entries if options is None else print_options)(found)
+    if options is not None:
+        return
     for name, reason in broken(LISTABLE[kind]).items():
         print(f"dllm-rl: {LISTABLE[kind]} '{name}' is left out: {reason}", file=sys.stderr)
 
