@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean
+from statistics import mean, median
 from typing import Any, Literal
 
 from dllm_rl.files import replace_file
-from experiments.analysis.collapse import diagnose
+from experiments.analysis.collapse import Alarm, diagnose
 from experiments.run.folder import RunFolder
 from experiments.run.results import UnitKey, is_lost
 
@@ -23,7 +23,11 @@ Fate = Literal["learns", "collapses", "does not learn"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One seed of a cell: rewards after training and before, of its metrics the extremes and the last entropy."""
+    """One seed of a cell: rewards after training and before, of its metrics the extremes and the last entropy.
+
+    Attributes:
+        alarms: Of its diagnosis, in the order in which they were certain.
+    """
 
     objective: str
     policy: str
@@ -32,6 +36,7 @@ class Run:
     warm_start: float
     warm_greedy: float
     is_collapsed: bool
+    alarms: tuple[Alarm, ...]
     ratio_max: float | None
     grad_norm_max: float | None
     entropy: float | None
@@ -67,6 +72,7 @@ def read_runs(run: RunFolder) -> list[Run]:
             continue
         reward, greedy, warm_start, warm_greedy = (value or 0.0 for value in ends)
         metrics = unit.metrics()
+        found = diagnose(metrics)
         runs.append(
             Run(
                 objective=unit.cell.objective,
@@ -75,7 +81,8 @@ def read_runs(run: RunFolder) -> list[Run]:
                 greedy=greedy,
                 warm_start=warm_start,
                 warm_greedy=warm_greedy,
-                is_collapsed=diagnose(metrics).is_collapsed,
+                is_collapsed=found.is_collapsed,
+                alarms=found.alarms,
                 ratio_max=_largest(metrics, "ratio/max"),
                 grad_norm_max=_largest(metrics, "grad_norm"),
                 entropy=metrics[-1].get("entropy") if metrics else None,
@@ -113,7 +120,24 @@ def markdown(runs: Sequence[Run]) -> str:
         "gradient norms over all steps and seeds.",
     ]
     lines.append(f"Known non-learners here: {', '.join(never) if never else 'none'}.")
+    lines += ["", *_first_alarms(runs)]
     return "\n".join(lines) + "\n"
+
+
+def _first_alarms(runs: Sequence[Run]) -> list[str]:
+    """Which detector is certain first, in runs that collapse and in the others, with the median of the steps."""
+    lines = ["| first alarm | runs that collapse | at step | other runs | at step |", "|---|--:|--:|--:|--:|"]
+    kinds = [[run for run in runs if (run.fate == "collapses") == collapses] for collapses in (True, False)]
+    steps = [
+        {name: [a.raised for a in firsts if a.detector == name] for name in dict.fromkeys(a.detector for a in firsts)}
+        for firsts in ([run.alarms[0] for run in kind if run.alarms] for kind in kinds)
+    ]
+    names = sorted(steps[0].keys() | steps[1].keys(), key=lambda name: -sum(len(each.get(name, [])) for each in steps))
+    for name in names:
+        cells = [f"{len(found)} | {median(found):g}" if (found := each.get(name)) else " | " for each in steps]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    silent = [sum(not run.alarms for run in kind) for kind in kinds]
+    return [*lines, f"| none | {silent[0]} | | {silent[1]} | |"]
 
 
 def _numbers(runs: Sequence[Run]) -> str:

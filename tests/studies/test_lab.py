@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import SPLITS
+from experiments.analysis.collapse import Alarm
 from experiments.cli import app
 from experiments.design.config import Component, build_session
 from experiments.design.grid import build_cells
@@ -75,19 +76,25 @@ def test_collapse_lab_holds_every_objective_of_the_masked_family_whose_numbers_a
 
 def test_the_table_says_what_learned_what_fell_and_what_did_neither() -> None:
     common = {"policy": "slow", "warm_start": 0.6, "warm_greedy": 0.9, "greedy": 0.8, "ratio_max": 2.0}
-    common |= {"grad_norm_max": 0.5, "entropy": 0.4, "is_collapsed": False}
+    common |= {"grad_norm_max": 0.5, "entropy": 0.4, "is_collapsed": False, "alarms": ()}
     runs = [
         Run(objective="good", reward=0.8, **common),
         Run(objective="good", reward=0.62, **common),
-        Run(objective="bad", reward=0.2, **common),
-        Run(objective="fallen", reward=0.65, **{**common, "is_collapsed": True}),
-        Run(objective="idle", reward=0.6, **common),
+        Run(objective="bad", reward=0.2, **{**common, "alarms": (alarm("faults", 4), alarm("cusum", 9))}),
+        Run(objective="fallen", reward=0.65, **{**common, "is_collapsed": True, "alarms": (alarm("faults", 7),)}),
+        Run(objective="idle", reward=0.6, **{**common, "alarms": (alarm("cusum", 12),)}),
     ]
     text = markdown(runs)
     assert "| good | 0.71 (0.80) / 2 / 0.5 / 0.40 | learns 1/2, does not learn 1/2 |" in text
     assert [run.fate for run in runs[2:]] == ["collapses", "collapses", "does not learn"]
     assert "warm start: slow 0.60 (0.90)." in text
     assert "Known non-learners here: bad, fallen, idle." in text
+    assert "| faults | 2 | 5.5 |  |  |" in text and "| cusum |  |  | 1 | 12 |" in text
+    assert text.endswith("| none | 0 | | 2 | |\n")
+
+
+def alarm(detector: str, step: int) -> Alarm:
+    return Alarm(detector=detector, signal="reward", severity="warning", onset=1, raised=step, message="")
 
 
 @pytest.mark.slow
