@@ -2,6 +2,7 @@
 
 delta_j is the length-normalised change of the one-view ELBO b_j. For A >= 0 the gain is A (1 + delta_j), for A < 0 it
 is A exp(delta_j); both touch A exp(mean_j delta_j) from below at the old weights, with its gradient.
+Compared with no public code.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Departures: the public code regresses the unweighted sum of the log-probabilities of what is hidden, here the weighted
 one, which estimates the ELBO. It sums one square for each draw, here the square of their mean is taken. Its advantage
 is the leave-one-out one times 10, here the centred one times `scale`. The length-normalised change is clamped at
-+-log(1 + clip); there the raw sum is, at 4e-4.
++-log(1 + clip); there the raw sum is clamped between log(1 - 4e-4) and log(1 + 4e-4).
 """
 
 from __future__ import annotations

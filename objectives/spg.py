@@ -5,8 +5,9 @@ upper one. U is an upper bound of E, not of the likelihood.
 Departures: random levels over the whole canvas unless `block_size` is set. The paper samples block by block, and its
 views hide a random part of one block, with the earlier ones clean and the later ones hidden; the public code draws a
 block for each level, here all levels of a row share one. It hides a drawn number of tokens, at least one, and weights
-by the share that it hid (`counts`); here each token is hidden with probability t, and t is the weight. It may hide
-parts of the prompt and of earlier blocks too; here both stay clean.
+by the share that it hid (`counts`); here each token is hidden with probability t, at least .05, and t is the weight, so
+that a view may hide nothing: E leaves it out. It may hide parts of the prompt and of earlier blocks too; here both stay
+clean. It takes the logarithm of a power of the probability, which underflows; here logarithms are added.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Departures: both bounds of the clip are kept, at .2, where the public code has the upper one alone, at a ratio of 5. The
 same views score the new and the old policy, there fresh ones. The ELBO is used for either sign of A, there SPG's mixed
-upper bound for A < 0.
+upper bound for A < 0. Its views have the weight (N + 1) / n; there a view is the mean of its hidden tokens, which is
+N / n. Weights sum to 1 over a group, there over a micro-batch.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Departures from the public code: the penalty is the KL to the reference policy, there to the old one. Every token weighs
 the same, there every segment. Segments are `shrink` steps of the sampler, there of the row's own steps. Sums over a
-sequence are divided by its length, and scores are at the sampler's temperature.
+sequence are divided by its length, and scores are at the sampler's temperature. The group's standard deviation has
+n - 1 in its denominator and a floor; there it has n, and no floor.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Departures: the level is drawn anew in each inner step instead of shifted by a share of mu; it has the same
 distribution in each. The code that MMaDA points to (dLLM-RL, method `random_masking`) draws 35 views with levels in
-(.1, .9), and its penalty is the KL to the old policy, here to the reference policy.
+(.1, .9), and its penalty is the KL to the old policy, here to the reference policy. Its advantages are divided by a
+standard deviation with n in the denominator, here with n - 1 and a floor.
 """
 
 from __future__ import annotations
