@@ -11,6 +11,7 @@ import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import get_args
 
@@ -112,7 +113,7 @@ def page(halves: dict[Half, list[Scored]], trained: dict[Half, list[Scored]]) ->
         "first": "First half: looked at while the detectors were written",
         "second": "Second half: only ever scored",
     }
-    parts = [_HEAD]
+    parts = [_HEAD.format(day=date.today())]
     for half, scored in halves.items():
         parts += [f"## {titles[half]}", summary(scored), confusion(scored)]
         if trained:
@@ -122,7 +123,7 @@ def page(halves: dict[Half, list[Scored]], trained: dict[Half, list[Scored]]) ->
 
 _HEAD = """# `diagnose` measured
 
-By `python -m benchmarks.diagnosis --trained runs/bench_diagnosis`; synthetic runs are the same at every call.
+By `python -m benchmarks.diagnosis --trained runs/bench_diagnosis`, {day}; synthetic runs are the same at every call.
 
 Labelled runs in two halves. The first may be looked at while detectors are written, and so were four more draws of its
 shapes. The second has seeds of its own, four shapes of healthy runs and one of a fall that the first does not have, and

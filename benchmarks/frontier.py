@@ -42,6 +42,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "dilated": ("dilated", {}),
     "dilated, blocks of 25": ("dilated", {"block_length": 25}),
     "soft_threshold .97": ("soft_threshold", {"threshold": 0.97, "num_steps": None}),
+    "epsilon_greedy .97": ("epsilon_greedy", {"threshold": 0.97}),
     "revise .9": ("revise", {"threshold": 0.9}),
     "revise .7": ("revise", {"threshold": 0.7}),
     "rpd": ("rpd", {}),

@@ -35,6 +35,7 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "dilated": ("dilated", {}),
     "revise .9": ("revise", {}),
     "soft_threshold .97": ("soft_threshold", {"threshold": 0.97}),
+    "epsilon_greedy .97": ("epsilon_greedy", {"threshold": 0.97}),
     "rpd": ("rpd", {}),
 }
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
