@@ -28,12 +28,14 @@ class Option:
         default: `inspect.Parameter.empty` where it must be given.
         is_added: At its default it is left out of what results are keyed by.
         is_keyed: Whether results are keyed by it at all.
+        is_fixed: Whether results are keyed by its default, whatever was given.
     """
 
     hint: Any
     default: Any
     is_added: bool = False
     is_keyed: bool = True
+    is_fixed: bool = False
 
     def keys(self, value: Any) -> bool:
         """Whether results are keyed by this value of it."""
@@ -44,6 +46,7 @@ class Option:
 PARITY = "parity"
 _ADDED = "added"
 _UNKEYED = "unkeyed"
+_FIXED = "fixed"
 
 
 def added(default: Any) -> Any:
@@ -61,6 +64,14 @@ def unkeyed(default: Any = dataclasses.MISSING, *, factory: Any = dataclasses.MI
     component's ingredients.
     """
     return dataclasses.field(default=default, default_factory=factory, metadata={_UNKEYED: True})
+
+
+def fixed(default: Any) -> Any:
+    """Return the field of an option that decides no number, and whose default stands in keys of older results.
+
+    Results are keyed by the default, whatever was given. Of a new option take `unkeyed`.
+    """
+    return dataclasses.field(default=default, metadata={_FIXED: True})
 
 
 def resolved(cls: type, values: Mapping[str, Any], *, owner: str) -> dict[str, Any]:
@@ -82,9 +93,10 @@ def owner_of(cls: type) -> type:
 
 def keyed(cls: type, values: Mapping[str, Any], *, owner: str) -> dict[str, Any]:
     """Return the options that results are keyed by: not those that decide nothing, nor added ones at their defaults."""
-    known = _all_options(cls)
+    known = options_of(cls)
     given = resolved(cls, values, owner=owner)
-    return {key: value for key, value in given.items() if key not in known or known[key].keys(value)}
+    given |= {key: option.default for key, option in known.items() if option.is_fixed}
+    return {key: value for key, value in given.items() if known[key].keys(value)}
 
 
 def _all_options(cls: type) -> dict[str, Option]:
@@ -97,6 +109,7 @@ def _all_options(cls: type) -> dict[str, Option]:
                 default=_default(item),
                 is_added=_ADDED in item.metadata,
                 is_keyed=_UNKEYED not in item.metadata,
+                is_fixed=_FIXED in item.metadata,
             )
             for item in dataclasses.fields(cls)
         }

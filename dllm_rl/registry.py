@@ -119,7 +119,7 @@ def identity(kind: str, name: str, options: Mapping[str, Any] | None = None) -> 
     """Return what decides the numbers of a component: its name, its declared version, and its options.
 
     Options that a class got later (`added`) are left out at their defaults, and those that decide nothing (`unkeyed`)
-    always.
+    always; some of these stand there with their defaults (`fixed`).
     """
     cls, owner = get(kind, name), f"{kind} '{name}'"
     options = keyed(cls, with_published(cls, options or {}, owner=owner), owner=owner)

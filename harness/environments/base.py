@@ -10,6 +10,7 @@ from typing import ClassVar, Generic, Literal, TypeVar, get_args
 
 from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.options import fixed
 from dllm_rl.records.tasks import SPLITS, Observation, Outcome, Task
 from harness.browser import (
     NUM_ATTEMPTS,
@@ -78,7 +79,7 @@ class BrowserSettings:
 
     isolation: Isolation = "page"
     executor: ExecutorName = "fast"
-    concurrency: int | None = None
+    concurrency: int | None = fixed(default=None)
 
     def __post_init__(self) -> None:
         isolation_named(self.isolation)
@@ -197,7 +198,7 @@ class FormSettings(BrowserSettings):
     difficulties: tuple[int, ...] = DIFFICULTIES
     design: Design = "older"
     obstacles: tuple[Obstacle, ...] | None = None
-    cache_dir: Path | str | None = None
+    cache_dir: Path | str | None = fixed(default=None)
     trace_dir: Path | str | None = None
 
     def count(self, split: str) -> int:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError
+from dllm_rl.options import fixed
 from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Observation, Outcome, Task
 from dllm_rl.registry import register
 from harness.environments.base import check_counts
@@ -42,7 +43,7 @@ class GymnasiumSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     success_reward: float = 1.0
-    concurrency: int = 1
+    concurrency: int = fixed(default=1)
 
     def __post_init__(self) -> None:
         check_counts(self.counts, DEFAULT_COUNTS)

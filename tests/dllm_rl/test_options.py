@@ -10,6 +10,7 @@ import pytest
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
+from dllm_rl.options import added, fixed, keyed, unkeyed
 
 WRONG = [
     ("sampler", "klass", {"history": "two"}, "history='two' was given; it should be a valid integer"),
@@ -51,6 +52,49 @@ def test_plain_data_becomes_what_the_types_say() -> None:
     assert (settings.dials, settings.kinds, settings.count("val")) == ((0,), None, 2)
     assert isinstance(registry.build("sampler", "entropy_bound", {"gamma": 1}).gamma, float)
     assert registry.build("objective", "cj_grpo", {"num_steps": None}).num_steps is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maze:
+    """Settings of an environment, with options of every mark."""
+
+    rooms: int = 3
+    doors: int = added(default=1)
+    seconds: float = unkeyed(1.0)
+    threads: int = fixed(default=2)
+
+
+class Mazes:
+    """An environment whose options are the fields of its settings."""
+
+    version: ClassVar[int] = 1
+
+    def __init__(self, settings: Maze | None = None) -> None:
+        self.settings = settings
+
+
+@pytest.mark.parametrize("cls", [Maze, Mazes])
+def test_results_are_keyed_by_what_can_change_a_number(cls: type) -> None:
+    assert keyed(cls, {}, owner="maze") == {"rooms": 3, "threads": 2}
+    idle = {"doors": 1, "seconds": 9.0, "threads": 8}
+    assert keyed(cls, idle, owner="maze") == keyed(cls, {}, owner="maze")
+    assert keyed(cls, {"doors": 2}, owner="maze") == {"rooms": 3, "doors": 2, "threads": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "idle"),
+    [
+        ("forms", {"concurrency": 2, "cache_dir": "elsewhere"}),
+        ("episodes", {"concurrency": 2, "max_open": 3}),
+        ("miniwob", {"concurrency": 1}),
+        ("gymnasium", {"concurrency": 2}),
+    ],
+)
+def test_how_many_run_at_a_time_owes_nothing_anew(name: str, idle: dict) -> None:
+    needed = {"id": "Maze-v0"} if name == "gymnasium" else {}
+    usual = registry.identity("environment", name, needed)
+    assert registry.identity("environment", name, {**needed, **idle}) == usual
+    assert usual["options"].keys() >= idle.keys(), "keys of finished results have them"
 
 
 def test_what_the_caller_gives_is_no_option() -> None:
