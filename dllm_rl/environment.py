@@ -11,6 +11,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -21,6 +22,19 @@ from dllm_rl.records.tasks import SPLITS, Observation, Outcome, Task
 
 OnResult = Callable[[int, Outcome], None]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsolved:
+    """Why a task does not prove itself.
+
+    Attributes:
+        reason: In words.
+        is_lost: Whether the environment lost every attempt, which says nothing of the task.
+    """
+
+    reason: str
+    is_lost: bool = False
 
 
 class Environment(ABC):
@@ -172,17 +186,17 @@ class Environment(ABC):
         runs = (one(index, task, plan) for index, (task, plan) in enumerate(pairs))
         return await limited(runs, self.concurrency)
 
-    async def self_check(self, tasks: Sequence[Task]) -> dict[str, str]:
+    async def self_check(self, tasks: Sequence[Task]) -> dict[str, Unsolved]:
         """Run the gold plan of each task; return the ids of tasks that it does not solve, with the reason.
 
-        A gold plan that the environment lost in every attempt proves nothing, so its task is among them. A task
-        without a gold plan cannot be checked, and is not.
+        Those whose gold plan was lost are among them. A task without a gold plan cannot be checked, and is not.
         """
         pages = await self.observe_many(tasks)
         gold = [(task, self.gold_plan(task, page)) for task, page in zip(tasks, pages, strict=True)]
         pairs = [(task, plan) for task, plan in gold if plan is not None]
         outcomes = await self.prove(pairs)
-        return {task.id: why for (task, _), outcome in zip(pairs, outcomes, strict=True) if (why := _failure(outcome))}
+        found = {task.id: unsolved(outcome, "gold plan") for (task, _), outcome in zip(pairs, outcomes, strict=True)}
+        return {task_id: why for task_id, why in found.items() if why is not None}
 
     async def prove(self, pairs: Sequence[tuple[Task, str]]) -> list[Outcome]:
         """Run gold plans for the self-check. An environment may keep what succeeded for the user's next run."""
@@ -208,13 +222,18 @@ class Environment(ABC):
         return ()
 
 
-def _failure(outcome: Outcome) -> str:
-    """Why a gold plan's outcome is not a success; "" where it is one."""
+def unsolved(outcome: Outcome, what: str) -> Unsolved | None:
+    """Why an outcome does not prove its task; None where it does.
+
+    Args:
+        outcome: Of what should solve the task.
+        what: That, in words.
+    """
     if not outcome.is_valid:
-        return f"its gold plan could not be run: {outcome.fault_reason}"
+        return Unsolved(reason=f"its {what} could not be run: {outcome.fault_reason}", is_lost=True)
     if outcome.is_success:
-        return ""
-    return outcome.fault_reason or "its gold plan does not score 1"
+        return None
+    return Unsolved(reason=outcome.fault_reason or f"its {what} does not score 1: {outcome.notes()}")
 
 
 def _shared_lines(gold: str, plan: str) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from dllm_rl.records.rollout import Attempt, Completion, Rollout, Turn, rewarded
-from dllm_rl.records.tasks import Fault, Observation, Outcome, Task
+from dllm_rl.records.tasks import Ending, Fault, Observation, Outcome, Task
 from dllm_rl.reward import Reward
 
 if TYPE_CHECKING:
@@ -76,8 +76,24 @@ class Situation:
         return f"{self.task.id} {self.row}.{len(self.turns)}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """What a writer says instead of a turn that it cannot write; the episode ends so, as the agent's.
+
+    Attributes:
+        ending: How the episode ends.
+        reason: Why, in words.
+    """
+
+    ending: Ending
+    reason: str
+
+
+TOO_LONG = Stop(ending=Ending.TOO_LONG, reason="the page did not fit into the policy's max_prompt")
+
+
 # Writes the next turn of each episode; None ends an episode where it stands.
-Writer = Callable[[Sequence[Situation]], Sequence[Completion | None]]
+Writer = Callable[[Sequence[Situation]], Sequence[Completion | Stop | None]]
 
 
 class Episodes(Protocol):
@@ -174,11 +190,9 @@ def _played(
                 Situation(row=part[at], task=tasks[part[at]], turns=turns[at], observation=page)
                 for at, page in going.items()
             ]
-            written = {
-                at: completion
-                for at, completion in zip(going, write(situations), strict=True)
-                if completion is not None
-            }
+            said = dict(zip(going, write(situations), strict=True))
+            replies |= {at: _stopped(replies[at], what) for at, what in said.items() if isinstance(what, Stop)}
+            written = {at: what for at, what in said.items() if isinstance(what, Completion)}
             answers = episodes.step({at: completion.plan for at, completion in written.items()}) if written else {}
             for at, reply in answers.items():
                 turns[at] += (Turn(observation=going[at], completion=written[at], outcome=reply.outcome),)
@@ -187,6 +201,11 @@ def _played(
     outcomes = [whole_outcome(turns[at], replies[at].outcome) for at in range(len(part))]
     attempts = [Attempt(task=tasks[row], turns=turns[at], outcome=outcomes[at]) for at, row in enumerate(part)]
     return rewarded(reward, attempts)
+
+
+def _stopped(last: Reply, stop: Stop) -> Reply:
+    outcome = replace(last.outcome, ending=stop.ending, fault=Fault.AGENT, fault_reason=stop.reason)
+    return Reply(observation=None, outcome=outcome)
 
 
 async def played(episode: Episode, write: Callable[[Sequence[Turn], Observation], str | None]) -> Outcome:
@@ -238,12 +257,17 @@ def given(completions: Sequence[Completion]) -> Writer:
     return lambda situations: [None if item.turns else completions[item.row] for item in situations]
 
 
-def recorded(plans: Sequence[Sequence[str]]) -> Writer:
-    """A writer that plays the turns of recorded episodes again, and ends them there."""
+def recorded(plans: Sequence[Sequence[str]], last: Stop | None = None) -> Writer:
+    """A writer that plays the turns of recorded episodes again, and ends them there.
 
-    def write(situations: Sequence[Situation]) -> list[Completion | None]:
+    Args:
+        plans: The turns of each episode.
+        last: What is said after them.
+    """
+
+    def write(situations: Sequence[Situation]) -> list[Completion | Stop | None]:
         rest = [plans[item.row][len(item.turns) :] for item in situations]
-        return [Completion(plan=turns[0]) if turns else None for turns in rest]
+        return [Completion(plan=turns[0]) if turns else last for turns in rest]
 
     return write
 

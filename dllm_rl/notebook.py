@@ -47,8 +47,8 @@ class Notebook:
     ) -> str:
         """Write the prompt of the next turn.
 
-        Where it does not fit, the oldest lines about earlier turns are left out first, and notes last. At the first
-        turn it is `render_prompt`.
+        Where it does not fit, earlier pages are left out first, then the oldest lines about earlier turns, and notes
+        last. The present page is never cut. At the first turn it is `render_prompt`.
         """
         if not turns:
             return render_prompt(task, observation)
@@ -57,12 +57,12 @@ class Notebook:
         earlier = (
             [turn.observation for turn in turns[-(self.num_observations - 1) :]] if self.num_observations > 1 else []
         )
-        pages = [line for page in earlier for line in ("earlier:", *render_page(page))]
-        rest = [*pages, *(["now:"] if pages else []), *render_page(observation), "plan:\n"]
         head = f"task: {task.instruction or observation.instruction}"
-        while lines and not fits(_joined(head, lines, rest)):
+        while earlier and not fits(_joined(head, lines, earlier, observation)):
+            del earlier[0]
+        while lines and not fits(_joined(head, lines, earlier, observation)):
             lines.remove(next((line for line in lines if not line.startswith(_NOTE)), lines[0]))
-        return _joined(head, lines, rest)
+        return _joined(head, lines, earlier, observation)
 
     @property
     def _keeps_feedback(self) -> bool:
@@ -77,15 +77,16 @@ class Notebook:
         ]
 
 
-def _joined(head: str, lines: Sequence[str], rest: Sequence[str]) -> str:
-    return "\n".join([head, *lines, *rest])
+def _joined(head: str, lines: Sequence[str], earlier: Sequence[Observation], now: Observation) -> str:
+    pages = [line for page in earlier for line in ("earlier:", *render_page(page))]
+    return "\n".join([head, *lines, *pages, *(["now:"] if pages else []), *render_page(now), "plan:\n"])
 
 
 def _line(action: ActionResult, *, shows_action: bool, shows_feedback: bool) -> str:
     """One action with what was answered; "" where nothing of it is shown. What was skipped was not done."""
     if action.status == "skipped":
         return ""
-    if action.text.startswith(_NOTE):
+    if action.status == "ok" and action.text.startswith(_NOTE):
         return action.text if shows_action else ""
     answer = _brief(action) if shows_feedback else ""
     if shows_action:

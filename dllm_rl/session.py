@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from dllm_rl.environment import Environment, OnResult, limited
+from dllm_rl.environment import Environment, OnResult, Unsolved, limited
 from dllm_rl.episodes import Episode, Episodes, Modes, OneTurn, Reply, Situation
 from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.records.tasks import Observation, Outcome, Task
@@ -28,14 +28,23 @@ class _Episodes:
         self._session, self._episodes = session, episodes
 
     def start(self) -> list[Reply]:
-        return self._together(episode.start() for episode in self._episodes)
+        return self._checked(self._together(episode.start() for episode in self._episodes))
 
     def step(self, plans: Mapping[int, str]) -> dict[int, Reply]:
         steps = (self._episodes[number].step(plan) for number, plan in plans.items())
-        return dict(zip(plans, self._together(steps), strict=True))
+        return dict(zip(plans, self._checked(self._together(steps)), strict=True))
 
     def close(self) -> None:
         self._together(episode.close() for episode in self._episodes)
+
+    def _checked(self, replies: list[Reply]) -> list[Reply]:
+        """The replies. Without an ending, the turns of an episode would be read as whole plans."""
+        if any(reply.observation is None and reply.outcome.ending is None for reply in replies):
+            raise ConfigError(
+                f"{type(self._session.environment).__name__} answered with neither a page nor an ending. Expected one "
+                "of the two: set `ending` in the outcome of an episode's last reply."
+            )
+        return replies
 
     def _together(self, coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         return self._session.wait_for(limited(coroutines, self._session.environment.concurrency))
@@ -144,7 +153,7 @@ class Session(OneTurn, Generic[E]):
             raise ConfigError(f"{type(self.environment).__name__} has no gold plan for {task.id}.")
         return plan
 
-    def self_check(self, tasks: Sequence[Task]) -> dict[str, str]:
+    def self_check(self, tasks: Sequence[Task]) -> dict[str, Unsolved]:
         """Run the gold plans; return the ids of tasks that do not succeed, with the reason."""
         return self.wait_for(self._opened().self_check(tasks))
 

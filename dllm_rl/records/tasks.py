@@ -163,12 +163,13 @@ class Ending(StrEnum):
     """How an episode ended.
 
     Attributes:
-        FINISHED: The server accepted what was asked for.
+        FINISHED: The server accepted a record, right or wrong.
         DONE: The policy said so.
         TURNS: Its turns were used up.
         UNREADABLE: Several turns in a row had no line that is an action.
         DEADLINE: A page did not react to an action.
         LEFT: An action led out of the site.
+        TOO_LONG: The page did not fit into the policy's `max_prompt`.
         LOST: The environment failed; such an episode has no reward.
     """
 
@@ -178,6 +179,7 @@ class Ending(StrEnum):
     UNREADABLE = "unreadable"
     DEADLINE = "deadline"
     LEFT = "left"
+    TOO_LONG = "too_long"
     LOST = "lost"
 
 

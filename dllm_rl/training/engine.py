@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dllm_rl import seeding
-from dllm_rl.episodes import Modes, Situation, play
+from dllm_rl.episodes import TOO_LONG, Modes, Situation, Stop, play
 from dllm_rl.notebook import Notebook
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Sampler
@@ -94,6 +94,10 @@ class RolloutEngine:
             for row, (text, ids, length) in enumerate(zip(texts, completions.ids, lengths, strict=True))
         ]
 
+    def can_read(self, item: Situation) -> bool:
+        """Whether a page, with as much of the notebook as there is room for, fits into the policy's prompt."""
+        return self.policy.fits(self._prompt(item))
+
     def _prompt(self, item: Situation) -> str:
         return self.notebook.prompt(item.task, item.turns, item.observation, self.policy.fits)
 
@@ -130,7 +134,8 @@ def rollout(engine: RolloutEngine, tasks: Sequence[Task], *, num_samples: int = 
 class _Sampling:
     """A writer of episodes that samples from a policy, and counts what that costs.
 
-    The noise of a row at its first turn is keyed by the seed, at later turns by seed and turn.
+    The noise of a row at its first turn is keyed by the seed, at later turns by seed and turn. An episode ends at a
+    page that is too long for the policy; where whole plans are written, such a page is refused (`BasePolicy.prompts`).
     """
 
     def __init__(self, engine: RolloutEngine, row_ids: Sequence[int], seed: int) -> None:
@@ -138,9 +143,18 @@ class _Sampling:
         self.nfe = self.token_forwards = 0
         self.seconds = 0.0
 
-    def __call__(self, situations: Sequence[Situation]) -> list[Completion]:
+    def __call__(self, situations: Sequence[Situation]) -> list[Completion | Stop]:
         """Sample the next turn of each; all of them have had as many turns."""
         started = time.perf_counter()
+        is_episodic = self.engine.environment.is_episodic
+        readable = [item for item in situations if not is_episodic or self.engine.can_read(item)]
+        written = dict(zip([item.row for item in readable], self._written(readable), strict=True))
+        self.seconds += time.perf_counter() - started
+        return [written.get(item.row, TOO_LONG) for item in situations]
+
+    def _written(self, situations: Sequence[Situation]) -> list[Completion]:
+        if not situations:
+            return []
         turn = len(situations[0].turns)
         seed = self.seed if turn == 0 else seeding.derive(self.seed, "turn", turn)
         written = self.engine.write(situations, [self.row_ids[item.row] for item in situations], seed=seed)
@@ -148,7 +162,6 @@ class _Sampling:
         assert drawn is not None
         self.nfe += drawn.completions.nfe
         self.token_forwards += drawn.completions.token_forwards
-        self.seconds += time.perf_counter() - started
         return written
 
 

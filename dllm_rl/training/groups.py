@@ -49,7 +49,8 @@ def stack_rollouts(groups: Sequence[Group], *, temperature: float, pad_id: int) 
         reasons = Counter(rollout.outcome.fault_reason for group in groups for rollout in group)
         said = next((reason for reason, _ in reasons.most_common() if reason), "no reason given")
         raise HarnessError(
-            f"every episode of a step was lost, most often: {said}. `dllm-rl doctor` looks at the environment."
+            f"no episode of a step has a turn to learn from, most often: {said}. `dllm-rl doctor` looks at the "
+            "environment."
         )
     prompt_ids, prompt_mask, completions = _stacked([_sampled(turn) for _, _, turn in turns], pad_id)
     valid = torch.tensor([rollout.outcome.is_valid for _, rollout, _ in turns])

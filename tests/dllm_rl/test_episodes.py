@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from dllm_rl.environment import Environment
-from dllm_rl.episodes import Episode, Reply, oracle, play, played, recorded
+from dllm_rl.episodes import Episode, Reply, Stop, oracle, play, played, recorded
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.rollout import Completion, join_turns, split_turns
 from dllm_rl.records.tasks import (
@@ -22,7 +24,7 @@ from dllm_rl.records.tasks import (
     Task,
 )
 from dllm_rl.records.truth import record_of
-from dllm_rl.reward import FromFunction
+from dllm_rl.reward import FromFunction, Score
 from dllm_rl.session import Session
 
 
@@ -115,6 +117,49 @@ def test_episodes_of_any_length_are_played_side_by_side_and_returned_in_order(se
     assert [action.note for action in third.outcome.actions] == ["2 left", "1 left", "0 left"]
     assert third.outcome.seconds == {"act": 3.0}
     assert third.to_row()["num_turns"] == 3 and third.to_row()["ending"] == "finished"
+
+
+class Forgetful(Counting):
+    """Its episodes end without saying how."""
+
+    def begin(self, task, modes):
+        return Mute(self, task)
+
+
+class Mute(Countdown):
+    async def step(self, plan: str) -> Reply:
+        reply = await super().step(plan)
+        return replace(reply, outcome=replace(reply.outcome, ending=None))
+
+
+def test_an_episode_that_ends_without_an_ending_is_refused() -> None:
+    with Session(Forgetful()) as session, pytest.raises(ConfigError, match="answered with neither a page nor"):
+        play(session, success, session.tasks("train")[1:3], oracle(session))
+
+
+def test_an_episode_that_no_judge_answered_for_is_lost(session) -> None:
+    class Silent(FromFunction):
+        def score(self, episodes):
+            return [Score(fault="no answer") for _ in episodes]
+
+    silent = Silent(success.function)
+    first, second = play(session, silent, session.tasks("train")[1:3], recorded([["on"], ["on"]]))
+    assert (first.outcome.fault, first.outcome.ending) == (Fault.ENVIRONMENT, Ending.LOST)
+    assert second.outcome.ending is None, "it was stopped before it ended"
+
+
+def test_a_writer_that_cannot_go_on_says_how_the_episode_ends(session) -> None:
+    stop = Stop(ending=Ending.TOO_LONG, reason="no room")
+
+    def write(situations):
+        return [stop if len(item.turns) == item.row else Completion(plan="on") for item in situations]
+
+    first, second, third = play(session, success, [session.tasks("train")[4]] * 3, write)
+    assert [len(item.turns) for item in (first, second, third)] == [0, 1, 2]
+    for rollout in (first, second, third):
+        outcome = rollout.outcome
+        assert (outcome.ending, outcome.fault, outcome.fault_reason) == (Ending.TOO_LONG, Fault.AGENT, "no room")
+        assert outcome.is_valid and rollout.reward.value == 0 and rollout.to_row()["ending"] == "too_long"
 
 
 def test_an_episode_that_is_lost_at_its_start_has_no_turn_and_is_not_valid(session) -> None:

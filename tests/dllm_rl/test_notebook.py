@@ -76,6 +76,23 @@ def test_the_oldest_lines_give_way_and_notes_last() -> None:
     assert lines_of(Notebook(), fits=lambda text: False) == []
 
 
+def test_earlier_pages_give_way_before_any_line() -> None:
+    notebook = Notebook(num_observations=2)
+    room = len(notebook.prompt(TASK, TURNS, page(3, "Page 3")))
+    assert lines_of(notebook, fits=lambda text: len(text) < room) == lines_of(Notebook())
+    assert lines_of(notebook, fits=lambda text: False) == []
+
+
+def test_a_note_that_was_not_taken_is_no_note() -> None:
+    broken = turn(1, ('note "A12', "malformed", "a quotation mark is missing"))
+    done = f'did note "A12 -> {broken.outcome.actions[0].note}'
+    prompt = Notebook().prompt(TASK, (broken, TURNS[1]), page(3, "Page 3"))
+    assert prompt.split("\n")[1] == done
+    room = len(prompt)
+    shorter = Notebook().prompt(TASK, (TURNS[0], broken), page(3, "Page 3"), fits=lambda text: len(text) < room - 40)
+    assert NOTE in shorter.split("\n") and done not in shorter
+
+
 def test_the_first_turn_reads_like_the_prompt_of_a_whole_plan() -> None:
     assert Notebook().prompt(TASK, (), page(1, "Page 1")) == render_prompt(TASK, page(1, "Page 1"))
 

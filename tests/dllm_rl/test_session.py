@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from dllm_rl.environment import Environment
+from dllm_rl.environment import Environment, Unsolved
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import Fault, FieldResult, Observation, Outcome, Task
 from dllm_rl.session import Session
@@ -101,7 +101,9 @@ def test_a_self_check_names_what_its_gold_plan_does_not_solve() -> None:
     with Session(Letters()) as session:
         assert session.self_check(session.tasks("train")) == {}
         session.environment.broken = frozenset(["train/1"])
-        assert session.self_check(session.tasks("train")) == {"train/1": "its gold plan could not be run: down"}
+        assert session.self_check(session.tasks("train")) == {
+            "train/1": Unsolved(reason="its gold plan could not be run: down", is_lost=True)
+        }
     with Session(WithoutGold()) as session:
         assert session.self_check(session.tasks("train")) == {}
         with pytest.raises(ConfigError, match="no gold plan for train/0"):

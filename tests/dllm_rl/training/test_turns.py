@@ -29,8 +29,9 @@ from dllm_rl.reward import FromFunction
 from dllm_rl.session import Session
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.credit import step_advantages
-from dllm_rl.training.engine import RolloutEngine
+from dllm_rl.training.engine import RolloutBatch, RolloutEngine
 from dllm_rl.training.groups import shuffle_rewards, stack_rollouts
+from dllm_rl.training.metrics import describe
 from dllm_rl.training.trainer import Trainer
 from dllm_rl.training.turns import TURNS, turn_advantages, turn_weights, weigh
 from dllm_rl.training.update import generator
@@ -89,6 +90,38 @@ class Walks(Environment):
 
     def gold_turn(self, task, turns, observation):
         return 'fill p1.e1 "e"'
+
+
+class StandingWalks(Walks):
+    """Its page is the same at every turn."""
+
+    def begin(self, task, modes):
+        return Standing(task)
+
+
+class Standing(Walk):
+    def _page(self) -> Observation:
+        return Observation(titles=("Join",), controls=(Control(ref="p1.e1", kind="text", name="Name"),))
+
+
+class LongWalks(Walks):
+    """Rome's page does not fit into any prompt from a turn on."""
+
+    def __init__(self, long_from: int) -> None:
+        self.long_from = long_from
+
+    def begin(self, task, modes):
+        return Long(task, self.long_from) if task.site == "Rome" else Walk(task)
+
+
+class Long(Walk):
+    def __init__(self, task: Task, long_from: int) -> None:
+        super().__init__(task)
+        self.long_from = long_from
+
+    def _page(self) -> Observation:
+        page = super()._page()
+        return replace(page, controls=page.controls * 30) if self.turn >= self.long_from else page
 
 
 def by_length(outcome):
@@ -154,12 +187,30 @@ def test_what_was_read_and_sampled_is_what_is_trained_on(session, family) -> Non
 
 def test_a_turn_is_drawn_with_noise_of_its_own(session) -> None:
     """The same prompt at two turns is answered differently, and the same batch alike."""
-    engine = replace(engine_of(session), notebook=Notebook(memory="none", feedback=False))
-    groups = groups_of(engine)
-    again = groups_of(engine)
+    with Session(StandingWalks()) as standing:
+        engine = replace(engine_of(standing), notebook=Notebook(memory="none", feedback=False))
+        groups = groups_of(engine)
+        again = groups_of(engine)
     assert [r.plan for g in groups for r in g] == [r.plan for g in again for r in g]
     longest = max((r for g in groups for r in g), key=lambda rollout: len(rollout.turns))
+    assert len({turn.completion.prompt for turn in longest.turns}) == 1 < len(longest.turns)
     assert len({turn.completion.plan for turn in longest.turns}) > 1
+
+
+@pytest.mark.parametrize("long_from", [0, 1])
+def test_a_page_that_does_not_fit_ends_its_episode_and_not_the_training(tmp_path, long_from) -> None:
+    """Rome's pages do not fit, from the first turn on or from the second; the other tasks go on."""
+    with Session(LongWalks(long_from)) as session:
+        trainer = trainer_of(session, "grpo", tmp_path, prompts_per_step=3)
+        trainer.train()
+    (row,) = read_rows(tmp_path / "metrics.jsonl")
+    rollouts = read_rows(tmp_path / "rollouts.jsonl")
+    rome = [item for item in rollouts if item["task_id"].endswith("Rome")]
+    cut = [item for item in rome if item["ending"] == "too_long"]
+    assert cut and all(item["num_turns"] == long_from and item["fault"] == "agent" for item in cut)
+    assert {item["ending"] for item in rollouts if item not in rome} <= {"finished", "turns"}
+    assert row["ending/too_long"] == len(cut) / 12
+    assert "did not fit into the policy's max_prompt" in cut[0]["notes"]
 
 
 def test_an_episode_counts_once_in_its_group_and_lends_its_advantage_to_all_its_turns(session) -> None:
@@ -299,6 +350,20 @@ def test_episode_metrics_are_over_episodes_and_every_ending_is_one(session, tmp_
     assert endings["finished"] == pytest.approx(sum(item["ending"] == "finished" for item in rollouts) / 8)
 
 
+def test_rates_and_lengths_are_of_what_was_not_lost(session) -> None:
+    engine = engine_of(session)
+    (first, second, third, fourth), other = groups_of(engine)
+    gone = lost(replace(third, outcome=replace(third.outcome, is_submitted=True)))
+    groups = [(first, second, gone, fourth), other]
+    rollouts = tuple(rollout for group in groups for rollout in group)
+    batch = RolloutBatch(rollouts=rollouts, nfe=1, token_forwards=1, seconds_sampling=0.0, seconds_browser=0.0)
+    found = describe(batch, groups, stacked(engine, groups), canvas=engine.policy.canvas)
+    valid = [first, second, fourth, *other]
+    length = sum(rollout.num_tokens for rollout in valid) / len(valid)
+    assert found["submitted"] == sum(rollout.outcome.is_submitted for rollout in valid) / len(valid)
+    assert found["completion_length"] == pytest.approx(length) and gone.num_tokens != length
+
+
 def test_rewards_are_dealt_anew_among_episodes(session) -> None:
     engine = engine_of(session)
     rollouts = stacked(engine, groups_of(engine))
@@ -316,7 +381,7 @@ def test_rewards_are_dealt_anew_among_episodes(session) -> None:
 def test_a_step_of_which_everything_was_lost_stops_loudly(session) -> None:
     engine = engine_of(session)
     groups = [[lost(rollout) for rollout in group] for group in groups_of(engine)]
-    with pytest.raises(HarnessError, match="every episode of a step was lost, most often: "):
+    with pytest.raises(HarnessError, match="no episode of a step has a turn to learn from, most often: "):
         stacked(engine, groups)
 
 
