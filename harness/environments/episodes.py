@@ -9,16 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from dllm_rl.environment import limited
+from dllm_rl.environment import Unsolved, limited, unsolved
 from dllm_rl.episodes import Modes, played
-from dllm_rl.errors import ConfigError, HarnessError, unknown_name
+from dllm_rl.errors import ConfigError, HarnessError
+from dllm_rl.options import fixed
 from dllm_rl.records.rollout import Turn, split_turns
 from dllm_rl.records.tasks import Observation, Outcome, Task
 from dllm_rl.registry import register
 from harness.browser import Isolation
 from harness.environments.base import BrowserEnvironment, BrowserSettings, check_counts
 from harness.environments.errand_episode import BrowserEpisode
-from harness.errands import DIFFICULTIES, KINDS, SPLITS, ErrandServer, make_errand, make_tasks, oracle_turn
+from harness.errands import DIFFICULTIES, SPLITS, ErrandServer, check_errands, make_errand, make_tasks, oracle_turn
 from harness.execute import executor_named
 
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120}
@@ -46,7 +47,7 @@ class EpisodeSettings(BrowserSettings):
     seed: int = 0
     max_turns: int = 16
     max_actions: int = 8
-    max_open: int = 16
+    max_open: int = fixed(default=16)
     takes_pictures: bool = False
 
     def __post_init__(self) -> None:
@@ -54,13 +55,7 @@ class EpisodeSettings(BrowserSettings):
         if self.isolation != "context":
             raise ConfigError(f"isolation is {self.isolation}; an episode has a context of its own. Leave it out.")
         check_counts(self.counts, SPLITS)
-        for kind in self.kinds or ():
-            if kind not in KINDS:
-                raise unknown_name("kind of errand", kind, KINDS)
-        if self.kinds == ():
-            raise ConfigError("kinds is empty; expected names of kinds of errands. Leave it out for all.")
-        if not self.difficulties or not set(self.difficulties) <= set(DIFFICULTIES):
-            raise ConfigError(f"difficulties is {list(self.difficulties)}; expected some of 1, 2, 3.")
+        check_errands(self.kinds, self.difficulties)
         for name in ("max_turns", "max_actions", "max_open"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1.")
@@ -73,6 +68,7 @@ class EpisodeEnvironment(BrowserEnvironment[EpisodeSettings]):
     splits: ClassVar[tuple[str, ...]] = SPLITS
     isolations: ClassVar[tuple[str, ...]] = ("context",)
     is_episodic: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     def __init__(self, settings: EpisodeSettings | None = None) -> None:
         super().__init__(settings or EpisodeSettings())
@@ -130,13 +126,11 @@ class EpisodeEnvironment(BrowserEnvironment[EpisodeSettings]):
         """What the oracle does next."""
         return oracle_turn(make_errand(task.site), turns, observation, self.settings.max_actions)
 
-    async def self_check(self, tasks: Sequence[Task]) -> dict[str, str]:
+    async def self_check(self, tasks: Sequence[Task]) -> dict[str, Unsolved]:
         """Play the oracle on each task; return the ids of tasks that it does not solve, with the reason."""
         found = await limited((self._checked(task) for task in tasks), self.max_open)
-        return {task.id: reason for task, reason in zip(tasks, found, strict=True) if reason}
+        return {task.id: why for task, why in zip(tasks, found, strict=True) if why is not None}
 
-    async def _checked(self, task: Task) -> str:
+    async def _checked(self, task: Task) -> Unsolved | None:
         outcome = await played(self.begin(task, Modes()), functools.partial(self.gold_turn, task))
-        if not outcome.is_valid:
-            return f"its oracle could not be run: {outcome.fault_reason}"
-        return "" if outcome.is_success else f"its oracle does not score 1: {outcome.notes()}"
+        return unsolved(outcome, "oracle")

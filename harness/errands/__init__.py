@@ -1,6 +1,6 @@
 """Errands: small sites whose tasks need several turns, their server, and an oracle that works turn by turn."""
 
-from harness.errands.factory import DIFFICULTIES, SPLITS, make_errand, make_tasks
+from harness.errands.factory import DIFFICULTIES, SPLITS, check_errands, make_errand, make_tasks
 from harness.errands.kinds import KINDS
 from harness.errands.oracle import oracle_turn, slip
 from harness.errands.rehearsal import Rehearsal, fits, rehearse
@@ -16,6 +16,7 @@ __all__ = [
     "ErrandServer",
     "Page",
     "Rehearsal",
+    "check_errands",
     "fits",
     "make_errand",
     "make_tasks",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from dllm_rl.errors import ConfigError, unknown_name
@@ -10,6 +11,7 @@ from dllm_rl.records.tasks import Task
 from dllm_rl.seeding import python_random
 from harness.errands.kinds import KINDS
 from harness.errands.schema import Errand
+from harness.sites.generate import crossed
 from harness.sites.vocabulary import BRANDS
 
 DIFFICULTIES = (1, 2, 3)
@@ -38,6 +40,17 @@ def make_errand(key: str) -> Errand:
     )
 
 
+def check_errands(kinds: Sequence[str] | None, difficulties: Sequence[int]) -> None:
+    """Raise ConfigError for kinds or difficulties that are unknown, and where there are none; None for all kinds."""
+    for kind in kinds or ():
+        if kind not in KINDS:
+            raise unknown_name("kind of errand", kind, KINDS)
+    if kinds is not None and not kinds:
+        raise ConfigError("kinds is empty; expected names of kinds of errands. Leave it out for all.")
+    if not difficulties or not set(difficulties) <= set(DIFFICULTIES):
+        raise ConfigError(f"difficulties is {list(difficulties)}; expected some of 1, 2, 3.")
+
+
 def make_tasks(
     split: str, count: int, *, seed: int, kinds: tuple[str, ...] | None, difficulties: tuple[int, ...]
 ) -> tuple[Task, ...]:
@@ -48,8 +61,7 @@ def make_tasks(
     first = SPLITS.index(split) * SEEDS_A_SPLIT + seed * SEEDS_A_SPLIT * len(SPLITS)
     tasks = []
     for index in range(count):
-        turn = index // len(names)
-        kind, difficulty = names[index % len(names)], difficulties[(turn + index) % len(difficulties)]
+        kind, difficulty = crossed(index, names, difficulties)
         errand = make_errand(f"errand.{kind}.d{difficulty}.s{first + index}")
         task_id = f"{split}/{errand.key}"
         tasks.append(Task(id=task_id, split=split, site=errand.key, instruction=errand.instruction, gold=errand.gold))

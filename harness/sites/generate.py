@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -39,6 +40,15 @@ BOUNDS: dict[str, Bounds] = {
 
 
 RICH_BOUNDS = Bounds(min_gold=2, max_gold=24, max_lines=48, max_value=400)
+
+
+def crossed(index: int, kinds: Sequence[str], levels: Sequence[int]) -> tuple[str, int]:
+    """The kind and the level of a task: the kinds in turn, each at the next level in its next turn.
+
+    So every kind is met at every level within as many tasks as there are pairs, whatever the two numbers.
+    """
+    turn, place = divmod(index, len(kinds))
+    return kinds[place], levels[(place - turn) % len(levels)]
 
 
 def make_tasks(

@@ -17,7 +17,7 @@ from dllm_rl.records.tasks import SPLITS, Task
 from dllm_rl.seeding import python_random
 from harness.sites.factory import HELD_OUT_LAYOUTS, LAYOUTS, RICH_PREFIX, TRAIN_LAYOUTS, assemble, make_site
 from harness.sites.forms.common import LOGIN_FIELDS, with_login
-from harness.sites.generate import SEED_BASE, SITES_PER_KIND, make_task
+from harness.sites.generate import SEED_BASE, SITES_PER_KIND, crossed, make_task
 from harness.sites.rich.kinds import rich_form, rich_forms
 from harness.sites.schema import Behaviour, FormSpec, Option, Site, SiteField, SitePage
 from harness.sites.values import Whole
@@ -162,12 +162,11 @@ def make_rich_tasks(
     layouts = HELD_OUT_LAYOUTS if split == "test_layout" else TRAIN_LAYOUTS
     tasks = []
     for index in range(count):
-        turn = index // len(names)
-        kind, difficulty = names[index % len(names)], difficulties[(turn + index) % len(difficulties)]
+        kind, difficulty = crossed(index, names, difficulties)
         rng = python_random(seed, "rich task", split, index)
         number = SEED_BASE[split] + rng.randrange(sites_per_kind or SITES_PER_KIND[split])
         site = make_site(f"{RICH_PREFIX}{kind}.d{difficulty}.{layouts[number % len(layouts)]}.s{number}")
-        task = make_task(index, split, site, dials[turn % len(dials)], rng)
+        task = make_task(index, split, site, dials[index // len(names) % len(dials)], rng)
         is_busy = site.behaviour.num_refusals > 0
         words = f"{task.instruction.rstrip('.')}. {BUSY}"
         tasks.append(replace(task, instruction=words) if is_busy else task)

@@ -10,15 +10,17 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from starlette.responses import PlainTextResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
 
 from dllm_rl.episodes import Modes, given, oracle, play, played, recorded
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.rollout import Completion
-from dllm_rl.records.tasks import Ending, Fault
+from dllm_rl.records.tasks import Ending, Fault, render_page
 from dllm_rl.session import Session
 from harness.environments import EpisodeEnvironment, EpisodeSettings
-from harness.errands import KINDS, ErrandServer, fits, make_errand, rehearse
+from harness.errands import KINDS, ErrandServer, Page, fits, make_errand, rehearse
+from harness.execute import executors
+from harness.execute.execution import Run
 from harness.rewards import Success
 
 pytestmark = pytest.mark.browser
@@ -99,15 +101,84 @@ def test_back_leads_to_the_page_before_and_its_controls_keep_their_refs(session,
 
 
 def test_nothing_is_shown_before_it_stands_there(proven) -> None:
-    """A later page's controls are in no earlier observation, and what is in the window is all that is shown."""
-    rollout = next(item for item in proven if item.task.site.startswith("errand.code."))
-    assert [len(turn.observation.titles) for turn in rollout.turns] == sorted(
-        len(turn.observation.titles) for turn in rollout.turns
-    )
-    assert all({c.page_number for c in t.observation.controls} == {len(t.observation.titles)} for t in rollout.turns)
+    """What only pages have that were not opened yet is in no earlier observation; a window shows a part of a page."""
+    num_kept = 0
+    for rollout in proven:
+        errand, opened = make_errand(rollout.task.site), set()
+        for turn in rollout.turns:
+            opened.add(turn.observation.title)
+            known = "\n".join(text for page in errand.pages if page.title in opened for text in texts_of(page))
+            later = {text for page in errand.pages if page.title not in opened for text in texts_of(page)}
+            hidden = {text for text in later if text not in known}
+            shown = "\n".join(render_page(turn.observation))
+            assert [text for text in hidden if text in shown] == [], rollout.task.id
+            num_kept += len(hidden)
+    assert num_kept > 200
+    code = next(item for item in proven if item.task.site.startswith("errand.code."))
+    ((secret,),) = [item.wanted for item in code.task.gold if item.name == "code"]
+    first, *_, last = ["\n".join(render_page(turn.observation)) for turn in code.turns]
+    assert secret in first and secret not in last
     listed = next(item for item in proven if item.task.site.startswith("errand.long_list."))
     assert listed.turns[0].observation.num_below > 0
     assert any(turn.observation.num_above > 0 for turn in listed.turns)
+
+
+def texts_of(page: Page) -> set[str]:
+    """All that can be read of a page, and the values that it asks for; short ones could stand anywhere."""
+    found = {page.title, page.button, page.notice, *page.passages}
+    found |= {text for link in page.links for text in (link.text, link.note)}
+    found |= {text for item in page.entries for text in (item.label, *item.options, item.wanted, item.value) if text}
+    return {text for text in found if len(text) > 3}
+
+
+class OddServer(ErrandServer):
+    """Serves one page instead of the errands' own. A request for `later` is answered once it is released."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body, self.released = body, asyncio.Event()
+
+    async def _page(self, request):
+        if request.path_params["page_key"] == "later":
+            await self.released.wait()
+            return PlainTextResponse("now")
+        return HTMLResponse(f"<title>Odd</title><h1>Odd</h1>{self.body}")
+
+
+LEAVING = '<a href="http://203.0.113.7/">Elsewhere</a>'
+# As long as the answer does not come, the page claims that no time passes, so that whoever waits for it waits on.
+STALLING = """<button type="button" onclick="performance.now = () => 0; fetch('later')">Stall</button>"""
+
+
+@pytest.mark.parametrize(
+    ("body", "plan", "ending", "note"),
+    [
+        (LEAVING, "click p1.e1\nwait", Ending.LEFT, "leads out of the site"),
+        (STALLING, "click p1.e1\nclick p1.e1\nwait", Ending.DEADLINE, "deadline passed"),
+    ],
+)
+def test_a_page_that_leads_away_or_does_not_react_ends_an_episode(session, monkeypatch, body, plan, ending, note):
+    environment, usual, server = session.environment, session.environment.server, OddServer(body)
+    stop = Run._stop
+
+    def releasing(run, line, note):
+        """The page reacts again as soon as its deadline has passed, so that it can be looked at."""
+        server.released.set()
+        stop(run, line, note)
+
+    monkeypatch.setattr(Run, "_stop", releasing)
+    monkeypatch.setattr(executors, "PAGE_SECONDS", 0.3)
+    session.wait_for(server.start())
+    environment.server = server
+    try:
+        (rollout,) = play(session, Success(), [task_of(session, "wizard")], given([Completion(plan=plan)]))
+    finally:
+        environment.server = usual
+        session.wait_for(server.stop())
+    outcome = rollout.outcome
+    assert (outcome.ending, outcome.fault, outcome.num_attempts) == (ending, Fault.AGENT, 1)
+    *_, stopped, skipped = outcome.actions
+    assert stopped.status == "failed" and note in stopped.note and skipped.status == "skipped"
 
 
 def test_time_stands_still_unless_a_policy_waits(session) -> None:
@@ -219,6 +290,7 @@ def test_settings_that_have_no_meaning_are_refused() -> None:
         ({"kinds": ("wizzard",)}, "wizard"),
         ({"kinds": ()}, "kinds is empty"),
         ({"difficulties": (4,)}, "1, 2, 3"),
+        ({"difficulties": ()}, "1, 2, 3"),
         ({"max_turns": 0}, "max_turns is 0"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 
 from dllm_rl.episodes import given, oracle, play
 from dllm_rl.records.rollout import Completion
-from dllm_rl.records.tasks import Ending
+from dllm_rl.records.tasks import Ending, Fault
 from dllm_rl.session import Session
 from harness.environments import EpisodeEnvironment, EpisodeSettings
 from harness.errands import SPLITS, ErrandServer
@@ -74,6 +74,10 @@ def test_ten_thousand_faults_excuse_no_episode_and_fail_none() -> None:
                 found[rollout.outcome.ending] += 1
                 assert rollout.reward.value == float(rollout.outcome.ending is not Ending.LOST), rollout.task.id
             wrong = play(session, Success(), tasks, given([Completion(plan="click p9.e9\n")] * len(tasks)))
-            assert all(rollout.reward.value == 0.0 for rollout in wrong)
+            blamed = [item.outcome.fault is Fault.AGENT for item in wrong if item.outcome.ending is not Ending.LOST]
+            assert all(blamed) and len(blamed) > len(wrong) / 2
+        server.share = 0.0
+        wrong = play(session, Success(), tasks, given([Completion(plan="click p9.e9\n")] * len(tasks)))
+        assert {rollout.outcome.fault for rollout in wrong} == {Fault.AGENT}
     print(server.num_broken, found)
     assert found[Ending.FINISHED] > found[Ending.LOST]

@@ -112,6 +112,13 @@ def test_a_larger_count_continues_the_list_and_splits_share_no_site() -> None:
     assert len(set.union(*sites.values())) == sum(map(len, sites.values()))
 
 
+def test_five_kinds_are_met_at_every_difficulty() -> None:
+    kinds = tuple(rich_forms())[:5]
+    tasks = make_rich_tasks("train", count=15, kinds=kinds)
+    met = {tuple(task.site.split(".")[1:3]) for task in tasks}
+    assert met == {(kind, f"d{difficulty}") for kind in kinds for difficulty in (1, 2, 3)}
+
+
 def test_files_are_what_their_names_say_and_always_the_same() -> None:
     assert content_of("a.png").startswith(b"\x89PNG\r\n\x1a\n")
     assert content_of("a.pdf").startswith(b"%PDF-1.4")

@@ -92,6 +92,15 @@ def test_no_errand_is_in_two_splits_and_a_larger_count_continues_the_list() -> N
     assert not {task.site for task in other} & set(sites)
 
 
+@pytest.mark.parametrize("num_kinds", [2, 5, 9, 17])
+@pytest.mark.parametrize("difficulties", [(1, 2), (1, 2, 3)])
+def test_every_kind_is_met_at_every_difficulty(num_kinds, difficulties) -> None:
+    kinds = tuple(KINDS)[:num_kinds]
+    tasks = make_tasks("val", num_kinds * len(difficulties), seed=0, kinds=kinds, difficulties=difficulties)
+    met = {tuple(task.site.split(".")[1:3]) for task in tasks}
+    assert met == {(kind, f"d{difficulty}") for kind in kinds for difficulty in difficulties}
+
+
 def test_a_rehearsal_ends_and_its_slips_are_made_good() -> None:
     num_slips = 0
     for errand in ERRANDS[::4]:
