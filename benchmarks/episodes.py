@@ -1,8 +1,9 @@
 """What a policy's episodes owe to its notebook, and to how it goes on after feedback: one JSON line a condition.
 
-`python -m benchmarks.episodes builtin:masked_episodes --conditions memory` plays the same tasks under five notebooks;
-`--conditions writing` writes every turn anew, or repairs the last plan (`dllm_rl.repair`). The policy is not trained
-again, so a notebook's line says what the policy makes of it, and not what another could.
+`python -m benchmarks.episodes runs/warmstart/masked_episodes --conditions memory` plays the same tasks under five
+notebooks; `--conditions writing` writes every turn anew, or repairs the last plan (`dllm_rl.repair`). The checkpoint is
+made by `dllm-rl warmstart masked_episodes --recipe episodes`. It is not trained again, so a notebook's line says what
+the policy makes of it, and not what another could.
 
 - *forwards*: of the model, in all turns of an episode, each row by itself.
 - *actions*: lines that ran in the browser.

@@ -35,6 +35,14 @@ PolicyKeys = Annotated[
         help="A key of the policy: device=cuda, dtype=bfloat16, attention=eager, lora.rank=8, facts.family=masked.",
     ),
 ]
+NotebookOption = Annotated[
+    str | None,
+    typer.Option(help="In episodes, what is read of earlier turns, as YAML: {memory: actions, feedback: false}."),
+]
+RepairOption = Annotated[
+    str | None,
+    typer.Option(help="In episodes, how much of its last plan a turn begins with, as YAML: {confidence: 0.9}, null."),
+]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<preset>.")]
 
 FIRST_STEPS = """\
@@ -160,22 +168,27 @@ def evaluate(
         str | None,
         typer.Option(help="Environment, as YAML: {name: forms, options: {world: rich}}. Default: that of grid16."),
     ] = None,
+    notebook: NotebookOption = None,
+    repair: RepairOption = None,
     policy: PolicyKeys = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure success in an environment."""
     from experiments.cli.evaluate import Draws, EvaluatedTasks, measure, measure_oracle
+    from experiments.cli.turns import TurnOptions
 
+    turns = TurnOptions(notebook=notebook, repair=repair)
     if what == "oracle":
         if (sampler, out, temperature, num_samples, seed, policy) != (None, None, 1.0, 1, 0, None):
             raise ConfigError(
                 "the oracle draws nothing: --sampler, --temperature, --num-samples, --seed, --out and --policy are of "
                 "a policy's evaluation. Leave them out, or name a policy instead of `oracle`."
             )
+        turns.refuse_given("an oracle reads the page alone.")
         raise typer.Exit(measure_oracle(split, environment=environment, max_tasks=max_tasks or 60, as_json=as_json))
     draws = Draws(sampler=sampler, temperature=temperature, num_samples=num_samples, seed=seed)
     tasks = EvaluatedTasks(environment=environment, splits=tuple(split or ["val"]), max_tasks=max_tasks)
-    code = measure(what, tasks, draws, out=out, as_json=as_json, policy_keys=policy or ())
+    code = measure(what, tasks, draws, turns=turns, out=out, as_json=as_json, policy_keys=policy or ())
     raise typer.Exit(code)
 
 
@@ -339,18 +352,21 @@ def episode(
     split: Annotated[str, typer.Option(help="Split that the task is from.")] = "val",
     task: Annotated[int, typer.Option(min=0, help="Number of the task in its split.")] = 0,
     environment: Annotated[str, typer.Option(help="An environment of episodes, as YAML.")] = "episodes",
-    memory: Annotated[str, typer.Option(help="What is kept of earlier turns: none, feedback, actions, full.")] = "full",
     sampler: Annotated[str | None, typer.Option(help="As in `eval`; default: the family's usual one.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 writes what is most likely.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write a page with screenshots to this file.")] = None,
+    notebook: NotebookOption = None,
+    repair: RepairOption = None,
     policy: PolicyKeys = None,
 ) -> None:
     """Play one episode, turn by turn, and show it: in the terminal, or as one self-contained HTML page."""
     from experiments.cli.episode import EpisodePolicy, show_episode
+    from experiments.cli.turns import TurnOptions
 
+    turns = TurnOptions(notebook=notebook, repair=repair)
     player = EpisodePolicy(
-        what=what, memory=memory, sampler=sampler, temperature=temperature, seed=seed, keys=tuple(policy or ())
+        what=what, sampler=sampler, temperature=temperature, seed=seed, keys=tuple(policy or ()), turns=turns
     )
     raise typer.Exit(show_episode(player, split=split, number=task, environment=environment, out=out))
 

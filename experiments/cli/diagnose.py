@@ -20,6 +20,7 @@ from experiments.analysis.collapse.sources import find_runs
 from experiments.analysis.collapse.survival import kaplan_meier, lifetime
 from experiments.report.build import plain
 from experiments.report.diagnosis_page import Diagnosed, render_diagnosis
+from experiments.run.folder import refuse_unwritable
 
 _QUIET = ("healthy", "too_short")
 
@@ -30,6 +31,7 @@ def show_diagnosis(path: Path, *, as_json: bool, as_page: bool = False, out: Pat
     Args:
         as_page: Write a page, too, beside the input, or to `out`.
     """
+    refuse_unwritable(out, example="diagnosis.html")
     if not path.exists() and (Path("runs") / path).is_dir():
         path = Path("runs") / path
     found = [Diagnosed(run=run, diagnosis=diagnose(run.metrics)) for run in find_runs(path)]

@@ -13,12 +13,14 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from dllm_rl import registry
+from dllm_rl.environment import Environment
 from dllm_rl.episodes import Modes, Situation, oracle, play
 from dllm_rl.errors import ConfigError
 from dllm_rl.reward import Reward
 from dllm_rl.session import Session
 from experiments.cli.components import component_of
 from experiments.cli.policy_keys import read_policy_keys
+from experiments.cli.turns import TurnOptions, turns_of
 from experiments.design.config import (
     Component,
     Evaluation,
@@ -28,6 +30,7 @@ from experiments.design.config import (
     build_session,
 )
 from experiments.design.presets import load_preset
+from experiments.run.folder import refuse_unwritable
 from experiments.run.results import is_lost, write_rows
 
 # The built-in world and reward, as the study preset has them.
@@ -44,9 +47,7 @@ def measure_oracle(splits: list[str] | None, *, environment: str | None, max_tas
     rows: list[dict[str, Any]] = []
     with build_session(chosen_environment(environment, preset.environment)) as session:
         for split in splits or session.environment.splits:
-            # An episode may have to be refused before it can succeed, which the shaped reward charges.
-            reward = Component(name="outcome") if session.environment.is_episodic else preset.reward
-            rows += _oracle_rows(session, split, max_tasks, build_reward(reward))
+            rows += _oracle_rows(session, split, max_tasks, build_reward(usual_reward(session.environment)))
     _print(rows, as_json=as_json)
     wrong = [row for row in rows if not row["success"] or row["reward"] != 1.0]
     if not as_json:
@@ -54,6 +55,11 @@ def measure_oracle(splits: list[str] | None, *, environment: str | None, max_tas
         for row in wrong:
             print(f"  not solved: {row['task_id']} (reward {row['reward']:.2f}, fault {row['fault']}) {row['notes']}")
     return 1 if wrong else 0
+
+
+def usual_reward(environment: Environment) -> Component:
+    """What is paid where nothing else is said. The shaped reward charges the refusals that an episode may need."""
+    return Component(name="outcome") if environment.is_episodic else load_preset(REFERENCE_PRESET).reward
 
 
 def _oracle_rows(
@@ -103,6 +109,7 @@ def measure(
     tasks: EvaluatedTasks,
     draws: Draws,
     *,
+    turns: TurnOptions,
     out: Path | None,
     as_json: bool,
     policy_keys: Sequence[str] = (),
@@ -110,11 +117,13 @@ def measure(
     """Evaluate a policy on splits: a greedy pass and some sampled rollouts a task.
 
     Args:
+        turns: What it reads of earlier turns, and what it begins one with.
         policy_keys: Of the policy level, as `key=value`.
     """
     from dllm_rl.training.engine import RolloutEngine, evaluate
     from experiments.run import policies
 
+    refuse_unwritable(out, example="rollouts.parquet")
     preset = load_preset(REFERENCE_PRESET)
     facts, options = read_policy_keys(policy_keys)
     policy = policies.load(checkpoint, facts=facts, options=options)
@@ -122,18 +131,22 @@ def measure(
     rows: list[dict[str, Any]] = []
     environment = chosen_environment(tasks.environment, preset.environment)
     with build_session(environment) as session:
-        modes = Evaluation().modes(session.environment)
+        played = turns_of(checkpoint, policy, turns, environment=session.environment, sampler=chosen)
+        modes, reward = Evaluation().modes(session.environment), usual_reward(session.environment)
         engine = RolloutEngine(
             policy=policy,
             sampler=build_sampler(chosen, temperature=draws.temperature),
             environment=session,
-            reward=build_reward(preset.reward),
+            reward=build_reward(reward),
+            notebook=played.notebook,
+            repair=played.repair,
             isolation=modes["isolation"],
             executor=modes["executor"],
         )
         for split in tasks.splits:
             chosen_tasks = session.tasks(split)[: tasks.max_tasks]
             rows += evaluate(engine, chosen_tasks, num_samples=draws.num_samples, seed=draws.seed)
+    _print(rows, as_json=as_json)
     if out is not None:
         labels = {
             "cell": checkpoint,
@@ -143,9 +156,8 @@ def measure(
             "seed": draws.seed,
             "stage": "eval",
         }
-        settings = {"environment": environment.model_dump(), "reward": preset.reward.model_dump()}
+        settings = {"environment": environment.model_dump(), "reward": reward.model_dump()}
         write_rows(out, rows, settings=settings, **labels)
-    _print(rows, as_json=as_json)
     return 0
 
 
@@ -227,6 +239,7 @@ def show_film(
     from experiments.report.film import print_film, record_film, render_film
     from experiments.run import policies
 
+    refuse_unwritable(out, example="film.html")
     preset = load_preset(REFERENCE_PRESET)
     facts, options = read_policy_keys(policy_keys)
     policy = policies.load(checkpoint, facts=facts, options=options)

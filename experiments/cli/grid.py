@@ -14,7 +14,7 @@ from dllm_rl.files import read_json
 from experiments.design.config import Preset, build_session
 from experiments.design.presets import load_preset, preset_names
 from experiments.design.units import GridPlan, TaskSets, Unit, choose, plan_grid
-from experiments.run.folder import CONFIG_FILE, OUTCOMES_FILE, RunFolder, make_folder
+from experiments.run.folder import OUTCOMES_FILE, RunFolder, make_folder
 from experiments.run.processes import GIGABYTES_A_WORKER, number_of_workers, run_units_in_processes
 from experiments.run.progress import ConsoleProgress, duration
 from experiments.run.reuse import Match, find_matches, reuse_units
@@ -65,9 +65,13 @@ def run_grid(
             print_dry_run(plan, tasks, console, workers=workers)
             _say_what_is_taken(plan, others, console)
             return 0
+        from experiments.run.warmstarts import refuse_missing_starts
+
         ranks = _launched(cluster, workers)
         # What cannot be run is refused before a browser starts.
-        choose(plan_grid(preset, TaskSets.of(preset, session), root), only)
+        intended = choose(plan_grid(preset, TaskSets.of(preset, session), root), only)
+        policies = {unit.cell.policy for unit in intended.units if intended.is_chosen(unit)}
+        refuse_missing_starts(preset.policies[name] for name in preset.policies if name in policies)
         number_of_workers(preset, workers, ())
         make_folder(root)
         session.keep_outcomes(root / OUTCOMES_FILE)
@@ -243,7 +247,11 @@ def _conclude(statuses: dict[str, Status], num_units: int, console: Console) -> 
 
 
 def _digest_in(root: Path) -> str:
-    return RunFolder(root).config.digest if (root / CONFIG_FILE).is_file() else ""
+    """The digest of what lies there; "" for nothing, and for what another version wrote, which this run replaces."""
+    try:
+        return RunFolder(root).config.digest
+    except ConfigError:
+        return ""
 
 
 def write_report(root: Path) -> None:

@@ -48,7 +48,9 @@ def collect(
 ) -> None:
     """Run recorded plans again and write what can be seen of them, labelled by the truth."""
     from experiments.run.evidence import evidence_of, recorded_plans
+    from experiments.run.folder import refuse_unwritable
 
+    refuse_unwritable(out, example="evidence.jsonl")
     plans = recorded_plans(run, count, seed=seed)
     with _session(environment, run) as session:
         _keep(evidence_of(session, plans), out)
@@ -64,7 +66,9 @@ def damage(
 ) -> None:
     """Run gold plans and versions with one thing wrong each: values, their places, the submission, an echo."""
     from experiments.run.damage import damaged_evidence
+    from experiments.run.folder import refuse_unwritable
 
+    refuse_unwritable(out, example="evidence.jsonl")
     with _session(environment, None) as session:
         _keep(damaged_evidence(session, session.tasks(split)[:count], seed=seed), out)
 
@@ -102,8 +106,10 @@ def train(
     """Distil a judge from labelled evidence."""
     from dllm_rl.records.evidence_file import read_evidence
     from dllm_rl.seeding import python_random
+    from experiments.run.folder import refuse_unwritable
     from harness.rewards.judge import fit_judge, write_judge
 
+    refuse_unwritable(out, example="judge.json")
     known = [item for item in read_evidence(files) if item.success is not None]
     if labels is not None and labels > len(known):
         raise ConfigError(f"{labels} labels were asked for; {len(known)} are there. Collect more, or ask for fewer.")

@@ -103,7 +103,8 @@ async def _why_refused(environment: SiteEnvironment, drawn: SiteTasks) -> str:
     """What became of the first task that was drawn, as a sentence."""
     for item in drawn.solvable[:1]:
         for why in (await environment.self_check([item.task])).values():
-            return f" Of {json.dumps(item.record.values, ensure_ascii=False)} it said: {why.rstrip('.')}."
+            said = why.reason.rstrip(".")
+            return f" Of {json.dumps(item.record.values, ensure_ascii=False)} it said: {said}."
     return ""
 
 

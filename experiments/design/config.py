@@ -134,7 +134,7 @@ class PolicyLevel(LoadOptions):
         stored = self.stated_facts
         if "family" not in stored and self.checkpoint.startswith(BUILTIN):
             return self.checkpoint.removeprefix(BUILTIN)
-        if "family" not in stored and self.checkpoint.count("/") > 1 and not Path(self.checkpoint).is_dir():
+        if "family" not in stored and self.is_missing:
             raise ConfigError(
                 f"checkpoint '{self.checkpoint}' was given, and there is no such folder here. Give one that "
                 "`dllm-rl warmstart` or `save_policy` wrote, a hub id (owner/name), or builtin:<family>."
@@ -142,6 +142,12 @@ class PolicyLevel(LoadOptions):
         if "family" not in stored:
             raise ConfigError(f"checkpoint '{self.checkpoint}' does not say its family. Add facts: {{family: masked}}")
         return str(stored["family"])
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the checkpoint is a path, which a hub id (owner/name) is not, and there is no such folder here."""
+        is_path = self.checkpoint.count("/") > 1 or self.checkpoint.startswith((".", "/"))
+        return is_path and not Path(self.checkpoint).is_dir()
 
     @property
     def loading(self) -> LoadOptions:

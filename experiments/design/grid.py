@@ -117,10 +117,11 @@ def refuse_ignored_turns(preset: Preset) -> None:
     """Raise where a setting of episodes was given and the environment takes whole plans, or the other way round."""
     if registry.get("environment", preset.environment.name).is_episodic:
         if preset.decoding.grammar != "never":
-            raise ConfigError(
-                f"decoding.grammar={preset.decoding.grammar}: the grammar is of whole plans and knows no command of "
-                f"episodes, which environment '{preset.environment.name}' has. Set decoding.grammar=never."
-            )
+            raise grammar_in_episodes(f"decoding.grammar={preset.decoding.grammar}", preset.environment.name)
+        for name, level in preset.policies.items():
+            for key, sampler in (("sampler", level.sampler), ("evaluation_sampler", level.evaluation_sampler)):
+                if sampler is not None and has_grammar(sampler):
+                    raise grammar_in_episodes(f"policies.{name}.{key}.options.grammar", preset.environment.name)
         return
     given = [f"notebook.{name}" for name in sorted(preset.notebook.model_fields_set)]
     layers = [preset.train, *(level.train for level in (*preset.policies.values(), *preset.objectives.values()))]
@@ -131,6 +132,19 @@ def refuse_ignored_turns(preset: Preset) -> None:
             f"{', '.join(given)}: environment '{preset.environment.name}' takes whole plans, so there are no earlier "
             "turns. Leave it out, or take the environment episodes."
         )
+
+
+def has_grammar(sampler: Component) -> bool:
+    """Whether a sampler's own options put it under the grammar."""
+    return bool(sampler.options.get("grammar", False))
+
+
+def grammar_in_episodes(given: str, environment: str) -> ConfigError:
+    """What is said where a grammar was asked for in episodes."""
+    return ConfigError(
+        f"{given} was given: the grammar is of whole plans and knows no command of episodes, which environment "
+        f"'{environment}' has. Leave it out."
+    )
 
 
 def refuse_same_names(cells: list[Cell]) -> None:

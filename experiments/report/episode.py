@@ -60,19 +60,19 @@ class TurnView:
     wanted: int
 
 
-def render_episode(rollout: Rollout, notebook: Notebook) -> str:
-    """The page."""
+def render_episode(rollout: Rollout) -> str:
+    """The page. Beside a turn stands what a policy read of earlier ones, beside an oracle's what a policy would."""
     environment = Environment(
         loader=PackageLoader("experiments.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    turns = [_view(rollout, number, turn, notebook) for number, turn in enumerate(rollout.turns)]
+    turns = [_view(rollout, number, turn) for number, turn in enumerate(rollout.turns)]
     page = environment.get_template("episode.html.j2")
     return page.render(rollout=rollout, turns=turns, verdict=verdict(rollout))
 
 
-def _view(rollout: Rollout, number: int, turn: Turn, notebook: Notebook) -> TurnView:
+def _view(rollout: Rollout, number: int, turn: Turn) -> TurnView:
     page = render_page(turn.observation)
-    read = turn.completion.prompt or notebook.prompt(rollout.task, rollout.turns[:number], turn.observation)
+    read = turn.completion.prompt or Notebook().prompt(rollout.task, rollout.turns[:number], turn.observation)
     # The task and the page stand beside it.
     kept = read.split("\n")[1 : -len(page) - 2]
     return TurnView(

@@ -36,6 +36,7 @@ from experiments.run.folder import (
     make_folder,
     nothing_finished,
     refuse_damaged,
+    refuse_unwritable,
 )
 from experiments.run.results import is_equal
 from experiments.run.status import claim, is_claimed, read_status, write_status
@@ -94,8 +95,7 @@ def pack_run(run: RunFolder, out: Path | None = None, *, with_rollouts: bool = F
     """
     config = run.config
     path = out or Path(f"{config.preset}-{config.digest[:8]}.tar.xz")
-    if path.is_dir():
-        raise ConfigError(f"'{path}' is a folder. Give --out a file, such as '{path / 'run.tar.xz'}'.")
+    refuse_unwritable(path, example="run.tar.xz")
     units = run.finished()
     if not units:
         raise nothing_finished(run.root)

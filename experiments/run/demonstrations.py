@@ -79,15 +79,15 @@ def gold_demonstrations(
         wrong = session.self_check(tasks)
         kept = [task for task in tasks if task.id not in wrong]
         if not kept:
-            told = f" The first one: {next(iter(wrong.values()))}" if wrong else ""
+            told = f" The first one: {next(iter(wrong.values())).reason}" if wrong else ""
             raise ConfigError(
                 f"the environment '{environment.name}' has {len(tasks)} tasks in the split '{split}', and no gold plan "
                 f"of them succeeds, so there is nothing to imitate.{told}"
             )
         if wrong:
-            task, reason = next(iter(wrong.items()))
+            task, why = next(iter(wrong.items()))
             _LOGGER.warning(
-                "%d of %d gold plans do not succeed and are left out: %s, %s", len(wrong), len(tasks), task, reason
+                "%d of %d gold plans do not succeed and are left out: %s, %s", len(wrong), len(tasks), task, why.reason
             )
         return [
             Demonstration(prompt=render_prompt(task, page), plan=session.gold_plan(task))

@@ -234,7 +234,7 @@ class RunFolder:
         return sum(read_status(path.parent).seconds for path in self.root.glob(f"warmstart/*/{STATUS_FILE}"))
 
     def self_check(self) -> dict[str, dict[str, str]]:
-        """Tasks that self-checks left out, with the reason, by the digest of the checked tasks."""
+        """Tasks that self-checks left out, with the reason, by the digest of tasks and environment."""
         path = self.root / SELF_CHECK_FILE
         return read_json(path) if path.is_file() else {}
 
@@ -278,6 +278,23 @@ def place_of_cell(cell: str, training: str) -> str:
 def place_of_warm_start(policy: str, digest: str) -> str:
     """Folder of a policy's evaluation before training, from the run's."""
     return f"warmstart/{policy}-{digest[:_DIGITS]}"
+
+
+def refuse_unwritable(path: Path | None, *, example: str) -> None:
+    """Raise ConfigError where --out names no file that can be written; None names none.
+
+    Args:
+        example: Name of a file, for the message.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise ConfigError(f"'{path}' is a folder. Give --out a file, such as '{path / example}'.")
+    place = next(folder for folder in path.absolute().parents if folder.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise ConfigError(
+            f"'{path}' cannot be written (nothing can be written to '{place}'). Give another file with --out."
+        )
 
 
 def make_folder(root: Path) -> None:

@@ -6,27 +6,30 @@ and are not imitated. Of several attempts at a task the shortest is kept (2606.0
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
-from dllm_rl.errors import unknown_name
+from dllm_rl.errors import ConfigError
 from dllm_rl.notebook import Notebook
 from dllm_rl.seeding import python_random
 from experiments.design.config import NotebookSettings, Strict
-from harness.errands import DIFFICULTIES, KINDS, fits, make_errand, make_tasks, rehearse
+from harness.errands import DIFFICULTIES, check_errands, fits, make_errand, make_tasks, rehearse
 
 if TYPE_CHECKING:
     from dllm_rl.records.tasks import Task
     from dllm_rl.training.warmstart import Demonstration
 
 
+_TRIED = 20
+
+
 class ErrandDemonstrations(Strict):
     """Errands whose turns are imitated.
 
     Attributes:
-        kinds: Kinds of errands; None for all. Errands that do not fit into a window are left out.
+        kinds: Kinds of errands; None for all of which some fit into a window. Errands that do not fit are left out.
         difficulties: Their difficulties.
         detours: Share of turns at which the oracle slips, of those where it can.
         attempts: Attempts at each task, of which the shortest is kept.
@@ -41,13 +44,24 @@ class ErrandDemonstrations(Strict):
     max_actions: int = Field(default=8, ge=1)
     notebook: NotebookSettings = NotebookSettings()
 
-    @field_validator("kinds")
-    @classmethod
-    def _known(cls, kinds: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for kind in kinds or ():
-            if kind not in KINDS:
-                raise ValueError(str(unknown_name("kind of errand", kind, KINDS)))
-        return kinds
+    @model_validator(mode="after")
+    def _can_be_rehearsed(self) -> ErrandDemonstrations:
+        try:
+            check_errands(self.kinds, self.difficulties)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        if long := [kind for kind in self.kinds or () if not _some_fit(kind, self.difficulties)]:
+            raise ValueError(
+                f"kinds names {', '.join(long)}, whose pages are longer than a window, so that they cannot be "
+                "rehearsed. Leave it out."
+            )
+        return self
+
+
+def _some_fit(kind: str, difficulties: Sequence[int]) -> bool:
+    """Whether any of a kind's first errands fits into a window."""
+    keys = (f"errand.{kind}.d{difficulty}.s{seed}" for difficulty in difficulties for seed in range(_TRIED))
+    return any(fits(make_errand(key)) for key in keys)
 
 
 def errand_demonstrations(

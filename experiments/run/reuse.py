@@ -2,7 +2,8 @@
 
 A training is known by the digest of everything that decides it, an evaluation by its own. Where another run has a unit
 of the same training, its files are copied; where that unit was evaluated in the same way as well, its rows too, under
-this grid's labels. Training that was packed without its checkpoint is of use only together with its evaluation.
+this grid's labels. Training that was packed without its checkpoint is of use only together with its evaluation. What
+lies here stays: a whole training is not copied over, and other evaluations of a unit stay finished.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def find_matches(plan: GridPlan, other: RunFolder) -> list[Match]:
         if source is None:
             continue
         same = replace(source, digest=unit.digest)
-        if same.is_done or (not unit.is_warm_start and _is_trained(unit, source)):
+        is_wanted = not unit.is_warm_start and _is_trained(unit, source) and not _is_trained(unit, unit.files)
+        if same.is_done or is_wanted:
             found.append(Match(unit=unit, source=same, is_evaluated=same.is_done))
     return found
 
@@ -75,42 +77,61 @@ def reuse_units(matches: list[Match], other: RunFolder) -> None:
 
 
 def _take(match: Match, other: RunFolder) -> None:
-    """Copy a unit. The policy comes last and at once: a training without one is begun anew, wherever a kill falls."""
+    """Copy a unit, its status last."""
     unit, source = match.unit, match.source
     if match.is_evaluated:
         source.refuse_damaged()
+    before, origin = read_status(unit.folder), source
+    taken = replace(before, state="owed", cause="", pid=0)
+    if not unit.is_warm_start and _is_trained(unit, unit.files):
+        origin = unit.files
+    else:
+        _take_training(match)
+        name = source.status.taken_from or f"{other.config.preset} {other.config.digest}"
+        taken = replace(taken, seconds=source.status.seconds, taken_from=name)
+    record = origin.record()
+    write_json(unit.folder / RECORD_FILE, {**unit.settings, "versions": {} if record is None else record.versions})
+    write_status(unit.folder, _with_rows(taken, match) if match.is_evaluated else taken)
+
+
+def _take_training(match: Match) -> None:
+    """Copy the files of a training.
+
+    The policy comes last and at once: wherever a kill falls, the training goes on from the policy that lies here, or is
+    begun anew.
+    """
+    unit, source = match.unit, match.source
     left_out = [".lock", ".*.tmp", "evaluation-*.parquet", RECORD_FILE, STATUS_FILE, CHECKPOINTS]
     # Films of other tasks do not belong here.
     left_out += [] if match.is_evaluated else [SNAPSHOTS_FOLDER]
     shutil.copytree(source.path, unit.folder, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True)
-    _take_checkpoint(source.path / CHECKPOINT, unit.folder / CHECKPOINT)
-    record, status = source.record(), source.status
-    made_by = record.versions if record is not None else {}
-    write_json(unit.folder / RECORD_FILE, {**unit.settings, "versions": made_by})
-    origin = status.taken_from or f"{other.config.preset} {other.config.digest}"
-    taken = Status(state="owed", seconds=status.seconds, taken_from=origin)
-    if match.is_evaluated:
-        write_rows(unit.files.rows_file, pq.read_table(source.rows_file, schema=SCHEMA).to_pylist(), **unit.labels)
-        evaluations = {unit.digest: sha256(unit.files.rows_file)}
-        taken = replace(
-            taken,
-            state="done",
-            cause=status.cause,
-            digest=unit.digest,
-            stopped_at=status.stopped_at,
-            evaluations=evaluations,
-        )
-    write_status(unit.folder, taken)
+    if (source.path / CHECKPOINT).is_dir():
+        _take_checkpoint(source.path / CHECKPOINT, unit.folder)
 
 
-def _take_checkpoint(source: Path, target: Path) -> None:
-    if not source.is_dir():
-        return
-    for torn in (target, *target.parent.glob(".taken-*")):
+def _take_checkpoint(source: Path, folder: Path) -> None:
+    for torn in folder.glob(".taken-*"):
         shutil.rmtree(torn, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".taken-") as folder:
-        shutil.copytree(source, Path(folder) / CHECKPOINT)
-        (Path(folder) / CHECKPOINT).rename(target)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".taken-") as temporary:
+        fresh = Path(temporary) / CHECKPOINT
+        shutil.copytree(source, fresh)
+        for own in folder.glob(CHECKPOINTS):
+            own.rename(Path(temporary) / f"own-{own.name}")
+        fresh.rename(folder / CHECKPOINT)
+
+
+def _with_rows(taken: Status, match: Match) -> Status:
+    """Copy the rows of an evaluation; the status with it."""
+    unit, source = match.unit, match.source
+    write_rows(unit.files.rows_file, pq.read_table(source.rows_file, schema=SCHEMA).to_pylist(), **unit.labels)
+    return replace(
+        taken,
+        state="done",
+        cause=source.status.cause,
+        digest=unit.digest,
+        stopped_at=source.status.stopped_at,
+        evaluations={**taken.evaluations, unit.digest: sha256(unit.files.rows_file)},
+    )
 
 
 def _training(folder: Path) -> tuple[str, int | None] | None:
@@ -122,9 +143,9 @@ def _training(folder: Path) -> tuple[str, int | None] | None:
     return record["training_digest"], record["seed"]
 
 
-def _is_trained(unit: Unit, source: UnitFolder) -> bool:
+def _is_trained(unit: Unit, files: UnitFolder) -> bool:
     """Whether the whole training lies there, with the policy that it ended in."""
-    if not (source.path / CHECKPOINT).is_dir():
+    if not (files.path / CHECKPOINT).is_dir():
         return False
-    is_over = len(source.metrics()) >= unit.cell.train["steps"] or read_status(source.path).stopped_at is not None
-    return is_over and not [path for path in source.path.glob(CHECKPOINTS) if path.name != CHECKPOINT]
+    is_over = len(files.metrics()) >= unit.cell.train["steps"] or files.alarms().stopped_at is not None
+    return is_over and not [path for path in files.path.glob(CHECKPOINTS) if path.name != CHECKPOINT]

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import write_json
 from dllm_rl.load_options import LoadOptions
-from experiments.design.config import validate
+from experiments.design.config import PolicyLevel, validate
 from experiments.run.recipe import (
     DEFAULT_RECIPE,
     ModelSizes,
@@ -29,6 +30,7 @@ from experiments.run.recipe import (
     is_builtin,
     is_foreign,
     load_recipe,
+    recipe_names,
     refuse_wrong_stages,
     with_derived,
 )
@@ -51,6 +53,28 @@ def run_warm_starts(families: list[str], overrides: list[str], *, out: Path, nam
     print(f"warm starts of {', '.join(wanted)} in {out}")
     _make_tokenizer(recipe, out)
     return _run_side_by_side(wanted, recipe, out)
+
+
+USUAL_OUT = Path("runs/warmstart")
+
+
+def refuse_missing_starts(levels: Iterable[PolicyLevel]) -> None:
+    """Raise ConfigError for a policy that is to be trained from a folder which is not there."""
+    for level in levels:
+        if level.is_missing:
+            raise ConfigError(
+                f"checkpoint '{level.checkpoint}' was given, and there is no such folder here. "
+                f"{_way_to_make(Path(level.checkpoint))}"
+            )
+
+
+def _way_to_make(folder: Path) -> str:
+    """The command that makes a checkpoint, by the name of its folder, where a recipe that ships has such a stage."""
+    for name in recipe_names():
+        if folder.name in load_recipe(name).families:
+            out = "" if folder.parent == USUAL_OUT else f" --out {folder.parent}"
+            return f"Make it first: dllm-rl warmstart {folder.name} --recipe {name}{out}"
+    return "Give one that `dllm-rl warmstart` or `save_policy` wrote, or a hub id (owner/name)."
 
 
 def _with_origins(families: list[str], recipe: Recipe) -> list[str]:

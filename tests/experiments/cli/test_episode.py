@@ -8,7 +8,9 @@ from typer.testing import CliRunner
 from dllm_rl.errors import ConfigError
 from experiments.cli import app
 from experiments.cli.episode import EpisodePolicy, show_episode
+from experiments.cli.turns import TurnOptions
 
+NONE = TurnOptions(notebook="{memory: none}")
 CODES = "{name: episodes, options: {kinds: [code], difficulties: [1]}}"
 
 
@@ -26,7 +28,7 @@ def test_an_episode_of_the_oracle_is_shown_turn_by_turn(tmp_path) -> None:
 
 @pytest.mark.browser
 def test_a_policy_that_learned_other_pages_plays_too_and_its_failure_is_told(capsys) -> None:
-    player = EpisodePolicy(what="builtin:masked", memory="none", sampler=None, temperature=0.0, seed=0)
+    player = EpisodePolicy(what="builtin:masked", turns=NONE, sampler=None, temperature=0.0, seed=0)
     short = "{name: episodes, options: {kinds: [wizard], difficulties: [1], max_turns: 2}}"
     code = show_episode(player, split="val", number=0, environment=short, out=None)
     said = capsys.readouterr().out
@@ -35,10 +37,11 @@ def test_a_policy_that_learned_other_pages_plays_too_and_its_failure_is_told(cap
 
 
 def test_what_makes_no_episode_is_refused() -> None:
-    player = EpisodePolicy(what="oracle", memory="full", sampler=None, temperature=0.0, seed=0)
+    player = EpisodePolicy(what="oracle", turns=TurnOptions(), sampler=None, temperature=0.0, seed=0)
     with pytest.raises(ConfigError, match="takes whole plans"):
         show_episode(player, split="val", number=0, environment="toy_copy", out=None)
     with pytest.raises(ConfigError, match="counted from 0"):
         show_episode(player, split="val", number=10_000, environment="episodes", out=None)
-    with pytest.raises(ConfigError, match="memory"):
-        EpisodePolicy(what="oracle", memory="some", sampler=None, temperature=0.0, seed=0).notebook  # noqa: B018
+    reading = EpisodePolicy(what="oracle", turns=NONE, sampler=None, temperature=0.0, seed=0)
+    with pytest.raises(ConfigError, match="an oracle reads the page alone"):
+        show_episode(reading, split="val", number=0, environment="episodes", out=None)

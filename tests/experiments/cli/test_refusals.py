@@ -13,6 +13,8 @@ from tests.experiments.cli.test_cli import said
 TOY, FORMS = ("grid", "toy_sort", "--dry-run"), ("grid", "quick", "--dry-run")
 SKILL, EPISODES = ("grid", "grid16_skill", "--dry-run"), ("grid", "episodes_quick", "--dry-run")
 ORACLE, MASKED, WARM = ("eval", "oracle"), ("eval", "builtin:masked"), ("warmstart", "masked", "--set")
+PLAYED = ("eval", "builtin:masked", "--environment", "episodes")
+ERRANDS = ("warmstart", "masked_episodes", "--recipe", "episodes", "--set")
 GYM = "environment={name: gymnasium, options: {id: Nope-v0, counts: {train: -1}}}"
 HALF_QUADRATURE = "objectives.espo.options={levels: quadrature, antithetic: false}"
 
@@ -34,6 +36,8 @@ REFUSED = {
         (TOY, "policies.masked.sampler.options.num_steps=0", "an integer of at least 1"),
         (TOY, "policies.masked.evaluation_sampler=slots", "is not defined for the family 'masked'"),
         (TOY, "policies.masked.sampler.options.temperature=1", "set train.temperature"),
+        (EPISODES, "policies.masked.sampler.options.grammar=true", "sampler.options.grammar was given: the grammar"),
+        (EPISODES, "policies.masked.evaluation_sampler={name: slots, options: {grammar: true}}", "knows no command of"),
     ],
     "repair": [
         (TOY, "policies.masked.repair={}", "policies.masked.repair: environment 'toy_sort' takes whole plans"),
@@ -105,6 +109,24 @@ REFUSED = {
         (MASKED, "--executor=fast", "No such option"),
         (ORACLE, "--sampler=slots", "the oracle draws nothing"),
         (ORACLE, "--num-samples=3", "the oracle draws nothing"),
+        (ORACLE, "--repair={}", "an oracle reads the page alone"),
+        (MASKED, "--repair={}", "--repair was given: FormEnvironment takes whole plans"),
+        (MASKED, "--notebook={memory: none}", "--notebook was given: FormEnvironment takes whole plans"),
+        (PLAYED, "--notebook={memry: none}", "Did you mean 'memory'"),
+        (PLAYED, "--notebook={memory: full, feedback: false}", "Take actions"),
+        (PLAYED, "--notebook={", "--notebook {: not YAML"),
+        (PLAYED, "--repair={confidence: 2}", "less than 1"),
+        (PLAYED, "--sampler={name: low_confidence, options: {grammar: true}}", "knows no command of episodes"),
+        (("episode", "builtin:masked"), "--sampler={name: slots, options: {grammar: true}}", "knows no command of"),
+    ],
+    "out": [
+        (MASKED, "--out=.", "'.' is a folder. Give --out a file, such as 'rollouts.parquet'"),
+        (MASKED, "--out=/dev/null/rows.parquet", "nothing can be written to '/dev/null'"),
+        (("film", "builtin:masked"), "--out=.", "such as 'film.html'"),
+        (("episode",), "--out=.", "such as 'episode.html'"),
+        (("episode", "--environment", "toy_copy"), "--out=page.html", "takes whole plans"),
+        (("judge", "damage"), "--out=.", "such as 'evidence.jsonl'"),
+        (("diagnose", "nothing"), "--out=.", "such as 'diagnosis.html'"),
     ],
     "decoding": [
         (TOY, "decoding.gramar=never", "Did you mean 'grammar'"),
@@ -119,6 +141,11 @@ REFUSED = {
         (WARM, "families.masked.train.passes=x", "valid integer"),
         (WARM, "families.masked.train.batch_size=0", "greater than or equal to 1"),
         (WARM, "families.masked.init=nope", "nope"),
+        (ERRANDS, "demonstrations.errands.kinds=[]", "kinds is empty"),
+        (ERRANDS, "demonstrations.errands.kinds=[wizzard]", "Did you mean 'wizard'"),
+        (ERRANDS, "demonstrations.errands.kinds=[wizard, long_list]", "kinds names long_list, whose pages are longer"),
+        (ERRANDS, "demonstrations.errands.difficulties=[]", "difficulties is []; expected some of 1, 2, 3"),
+        (ERRANDS, "demonstrations.errands.difficulties=[4]", "difficulties is [4]; expected some of 1, 2, 3"),
         (WARM, "demonstrations.count=0", "greater than or equal to 1"),
         (WARM, "demonstrations.finish_share=0.5", "finish_share has no effect"),
         (WARM, "families.masked.init=builtin:maskd", "Did you mean 'masked'"),
@@ -154,6 +181,18 @@ def test_facts_of_a_checkpoint_are_checked(text: str, message: str, tmp_path: Pa
     for command in ((*FORMS, f"policies.masked.checkpoint={tmp_path}"), ("eval", str(tmp_path))):
         code, _, errors = said(command, monkeypatch, capsys)
         assert (code, message in errors) == (2, True), (command, errors)
+
+
+def test_a_start_that_was_not_made_is_named_with_the_command_that_makes_it(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command, way in (
+        (("grid", "episodes_quick"), "dllm-rl warmstart autoregressive_episodes --recipe episodes"),
+        (("grid", "episodes_quick", "--only", "masked-*"), "dllm-rl warmstart masked_episodes --recipe episodes"),
+        (("grid", "over_coaching"), "share_05 --recipe over_coaching --out runs/over_coaching_starts"),
+    ):
+        code, _, errors = said(command, monkeypatch, capsys)
+        assert code == 2 and way in " ".join(errors.split()), errors
+        assert not list(tmp_path.rglob("*.*")), "something was written"
 
 
 @pytest.mark.parametrize("preset", preset_names())

@@ -123,6 +123,9 @@ def test_grid_writes_the_report_anew_where_results_came_from_elsewhere_and_only_
     written = (here.root / "report.json").stat().st_mtime_ns
     assert commands.run_grid("ci", [], out=here.root, is_dry_run=False) == 0
     assert (here.root / "report.json").stat().st_mtime_ns == written
+    write_json(here.root / "config.json", {"grid": "of another version"})
+    assert commands.run_grid("ci", [], out=here.root, is_dry_run=False) == 0
+    assert RunFolder(here.root).config == here.config
 
 
 def test_no_checkpoint_no_large_rollouts_and_nothing_unfinished_is_packed(tmp_path) -> None:

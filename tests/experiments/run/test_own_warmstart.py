@@ -10,6 +10,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from dllm_rl.environment import Unsolved
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import write_json
 from dllm_rl.policies.adapters import base_of_adapter
@@ -107,7 +108,7 @@ def test_plans_that_do_not_succeed_are_left_out_and_none_at_all_is_refused(monke
 
     def first_fails(self, tasks):
         task_ids.extend(task.id for task in tasks)
-        return {tasks[0].id: "the site says no"}
+        return {tasks[0].id: Unsolved(reason="the site says no")}
 
     monkeypatch.setattr(Session, "self_check", first_fails)
     assert len(gold_demonstrations(Component(name="toy_sort"), count=3)) == 2

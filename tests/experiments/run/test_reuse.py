@@ -88,6 +88,54 @@ def test_what_was_evaluated_otherwise_is_only_evaluated_anew(finished, tmp_path)
     assert run_units(other, FakeWork(), Silent())[unit.name].taken_from == f"ci {finished.config.digest}"
 
 
+def test_what_was_finished_here_stays_finished_and_its_policy_stays(finished, tmp_path):
+    """The same grid was run here under another evaluation; from the other run come rows alone."""
+    here = plan(tmp_path / "other", "evaluation.max_tasks=2")
+    run_units(here, KeepsCheckpoints(), Silent())
+    wanted = plan(tmp_path / "other")
+    cell = next(unit for unit in wanted.units if not unit.is_warm_start)
+    weights = cell.folder / CHECKPOINT / "model.safetensors"
+    weights.write_bytes(b"trained here")
+    matches = find_matches(wanted, RunFolder(finished.root))
+    assert {match.unit.name for match in matches} == {unit.name for unit in wanted.units}
+    reuse_units(matches, RunFolder(finished.root))
+    assert owed_units(wanted) == [] and weights.read_bytes() == b"trained here"
+    assert cell.files.status.taken_from == ""
+    assert owed_units(here) == [], "evaluations that were finished here were forgotten"
+    work = KeepsCheckpoints()
+    run_units(here, work, Silent())
+    assert work.calls == []
+
+
+def test_a_whole_training_is_only_taken_where_there_is_none(finished, tmp_path):
+    here = plan(tmp_path / "other", "evaluation.max_tasks=2")
+    run_units(here, KeepsCheckpoints(), Silent())
+    third = plan(tmp_path / "other", "evaluation.max_tasks=1")
+    assert find_matches(third, RunFolder(finished.root)) == []
+
+
+def test_a_kill_in_the_copy_leaves_the_policy_that_lay_here(finished, tmp_path, monkeypatch):
+    other, source = plan(tmp_path / "other"), RunFolder(finished.root)
+    (unit, *_) = [unit for unit in other.units if not unit.is_warm_start]
+    half = unit.folder / CHECKPOINT
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_bytes(b"half way")
+
+    def killed(start, *arguments, **options):
+        if start.name == CHECKPOINT:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(reuse.shutil, "copytree", killed)
+    matches = [match for match in find_matches(other, source) if match.unit.name == unit.name]
+    with pytest.raises(KeyboardInterrupt):
+        reuse_units(matches, source)
+    assert (half / "model.safetensors").read_bytes() == b"half way"
+    monkeypatch.undo()
+    reuse_units(matches, source)
+    assert (half / "model.safetensors").read_bytes() == unit.name.encode()
+    assert [path.name for path in unit.folder.glob("checkpoint*")] == [CHECKPOINT]
+
+
 def test_training_without_its_policy_is_of_no_use_to_another_evaluation(finished, tmp_path):
     other = plan(tmp_path / "other", "evaluation.max_tasks=2")
     for unit in finished.units:

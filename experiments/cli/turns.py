@@ -1,0 +1,93 @@
+"""How a command has a policy play episodes: what it reads of earlier turns, and how much of its last plan it keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import BaseModel
+
+from dllm_rl.environment import Environment
+from dllm_rl.errors import ConfigError
+from dllm_rl.files import read_json
+from dllm_rl.notebook import Notebook
+from experiments.design.config import Component, NotebookSettings, RepairSettings, validate
+from experiments.design.grid import grammar_in_episodes, has_grammar
+from experiments.design.overrides import read_yaml
+from experiments.run.folder import RECORD_FILE
+
+if TYPE_CHECKING:
+    from dllm_rl.policies.base import BasePolicy
+    from dllm_rl.repair import Repair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnOptions:
+    """What a command says of turns; None for what the policy was trained with, and for any other policy the usual.
+
+    Attributes:
+        notebook: As YAML.
+        repair: As YAML; `null` for none.
+    """
+
+    notebook: str | None = None
+    repair: str | None = None
+
+    def refuse_given(self, why: str) -> None:
+        """Raise ConfigError where any of them was given."""
+        given = [f"--{name}" for name in ("notebook", "repair") if getattr(self, name) is not None]
+        if given:
+            raise ConfigError(f"{', '.join(given)} was given: {why} Leave it out.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """What a policy reads of earlier turns, and how much of its last plan it begins one with."""
+
+    notebook: Notebook
+    repair: Repair | None
+
+
+class _Trained(BaseModel):
+    """What a cell's record says of turns."""
+
+    notebook: NotebookSettings = NotebookSettings()
+    repair: RepairSettings | None = None
+
+
+def turns_of(
+    checkpoint: str, policy: BasePolicy, options: TurnOptions, *, environment: Environment, sampler: Component
+) -> Turns:
+    """How a policy plays: as the options say, else as its cell was trained, else as usual.
+
+    Raises ConfigError for what is not valid, for options where whole plans are written, and for a grammar in episodes.
+    """
+    name = type(environment).__name__
+    if not environment.is_episodic:
+        options.refuse_given(f"{name} takes whole plans, so there are no earlier turns.")
+        return Turns(notebook=Notebook(), repair=None)
+    if has_grammar(sampler):
+        raise grammar_in_episodes(f"sampler '{sampler.name}' with grammar=true", name)
+    record = Path(checkpoint) / RECORD_FILE
+    trained = _Trained.model_validate(read_json(record)) if record.is_file() else _Trained()
+    notebook, repair = trained.notebook, trained.repair
+    if options.notebook is not None:
+        data = _read(options.notebook, "--notebook", "{memory: actions, feedback: false}")
+        notebook = validate(NotebookSettings, data, source="--notebook")
+    if options.repair is not None:
+        data = _read(options.repair, "--repair", "{confidence: 0.9}")
+        repair = None if data is None else validate(RepairSettings, data, source="--repair")
+    if repair is not None:
+        from dllm_rl.repair import refuse_repair
+
+        refuse_repair(policy.family, is_aligned=policy.facts.line_width is not None)
+    return Turns(notebook=notebook.build(), repair=None if repair is None else repair.build())
+
+
+def _read(text: str, option: str, example: str) -> Any:
+    try:
+        return read_yaml(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{option} {text}: not YAML. Write {example}.") from error
