@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,13 @@ from typing import Any
 
 from rich.console import Console
 
+from dllm_rl.episodes import TOO_LONG, Modes, play
+from dllm_rl.episodes import recorded as recorded_turns
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import ROLLOUTS_FILE
-from dllm_rl.records.rollout import Completion, Rollout, one_turn, rewarded
+from dllm_rl.records.rollout import Completion, Rollout, one_turn, rewarded, split_turns
+from dllm_rl.records.tasks import Task
+from dllm_rl.session import Session
 from experiments.design.config import Component, build_environment, build_reward
 from experiments.run.folder import RESULTS_FILE, RunFolder
 from experiments.run.records import GridRecord
@@ -43,7 +46,7 @@ def replay_rollout(run: Path, rollout: str, *, out: Path, is_headless: bool) -> 
     """Replay and print; 1 where the outcome is not the recorded one."""
     recorded = find_rollout(run, rollout)
     is_shown = chromium.can_show() and not is_headless
-    replayed, files = asyncio.run(_run(recorded, out, is_shown=is_shown))
+    replayed, files = _run(recorded, out, is_shown=is_shown)
     console = Console(highlight=False, markup=False)
     console.print(f"{replayed.task.id}\n{replayed.task.instruction}\n")
     for action in replayed.outcome.actions:
@@ -62,8 +65,11 @@ def replay_rollout(run: Path, rollout: str, *, out: Path, is_headless: bool) -> 
 
 
 def compare(recorded: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What is recorded and what is now, for every column of the record that differs; time has no part in it."""
-    names = [name for name in now if name in recorded and name not in TIMING_COLUMNS]
+    """What is recorded and what is now, for every column of the record that differs.
+
+    Time has no part in it, nor has the number of tokens, since nobody writes here.
+    """
+    names = [name for name in now if name in recorded and name not in (*TIMING_COLUMNS, "num_tokens")]
     return {name: (recorded[name], now[name]) for name in names if recorded[name] != now[name]}
 
 
@@ -142,19 +148,31 @@ def _line(path: Path, number: str) -> dict[str, Any]:
     raise ConfigError(f"'{number}' is not a rollout of {path}; expected STEP.ROW, such as 0.3")
 
 
-async def _run(recorded: Recorded, out: Path, *, is_shown: bool) -> tuple[Rollout, list[Path]]:
+def _run(recorded: Recorded, out: Path, *, is_shown: bool) -> tuple[Rollout, list[Path]]:
     environment, recorder = build_environment(recorded.environment), TraceRecorder(folder=out, keeps_all=True)
     if isinstance(environment, BrowserEnvironment):
         environment.pool = BrowserPool(is_headful=is_shown)
     if isinstance(environment, FormEnvironment):
         environment.recorder = recorder
     task_id = recorded.row["task_id"]
-    async with environment:
-        task = next((task for task in environment.tasks(task_id.split("/")[0]) if task.id == task_id), None)
+    with Session(environment) as session:
+        task = next((task for task in session.tasks(task_id.split("/")[0]) if task.id == task_id), None)
         if task is None:
             raise ConfigError(f"the task {task_id} is not in this version's sites, or the run used other task settings")
-        page = await environment.observe(task)
-        outcome = await environment.run(task, recorded.row["plan"], executor=recorded.executor)
-    completion = Completion(plan=recorded.row["plan"], num_tokens=recorded.row.get("num_tokens", 0))
-    (rollout,) = rewarded(build_reward(recorded.reward), [one_turn(task, page, completion, outcome)])
+        rollout = (_episode if session.is_episodic else _whole_plan)(session, task, recorded)
     return rollout, [path for pair in recorder.written for path in pair]
+
+
+def _episode(session: Session, task: Task, recorded: Recorded) -> Rollout:
+    row = recorded.row
+    turns = split_turns(row["plan"])[: row["num_turns"]]
+    writer = recorded_turns([turns], TOO_LONG if row["ending"] == TOO_LONG.ending else None)
+    (rollout,) = play(session, build_reward(recorded.reward), [task], writer, Modes(executor=recorded.executor))
+    return rollout
+
+
+def _whole_plan(session: Session, task: Task, recorded: Recorded) -> Rollout:
+    plan, (page,) = recorded.row["plan"], session.observe_many([task])
+    outcome = session.wait_for(session.environment.run(task, plan, executor=recorded.executor))
+    (rollout,) = rewarded(build_reward(recorded.reward), [one_turn(task, page, Completion(plan=plan), outcome)])
+    return rollout

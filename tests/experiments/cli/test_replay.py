@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from dllm_rl.episodes import TOO_LONG, Modes, oracle, play, recorded
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.tasks import Task
+from dllm_rl.records.tasks import Ending, Task
 from experiments.cli.replay import find_rollout, replay_rollout
+from experiments.design.config import Component, build_session
 from experiments.run.results import write_rows
+from harness.rewards import Success
 from harness.sites import make_tasks
 
 TASK: Task = make_tasks("train", count=360)[1]
@@ -57,3 +60,21 @@ def test_rows_of_an_evaluation_run_under_the_settings_that_they_state(tmp_path: 
     write_rows(tmp_path / "stated.parquet", [row], settings=settings, cell="builtin:masked", seed=0, stage="eval")
     found = find_rollout(tmp_path / "stated.parquet", "0")
     assert (found.environment.model_dump(), found.reward.name) == (environment, "outcome")
+
+
+@pytest.mark.browser
+def test_an_episode_comes_to_what_it_came_to_turn_by_turn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of several turns, and one that ended at a page that its policy could not read."""
+    environment = {"name": "episodes", "options": {"kinds": ["code"], "difficulties": [1], "counts": {"train": 1}}}
+    settings = {"environment": environment, "reward": {"name": "outcome", "options": {}}}
+    with build_session(Component(**environment)) as session:
+        tasks, modes = session.tasks("train"), Modes(executor="trusted")
+        (whole,) = play(session, Success(), tasks, oracle(session), modes)
+        (cut,) = play(session, Success(), tasks, recorded([[whole.turns[0].completion.plan]], TOO_LONG), modes)
+    assert (len(whole.turns), cut.outcome.ending) == (3, Ending.TOO_LONG)
+    rows = [rollout.to_row(mode="sampled", sample=at) | {"num_tokens": 30} for at, rollout in enumerate((whole, cut))]
+    labels = {"cell": "c", "policy": "p", "objective": "", "role": "", "seed": 0, "stage": "eval"}
+    write_rows(tmp_path / "rows.parquet", rows, settings=settings, **labels)
+    for number in ("0", "1"):
+        code = replay_rollout(tmp_path / "rows.parquet", number, out=tmp_path / "replay", is_headless=True)
+        assert code == 0, capsys.readouterr().out
