@@ -23,6 +23,7 @@ from experiments.run.folder import (
     CHECKPOINTS,
     RECORD_FILE,
     SNAPSHOTS_FOLDER,
+    STATE_FILE,
     STATUS_FILE,
     RunFolder,
     UnitFolder,
@@ -145,7 +146,10 @@ def _training(folder: Path) -> tuple[str, int | None] | None:
 
 def _is_trained(unit: Unit, files: UnitFolder) -> bool:
     """Whether the whole training lies there, with the policy that it ended in."""
-    if not (files.path / CHECKPOINT).is_dir():
+    state = files.path / CHECKPOINT / STATE_FILE
+    if not state.is_file():
         return False
-    is_over = len(files.metrics()) >= unit.cell.train["steps"] or files.alarms().stopped_at is not None
+    stopped_at = files.alarms().stopped_at
+    num_steps = unit.cell.train["steps"] if stopped_at is None else stopped_at + 1
+    is_over = min(read_json(state)["step"], len(files.metrics())) >= num_steps
     return is_over and not [path for path in files.path.glob(CHECKPOINTS) if path.name != CHECKPOINT]

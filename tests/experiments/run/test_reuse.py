@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.files import write_json
 from experiments.report.build import build_report
 from experiments.report.load import load_run
 from experiments.run import reuse
@@ -30,6 +31,7 @@ class KeepsCheckpoints(FakeWork):
     def cell(self, unit, on_event):
         (unit.folder / CHECKPOINT).mkdir(exist_ok=True)
         (unit.folder / CHECKPOINT / "model.safetensors").write_bytes(unit.name.encode())
+        write_json(unit.folder / CHECKPOINT / "state.json", {"step": unit.cell.train["steps"], "files": {}})
         steps = [{"step": step, "loss/total": 0.0} for step in range(unit.cell.train["steps"])]
         (unit.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
         return super().cell(unit, on_event)
@@ -120,17 +122,22 @@ def test_a_kill_in_the_copy_leaves_the_policy_that_lay_here(finished, tmp_path, 
     half = unit.folder / CHECKPOINT
     half.mkdir(parents=True)
     (half / "model.safetensors").write_bytes(b"half way")
+    write_json(half / "state.json", {"step": 0, "files": {}})
+    copied = reuse.shutil.copytree
 
     def killed(start, *arguments, **options):
         if start.name == CHECKPOINT:
             raise KeyboardInterrupt
+        return copied(start, *arguments, **options)
 
     monkeypatch.setattr(reuse.shutil, "copytree", killed)
     matches = [match for match in find_matches(other, source) if match.unit.name == unit.name]
     with pytest.raises(KeyboardInterrupt):
         reuse_units(matches, source)
     assert (half / "model.safetensors").read_bytes() == b"half way"
+    assert len(unit.files.metrics()) == unit.cell.train["steps"]
     monkeypatch.undo()
+    matches = [match for match in find_matches(other, source) if match.unit.name == unit.name]
     reuse_units(matches, source)
     assert (half / "model.safetensors").read_bytes() == unit.name.encode()
     assert [path.name for path in unit.folder.glob("checkpoint*")] == [CHECKPOINT]
