@@ -10,7 +10,7 @@ from rich.console import Console
 from dllm_rl import registry
 from dllm_rl.episodes import Writer, oracle, play
 from dllm_rl.errors import ConfigError
-from dllm_rl.options import resolved
+from dllm_rl.options import options_of
 from dllm_rl.records.rollout import Rollout
 from dllm_rl.session import Session
 from experiments.cli.evaluate import REFERENCE_PRESET, chosen_environment, usual_sampler
@@ -64,8 +64,7 @@ def show_episode(player: EpisodePolicy, *, split: str, number: int, environment:
 
 def _with_pictures(component: Component) -> Component:
     """The environment, taking pictures where it can."""
-    cls, owner = registry.get("environment", component.name), f"environment '{component.name}'"
-    if "takes_pictures" not in resolved(cls, component.options, owner=owner):
+    if "takes_pictures" not in options_of(registry.get("environment", component.name)):
         return component
     return Component(name=component.name, options={**component.options, "takes_pictures": True})
 
