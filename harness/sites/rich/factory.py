@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from itertools import groupby
+from math import gcd
 from random import Random
 
 from dllm_rl.errors import ConfigError, unknown_name
@@ -160,13 +161,15 @@ def make_rich_tasks(
             raise ConfigError(f"difficulty {difficulty} is unknown; expected 1, 2 or 3.")
     names = tuple(rich_form(kind).kind for kind in kinds) if kinds else tuple(rich_forms())
     layouts = HELD_OUT_LAYOUTS if split == "test_layout" else TRAIN_LAYOUTS
+    # As many turns of the kinds share a dial as it takes that a kind is met at every difficulty with every dial.
+    num_turns = 1 if gcd(len(dials), len(difficulties)) == 1 else len(difficulties)
     tasks = []
     for index in range(count):
         kind, difficulty = crossed(index, names, difficulties)
         rng = python_random(seed, "rich task", split, index)
         number = SEED_BASE[split] + rng.randrange(sites_per_kind or SITES_PER_KIND[split])
         site = make_site(f"{RICH_PREFIX}{kind}.d{difficulty}.{layouts[number % len(layouts)]}.s{number}")
-        task = make_task(index, split, site, dials[index // len(names) % len(dials)], rng)
+        task = make_task(index, split, site, dials[index // len(names) // num_turns % len(dials)], rng)
         is_busy = site.behaviour.num_refusals > 0
         words = f"{task.instruction.rstrip('.')}. {BUSY}"
         tasks.append(replace(task, instruction=words) if is_busy else task)

@@ -112,11 +112,12 @@ def test_a_larger_count_continues_the_list_and_splits_share_no_site() -> None:
     assert len(set.union(*sites.values())) == sum(map(len, sites.values()))
 
 
-def test_five_kinds_are_met_at_every_difficulty() -> None:
+@pytest.mark.parametrize("dials", [(0,), (0, 1), (0, 1, 2)])
+def test_five_kinds_are_met_at_every_difficulty_with_every_dial(dials) -> None:
     kinds = tuple(rich_forms())[:5]
-    tasks = make_rich_tasks("train", count=15, kinds=kinds)
-    met = {tuple(task.site.split(".")[1:3]) for task in tasks}
-    assert met == {(kind, f"d{difficulty}") for kind in kinds for difficulty in (1, 2, 3)}
+    tasks = make_rich_tasks("train", count=15 * len(dials), kinds=kinds, dials=dials)
+    met = {(*task.site.split(".")[1:3], task.dial) for task in tasks}
+    assert met == {(kind, f"d{difficulty}", dial) for kind in kinds for difficulty in (1, 2, 3) for dial in dials}
 
 
 def test_files_are_what_their_names_say_and_always_the_same() -> None:
