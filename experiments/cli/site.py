@@ -146,6 +146,7 @@ class Tried:
         given_away: Tasks that the empty plan solves.
         unsolvable: Why no plan can solve a task, by task.
         refused: Addresses outside of the site that its pages asked for.
+        sent_otherwise: By field, the name under which its value was sent, where no field has that name.
     """
 
     pages: dict[str, Observation]
@@ -154,6 +155,7 @@ class Tried:
     given_away: list[str]
     unsolvable: dict[str, str]
     refused: list[str]
+    sent_otherwise: dict[str, str]
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
@@ -164,6 +166,7 @@ class Tried:
             "given_away": self.given_away,
             "unsolvable": self.unsolvable,
             "refused": self.refused,
+            "sent_otherwise": self.sent_otherwise,
         }
 
     def show(self, options: dict[str, Any]) -> None:
@@ -181,6 +184,9 @@ class Tried:
             console.print(f"cannot be solved: {name}: {reason}")
         for name, reason in self.failed.items():
             console.print(f"not solved: {name}: {reason}")
+        for name, sent in self.sent_otherwise.items():
+            told = shlex.quote(f"sent_as={{{sent}: {name}}}")
+            console.print(f"the value of {name} was sent as '{sent}'. If that is its name, say so: --set {told}")
         for name in self.given_away:
             console.print(f"solved by an empty plan: {name}")
         if self.tasks or self.unsolvable:
@@ -224,6 +230,7 @@ async def _try(environment: SiteEnvironment, max_tasks: int | None) -> Tried:
         given_away=[item.task_id for item in empty if item.is_success],
         unsolvable={item.task_id: item.reason for item in known.unsolvable},
         refused=list(environment.refused),
+        sent_otherwise=environment.sent_otherwise,
     )
 
 

@@ -60,6 +60,7 @@ async function explore(depth = 0, isKnown = () => false) {
       const after = visibleControls();
       if (after.length !== before.length || after.some((item) => !known.has(item)) || offers(after) !== offered) {
         states.push({ decider: keyOf(element), value, controls: described(after) });
+        choices();
         const isNew = after.some((item) => !known.has(item) && canVary(item));
         if (isNew && depth < 3) states.push(...(await explore(depth + 1, (item) => known.has(item))));
       }

@@ -273,17 +273,18 @@ function snapshot() {
   return values;
 }
 
-// By field, what a server receives for each thing that can be chosen, and how a reader sees it.
+// By field, what a server receives for each thing that can be chosen, and how a reader sees it: now, and whenever this was
+// asked for before.
+const choosable = {};
 function choices() {
-  const found = {};
   for (const element of visibleControls()) {
-    const texts = (found[fieldOf(element)] ??= {});
+    const texts = (choosable[fieldOf(element)] ??= {});
     if (element.localName === "select") for (const option of realOptions(element)) texts[option.value] = optionText(option);
     else if (kindOf(element) === "radio") texts[element.value] = accessibleName(element);
     else if (kindOf(element) === "checkbox") texts[element.value] = tickedText(element);
     Object.assign(texts, mirrored.get(fieldOf(element))?.texts);
   }
-  return found;
+  return choosable;
 }
 
 // By field, the ids of its controls and the hidden fields that follow it, under which scripts may send it.

@@ -81,6 +81,10 @@ class Form:
                 found[field] = (*found.get(field, ()), *values)
         return found
 
+    def unread(self, sent: Fields) -> Fields:
+        """What stands for none of this form's fields."""
+        return {name: values for name, values in sent.items() if self._field(name) is None}
+
     @property
     def has_review(self) -> bool:
         """Whether its last page only confirms what the others gave."""

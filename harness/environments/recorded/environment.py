@@ -24,7 +24,7 @@ from harness.environments.recorded.observed import Observed, Values
 from harness.execute import Execution, ExecutorName, ServerView, execute, executor_named
 from harness.judge import Evidence
 from harness.judge import outcome as outcomes
-from harness.recorder import Criterion, Form, RecordingProxy, Sent, submissions
+from harness.recorder import Criterion, Exchange, Form, RecordingProxy, Sent, submissions
 from harness.scout import Survey
 
 
@@ -62,6 +62,8 @@ class RecordedEnvironment(BrowserEnvironment[S]):
 
     Attributes:
         refused: Addresses outside of the site that its pages asked for while they were looked at.
+        sent_otherwise: By field, the name under which its value was sent, where that is neither the field's name nor
+            its id or label.
     """
 
     isolations: ClassVar[tuple[str, ...]] = IN_A_TAB
@@ -72,6 +74,7 @@ class RecordedEnvironment(BrowserEnvironment[S]):
         self.files = {path.name: path.read_bytes() for path in paths if path.is_file()}
         self.proxy = RecordingProxy()
         self.refused: dict[str, None] = {}
+        self.sent_otherwise: dict[str, str] = {}
         self._numbers = itertools.count(1)
         self._routed: WeakSet[Tab] = WeakSet()
 
@@ -187,7 +190,9 @@ class RecordedEnvironment(BrowserEnvironment[S]):
                 sent = submissions(
                     self.proxy.exchanges(rollout_id), form, has_pressed=_has_pressed(parsed, seen.page, execution)
                 )
-                return self._judged(task, parsed, execution, seen, sent)
+                outcome = self._judged(task, parsed, execution, seen, sent)
+                self._note_names(outcome, form, self.proxy.exchanges(rollout_id))
+                return outcome
             except EnvironmentFaultError as fault:
                 num_broken += bool(self._broke_at(rollout_id))
                 lost_at.append(fault.line)
@@ -212,6 +217,14 @@ class RecordedEnvironment(BrowserEnvironment[S]):
                 defaults=seen.defaults,
             )
         )
+
+    def _note_names(self, outcome: Outcome, form: Form, exchanges: Sequence[Exchange]) -> None:
+        """Note under which name a wanted value was sent that no field received."""
+        missing = {item.wanted: item.name for item in outcome.fields if item.wanted and not item.server}
+        for exchange in exchanges if missing else ():
+            for name, values in form.unread(exchange.fields).items():
+                if values in missing:
+                    self.sent_otherwise[missing[values]] = name
 
     def new_id(self) -> str:
         """A name under which the proxy keeps one rollout's exchanges."""

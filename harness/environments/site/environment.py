@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -43,6 +43,8 @@ class SiteSettings(RecordedSettings):
         port: Port at which that server listens by itself; None for a free one, which it is told.
         reset: Command that puts the site back to where it was, run before every rollout; they then go one at a time.
         allow: Hosts beside this machine that `url` may name.
+        sent_as: Label, HTML name or selector of a field, by the name under which a script sends it, where that is
+            neither its HTML name nor its id or label.
         host: The name that the application takes for its own (the header Host); "" for any name.
         python: The interpreter that has the application's packages.
     """
@@ -55,6 +57,7 @@ class SiteSettings(RecordedSettings):
     port: int | None = None
     reset: str | None = None
     allow: tuple[str, ...] = ()
+    sent_as: Mapping[str, str] = field(default_factory=dict)
     host: str = ""
     python: str = sys.executable
 
@@ -112,8 +115,17 @@ class SiteEnvironment(RecordedEnvironment[SiteSettings]):
         await self.start_proxy()
         paths = dict.fromkeys(record.start for record in records)
         await limited((self.observed(path) for path in paths), self.settings.num_places("context"))
+        self._check_names()
         if self._tasks is None:
             self._tasks = make_tasks(records, self._seen, tuple(self.files))
+
+    def _check_names(self) -> None:
+        for name, key in self.settings.sent_as.items():
+            if self._seen and not any(seen.find(key) for seen in self._seen.values()):
+                raise ConfigError(
+                    f"sent_as.{name} is '{key}'; no form has a field with this label, name or selector. Correct it, or "
+                    "drop it."
+                )
 
     async def close(self) -> None:
         """End the browser, the proxy and what we started of the site."""
@@ -188,12 +200,11 @@ class SiteEnvironment(RecordedEnvironment[SiteSettings]):
     async def _look_at(self, path: str) -> Observed:
         """Walk through the form until no further page of it is found, with what is known of its fields by then."""
         records = [record for record in self.records if record.start == path]
-        selectors = tuple(
-            dict.fromkeys(key for item in records for key in (*item.values, *item.ignored) if is_selector(key))
-        )
+        keys = [*self.settings.sent_as.values(), *(key for item in records for key in (*item.values, *item.ignored))]
+        selectors = tuple(dict.fromkeys(filter(is_selector, keys)))
         seen = await self.survey(path, selectors=selectors, opens=not records)
         if not records:
-            return seen
+            return self._named(seen)
         criterion = records[0].success.criterion()
         known: Mapping[str, tuple[str, ...]] | None = None
         for _ in range(MAX_WALKS):
@@ -202,7 +213,15 @@ class SiteEnvironment(RecordedEnvironment[SiteSettings]):
                 break
             known = answers
             seen = await self.survey(path, answers, selectors=selectors, goes_on=True, criterion=criterion)
-        return seen
+        return self._named(seen)
+
+    def _named(self, seen: Observed) -> Observed:
+        """The form with the names under which the user says that its fields are sent."""
+        identities = dict(seen.identities)
+        for name, key in self.settings.sent_as.items():
+            for control in seen.find(key)[:1]:
+                identities[control.field] = (*identities.get(control.field, ()), name)
+        return replace(seen, identities=identities)
 
     def _answers(self, record: TaskRecord, seen: Observed) -> dict[str, tuple[str, ...]]:
         """What a task gives, as far as its fields are known."""

@@ -84,6 +84,38 @@ def test_an_ignored_field_may_change(tmp_path: Path) -> None:
     assert [item.is_success for item in outcomes] == [False, True]
 
 
+DEPENDENT = """<!doctype html><html lang=en><title>Parcel</title><form><p><label>Country <select name=country>
+<option value="">Choose<option value=be>Belgium<option value=no>Norway</select></label></p>
+<p><label>City <select name=city></select></label></p><p><label>Weight <input name=kg></label></p><button>Send</button>
+</form><script>
+const form = document.forms[0], cities = { be: ["Ghent", "Ypres"], no: ["Oslo", "Bergen"] };
+form.country.onchange = () => {
+  form.city.replaceChildren(...cities[form.country.value].map((name) => new Option(name, name.slice(0, 2))));
+};
+form.onsubmit = (event) => {
+  event.preventDefault();
+  const [country, city, grams] = [...form.elements].map((field) => field.value);
+  fetch("/parcels", { method: "POST", body: JSON.stringify({ country, city, grams }) });
+};</script>"""
+
+
+@pytest.mark.browser
+def test_options_of_every_branch_are_read_and_a_field_may_be_sent_under_another_name(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text(DEPENDENT)
+    values = ({"Country": "Norway", "City": "Bergen"}, {"Country": "Belgium", "City": "Ypres", "Weight": 3})
+    settings = {"folder": tmp_path / "site", "tasks": tasks_file(tmp_path, *({"values": item} for item in values))}
+    with Session(SiteEnvironment(SiteSettings(**settings))) as site:
+        tasks = site.tasks("test")
+        found = site.run_many([(task, site.gold_plan(task)) for task in tasks])
+        told = site.environment.sent_otherwise
+    assert [outcome.is_success for outcome in found] == [True, False]
+    assert told == {"kg": "grams"}
+    assert all(item.is_success for item in gold_outcomes(**settings, sent_as={"grams": "Weight"}))
+    with pytest.raises(ConfigError, match=r"sent_as\.grams is 'Height'; no form has a field"):
+        gold_outcomes(**settings, sent_as={"grams": "Height"})
+
+
 @pytest.mark.browser
 def test_an_asgi_application_is_served(tmp_path: Path) -> None:
     file = tasks_file(tmp_path, JOIN)
