@@ -177,9 +177,7 @@ class Tried:
             for line in _lines(page):
                 console.print(f"  {line}")
         for address in self.refused:
-            console.print(
-                f"refused: {address} is not the site. A form that needs it takes it from the option vendored."
-            )
+            console.print(f"refused: {address}. {_why_not(address)}")
         for name, reason in self.unsolvable.items():
             console.print(f"cannot be solved: {name}: {reason}")
         for name, reason in self.failed.items():
@@ -196,6 +194,13 @@ class Tried:
         if self.tasks and not self.failed:
             told = json.dumps({"name": "site", "options": options})
             console.print(f"train on it: dllm-rl train quick masked grpo {shlex.quote('environment=' + told)}")
+
+
+def _why_not(address: str) -> str:
+    """Why an address was refused, and what helps."""
+    if address.startswith(("ws://", "wss://")):
+        return "Sockets are not opened."
+    return "Neither other hosts nor downloads are reached. What a form needs of them it takes from the option vendored."
 
 
 def _by_split(tasks: list[Task]) -> dict[str, int]:

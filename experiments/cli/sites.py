@@ -15,10 +15,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from dllm_rl.errors import ConfigError
+from experiments.cli.components import component_of
 
 if TYPE_CHECKING:
     from dllm_rl.records.tasks import Outcome
     from harness.environments import Catalogue, FormFactoryEnvironment, FormFactorySettings
+    from harness.environments.openenv import OpenEnvServer
     from harness.sites.public_sites import PublicSites
 
 
@@ -52,6 +54,36 @@ async def _serve(sites: PublicSites) -> None:
         await asyncio.Event().wait()
     finally:
         await sites.server.stop()
+
+
+@sites_app.command("openenv")
+def serve_openenv(
+    environment: Annotated[
+        str, typer.Option(help="Environment, as YAML: {name: site, options: {folder: workshop, tasks: tasks.jsonl}}.")
+    ] = "forms",
+    reward: Annotated[str, typer.Option(help="Reward of an episode, as YAML.")] = "shaped",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; 0 takes a free one.")] = 8000,
+    max_sessions: Annotated[int, typer.Option(min=1, help="Sessions at a time.")] = 64,
+) -> None:
+    """Serve an environment by the OpenEnv protocol, for trainers of other people."""
+    from experiments.design.config import build_environment, build_reward
+    from harness.environments.openenv import OpenEnvServer
+
+    chosen = component_of(environment, "--environment", "{name: forms, options: {world: rich}}")
+    paid = component_of(reward, "--reward", "shaped")
+    server = OpenEnvServer(
+        build_environment(chosen), build_reward(paid), name=chosen.name, port=port, max_sessions=max_sessions
+    )
+    asyncio.run(_serve_openenv(server))
+
+
+async def _serve_openenv(server: OpenEnvServer) -> None:
+    try:
+        await server.start()
+        print(f"{server.name}: {server.base_url}\nstop: Ctrl-C", flush=True)
+        await asyncio.Event().wait()
+    finally:
+        await server.stop()
 
 
 @sites_app.command("formfactory")

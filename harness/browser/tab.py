@@ -213,11 +213,12 @@ class Tab:
         if self._is_staying:
             return False
         self.pace.saw_load(time.perf_counter() - started)
+        is_unreached = self.page.url.startswith("chrome-error:")
+        if is_unreached and self._is_foreign.match(await self._unreached()):
+            raise AgentLeftError
         if is_cut_redirect(self._last_status) or (self._last_status >= 500 and not is_injected()):
             raise EnvironmentFaultError(f"navigation: the site answered {self._last_status}")
-        if self.page.url.startswith("chrome-error:"):
-            if self._is_foreign.match(await self._unreached()):
-                raise AgentLeftError
+        if is_unreached:
             raise EnvironmentFaultError("navigation: the connection was refused or reset")
         return True
 

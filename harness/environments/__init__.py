@@ -1,4 +1,5 @@
-"""The environments that presets name: forms, episodes, text toys, MiniWoB++, FormFactory, Gymnasium."""
+"""The environments that presets name: forms, episodes, text toys, a site of one's own, MiniWoB++, FormFactory,
+Gymnasium, OpenEnv."""
 
 from harness.environments.base import BrowserEnvironment, BrowserSettings, FormSettings, world_settings
 from harness.environments.episodes import EpisodeEnvironment, EpisodeSettings
@@ -6,6 +7,7 @@ from harness.environments.formfactory import Catalogue, FormFactoryEnvironment, 
 from harness.environments.forms import FormEnvironment, tasks_for
 from harness.environments.gymnasium import GymnasiumEnvironment, GymnasiumSettings
 from harness.environments.miniwob import MiniWobEnvironment, MiniWobSettings
+from harness.environments.openenv import OpenEnvEnvironment, OpenEnvSettings
 from harness.environments.site import SiteEnvironment, SiteSettings
 from harness.environments.text import TextEnvironment
 
@@ -23,6 +25,8 @@ __all__ = [
     "GymnasiumSettings",
     "MiniWobEnvironment",
     "MiniWobSettings",
+    "OpenEnvEnvironment",
+    "OpenEnvSettings",
     "SiteEnvironment",
     "SiteSettings",
     "TextEnvironment",

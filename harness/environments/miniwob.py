@@ -8,154 +8,24 @@ as label, since refs are resolved by name.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
 from typing import ClassVar
 
 from starlette.applications import Starlette
 from starlette.staticfiles import StaticFiles
 
 from dllm_rl.errors import ConfigError, unknown_name
-from dllm_rl.records.plan import Action, Verb, parse_plan, render_plan
-from dllm_rl.records.tasks import Control, Fault, FieldResult, GoldField, Observation, Outcome, Task
+from dllm_rl.records.plan import parse_plan
+from dllm_rl.records.tasks import Control, Fault, FieldResult, GoldField, Observation, Outcome, Passage, Task
 from dllm_rl.registry import register
 from harness.browser import Attempt, Tab, attribute, isolation_named
 from harness.environments.base import IN_A_TAB, BrowserEnvironment, BrowserSettings, check_counts
+from harness.environments.miniwob_oracles import ORACLES, READ_FROM_TEXT, html_folder
 from harness.execute import Execution, ServerView, execute, executor_named
 from harness.scout import Seen
 from harness.sites.server import LoopbackServer
-
-Oracle = Callable[[str, Observation], str]
-
-
-def _of(page: Observation, *kinds: str) -> list[Control]:
-    return [control for control in page.controls if control.kind in kinds]
-
-
-def _step(verb: Verb, control: Control, value: str | None = None) -> Action:
-    return Action(verb=verb, ref=control.ref, value=value)
-
-
-def _plan(*steps: Action) -> str:
-    return render_plan(steps)
-
-
-def _quoted(query: str) -> list[str]:
-    return re.findall(r'"([^"]*)"', query)
-
-
-def _named(page: Observation, *names: str) -> list[Control]:
-    return [next(control for control in page.controls if control.name == name) for name in names]
-
-
-def _listed(query: str) -> list[str]:
-    found = re.fullmatch(r"Select (.*) and click Submit\.", query)
-    return [] if found is None or found[1] == "nothing" else found[1].split(", ")
-
-
-def _fill_all(values: Callable[[str], list[str]]) -> Oracle:
-    def oracle(query: str, page: Observation) -> str:
-        fields, wanted = _of(page, "text", "date"), values(query)
-        fills = zip(fields, wanted if len(wanted) == len(fields) else wanted * len(fields), strict=True)
-        return _plan(*(_step("fill", field, value) for field, value in fills), _step("submit", _of(page, "button")[-1]))
-
-    return oracle
-
-
-def _in_case(query: str) -> list[str]:
-    (text,) = _quoted(query)
-    return [text.upper() if "upper case" in query else text.lower()]
-
-
-def _date(query: str) -> list[str]:
-    (text,) = re.findall(r"\d\d/\d\d/\d{4}", query)
-    return [datetime.strptime(text, "%m/%d/%Y").strftime("%Y-%m-%d")]
-
-
-def _time(query: str) -> list[str]:
-    (text,) = re.findall(r"\d+:\d\d [AP]M", query.replace("\u202f", " "))
-    return [datetime.strptime(text, "%I:%M %p").strftime("%H:%M")]
-
-
-def _choose_list(query: str, page: Observation) -> str:
-    wanted = query.removeprefix("Select ").removesuffix(" from the list and click Submit.")
-    return _plan(_step("select", _of(page, "select")[0], wanted), _step("submit", _of(page, "button")[-1]))
-
-
-def _check_listed(query: str, page: Observation) -> str:
-    boxes = _named(page, *_listed(query))
-    return _plan(*(_step("check", box) for box in boxes), _step("submit", _of(page, "button")[-1]))
-
-
-def _choose_listed(query: str, page: Observation) -> str:
-    (option,) = _named(page, *_listed(query))
-    return _plan(_step("choose", option), _step("submit", _of(page, "button")[-1]))
-
-
-def _click_buttons(*names: str) -> Oracle:
-    return lambda query, page: _plan(*(_step("click", button) for button in _named(page, *names)))
-
-
-def _click_quoted(query: str, page: Observation) -> str:
-    names = ["Close" if name == "x" else name for name in _quoted(query)]
-    return _plan(*(_step("click", button) for button in _named(page, *names)))
-
-
-def _ordinals(query: str) -> list[int]:
-    return [int(number) - 1 for number in re.findall(r"(\d+)(?:st|nd|rd|th)", query)]
-
-
-def _focus(query: str, page: Observation) -> str:
-    return _plan(_step("click", _of(page, "text")[_ordinals(query)[0]]))
-
-
-def _choose_and_enter(query: str, page: Observation) -> str:
-    radio, box = _ordinals(query)
-    return _plan(
-        _step("choose", _of(page, "radio")[radio]),
-        _step("fill", _of(page, "text", "number")[box], _quoted(query)[0]),
-        _step("submit", _of(page, "button")[-1]),
-    )
-
-
-def _spin(query: str, page: Observation) -> str:
-    (number,) = re.findall(r"Select (-?\d+)", query)
-    # The page forbids to type into it.
-    key = "ArrowUp" if int(number) > 0 else "ArrowDown"
-    presses = [_step("press", _of(page, "text")[0], key)] * abs(int(number))
-    return _plan(*presses, _step("submit", _of(page, "button")[-1]))
-
-
-ORACLES: dict[str, Oracle] = {
-    "enter-text": _fill_all(_quoted),
-    "enter-text-2": _fill_all(_in_case),
-    "enter-text-dynamic": _fill_all(_quoted),
-    "enter-password": _fill_all(_quoted),
-    "login-user": _fill_all(_quoted),
-    "enter-date": _fill_all(_date),
-    "enter-time": _fill_all(_time),
-    "choose-list": _choose_list,
-    "click-checkboxes": _check_listed,
-    "click-checkboxes-large": _check_listed,
-    "click-checkboxes-transfer": _check_listed,
-    "click-option": _choose_listed,
-    "click-test": _click_buttons("Click Me!"),
-    "click-test-2": _click_buttons("ONE"),
-    "click-test-transfer": _click_buttons("ONE"),
-    "click-button": _click_quoted,
-    "click-button-sequence": _click_buttons("ONE", "TWO"),
-    "click-dialog-2": _click_quoted,
-    "focus-text-2": _focus,
-    "form-sequence-2": _choose_and_enter,
-    "use-spinner": _spin,
-    "unicode-test": _click_quoted,
-}
-
 
 START_SECONDS = 5.0
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120}
@@ -163,6 +33,7 @@ SEEDS_A_SPLIT = 1_000_000
 REWARD = GoldField(name="reward", kind="number", wanted=("1",), label="reward of the task's own core")
 # What is known of an episode before it stands: that it is one page.
 UNSEEN = Observation(titles=("",), controls=())
+# A seed is a number, as in the package's own environment: as a text it would name another episode.
 # The clock of an episode would run out on a loaded machine, so it is set to a day.
 START = """(seed) => {
   Math.seedrandom(seed);
@@ -176,6 +47,9 @@ START = """(seed) => {
 }"""
 RESULT = "() => [Boolean(WOB_DONE_GLOBAL), Number(WOB_RAW_REWARD_GLOBAL)]"
 QUERY = "() => core.getUtterance()"
+# What stands below the query, a line each; the cells of a row are a name and what it is.
+TEXT = """() => document.querySelector("#area").innerText.split("\\n").map((line) => line.trim())
+  .filter(Boolean).map((line) => line.replace(/\\s*\\t\\s*/g, ": "))"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +78,7 @@ class MiniWobSettings(BrowserSettings):
 class MiniWobEnvironment(BrowserEnvironment[MiniWobSettings]):
     """The form-like tasks of MiniWoB++. The page itself says the instruction: `Observation.instruction`."""
 
+    version: ClassVar[int] = 2
     splits: ClassVar[tuple[str, ...]] = tuple(DEFAULT_COUNTS)
     isolations: ClassVar[tuple[str, ...]] = IN_A_TAB
 
@@ -216,7 +91,7 @@ class MiniWobEnvironment(BrowserEnvironment[MiniWobSettings]):
     async def open(self) -> None:
         """Serve the package's pages. Raises ConfigError where it is not installed."""
         if not self.server.app.routes:
-            self.server.app.mount("/", StaticFiles(directory=_html_folder()))
+            self.server.app.mount("/", StaticFiles(directory=html_folder()))
         await self.server.start()
 
     async def close(self) -> None:
@@ -268,13 +143,20 @@ class MiniWobEnvironment(BrowserEnvironment[MiniWobSettings]):
         with attribute("start"):
             ready = "() => typeof core === 'object' && core.cover_div !== null"
             await tab.page.wait_for_function(ready, timeout=self.pool.pace.seconds(START_SECONDS) * 1000)
-            await tab.within(tab.page.evaluate(START, seed), START_SECONDS, is_action=False)
+            await tab.within(tab.page.evaluate(START, int(seed)), START_SECONDS, is_action=False)
             query = await tab.within(tab.page.evaluate(QUERY), START_SECONDS, is_action=False)
         seen = await tab.call("inventory", seconds=2.0)
         controls: list[Control] = [
             Seen.read(record).control(f"p1.e{at}", None) for at, record in enumerate(seen["controls"], start=1)
         ]
-        return Observation(titles=(seen["title"],), controls=tuple(controls), instruction=query)
+        passages: tuple[Passage, ...] = ()
+        if name in READ_FROM_TEXT:
+            lines = await tab.within(tab.page.evaluate(TEXT), START_SECONDS, is_action=False)
+            buttons = {control.name for control in controls if control.kind == "button"}
+            passages = tuple(Passage(text=line, before="") for line in lines if line not in buttons)
+        return Observation(
+            titles=(seen["title"],), controls=tuple(controls), passages=passages, instruction=query
+        )  # fmt: skip
 
 
 def miniwob_tasks(split: str, names: Sequence[str], count: int) -> tuple[Task, ...]:
@@ -316,10 +198,3 @@ def _outcome(task: Task, plan: str, execution: Execution, *, is_done: bool, rewa
         num_submissions=int(is_done),
         seconds=execution.seconds,
     )
-
-
-def _html_folder() -> Path:
-    found = importlib.util.find_spec("miniwob")
-    if found is None or not found.submodule_search_locations:
-        raise ConfigError("the package 'miniwob' is not installed. Install it: pip install 'dllm-rl[miniwob]'")
-    return Path(found.submodule_search_locations[0]) / "html"

@@ -13,7 +13,8 @@
 - A click that the browser's own validation stops has failed, with its messages.
 - When a click leads to another document, the next line runs there. Once the server has accepted a submission, every
   further line is skipped, whatever it is.
-- A click that leads out of the site has failed, and all lines after it are skipped: there is no way back.
+- A click that leads out of the site has failed, and all lines after it are skipped: there is no way back. A form that
+  was taken may lead there.
 - A form that would open a window is answered in the plan's own. An answer that is not a document leaves the page as it
   is.
 - A line on which a deadline passes although the page answers has failed, and all after it are skipped. So has one at
@@ -174,7 +175,13 @@ class Run:
 
     async def _arrive(self, line: int) -> None:
         started = time.perf_counter()
-        has_come = await self.tab.loaded(is_injected=lambda: bool(self.server.injected()))
+        try:
+            has_come = await self.tab.loaded(is_injected=lambda: bool(self.server.injected()))
+        except AgentLeftError:
+            # A form that was taken may lead on to somebody else.
+            if not self.server.is_accepted():
+                raise
+            has_come = True
         self.seconds["navigate"] += time.perf_counter() - started
         if not has_come:
             await self.tab.call("stay", seconds=2.0)

@@ -13,7 +13,7 @@ from typing import Any
 
 from dllm_rl.errors import HarnessError
 from dllm_rl.records.tasks import Control, Observation
-from harness.browser import EnvironmentFaultError, Tab
+from harness.browser import AgentLeftError, EnvironmentFaultError, Tab
 from harness.execute import payloads
 from harness.scout.explorer import Explorer, Walk
 from harness.scout.walk import EXPLORE_SECONDS, Answers, Key, Seen, Sight, Visit
@@ -142,10 +142,17 @@ class Survey:
         await self._note(number)
         self.tab.expect_load()
         left = await self.tab.call("answer", self._request(answers), seconds=8.0)
-        has_left = left["isLeaving"] and await self.tab.loaded(is_injected=lambda: True)
+        has_left = left["isLeaving"] and await self._comes()
         if has_left:
             await self.tab.call("settled", seconds=5.0)
         return has_left, {name: tuple(values) for name, values in left["values"].items()}
+
+    async def _comes(self) -> bool:
+        """Whether another document of the site comes; none does where a form or a button leads elsewhere."""
+        try:
+            return await self.tab.loaded(is_injected=lambda: True)
+        except AgentLeftError:
+            return False
 
     def _request(self, answers: Answers) -> dict[str, Any]:
         return {"answers": {name: list(values) for name, values in answers.items()}, "files": payloads(self.files)}
@@ -206,7 +213,7 @@ class Survey:
             self.tab.expect_load()
             opened = await self._open({**self._request(answers), "key": asdict(key)})
             if opened["isLeaving"]:
-                await self.tab.loaded(is_injected=lambda: True)
+                await self._comes()
                 return ()
             seen = tuple(map(Seen.read, opened["controls"]))
         return seen

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import mimetypes
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
@@ -61,7 +62,8 @@ class RecordedEnvironment(BrowserEnvironment[S]):
     A task's `site` is the path of its first page.
 
     Attributes:
-        refused: Addresses outside of the site that its pages asked for while they were looked at.
+        refused: Addresses outside of the site that its pages asked for while they were looked at, and of sockets and
+            downloads.
         sent_otherwise: By field, the name under which its value was sent, where that is neither the field's name nor
             its id or label.
     """
@@ -129,6 +131,8 @@ class RecordedEnvironment(BrowserEnvironment[S]):
         async def once(attempt: Attempt) -> Observed:
             try:
                 async with self.pool.tab("context", is_fresh=attempt.is_fresh) as tab:
+                    for event in ("websocket", "download"):
+                        tab.page.on(event, self._note_refused)
                     await self.vendor(tab)
                     look = Survey(
                         tab=tab, new_start_url=new_start_url, answers=answers, files=self.files, selectors=selectors,
@@ -150,6 +154,10 @@ class RecordedEnvironment(BrowserEnvironment[S]):
             raise ConfigError(
                 f"{path} cannot be looked at: {fault}. Open it in a browser of your own first."
             ) from fault
+
+    def _note_refused(self, opened: Any) -> None:
+        """Note the address of what a page opens beside documents; the site's own without the name of the rollout."""
+        self.refused[re.sub(rf"//[\w-]+\.localhost:{self.proxy.port}\b", "//localhost", opened.url)] = None
 
     def _say_where_it_leads(self, path: str, ids: Sequence[str]) -> None:
         """Raise ConfigError where a page leads out of the site."""

@@ -1,0 +1,193 @@
+"""OpenEnv in both directions: sessions that share nothing, servers of others as environments, and TRL's trainer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from dllm_rl import registry
+from dllm_rl.environment import Environment
+from dllm_rl.episodes import Modes
+from dllm_rl.errors import ConfigError
+from dllm_rl.records.tasks import Fault
+from dllm_rl.session import Session
+from harness.environments import OpenEnvEnvironment, OpenEnvSettings, SiteEnvironment, SiteSettings
+from harness.environments.openenv import OpenEnvServer
+
+OWN = Path(__file__).parent / "own_site"
+
+
+@contextmanager
+def served(environment: Environment, reward: str = "shaped", **options: Any) -> Iterator[str]:
+    """An environment behind a server in a thread of its own; its address."""
+    server = OpenEnvServer(environment, registry.build("reward", reward), name="forms", **options)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(server.start(), loop).result(60)
+        yield server.base_url
+    finally:
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(60)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+
+
+@contextmanager
+def session(address: str) -> Iterator[ClientConnection]:
+    with connect(f"{address.replace('http', 'ws')}/ws", proxy=None) as socket:
+        yield socket
+
+
+def ask(socket: ClientConnection, kind: str, **data: Any) -> dict[str, Any]:
+    socket.send(json.dumps({"type": kind, "data": data}))
+    return json.loads(socket.recv(60))
+
+
+def gold(environment: Environment, split: str, index: int) -> str:
+    task = environment.tasks(split)[index]
+    plan = environment.gold_plan(task, asyncio.run(environment.observe(task)))
+    assert plan is not None
+    return plan
+
+
+def test_sessions_are_episodes_of_their_own_and_tell_no_gold() -> None:
+    toy = registry.build("environment", "toy_copy")
+    with served(toy, max_sessions=2) as address, session(address) as one, session(address) as two:
+        first = ask(one, "reset", split="val", index=0)["data"]
+        other = ask(two, "reset", split="val", index=1)["data"]
+        assert first["observation"]["text"].startswith(f"task: {toy.tasks('val')[0].instruction}")
+        assert first["observation"]["text"] != other["observation"]["text"]
+        assert (first["reward"], first["done"]) == (None, False) and "wanted" not in json.dumps(first)
+        wrong = ask(one, "step", plan=gold(toy, "val", 1))["data"]
+        right = ask(two, "step", plan=gold(toy, "val", 1))["data"]
+        assert (right["reward"], right["done"], right["observation"]["is_success"]) == (1.0, True, True)
+        assert (wrong["done"], wrong["observation"]["is_success"]) == (True, False) and wrong["reward"] < 1
+        state = ask(two, "state")["data"]
+        assert (state["step_count"], state["task"]) == (1, toy.tasks("val")[1].id)
+        with session(address) as third:
+            assert json.loads(third.recv(10))["data"]["code"] == "CAPACITY_REACHED"
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("{", "INVALID_JSON"),
+        ("[" * 100_000, "INVALID_JSON"),
+        ('{"type": "step", "data": []}', "VALIDATION_ERROR"),
+        ('{"type": "step", "data": {"plan": 3}}', "VALIDATION_ERROR"),
+        ('{"type": "step", "data": {"plan": ""}}', "EXECUTION_ERROR"),
+        ('{"type": "dance"}', "UNKNOWN_TYPE"),
+        ('{"type": "reset", "data": {"index": 100000}}', "VALIDATION_ERROR"),
+        ('{"type": "reset", "data": {"split": "none"}}', "VALIDATION_ERROR"),
+    ],
+)
+def test_what_a_client_does_wrong_is_told_and_the_session_goes_on(message: str, code: str) -> None:
+    with served(registry.build("environment", "toy_sort")) as address, session(address) as socket:
+        socket.send(message)
+        assert json.loads(socket.recv(10))["data"]["code"] == code
+        assert ask(socket, "reset", seed=3)["type"] == "observation"
+
+
+def test_a_server_of_ours_is_an_environment_of_ours() -> None:
+    toy = registry.build("environment", "toy_sort")
+    with served(toy) as address:
+        environment = OpenEnvEnvironment(OpenEnvSettings(url=address, counts={"val": 3}))
+        with Session(environment) as opened:
+            tasks = opened.tasks("val")
+            assert len(tasks) == 3
+            plans = [gold(toy, "val", at) for at in range(2)]
+            with opened.episodes(tasks[:2], Modes()) as episodes:
+                pages = [reply.observation for reply in episodes.start()]
+                assert pages[0] is not None and toy.tasks("val")[0].instruction in pages[0].instruction
+                ends = episodes.step({0: plans[0], 1: plans[0]})
+            assert [ends[at].outcome.is_success for at in (0, 1)] == [True, False]
+    with pytest.raises(ConfigError, match="nothing answers at"):
+        Session(OpenEnvEnvironment(OpenEnvSettings(url=address))).tasks("val")
+
+
+def test_a_server_of_others_is_played_in_several_turns_and_what_it_refuses_is_the_plans() -> None:
+    command = f"{sys.executable} {OWN / 'guess.py'} {{port}}"
+    with Session(OpenEnvEnvironment(OpenEnvSettings(start=command, max_turns=4))) as opened:
+        task = opened.tasks("train")[0]
+        with opened.episodes([task] * 2, Modes()) as episodes:
+            assert [reply.observation.instruction for reply in episodes.start()] == ["Guess a number from 1 to 9."] * 2
+            for guess in range(1, 5):
+                reply = episodes.step({0: str(guess)})[0]
+                if reply.observation is None:
+                    break
+                assert [item.text for item in reply.observation.passages] == ["Higher."]
+            refused = episodes.step({1: "nine"})[1]
+        assert reply.observation is None and reply.outcome.ending in ("finished", "turns")
+        assert (refused.outcome.fault, refused.outcome.fault_reason) == (Fault.AGENT, "not a number")
+        solved = [opened.run_many([(task, str(number))])[0].is_success for number in range(1, 10)]
+        assert sum(solved) == 1
+
+
+@pytest.mark.browser
+def test_a_site_of_ones_own_is_served(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    form = "<form method=post><label>Name <input name=name></label><button>Send</button></form>"
+    (tmp_path / "site" / "index.html").write_text(f"<!doctype html><title>Join</title><h1>Join</h1>{form}")
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("".join(f'{{"values": {{"Name": "{name}"}}, "split": "test"}}\n' for name in ("Ann", "Bo")))
+    site = SiteEnvironment(SiteSettings(folder=tmp_path / "site", tasks=file, executor="fast", isolation="page"))
+    with served(site) as address, session(address) as one, session(address) as two:
+        pages = [ask(socket, "reset", split="test", index=at)["data"] for at, socket in enumerate((one, two))]
+        assert [page["observation"]["text"].splitlines()[0] for page in pages] == ["task: Name: Ann", "task: Name: Bo"]
+        told = [ask(socket, "step", plan='fill p1.e1 "Bo"\nsubmit p1.e2')["data"] for socket in (one, two)]
+    assert [item["observation"]["is_success"] for item in told] == [False, True]
+    assert told[1]["reward"] == 1.0 and told[1]["observation"]["notes"] == ["ok fill p1.e1", "submitted"]
+
+
+def test_the_package_and_we_speak_with_each_other() -> None:
+    pytest.importorskip("openenv", reason="the package openenv is not installed; it takes a quarter of a gigabyte")
+    from openenv.core import GenericEnvClient
+
+    toy = registry.build("environment", "toy_sort")
+    with served(toy) as address, GenericEnvClient(base_url=address).sync() as client:
+        page = client.reset(split="val", index=0)
+        assert toy.tasks("val")[0].instruction in page.observation["text"]
+        end = client.step({"plan": gold(toy, "val", 0)})
+        assert (end.reward, end.done, client.state()["step_count"]) == (1.0, True, 1)
+    command = f"{sys.executable} {OWN / 'echo.py'} {{port}}"
+    with Session(OpenEnvEnvironment(OpenEnvSettings(start=command, observation="echoed"))) as opened:
+        outcomes = opened.run_many([(opened.tasks("test")[0], text) for text in ("please", "no")])
+    assert [item.is_success for item in outcomes] == [True, False]
+
+
+@pytest.mark.slow
+def test_trl_trains_on_what_we_serve(tmp_path: Path) -> None:
+    """In a process of its own, since what its trainer sets holds for all that comes after it."""
+    pytest.importorskip("trl")
+    with served(registry.build("environment", "toy_sort")) as address:
+        command = [sys.executable, OWN / "trl_client.py", address, tmp_path]
+        found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    told = json.loads(found.stdout.splitlines()[-1])
+    assert len(told["rewards"]) == 3 and any(told["rewards"])
+    assert told["has_learnt"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "expected one of url and start"),
+        ({"url": "http://127.0.0.1:1", "start": "x"}, "expected one of url and start"),
+        ({"start": "x", "allow": ("a",)}, "allow is given without url"),
+        ({"start": "x", "max_turns": 0}, "max_turns is 0"),
+    ],
+)
+def test_settings_without_effect_are_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        OpenEnvSettings(**settings)
