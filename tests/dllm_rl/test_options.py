@@ -97,6 +97,12 @@ def test_how_many_run_at_a_time_owes_nothing_anew(name: str, idle: dict) -> None
     assert usual["options"].keys() >= idle.keys(), "keys of finished results have them"
 
 
+def test_sessions_at_a_time_are_no_part_of_a_key() -> None:
+    here = {"url": "http://localhost:8000"}
+    more = registry.identity("environment", "openenv", {**here, "concurrency": 2})
+    assert more == registry.identity("environment", "openenv", here)
+
+
 def test_what_the_caller_gives_is_no_option() -> None:
     assert registry.build("sampler", "klass", {"history": 3}, temperature=0.5).temperature == 0.5
     with pytest.raises(ConfigError, match=r"temperature=0\.7 was given as an option; its caller sets it"):

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from dllm_rl.environment import Environment
+from dllm_rl.environment import Environment, Unsolved
 from dllm_rl.episodes import Episode, Modes, Reply, played
 from dllm_rl.errors import ConfigError
+from dllm_rl.options import unkeyed
 from dllm_rl.records.rollout import split_turns
 from dllm_rl.records.tasks import (
     ActionResult,
@@ -64,7 +65,7 @@ class OpenEnvSettings:
     counts: Mapping[str, int] = field(default_factory=dict)
     success_return: float = 1.0
     max_turns: int = 16
-    concurrency: int = 8
+    concurrency: int = unkeyed(8)
 
     def __post_init__(self) -> None:
         check_counts(self.counts, DEFAULT_COUNTS)
@@ -153,7 +154,7 @@ class OpenEnvEnvironment(Environment):
         turns = iter(split_turns(plan))
         return await played(self.begin(task, Modes()), lambda so_far, page: next(turns, None))
 
-    async def self_check(self, tasks: Sequence[Task]) -> dict[str, str]:
+    async def self_check(self, tasks: Sequence[Task]) -> dict[str, Unsolved]:
         """Nothing is known that would solve a task."""
         return {}
 
