@@ -78,10 +78,14 @@ class PublicSites:
             return JSONResponse({"error": 'expected {"task": "<an id of /tasks>"}'}, status_code=422)
         except ClientDisconnect:
             return Response(status_code=400)
+        episode, start = self.begin(task)
+        return JSONResponse({"episode": episode, "instruction": task.instruction, "start_url": start}, status_code=201)
+
+    def begin(self, task: Task) -> tuple[str, str]:
+        """A new episode of a task, and the address that it starts at."""
         episode = f"a{next(self._ids)}"
         self._episodes[episode] = task
-        start = self.server.start_url(task.site, episode)
-        return JSONResponse({"episode": episode, "instruction": task.instruction, "start_url": start}, status_code=201)
+        return episode, self.server.start_url(task.site, episode)
 
     async def _judge(self, request: Request) -> Response:
         episode = request.path_params["episode"]

@@ -31,7 +31,9 @@ def is_loopback(address: str) -> bool:
 def read_sockets(path: Path) -> Sockets:
     """Read a log written by `--log-net-log=<path>`, after the browser has ended."""
     text = path.read_text().rstrip()
-    log = json.loads(text if text.endswith("}") and '"polledData"' in text else text.rstrip(",") + "]}")
+    # A browser that was ended has not closed the list, and may have been writing; an event is a line.
+    is_whole = text.endswith("}") and '"polledData"' in text
+    log = json.loads(text if is_whole else f"{text}\n".rpartition("},\n")[0] + "}]}")
     types = log["constants"]["logEventTypes"]
     connected = [
         event["params"]["address"]

@@ -210,6 +210,18 @@ class RecordedEnvironment(BrowserEnvironment[S]):
 
         return await self.attempt(task, seen.page, once)
 
+    def begin_elsewhere(self, task: Task) -> tuple[str, str]:
+        """A new episode for a browser that is not ours, and the address that it starts at."""
+        episode = self.new_id()
+        return episode, self.proxy.url(episode, task.site)
+
+    async def outcome_elsewhere(self, task: Task, episode: str) -> Outcome:
+        """What such an episode has come to by now. The application alone is asked."""
+        await self.proxy.settled(episode)
+        plan, seen = parse_plan(""), await self.observed(task.site)
+        sent = submissions(self.proxy.exchanges(episode), seen.form(plan, self.criterion(task)))
+        return self._judged(task, plan, Execution(), seen, sent)
+
     def _judged(self, task: Task, plan: Plan, execution: Execution, seen: Observed, sent: Sequence[Sent]) -> Outcome:
         # A page that was taken before the last one is progress, and no answer to the form.
         answers = [item for item in sent if item.is_last or not item.is_accepted]

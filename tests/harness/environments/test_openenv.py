@@ -23,6 +23,7 @@ from dllm_rl.records.tasks import Fault
 from dllm_rl.session import Session
 from harness.environments import OpenEnvEnvironment, OpenEnvSettings, SiteEnvironment, SiteSettings
 from harness.environments.openenv import OpenEnvServer
+from tests.experiments.cli.test_cli import said
 
 OWN = Path(__file__).parent / "own_site"
 
@@ -164,6 +165,24 @@ def test_the_package_and_we_speak_with_each_other() -> None:
     with Session(OpenEnvEnvironment(OpenEnvSettings(start=command, observation="echoed"))) as opened:
         outcomes = opened.run_many([(opened.tasks("test")[0], text) for text in ("please", "no")])
     assert [item.is_success for item in outcomes] == [True, False]
+
+
+@pytest.mark.soak
+def test_a_server_of_others_is_trained_on_and_reported(tmp_path: Path, monkeypatch, capsys) -> None:
+    options = {
+        "start": f"{sys.executable} {OWN / 'guess.py'} {{port}}",
+        "max_turns": 2,
+        "counts": {"train": 8, "val": 4},
+    }
+    environment = json.dumps({"name": "openenv", "options": options})
+    steps = ("train.steps=2", "train.prompts_per_step=2", "train.group_size=2", "evaluation.split=val")
+    monkeypatch.chdir(tmp_path)
+    words = ("train", "toy_sort", "masked", "grpo", f"environment={environment}", *steps, "evaluation.max_tasks=4")
+    code, _, errors = said(words, monkeypatch, capsys)
+    assert code == 0, errors
+    (rollouts,) = (tmp_path / "runs" / "masked-grpo").glob("cells/*/seed0/rollouts.jsonl")
+    rows = [json.loads(line) for line in rollouts.read_text().splitlines()]
+    assert len(rows) == 8 and all(row["fault"] != "environment" for row in rows)
 
 
 @pytest.mark.slow

@@ -88,6 +88,13 @@ day.onclick = () => {
   }));
 };</script>"""
 
+MASK = """<p><label>Phone <input name=phone></label></p><script>
+document.querySelector("[name=phone]").oninput = ({ target }) => {
+  const digits = target.value.replace(/\\D/g, "").slice(0, 10);
+  const [area, exchange, line] = [digits.slice(0, 3), digits.slice(3, 6), digits.slice(6)];
+  if (line) target.value = `(${area}) ${exchange}-${line}`;
+};</script>"""
+
 # By page: its HTML, and what its task wants beside the name.
 CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
     "datetime-local": (
@@ -124,6 +131,15 @@ CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
         ),
         {"City": "Rome (Georgia)"},
     ),
+    "no-break-spaces": (
+        form(
+            "<p><label>Region <select name=region><option value=''>Choose<option value=n>North&nbsp;Shore"
+            "<option value=s>South&nbsp;Shore</select></label></p>"
+        ),
+        {"Region": "North Shore"},
+    ),
+    "masked": (form(MASK), {"Phone": "(555) 010-4477"}),
+    "asks-first": (form("", attributes="method=post onsubmit=\"return confirm('Send it?')\""), {}),
     "roles": (form(ROLES), {"Fare": "Full", "Terms read": True, "Seat": "Window"}),
     "editor": (form(EDITOR), {"Message": "Hello there"}),
     "shadow": (form(SHADOW), {"Home town": "Ypres"}),
