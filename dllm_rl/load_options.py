@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # What decides no number of a run, but where it runs and how much memory it takes.
-_FREE = {"device", "gradient_checkpointing", "trust_remote_code"}
+_FREE = {"device", "gradient_checkpointing", "trust_remote_code", "shards"}
 
 
 class LoraOptions(BaseModel):
@@ -38,6 +38,8 @@ class LoadOptions(BaseModel):
             those of one layer instead of all.
         revision: Commit, branch or tag of a hub id.
         trust_remote_code: Run the code that comes with the checkpoint.
+        shards: Processes that weights, gradients and optimiser are sharded over in training, by FSDP2. A launcher has
+            to start as many. 1: each process holds all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +51,16 @@ class LoadOptions(BaseModel):
     gradient_checkpointing: bool = False
     revision: str | None = None
     trust_remote_code: bool = False
+    shards: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _refuse_shards_of_an_adapter(self) -> LoadOptions:
+        if self.shards > 1 and self.lora is not None:
+            raise ValueError(
+                f"shards={self.shards} is for training all weights, and with lora only the adapter is trained, which "
+                "every process holds. Leave one of the two out"
+            )
+        return self
 
     @property
     def deciding(self) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from dllm_rl.errors import CheckpointError
 from dllm_rl.files import replace_folder, sha256
+from dllm_rl.training.ranks import ALONE, Ranks
+from dllm_rl.training.sharding import is_sharded, like, whole
 
 _FOLDER, WEIGHTS_FILE = "checkpoint", "model.safetensors"
 
@@ -24,11 +26,21 @@ def save_state(
     step: int,
     model: torch.nn.Module,
     optimiser: torch.optim.Optimizer,
+    ranks: Ranks = ALONE,
 ) -> None:
-    """Write the state after `step` steps. The previous state stays until the new one is complete."""
+    """Write the state after `step` steps. The previous state stays until the new one is complete.
+
+    Args:
+        ranks: Processes that call this together. The first writes, and of a sharded model what is whole, so that any
+            number of processes may go on.
+    """
+    weights = whole(trained_weights(model), is_kept=ranks.is_first)
+    state = whole(optimiser.state_dict(), is_kept=ranks.is_first)
+    if not ranks.is_first:
+        return
     with replace_folder(run_dir / _FOLDER) as folder:
-        save_file(_trained_weights(model), folder / WEIGHTS_FILE)
-        torch.save(optimiser.state_dict(), folder / "optimiser.pt")
+        save_file(weights, folder / WEIGHTS_FILE)
+        torch.save(state, folder / "optimiser.pt")
         record = {"step": step, "files": {path.name: sha256(path) for path in sorted(folder.iterdir())}}
         (folder / "state.json").write_text(json.dumps(record))
 
@@ -49,36 +61,48 @@ def load_state(run_dir: Path, *, model: torch.nn.Module, optimiser: torch.optim.
                 f"Delete '{folder}' to start this run again from its warm start."
             )
     load_weights(model, folder / WEIGHTS_FILE)
-    optimiser.load_state_dict(torch.load(folder / "optimiser.pt", weights_only=True))
+    # Every process reads all of it, so of what is large no process reads more than its part.
+    state = torch.load(folder / "optimiser.pt", weights_only=True, mmap=is_sharded(model))
+    optimiser.load_state_dict(_in_parts(state, optimiser))
     return int(record["step"])
+
+
+def _in_parts(state: dict[str, Any], optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """The stored state of an optimiser, in the parts in which this one keeps its own."""
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+
+    def part(value: Any, number: int) -> Any:
+        is_of_weight = isinstance(value, torch.Tensor) and value.shape == weights[number].shape
+        return like(value, weights[number]) if is_of_weight else value
+
+    state["state"] = {
+        number: {name: part(value, number) for name, value in own.items()} for number, own in state["state"].items()
+    }
+    if "masters" in state:
+        state["masters"] = [part(value, number) for number, value in enumerate(state["masters"])]
+    return state
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
     """Load weights that `save_state` wrote, in place. Raises CheckpointError where they are another model's."""
-    stored = load_file(path)
-    different = sorted(stored.keys() ^ _trained_weights(model).keys())
+    stored, trained = load_file(path), trained_weights(model)
+    different = sorted(stored.keys() ^ trained.keys())
     if different:
         raise CheckpointError(
             f"'{path}' holds other weights than this model trains ({', '.join(different[:3])}). It was written with "
             "another checkpoint or adapter: give the same again, or delete the folder."
         )
     # What is left out are names that share a tensor, and frozen weights under an adapter.
-    model.load_state_dict(stored, strict=False)
+    model.load_state_dict({name: like(value, trained[name]) for name, value in stored.items()}, strict=False)
 
 
-def _trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """What a state holds of a model: each tensor once; where some are frozen, as under an adapter, only the others."""
-    trained = {name for name, weight in model.named_parameters(remove_duplicate=False) if weight.requires_grad}
-    is_partial = any(not weight.requires_grad for weight in model.parameters())
-    kept: dict[str, torch.Tensor] = {}
-    places: set[tuple[int, torch.Size]] = set()
-    for name, value in model.state_dict().items():
-        place = (value.data_ptr(), value.shape)
-        if (is_partial and name not in trained) or place in places:
-            continue
-        places.add(place)
-        kept[name] = value.detach().contiguous()
-    return kept
+    names, once = dict(model.named_parameters(remove_duplicate=False)), dict(model.named_parameters())
+    trained = {name for name, weight in names.items() if weight.requires_grad}
+    is_partial = len(trained) < len(names)
+    left_out = (names.keys() - once.keys()) | (model.state_dict().keys() - trained if is_partial else set())
+    return {name: value.detach().contiguous() for name, value in model.state_dict().items() if name not in left_out}
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dllm_rl.policies.base import BasePolicy
     from dllm_rl.protocols import Objective, Sampler
-    from dllm_rl.training.update import Distance
+    from dllm_rl.training.distance import Distance
 
 
 def refuse_unreplayable(policy: type[BasePolicy], sampler: Sampler, objective: Objective) -> None:
@@ -115,7 +115,7 @@ class TrainConfig(BaseModel):
         lr_scheduler_type: Transformers' name; `linear` falls to zero over the run, and with it the last weights' noise.
         tracker: Metrics go there too, beside metrics.jsonl; it changes no number.
         target_log_ratio, target_kl: End the inner updates on a batch where the mean abs(log new/old) a scored term, or
-            the estimated KL(old, new), passes it (`dllm_rl.training.update`).
+            the estimated KL(old, new), passes it (`dllm_rl.training.distance`).
         resample_rounds: Times that groups without variance are replaced by groups of other tasks; it spends rollouts
             that other methods do not (`dllm_rl.training.groups`).
         shuffles_rewards: Each step's rewards are dealt anew among its rollouts before anything learns from them, so

@@ -23,6 +23,7 @@ from dllm_rl.reward import Reward
 from dllm_rl.session import Session
 from dllm_rl.threads import warn_if_spinning
 from dllm_rl.training.ranks import ALONE, Ranks
+from dllm_rl.training.sharding import gathered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,8 @@ class RolloutEngine:
         mine = list(tasks[share])
         sampling = _Sampling(self, list(row_ids[share]), seed)
         modes = Modes(isolation=self.isolation, executor=self.executor)
-        rollouts = play(self.environment, self.reward, mine, sampling, modes) if mine else []
+        with gathered(self.policy.model):
+            rollouts = play(self.environment, self.reward, mine, sampling, modes) if mine else []
         seconds = time.perf_counter() - started
         parts = self.ranks.gather((rollouts, sampling.nfe, sampling.token_forwards))
         return RolloutBatch(

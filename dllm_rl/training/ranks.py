@@ -1,8 +1,9 @@
 """The processes of one training run under `accelerate launch`: which rows each does, and how that comes together.
 
-Every process holds all weights. It samples and runs its share of a step's rollouts, receives those of the others, and
-goes backward from its share of the loss. Losses divide by the sizes of the whole step (`Totals`), so the *sum* of the
-processes' gradients is the gradient of the step: no mean over processes, which would weigh tokens by where they lie.
+Every process holds all weights, unless the run shards them (`training.sharding`). It samples and runs its share of a
+step's rollouts, receives those of the others, and goes backward from its share of the loss. Losses divide by the sizes
+of the whole step (`Totals`), so the *sum* of the processes' gradients is the gradient of the step: no mean over
+processes, which would weigh tokens by where they lie.
 """
 
 from __future__ import annotations
@@ -35,14 +36,36 @@ class Ranks:
     def of(cls, state: Any) -> Ranks:
         """Those of accelerate's state, a `PartialState` or one that shares its facts.
 
-        Raises ConfigError where weights are spread over processes (FSDP, DeepSpeed).
+        Raises ConfigError where accelerate itself would shard weights (FSDP, DeepSpeed).
         """
         if state.distributed_type not in _WHOLE_WEIGHTS:
             raise ConfigError(
-                "this trainer keeps all weights in every process, and accelerate was set to "
-                f"{state.distributed_type.value}. Launch with --multi_gpu."
+                f"accelerate was set to {state.distributed_type.value}, and this trainer shards weights itself, where "
+                "the policy's key `shards` says so. Launch with --multi_gpu."
             )
         return cls(number=state.process_index, count=state.num_processes)
+
+    def own_device(self, name: str) -> str:
+        """This process's device of those of a kind, one a process. Raises ConfigError where one is named for all."""
+        kind, _, index = name.partition(":")
+        if self.is_alone or kind == "cpu":
+            return name
+        if index:
+            raise ConfigError(
+                f"device={name} was given, and {self.count} processes would share it. Give device={kind}: each takes "
+                "one of its own."
+            )
+        return f"{kind}:{os.environ.get('LOCAL_RANK', '0')}"
+
+    def refuse_shards(self, shards: int, owner: str) -> None:
+        """Raise ConfigError where weights are to be sharded over another number of processes than there are."""
+        if shards not in (1, self.count):
+            running = "one process runs" if self.is_alone else f"{self.count} processes run"
+            raise ConfigError(
+                f"{owner} has shards={shards}, and {running}. Launch as many: `accelerate launch --multi_gpu "
+                f"--num_processes {shards} -m experiments.cli`, followed by the command; or give shards=1, with which "
+                "each process holds all weights."
+            )
 
     @property
     def is_first(self) -> bool:
@@ -104,8 +127,24 @@ class Ranks:
 ALONE = Ranks()
 
 
-def launched_ranks() -> Ranks:
-    """The processes that a launcher started together with this one."""
+def launched_ranks(devices: Iterable[str] = ()) -> Ranks:
+    """The processes that a launcher started together with this one.
+
+    Args:
+        devices: Those that policies are loaded on.
+
+    Raises ConfigError where processes cannot work together on such devices here.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return ALONE
-    return Ranks.of(PartialState(cpu=True, timeout=_WAIT))
+    kinds = {name.partition(":")[0] for name in devices} - {"cpu"}
+    if not kinds:
+        return Ranks.of(PartialState(cpu=True, timeout=_WAIT))
+    if kinds != {"cuda"} or not torch.cuda.is_available():
+        raise ConfigError(
+            f"device={min(kinds)} was given, and several processes were launched; they work together on CPUs, or on "
+            f"CUDA devices, of which PyTorch {torch.__version__} finds {torch.cuda.device_count()} here. Launch one "
+            "process, or take device=cpu."
+        )
+    # Gradients go over nccl, rollouts over gloo.
+    return Ranks.of(PartialState(backend="cpu:gloo,cuda:nccl", timeout=_WAIT))

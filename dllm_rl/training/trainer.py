@@ -25,6 +25,7 @@ from dllm_rl.files import (
     append_rows,
     truncate_rows,
 )
+from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Objective
 from dllm_rl.records.tasks import Task
 from dllm_rl.records.types import Rollouts
@@ -45,7 +46,8 @@ from dllm_rl.training.intermediate import with_answers, with_step_rewards
 from dllm_rl.training.metrics import describe
 from dllm_rl.training.optimiser import adamw
 from dllm_rl.training.ranks import Ranks
-from dllm_rl.training.reference import reference_of
+from dllm_rl.training.reference import Reference, reference_of
+from dllm_rl.training.sharding import gathered, shard
 from dllm_rl.training.update import Updater, generator
 
 # Raised whenever what is collected, scored or updated changes in its numbers: results are keyed by it.
@@ -60,6 +62,7 @@ class Trainer:
     engine: makes the rollouts; its policy is trained. Its sampler's temperature must be the configuration's.
     on_step: gets each row of metrics; where it returns True the state is saved and training ends there.
     on_rollouts: gets each step's number and first draw. Both are called by the first process alone.
+    is_sharded: weights, gradients and optimiser are kept in shards over the processes (`training.sharding`).
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Trainer:
         run_dir: Path,
         on_step: Callable[[dict[str, Any]], bool | None] | None = None,
         on_rollouts: Callable[[int, Rollouts], None] | None = None,
+        is_sharded: bool = False,
     ) -> None:
         _check_combination(engine, objective, config)
         policy = self.policy = engine.policy
@@ -84,6 +88,9 @@ class Trainer:
         self.ranks = Ranks.of(self.accelerator.state)
         self.engine = replace(engine, ranks=self.ranks)
         _check_share(self.ranks, config)
+        reference = reference_of(policy) if objective.needs_ref else None
+        if is_sharded:
+            _shard(policy, reference, self.ranks)
         optimiser = adamw(
             [weight for weight in policy.model.parameters() if weight.requires_grad],
             lr=config.learning_rate,
@@ -92,13 +99,14 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
         # Prepared as for evaluation, so without a wrapper that averages gradients: `Ranks` adds them up.
-        self.accelerator.prepare_model(policy.model, evaluation_mode=True)
+        if not is_sharded:
+            self.accelerator.prepare_model(policy.model, evaluation_mode=True)
         self.optimiser = self.accelerator.prepare_optimizer(optimiser)
         policy.model.eval()
         self.updater = Updater(
             policy=policy,
             objective=objective,
-            reference=reference_of(policy) if objective.needs_ref else None,
+            reference=reference,
             optimiser=self.optimiser,
             accelerator=self.accelerator,
             ranks=self.ranks,
@@ -139,16 +147,17 @@ class Trainer:
 
     def _is_stopped_by(self, row: dict[str, Any]) -> bool:
         """Whether on_step, which the first process alone calls, ends the run here."""
-        is_stopped = self.on_step is not None and self.ranks.is_first and bool(self.on_step(row))
-        return self.ranks.from_first(is_stopped)
+        # It may sample, as snapshots do.
+        with gathered(self.policy.model):
+            is_stopped = self.on_step is not None and self.ranks.is_first and bool(self.on_step(row))
+            return self.ranks.from_first(is_stopped)
 
     def _write(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
         if self.ranks.is_first:
             append_rows(self.run_dir / name, rows)
 
     def _save(self, num_steps: int) -> None:
-        if self.ranks.is_first:
-            save_state(self.run_dir, step=num_steps, model=self.policy.model, optimiser=self.optimiser)
+        save_state(self.run_dir, step=num_steps, model=self.policy.model, optimiser=self.optimiser, ranks=self.ranks)
         self.accelerator.wait_for_everyone()
 
     def _one_step(self, step: int) -> dict[str, Any]:
@@ -170,7 +179,8 @@ class Trainer:
         rollouts = self._stacked(resampled.groups) if config.resample_rounds else sampled
         if config.shuffles_rewards:
             rollouts = shuffle_rewards(rollouts, generator(config.seed, "shuffled-rewards", step))
-        rollouts, metrics = self._answered(step, resampled.groups, rollouts)
+        with gathered(self.policy.model):
+            rollouts, metrics = self._answered(step, resampled.groups, rollouts)
         rate = config.rate_at(step)
         metrics |= self.updater.update(step, rollouts, rate=rate)
         return {
@@ -266,6 +276,19 @@ def _check_combination(engine: RolloutEngine, objective: Objective, config: Trai
     refuse_settings(config, objective)
     if any(isinstance(m, torch.nn.Dropout) and m.p > 0 and m.training for m in policy.model.modules()):
         raise ConfigError("the policy scores with live dropout, so ratios would not be 1 on policy. Call model.eval().")
+
+
+def _shard(policy: BasePolicy, reference: Reference | None, ranks: Ranks) -> None:
+    if ranks.is_alone:
+        raise ConfigError("is_sharded shards weights over processes, and this one runs alone. Launch several.")
+    if not all(weight.requires_grad for weight in policy.model.parameters()):
+        raise ConfigError(
+            "is_sharded shards what is trained, and this policy trains an adapter, which fits in every process. Leave "
+            "it out, or train all weights."
+        )
+    shard(policy.model)
+    if isinstance(reference, BasePolicy):
+        shard(reference.model)
 
 
 def _check_share(ranks: Ranks, config: TrainConfig) -> None:

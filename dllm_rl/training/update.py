@@ -5,15 +5,14 @@ u = 0 are the first forward itself, detached, so that the ratio there is exactly
 the first, so are their old scores. Losses divide by the sizes of the whole step, rows without gradient
 included, so that gradients of its parts add up, and beta 0 is the limit of small betas.
 
-Inner updates on a batch may end early: the policy has moved too far from the one that sampled it. The distance is
-measured on the inner step's own forward pass, before its update, so it costs nothing: where it passes a target, that
-update and all later ones on the batch are left out. Terms are the view scores themselves: for exact and trajectory
-views they are log-probabilities of draws, for other views of a surrogate, and so is the distance.
+Inner updates on a batch may end early, where the policy has moved too far from the one that sampled it
+(`training.distance`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,46 +28,18 @@ from dllm_rl.records.types import LossInputs, Rollouts, Views
 from dllm_rl.seeding import derive
 from dllm_rl.training.config import Targets
 from dllm_rl.training.credit import NO_CREDIT, StepCredit
+from dllm_rl.training.distance import Travelled
 from dllm_rl.training.metrics import combine, inner_metrics
 from dllm_rl.training.micro_batches import micro_batches, num_distinct
 from dllm_rl.training.ranks import Ranks
 from dllm_rl.training.reference import Reference
+from dllm_rl.training.sharding import gathered, is_sharded, whole
 from dllm_rl.training.turns import USUAL_NORMALISER, TurnNormaliser, turn_advantages, turn_weights, weigh
 
 
 def generator(seed: int, stream: str, *indices: int | str) -> torch.Generator:
     """A CPU `torch.Generator` of its own for one purpose."""
     return torch.Generator().manual_seed(derive(seed, stream, *indices))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Distance:
-    """Mean abs(log new/old) per scored term, and KL(old, new) estimated by k3 on samples of old (never negative)."""
-
-    log_ratio: float
-    kl: float
-
-
-class Travelled:
-    """Sums the distance over micro-batches. `total` hands the sums out for a reduction over ranks."""
-
-    def __init__(self) -> None:
-        self.total = torch.zeros(3, dtype=torch.float64)
-
-    @torch.no_grad()
-    def add(self, views: Views, new: Float[Tensor, "k b l"], old: Float[Tensor, "k b l"]) -> None:
-        """Count the scored terms of a micro-batch. What overflows is infinite, and so beyond every target."""
-        score = views.score.to(new.device)
-        d = (new - old)[score].double()
-        sums = torch.stack([d.abs().sum(), (d.expm1() - d).sum(), d.new_tensor(float(d.numel()))])
-        self.total += sums.cpu()
-
-    def distance(self, total: Float[Tensor, " 3"] | None = None) -> Distance:
-        """The means; of `total` where the sums of all ranks are given. 0 where nothing was scored."""
-        size, kl, count = (self.total if total is None else total).tolist()
-        if count == 0:
-            return Distance(log_ratio=0.0, kl=0.0)
-        return Distance(log_ratio=size / count, kl=kl / count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +82,21 @@ class _InnerBatch:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Piece:
+    """Rows of one view, of which one forward is made, and the gradient of the loss in their scores."""
+
+    rollouts: Rollouts
+    views: Views
+    gradient: Tensor
+
+    @classmethod
+    def of(cls, batch: _InnerBatch, index: Int[Tensor, " n"], view: Int[Tensor, ""], gradient: Tensor) -> _Piece:
+        """These rows of one view."""
+        views = batch.views.rows(index).views(view[None])
+        return cls(rollouts=batch.rollouts.rows(index), views=views, gradient=gradient)
+
+
 @dataclass(slots=True, kw_only=True)
 class Updater:
     """Changes the policy by an objective's gradient on a batch.
@@ -133,6 +119,10 @@ class Updater:
     targets: Targets
     normaliser: TurnNormaliser = USUAL_NORMALISER
     credit: StepCredit = NO_CREDIT
+
+    @property
+    def _is_sharded(self) -> bool:
+        return is_sharded(self.policy.model)
 
     def update(self, step: int, rollouts: Rollouts, *, rate: float) -> dict[str, float]:
         """mu optimiser steps at the learning rate, without the rows that have no gradient. Returns metrics."""
@@ -196,20 +186,23 @@ class Updater:
         """Go one step; return its metrics, and the scores of all rows before it."""
         self.optimiser.zero_grad(set_to_none=True)
         total, travelled, scores = 0.0, Travelled(), []
-        indices = self._loss_batches(batch)
-        for index in indices:
-            part = batch.rows(index)
-            new = self._leaf(part)
-            loss = self.objective.loss(self._inputs(part, weigh(new, part.weights)))
-            # Views may hide nothing of these rows; then there is nothing to go backward from.
-            if new.requires_grad:
-                self.accelerator.backward(loss.value)
-                if new.is_leaf:
-                    self._second_pass(part, new)
-            total += float(loss.value.detach())
-            scores.append(new.detach())
-            if self.targets.is_set and part.old is not None:
-                travelled.add(part.views, new.detach(), part.old)
+        indices, pieces = self._loss_batches(batch), list[_Piece]()
+        with gathered(self.policy.model):
+            for index in indices:
+                part = batch.rows(index)
+                new = self._leaf(part)
+                loss = self.objective.loss(self._inputs(part, weigh(new, part.weights)))
+                # Views may hide nothing of these rows; then there is nothing to go backward from.
+                if new.requires_grad:
+                    self.accelerator.backward(loss.value)
+                    if new.is_leaf:
+                        pieces += self._second_pass(part, new)
+                total += float(loss.value.detach())
+                scores.append(new.detach())
+                if self.targets.is_set and part.old is not None:
+                    travelled.add(part.views, new.detach(), part.old)
+        if self._is_sharded:
+            self._in_step(batch, pieces)
         total = sum(self.ranks.gather(total))
         every = self._of_all(batch.views, scores, torch.cat([batch.mine[:0], *indices]))
         summary = self._measured(batch, every) | self._stopping(travelled)
@@ -257,8 +250,9 @@ class Updater:
 
     def _step(self) -> dict[str, float]:
         """Follow the gradients that have been gathered; ones that are not finite are counted and not followed."""
-        self.ranks.sum_gradients(self.policy.model.parameters())
-        norm = self.accelerator.clip_grad_norm_(self.policy.model.parameters(), self.max_grad_norm)
+        if not self._is_sharded:
+            self.ranks.sum_gradients(self.policy.model.parameters())
+        norm = whole(self.accelerator.clip_grad_norm_(self.policy.model.parameters(), self.max_grad_norm))
         is_finite = bool(torch.isfinite(torch.as_tensor(norm)))
         if is_finite:
             self.optimiser.step()
@@ -275,7 +269,9 @@ class Updater:
 
     def _score_all(self, policy: BasePolicy | Reference, batch: _InnerBatch) -> Float[Tensor, "k b l"]:
         """Scores without gradient of all rows; each process scores its own."""
-        scores = [self._score(policy, batch.rows(batch.mine))] if batch.mine.numel() else []
+        whole_model = gathered(policy.model) if isinstance(policy, BasePolicy) else nullcontext()
+        with whole_model:
+            scores = [self._score(policy, batch.rows(batch.mine))] if batch.mine.numel() else []
         return self._of_all(batch.views, scores, batch.mine)
 
     @torch.no_grad()
@@ -302,19 +298,46 @@ class Updater:
         return [batch.mine[index] for index in self._fitting(batch.rows(batch.mine), holds_all_views=True)]
 
     def _leaf(self, batch: _InnerBatch) -> Float[Tensor, "k n l"]:
-        """Scores to go backward from; where their activations would not fit, a leaf for `_second_pass`."""
-        if num_distinct(batch.inputs) > self.batch_rows:
-            return self._score(self.policy, batch).requires_grad_()
+        """Scores to go backward from; a leaf for `_second_pass` where their activations would not fit.
+
+        So, too, where weights are sharded, since then all processes have to go forward and backward in step.
+        """
+        if num_distinct(batch.inputs) > self.batch_rows or self._is_sharded:
+            scores = self._score(self.policy, batch)
+            return scores.requires_grad_() if batch.views.score.any() else scores
         return self.policy.view_log_probs(batch.rollouts, batch.views)
 
-    def _second_pass(self, batch: _InnerBatch, leaf: Float[Tensor, "k n l"]) -> None:
-        """Score again piece by piece and go backward with the leaf's gradient: exact, for one more forward."""
+    def _second_pass(self, batch: _InnerBatch, leaf: Float[Tensor, "k n l"]) -> list[_Piece]:
+        """Score again piece by piece and go backward with the leaf's gradient: exact, for one more forward.
+
+        Returns the pieces that are left for later: all of them where weights are sharded.
+        """
         assert leaf.grad is not None
+        later = []
         for index in self._fitting(batch, holds_all_views=False):
             for view in torch.arange(batch.views.num_views):
-                part = self.policy.view_log_probs(batch.rollouts.rows(index), batch.views.rows(index).views(view[None]))
-                if part.requires_grad:
-                    self.accelerator.backward((part * leaf.grad[view, index]).sum())
+                piece = _Piece.of(batch, index, view, leaf.grad[view, index])
+                if not piece.views.score.any():
+                    continue
+                if self._is_sharded:
+                    later.append(piece)
+                else:
+                    self._go_backward(piece)
+        return later
+
+    def _go_backward(self, piece: _Piece) -> None:
+        scores = self.policy.view_log_probs(piece.rollouts, piece.views)
+        self.accelerator.backward((scores * piece.gradient).sum())
+
+    def _in_step(self, batch: _InnerBatch, pieces: list[_Piece]) -> None:
+        """Go backward from the pieces, one at a time in all processes; who has fewer joins in with a zero gradient."""
+        most = max(self.ranks.gather(len(pieces)))
+        if len(pieces) < most:
+            view, row = batch.views.score.any(dim=-1).nonzero()[0]
+            idle = _Piece.of(batch, row[None], view, torch.zeros(()))
+            pieces = [*pieces, *[idle] * (most - len(pieces))]
+        for piece in pieces:
+            self._go_backward(piece)
 
 
 def _rows_of(ranks: Ranks, rollouts: Rollouts) -> Int[Tensor, " n"]:

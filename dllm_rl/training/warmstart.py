@@ -19,10 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dllm_rl import seeding
+from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Prompts
 from dllm_rl.training.checkpoint import load_state, save_state
 from dllm_rl.training.optimiser import adamw
+from dllm_rl.training.ranks import ALONE, Ranks
+from dllm_rl.training.sharding import shard
 from dllm_rl.training.update import generator
 
 STEPS_PER_STATE = 100
@@ -74,64 +77,106 @@ def warm_start(
     *,
     on_step: Callable[[int, int, float], None] | None = None,
     state_dir: Path | None = None,
+    ranks: Ranks = ALONE,
+    is_sharded: bool = False,
 ) -> None:
     """Train the policy's model in place. on_step gets (step, number of steps, loss).
 
     Args:
         state_dir: Where the state is kept every STEPS_PER_STATE steps; a run that was cut off goes on there, step for
             step as if it had not been. It is removed at the end.
+        ranks: Processes that do this together: each takes its share of the batches of a step, which are those of one
+            process. The first alone calls on_step and writes.
+        is_sharded: Weights, gradients and optimiser are kept in shards over the processes (`training.sharding`), in the
+            end too.
 
-    Raises ConfigError where any prompt or plan would be cut (the length check of the data set).
+    Raises ConfigError where any prompt or plan would be cut (the length check of the data set), and where processes
+    would have different numbers of batches.
     """
+    refuse_uneven(config, ranks)
     prompts, canvases = encode(policy, demonstrations)
+    if is_sharded:
+        shard(policy.model)
     model = policy.model.train()
     num_steps = max(1, config.passes // (config.batch_size * config.accumulation_steps))
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimiser = adamw(trained, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98))
-    stream = generator(config.seed, "warmstart", policy.family)
-    done = 0 if state_dir is None else _resume(state_dir, model, optimiser, stream)
+    state = _State(folder=state_dir, stream=generator(config.seed, "warmstart", policy.family), ranks=ranks)
+    done = state.resume(model, optimiser)
     parts = config.accumulation_steps
     batches = itertools.islice(_batches(prompts, config, num_steps * parts), done * parts, None)
     for step in range(done, num_steps):
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * _schedule(step, num_steps, config)
         total = 0.0
-        for index in itertools.islice(batches, parts):
+        for number, index in list(enumerate(itertools.islice(batches, parts)))[ranks.share(parts)]:
             batch = collate(policy, [prompts[i] for i in index], canvases[index])
+            # Of several batches each has noise of its own, so that any process may take any of them.
+            noise = generator(config.seed, "warmstart", policy.family, step, number) if parts > 1 else state.stream
             with torch.autocast(policy.device.type, torch.bfloat16, enabled=config.is_mixed_precision):
-                loss = policy.process.warm_start_loss(policy, batch, stream) / parts
+                loss = policy.process.warm_start_loss(policy, batch, noise) / parts
             loss.backward()
             total += float(loss.detach())
+        if not is_sharded:
+            ranks.sum_gradients(trained)
         torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        if on_step is not None:
+        total = sum(ranks.gather(total))
+        if on_step is not None and ranks.is_first:
             on_step(step + 1, num_steps, total)
-        if state_dir is not None and (step + 1) % STEPS_PER_STATE == 0:
-            _keep(state_dir, step + 1, model, optimiser, stream)
-    if state_dir is not None:
-        shutil.rmtree(state_dir, ignore_errors=True)
+        if (step + 1) % STEPS_PER_STATE == 0:
+            state.keep(step + 1, model, optimiser)
+    state.remove()
     model.eval()
 
 
-def _keep(
-    folder: Path, step: int, model: torch.nn.Module, optimiser: torch.optim.Optimizer, stream: torch.Generator
-) -> None:
-    """Write the state; the noise's own file is named by its step, so that it always fits the weights."""
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(stream.get_state(), folder / f"noise-{step}.pt")
-    save_state(folder, step=step, model=model, optimiser=optimiser)
-    for path in folder.glob("noise-*.pt"):
-        if path.name != f"noise-{step}.pt":
-            path.unlink()
+def refuse_uneven(config: WarmStartConfig, ranks: Ranks) -> None:
+    """Raise ConfigError where processes would have different numbers of the batches of a step."""
+    if config.accumulation_steps % ranks.count:
+        raise ConfigError(
+            f"accumulation_steps={config.accumulation_steps} was given, the batches of a step that {ranks.count} "
+            f"processes share. Give a multiple of {ranks.count}, and so much smaller a batch_size, if steps should see "
+            "as many rows as before."
+        )
 
 
-def _resume(folder: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, stream: torch.Generator) -> int:
-    """Restore a kept state in place; the number of steps done, 0 where there is none."""
-    step = load_state(folder, model=model, optimiser=optimiser)
-    if step:
-        stream.set_state(torch.load(folder / f"noise-{step}.pt", weights_only=True))
-    return step
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _State:
+    """What a run that was cut off goes on from: weights, optimiser, and the stream of noise.
+
+    Attributes:
+        folder: Where it is kept; None to keep none.
+    """
+
+    folder: Path | None
+    stream: torch.Generator
+    ranks: Ranks
+
+    def keep(self, step: int, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """Write the state; the noise's own file is named by its step, so that it always fits the weights."""
+        if self.folder is None:
+            return
+        if self.ranks.is_first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            torch.save(self.stream.get_state(), self.folder / f"noise-{step}.pt")
+        save_state(self.folder, step=step, model=model, optimiser=optimiser, ranks=self.ranks)
+        for path in self.folder.glob("noise-*.pt") if self.ranks.is_first else ():
+            if path.name != f"noise-{step}.pt":
+                path.unlink()
+
+    def resume(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> int:
+        """Restore a kept state in place; the number of steps done, 0 where there is none."""
+        step = 0 if self.folder is None else load_state(self.folder, model=model, optimiser=optimiser)
+        if step:
+            assert self.folder is not None
+            self.stream.set_state(torch.load(self.folder / f"noise-{step}.pt", weights_only=True))
+        return step
+
+    def remove(self) -> None:
+        """Remove it, once the run is done."""
+        if self.folder is not None and self.ranks.is_first:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def encode(policy: BasePolicy, demonstrations: Sequence[Demonstration]) -> tuple[list[list[int]], Int[Tensor, "n l"]]:

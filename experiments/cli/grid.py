@@ -67,7 +67,7 @@ def run_grid(
             return 0
         from experiments.run.warmstarts import refuse_missing_starts
 
-        ranks = _launched(cluster, workers)
+        ranks = _launched(preset, cluster, workers)
         # What cannot be run is refused before a browser starts.
         intended = choose(plan_grid(preset, TaskSets.of(preset, session), root), only)
         policies = {unit.cell.policy for unit in intended.units if intended.is_chosen(unit)}
@@ -202,15 +202,18 @@ def _lead(
         return statuses
 
 
-def _launched(cluster: Cluster | None, workers: int | None) -> Ranks:
-    """The processes that `accelerate launch` started, this one among them."""
+def _launched(preset: Preset, cluster: Cluster | None, workers: int | None) -> Ranks:
+    """The processes that `accelerate launch` started, this one among them; refused where they cannot do this preset."""
     from dllm_rl.training.ranks import launched_ranks
 
-    ranks = launched_ranks()
+    ranks = launched_ranks(level.device for level in preset.policies.values())
     if cluster is not None and not ranks.is_alone:
         raise ConfigError("--executor ray starts its own processes: run it without `accelerate launch`.")
     if workers is not None and not ranks.is_alone:
         raise ConfigError("--workers starts its own processes: run it without `accelerate launch`, or leave it out.")
+    for name, level in preset.policies.items():
+        ranks.refuse_shards(level.shards, f"policy '{name}'")
+        ranks.own_device(level.device)
     return ranks
 
 

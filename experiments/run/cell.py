@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from dllm_rl.errors import ConfigError
 from dllm_rl.files import METRICS_FILE, read_rows, write_json
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.session import Session
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine, evaluate
 from dllm_rl.training.ranks import ALONE, Ranks
+from dllm_rl.training.sharding import gathered
 from dllm_rl.training.trainer import Trainer
 from experiments.analysis.collapse.online import OnlineDiagnosis
 from experiments.design.config import build_objective, build_reward, build_sampler
@@ -93,19 +93,17 @@ class LocalExecutor:
             run_dir=unit.folder,
             on_step=on_step,
             on_rollouts=keep_commit_order(unit.folder, config.steps, policy.canvas),
+            is_sharded=cell.loading.shards > 1,
         ).train(until=None if stopped_at is None else stopped_at + 1)
         # The last one, where an alarm ended the run between two, or a kill fell on it.
-        if is_first and (done := read_rows(unit.folder / METRICS_FILE)):
-            self._take_snapshot(unit, policy, done[-1]["step"] + 1)
+        with gathered(policy.model):
+            if is_first and (done := read_rows(unit.folder / METRICS_FILE)):
+                self._take_snapshot(unit, policy, done[-1]["step"] + 1)
         return self._evaluate(policy, unit, on_event)
 
     def _load(self, cell: Cell) -> Any:
-        if not self._ranks.is_alone and cell.loading.device != "cpu":
-            raise ConfigError(
-                f"device={cell.loading.device} was given, and {self._ranks.count} processes work on this cell, which "
-                "the command line lets work on CPUs only. Launch one process, or take device=cpu."
-            )
-        return policies.load(cell.checkpoint, facts=cell.facts, options=cell.loading)
+        own = {"device": self._ranks.own_device(cell.loading.device)}
+        return policies.load(cell.checkpoint, facts=cell.facts, options=cell.loading.model_copy(update=own))
 
     def _take_snapshot(self, unit: Unit, policy: BasePolicy, step: int) -> None:
         """Take a snapshot in the first process, with browsers of its own. Its errors never fail a run."""

@@ -1,8 +1,8 @@
 """`dllm-rl warmstart`: make the policies of a recipe: demonstrations, tokenizer, then one policy a stage.
 
 Families that wait for no other train side by side, each in a process with one thread; stages that start from a
-checkpoint which is not built-in, one after another. What is finished is kept, and of a stage that was cut off the last
-state: the same command goes on there.
+checkpoint which is not built-in, one after another. Processes that `accelerate launch` started work on each stage
+together. What is finished is kept, and of a stage that was cut off the last state: the same command goes on there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +37,8 @@ from experiments.run.recipe import (
 
 if TYPE_CHECKING:
     from dllm_rl.policies.base import BasePolicy
+    from dllm_rl.training.ranks import Ranks
+    from dllm_rl.training.warmstart import WarmStartConfig
 
 POLL_SECONDS = 2.0
 SHOW_SECONDS = 5.0
@@ -48,11 +50,40 @@ def run_warm_starts(families: list[str], overrides: list[str], *, out: Path, nam
     recipe = with_derived(load_recipe(name, overrides), families)
     refuse_wrong_stages(recipe)
     wanted = _with_origins(families or list(recipe.families), recipe)
-    out.mkdir(parents=True, exist_ok=True)
-    _refuse_other_recipe(recipe, out)
-    print(f"warm starts of {', '.join(wanted)} in {out}")
-    _make_tokenizer(recipe, out)
-    return _run_side_by_side(wanted, recipe, out)
+    ranks = _launched(recipe)
+    if ranks.is_first:
+        out.mkdir(parents=True, exist_ok=True)
+        _refuse_other_recipe(recipe, out)
+        print(f"warm starts of {', '.join(wanted)} in {out}")
+        _make_tokenizer(recipe, out)
+    return _run_side_by_side(wanted, recipe, out) if ranks.is_alone else _run_together(wanted, out, ranks)
+
+
+def _launched(recipe: Recipe) -> Ranks:
+    """The processes that `accelerate launch` started, this one among them; refused where they cannot do this recipe."""
+    from dllm_rl.training.ranks import launched_ranks
+    from dllm_rl.training.warmstart import refuse_uneven
+
+    ranks = launched_ranks(own.device for own in recipe.families.values())
+    for stage, own in recipe.families.items():
+        ranks.refuse_shards(own.shards, f"stage '{stage}'")
+        ranks.own_device(own.device)
+        refuse_uneven(_settings(stage, recipe), ranks)
+    return ranks
+
+
+def _settings(stage: str, recipe: Recipe) -> WarmStartConfig:
+    from dllm_rl.training.warmstart import WarmStartConfig
+
+    return validate(WarmStartConfig, recipe.families[stage].train, source=f"warm-start settings of {stage}")
+
+
+def _run_together(wanted: list[str], out: Path, ranks: Ranks) -> int:
+    """Train the stages one after another, each by all processes."""
+    for stage in ranks.from_first([name for name in wanted if not _is_done(out, name)]):
+        train_stage(stage, out, ranks)
+    ranks.leave()
+    return 0
 
 
 USUAL_OUT = Path("runs/warmstart")
@@ -155,13 +186,14 @@ def _make_tokenizer(recipe: Recipe, out: Path) -> None:
     train_tokenizer(texts, recipe.tokenizer.vocab_size).save_pretrained(folder)
 
 
-def _new_policy(stage: str, recipe: Recipe, out: Path) -> BasePolicy:
+def _new_policy(stage: str, recipe: Recipe, out: Path, ranks: Ranks) -> BasePolicy:
     """The policy that a stage begins with: of random weights, or those of the checkpoint that it starts from."""
     from dllm_rl.policies.loading import load_policy
 
     own = recipe.families[stage]
     if is_foreign(own.init):
-        options = LoadOptions(**{name: getattr(own, name) for name in LoadOptions.model_fields})
+        said = {name: getattr(own, name) for name in LoadOptions.model_fields}
+        options = LoadOptions(**{**said, "device": ranks.own_device(own.device)})
         return load_policy(str(own.init), facts=recipe.facts_of(stage), options=options)
     return _new_tiny_policy(stage, recipe, out)
 
@@ -193,41 +225,68 @@ def _new_tiny_policy(stage: str, recipe: Recipe, out: Path) -> BasePolicy:
     return policy_class(model, words, policy_class.facts_class.from_dict(facts))
 
 
-def train_stage(stage: str, out: Path) -> None:
-    """Train one stage and save it; runs in a process of its own, with one thread where others run beside it."""
+def train_stage(stage: str, out: Path, ranks: Ranks | None = None) -> None:
+    """Train one stage and save it; runs in a process of its own, with one thread where others run beside it.
+
+    Args:
+        ranks: Processes that do so together. Default: this one alone.
+    """
     import torch
     from transformers.utils import logging
 
     from dllm_rl.inverters import save_inverter
     from dllm_rl.policies.loading import save_policy
-    from dllm_rl.training.warmstart import WarmStartConfig, warm_start
+    from dllm_rl.training.ranks import ALONE
+    from dllm_rl.training.warmstart import warm_start
 
     # Its last line is shown as its progress.
     logging.disable_progress_bar()
+    ranks = ranks or ALONE
     recipe = Recipe.model_validate_json((out / RECIPE_FILE).read_text())
     is_alone = is_foreign(recipe.families[stage].init)
     if not is_alone:
         torch.set_num_threads(1)
-    config = validate(WarmStartConfig, recipe.families[stage].train, source=f"warm-start settings of {stage}")
+    config, is_sharded = _settings(stage, recipe), recipe.families[stage].shards > 1
     torch.manual_seed(config.seed)
-    policy = _new_policy(stage, recipe, out)
-    started, first, told = time.monotonic(), 0, 0.0
-
-    def show(step: int, num_steps: int, loss: float) -> None:
-        nonlocal first, told
-        first = first or step
-        if time.monotonic() - told > SHOW_SECONDS or step == num_steps:
-            told = time.monotonic()
-            left = (time.monotonic() - started) / (step - first + 1) * (num_steps - step)
-            print(f"step {step}/{num_steps}, loss {loss:.4f}, about {left / 60:.0f} min left", flush=True)
-
+    policy = _new_policy(stage, recipe, out, ranks)
     settings = recipe.demonstrations_of(stage)
     shown = inversions(settings, policy) if settings.inverts else demonstrations(settings, policy.fits)
-    warm_start(policy, shown, config, on_step=show, state_dir=out / f"{stage}.state")
-    if settings.inverts:
+    state = out / f"{stage}.state"
+    warm_start(policy, shown, config, on_step=_Progress(), state_dir=state, ranks=ranks, is_sharded=is_sharded)
+    if is_sharded:
+        policy = _whole(policy, lambda: _new_policy(stage, recipe, out, ranks), ranks)
+    if ranks.is_first and settings.inverts:
         save_inverter(policy, out / stage, [item.plan for item in shown], half=not is_alone)
-    else:
+    elif ranks.is_first:
         save_policy(policy, out / stage, half=not is_alone)
+
+
+def _whole(policy: BasePolicy, afresh: Callable[[], BasePolicy], ranks: Ranks) -> BasePolicy:
+    """In the first process a policy with the whole weights of one that is sharded; in the others the same policy."""
+    from dllm_rl.training.checkpoint import trained_weights
+    from dllm_rl.training.sharding import whole
+
+    weights = whole(trained_weights(policy.model), is_kept=ranks.is_first)
+    if not ranks.is_first:
+        return policy
+    policy = afresh()
+    # Names that share a tensor are stored once.
+    policy.model.load_state_dict(weights, strict=False)
+    return policy
+
+
+class _Progress:
+    """Prints a line every SHOW_SECONDS, and the last one."""
+
+    def __init__(self) -> None:
+        self.started, self.first, self.told = time.monotonic(), 0, 0.0
+
+    def __call__(self, step: int, num_steps: int, loss: float) -> None:
+        self.first = self.first or step
+        if time.monotonic() - self.told > SHOW_SECONDS or step == num_steps:
+            self.told = time.monotonic()
+            left = (time.monotonic() - self.started) / (step - self.first + 1) * (num_steps - step)
+            print(f"step {step}/{num_steps}, loss {loss:.4f}, about {left / 60:.0f} min left", flush=True)
 
 
 if __name__ == "__main__":

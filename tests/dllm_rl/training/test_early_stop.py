@@ -9,7 +9,8 @@ import torch
 
 from dllm_rl.files import read_rows
 from dllm_rl.records.types import Views
-from dllm_rl.training.update import Distance, Targets, Travelled
+from dllm_rl.training.config import Targets
+from dllm_rl.training.distance import Distance, Travelled
 from tests.dllm_rl.training.test_trainer import make, same, weights
 
 FAST = {"steps": 1, "inner_steps": 4, "learning_rate": 1e-2}

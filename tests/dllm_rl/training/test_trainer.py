@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -62,7 +63,18 @@ def flat(outcome):
     return replace(share_of_e(outcome), value=0.5)
 
 
-def make(family, objective, run_dir, *, environment=None, reward=share_of_e, options=None, lora=None, **settings):
+def make(
+    family,
+    objective,
+    run_dir,
+    *,
+    environment=None,
+    reward=share_of_e,
+    options=None,
+    lora=None,
+    is_sharded: Any = False,
+    **settings,
+):
     config = {"steps": 2, "prompts_per_step": 2, "group_size": 4, "inner_steps": 2, "learning_rate": 1e-3} | settings
     sampler = registry.get("sampler", registry.get("policy", family).usual_sampler)()
     environment = environment or CountingEnvironment()
@@ -75,6 +87,7 @@ def make(family, objective, run_dir, *, environment=None, reward=share_of_e, opt
         tasks=TASKS,
         config=TrainConfig(**config),
         run_dir=run_dir,
+        is_sharded=is_sharded,
     )
 
 

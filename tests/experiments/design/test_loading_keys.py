@@ -33,7 +33,7 @@ def test_what_decides_numbers_is_part_of_the_digest(key):
     assert digest_of(f"policies.masked.{key}") != digest_of()
 
 
-@pytest.mark.parametrize("key", ["device=cuda", "gradient_checkpointing=true", "trust_remote_code=true"])
+@pytest.mark.parametrize("key", ["device=cuda", "gradient_checkpointing=true", "trust_remote_code=true", "shards=8"])
 def test_what_decides_no_number_is_not(key):
     assert digest_of(f"policies.masked.{key}") == digest_of()
 
@@ -46,6 +46,7 @@ def test_what_decides_no_number_is_not(key):
         ("dtype=fp8", "dtype"),
         ("attention=flash_attention_2", "attention"),
         ("lora.rank=0", r"lora\.rank"),
+        ("shards=0", "shards"),
     ],
 )
 def test_wrong_keys_are_refused_by_name(key, message):
@@ -64,3 +65,14 @@ def test_the_option_sets_every_level_of_a_preset():
 def test_the_option_gives_facts_too():
     facts, options = read_policy_keys(["facts.family=block", "facts.block_size=4", "device=cuda"])
     assert (facts, options.device) == ({"family": "block", "block_size": 4}, "cuda")
+
+
+def test_an_adapter_is_not_sharded():
+    with pytest.raises(ConfigError, match="shards=2 is for training all weights"):
+        cell("policies.masked.shards=2", "policies.masked.lora.rank=4")
+
+
+@pytest.mark.parametrize("key", ["shards=2", "gradient_checkpointing=true"])
+def test_what_is_about_training_is_refused_where_a_policy_only_writes(key):
+    with pytest.raises(ConfigError, match="about training, and nothing is trained here"):
+        read_policy_keys([key])
