@@ -12,7 +12,8 @@ Memory, two measures. *Held*: the largest total of tensors that autograd holds f
 machine decides it. *Peak*: by how much the process's resident memory grew at most during the update (VmHWM of
 /proc/self/status, reset before it by /proc/self/clear_refs), with AdamW's state and gradients, which the first makes.
 Part `built_in`: the built-in masked policy's size with random weights. Part `large`: a random model of about 100 M
-parameters, V = 32,000, 256 columns, 8 rows.
+parameters, V = 32,000, 256 columns, 8 rows; once with whole logits, and once with the output head read in tiles
+(`dllm_rl.policies.tiles`), as large vocabularies are.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Part:
 
     Attributes:
         options: Of an objective, where they are not its defaults.
+        is_also_in_tiles: Whether each objective is measured with the head in tiles, too.
     """
 
     sizes: dict[str, int]
@@ -64,6 +66,7 @@ class Part:
     groups: int
     rounds: int
     options: dict[str, dict[str, Any]]
+    is_also_in_tiles: bool = False
 
 
 PARTS = {
@@ -87,10 +90,12 @@ PARTS = {
         groups=2,
         rounds=1,
         options={"grpo": {"beta": 0.0}, "espo": {"beta": 0.0, "num_draws": 1}},
+        is_also_in_tiles=True,
     ),
 }
 STORE = Path("runs/bench/update_cost.json")
 PAGE = Path("docs/results/update_cost.md")
+IN_TILES = ", head in tiles"
 # Below this share of a core the time is marked.
 BUSY = 0.8
 
@@ -175,6 +180,8 @@ def measure(trainer: Trainer, rollouts: Rollouts) -> tuple[float, int]:
 def measure_here(part: Part, name: str) -> dict[str, Any]:
     """All figures of one objective, in this process. Memory is of the first update, time the median of the rest."""
     policy = random_policy(part.sizes, num_letters=part.num_letters, canvas=part.canvas, prompt=part.prompt)
+    policy.reads_in_tiles = name.endswith(IN_TILES)
+    name = name.removesuffix(IN_TILES)
     trainer = trainer_of(policy, name, part.options.get(name, {}), micro_batch_rows=part.rows)
     if trainer.objective.requires:
         rollouts = make_rollouts(policy, rows=part.rows, groups=part.groups, steps=STEPS)
@@ -232,7 +239,8 @@ TITLES = {
 def names_of(part: str) -> list[str]:
     """The objectives that a part measures, `grpo` first."""
     if part == "large":
-        return list(PARTS[part].options)
+        tiled = (f"{name}{IN_TILES}" for name in PARTS[part].options if PARTS[part].is_also_in_tiles)
+        return [*PARTS[part].options, *tiled]
     masked = [name for name, cls in registry.items("objective") if "masked" in registry.families_of(cls)]
     return ["grpo", *(name for name in masked if name != "grpo")]
 

@@ -10,7 +10,7 @@ Legend: n scored positions of all rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -76,8 +76,7 @@ class Decision:
         self, log_probs: LogProbs, targets: Int[Tensor, " n"], view: Views, place: tuple[Tensor, Tensor]
     ) -> Float[Tensor, " n"]:
         """Return one log-probability a position; that of the most certain one of a row is of its token alone."""
-        assert isinstance(log_probs, TokenLogProbs)
-        log_odds = log_probs.log_odds(self.temperature).to(targets.device)
+        log_odds = cast("TokenLogProbs", log_probs).log_odds(self.temperature).to(targets.device)
         is_best = _first_largest(log_odds.detach(), place[0])
         logit = self.law.logit(log_odds)
         is_written = targets != STAYED

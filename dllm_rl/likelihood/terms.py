@@ -23,9 +23,21 @@ if TYPE_CHECKING:
 LogProbs = Callable[[Int[Tensor, "..."]], Float[Tensor, "..."]]
 
 
+class TokenLogProbs(Protocol):
+    """Log-probabilities of tokens at the scored positions of a view."""
+
+    def __call__(self, tokens: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Return the log-probabilities of one token a position."""
+        ...
+
+    def log_odds(self, scale: float) -> Float[Tensor, " n"]:
+        """Return the log-odds of the most likely token, of the logits times `scale`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenLogProbs:
-    """Log-probabilities of tokens at the scored positions of a view.
+class WholeLogits(TokenLogProbs):
+    """They are read from logits that all exist at once.
 
     Attributes:
         logits: Of the distinct inputs' scored positions.
@@ -44,10 +56,14 @@ class TokenLogProbs:
 
     def log_odds(self, scale: float) -> Float[Tensor, " n"]:
         """Return the log-odds of the most likely token, of the logits times `scale`."""
-        scaled = self.logits * scale
-        top, index = scaled.max(dim=-1, keepdim=True)
-        others = scaled.scatter(-1, index, -torch.inf).logsumexp(dim=-1)
-        return (top.squeeze(-1) - others)[self.place]
+        return top_log_odds(self.logits * scale)[self.place]
+
+
+def top_log_odds(logits: Float[Tensor, "m v"]) -> Float[Tensor, " m"]:
+    """Return the log-odds of the most likely token of each position."""
+    top, index = logits.max(dim=-1, keepdim=True)
+    others = logits.scatter(-1, index, -torch.inf).logsumexp(dim=-1)
+    return top.squeeze(-1) - others
 
 
 class Term(Protocol):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -104,9 +103,7 @@ class AutoregressiveProcess(ForwardProcess):
 
     def warm_start_loss(self, policy: BasePolicy, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Return the next-token cross-entropy up to and including EOS."""
-        where = policy.canvas.until_eos(batch.canvas)
-        logits = policy.logits_to_learn(batch.prompts, batch.canvas)
-        return F.cross_entropy(logits[where], batch.canvas[where].to(logits.device))
+        return policy.learning_loss(batch, batch.canvas, policy.canvas.until_eos(batch.canvas))
 
 
 @register("policy", "autoregressive")

@@ -20,14 +20,17 @@ from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.options import construct
 from dllm_rl.policies.attention import Reading
 from dllm_rl.policies.blocks import PromptBlocks
-from dllm_rl.policies.feed import Feed, ModelInterface, Tokens, places_of
+from dllm_rl.policies.feed import Feed, ModelInterface, Tokens, at_least_float32, places_of
+from dllm_rl.policies.head import output_head
 from dllm_rl.policies.process import ANY, ForwardProcess
-from dllm_rl.policies.scoring import view_terms
+from dllm_rl.policies.scoring import cross_entropy, view_terms
+from dllm_rl.policies.tiles import LARGE_VOCABULARY
 from dllm_rl.records.canvas import Canvas, CanvasConfig
 from dllm_rl.records.types import Prompts, Rollouts, Views
 
 if TYPE_CHECKING:
     from dllm_rl.policies.lens import LayerLens
+    from dllm_rl.training.warmstart import Batch
 
 # Ranges that facts are checked against.
 Size = Annotated[int, Field(ge=1)]
@@ -125,6 +128,8 @@ class BasePolicy:
 
     process: the family's forward process.
     interface: which inputs the model's forward takes.
+    reads_in_tiles: with `scored`, `score` and `forward` return what the output head reads, and not logits
+        (`dllm_rl.policies.tiles`).
     """
 
     # Name of the family.
@@ -154,6 +159,8 @@ class BasePolicy:
         self.mask_id: int | None = facts.mask_id if facts.mask_id is not None else tokenizer.mask_token_id
         self.vocab_size = int(model.config.vocab_size)  # type: ignore[union-attr]
         self.interface = ModelInterface.of(model, self.canvas.pad_id)
+        # Whether what is scored is read from the head in tiles; set to False where the model turns out not to allow it.
+        self.reads_in_tiles = self.vocab_size >= LARGE_VOCABULARY
         self._banned = torch.zeros(self.vocab_size, dtype=torch.bool)
         self._banned[list(self.banned_ids)] = True
         self.process: ForwardProcess = self.make_process()
@@ -253,12 +260,19 @@ class BasePolicy:
             return self.score(feed, columns=columns, cache=cache).to(canvas.device)
         return self._score_once(feed, columns).to(canvas.device)
 
-    def logits_to_learn(
-        self, prompts: Prompts, canvas: Int[Tensor, "b l"], *, time: Float[Tensor, " b"] | None = None
-    ) -> Float[Tensor, "b l v"]:
-        """Return the same logits of all columns, on the model's device, where a loss is taken of them."""
-        feed = Feed(prompt_ids=prompts.ids, prompt_mask=prompts.mask, canvas=canvas, time=time)
-        return self._score_once(feed, None)
+    def learning_loss(
+        self,
+        batch: Batch,
+        canvas: Int[Tensor, "b l"],
+        where: Bool[Tensor, "b l"],
+        *,
+        time: Float[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Return the mean cross-entropy of a batch's tokens at these columns, given what this canvas shows."""
+        feed = Feed(prompt_ids=batch.prompts.ids, prompt_mask=batch.prompts.mask, canvas=canvas, time=time)
+        if self.reads_in_tiles:
+            return cross_entropy(self, self.score(feed, scored=where), batch.canvas[where])
+        return cross_entropy(self, self._score_once(feed, None)[where][None], batch.canvas[where])
 
     def _score_once(self, feed: Feed, columns: Int[Tensor, " c"] | Int[Tensor, "b c"] | None) -> Float[Tensor, "b c v"]:
         """Score rows that are equal once."""
@@ -291,7 +305,7 @@ class BasePolicy:
         reading: default the family's own.
         cache: keys and values that then are not fed again. A cache of the prompt is left as it came.
         scored: which of the columns are wanted in each row; their logits come row after row, as one row, and no others
-            are computed. Not with a cache.
+            are computed. Not with a cache. Where `reads_in_tiles`, hidden states come in their place.
         """
         reading = reading or self.reading
         keep = places_of(feed, columns, is_shifted=reading.is_shifted)
@@ -308,7 +322,15 @@ class BasePolicy:
         cache: Any = None,
         scored: Bool[Tensor, "b c"] | None = None,
     ) -> Float[Tensor, "b c v"] | Float[Tensor, "1 n v"]:
-        """Return the model's logits at these positions of the tokens, without banned ids; see `ModelInterface`."""
+        """Return the model's logits at these positions of the tokens, without banned ids; see `ModelInterface`.
+
+        With `scored` and where `reads_in_tiles`, hidden states.
+        """
+        if scored is not None and self.reads_in_tiles:
+            states = self.interface.states(self.model, tokens, keep, scored=scored)
+            if states is not None:
+                return states
+            self.reads_in_tiles = False
         return self.without_banned(self.interface.forward(self.model, tokens, keep, cache=cache, scored=scored))
 
     def without_banned(self, logits: Float[Tensor, "... v"]) -> Float[Tensor, "... v"]:
@@ -318,6 +340,11 @@ class BasePolicy:
             logits = logits.index_copy(-1, torch.tensor([self.canvas.eos_id], device=logits.device), ends)
         # In place: these are the widest tensors of an update.
         return logits.masked_fill_(self._banned.to(logits.device), -torch.inf)
+
+    def read_head(self, states: Float[Tensor, "n d"]) -> Float[Tensor, "n v"]:
+        """Return float32 logits of the policy from what its output head reads."""
+        head: Any = output_head(self.model)
+        return self.without_banned(at_least_float32(head(states)))
 
     def continue_from(
         self, cache: Any, tokens: Tokens, keep: Int[Tensor, " c"] | Int[Tensor, "b c"], width: int

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from dllm_rl.policies.doubled import Doubled
 from dllm_rl.policies.feed import Feed, Tokens, empty_keys, keys_of_rows
 from dllm_rl.policies.masked import MaskedProcess
 from dllm_rl.policies.process import one_a_stratum
+from dllm_rl.policies.scoring import cross_entropy
 from dllm_rl.records.types import Prompts, Rollouts, Views
 from dllm_rl.registry import register
 
@@ -126,9 +126,10 @@ class BlockProcess(MaskedProcess):
         hidden = blocks.join(is_drawn & is_learned[..., None], length)
         columns = hidden.any(dim=0).nonzero().squeeze(1)
         noisy = batch.canvas.masked_fill(hidden, self.mask_id)
-        logits = policy.score_blocks(Feed.of(batch.prompts, noisy), batch.canvas, columns, block_size=size)
-        where = hidden[:, columns]
-        return F.cross_entropy(logits[where], batch.canvas[:, columns][where].to(logits.device))
+        feed, where = Feed.of(batch.prompts, noisy), hidden[:, columns]
+        scored = where if policy.reads_in_tiles else None
+        read = policy.score_blocks(feed, batch.canvas, columns, block_size=size, scored=scored)
+        return cross_entropy(policy, read if scored is not None else read[where][None], batch.canvas[:, columns][where])
 
 
 @register("policy", "block")

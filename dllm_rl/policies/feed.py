@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.attention import Attention, additive
-from dllm_rl.policies.head import dtype_of, scored_only, without_adapter
+from dllm_rl.policies.head import bare_head, dtype_of, output_head, scored_only, without_adapter
 from dllm_rl.policies.sharing import Shared, share
 from dllm_rl.records.types import Prompts, Rollouts, Views
 
@@ -237,10 +237,60 @@ class ModelInterface:
         scored: which of the positions are wanted in each row; their logits come row after row, as one row, and no
             others are computed.
         """
+        inputs, wanted = self._arguments(model, tokens, keep, cache)
+        if scored is not None:
+            row, place, shape = self._scored(tokens, keep, wanted, scored)
+            with scored_only(model, row, place, shape=shape) as narrowed:
+                return at_least_float32(narrowed(model(**inputs).logits))
+        output = model(**inputs).logits
+        output = at_least_float32(output if self.keeps_positions else output.index_select(1, wanted.to(output.device)))
+        if not self._is_by_row(keep):
+            return output
+        place = torch.searchsorted(wanted, keep).to(output.device)
+        return output.gather(1, place[..., None].expand(-1, -1, output.shape[-1]))
+
+    def states(
+        self,
+        model: torch.nn.Module,
+        tokens: Tokens,
+        keep: Int[Tensor, " c"] | Int[Tensor, "b c"],
+        *,
+        scored: Bool[Tensor, "b c"],
+    ) -> Float[Tensor, "1 n d"] | None:
+        """Return what the output head would read at these positions (see `forward`), in the model's own numbers.
+
+        None where logits are more than what the head gives (a soft cap, a scale), or the model names no head.
+        """
+        if output_head(model) is None:
+            return None
+        inputs, wanted = self._arguments(model, tokens, keep, None)
+        row, place, shape = self._scored(tokens, keep, wanted, scored)
+        with bare_head(model) as given, scored_only(model, row, place, shape=shape) as narrowed:
+            output = model(**inputs).logits
+            return narrowed(output) if given and output is given[-1] else None
+
+    def _is_by_row(self, keep: Tensor) -> bool:
+        """Whether rows want other positions, and the model can only be asked for the same in all of them."""
+        return keep.dim() == 2 and not self.keeps_by_row
+
+    def _scored(
+        self, tokens: Tokens, keep: Tensor, wanted: Tensor, scored: Bool[Tensor, "b c"]
+    ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], tuple[int, int]]:
+        """Row and place of each scored position among those that the head reads, and how many these are."""
+        row, column = scored.nonzero(as_tuple=True)
+        at = keep[column] if keep.dim() == 1 else keep[row, column]
+        by_row = self._is_by_row(keep)
+        place = at if not self.keeps_positions else torch.searchsorted(wanted, at) if by_row else column
+        read = wanted.shape[-1] if self.keeps_positions else tokens.ids.shape[1]
+        return row, place, (len(scored), read)
+
+    def _arguments(
+        self, model: torch.nn.Module, tokens: Tokens, keep: Tensor, cache: Any
+    ) -> tuple[dict[str, Any], Tensor]:
+        """Arguments of the model's forward, and the positions whose logits it is asked for."""
         device = next(model.parameters()).device
         # Stock decoders compute the union of all rows' positions.
-        by_row = keep.dim() == 2 and not self.keeps_by_row
-        wanted = keep.unique() if by_row else keep
+        wanted = keep.unique() if self._is_by_row(keep) else keep
         inputs: dict[str, Any] = {name: value.to(device) for name, value in self._inputs(tokens).items()}
         if not self.reads_booleans:
             inputs["attention_mask"] = additive(inputs["attention_mask"], dtype_of(model))
@@ -251,19 +301,7 @@ class ModelInterface:
             inputs["use_cache"] = False
         if self.keeps_positions:
             inputs["logits_to_keep"] = wanted.to(device)
-        if scored is not None:
-            row, column = scored.nonzero(as_tuple=True)
-            at = keep[column] if keep.dim() == 1 else keep[row, column]
-            place = at if not self.keeps_positions else torch.searchsorted(wanted, at) if by_row else column
-            read = wanted.shape[-1] if self.keeps_positions else tokens.ids.shape[1]
-            with scored_only(model, row, place, shape=(len(scored), read)) as narrowed:
-                return _at_least_float32(narrowed(model(**inputs).logits))
-        output = model(**inputs).logits
-        output = _at_least_float32(output if self.keeps_positions else output.index_select(1, wanted.to(device)))
-        if not by_row:
-            return output
-        place = torch.searchsorted(wanted, keep).to(output.device)
-        return output.gather(1, place[..., None].expand(-1, -1, output.shape[-1]))
+        return inputs, wanted
 
     def cache_arguments(self, cache: Any) -> dict[str, Any]:
         """Return the arguments by which the model reads these keys and values, and adds to them.
@@ -291,7 +329,8 @@ class ModelInterface:
         return inputs
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return logits in float32, or in the wider numbers that they have."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

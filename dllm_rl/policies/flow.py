@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -215,8 +214,8 @@ class FlowProcess(ForwardProcess):
         is_clean = torch.rand(rows, length, generator=generator) < (time**self.schedule_power)[:, None]
         source = torch.tensor(self.source)
         noise = source[torch.randint(0, len(source), (rows, length), generator=generator)]
-        logits = policy.logits_to_learn(batch.prompts, torch.where(is_clean, batch.canvas, noise), time=time)
-        return F.cross_entropy(logits.flatten(0, 1), batch.canvas.flatten().to(logits.device))
+        every = torch.ones_like(is_clean)
+        return policy.learning_loss(batch, torch.where(is_clean, batch.canvas, noise), every, time=time)
 
     def _elbo_views(
         self,

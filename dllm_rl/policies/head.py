@@ -59,6 +59,29 @@ def scored_only(
             hook.remove()
 
 
+@contextmanager
+def bare_head(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Let the output head give back what it reads, so that the model returns hidden states in place of logits.
+
+    Yields a list of what it gave.
+    """
+    head: Any = output_head(model)
+    own, given = vars(head).get("forward"), list[Tensor]()
+
+    def give_back(states: Tensor) -> Tensor:
+        given.append(states)
+        return states
+
+    head.forward = give_back
+    try:
+        yield given
+    finally:
+        if own is None:
+            del head.forward
+        else:
+            head.forward = own
+
+
 def without_adapter(model: nn.Module) -> Any:
     """The model itself, which an adapter may wrap."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]

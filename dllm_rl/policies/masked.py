@@ -241,8 +241,7 @@ class MaskedProcess(ForwardProcess):
         quota = 1 + (one_a_stratum(rows, generator) * length).long().clamp(max=length - 1)
         rank = torch.rand(rows, length, generator=generator).argsort(dim=1).argsort(dim=1)
         hidden = rank < quota[:, None]
-        logits = policy.logits_to_learn(batch.prompts, batch.canvas.masked_fill(hidden, self.mask_id))
-        return F.cross_entropy(logits[hidden], batch.canvas[hidden].to(logits.device))
+        return policy.learning_loss(batch, batch.canvas.masked_fill(hidden, self.mask_id), hidden)
 
     def levels(
         self, num_rows: int, num_draws: int, generator: torch.Generator

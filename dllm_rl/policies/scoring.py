@@ -8,13 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.likelihood.constraint import Constraint
-from dllm_rl.likelihood.terms import TokenLogProbs
+from dllm_rl.likelihood.terms import TokenLogProbs, WholeLogits
 from dllm_rl.policies.feed import Feed
+from dllm_rl.policies.tiles import TiledLogits
 from dllm_rl.records.types import Rollouts, Views
 
 if TYPE_CHECKING:
@@ -64,11 +66,38 @@ def _log_probs(policy: BasePolicy, rollouts: Rollouts, view: Views) -> TokenLogP
     scored = torch.zeros(len(shared.first), score.shape[1], dtype=torch.bool, device=score.device)
     scored[row, column] = True
     columns = scored.any(dim=0).nonzero().squeeze(1)
-    logits = policy.score(feed.rows(shared.first), columns=columns, reading=view.reading, scored=scored[:, columns])[0]
-    if view.at_temperature:
-        logits = _tempered(logits, rollouts.temperature)
-    place = _numbered(scored)[row, column].to(logits.device)
-    return TokenLogProbs(logits=logits, total=logits.logsumexp(dim=-1), place=place)
+    read = policy.score(feed.rows(shared.first), columns=columns, reading=view.reading, scored=scored[:, columns])[0]
+    place = _numbered(scored)[row, column].to(read.device)
+    return _token_log_probs(policy, read, place, temperature=rollouts.temperature if view.at_temperature else 1)
+
+
+def _token_log_probs(
+    policy: BasePolicy, read: Float[Tensor, "m v"] | Float[Tensor, "m d"], place: Int[Tensor, " n"], temperature: float
+) -> TokenLogProbs:
+    """Log-probabilities of tokens from what `score` gave: logits, or what the head reads.
+
+    Args:
+        place: Which of these positions each scored one is.
+    """
+    if policy.reads_in_tiles:
+        return TiledLogits(
+            states=read,
+            logits=lambda states: _tempered(policy.read_head(states), temperature),
+            vocab_size=policy.vocab_size,
+            place=place,
+        )
+    logits = _tempered(read, temperature)
+    return WholeLogits(logits=logits, total=logits.logsumexp(dim=-1), place=place)
+
+
+def cross_entropy(
+    policy: BasePolicy, read: Float[Tensor, "1 n v"] | Float[Tensor, "1 n d"], targets: Int[Tensor, " n"]
+) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy of targets, from what `score` gave for their positions."""
+    if not policy.reads_in_tiles:
+        return F.cross_entropy(read[0], targets.to(read.device))
+    every = torch.arange(len(targets), device=read.device)
+    return -_token_log_probs(policy, read[0], every, 1.0)(targets.to(read.device)).mean()
 
 
 def _numbered(where: Bool[Tensor, "d l"]) -> Int[Tensor, "d l"]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.feed import Feed, empty_keys, prompt_tokens
 from dllm_rl.policies.masked import MaskedProcess
 from dllm_rl.policies.process import one_a_stratum
+from dllm_rl.policies.scoring import cross_entropy
 from dllm_rl.records.events import feed_order
 from dllm_rl.records.types import Prompts, Rollouts
 from dllm_rl.registry import register
@@ -80,14 +80,18 @@ class SlotProcess(MaskedProcess):
         hidden = (is_hidden[:, :, None] & (offset >= revealed[:, :, None])).flatten(1)
         order = feed_order(torch.where(is_hidden, num_slots, rank), size, length)
         canvas = batch.canvas.masked_fill(hidden, self.mask_id)
-        logits = policy.score(replace(Feed.of(batch.prompts, canvas), order=order))
-        draft = F.cross_entropy(logits[hidden], batch.canvas[hidden].to(logits.device))
         inside = (~is_hidden[:, :, None] & (offset < size - 1)).flatten(1)
+        learned = hidden | inside if policy.reads_in_tiles else None
+        read = policy.score(replace(Feed.of(batch.prompts, canvas), order=order), scored=learned)
+
+        def loss(where: Bool[Tensor, "b l"], targets: Int[Tensor, "b l"]) -> Float[Tensor, ""]:
+            own = read[where][None] if learned is None else read[:, where[learned]]
+            return cross_entropy(policy, own, targets[where])
+
+        draft = loss(hidden, batch.canvas)
         if not inside.any():
             return draft
-        following = batch.canvas.roll(-1, dims=1)
-        targets = following[inside].to(logits.device)
-        return draft + NEXT_TOKEN_WEIGHT * F.cross_entropy(logits[inside], targets)
+        return draft + NEXT_TOKEN_WEIGHT * loss(inside, batch.canvas.roll(-1, dims=1))
 
 
 @register("policy", "slot")

@@ -56,11 +56,12 @@ def test_each_figure_is_measured_once_and_the_page_shows_what_there_is(tmp_path,
     assert "| grpo | 1.00 | 100 | 400 | 1.00 | 1000 | 1.00 |" in places["out"].read_text()
     update_cost.run(["large"], [], is_again=False, **places)
     update_cost.run(["large"], [], is_again=False, **places)
-    assert asked == [("large", "grpo"), ("large", "espo")]
+    assert asked == [("large", name) for name in names_of("large")]
+    assert names_of("large") == ["grpo", "espo", "grpo, head in tiles", "espo, head in tiles"]
     text = places["out"].read_text()
     assert "| espo | 2.00 * | 200 * | 800 | 2.00 | 1000 | 1.00 |" in text, "a busy machine's times are marked"
     update_cost.run(["large"], ["espo"], is_again=True, **places)
-    assert asked[2:] == [("large", "espo")]
+    assert asked[4:] == [("large", "espo")]
 
 
 def test_a_page_of_nothing_is_its_heading_and_every_method_has_its_line() -> None:
