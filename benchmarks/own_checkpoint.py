@@ -1,12 +1,14 @@
 """Time and memory of training a checkpoint of a published shape with random weights, on the device that is given.
 
     python -m benchmarks.own_checkpoint llada_8b --device cuda --lora 16 --checkpointing
+    accelerate launch --multi_gpu --num_processes 8 -m benchmarks.own_checkpoint dream_7b --device cuda --shards 8 \\
+        --checkpointing
     python -m benchmarks.own_checkpoint tiny                        # does it run?
 
 Two training steps: rollouts are sampled, rewards are random, and ESPO takes two updates on them. The first step warms
 up; the second is told: rollouts and tokens a second, seconds of an update, the peak that the device saw (on a processor
-that of the whole process), and beside it what a dry run would have said (`experiments.run.footprint`). Nothing is
-downloaded.
+what the process took from before the model was made), and beside it what a dry run would have said
+(`experiments.run.footprint`). Nothing is downloaded. Of several processes each tells its own.
 """
 
 from __future__ import annotations
@@ -36,12 +38,13 @@ from dllm_rl.session import Session
 from dllm_rl.testing.policies import tokenizer
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine
+from dllm_rl.training.ranks import launched_ranks
 from dllm_rl.training.trainer import Trainer
 from experiments.run.footprint import GIB, Workload, footprint
 from samplers.loop.sampling import rows_at_once
 
 PROMPTS = 8
-SHAPES: dict[str, tuple[str, dict[str, int]]] = {
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "llada_8b": (
         "llama",
         {"vocab_size": 126_464, "hidden_size": 4096, "intermediate_size": 12_288, "num_hidden_layers": 32}
@@ -51,6 +54,11 @@ SHAPES: dict[str, tuple[str, dict[str, int]]] = {
         "qwen2",
         {"vocab_size": 152_064, "hidden_size": 3584, "intermediate_size": 18_944, "num_hidden_layers": 28}
         | {"num_attention_heads": 28, "num_key_value_heads": 4},
+    ),
+    "llama_1b": (
+        "llama",
+        {"vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16}
+        | {"num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True},
     ),
     "tiny": (
         "llama",
@@ -105,13 +113,17 @@ def random_policy(given: argparse.Namespace, options: LoadOptions) -> BasePolicy
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """Run two steps; the figures of the second."""
     lora = None if given.lora is None else LoraOptions(rank=given.lora)
-    options = LoadOptions(dtype=given.dtype, lora=lora, gradient_checkpointing=given.checkpointing)
+    options = LoadOptions(dtype=given.dtype, lora=lora, gradient_checkpointing=given.checkpointing, shards=given.shards)
+    ranks = launched_ranks([given.device])
+    ranks.refuse_shards(given.shards, "the benchmark")
+    given.device = ranks.own_device(given.device)
+    before = resident("VmRSS")
     policy = random_policy(given, options)
     is_cuda = policy.device.type == "cuda"
     config = TrainConfig(  # type: ignore[call-arg]
-        steps=2,
-        prompts_per_step=PROMPTS,
-        group_size=given.rows // PROMPTS,
+        steps=given.training_steps,
+        prompts_per_step=min(PROMPTS, given.rows // 2),
+        group_size=given.rows // min(PROMPTS, given.rows // 2),
         inner_steps=2,
         micro_batch_rows=given.micro_batch,
         checkpoint_every=100,
@@ -124,18 +136,20 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             objective=registry.build("objective", "espo", {"beta": 0.0, "num_draws": 1}),
             tasks=session.tasks("train"),
             config=config,
-            run_dir=Path(folder),
+            run_dir=Path(ranks.from_first(folder)),
+            is_sharded=given.shards > 1,
         )
         if not is_cuda:
             forget_peak()
         trainer.train()
-        last = read_rows(Path(folder) / "metrics.jsonl")[-1]
-    peak = torch.cuda.max_memory_allocated() if is_cuda else resident("VmHWM")
+        last = read_rows(trainer.run_dir / "metrics.jsonl")[-1]
+        ranks.leave()
+    peak = torch.cuda.max_memory_allocated() if is_cuda else resident("VmHWM") - before
     width = given.prompt + given.columns
     at_once = rows_at_once(policy.device, width, given.columns * policy.vocab_size)
     work = Workload(
         rows=given.micro_batch,
-        sampled=min(given.rows, at_once),
+        sampled=min(given.rows // ranks.count, at_once),
         width=width,
         columns=given.columns,
         has_reference=False,
@@ -160,8 +174,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--lora", type=int, help="Rank of an adapter. Default: all weights are trained.")
+    parser.add_argument("--shards", type=int, default=1, help="Processes that the weights are sharded over.")
     parser.add_argument("--checkpointing", action="store_true", help="Compute activations again on the way back.")
     parser.add_argument("--rows", type=int, default=64, help="Rollouts a step.")
+    parser.add_argument("--training-steps", type=int, default=2, help="Of which the last is told.")
     parser.add_argument("--prompt", type=int, default=384)
     parser.add_argument("--columns", type=int, default=128)
     parser.add_argument("--steps", type=int, default=64, help="Denoising steps.")

@@ -12,7 +12,7 @@ from dllm_rl.policies.adapters import base_of_adapter, options_of_adapter
 from dllm_rl.policies.checkpoints import checked_facts
 from dllm_rl.policies.foreign import stored_config
 from experiments.design.grid import Cell
-from experiments.run.footprint import GIB, Workload, capacity, footprint, what_fits
+from experiments.run.footprint import GIB, Workload, capacity, footprint, shards_that_fit, what_fits
 
 
 def print_memory(cell: Cell, console: Console) -> None:
@@ -36,22 +36,23 @@ def print_memory(cell: Cell, console: Console) -> None:
     _, facts = checked_facts(cell.checkpoint, {}, {"family": cell.family, **cell.facts})
     work = Workload.of(cell, facts, config.vocab_size)
     parts = footprint(config, options, work)
-    table = Table(f"memory of {cell.policy} on {cell.loading.device}", "GiB")
+    each = f", each of {options.shards} devices" if options.shards > 1 else ""
+    table = Table(f"memory of {cell.policy} on {cell.loading.device}{each}", "GiB")
     for name, size in (*parts.items(), ("in all", sum(parts.values()))):
         table.add_row(name, f"{size / GIB:.2f}")
     console.print(table)
     limit = capacity(cell.loading.device)
-    if limit is not None and sum(parts.values()) > limit:
-        _refuse(cell, sum(parts.values()), limit, what_fits(config, options, work, limit))
-
-
-def _refuse(cell: Cell, needed: int, limit: int, changes: list[str] | None) -> None:
-    advice = (
-        "Even an adapter on one row at a time would not. Take a smaller checkpoint or another device."
-        if changes is None
-        else f"It would fit with {', '.join(changes)}."
-    )
+    if limit is None or sum(parts.values()) <= limit:
+        return
+    changes, shards = what_fits(config, options, work, limit), shards_that_fit(config, options, work, limit)
+    advice = [] if changes is None else [f"with {', '.join(changes)}"]
+    advice += [] if shards is None else [f"on {shards} such devices with shards: {shards}"]
     raise ConfigError(
-        f"policy '{cell.policy}' needs about {needed / GIB:.1f} GiB on {cell.loading.device}, which has "
-        f"{limit / GIB:.1f}. {advice}"
+        f"policy '{cell.policy}' needs about {sum(parts.values()) / GIB:.1f} GiB on {cell.loading.device}{each}, which "
+        f"has {limit / GIB:.1f}. "
+        + (
+            f"It would fit {', or '.join(advice)}."
+            if advice
+            else "Nothing that can be set would make it fit. Take a smaller checkpoint or another device."
+        )
     )

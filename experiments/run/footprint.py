@@ -4,6 +4,9 @@ Weights, gradients, optimiser and copies are counted from the model's architectu
 Activations are what PyTorch would keep for the way back in a forward over that model; attention keeps its inputs and
 its output, as fused kernels do. What allocators and kernels take beside is not counted.
 
+Of weights that are sharded over devices, each has its part. While a policy samples, all devices have the whole weights
+beside it; on the way back some layers, and the gradients of what is no layer (`dllm_rl.training.sharding`).
+
 Legend: b rows, t positions, d width, v vocabulary.
 """
 
@@ -21,6 +24,7 @@ from dllm_rl.load_options import LoadOptions, LoraOptions
 from dllm_rl.policies.adapters import adapted
 from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.policies.head import dtype_of, without_adapter
+from dllm_rl.policies.tiles import LARGE_VOCABULARY, TILE
 from experiments.design.config import build_objective
 from experiments.design.grid import Cell
 from experiments.run.memory import available_gigabytes
@@ -55,7 +59,7 @@ class Workload:
         train, columns = cell.train, facts.canvas_length
         # The block family reads its canvas clean and noisy at once.
         width = facts.max_prompt + columns * (2 if facts.family == "block" else 1)
-        written = train["prompts_per_step"] * train["group_size"]
+        written = -(-train["prompts_per_step"] * train["group_size"] // cell.loading.shards)
         at_once = rows_at_once(torch.device(cell.loading.device), width, columns * vocab_size)
         return cls(
             rows=train["micro_batch_rows"],
@@ -82,11 +86,26 @@ def footprint(config: Any, options: LoadOptions, work: Workload) -> dict[str, in
         parts["master weights and their gradients"] = 8 * numbers
     if work.has_reference and options.lora is None:
         parts["reference policy"] = fixed + trained
-    logits = work.columns * config.vocab_size * 4
-    update = work.rows * (activations(config, dtype, work.width, options) + SCORED_COPIES * logits)
-    sampling = work.sampled * SAMPLED_COPIES * logits
-    parts["activations and logits of an update" if update >= sampling else "logits of sampling"] = max(update, sampling)
-    return parts
+    parts = {name: -(-size // options.shards) for name, size in parts.items()}
+    return parts | max(_phases(config, dtype, options, work), key=lambda phase: sum(phase.values()))
+
+
+def _phases(config: Any, dtype: torch.dtype, options: LoadOptions, work: Workload) -> list[dict[str, int]]:
+    """What is held beside weights and optimiser, while an update goes on and while the policy samples."""
+    column = config.vocab_size * 4
+    read = work.rows * work.columns * column
+    if config.vocab_size >= LARGE_VOCABULARY:
+        read = min(read, 4 * TILE)
+    kept = work.rows * activations(config, dtype, work.width, options)
+    update = {"activations and logits of an update": kept + SCORED_COPIES * read}
+    sampling = {"logits of sampling": work.sampled * SAMPLED_COPIES * work.columns * column}
+    if options.shards > 1:
+        one, two = (_bytes(_empty(config, dtype, options, layers=number), is_trained=True) for number in (1, 2))
+        layer, rest = two - one, 2 * one - two
+        # The next layer is gathered beside the one that is read; gradients are added up in float32.
+        update["gathered layers and their gradients"] = 3 * layer + 2 * rest + rest * 4 // dtype.itemsize
+        sampling["gathered weights"] = rest + config.num_hidden_layers * layer
+    return [update, sampling]
 
 
 def _bytes(model: Any, *, is_trained: bool) -> int:
@@ -175,7 +194,10 @@ _SMALLER: tuple[tuple[str, Callable[[LoadOptions, Workload], tuple[LoadOptions, 
     ("gradient_checkpointing: true", lambda o, w: (o.model_copy(update={"gradient_checkpointing": True}), w)),
     ("train.micro_batch_rows: 1", lambda o, w: (o, replace(w, rows=1))),
     ("dtype: bfloat16", lambda o, w: (o.model_copy(update={"dtype": "bfloat16"}), w)),
-    ("lora: {rank: 16}", lambda o, w: (o.model_copy(update={"lora": o.lora or LoraOptions()}), w)),
+    (
+        "lora: {rank: 16}",
+        lambda o, w: (o.model_copy(update={"lora": o.lora or LoraOptions()}) if o.shards == 1 else o, w),
+    ),
 )
 
 
@@ -195,3 +217,12 @@ def what_fits(config: Any, options: LoadOptions, work: Workload, limit: int) -> 
             if sum(footprint(config, options, work).values()) <= limit:
                 return said
     return None
+
+
+def shards_that_fit(config: Any, options: LoadOptions, work: Workload, limit: int) -> int | None:
+    """Return over how many devices like this one the run would have to be sharded; None where that does not help."""
+    if options.lora is not None or options.device == "cpu":
+        return None
+    numbers = (number for number in (2, 4, 8, 16, 32, 64) if number > options.shards)
+    sharded = ((number, options.model_copy(update={"shards": number})) for number in numbers)
+    return next((number for number, other in sharded if sum(footprint(config, other, work).values()) <= limit), None)

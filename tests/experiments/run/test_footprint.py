@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from typer.testing import CliRunner
 
+from benchmarks.own_checkpoint import SHAPES
 from dllm_rl.load_options import LoadOptions, LoraOptions
 from dllm_rl.policies.adapters import adapted
+from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.policies.head import without_adapter
+from dllm_rl.policies.tiles import TILE
 from dllm_rl.training.optimiser import adamw
 from experiments.cli import app, memory
-from experiments.run.footprint import Workload, activations, footprint, what_fits
+from experiments.design.grid import build_cells
+from experiments.design.presets import load_preset
+from experiments.run.footprint import Workload, activations, footprint, shards_that_fit, what_fits
 from samplers.loop.sampling import rows_at_once
 from tests.dllm_rl.policies import checkpoints
 
@@ -78,6 +85,50 @@ def test_what_fits_names_the_settings_that_help():
     assert what_fits(config, LoadOptions(dtype="float32"), WORK, 1000) is None
 
 
+def test_shards_are_parts_of_all_but_what_is_gathered():
+    config, _ = model_of(KEYS["bfloat16"])
+    whole, options = footprint(config, KEYS["bfloat16"], WORK), KEYS["bfloat16"].model_copy(update={"shards": 4})
+    parts = footprint(config, options, WORK)
+    for name in ("weights", "gradients", "AdamW", "master weights and their gradients", "reference policy"):
+        assert parts[name] == pytest.approx(whole[name] / 4, abs=1)
+    assert {"gathered weights", "gathered layers and their gradients"} & parts.keys()
+    long = replace(WORK, sampled=64)
+    assert footprint(config, options, long)["gathered weights"] == whole["weights"]
+
+
+def test_a_large_vocabulary_is_read_in_tiles_and_costs_no_more():
+    config, _ = model_of(KEYS["adapter"])
+    config.vocab_size = 50_000
+    rows = [sum(footprint(config, KEYS["adapter"], replace(WORK, rows=rows, sampled=0)).values()) for rows in (8, 16)]
+    kept = 8 * activations(config, torch.bfloat16, WORK.width, KEYS["adapter"])
+    assert WORK.columns * 8 * 50_000 * 4 < 4 * TILE < WORK.columns * 64 * 50_000 * 4
+    more = [sum(footprint(config, KEYS["adapter"], replace(WORK, rows=rows, sampled=0)).values()) for rows in (64, 72)]
+    assert more[1] - more[0] == kept < rows[1] - rows[0]
+
+
+def test_shards_are_advised_where_they_help():
+    config, _ = model_of(KEYS["bfloat16"])
+    options = LoadOptions(dtype="bfloat16", device="cuda")
+    limit = sum(footprint(config, options.model_copy(update={"shards": 4}), WORK).values())
+    assert shards_that_fit(config, options, WORK, limit) == 4
+    assert shards_that_fit(config, options, WORK, 1000) is None
+    assert shards_that_fit(config, KEYS["adapter"], WORK, limit) is None
+
+
+@pytest.mark.parametrize(("name", "gib"), [("llada_8b_lora", 30), ("dream_7b_fsdp", 60)])
+def test_presets_for_gpus_of_80_gb_fit_them(name, gib):
+    (cell,) = build_cells(load_preset(name))
+    architecture, sizes = SHAPES["llada_8b" if name.startswith("llada") else "dream_7b"]
+    config = AutoConfig.for_model(architecture, **sizes)
+    facts = PolicyFacts.from_dict(cell.facts)
+    work = Workload.of(cell, facts, config.vocab_size)
+    parts = footprint(config, cell.loading, work)
+    assert sum(parts.values()) < gib * 2**30
+    if cell.loading.shards > 1:
+        alone = cell.loading.model_copy(update={"shards": 1})
+        assert sum(footprint(config, alone, work).values()) > 80 * 2**30
+
+
 def dry_run(path: str, tmp_path, *more: str):
     level = [f"policies.masked.checkpoint={path}", "policies.masked.facts={canvas_length: 8, max_prompt: 200}"]
     words = ["grid", "toy_sort", "policies=[masked]", "objectives=[espo]", *level, *more]
@@ -93,6 +144,9 @@ def test_a_dry_run_prints_memory_by_part_and_refuses_what_cannot_fit(tmp_path, m
     monkeypatch.setattr(memory, "capacity", lambda device: 2_000_000)
     refused = dry_run(path, tmp_path, "policies.masked.dtype=float32", "train.micro_batch_rows=64")
     assert "It would fit with gradient_checkpointing: true" in str(refused.exception)
+    monkeypatch.setattr(memory, "capacity", lambda device: 500_000)
+    sharded = dry_run(path, tmp_path, "policies.masked.device=cuda", "policies.masked.shards=2")
+    assert "on cuda, each of 2 devices, which has 0.0" in str(sharded.exception)
 
 
 def test_a_checkpoint_that_is_not_here_is_not_guessed_at(tmp_path):
