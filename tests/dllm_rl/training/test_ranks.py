@@ -31,7 +31,7 @@ RUNS = {
     "slot": ("cj_grpo", {}),
     "masked adapter": ("espo", {"beta": 0.1}),
     "masked sharded": ("espo", {"beta": 0.1}),
-    "slot sharded": ("cj_grpo", {}),
+    "autoregressive sharded": ("grpo", {}),
 }
 # A floor under AdamW's divisor, without which the rounding of a gradient near zero decides the sign of a whole step.
 SETTINGS = {"steps": 2, "prompts_per_step": 3, "group_size": 4, "inner_steps": 2, "adam_epsilon": 1e-4}
