@@ -68,15 +68,26 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+# What a prompt repeats, how many tokens that has, and how many the rest of a prompt.
+SENTENCE, TOKENS, REST = "Fill in the form, then send it. ", 28, 7
+
+
 class Chance(Environment):
-    """Takes any plan, and pays by chance."""
+    """Takes any plan, and pays by chance.
+
+    Args:
+        prompt: Tokens that a prompt may have.
+    """
 
     isolations = ("context",)
 
+    def __init__(self, prompt: int) -> None:
+        self._words = SENTENCE * max(1, min(10, (prompt - REST) // TOKENS))
+
     def tasks(self, split: str) -> list[Task]:
         """One task a prompt of a step."""
-        words = "Fill in the form, then send it. " * 10
-        return [Task(id=f"{split}/{n}", split=split, site="none", instruction=words, gold=()) for n in range(PROMPTS)]
+        numbers = range(PROMPTS)
+        return [Task(id=f"{split}/{n}", split=split, site="none", instruction=self._words, gold=()) for n in numbers]
 
     async def observe(self, task: Task) -> Observation:
         """Return an empty page."""
@@ -130,7 +141,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         learning_rate=1e-6,
     )
     sampler = registry.build("sampler", "low_confidence", {"num_steps": given.steps}, temperature=1.0)
-    with tempfile.TemporaryDirectory() as folder, Session(Chance()) as session:
+    with tempfile.TemporaryDirectory() as folder, Session(Chance(given.prompt)) as session:
         trainer = Trainer(
             engine=RolloutEngine(policy=policy, sampler=sampler, environment=session, reward=by_chance(0)),
             objective=registry.build("objective", "espo", {"beta": 0.0, "num_draws": 1}),
