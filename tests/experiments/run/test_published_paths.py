@@ -15,6 +15,7 @@ from dllm_rl.policies.loading import load_policy, save_policy
 from dllm_rl.records.types import Prompts
 from experiments.cli.evaluate import Draws, EvaluatedTasks, measure, show_film
 from experiments.cli.grid import run_grid, train_cell
+from experiments.cli.turns import TurnOptions
 from experiments.design.presets import load_preset
 from experiments.run import policies
 from experiments.run.demonstrations import as_dataset
@@ -106,7 +107,7 @@ def test_a_published_format_goes_the_whole_way(tmp_path, name):
     assert not torch.equal(law(taught), law(family))
     tasks = EvaluatedTasks(environment="toy_sort", splits=("val",), max_tasks=2)
     draws = Draws(sampler=None, temperature=1.0, num_samples=1, seed=0)
-    assert measure(str(tmp_path / "mine"), tasks, draws, out=None, as_json=True) == 0
+    assert measure(str(tmp_path / "mine"), tasks, draws, turns=TurnOptions(), out=None, as_json=True) == 0
     film = tmp_path / "film.html"
     sampled = {"sampler": None, "temperature": 1.0, "seed": 0, "out": film}
     assert show_film(str(tmp_path / "mine"), split="val", number=0, **sampled) == 0
