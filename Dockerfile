@@ -11,7 +11,9 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 WORKDIR /work
 
 # What changes rarely comes first: PyTorch, then the browser with the libraries that it needs.
-RUN pip install "torch==2.13.0" playwright \
+# Playwright's driver needs libatomic before it can install anything.
+RUN apt-get update && apt-get install --yes --no-install-recommends libatomic1 \
+ && pip install "torch==2.13.0" playwright \
  && playwright install --with-deps --only-shell chromium \
  && rm -rf /var/lib/apt/lists/*
 

@@ -1,5 +1,7 @@
 """Make sure that a Chromium starts: Playwright's own, else the system's, else one from the system's package manager.
 
+Before that, that Playwright's driver runs, for which small systems lack a library.
+
 Run by `make setup` after the project is installed; each step is proved by opening a page.
 """
 
@@ -9,8 +11,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from experiments.cli.doctor import launch_browser
+from harness.browser.chromium import driver_fault
 
 DOWNLOAD_SECONDS = 240
 PACKAGE_SECONDS = 600
@@ -22,6 +26,9 @@ MANAGERS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "pacman": (["--sync", "--noconfirm"], ("chromium",)),
     "apk": (["add"], ("chromium",)),
 }
+
+# The package of the one library that Playwright's driver needs beside those of any system.
+LIBATOMIC = {"apt-get": "libatomic1", "dnf": "libatomic", "zypper": "libatomic1", "apk": "libatomic"}
 
 
 def starts() -> bool:
@@ -74,27 +81,47 @@ def with_own() -> bool:
     return False
 
 
-def with_package_manager() -> bool:
-    """A Chromium from the system's packages, where that is permitted."""
-    prefix = privileged()
-    manager = next((name for name in MANAGERS if shutil.which(name)), None)
+def with_package_manager(*wanted: str) -> Iterator[str]:
+    """Install packages of the system one after another, where that is permitted; yields each that is there.
+
+    Args:
+        wanted: Their names. Default: those of a Chromium.
+    """
+    prefix, manager = privileged(), package_manager()
     if prefix is None or manager is None:
-        return False
+        return
     if manager == "apt-get":
         run([*prefix, "apt-get", "update"], PACKAGE_SECONDS)
-    arguments, packages = MANAGERS[manager]
-    return any(run([*prefix, manager, *arguments, package], PACKAGE_SECONDS) and starts() for package in packages)
+    arguments, browsers = MANAGERS[manager]
+    for package in wanted or browsers:
+        if run([*prefix, manager, *arguments, package], PACKAGE_SECONDS):
+            yield package
+
+
+def package_manager() -> str | None:
+    """The package manager of this system, of those that are known."""
+    return next((name for name in MANAGERS if shutil.which(name)), None)
+
+
+def has_driver() -> bool:
+    """Whether Playwright's driver runs; installs the library that it may lack, where that is permitted."""
+    fault, library = driver_fault(), LIBATOMIC.get(package_manager() or "")
+    if fault is None:
+        return True
+    print(f"Playwright's driver: {fault}")
+    return bool(library) and any(driver_fault() is None for _ in with_package_manager(str(library)))
 
 
 def main() -> int:
     """Stop at the first way that works."""
+    is_driven = has_driver()
     if os.environ.get("DLLM_RL_CHROMIUM"):
         return 0 if starts() else 1
-    if with_own() or starts() or with_package_manager():
+    if is_driven and (with_own() or starts() or any(starts() for _ in with_package_manager())):
         return 0
     print(
         "\nNo Chromium could be started or installed. One of these helps:\n"
-        "  - install the package `chromium` (or Google Chrome) with your system's package manager;\n"
+        "  - install the packages `chromium` (or Google Chrome) and `libatomic1` with your system's package manager;\n"
         "  - python -m playwright install --with-deps --only-shell chromium\n"
         "  - set DLLM_RL_CHROMIUM to the path of a Chromium.\n"
         "Then run make again.",

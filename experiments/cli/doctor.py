@@ -72,7 +72,7 @@ def _packages() -> Iterator[Check]:
         try:
             module = importlib.import_module(name)
         except ImportError as error:
-            yield Check(name=f"package {name}", state="fail", found=str(error), advice="Install again: make setup")
+            yield Check(name=f"package {name}", state="fail", found=str(error), advice="Install dllm-rl again.")
             continue
         # A folder without __init__.py imports as a namespace package and has no file.
         locations[name] = Path(module.__file__).parent if module.__file__ else Path(next(iter(module.__path__)))
@@ -99,7 +99,7 @@ def _torch() -> Iterator[Check]:
     try:
         import torch
     except ImportError as error:
-        yield Check(name="torch", state="fail", found=str(error), advice="make setup installs it.")
+        yield Check(name="torch", state="fail", found=str(error), advice="Install it: https://pytorch.org.")
         return
     vectors = torch.backends.cpu.get_cpu_capability()
     yield Check(name="torch", state="ok", found=f"{torch.__version__}, {os.cpu_count()} cores, {vectors}")
@@ -122,7 +122,7 @@ def gpu_check(devices: Sequence[str], *, has_driver: bool, build: str) -> Check:
         found = "; ".join(f"cuda:{number} {device}" for number, device in enumerate(devices))
         return Check(name="gpu", state="ok", found=found, advice="Use it with --policy device=cuda.")
     if has_driver:
-        advice = "Install a build of PyTorch for this driver, or set TORCH for `make setup`."
+        advice = "Install a build of PyTorch for this driver: https://pytorch.org."
         return Check(name="gpu", state="warn", found=f"there is one, and PyTorch {build} cannot use it", advice=advice)
     return Check(name="gpu", state="ok", found="none; the CPU is used")
 
@@ -185,10 +185,14 @@ def _checkpoints() -> Iterator[Check]:
 
 
 def _browser() -> Iterator[Check]:
+    from dllm_rl.errors import BrowserMissingError
+
     try:
         yield Check(name="browser", state="ok", found=launch_browser())
+    except BrowserMissingError as error:
+        yield Check(name="browser", state="fail", found=str(error))
     except Exception as error:
-        advice = "make setup installs one, or set the path of a Chromium in DLLM_RL_CHROMIUM."
+        advice = "Set the path of another Chromium in DLLM_RL_CHROMIUM."
         yield Check(name="browser", state="fail", found=str(error).splitlines()[0], advice=advice)
 
 
@@ -201,19 +205,17 @@ def launch_browser() -> str:
 
 
 async def _launch() -> str:
-    from playwright.async_api import async_playwright
-
     from harness.browser import chromium
 
-    async with async_playwright() as playwright:
-        browser = await chromium.launch(playwright)
-        try:
+    playwright = await chromium.start_driver()
+    try:
+        async with await chromium.launch(playwright) as browser:
             page = await browser.new_page()
             await page.set_content("<title>ready</title>")
             assert await page.title() == "ready"
             return f"Chromium {browser.version}"
-        finally:
-            await browser.close()
+    finally:
+        await playwright.stop()
 
 
 def _ports() -> Iterator[Check]:

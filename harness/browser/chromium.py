@@ -1,14 +1,15 @@
-"""Finds a Chromium, and the arguments it is launched with: no foreign host, no background traffic, no GPU."""
+"""Starts Playwright's driver and finds a Chromium, with launch arguments: no foreign host, no background traffic."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from playwright.async_api import Browser, Playwright
+from playwright.async_api import Browser, Playwright, async_playwright
 from playwright.async_api import Error as PlaywrightError
 
 from dllm_rl.errors import BrowserMissingError
@@ -70,6 +71,34 @@ def system_chromium() -> str | None:
         return shutil.which(override)
     found = next((path for name in SYSTEM_NAMES if (path := shutil.which(name))), None)
     return found or next((path for path in _MAC_PATHS if Path(path).exists()), None)
+
+
+async def start_driver() -> Playwright:
+    """Start Playwright's driver, a Node program that comes with its package.
+
+    Raises:
+        BrowserMissingError: It cannot run on this machine, as where a library of the system is missing.
+    """
+    try:
+        return await async_playwright().start()
+    except Exception as error:
+        fault = driver_fault()
+        if fault is None:
+            raise
+        raise BrowserMissingError(
+            f"Playwright's driver does not start: {fault}. Install what it lacks with your system's package "
+            "manager (libatomic.so.1: `apt-get install libatomic1`), then run the same command again."
+        ) from error
+
+
+def driver_fault() -> str | None:
+    """Why the driver cannot run on this machine, in its own words; None where it runs."""
+    command = [sys.executable, "-m", "playwright", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return None
+    said = done.stderr.strip().splitlines()
+    return said[-1].rpartition("/")[2] if said else f"it ended with code {done.returncode}"
 
 
 async def launch(playwright: Playwright, extra: Sequence[str] = (), *, is_headful: bool = False) -> Browser:

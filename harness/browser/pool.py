@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
-from playwright.async_api import Browser, Playwright, async_playwright
+from playwright.async_api import Browser, Playwright
 
 from dllm_rl.errors import unknown_name
 from harness.browser import chromium
@@ -271,7 +271,7 @@ class BrowserPool:
         for is_last in (False, True):
             try:
                 if self._playwright is None:
-                    self._playwright = await async_playwright().start()
+                    self._playwright = await chromium.start_driver()
                 arguments = (*self.arguments, *self._site_arguments)
                 browser = await asyncio.wait_for(
                     chromium.launch(self._playwright, arguments, is_headful=self.is_headful), self.pace.seconds(30)
