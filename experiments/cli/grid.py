@@ -288,3 +288,15 @@ def make_report(run: Path, *, as_json: bool = False) -> int:
     else:
         print_verdicts(folder.root, Console())
     return 0
+
+
+def make_poster(run: Path, out: Path | None) -> int:
+    """Draw a picture of whatever is finished, and print where it is."""
+    from experiments.report import build_report, write_poster
+
+    folder = RunFolder.find(run)
+    folder.require_results()
+    path = out or folder.root / "poster.png"
+    write_poster(build_report(folder.root), path)
+    print(f"poster: {path}")
+    return 0

@@ -1,12 +1,13 @@
-"""The report of a run: one offline page, its JSON twin, and the verdict table for terminals, papers and notebooks."""
+"""The report of a run: one offline page, its JSON twin, a picture for slides, and a table for terminals and papers."""
 
 from pathlib import Path
 
 from experiments.report.build import build_report, write_report
+from experiments.report.poster import write_poster
 from experiments.report.tables import Verdicts, verdict_table
 from experiments.run.folder import RunFolder
 
-__all__ = ["Verdicts", "build_report", "verdict_table", "verdicts", "write_report"]
+__all__ = ["Verdicts", "build_report", "verdict_table", "verdicts", "write_poster", "write_report"]
 
 
 def verdicts(run: Path | str) -> Verdicts:

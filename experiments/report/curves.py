@@ -20,6 +20,8 @@ class Curve:
     """A metric shown as small multiples.
 
     Attributes:
+        note: What is drawn, for the caption.
+        reading: What it means and how it is read.
         reference: Field of the warm start's summary drawn as a dashed line.
         ceiling: Metric that this one cannot exceed; its mean over seeds is drawn as a dotted line.
     """
@@ -27,17 +29,26 @@ class Curve:
     name: str
     title: str
     note: str
+    reading: str
     reference: str | None = None
     ceiling: str | None = None
     is_share: bool = False
 
 
 CURVES: tuple[Curve, ...] = (
-    Curve(name="reward", title="Reward", note="mean over a step's rollouts", reference="reward"),
+    Curve(
+        name="reward",
+        title="Reward",
+        note="mean over a step's rollouts",
+        reading="What the objective raises. Read it beside success: a reward that rises alone pays for something else.",
+        reference="reward",
+    ),
     Curve(
         name="success",
         title="Success",
         note="share of a step's rollouts whose payload is right; dotted: all fields right, the ceiling",
+        reading="What a run is judged by, here on training tasks. Where it closes up to the dotted line, plans that "
+        "were right are now submitted; where the dotted line rises, the policy learned to fill in fields.",
         reference="success",
         ceiling="right",
         is_share=True,
@@ -46,6 +57,8 @@ CURVES: tuple[Curve, ...] = (
         name="conversion",
         title="Conversion",
         note="share accepted of a step's rollouts whose fields are all right; steps without any are left out",
+        reading="Near 1, only the fields are missing. Low and flat, the groups do not compare what the last step is "
+        "worth.",
         reference="conversion",
         is_share=True,
     ),
@@ -53,23 +66,56 @@ CURVES: tuple[Curve, ...] = (
         name="near_miss",
         title="Near misses",
         note="share of a step's rollouts whose fields are all right, not accepted; dotted: all fields right",
+        reading="Rising while success is flat: a problem of submission, and none of the fields.",
         reference="near_miss",
         ceiling="right",
         is_share=True,
     ),
-    Curve(name="turns/success", title="Turns of a success", note="mean over a step's episodes that succeed"),
-    Curve(name="turns/failure", title="Turns of a failure", note="mean over a step's other episodes"),
-    Curve(name="entropy", title="Entropy", note="mean over drawn tokens, nats, of the distribution drawn from"),
     Curve(
-        name="kl", title="KL to the warm start", note="k3 estimate a token; absent where the method scores no reference"
+        name="turns/success",
+        title="Turns of a success",
+        note="mean over a step's episodes that succeed",
+        reading="Successes get shorter as a policy learns.",
     ),
-    Curve(name="ratio_spread", title="Importance ratio", note="95 % minus 5 % quantile; 0 means fully on policy"),
+    Curve(
+        name="turns/failure",
+        title="Turns of a failure",
+        note="mean over a step's other episodes",
+        reading="Failures that grow long repeat themselves.",
+    ),
+    Curve(
+        name="entropy",
+        title="Entropy",
+        note="mean over drawn tokens, nats, of the distribution drawn from",
+        reading="Falls in every run; trouble only where the reward does not rise. An early fall to zero ends "
+        "exploration; a rise to several times its level comes before gibberish.",
+    ),
+    Curve(
+        name="kl",
+        title="KL to the warm start",
+        note="k3 estimate a token; absent where the method scores no reference",
+        reading="How far the policy went. It grows steadily in healthy runs; a jump is a step that went too far.",
+    ),
+    Curve(
+        name="ratio_spread",
+        title="Importance ratio",
+        note="95 % minus 5 % quantile; 0 means fully on policy",
+        reading="How far off policy the last update of a step was. A widening band comes before a fall of the reward, "
+        "often by 5 to 20 steps.",
+    ),
     Curve(
         name="likelihood_sd",
         title="Likelihood sd over masks",
         note="spread of a completion's log-likelihood over its drawn masks, nats; of ELBO methods only",
+        reading="What the choice of one mask decides. Far above the clip's band over the length, masks that old and "
+        "new policy do not share would drown the ratio.",
     ),
-    Curve(name="grad_norm", title="Gradient norm", note="before clipping"),
+    Curve(
+        name="grad_norm",
+        title="Gradient norm",
+        note="before clipping",
+        reading="Spikes over five times the usual value are off-policy blow-ups, or numbers close to overflow.",
+    ),
 )
 _DRAWN = tuple(dict.fromkeys([*(item.name for item in CURVES), *(item.ceiling for item in CURVES if item.ceiling)]))
 

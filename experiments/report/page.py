@@ -17,7 +17,9 @@ from dllm_rl.records.tasks import Ending
 from experiments.analysis.collapse.diagnosis import USUAL_CAUSE
 from experiments.analysis.collapse.series import trailing_mean, window_of
 from experiments.report import charts
+from experiments.report.choosing import ORDERS, Levels, ranks_of
 from experiments.report.curves import CURVES, Curve, commit_blocks
+from experiments.report.meanings import Meanings
 from experiments.report.tables import GLYPHS, all_cells, effect_of, has_begun, interval_of, label_of, percent
 
 _MARGIN_VIEW = 10.0
@@ -28,8 +30,13 @@ def render(report: dict[str, Any]) -> str:
     environment = page_environment()
     cells, matrix = all_cells(report), _matrix(report["cells"])
     begun = [cell for cell in cells if has_begun(cell)]
+    levels = Levels(policies=tuple(policy for policy, _ in matrix["rows"]), objectives=tuple(matrix["objectives"]))
     return environment.get_template("template.html.j2").render(
         report=report,
+        levels=levels,
+        meanings=Meanings(),
+        orders=ORDERS,
+        ranked=list(zip(cells, ranks_of(cells), strict=True)),
         unit="seed",
         whole="cell",
         cells=cells,
@@ -187,7 +194,8 @@ def phase_blocks(cells: list[dict[str, Any]], objectives: list[str]) -> list[dic
                 continue
             label = f"{title}, {policy}: {axis_name} 0 to {across.high:g}, reward 0 to {up.high:g}"
             plots.append((policy, charts.path_chart(lines, across, up, label=label)))
-        blocks.append({"title": title, "axis": axis_name, "across": across, "up": up, "plots": plots})
+        block = {"anchor": f"phase-{name}", "title": title, "axis": axis_name, "across": across, "up": up}
+        blocks.append({**block, "plots": plots})
     return blocks
 
 

@@ -245,7 +245,11 @@ def _progress(cells: list[dict[str, Any]]) -> str:
 
 
 def _results(cells: list[dict[str, Any]], *, is_all: bool) -> str:
-    """What came out of the cells that have a verdict. is_all: whether those are all of the grid."""
+    """What came out of the cells that have a verdict.
+
+    Args:
+        is_all: Whether those are all of the grid.
+    """
     judged = [cell for cell in cells if cell["effect"] is not None]
     verdicts = {cell["verdict"] for cell in cells}
     if judged and "single_seed" in verdicts and verdicts <= {"single_seed", "failed"}:

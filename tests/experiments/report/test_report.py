@@ -212,7 +212,7 @@ def test_cells_that_have_not_run_are_owed_and_the_others_have_their_verdict(part
     )
     assert {item["role"]: item["state"] for item in report["controls"]}["negative"] == "not judged"
     page = (part / "report.html").read_text()
-    assert "failed" not in page.split("<main>")[1].split("Why each verdict")[0]
+    assert "failed" not in page.split("<main>")[1].split("All verdicts, and why")[0]
     assert "Not run yet: autoregressive-espo, negative-masked-espo_unshared." in page
 
 
@@ -357,7 +357,7 @@ def test_cells_that_do_not_convert_are_told_why(grid, tmp_path):
     states = {cell["id"]: cell["conversion"] for cell in twin(grid)["cells"]}
     lost = states["masked-grpo"]
     assert lost["state"] == "falls short" and lost["reason"].startswith("Off-policy blow-up")
-    section = (grid / "report.html").read_text().split("What keeps cells from converting")[1].split("</table>")[0]
+    section = (grid / "report.html").read_text().split('id="conversion"')[1].split("</table>")[0]
     assert lost["reason"].split(":")[0] in section
     # Runs of a toolkit that did not measure it have no reason, and no table.
     folder = tmp_path / "old"
