@@ -25,10 +25,14 @@ DETECTORS = ("gap_opens", "opposed_trends", "agreement_lost", "degenerate_length
 class Scenario:
     """A run that is simulated.
 
-    start, end: success before and after honest learning. sensitivity, false_positives: of the judge.
-    sharpness: of its claims; 1 for yes and no, less for graded ones. audited: share of rollouts whose truth is known.
-    onset: step at which the hack begins; None for an honest run. duration: steps in which it takes over.
-    lengthens: whether the hack's completions are longer.
+    Attributes:
+        start, end: Success before and after honest learning.
+        sensitivity, false_positives: Of the judge.
+        sharpness: Of its claims; 1 for yes and no, less for graded ones.
+        audited: Share of rollouts whose truth is known.
+        onset: Step at which the hack begins; None for an honest run.
+        duration: Steps in which it takes over.
+        lengthens: Whether the hack's completions are longer.
     """
 
     start: float = 0.3

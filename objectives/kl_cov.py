@@ -40,8 +40,9 @@ from objectives import (
 class KLCov(Method):
     """Policy gradient whose entropy is kept up by a penalty on few tokens. It needs two inner steps to have an effect.
 
-    share: of a group's scored tokens that are penalised.
-    weight: of their penalty.
+    Attributes:
+        share: Of a group's scored tokens that are penalised.
+        weight: Of their penalty.
     """
 
     name: ClassVar[str] = "kl_cov"

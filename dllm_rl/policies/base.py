@@ -48,22 +48,24 @@ class PolicyFacts:
 
     A family with facts of its own derives from this class and names it as its policy's `facts_class`.
 
-    family: name of the policy family.
-    max_prompt: longest prompt in tokens; longer ones are refused, never cut.
-    canvas_length: columns of the canvas.
-    line_width: columns of a line; None for free-running lines.
-    slot_size: tokens of a slot (slot family).
-    block_size: tokens of a block (block family).
-    block_sizes: sizes that a warm start samples from, if the policy knows several.
-    is_prompt_causal: within the prompt each token reads those before it, else all of them (block family).
-    prompt_blocks: the prompt is read block by block too, counted `from_prompt` (SDAR, LLaDA2) or `from_canvas`
-        (BD3-LM); see `BlockCausal` (block family).
-    schedule_power: kappa_t = t ** power, as trained (flow family).
-    is_shifted: logits at position i are of token i + 1 in a bidirectional model (Dream, Fast-dLLM v2).
-    mask_id: id of MASK. Default: the tokenizer's.
-    end_ids: ids that end a text, which count as one: the first stands for all of them. Default: the tokenizer's EOS.
-    chat_template: the prompt is a turn of the user in the tokenizer's chat template; else plain text.
-    system_prompt: the turn before it, with a chat template.
+    Attributes:
+        family: Name of the policy family.
+        max_prompt: Longest prompt in tokens; longer ones are refused, never cut.
+        canvas_length: Columns of the canvas.
+        line_width: Columns of a line; None for free-running lines.
+        slot_size: Tokens of a slot (slot family).
+        block_size: Tokens of a block (block family).
+        block_sizes: Sizes that a warm start samples from, if the policy knows several.
+        is_prompt_causal: Within the prompt each token reads those before it, else all of them (block family).
+        prompt_blocks: The prompt is read block by block too, counted `from_prompt` (SDAR, LLaDA2) or `from_canvas`
+            (BD3-LM); see `BlockCausal` (block family).
+        schedule_power: kappa_t = t ** power, as trained (flow family).
+        is_shifted: Logits at position i are of token i + 1 in a bidirectional model (Dream, Fast-dLLM v2).
+        mask_id: Id of MASK. Default: the tokenizer's.
+        end_ids: Ids that end a text, which count as one: the first stands for all of them. Default: the tokenizer's
+            EOS.
+        chat_template: The prompt is a turn of the user in the tokenizer's chat template; else plain text.
+        system_prompt: The turn before it, with a chat template.
     """
 
     family: str
@@ -250,8 +252,10 @@ class BasePolicy:
 
         Rows that are equal share a forward, unless a cache or a lens is given.
 
-        columns: the same for all rows, or one index tensor a row. cache: what `read_prompts` returned for these rows.
-        lens: reads the layers of this forward, too.
+        Args:
+            columns: The same for all rows, or one index tensor a row.
+            cache: What `read_prompts` returned for these rows.
+            lens: Reads the layers of this forward, too.
         """
         feed = Feed(prompt_ids=prompts.ids, prompt_mask=prompts.mask, canvas=canvas, time=time, order=order)
         if lens is not None:
@@ -301,11 +305,12 @@ class BasePolicy:
 
         Records live on the CPU, whatever the model's device.
 
-        columns: columns that are asked, the same for all rows or each row its own. Default: all.
-        reading: default the family's own.
-        cache: keys and values that then are not fed again. A cache of the prompt is left as it came.
-        scored: which of the columns are wanted in each row; their logits come row after row, as one row, and no others
-            are computed. Not with a cache. Where `reads_in_tiles`, hidden states come in their place.
+        Args:
+            columns: Columns that are asked, the same for all rows or each row its own. Default: all.
+            reading: How the canvas is read. Default: as the family does.
+            cache: Keys and values that then are not fed again. A cache of the prompt is left as it came.
+            scored: Which of the columns are wanted in each row; their logits come row after row, as one row, and no
+                others are computed. Not with a cache. Where `reads_in_tiles`, hidden states come in their place.
         """
         reading = reading or self.reading
         keep = places_of(feed, columns, is_shifted=reading.is_shifted)

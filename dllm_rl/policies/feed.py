@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 class Tokens:
     """A stretch of tokens for one forward.
 
-    ids: the tokens.
-    mask: True where a token may read a key; keys that a cache holds come first.
-    positions: true position of each token; padding does not count.
-    columns: 1 + canvas column of a token, 0 in the prompt.
-    before: what was fed before the stretch, its last tokens at the end; None where nothing was.
-    neighbours: for each token those before it, the nearest first, where the stretch and `before` do not say it.
-    time: noise level of each row; None where the model reads none.
+    Attributes:
+        ids: The tokens.
+        mask: True where a token may read a key; keys that a cache holds come first.
+        positions: True position of each token; padding does not count.
+        columns: 1 + canvas column of a token, 0 in the prompt.
+        before: What was fed before the stretch, its last tokens at the end; None where nothing was.
+        neighbours: For each token those before it, the nearest first, where the stretch and `before` do not say it.
+        time: Noise level of each row; None where the model reads none.
     """
 
     ids: Int[Tensor, "b t"]
@@ -48,7 +49,8 @@ class Tokens:
     def between(self, first: int, last: int, *, mask: Bool[Tensor, "b 1 t s"] | None = None) -> Tokens:
         """Return tokens first to last, given that all before them have been fed.
 
-        mask: default what these tokens read of everything.
+        Args:
+            mask: What may be read. Default: what these tokens read of everything.
         """
         return replace(
             self,
@@ -64,9 +66,10 @@ class Tokens:
 class Feed:
     """A batch of prompts and canvases.
 
-    time: noise level of each row (flow family).
-    order: order in which the canvas columns are fed; each token keeps its true position. Default: as they stand.
-    clean: what stands in the blocks before each one (block family). Default: the canvas.
+    Attributes:
+        time: Noise level of each row (flow family).
+        order: Order in which the canvas columns are fed; each token keeps its true position. Default: as they stand.
+        clean: What stands in the blocks before each one (block family). Default: the canvas.
     """
 
     prompt_ids: Int[Tensor, "b p"]
@@ -104,8 +107,9 @@ class Feed:
     def shared(self, among: Bool[Tensor, " b"] | None = None, *, also: tuple[Tensor, ...] = ()) -> Shared:
         """Return which rows are equal in everything that is fed.
 
-        among: rows that are asked about. Default: all.
-        also: what they must be equal in, too.
+        Args:
+            among: Rows that are asked about. Default: all.
+            also: What they must be equal in, too.
         """
         return share([*self._parts().values(), *also], among)
 
@@ -178,17 +182,18 @@ def neighbours(ids: Int[Tensor, "b t"], count: int, pad_id: int) -> Int[Tensor, 
 class ModelInterface:
     """The optional inputs of a model's forward, and calls that give each model what it takes.
 
-    model_name: name of the model's class, for messages.
-    has_columns: the model is told the canvas column of each token.
-    has_time: the model is told the noise level.
-    lookback: number of tokens fed just before each one that the model reads with it; 0 for stock models.
-    keeps_by_row: `logits_to_keep` may be other positions in each row.
-    keeps_positions: the forward takes `logits_to_keep`; encoders do not, and give every position's logits.
-    cache_name: the forward's argument for keys and values; transformers renamed it in 5.24. None: it names none.
-    takes_any: the forward takes arguments that it does not name.
-    reads_booleans: the model reads boolean attention masks. Stock models may add a mask to their scores, where True
-        would allow and False forbid nothing, so they get numbers.
-    pad_id: what stands before the first token.
+    Attributes:
+        model_name: Name of the model's class, for messages.
+        has_columns: The model is told the canvas column of each token.
+        has_time: The model is told the noise level.
+        lookback: Number of tokens fed just before each one that the model reads with it; 0 for stock models.
+        keeps_by_row: `logits_to_keep` may be other positions in each row.
+        keeps_positions: The forward takes `logits_to_keep`; encoders do not, and give every position's logits.
+        cache_name: The forward's argument for keys and values; transformers renamed it in 5.24. None: it names none.
+        takes_any: The forward takes arguments that it does not name.
+        reads_booleans: The model reads boolean attention masks. Stock models may add a mask to their scores, where True
+            would allow and False forbid nothing, so they get numbers.
+        pad_id: What stands before the first token.
     """
 
     model_name: str
@@ -233,9 +238,10 @@ class ModelInterface:
     ) -> Float[Tensor, "b c v"] | Float[Tensor, "1 n v"]:
         """Return logits at these positions of the stretch, float32 or, where the model is, float64.
 
-        cache: keys and values that are read, and added to in place.
-        scored: which of the positions are wanted in each row; their logits come row after row, as one row, and no
-            others are computed.
+        Args:
+            cache: Keys and values that are read, and added to in place.
+            scored: Which of the positions are wanted in each row; their logits come row after row, as one row, and no
+                others are computed.
         """
         inputs, wanted = self._arguments(model, tokens, keep, cache)
         if scored is not None:

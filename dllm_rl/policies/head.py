@@ -25,8 +25,10 @@ def scored_only(
     Yields a function that selects the same positions from the logits, for models whose output head could not be hooked.
     It returns logits that are already narrowed as they are.
 
-    row, place: row and position of each scored entry.
-    shape: (rows, positions) of the head's input.
+    Args:
+        row: Row of each scored entry.
+        place: Its position.
+        shape: (rows, positions) of the head's input.
     """
     is_narrowed = False
 

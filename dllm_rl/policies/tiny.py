@@ -86,7 +86,11 @@ class _Block(nn.Module):
         cache: Any,
         keep: Tensor | None = None,
     ) -> Tensor:
-        """keep: positions that are computed, (n,) or (b, n); all are read. None: every one."""
+        """Hidden states of a layer.
+
+        Args:
+            keep: Positions that are computed, (n,) or (b, n); all are read. None: every one.
+        """
         y = self.norm_1(x)
         if shift is not None:
             y = y * (1 + shift[0]) + shift[1]
@@ -227,13 +231,19 @@ class TinyForPlans(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Score tokens.
 
-        input_ids (b, t); attention_mask (b, 1, t, t + cached) bool, True = may be read; position_ids (b, t);
-        logits_to_keep: positions (n,), or (b, n) for each row its own, whose logits are wanted, None = all;
-        time (b,) in [0, 1];
-        past_key_values: a `Cache` that is read and added to, as it is, in place;
-        column_ids (b, t): 1 + canvas column of a token, 0 in the prompt; previous_ids (b, num_smeared): the last tokens
-        that went into past_key_values, or (b, t, num_smeared): those before each token, the nearest first, where the
-        feed does not say it. Returns logits (b, n, v).
+        Args:
+            input_ids: (b, t).
+            attention_mask: (b, 1, t, t + cached) bool; True: may be read.
+            position_ids: (b, t).
+            past_key_values: A `Cache` that is read and added to, as it is, in place.
+            logits_to_keep: Positions whose logits are wanted: (n,), or (b, n) for each row its own. Default: all.
+            time: (b,), in [0, 1].
+            column_ids: (b, t), 1 + canvas column of a token, 0 in the prompt.
+            previous_ids: (b, num_smeared), the last tokens that went into past_key_values; or (b, t, num_smeared),
+                those before each token, the nearest first, where the feed does not say it.
+
+        Returns:
+            Logits (b, n, v).
         """
         x = self.embed(input_ids)
         if self.smear is not None:

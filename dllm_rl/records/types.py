@@ -49,9 +49,10 @@ def _map(record: Any, function: Callable[[Tensor], Tensor]) -> Any:
 class Prompts:
     """Tokenised prompts, left-padded. row_ids name the rows for the noise, so that no draw depends on the batch.
 
-    pages: what each row's plan acts on, for decoding under the grammar.
-    given: tokens that stand on each row's canvas before anything is drawn, the policy's blank elsewhere; None for empty
-        canvases. Samplers of the masked and the block family write what is left.
+    Attributes:
+        pages: What each row's plan acts on, for decoding under the grammar.
+        given: Tokens that stand on each row's canvas before anything is drawn, the policy's blank elsewhere; None for
+            empty canvases. Samplers of the masked and the block family write what is left.
     """
 
     ids: Int[Tensor, "b p"]
@@ -81,10 +82,11 @@ class Prompts:
 class Answers:
     """The completion predicted at each denoising step: all open positions filled in at once.
 
-    ids: the completed canvas of a step, closed at its EOS.
-    score: positions that were predicted, up to that EOS, FILL included.
-    confidence: probability of each predicted token under the policy that sampled, 0 where not scored.
-    certainty: probability of its most likely token at each predicted position, 0 elsewhere.
+    Attributes:
+        ids: The completed canvas of a step, closed at its EOS.
+        score: Positions that were predicted, up to that EOS, FILL included.
+        confidence: Probability of each predicted token under the policy that sampled, 0 where not scored.
+        certainty: Probability of its most likely token at each predicted position, 0 elsewhere.
     """
 
     ids: Int[Tensor, "b s l"]
@@ -101,12 +103,13 @@ class Answers:
 class Completions:
     """What a sampler returns.
 
-    ids: the canvas as it is read, PAD behind the first EOS.
-    mask: 1 on what is scored: every draw that could have changed the plan, FILL, EOS and PAD included. Not what a
-        grammar forced, what closing wrote, or what was drawn behind an EOS that stood already, if nothing read it.
-    nfe: model forwards, one after another, that the batch took; a large batch is cut into smaller ones, whose forwards
-        are not added up, so that it says the same on every device.
-    token_forwards: sum over forwards of active rows x query positions.
+    Attributes:
+        ids: The canvas as it is read, PAD behind the first EOS.
+        mask: 1 on what is scored: every draw that could have changed the plan, FILL, EOS and PAD included. Not what a
+            grammar forced, what closing wrote, or what was drawn behind an EOS that stood already, if nothing read it.
+        nfe: Model forwards, one after another, that the batch took; a large batch is cut into smaller ones, whose
+            forwards are not added up, so that it says the same on every device.
+        token_forwards: Sum over forwards of active rows x query positions.
     """
 
     ids: Int[Tensor, "b l"]
@@ -127,9 +130,12 @@ class Completions:
 
 
 def join_completions(parts: Sequence[Completions], place: Tensor | None = None) -> Completions:
-    """One record of all rows; place: row of the parts, put one after another, that each row is, default as they come.
+    """Join parts of a batch into one record of all rows.
 
     Shorter trajectories stay at their last state; nfe is that of the longest.
+
+    Args:
+        place: For each output row, its index in the concatenated parts. Default: their order is kept.
     """
     rows = torch.arange(sum(len(part.ids) for part in parts)) if place is None else place
     return Completions(
@@ -145,7 +151,9 @@ def join_completions(parts: Sequence[Completions], place: Tensor | None = None) 
 class SampledRow:
     """One row of a batch that a sampler wrote, which stays whole until its rows are stacked for training.
 
-    prompts: what the batch was written from. completions: the batch.
+    Attributes:
+        prompts: What the batch was written from.
+        completions: The batch.
     """
 
     prompts: Prompts
@@ -159,8 +167,11 @@ class Totals:
 
     Groups with equal rewards count too, whether or not their rows are computed.
 
-    rows: valid rows. groups: groups with at least one valid row. tokens: scored columns of valid rows.
-    max_len: canvas length.
+    Attributes:
+        rows: Valid rows.
+        groups: Groups with at least one valid row.
+        tokens: Scored columns of valid rows.
+        max_len: Canvas length.
     """
 
     rows: int
@@ -173,9 +184,10 @@ class Totals:
 class TurnFacts:
     """What credit of single turns is computed from (`dllm_rl.training.credit`), a row each.
 
-    anchors: equal numbers for turns that stood at the same page.
-    to_go: turns that followed in the episode.
-    is_idle: 1 for turns that the published order of the rules charges, in the second column the strict one.
+    Attributes:
+        anchors: Equal numbers for turns that stood at the same page.
+        to_go: Turns that followed in the episode.
+        is_idle: 1 for turns that the published order of the rules charges, in the second column the strict one.
     """
 
     anchors: Int[Tensor, " b"]
@@ -191,13 +203,15 @@ class TurnFacts:
 class Rollouts:
     """Completions with their rewards, grouped per task by group_ids (never by position).
 
-    completion_ids: the canvas as it was drawn; what is read of it ends at the first EOS (`Completions.as_drawn`).
-    completion_mask: what is scored (`Completions.mask`); lengths that people read count visible tokens instead.
-    valid: False where the environment lost the rollout; such a row has no gradient and moves no baseline.
-    episode_ids, turn_facts: the episode that each row is a turn of, and what is known of the turn; None where every row
-      is a rollout of its own.
-    answers, step_rewards: intermediate answers and their rewards, the environment's from a row's last step on; recorded
-      only for objectives that require them. temperature: of the sampler.
+    Attributes:
+        completion_ids: The canvas as it was drawn; what is read of it ends at the first EOS (`Completions.as_drawn`).
+        completion_mask: What is scored (`Completions.mask`); lengths that people read count visible tokens instead.
+        valid: False where the environment lost the rollout; such a row has no gradient and moves no baseline.
+        episode_ids: The episode that each row is a turn of; None where every row is a rollout of its own.
+        turn_facts: What is known of the turn; None as above.
+        answers: Intermediate answers; recorded only for objectives that require them.
+        step_rewards: Their rewards, the environment's from a row's last step on.
+        temperature: Of the sampler.
     """
 
     prompt_ids: Int[Tensor, "b p"]
@@ -243,19 +257,21 @@ class Rollouts:
 class Views:
     """Corrupted copies of the completions, drawn once and scored by the current, old and reference policy alike.
 
-    tokens: what the model sees.
-    score: which positions are scored.
-    weight: of a term inside the log-likelihood.
-    prompt_tokens: the prompt as seen. Default: unchanged.
-    targets: what is scored. Default: the completion.
-    loss_weight: multiplies loss terms.
-    time, time_next: noise level of each view, and where its transition ends (flow family).
-    step: column of (b, s) advantages.
-    order: feed order of the canvas (slot family).
-    reading: how the canvas is read. Default: as the policy does.
-    term: what the likelihood of a target is, given logits.
-    at_temperature: targets were sampled at the sampler's temperature, and are scored at it; else at 1.
-    is_replay: scores what the sampler wrote, under the distribution that it was sampled from.
+    Attributes:
+        tokens: What the model sees.
+        score: Which positions are scored.
+        weight: Of a term inside the log-likelihood.
+        prompt_tokens: The prompt as seen. Default: unchanged.
+        targets: What is scored. Default: the completion.
+        loss_weight: Multiplies loss terms.
+        time: Noise level of each view (flow family).
+        time_next: Where its transition ends.
+        step: Column of (b, s) advantages.
+        order: Feed order of the canvas (slot family).
+        reading: How the canvas is read. Default: as the policy does.
+        term: What the likelihood of a target is, given logits.
+        at_temperature: Targets were sampled at the sampler's temperature, and are scored at it; else at 1.
+        is_replay: Scores what the sampler wrote, under the distribution that it was sampled from.
     """
 
     tokens: Int[Tensor, "k b l"]
@@ -304,12 +320,13 @@ class Views:
 class LossInputs:
     """What a loss is computed from: rows of an optimiser step, their views, and how three policies score them.
 
-    rollouts: the rows of this call; their `totals` are those of the whole step.
-    views: what is scored.
-    new: terms under the policy that is trained, which the gradient goes to.
-    old: terms under the policy that sampled; None where the method declares needs_old = False.
-    ref: terms under the reference policy; None where the method has no use for one.
-    advantages: one a row, a row and recorded step, or a row and column.
+    Attributes:
+        rollouts: The rows of this call; their `totals` are those of the whole step.
+        views: What is scored.
+        new: Terms under the policy that is trained, which the gradient goes to.
+        old: Terms under the policy that sampled; None where the method declares needs_old = False.
+        ref: Terms under the reference policy; None where the method has no use for one.
+        advantages: One a row, a row and recorded step, or a row and column.
     """
 
     rollouts: Rollouts

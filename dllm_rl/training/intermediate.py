@@ -40,7 +40,12 @@ Scorer = Callable[[Sequence[tuple[A, str]]], Sequence[float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """Rollouts with answers and step rewards. num_forwards: rows x forwards; num_scored: different plans scored."""
+    """Rollouts with answers and step rewards.
+
+    Attributes:
+        num_forwards: Rows x forwards.
+        num_scored: Different plans scored.
+    """
 
     rollouts: Rollouts
     num_forwards: int

@@ -59,10 +59,11 @@ _ON_REQUEST = ("step_rewards", "answers")
 class Trainer:
     """Trains one policy with one objective. `train` continues from `run_dir` if a checkpoint is there.
 
-    engine: makes the rollouts; its policy is trained. Its sampler's temperature must be the configuration's.
-    on_step: gets each row of metrics; where it returns True the state is saved and training ends there.
-    on_rollouts: gets each step's number and first draw. Both are called by the first process alone.
-    is_sharded: weights, gradients and optimiser are kept in shards over the processes (`training.sharding`).
+    Args:
+        engine: Makes the rollouts; its policy is trained. Its sampler's temperature must be the configuration's.
+        on_step: Gets each row of metrics; where it returns True the state is saved and training ends there.
+        on_rollouts: Gets each step's number and first draw. Both are called by the first process alone.
+        is_sharded: Weights, gradients and optimiser are kept in shards over the processes (`training.sharding`).
     """
 
     def __init__(
@@ -122,7 +123,8 @@ class Trainer:
     def train(self, *, until: int | None = None) -> None:
         """Run the steps that are still owed; writes metrics, rollouts and checkpoints as it goes.
 
-        until: end after this many steps, of the schedule of all.
+        Args:
+            until: End after this many steps, of the schedule of all.
         """
         self.run_dir.mkdir(parents=True, exist_ok=True)
         with tracked(self.accelerator, self.run_dir, self.config.model_dump()):
@@ -197,7 +199,8 @@ class Trainer:
     def _run(self, step: int, tasks: Sequence[Task], *, first_row: int, seed: int) -> RolloutBatch:
         """`group_size` rollouts of each task, paid as at this step.
 
-        first_row: row id of the first one, by which the noise is keyed.
+        Args:
+            first_row: Row id of the first one, by which the noise is keyed.
         """
         repeated = [task for task in tasks for _ in range(self.config.group_size)]
         return self.engine.at_step(step).run(repeated, range(first_row, first_row + len(repeated)), seed=seed)

@@ -39,9 +39,13 @@ class ErrorClass:
 class JudgeAudit:
     """A judge against the truth. nan where nothing defines a figure, such as precision without a positive.
 
-    sensitivity (recall), specificity: of verdicts at 0.5. auroc: of the claims. brier, calibration_error: of the claims
-    as probabilities (expected calibration error, ten bins). classes: kinds of failures, the worst first: training finds
-    the one that the judge misses, however rare it was.
+    Attributes:
+        sensitivity: Of verdicts at 0.5; also called recall.
+        specificity: Of verdicts at 0.5.
+        auroc: Of the claims.
+        brier: Of the claims as probabilities.
+        calibration_error: Expected calibration error of the same, in ten bins.
+        classes: Kinds of failures, the worst first: training finds the one that the judge misses, however rare it was.
     """
 
     num_successes: int

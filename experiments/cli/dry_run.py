@@ -24,7 +24,8 @@ from experiments.run.runner import owed_units
 def print_dry_run(plan: GridPlan, tasks: TaskSets, console: Console, *, workers: int | None = None) -> None:
     """Print cells, sizes, rollouts, estimated minutes and the smallest detectable effect.
 
-    workers: processes that are asked for (`number_of_workers`).
+    Args:
+        workers: Processes that are asked for (`number_of_workers`).
     """
     table = Table(Column("unit", no_wrap=True), "rollouts: training", "evaluation", "estimate", "state")
     for unit in plan.units:

@@ -37,7 +37,9 @@ class Strict(BaseModel):
 def validate(model: type[Model], data: Any, *, source: str) -> Model:
     """Build the model from plain data, checked as strictly as the options of components (`dllm_rl.registry`).
 
-    source: What the user should open to repair it (a preset's name, a file, an override).
+    Args:
+        source: What the user should open to repair it (a preset's name, a file, an override).
+
     Raises ConfigError that lists every key at fault.
     """
     try:
@@ -113,10 +115,11 @@ class PolicyLevel(LoadOptions):
 
     How the weights are loaded (device, dtype, attention, lora ...) are keys of it too.
 
-    checkpoint: `builtin:<family>`, a folder, or a Hugging Face id.
-    evaluation_sampler: the sampler of evaluation, also of the warm start's. Default: that of training.
-    repair: in episodes, how much of its last plan a turn begins with. Default: every turn is written anew.
-    facts: see `dllm_rl.policies.base.PolicyFacts`. A checkpoint that does not carry them needs at least `family`.
+    Attributes:
+        checkpoint: `builtin:<family>`, a folder, or a Hugging Face id.
+        evaluation_sampler: The sampler of evaluation, also of the warm start's. Default: that of training.
+        repair: In episodes, how much of its last plan a turn begins with. Default: every turn is written anew.
+        facts: See `dllm_rl.policies.base.PolicyFacts`. A checkpoint that does not carry them needs at least `family`.
     """
 
     checkpoint: str
@@ -237,9 +240,11 @@ class TrainingTasks(Strict):
 class Evaluation(Strict):
     """The final evaluation. num_samples rollouts a task at `temperature`, and one greedy rollout.
 
-    margin: half width, in percentage points, within which two success rates count as equivalent.
-    seed: of the sampling noise, shared by all cells and warm starts (common random numbers).
-    isolation, executor: how plans are run, by names of the environment; not to be set where it has no such modes.
+    Attributes:
+        margin: Half width, in percentage points, within which two success rates count as equivalent.
+        seed: Of the sampling noise, shared by all cells and warm starts (common random numbers).
+        isolation: What a rollout shares with others, by a name of the environment; not set where it has no such modes.
+        executor: How plans act on a page, likewise.
     """
 
     split: str = "val"
@@ -280,8 +285,11 @@ class NotebookSettings(Strict):
 
 
 class Decoding(Strict):
-    """grammar: whether only plans that parse and act on the page's controls can be written: never, only in evaluation,
-    or always. In training it needs objectives that replay the draws; others are refused.
+    """How plans are decoded.
+
+    Attributes:
+        grammar: Whether only plans that parse and act on the page's controls can be written: never, only in evaluation,
+            or always. In training it needs objectives that replay the draws; others are refused.
     """
 
     grammar: Literal["never", "evaluation", "always"] = "never"
@@ -290,8 +298,10 @@ class Decoding(Strict):
 class Preset(Strict):
     """A whole grid, as written in YAML.
 
-    on_alarm: what an error or a confirmed collapse does to the run it happens in: log it, stop its training and
-    evaluate what there is, or raise, which leaves the run failed. The negative control, made to alarm, always logs.
+    Attributes:
+        on_alarm: What an error or a confirmed collapse does to the run it happens in: log it, stop its training and
+            evaluate what there is, or raise, which leaves the run failed. The negative control, made to alarm, always
+            logs.
     """
 
     name: str

@@ -35,7 +35,12 @@ _LABELS = {"id", "role", "is_positive_control", "policy", "objective_level"}
 
 
 class Cell(Strict):
-    """One resolved cell: all that its result depends on, but for the seed. policy, objective_level: names of levels."""
+    """One resolved cell: all that its result depends on, but for the seed.
+
+    Attributes:
+        policy: Name of its level.
+        objective_level: Name of the objective's level.
+    """
 
     id: str
     role: Role

@@ -42,7 +42,12 @@ def task_digest(tasks: Sequence[Task]) -> str:
 
 
 def training_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
-    """Key of a trained cell. checkpoint, tasks: digests of the warm start and of the training tasks."""
+    """Key of a trained cell.
+
+    Args:
+        checkpoint: Digest of the warm start.
+        tasks: Digest of the training tasks.
+    """
     from dllm_rl.training.trainer import VERSION
 
     known = _start(cell, checkpoint) | {
@@ -63,7 +68,11 @@ def _has_no_part(name: str, value: Any) -> bool:
 
 
 def evaluation_digest(cell: Cell, *, training: str, tasks: str) -> str:
-    """Key of a trained cell's evaluation. tasks: digest of the evaluated tasks."""
+    """Key of a trained cell's evaluation.
+
+    Args:
+        tasks: Digest of the evaluated tasks.
+    """
     return digest({"training": training, "tasks": tasks, **_evaluated(cell)})
 
 
@@ -142,9 +151,10 @@ class TaskSets:
 class Unit:
     """One thing to run: a warm start's evaluation (seed None), or the training and evaluation of one seed of a cell.
 
-    digest: of the evaluation. The unit is done once its status carries it.
-    settings: what is written to cell.json.
-    has_snapshots: whether snapshots of its plans are taken (`experiments.run.snapshots`); no number depends on it.
+    Attributes:
+        digest: Of the evaluation. The unit is done once its status carries it.
+        settings: What is written to cell.json.
+        has_snapshots: Whether snapshots of its plans are taken (`experiments.run.snapshots`); no number depends on it.
     """
 
     cell: Cell
@@ -189,8 +199,9 @@ class Unit:
 class GridPlan:
     """A preset resolved against the task sets and checkpoints of this machine.
 
-    chosen: names of the units that this command may run; None is all. The others stay as they are, and no digest
-    depends on it: what is run first is a matter of time, not of the design.
+    Attributes:
+        chosen: Names of the units that this command may run; None is all. The others stay as they are, and no digest
+            depends on it: what is run first is a matter of time, not of the design.
     """
 
     preset: Preset
@@ -222,7 +233,9 @@ class GridPlan:
 def choose(plan: GridPlan, patterns: Sequence[str]) -> GridPlan:
     """The plan whose command runs only units that a pattern names, and the warm starts that these are compared with.
 
-    patterns: `masked-*`, `*-espo`, `masked-grpo seed 0`; of a cell's id or a unit's name. None of them: all units.
+    Args:
+        patterns: `masked-*`, `*-espo`, `masked-grpo seed 0`; of a cell's id or a unit's name. None of them: all units.
+
     Raises ConfigError where a pattern names nothing.
     """
     if not patterns:

@@ -113,7 +113,11 @@ def _bytes(model: Any, *, is_trained: bool) -> int:
 
 
 def _empty(config: Any, dtype: torch.dtype, options: LoadOptions, *, layers: int | None = None) -> Any:
-    """The model without memory, with its adapter; layers: other than its own number of them."""
+    """The model without memory, with its adapter.
+
+    Args:
+        layers: How many it has. Default: its own number.
+    """
     if layers is not None:
         # Kinds of layers are listed one by one.
         kinds = getattr(config, "layer_types", None)

@@ -47,7 +47,11 @@ class Clock:
         return time.monotonic() - self._started
 
     def seconds_left(self, shares: Mapping[str, float] | None = None) -> float:
-        """Estimate of the seconds left; shares: how much of each unit under way, by name, is behind us."""
+        """Estimate of the seconds left.
+
+        Args:
+            shares: How much of each unit under way, by name, is behind us.
+        """
         under_way = sum(self._left.get(name, 0.0) * share for name, share in (shares or {}).items())
         behind = self._spent_as_planned + under_way
         ahead = sum(self._left.values()) - under_way

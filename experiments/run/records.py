@@ -23,7 +23,12 @@ class RecordedEvaluation(Evaluation):
 
 
 class CellRecord(_Record):
-    """One cell of a grid. folder: of its training, from the run's; digest: of its evaluation."""
+    """One cell of a grid.
+
+    Attributes:
+        folder: Of its training, from the run's.
+        digest: Of its evaluation.
+    """
 
     id: str
     policy: str
@@ -38,7 +43,9 @@ class CellRecord(_Record):
 class GridRecord(_Record):
     """config.json: everything that the results of a grid depend on, and where each cell lies.
 
-    warm_starts: folder of each policy's evaluation before training. settings: the preset as it was resolved.
+    Attributes:
+        warm_starts: Folder of each policy's evaluation before training.
+        settings: The preset as it was resolved.
     """
 
     preset: Annotated[str, Field(pattern=rf"^{_PART}$")]
@@ -63,7 +70,11 @@ class GridRecord(_Record):
 
 
 class UnitRecord(_Record):
-    """cell.json: what a unit was run with. versions: of the packages that made its last evaluation."""
+    """cell.json: what a unit was run with.
+
+    Attributes:
+        versions: Of the packages that made its last evaluation.
+    """
 
     digest: str = ""
     versions: dict[str, str] = {}
@@ -77,7 +88,12 @@ class AlarmRecord(_Record):
 
 
 class AlarmsRecord(_Record):
-    """alarms.json. stopped_at: last step of a run that an alarm stopped, and because: its message."""
+    """alarms.json.
+
+    Attributes:
+        stopped_at: Last step of a run that an alarm stopped.
+        because: The alarm's message.
+    """
 
     stopped_at: int | None = None
     because: str = ""

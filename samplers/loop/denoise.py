@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 class Query:
     """Columns of rows that the model is asked about; rows with fewer are padded.
 
-    unscored_from: first column that the policy cannot score yet; None if it scores all.
-    chosen: columns to unmask, where that is known before the model is asked.
+    Attributes:
+        unscored_from: First column that the policy cannot score yet; None if it scores all.
+        chosen: Columns to unmask, where that is known before the model is asked.
     """
 
     rows: Int[Tensor, " n"]

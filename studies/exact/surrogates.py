@@ -207,7 +207,11 @@ def compare_path(surrogate: Surrogate, truth: Law, moved: Law, *, seed: int) -> 
 
 
 def all_rows(drawn: list[tuple[Surrogate, Estimates | None]], truth: Law, moved: Law, *, seed: int) -> list[Row]:
-    """One row a surrogate; drawn: each with its draws, None for the recorded path."""
+    """One row a surrogate.
+
+    Args:
+        drawn: Each with its draws, None for the recorded path.
+    """
     return [
         compare_path(item, truth, moved, seed=seed)
         if estimates is None

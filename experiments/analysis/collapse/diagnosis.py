@@ -198,8 +198,11 @@ def _is_at_its_best(run: Run) -> bool:
 def _explain(run: Run, fall: int, far: Alarm | None, moved: tuple[Departure, ...]) -> _Verdict:
     """The cause of a fall: the one whose evidence moved first, of what moved no later than a window after it began.
 
-    What moved in the three windows before the fall speaks first; what drifted away long before, only where nothing did,
-    and length and gradient not at all: they drift in runs that learn. far: ratios far from 1 before the fall.
+    What moved in the three windows before the fall speaks first; what drifted away long before, only where nothing
+    did, and length and gradient not at all: they drift in runs that learn.
+
+    Args:
+        far: Ratios far from 1 before the fall.
     """
     pace = run.pace
     since, until = fall - 3 * pace.window_steps, fall + 2 * pace.window_steps
