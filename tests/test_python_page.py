@@ -31,6 +31,17 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.browser
+def test_the_code_of_the_readme_runs(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```$", (PAGE.parents[1] / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    exec(compile(code, "README.md", "exec", dont_inherit=True), {"__name__": "__main__"})
+    told = re.findall(r" \d\.\d+ \S", capsys.readouterr().out)
+    assert len(told) >= 8, "two tasks, four rollouts each"
+
+
+@pytest.mark.browser
 def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     # What the page registers is forgotten afterwards.

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from dllm_rl.errors import ConfigError
+from experiments.cli import completion
+from experiments.cli.completion import LISTABLE
 from experiments.cli.judge import judge_app
 from experiments.cli.new import new_app
 from experiments.cli.site import site_app
@@ -26,6 +28,10 @@ app.add_typer(judge_app, name="judge")
 app.add_typer(sites_app, name="sites")
 app.add_typer(site_app, name="site")
 
+
+RunArgument = Annotated[
+    Path, typer.Argument(help="Run folder, or the name of a preset.", autocompletion=completion.runs)
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings laid over the preset.")]
 PolicyKeys = Annotated[
     list[str] | None,
@@ -67,7 +73,12 @@ def first_steps(context: typer.Context) -> None:
 
 @app.command()
 def grid(
-    preset: Annotated[str, typer.Argument(help="A preset's name (`dllm-rl list presets`) or a YAML file.")] = "quick",
+    preset: Annotated[
+        str,
+        typer.Argument(
+            help="A preset's name (`dllm-rl list presets`) or a YAML file.", autocompletion=completion.presets
+        ),
+    ] = "quick",
     overrides: Overrides = None,
     out: OutOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and run nothing.")] = False,
@@ -220,7 +231,7 @@ def warmstart(
 
 @app.command()
 def status(
-    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    run: RunArgument = Path("quick"),
     as_json: JsonFlag = False,
 ) -> None:
     """Show which cells are done, running, failed or owed."""
@@ -231,7 +242,7 @@ def status(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    run: RunArgument = Path("quick"),
     as_json: JsonFlag = False,
 ) -> None:
     """Judge what is finished and write report.html and report.json."""
@@ -241,9 +252,22 @@ def report(
 
 
 @app.command()
+def poster(
+    run: RunArgument = Path("quick"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File that ends in .png, .svg or .pdf; default poster.png in the run.")
+    ] = None,
+) -> None:
+    """Draw one picture of a run for slides: its finding, and every cell's effect with its interval."""
+    from experiments.cli.grid import make_poster
+
+    raise typer.Exit(make_poster(run, out))
+
+
+@app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")],
-    second: Annotated[Path, typer.Argument(help="The run that is compared with it.")],
+    first: RunArgument,
+    second: Annotated[Path, typer.Argument(help="The run that is compared with it.", autocompletion=completion.runs)],
     as_json: JsonFlag = False,
 ) -> None:
     """Say which cells of two runs differ, by how much, and in which settings the runs do."""
@@ -254,7 +278,7 @@ def compare(
 
 @app.command()
 def pack(
-    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    run: RunArgument = Path("quick"),
     out: Annotated[Path | None, typer.Option("--out", help="File; default <preset>-<digest>.tar.xz, here.")] = None,
     rollouts: Annotated[
         bool, typer.Option("--rollouts", help="With the training rollouts, which only `replay` needs.")
@@ -279,7 +303,7 @@ def unpack(
 
 @app.command()
 def watch(
-    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    run: RunArgument = Path("quick"),
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
 ) -> None:
@@ -291,7 +315,7 @@ def watch(
 
 @app.command()
 def serve(
-    run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick"),
+    run: RunArgument = Path("quick"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8765,
 ) -> None:
     """Serve the report of a running grid to this machine's browser; the page refreshes itself."""
@@ -320,7 +344,7 @@ def diagnose(
 
 
 @app.command()
-def cite(run: Annotated[Path, typer.Argument(help="Run folder, or the name of a preset.")] = Path("quick")) -> None:
+def cite(run: RunArgument = Path("quick")) -> None:
     """Print BibTeX of the methods that a run used."""
     from experiments.cli.listing import bibliography
     from experiments.run.folder import RunFolder
@@ -371,19 +395,11 @@ def episode(
     raise typer.Exit(show_episode(player, split=split, number=task, environment=environment, out=out))
 
 
-LISTABLE = {
-    "objectives": "objective",
-    "samplers": "sampler",
-    "environments": "environment",
-    "rewards": "reward",
-    "policies": "policy",
-    "presets": "preset",
-}
-
-
 @app.command("list")
 def list_names(
-    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(LISTABLE)}; or training.")],
+    kind: Annotated[
+        str, typer.Argument(help=f"One of {', '.join(LISTABLE)}; or training.", autocompletion=completion.kinds)
+    ],
     name: Annotated[str | None, typer.Argument(help="One of them: its options.")] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from importlib import resources
 from typing import Any
 
 import yaml
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from dllm_rl import registry
 from experiments.design.config import Preset
@@ -16,6 +15,9 @@ from experiments.design.presets import load_preset, preset_names
 from experiments.run.folder import RunFolder
 
 _FACTS = ("paper", "level", "families")
+_GAP = 3
+# A summary in fewer columns than these is unreadable.
+_SUMMARY_WIDTH = 40
 
 
 def entries(kind: str) -> list[dict[str, Any]]:
@@ -46,18 +48,37 @@ def _summary(cls: Any) -> str:
 
 
 def print_entries(found: list[dict[str, Any]]) -> None:
-    """Print records as a table whose columns are the facts that any of them states. Names are never cut or wrapped."""
-    columns = ["name", *(fact for fact in _FACTS if any(fact in entry for entry in found)), "summary"]
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=column == "name", overflow="fold")
-    for entry in found:
-        table.add_row(*(_cell(entry.get(column, "")) for column in columns))
-    Console().print(table)
+    """Print records as a table whose columns are the facts that any of them states, as wide as they need.
+
+    The summary is the last column where there is room for it, else a line of its own below. Nothing is cut.
+    """
+    console = Console()
+    columns = ["name", *(fact for fact in _FACTS if any(fact in entry for entry in found))]
+    rows = [columns, *([_cell(name, entry.get(name, "")) for name in columns] for entry in found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    summaries = ["summary", *(entry["summary"] for entry in found)]
+    room = console.width - sum(widths) - _GAP * len(widths)
+    for row, summary in zip(rows, summaries, strict=True):
+        facts = (" " * _GAP).join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        if room >= _SUMMARY_WIDTH:
+            lines = _wrapped(summary, room)
+            print(f"{facts}{' ' * _GAP}{lines[0]}".rstrip())
+            indent, more = console.width - room, lines[1:]
+        else:
+            print(facts.rstrip())
+            indent, more = 4, _wrapped(summary, console.width - 4)
+        for line in more:
+            print(" " * indent + line)
 
 
-def _cell(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, list) else str(value)
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "families":
+        return "all" if len(value) == len(registry.names("policy")) else ", ".join(value)
+    return str(value)
 
 
 def bibliography(run: RunFolder) -> str:

@@ -20,6 +20,8 @@ FOLDERS = {
     "environment": Path("harness/environments"),
     "reward": Path("harness/rewards"),
 }
+_HOME = Path(__file__).parents[2]
+_PLURALS = {"objective": "objectives", "sampler": "samplers", "environment": "environments", "reward": "rewards"}
 TEMPLATES = {
     "objective": '''\
 """{title} (paper id, equation): one sentence on what the method does, and how it differs from GRPO."""
@@ -212,7 +214,7 @@ def new_objective(
     name: NameArgument, folder: Annotated[Path, typer.Option(help="Where to write it.")] = FOLDERS["objective"]
 ) -> None:
     """Write a working objective to start from."""
-    _say(write_template("objective", name, folder), "objectives")
+    _say(write_template("objective", name, folder), "objective")
 
 
 @new_app.command("sampler")
@@ -220,7 +222,7 @@ def new_sampler(
     name: NameArgument, folder: Annotated[Path, typer.Option(help="Where to write it.")] = FOLDERS["sampler"]
 ) -> None:
     """Write a working unmasking rule to start from."""
-    _say(write_template("sampler", name, folder), "samplers")
+    _say(write_template("sampler", name, folder), "sampler")
 
 
 @new_app.command("environment")
@@ -228,7 +230,7 @@ def new_environment(
     name: NameArgument, folder: Annotated[Path, typer.Option(help="Where to write it.")] = FOLDERS["environment"]
 ) -> None:
     """Write a working environment to start from."""
-    _say(write_template("environment", name, folder), "environments")
+    _say(write_template("environment", name, folder), "environment")
 
 
 @new_app.command("reward")
@@ -236,11 +238,17 @@ def new_reward(
     name: NameArgument, folder: Annotated[Path, typer.Option(help="Where to write it.")] = FOLDERS["reward"]
 ) -> None:
     """Write a working reward to start from."""
-    _say(write_template("reward", name, folder), "rewards")
+    _say(write_template("reward", name, folder), "reward")
 
 
-def _say(path: Path, plural: str) -> None:
-    print(f"wrote {path}. It is registered already: dllm-rl list {plural}")
+def _say(path: Path, kind: str) -> None:
+    """Where the file is and how it is registered: where discovery finds it, or by a package's entry point."""
+    if path.parent.resolve() == (_HOME / FOLDERS[kind]).resolve():
+        print(f"wrote {path}. It is registered already: dllm-rl list {_PLURALS[kind]}")
+        return
+    print(f"wrote {path}. To register it, make it a module of a package and name it in the package's pyproject.toml:")
+    print(f'\n  [project.entry-points."dllm_rl.{_PLURALS[kind]}"]\n  {path.stem} = "PACKAGE.{path.stem}"\n')
+    print("`pip install --editable .` then lists it; docs/adding_an_objective.md has a whole package.")
 
 
 def write_template(kind: str, name: str, folder: Path) -> Path:
@@ -249,7 +257,9 @@ def write_template(kind: str, name: str, folder: Path) -> Path:
         raise ConfigError(f"'{name}' is not a name for a component: use snake_case, such as my_{kind}")
     path = folder / f"{name}.py"
     if not folder.is_dir():
-        raise ConfigError(f"no folder '{folder}': run this in a checkout of dllm_rl, or give --folder")
+        raise ConfigError(
+            f"no folder '{folder}': run this in a checkout of dllm_rl, or give --folder with one of your own package."
+        )
     if path.exists():
         raise ConfigError(f"{path} exists already; choose another name")
     title = "".join(part.capitalize() for part in name.split("_"))

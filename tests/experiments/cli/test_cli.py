@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import resource
 import subprocess
@@ -130,6 +131,41 @@ def test_names_in_lists_are_never_cut(kind: str, monkeypatch, capsys) -> None:
     first = [line.split()[0] for line in shown if line[:1].strip()]
     assert set(names) <= set(first)
     assert max(map(len, shown)) <= 80
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_lists_break_no_word_and_say_the_whole_summary(width: int, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    entries = json.loads(said(("list", "objectives", "--json"), monkeypatch, capsys)[1])
+    words = said(("list", "objectives"), monkeypatch, capsys)[1].split()
+    assert {word for entry in entries for word in entry["summary"].split()} <= set(words)
+    assert any(entry["families"] == ["block"] for entry in entries) and "all" in words and "block" in words
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("grid qui", "quick"), ("list obj", "objectives"), ("report gr", "grid_of_mine"), ("gri", "grid")],
+)
+def test_the_shell_completes_commands_presets_kinds_and_runs(words: str, expected: str, tmp_path, monkeypatch) -> None:
+    begin(plan(tmp_path))
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "run").rename(tmp_path / "runs" / "grid_of_mine")
+    names = {
+        "_DLLM_RL_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"dllm-rl {words}",
+        "COMP_CWORD": str(len(words.split())),
+    }
+    root = str(Path(__file__).parents[3])
+    command = [sys.executable, "-c", "import sys; sys.argv = ['dllm-rl']; from experiments.cli import main; main()"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, **names, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert expected in done.stdout.split()
 
 
 def test_the_page_of_the_command_line_has_every_exit_code() -> None:

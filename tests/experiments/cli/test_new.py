@@ -17,6 +17,7 @@ from dllm_rl.records.tasks import FieldResult, Outcome
 from dllm_rl.session import Session
 from dllm_rl.testing import check_objective, check_reward, check_sampler
 from experiments.cli.new import FOLDERS, TEMPLATES, write_template
+from tests.experiments.cli.test_cli import said
 
 ROOT = Path(__file__).parents[3]
 
@@ -83,3 +84,14 @@ def test_a_template_is_in_house_style_and_imports_public_names(kind: str, tmp_pa
     assert (ROOT / FOLDERS[kind]).is_dir() and list(FOLDERS[kind].parts[: len(package)]) == package, "where it is found"
     with pytest.raises(ConfigError, match="exists already"):
         write_template(kind, "my_own", tmp_path)
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_outside_of_a_checkout_the_entry_point_is_told(kind: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = said(("new", kind, "my_own"), monkeypatch, capsys)
+    assert code == 2 and "run this in a checkout of dllm_rl, or give --folder" in errors
+    code, shown, _ = said(("new", kind, "my_own", "--folder", "."), monkeypatch, capsys)
+    assert code == 0 and "registered already" not in shown
+    (group,) = re.findall(r'\[project.entry-points."(dllm_rl\.\w+)"\]\n  my_own = "PACKAGE.my_own"', shown)
+    assert group in (ROOT / "pyproject.toml").read_text()
