@@ -76,9 +76,15 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _cell(name: str, value: Any) -> str:
-    if name == "families":
-        return "all" if len(value) == len(registry.names("policy")) else ", ".join(value)
-    return str(value)
+    return _told(value) if name == "families" else str(value)
+
+
+def _told(families: list[str]) -> str:
+    """Families by name, or by those that are missing: whichever is shorter."""
+    missing = [name for name in registry.names("policy") if name not in families]
+    if not missing:
+        return "all"
+    return min(", ".join(families), f"all but {', '.join(missing)}", key=len)
 
 
 def bibliography(run: RunFolder) -> str:
