@@ -15,7 +15,6 @@ from rich.progress import Progress
 from rich.table import Table
 
 from dllm_rl.errors import ConfigError
-from experiments.cli.components import component_of
 
 if TYPE_CHECKING:
     from dllm_rl.records.tasks import Outcome
@@ -66,6 +65,7 @@ def serve_openenv(
     max_sessions: Annotated[int, typer.Option(min=1, help="Sessions at a time.")] = 64,
 ) -> None:
     """Serve an environment by the OpenEnv protocol, for trainers of other people."""
+    from experiments.cli.components import component_of
     from experiments.design.config import build_environment, build_reward
     from harness.environments.openenv import OpenEnvServer
 
