@@ -37,24 +37,16 @@ class PositionLaw:
     Attributes:
         threshold: Log-odds at which it is one half.
         spread: Of the log-odds; the smaller, the nearer to a sharp threshold.
-        block_length: Columns of a block, of which a step writes in one; None where the canvas is one.
+        block_length: Columns of a block, of which a step writes in one.
     """
 
     threshold: float
     spread: float
-    block_length: int | None = None
+    block_length: int
 
     def logit(self, log_odds: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Return the log-odds of being written."""
         return (log_odds - self.threshold) / self.spread
-
-    def active(self, chosen: Bool[Tensor, "k b l"]) -> Bool[Tensor, "k b l"]:
-        """Return the columns of the block that was written in."""
-        if self.block_length is None:
-            return chosen.any(-1, keepdim=True).expand_as(chosen)
-        block = torch.arange(chosen.shape[-1], device=chosen.device) // self.block_length
-        written = torch.where(chosen, block, -1).amax(-1, keepdim=True)
-        return block == written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from dllm_rl.likelihood.positions import STAYED, UNSCORED, Decision
 from dllm_rl.likelihood.terms import joint_terms
 from dllm_rl.policies.attention import CAUSAL, Full, Reading
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.blocks import Blocks
 from dllm_rl.policies.feed import Tokens, empty_keys, keys_of_rows
 from dllm_rl.policies.layers import ATTENTION, kinds_of_layers
 from dllm_rl.policies.process import (
@@ -69,6 +70,10 @@ class MaskedProcess(ForwardProcess):
     def unit_size(self) -> int:
         """Columns of a unit."""
         return 1
+
+    def blocks(self, prompt_mask: Bool[Tensor, "b p"], size: int) -> Blocks:
+        """Return where blocks of this size lie, in which a sampler may write the canvas."""
+        return Blocks(size=size, offset=torch.zeros_like(prompt_mask.sum(dim=1)))
 
     def one_step(self, rollouts: Rollouts, generator: torch.Generator, *, prompt_mask_share: float = 0.0) -> Views:
         """Return one view with every column MASK."""
@@ -180,7 +185,7 @@ class MaskedProcess(ForwardProcess):
         if (law := record.position_law) is None:
             return views
         chosen = (record.commit_step == steps[..., None]) & (loss_weight > 0)[..., None]
-        is_open = (views.tokens == self.mask_id) & law.active(chosen)
+        is_open = (views.tokens == self.mask_id) & self._in_written_block(rollouts, chosen, law.block_length)
         written = torch.where(rollouts.completion_mask, rollouts.completion_ids, UNSCORED)
         return replace(
             views,
@@ -190,6 +195,12 @@ class MaskedProcess(ForwardProcess):
             targets=torch.where(chosen, written, STAYED),
             term=Decision(law=law, temperature=rollouts.temperature),
         )
+
+    def _in_written_block(self, rollouts: Rollouts, chosen: Bool[Tensor, "k b l"], size: int) -> Bool[Tensor, "k b l"]:
+        """Return the columns of the block, of so many, that the chosen ones lie in; none where none are chosen."""
+        column = torch.arange(chosen.shape[-1], device=chosen.device)
+        block = self.blocks(rollouts.prompt_mask, size).number(column)
+        return block == torch.where(chosen, block, -1).amax(-1, keepdim=True)
 
     def causal_noised(self, rollouts: Rollouts, generator: torch.Generator) -> Views:
         """Return one view at a random level under causal attention, unshifted, scoring what is hidden."""

@@ -163,6 +163,8 @@ def _shaded(step: int, log_prob: float, last: int) -> str:
 def join_trajectories(parts: Sequence[Trajectory], place: Tensor | None = None) -> Trajectory:
     """One record of all rows, as `join_completions`.
 
+    Where parts do not share one law of positions, the record of all does not say how positions were drawn.
+
     Raises ConfigError for flow trajectories of different numbers of steps.
     """
     longest = max(part.num_steps for part in parts)
@@ -173,6 +175,7 @@ def join_trajectories(parts: Sequence[Trajectory], place: Tensor | None = None) 
     paths = [part.path_log_probs for part in parts if part.path_log_probs is not None]
     slots = [part.slot_joined for part in parts if part.slot_joined is not None]
     constraints = [part.constraint for part in parts if part.constraint is not None]
+    laws = {part.position_law for part in parts}
     joined = replace(
         parts[0],
         events=join_events([part.events for part in parts]),
@@ -181,6 +184,8 @@ def join_trajectories(parts: Sequence[Trajectory], place: Tensor | None = None) 
         slot_joined=torch.cat(slots) if slots else None,
         constraint=join(constraints) if constraints else None,
         is_approximate=any(part.is_approximate for part in parts),
+        position_law=parts[0].position_law if len(laws) == 1 else None,
+        hides_order=len(laws) > 1 or any(part.hides_order for part in parts),
     )
     return joined if place is None else joined.rows(place)
 

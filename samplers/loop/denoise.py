@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.likelihood.positions import PositionLaw
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.block import BlockPolicy
 from dllm_rl.policies.blocks import Blocks
@@ -91,27 +90,19 @@ class Denoising:
     def run(self) -> Completions:
         """Write block after block, and return the record."""
         self._write_all()
-        law = self._position_law()
         return self.record.finish(
             self.policy,
             self.canvas,
             num_steps=self.step,
             is_approximate=self.rule.approximation is not None,
-            position_law=law,
-            hides_order=self.rule.hides_order or (law is None and self.rule.position_law(None) is not None),
+            position_law=self.rule.position_law(self._block_length()),
+            hides_order=self.rule.hides_order,
         )
 
     @property
     def noise_rows(self) -> Int[Tensor, " b"]:
         """What keys the noise of each row."""
         return self.prompts.row_ids
-
-    def _position_law(self) -> PositionLaw | None:
-        """How positions were drawn; None where blocks begin inside the prompt, which a record does not say."""
-        block = self._block_length()
-        if block >= self.canvas.shape[1]:
-            return self.rule.position_law(None)
-        return None if self.blocks.common else self.rule.position_law(block)
 
     def _write_all(self) -> None:
         """Write block after block."""

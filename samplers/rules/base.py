@@ -89,11 +89,11 @@ class UnmaskingRule:
         """Positions that a plain schedule unmasks in each step of a block of so many columns."""
         return spread(num_columns, num_steps)
 
-    def position_law(self, block_length: int | None) -> PositionLaw | None:
+    def position_law(self, block_length: int) -> PositionLaw | None:
         """How positions are drawn, where the policy moves their probabilities and a record can say them.
 
         Args:
-            block_length: Columns of a block; None where the canvas is one.
+            block_length: Columns of a block.
         """
         return None
 

@@ -39,10 +39,11 @@ class SoftThresholdSampler(ThresholdSampler):
 
     def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """A coin for every open position, by keyed noise, and the best one."""
-        chance = self._law(None).logit(context.log_odds.double()).sigmoid()
+        law = self._law(int(context.block_step.in_block.sum()))
+        chance = law.logit(context.log_odds.double()).sigmoid()
         return (context.noise(ORDER) < chance) | context.best(context.log_odds, 1)
 
-    def position_law(self, block_length: int | None) -> PositionLaw | None:
+    def position_law(self, block_length: int) -> PositionLaw | None:
         """Independent coins beside the best position."""
         return None if self.hides_order else self._law(block_length)
 
@@ -51,7 +52,7 @@ class SoftThresholdSampler(ThresholdSampler):
         """Yes under the grammar, whose log-odds a replay does not see, and where a last step writes everything."""
         return self.grammar or self.num_steps is not None
 
-    def _law(self, block_length: int | None) -> PositionLaw:
+    def _law(self, block_length: int) -> PositionLaw:
         threshold = math.log(self.threshold / (1 - self.threshold))
         return PositionLaw(threshold=threshold, spread=self.spread, block_length=block_length)
 

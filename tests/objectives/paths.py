@@ -50,8 +50,8 @@ class Paths:
         return REWARDS[[len(canvas.decode(ids)) for ids in self.completions.ids]]
 
 
-def small_policy(family: str, *, seed: int = 0, length: int | None = None) -> BasePolicy:
-    """A policy that writes PAD, EOS, FILL and one letter (autoregressive: no PAD)."""
+def small_policy(family: str, *, seed: int = 0, length: int | None = None, **facts: Any) -> BasePolicy:
+    """A policy that writes PAD, EOS, FILL and one letter (autoregressive: no PAD), with blocks of two columns."""
     length = length or LENGTHS.get(family, 4)
     policy = example_policy(family, length=length, seed=seed)
 
@@ -62,7 +62,7 @@ def small_policy(family: str, *, seed: int = 0, length: int | None = None) -> Ba
         def banned_ids(self) -> tuple[int, ...]:
             return (*super().banned_ids, *LETTERS[1:])
 
-    return Small(policy.model, policy.tokenizer, replace(policy.facts, block_size=2))
+    return Small(policy.model, policy.tokenizer, replace(policy.facts, **{"block_size": 2, **facts}))
 
 
 def enumerated(policy: BasePolicy, sampler: Any, *, num_coin_steps: int = 0) -> Paths:
@@ -84,7 +84,7 @@ def enumerated(policy: BasePolicy, sampler: Any, *, num_coin_steps: int = 0) -> 
     if exact.model.time is not None:
         exact.model.time.register_forward_pre_hook(lambda _, given: (given[0].double(),))
     start = length * math.log(len(ids)) if is_flow else 0.0
-    rollouts = _rollouts(prompts.rows(torch.arange(len(drawn.ids))), drawn)
+    rollouts = rollouts_of(prompts.rows(torch.arange(len(drawn.ids))), drawn)
     return Paths(
         policy=exact,
         completions=drawn,
@@ -93,7 +93,8 @@ def enumerated(policy: BasePolicy, sampler: Any, *, num_coin_steps: int = 0) -> 
     )
 
 
-def _rollouts(prompts: Prompts, drawn: Completions) -> Rollouts:
+def rollouts_of(prompts: Prompts, drawn: Completions) -> Rollouts:
+    """The completions as one group without rewards."""
     valid, group_ids = torch.ones(len(drawn.ids), dtype=torch.bool), torch.zeros(len(drawn.ids), dtype=torch.long)
     return Rollouts(
         prompt_ids=prompts.ids,

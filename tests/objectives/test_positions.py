@@ -16,22 +16,33 @@ from torch import Tensor
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
+from dllm_rl.records.trajectory import join_trajectories
 from dllm_rl.records.types import Prompts
 from tests.examples import example
-from tests.objectives.paths import Paths, enumerated, small_policy
+from tests.objectives.paths import Paths, enumerated, rollouts_of, small_policy
 from tests.objectives.test_exact import distance, expected_update, gradient
 
 LENGTH = 3
 OPTIONS = {"threshold": 0.4, "spread": 0.7}
-CASES = [("masked", {}), ("block", {}), ("masked", {"block_length": 2})]
+# The prompt has one token. `from_prompt` counts it, so that the first block of the canvas is one column shorter.
+CASES = [
+    ("masked", {}),
+    ("block", {}),
+    ("masked", {"block_length": 2}),
+    ("block", {"prompt_blocks": "from_prompt"}),
+    ("block", {"prompt_blocks": "from_prompt", "block_size": LENGTH}),
+]
 EACH = pytest.mark.parametrize(("family", "more"), CASES, ids=str)
 
 
 @functools.cache
 def _paths(family: str, more: tuple[tuple[str, Any], ...]) -> Paths:
-    sampler = registry.build("sampler", "soft_threshold", {**OPTIONS, **dict(more)})
-    found = enumerated(small_policy(family, length=LENGTH), sampler, num_coin_steps=LENGTH - 1)
-    block = dict(more).get("block_length") or (2 if family == "block" else LENGTH)
+    options = {key: value for key, value in more if key == "block_length"}
+    facts = {key: value for key, value in more if key not in options}
+    sampler = registry.build("sampler", "soft_threshold", {**OPTIONS, **options})
+    found = enumerated(small_policy(family, length=LENGTH, **facts), sampler, num_coin_steps=LENGTH - 1)
+    size = options.get("block_length") or (found.policy.facts.block_size if family == "block" else LENGTH)
+    block = (torch.arange(LENGTH) + int("prompt_blocks" in facts)) // size
     return replace(found, log_probs=path_log_probs(found, block))
 
 
@@ -39,8 +50,11 @@ def paths(family: str, more: dict[str, Any]) -> Paths:
     return _paths(family, tuple(more.items()))
 
 
-def path_log_probs(found: Paths, block: int) -> Tensor:
-    """Of every token and every coin, step by step: what the rule says, from the policy's logits at the states."""
+def path_log_probs(found: Paths, block: Tensor) -> Tensor:
+    """Of every token and every coin, step by step: what the rule says, from the policy's logits at the states.
+
+    block: the number of the block that each column lies in.
+    """
     policy, rollouts, record = found.policy, found.rollouts, found.completions.trajectory
     prompts = Prompts(ids=rollouts.prompt_ids, mask=rollouts.prompt_mask, row_ids=torch.arange(rollouts.num_rows))
     total = torch.zeros(rollouts.num_rows, dtype=torch.float64)
@@ -51,8 +65,7 @@ def path_log_probs(found: Paths, block: int) -> Tensor:
         log_p = policy.logits(prompts, state).log_softmax(-1)
         best = log_p.amax(-1)
         odds = best - torch.log1p(-best.exp())
-        column = torch.arange(LENGTH) // block
-        active = column == torch.where(chosen, column, -1).amax(1, keepdim=True)
+        active = block == torch.where(chosen, block, -1).amax(1, keepdim=True)
         is_open = (state == policy.mask_id) & active
         is_best = torch.arange(LENGTH) == odds.masked_fill(~is_open, -torch.inf).argmax(1, keepdim=True)
         chance = torch.sigmoid((odds - threshold) / OPTIONS["spread"])
@@ -78,6 +91,42 @@ def test_positions_and_tokens_together_have_the_gradient_of_the_expected_reward(
     tokens_alone = registry.build("objective", "cj_grpo", {"num_steps": None, "beta": 0.0})
     assert distance(expected_update(map_grpo, given, given.rollouts), truth) < 1e-6
     assert distance(expected_update(tokens_alone, given, given.rollouts), truth) > 0.02
+
+
+def test_prompts_of_other_lengths_have_blocks_of_their_own() -> None:
+    """Rows whose blocks begin at other columns are written apart and scored together, as each is by itself."""
+    policy = small_policy("block", length=6, prompt_blocks="from_prompt")
+    mask = torch.tensor([[False, True], [True, True], [False, True], [True, True]])
+    prompts = Prompts(ids=torch.full((4, 2), 4), mask=mask, row_ids=torch.arange(4))
+    drawn = registry.build("sampler", "soft_threshold", OPTIONS).generate(policy, prompts, seed=1)
+    assert not drawn.trajectory.hides_order
+    rollouts = rollouts_of(prompts, drawn)
+    objective = registry.build("objective", "mask_aware_grpo", {"num_steps": None})
+
+    def decided(rows: Tensor) -> Tensor:
+        """Log-probability of all that was decided, in each row."""
+        views = objective.views(rollouts.rows(rows), policy.process, torch.Generator())
+        return (policy.view_log_probs(rollouts.rows(rows), views) * views.score).sum((0, 2))
+
+    apart = [decided(torch.tensor([row])) for row in range(4)]
+    torch.testing.assert_close(decided(torch.arange(4)), torch.cat(apart), rtol=1e-4, atol=1e-4)
+    recorded = drawn.trajectory.log_probs.sum(1)
+    assert (torch.cat(apart) < recorded - 1e-3).all(), "coins were decided beside the tokens"
+
+
+def test_a_record_of_rows_under_several_laws_says_none() -> None:
+    policy = small_policy("masked", length=LENGTH)
+    prompts = Prompts(ids=torch.full((2, 1), 4), mask=torch.ones(2, 1, dtype=torch.bool), row_ids=torch.arange(2))
+    several = [{}, {"spread": 0.5}, {"num_steps": 3}]
+    soft, other, hiding = (
+        registry.build("sampler", "soft_threshold", {**OPTIONS, **more}).generate(policy, prompts, seed=0).trajectory
+        for more in several
+    )
+    same = join_trajectories([soft, soft])
+    assert (same.position_law, same.hides_order) == (soft.position_law, False)
+    for parts in ([soft, other], [soft, hiding], [hiding, soft]):
+        joined = join_trajectories(parts)
+        assert (joined.position_law, joined.hides_order) == (None, True)
 
 
 def test_where_no_position_is_drawn_it_is_cj_grpo() -> None:
