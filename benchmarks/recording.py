@@ -18,12 +18,13 @@ import torch
 
 import samplers.families.autoregressive
 import samplers.families.flow
+import samplers.grammar.projection
 from benchmarks.plans import Sheet, sheet
 from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.loading import load_policy
 from dllm_rl.records.types import Completions
-from samplers.grammar.projection import Constrained, StepDistribution
+from samplers.grammar.projection import Constrained
 from samplers.loop.record import Recorder
 
 ARMS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -37,8 +38,8 @@ ARMS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 RECORD = ((Recorder, "commit_at"), (Recorder, "jump"), (Recorder, "finish"))
 ENTROPY = (
-    (StepDistribution, "entropy"),
-    (Constrained, "entropy"),
+    (samplers.grammar.projection, "entropy"),
+    (Constrained, "_tempered_entropy"),
     (samplers.families.flow, "entropy"),
     (samplers.families.autoregressive, "entropy"),
 )

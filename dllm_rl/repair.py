@@ -38,7 +38,7 @@ class Repair:
 
     Attributes:
         confidence: Probability of a draw below which its token is masked again, also in a line that stays; 0 for none.
-            A greedy pass records no doubt, so there it changes nothing.
+            In a greedy pass it is the probability of the token at temperature 1.
     """
 
     confidence: float = 0.0

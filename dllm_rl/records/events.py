@@ -53,7 +53,8 @@ class Events:
 
     Attributes:
         step: BEFORE_ALL for what was written before the first forward.
-        log_prob: Of the draw, under the distribution that it was drawn from (0 at temperature 0).
+        log_prob: Of the draw, under the distribution that it was drawn from (at temperature 0, where tokens are not
+            drawn, under that of temperature 1).
         entropy: Of that distribution, in nats.
         initial: The canvas before all events; None where it was written left to right and nothing stood.
         length: l.

@@ -23,6 +23,7 @@ from dllm_rl.testing.policies import prompts_of
 LARGEST_DEVIATION = 5.0
 # In nats, between a recorded log-probability and its replay; rounding makes some 4e-6.
 LARGEST_GAP = 1e-5
+LARGEST_ENTROPY_GAP = 1e-4
 ROUNDING = 1e-6
 
 
@@ -55,7 +56,10 @@ def done_rows_stay(case: SamplerCase) -> None:
 
 
 def replay_is_exact(case: SamplerCase) -> None:
-    """Recorded log-probabilities are the policy's at the recorded states (1e-5 absolute, of paths and a millionth)."""
+    """Recorded log-probabilities and entropies are the policy's at the recorded states.
+
+    Log-probabilities to 1e-5 (of paths to a millionth more), entropies to 1e-4.
+    """
     _check_replay(case, 1.0)
 
 
@@ -68,9 +72,12 @@ def _check_replay(case: SamplerCase, temperature: float) -> None:
     if case.has_grammar:
         return
     out, prompts = case.kept(temperature), prompts_of(case.policy, ROWS)
-    replayed = torch.zeros(out.ids.shape)
+    replayed, entropy = torch.zeros(out.ids.shape), out.trajectory.entropy.clone()
     for event in events(case.policy, prompts, out, temperature):
         replayed = torch.where(event.where, replayed + event.log_probs, replayed)
+        if event.is_plain:
+            terms = event.distribution.exp() * event.distribution.clamp(min=-1e4)
+            entropy = torch.where(event.where, -terms.sum(-1), entropy)
     recorded = out.trajectory.log_probs
     gaps = (replayed - recorded).abs()
     if out.trajectory.time is not None:
@@ -78,6 +85,10 @@ def _check_replay(case: SamplerCase, temperature: float) -> None:
         gaps -= ROUNDING * recorded.abs()
     gap = gaps[out.mask].max().item()
     assert gap < LARGEST_GAP, f"at temperature {temperature} a replay of the record differs by {gap:.2g} nats"
+    gap = (entropy - out.trajectory.entropy).abs()[out.mask].max().item()
+    assert gap < LARGEST_ENTROPY_GAP, (
+        f"at temperature {temperature} a recorded entropy differs by {gap:.2g} nats from that of what was drawn from"
+    )
 
 
 def draws_follow_the_distribution(case: SamplerCase) -> None:

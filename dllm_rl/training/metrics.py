@@ -72,7 +72,8 @@ def describe(
         "entropy": float((trajectory.entropy * read).sum()) / max(1, int(read.sum())),
         "path_entropy": float(path.mean()),
         "unscored_entropy_share": unscored_entropy_share(rollouts),
-        "selection_gap": float((entropies - path).mean()),
+        # A flow draws a position again and again, and its record has the entropy of the draws that moved it alone.
+        **({} if trajectory.time is not None else {"selection_gap": float((entropies - path).mean())}),
         "completion_length": float(length[valid].mean()) if valid.any() else 0.0,
         "eos_share": float(has_eos.float().mean()),
         "masks_left": masks_left(rollouts, canvas),

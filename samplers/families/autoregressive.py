@@ -112,7 +112,8 @@ class _Writing:
         noise = uniform_at(self.seed, self.prompts.row_ids[rows], column, column, TOKEN)
         tokens, log_probs = pick(logits[:, None], self.temperature, noise[:, None])
         self.canvas[rows, column] = tokens[:, 0]
-        self.record.commit_at(rows, column, column, tokens[:, 0], log_probs[:, 0], entropy(logits[:, None])[:, 0])
+        uncertainty = entropy(logits[:, None], self.temperature)
+        self.record.commit_at(rows, column, column, tokens[:, 0], log_probs[:, 0], uncertainty[:, 0])
         self.last_draw[rows] = column
         self.column[rows] += 1
         if self.guide is not None:

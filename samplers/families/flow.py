@@ -139,7 +139,7 @@ class _Flowing:
         after[row, column] = tokens
         log_probs = self.transition.log_prob(log_p, canvas, after, *times)
         uncertainty = torch.zeros(canvas.shape)
-        uncertainty[row, column] = entropy(redrawn)
+        uncertainty[row, column] = entropy(redrawn, temperature)
         self.record.jump(canvas, after, step, log_probs, uncertainty, is_last=is_last)
         self.canvas = after
 
@@ -157,6 +157,5 @@ class _Flowing:
         distribution = Constrained(Automata(constraint), prediction)
         draw = distribution.draw(everywhere, Keys(seed=self.seed, row_ids=self.prompts.row_ids, step=last))
         after, log_probs = draw.tokens.reshape(canvas.shape), draw.log_probs.reshape(canvas.shape)
-        uncertainty = distribution.entropy(everywhere).reshape(canvas.shape)
-        self.record.jump(canvas, after, last, log_probs, uncertainty, is_last=True)
+        self.record.jump(canvas, after, last, log_probs, draw.entropy.reshape(canvas.shape), is_last=True)
         self.canvas = after

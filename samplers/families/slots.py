@@ -120,8 +120,7 @@ class _Infilling:
         row = rows[draw.row]
         self.canvas[row, draw.column] = draw.tokens
         self.is_masked[row, draw.column] = False
-        entropy = distribution.entropy(chosen)
-        self.record.commit_at(row, draw.column, step, draw.tokens, draw.log_probs, entropy)
+        self.record.commit_at(row, draw.column, step, draw.tokens, draw.log_probs, draw.entropy)
         self._close_step(rows, step)
 
     def _distribution(self, rows: Tensor, columns: Tensor, cache: Any) -> StepDistribution:

@@ -79,12 +79,18 @@ class Keys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """Tokens at chosen positions, row by row in column order, with the log-probability of each."""
+    """Tokens at chosen positions, row by row in column order.
+
+    Attributes:
+        log_probs: Of each token in what it was drawn from.
+        entropy: Of that distribution, in nats; rules rank by the untempered one.
+    """
 
     row: Int[Tensor, " m"]
     column: Int[Tensor, " m"]
     tokens: Int[Tensor, " m"]
     log_probs: Float[Tensor, " m"]
+    entropy: Float[Tensor, " m"]
 
 
 class StepDistribution:
@@ -141,7 +147,8 @@ class Unconstrained(StepDistribution):
         if self.truncate is not None and temperature > 0:
             logits, temperature = self.truncate(logits / temperature), 1.0
         tokens, log_probs = pick(logits, temperature, keys.at(row, column, TOKEN))
-        return Draw(row=row, column=column, tokens=tokens, log_probs=log_probs)
+        spread = entropy(logits, temperature)
+        return Draw(row=row, column=column, tokens=tokens, log_probs=log_probs, entropy=spread)
 
 
 class _Accepted(StepDistribution):
@@ -169,7 +176,12 @@ class _Accepted(StepDistribution):
             tokens[is_text] = pick(within, 0.0 if self.temperature == 0 else 1.0, noise)[0]
         weight = self.tempered[row, place].gather(1, tokens[:, None]).squeeze(1)
         log_probs = self._log_probs(row, column, sequence, weight)
-        return Draw(row=row, column=column, tokens=tokens, log_probs=log_probs)
+        spread = self._tempered_entropy(chosen)
+        return Draw(row=row, column=column, tokens=tokens, log_probs=log_probs, entropy=spread)
+
+    def _tempered_entropy(self, chosen: Bool[Tensor, "b n"]) -> Float[Tensor, " m"]:
+        """Entropy in nats of the marginals at the temperature of the draws."""
+        raise NotImplementedError
 
     def _sequence(self, keys: Keys) -> Int[Tensor, "b l"]:
         """Labels of one accepted canvas a row."""
@@ -241,8 +253,9 @@ class Constrained(_Accepted):
 
     def entropy(self, chosen: Bool[Tensor, "b n"]) -> Float[Tensor, " m"]:
         """Entropy in nats: of the label, and of the token where the label is TEXT."""
-        if self.untempered is not None:
-            return self.untempered.entropy(chosen)
+        return (self.untempered or self)._tempered_entropy(chosen)
+
+    def _tempered_entropy(self, chosen: Bool[Tensor, "b n"]) -> Float[Tensor, " m"]:
         labels = self.marginals[chosen]
         of_labels = -(labels.exp() * labels.clamp(min=-1e4)).sum(dim=-1)
         within = self.text[chosen].log_softmax(dim=-1)
@@ -285,9 +298,16 @@ class ConstrainedUpTo(_Accepted):
     @functools.cached_property
     def logits(self) -> Float[Tensor, "b n v"]:
         """Log marginal probability of each token."""
+        if self.prediction.is_untempered:
+            return self._marginals()
+        return ConstrainedUpTo(self.constraint, self.prediction.untempered(), int(self.unscored_from[0])).logits
+
+    def _tempered_entropy(self, chosen: Bool[Tensor, "b n"]) -> Float[Tensor, " m"]:
+        return entropy((self.logits if self.prediction.is_untempered else self._marginals())[chosen])
+
+    def _marginals(self) -> Float[Tensor, "b n v"]:
+        """Log marginal probability of each token at the temperature of the draws."""
         asked, constraint = self.prediction, self.constraint
-        if not asked.is_untempered:
-            return ConstrainedUpTo(constraint, asked.untempered(), int(self.unscored_from[0])).logits
         marginals = constraint.marginals(self.scores, constraint.forward(self.scores), self.beta)
         index = asked.columns[..., None].expand(-1, -1, marginals.shape[-1])
         return constraint.token_log_marginals(self.tempered, self.of_labels, marginals.gather(1, index))

@@ -147,8 +147,12 @@ class Watch(Watcher):
     @property
     def is_needed(self) -> bool:
         """Whether anything of it acts inside the loop."""
-        acts = self.processors.everywhere or self.processors.at_draw or self.criteria or self.callback
-        return bool(acts) or self.streamer is not None
+        return self.changes_draws or bool(self.criteria or self.callback) or self.streamer is not None
+
+    @property
+    def changes_draws(self) -> bool:
+        """Whether there are processors."""
+        return bool(self.processors.everywhere or self.processors.at_draw)
 
     def logits(self, rows: Tensor, prompts: Prompts, canvas: Tensor, columns: Tensor, logits: Tensor) -> Tensor:
         """Processors, with prompt and canvas as their prefix."""

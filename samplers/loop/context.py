@@ -121,6 +121,7 @@ class RemaskContext:
     Attributes:
         step: The step that wrote; its rows are the rows here.
         was_visible: Columns of the block that had a token before the step.
+        is_drawn: Columns of the block whose token was drawn: neither given nor implied by the grammar.
         log_probs: Log-probability of each token when it was drawn (0 where the grammar implied it).
         is_complete: Rows that have nothing left to write in the block, or before their EOS.
         noise: Uniforms in (0, 1).
@@ -128,6 +129,7 @@ class RemaskContext:
 
     step: StepContext
     was_visible: Bool[Tensor, "b l"]
+    is_drawn: Bool[Tensor, "b l"]
     is_complete: Bool[Tensor, " b"]
     log_probs: Float[Tensor, "b l"]
     noise: Float[Tensor, "b l"]
@@ -143,6 +145,11 @@ class Watcher:
 
     A watched batch is written as one, never in chunks. Legend: b rows of the batch, r rows of the step.
     """
+
+    @property
+    def changes_draws(self) -> bool:
+        """Whether tokens are drawn from other distributions than the policy's, which a replay does not see."""
+        return False
 
     def logits(
         self,

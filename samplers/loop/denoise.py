@@ -74,6 +74,7 @@ class Denoising:
         self.record = Recorder(self.canvas, keeps_states=True, constraint=self.constraint)
         self.forced = ForcedTokens(self.constraint, self.record, writes_padding=True)
         self.log_probs = torch.zeros(self.canvas.shape) if rule.remasks else None
+        self.is_drawn = torch.zeros_like(self.is_masked)
         self.is_given = torch.zeros_like(self.is_masked)
         if prompts.given is not None:
             self._begin_with(prompts.given)
@@ -94,7 +95,7 @@ class Denoising:
             self.policy,
             self.canvas,
             num_steps=self.step,
-            is_approximate=self.rule.approximation is not None,
+            is_approximate=self.rule.approximation is not None or self.watcher.changes_draws,
             position_law=self.rule.position_law(self._block_length()),
             hides_order=self.rule.hides_order,
         )
@@ -219,7 +220,7 @@ class Denoising:
         was_visible = ~self.is_masked[rows]
         row = rows[draw.row]
         self.canvas[row, draw.column] = draw.tokens
-        self.is_masked[row, draw.column] = False
+        self.is_masked[row, draw.column], self.is_drawn[row, draw.column] = False, True
         kept = chosen
         if self.log_probs is not None:
             self.log_probs[row, draw.column] = draw.log_probs.float()
@@ -232,7 +233,7 @@ class Denoising:
             self.step,
             draw.tokens[stays],
             draw.log_probs[stays],
-            context.distribution.entropy(kept),
+            draw.entropy[stays],
         )
         self.steps_taken[rows] += 1
         self.forced.write(rows, self.canvas, self.is_masked, self.step)
@@ -271,6 +272,7 @@ class Denoising:
         seen = RemaskContext(
             step=context,
             was_visible=was_visible & in_block & ~self.is_given[rows],
+            is_drawn=self.is_drawn[rows] & in_block,
             is_complete=is_done | ~(is_masked & in_block).any(dim=1),
             log_probs=self.log_probs[rows],
             noise=self._noise(rows, columns.expand(len(rows), -1), REMASK),
@@ -281,7 +283,7 @@ class Denoising:
         place, column = again.nonzero(as_tuple=True)
         row, is_event = rows[place], was_visible[place, column]
         self.canvas[row, column] = self.policy.process.blank_id
-        self.is_masked[row, column] = True
+        self.is_masked[row, column], self.is_drawn[row, column] = True, False
         self.log_probs[row, column] = 0.0
         row, column = row[is_event], column[is_event]
         self.record.write_at(row, column, self.step, self.canvas[row, column], Kind.REMASK)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm_rl.errors import NonFiniteError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Completions, Prompts
 from samplers.loop.context import StepContext, Watcher
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 # Purposes of drawing particles by their weights.
 AGAIN, LAST = range(2)
-# Log of what a canvas is worth, written or in part (masks where nothing stands): one a row.
+# Log of what a canvas is worth, written or in part (masks where nothing stands): one finite number a row.
 Potential = Callable[[Int[Tensor, "n l"], Bool[Tensor, "n l"]], Float[Tensor, " n"]]
 
 
@@ -122,7 +123,14 @@ class Particles(Denoising):
     def _worth(self) -> Float[Tensor, " n"]:
         if self.how.potential is None:
             return torch.zeros(len(self.canvas), dtype=torch.float64)
-        return self.how.potential(self.canvas, self.is_masked).double()
+        worth = self.how.potential(self.canvas, self.is_masked).double()
+        if not worth.isfinite().all():
+            particle = int((~worth.isfinite()).nonzero()[0])
+            raise NonFiniteError(
+                f"the potential of particle {particle} is {float(worth[particle])}; expected a finite number, the log "
+                "of what its canvas is worth. To forbid a canvas, give a low number such as -1000."
+            )
+        return worth
 
     @property
     def noise_rows(self) -> Int[Tensor, " n"]:

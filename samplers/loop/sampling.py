@@ -66,9 +66,10 @@ def log_odds(logits: Float[Tensor, "b c v"]) -> Float[Tensor, "b c"]:
     return top.squeeze(-1) - others
 
 
-def entropy(logits: Float[Tensor, "b c v"]) -> Float[Tensor, "b c"]:
-    """Entropy in nats; ids at -inf contribute nothing."""
-    log_p = logits.log_softmax(dim=-1)
+def entropy(logits: Float[Tensor, "b c v"], temperature: float = 1.0) -> Float[Tensor, "b c"]:
+    """Entropy in nats of what `pick` draws from; ids at -inf contribute nothing."""
+    scaled = logits if temperature in (0.0, 1.0) else logits / temperature
+    log_p = scaled.log_softmax(dim=-1)
     # In place: a vocabulary is wide, and at every written position its copies are most of what the record costs.
     terms = log_p.exp().mul_(log_p.clamp_(min=-1e4))
     return terms.sum(dim=-1).neg_()

@@ -26,7 +26,8 @@ class UnmaskingRule:
 
     Attributes:
         temperature: Temperature of the draws; 0 takes the most likely tokens.
-        num_steps: Largest number of denoising steps over the whole canvas; None for as many as it has columns.
+        num_steps: Largest number of denoising steps over the whole canvas, but at least one a block; None for as many
+            as it has columns.
         block_length: Columns of a semi-autoregressive block; None for one block, or for the blocks of the block family
             (of which any other length must be a divisor).
         grammar: Whether only plans that parse and act on the page's controls can be written.

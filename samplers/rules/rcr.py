@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,15 +21,16 @@ class RunningConfidenceSampler(UnmaskingRule):
 
     name: ClassVar[str] = "rcr"
     paper: ClassVar[str] = "2508.13148"
+    version: ClassVar[int] = 2
 
     def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """All of them."""
         return context.is_open
 
     def remask(self, context: RemaskContext) -> Bool[Tensor, "b l"]:
-        """All but the surest, as many as a plain schedule would have written by now."""
-        length = int(context.in_block.sum())
-        kept = math.ceil(length * context.step.progress[1])
-        score = context.log_probs.masked_fill(~context.in_block, torch.inf)
+        """All but the surest of what was drawn, as many as a plain schedule would have written by now."""
+        length = context.is_drawn.sum(dim=1, keepdim=True)
+        kept = (length.double() * context.step.progress[1]).ceil()
+        score = context.log_probs.masked_fill(~context.is_drawn, torch.inf)
         rank = score.argsort(dim=1, stable=True).argsort(dim=1)
         return rank < length - kept

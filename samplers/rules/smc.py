@@ -67,7 +67,8 @@ class SMCSampler(ThresholdSampler):
             prompts: One a row.
             seed: Of all noise.
             watcher: None; there is no one canvas of a row to watch.
-            potential: Log of what canvases are worth, from their tokens and which are masked; at any step.
+            potential: Log of what canvases are worth, from their tokens and which are masked; at any step, and
+                finite. NonFiniteError is raised where it is not.
         """
         if watcher is not None:
             raise ConfigError(

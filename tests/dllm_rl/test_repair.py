@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -104,6 +105,19 @@ def test_a_turn_begins_with_what_stays_of_the_last_plan() -> None:
     assert sure.tolist() == ids[:8] + [blank] * 28, "what is masked anyway was drawn with little confidence"
     doubtful = begun(Repair(confidence=0.9), policy, last, PAGE)
     assert doubtful.tolist() == [ids[0], blank, *ids[2:8]] + [blank] * 28
+
+
+def test_a_greedy_pass_records_the_doubts_of_temperature_one() -> None:
+    """So `confidence` masks in a greedy pass, too."""
+    policy = random_policy("masked", sharpness=4.0)
+    prompts = prompts_of(policy, (0,))
+    drawn = registry.get("sampler", "low_confidence")(temperature=0.0).generate(policy, prompts, seed=0)
+    log_probs = drawn.trajectory.log_probs[drawn.mask]
+    assert int((log_probs < math.log(0.9)).sum()) > 0 and bool((log_probs < 0).any())
+    completions = replace(drawn, ids=torch.tensor([policy.canvas.encode(DONE[0][0])]))
+    last = turn(DONE[0], sampled=SampledRow(prompts=prompts, completions=completions, row=0))
+    kept = begun(Repair(confidence=0.9), policy, last, PAGE)[:8] != policy.mask_id
+    assert torch.equal(kept, drawn.trajectory.log_probs[0, :8] >= math.log(0.9))
 
 
 def test_a_line_whose_ref_means_another_control_by_now_does_not_stay() -> None:

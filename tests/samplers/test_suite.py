@@ -11,9 +11,9 @@ import torch
 from dllm_rl import registry
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.testing.sampler import SAMPLER_PROPERTIES, SamplerCase
-from samplers import Recorder
 from samplers.grammar.projection import Draw, Unconstrained
 from samplers.loop import denoise
+from samplers.loop.sampling import entropy
 
 Quota = registry.get("sampler", "low_confidence")
 Random = registry.get("sampler", "random")
@@ -102,6 +102,18 @@ def test_a_record_of_the_untempered_distribution_is_found(tiny_policies, monkeyp
     breaks("tempered_replay_is_exact", Random, tiny_policies["masked"], "at temperature 0.5 a replay")
 
 
+def test_a_recorded_entropy_of_the_untempered_distribution_is_found(tiny_policies, monkeypatch):
+    right = Unconstrained.draw
+
+    def untempered(self, chosen, keys):
+        return replace(right(self, chosen, keys), entropy=entropy(self.logits[chosen]))
+
+    monkeypatch.setattr(Unconstrained, "draw", untempered)
+    case = SamplerCase(sampler_class=Random, policy=tiny_policies["masked"], options={})
+    SAMPLER_PROPERTIES["replay_is_exact"](case)
+    breaks("tempered_replay_is_exact", Random, tiny_policies["masked"], "at temperature 0.5 a recorded entropy differs")
+
+
 def test_draws_at_another_temperature_than_the_recorded_one_are_found(tiny_policies, monkeypatch):
     """Tokens of the law at temperature 1, with the log-probabilities of the tempered one."""
 
@@ -111,7 +123,8 @@ def test_draws_at_another_temperature_than_the_recorded_one_are_found(tiny_polic
         drawn: Draw = right(self, chosen, keys)
         self.temperature = cold
         log_p = (self.logits[chosen] / cold).log_softmax(-1)
-        return replace(drawn, log_probs=log_p.gather(1, drawn.tokens[:, None]).squeeze(1))
+        log_probs = log_p.gather(1, drawn.tokens[:, None]).squeeze(1)
+        return replace(drawn, log_probs=log_probs, entropy=entropy(self.logits[chosen], cold))
 
     right = Unconstrained.draw
     monkeypatch.setattr(Unconstrained, "draw", hot)
@@ -141,18 +154,9 @@ def test_ranking_by_the_drawn_token_is_found(tiny_policies, monkeypatch):
 
     SampleFirst.choose = choose
     monkeypatch.setattr(Unconstrained, "draw", sample_first)
-    # The entropy that the loop records beside the draw is of the positions chosen, which differ here.
-    monkeypatch.setattr(Recorder, "commit_at", _without_entropy(Recorder.commit_at))
     breaks(
         "draws_follow_the_distribution", SampleFirst, tiny_policies["masked"], r"at temperature 1.0 the tokens lie \+"
     )
-
-
-def _without_entropy(right):
-    def commit_at(self, row, column, step, tokens, log_probs, entropy, **more):
-        right(self, row, column, step, tokens, log_probs, torch.zeros_like(log_probs), **more)
-
-    return commit_at
 
 
 def test_counts_of_rows_that_have_left_are_found(tiny_policies):

@@ -387,3 +387,11 @@ def test_trajectory_objectives_score_at_the_sampling_temperature(tmp_path, famil
         scored = (policy.view_log_probs(rollouts, views) * views.score).sum(dim=0)
     recorded = rollouts.trajectory.log_probs * rollouts.completion_mask
     torch.testing.assert_close(scored, recorded, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("family", "has_gap"), [("masked", True), ("flow", False)])
+def test_flows_have_no_selection_gap(tmp_path, family, has_gap) -> None:
+    """Their record has the entropy of the draws that moved a position, and the probability of all transitions."""
+    make(family, "espo", tmp_path, steps=1, inner_steps=1).train()
+    (row,) = read_rows(tmp_path / "metrics.jsonl")
+    assert ("selection_gap" in row) == has_gap and "path_entropy" in row

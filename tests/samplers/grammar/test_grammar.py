@@ -18,7 +18,9 @@ from dllm_rl.records.types import Rollouts
 from dllm_rl.registry import families_of
 from dllm_rl.testing.policies import PAGES, PLANS, prompts_of, random_policy
 from dllm_rl.testing.sampler import is_grounded
+from samplers.grammar.automaton import Automata
 from samplers.grammar.compile import batch, compile_page
+from samplers.grammar.projection import Constrained, ConstrainedUpTo, Keys, Prediction
 
 CASES = [(name, family) for name, cls in registry.items("sampler") for family in families_of(cls)]
 
@@ -67,6 +69,30 @@ def test_blocks_and_sharp_weights_keep_the_guarantee():
     policy = random_policy("masked", seed=7, sharpness=200.0)
     out = generate(policy, "low_confidence", range(6), num_steps=9, block_length=10)
     assert all(is_grounded(PAGES[row % 3], policy.canvas.decode(out.ids[row])) for row in range(6))
+
+
+@pytest.mark.parametrize("kind", [Constrained, ConstrainedUpTo])
+def test_entropies_of_draws_are_tempered_and_those_that_rules_rank_by_are_not(tiny_policies, kind):
+    policy = tiny_policies["masked"]
+    constraint = batch([compile_page(PAGES[0], policy.canvas)], policy)
+    canvas = policy.empty_canvas(1)
+    logits = policy.logits(prompts_of(policy, (0,)), canvas).detach()
+    everywhere = torch.ones_like(canvas, dtype=torch.bool)
+
+    def law(temperature, given):
+        columns = torch.arange(canvas.shape[1])[None]
+        asked = Prediction(logits=given, columns=columns, canvas=canvas, is_masked=everywhere, temperature=temperature)
+        if kind is Constrained:
+            return Constrained(Automata(constraint), asked)
+        return ConstrainedUpTo(constraint, asked, canvas.shape[1])
+
+    keys = Keys(seed=0, row_ids=torch.tensor([0]), step=0)
+    sharp, plain, same = law(0.5, logits), law(1.0, logits), law(1.0, logits / 0.5)
+    drawn = sharp.draw(everywhere, keys).entropy
+    torch.testing.assert_close(drawn, same.entropy(everywhere), rtol=1e-4, atol=1e-4)
+    assert float((drawn - plain.entropy(everywhere)).abs().max()) > 0.1
+    torch.testing.assert_close(sharp.entropy(everywhere), plain.entropy(everywhere), rtol=1e-4, atol=1e-4)
+    assert torch.equal(plain.draw(everywhere, keys).entropy, plain.entropy(everywhere))
 
 
 @pytest.mark.parametrize("page", range(3))

@@ -229,6 +229,24 @@ def test_top_k_acts_at_the_draw_and_leaves_the_ranks(model):
     assert torch.equal(sampled, generate(model, sampler="low_confidence", max_denoising_steps=12))
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"top_k": 0}, False), ({"top_k": 50}, True), ({"top_k": 0, "suppress_tokens": [7]}, True)],
+)
+def test_a_record_of_processed_draws_is_approximate(model, options, expected):
+    """A replay by full forwards does not see what processors did."""
+    seen = []
+    out = generate(
+        model,
+        do_sample=True,
+        sampler="random",
+        return_dict_in_generate=True,
+        callback_on_step_end=lambda *_: seen.append(1),
+        **options,
+    )
+    assert seen and out.trajectory.is_approximate is expected
+
+
 def test_min_p_and_suppressed_tokens(model):
     narrow = generate(model, do_sample=True, top_k=0, min_p=1.0, sampler="margin", max_denoising_steps=12)
     greedy = generate(model, sampler="margin", max_denoising_steps=12)

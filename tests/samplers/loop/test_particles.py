@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dllm_rl import registry
-from dllm_rl.errors import ConfigError
+from dllm_rl.errors import ConfigError, NonFiniteError
 from dllm_rl.records.events import UnsortedEvents
 from dllm_rl.records.types import Prompts
 from samplers import SMCSampler, Watcher
@@ -74,6 +74,18 @@ def test_a_potential_tilts_the_texts() -> None:
 
     assert (texts[:, 0] == 4).any() and policy.mask_id != 4
     assert distance(sampler, texts, expected, potential=potential) < 0.06
+
+
+@pytest.mark.parametrize("value", [-torch.inf, torch.nan])
+def test_a_potential_that_is_not_finite_is_refused(value: float) -> None:
+    """It would make all weights of a prompt NaN, and the draw by them the last particle."""
+    sampler = SMCSampler(threshold=0.4, num_particles=4)
+
+    def potential(canvas: Tensor, is_masked: Tensor) -> Tensor:
+        return torch.where(is_masked.any(1), 0.0, value)
+
+    with pytest.raises(NonFiniteError, match="the potential of particle 0 is"):
+        sampler.generate(small_policy("masked", length=3), prompts(2), seed=0, potential=potential)
 
 
 def test_rows_take_the_past_of_their_ancestors() -> None:

@@ -52,7 +52,7 @@ class FlowExactSampler:
             log_p = scaled.gather(-1, new[..., None]).squeeze(-1) - scaled.logsumexp(dim=-1)
             total = record.log_probs + transition_log_prob(log_p, new == canvas, jump)
             record.commit(torch.ones_like(jumps), step, total, record.entropy)
-            record.entropy = torch.where(jumps, entropy(logits), record.entropy)
+            record.entropy = torch.where(jumps, entropy(logits, temperature), record.entropy)
             canvas = new
             record.state(canvas)
         return record.finish(policy, canvas, time=grid)

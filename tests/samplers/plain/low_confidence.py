@@ -84,9 +84,8 @@ class LowConfidenceSampler:
         where[rows[:, None], columns] = chosen
         canvas[rows[:, None], columns] = torch.where(chosen, tokens, canvas[rows[:, None], columns])
         is_masked &= ~where
-        record.commit(
-            where, step, _place(log_probs, rows, columns, canvas), _place(entropy(logits), rows, columns, canvas)
-        )
+        uncertainty = entropy(logits, self.temperature)
+        record.commit(where, step, _place(log_probs, rows, columns, canvas), _place(uncertainty, rows, columns, canvas))
 
 
 def choose(score: Float[Tensor, "b c"], is_open: Bool[Tensor, "b c"], quota: int) -> Bool[Tensor, "b c"]:

@@ -64,7 +64,8 @@ class SlotSampler:
             where[rows] = accepted
             canvas[rows] = torch.where(accepted, tokens, canvas[rows])
             is_masked &= ~where
-            record.commit(where, step, _rows(log_probs, rows, canvas), _rows(entropy(logits), rows, canvas))
+            uncertainty = entropy(logits, self.temperature)
+            record.commit(where, step, _rows(log_probs, rows, canvas), _rows(uncertainty, rows, canvas))
             _append_finished(rank, is_open, is_masked, size, step)
             record.state(canvas, order)
             step += 1

@@ -17,9 +17,9 @@ def log_odds(logits: Float[Tensor, "b c v"]) -> Float[Tensor, "b c"]:
     return top.squeeze(-1) - others
 
 
-def entropy(logits: Float[Tensor, "b c v"]) -> Float[Tensor, "b c"]:
-    """Entropy in nats; ids at -inf contribute nothing."""
-    log_p = logits.log_softmax(dim=-1)
+def entropy(logits: Float[Tensor, "b c v"], temperature: float) -> Float[Tensor, "b c"]:
+    """Entropy in nats of what `pick` draws from; ids at -inf contribute nothing."""
+    log_p = (logits / (temperature or 1.0)).log_softmax(dim=-1)
     return -(log_p.exp() * log_p.clamp(min=-1e4)).sum(dim=-1)
 
 

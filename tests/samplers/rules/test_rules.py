@@ -215,7 +215,7 @@ def test_revise_takes_back_what_was_written_in_doubt_once_the_rest_is_known(tiny
             for column, kind, log_prob, at in zip(before.column, before.kind, before.log_prob, before.step, strict=True)
             if kind == 0 and at <= step and log_prob < math.log(0.2)
         }
-        assert set((taken & ~is_masked[row, step]).nonzero().flatten().tolist()) <= doubtful
+        assert doubtful and set((taken & ~is_masked[row, step]).nonzero().flatten().tolist()) == doubtful
         assert not is_masked[row, step][:until].any() or not taken[:until].all()
     assert record.is_approximate
 
@@ -276,6 +276,17 @@ def test_rcr_keeps_the_surest(tiny_policies):
     out = registry.get("sampler", "rcr")(num_steps=6).generate(policy, prompts_of(policy, range(3)), seed=1)
     visible = (out.trajectory.canvases[0] != policy.mask_id).sum(-1).tolist()
     assert visible[1:4] == [6, 12, 18]
+
+
+def test_rcr_counts_what_it_can_take_back(tiny_policies):
+    """Half of the canvas is given: of the other half a sixth more stays in each step."""
+    policy = tiny_policies["masked"]
+    prompts = prompts_of(policy, range(3))
+    given = policy.empty_canvas(3)
+    given[:, ::2] = policy.canvas.fill_id
+    out = registry.get("sampler", "rcr")(num_steps=6).generate(policy, replace(prompts, given=given), seed=1)
+    visible = (out.trajectory.canvases[0] != policy.mask_id).sum(-1).tolist()
+    assert visible[:4] == [18, 21, 24, 27]
 
 
 def test_shares_of_a_count_sum_to_it():
