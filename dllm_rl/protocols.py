@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dllm_rl.policies.process import ForwardProcess
-    from dllm_rl.records.types import Completions, Loss, LossInputs, Prompts, Replays, Rollouts, Views
+    from dllm_rl.records.types import Completions, Loss, LossInputs, MeanOver, Prompts, Replays, Rollouts, Views
 
 __all__ = ["Environment", "Objective", "Sampler"]
 
@@ -53,9 +53,12 @@ class Objective(Protocol):
     needs_old: bool
     needs_ref: bool
     needs_flat_groups: bool
+    learns_from_flat_groups: bool
     replays: Replays
     version: int
     group_coupled: bool
+    mean_over: MeanOver
+    min_inner_steps: int
     max_inner_steps: int | None
 
     @property

@@ -4,7 +4,18 @@ The blocks: `Method` and the option types (`objectives.base`); log-ratios, clips
 reductions and metrics (`objectives.losses`). See docs/objectives.md.
 """
 
-from objectives.base import AboveOne, BelowOne, Count, Method, NonNegative, NoPenalty, PairedElbo, Positive
+from objectives.base import (
+    AboveOne,
+    BelowOne,
+    Count,
+    Method,
+    NoClip,
+    NoMaskedPrompt,
+    NonNegative,
+    NoPenalty,
+    PairedElbo,
+    Positive,
+)
 from objectives.losses.clipping import CLIPS, Clip, ClipName, Surrogate, bounded_ratio, dual, ppo, unconditional
 from objectives.losses.metrics import clip_metrics, kl_metrics, ratio_metrics
 from objectives.losses.ratios import (
@@ -47,6 +58,8 @@ __all__ = [
     "Count",
     "KLName",
     "Method",
+    "NoClip",
+    "NoMaskedPrompt",
     "NoPenalty",
     "NonNegative",
     "PairedElbo",

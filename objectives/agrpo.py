@@ -20,6 +20,7 @@ from dllm_rl.records.types import Rollouts, Views
 from dllm_rl.registry import register
 from objectives import Count, NonNegative
 from objectives.cj_grpo import CJGRPO
+from objectives.egspo import summed_entropy
 
 # Share of a uniform distribution in q. Without it a step of entropy 0 would never be drawn: the estimate were biased.
 UNIFORM_SHARE = 0.1
@@ -36,6 +37,7 @@ class AGRPO(CJGRPO):
 
     name: ClassVar[str] = "agrpo"
     paper: ClassVar[str] = "2510.04019"
+    version: ClassVar[int] = 3
     published: ClassVar[dict[str, Any] | None] = {}
 
     beta: NonNegative = 0.0
@@ -60,16 +62,7 @@ class AGRPO(CJGRPO):
         uniform = own / own.sum(-1, keepdim=True).clamp(min=1)
         if self.steps_by == "uniform":
             return uniform
-        entropy = _step_entropy(rollouts, own.shape[1]) * own
+        entropy = summed_entropy(rollouts, own.shape[1])[0] * own
         by_entropy = entropy / entropy.sum(-1, keepdim=True).clamp(min=1e-12)
         has_entropy = entropy.sum(-1, keepdim=True) > 0
         return torch.where(has_entropy, UNIFORM_SHARE * uniform + (1 - UNIFORM_SHARE) * by_entropy, uniform)
-
-
-def _step_entropy(rollouts: Rollouts, num_steps: int) -> Float[Tensor, "b s"]:
-    """Summed entropy of the scored tokens that each step committed."""
-    recorded = rollouts.trajectory
-    assert recorded is not None
-    is_event = rollouts.completion_mask & (recorded.commit_step >= 0)
-    zeros = torch.zeros(rollouts.num_rows, num_steps, device=is_event.device)
-    return zeros.scatter_add(1, recorded.commit_step.clamp(min=0), recorded.entropy.float() * is_event)

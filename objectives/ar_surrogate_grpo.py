@@ -14,6 +14,7 @@ import torch
 from dllm_rl.policies.process import ForwardProcess
 from dllm_rl.records.types import Rollouts, Views
 from dllm_rl.registry import register
+from objectives import NoMaskedPrompt
 from objectives.grpo import GRPO
 
 
@@ -24,6 +25,8 @@ class ARSurrogateGRPO(GRPO):
 
     name: ClassVar[str] = "ar_surrogate_grpo"
     paper: ClassVar[str] = "2402.03300"
+
+    prompt_mask_share: NoMaskedPrompt = 0.0
 
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """One clean view under causal attention, read one position to the left."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from dllm_rl import advantages
 from dllm_rl.advantages import AdvantageName
 from dllm_rl.policies.process import ANY, ForwardProcess
-from dllm_rl.records.types import Replays, Rollouts, Views
+from dllm_rl.records.types import MeanOver, Replays, Rollouts, Views
 
 # Ranges that a preset is checked against.
 NonNegative = Annotated[float, Field(ge=0)]
@@ -23,6 +23,9 @@ AboveOne = Annotated[float, Field(gt=1)]
 Count = Annotated[int, Field(ge=1)]
 # The type of `beta` in methods that have no KL penalty.
 NoPenalty = Annotated[float, Field(ge=0, le=0)]
+# Types of options that a method has from its base class and does not read: the default, and nothing else.
+NoMaskedPrompt = Annotated[float, Field(ge=0, le=0)]
+NoClip = Annotated[float, Field(ge=0.2, le=0.2)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,8 @@ class Method:
         replays: Whether it scores the sampler's own recorded draws, and how.
         needs_old: Whether the loss reads the scores of the policy that sampled.
         group_coupled: The loss needs whole groups in one call.
+        mean_over: What it divides the sum of its rows by; the weights of turns follow from it.
+        min_inner_steps: Fewest updates on one batch of rollouts with which all its options have an effect.
         max_inner_steps: Most updates on one batch of rollouts for which the method is defined, None = any.
         exceptions: Properties of `dllm_rl.testing.check_objective` that the method breaks on purpose, with the reason.
         own_metrics: What its loss reports beyond docs/metrics.md, as name: meaning.
@@ -54,6 +59,8 @@ class Method:
     needs_old: ClassVar[bool] = True
     replays: ClassVar[Replays] = Replays.NONE
     group_coupled: ClassVar[bool] = False
+    mean_over: ClassVar[MeanOver] = MeanOver.STEP
+    min_inner_steps: ClassVar[int] = 1
     max_inner_steps: ClassVar[int | None] = None
     exceptions: ClassVar[dict[str, str]] = {}
     own_metrics: ClassVar[dict[str, str]] = {}
@@ -85,6 +92,14 @@ class Method:
     def needs_flat_groups(self) -> bool:
         """Whether rows of groups without variance still have a gradient, so that the trainer must not drop them."""
         return self.needs_ref
+
+    @property
+    def learns_from_flat_groups(self) -> bool:
+        """Whether groups whose rewards are all equal have a gradient, so that the trainer must not replace them.
+
+        Beside those of `needs_flat_groups` these are advantages that follow from more than a group's final rewards.
+        """
+        return self.needs_flat_groups or self.advantage == "shrunk" or "step_rewards" in self.requires
 
     def advantages(self, rollouts: Rollouts) -> Float[Tensor, " b"]:
         """Advantages of whole groups; call before any split into micro-batches."""

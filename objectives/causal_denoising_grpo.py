@@ -16,7 +16,7 @@ from torch import Tensor
 from dllm_rl.policies.process import ForwardProcess
 from dllm_rl.records.types import LossInputs, Rollouts, Views
 from dllm_rl.registry import register
-from objectives import mean_of_scored
+from objectives import NoMaskedPrompt, mean_of_scored
 from objectives.grpo import GRPO
 
 
@@ -27,6 +27,8 @@ class CausalDenoisingGRPO(GRPO):
 
     name: ClassVar[str] = "causal_denoising_grpo"
     paper: ClassVar[str] = "2402.03300"
+
+    prompt_mask_share: NoMaskedPrompt = 0.0
 
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """One view at a random level under causal attention, unshifted, scoring what is hidden."""

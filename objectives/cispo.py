@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from dllm_rl.records.types import Loss, LossInputs
 from dllm_rl.registry import register
 from objectives import (
+    NoClip,
     NonNegative,
     NoPenalty,
     bounded_ratio,
@@ -26,7 +27,7 @@ class CISPO(GRPO):
     """Clipped Importance Sampling Policy Optimization.
 
     Attributes:
-        ratio_cap: Upper bound of the weight; there is no lower one.
+        ratio_cap: Upper bound of the weight; there is no lower one. Clip and KL of GRPO are not read, and refused.
     """
 
     name: ClassVar[str] = "cispo"
@@ -34,6 +35,10 @@ class CISPO(GRPO):
     published: ClassVar[dict[str, Any] | None] = {}
 
     beta: NoPenalty = 0.0
+    clip_low: NoClip = 0.2
+    clip_high: NoClip = 0.2
+    clip_rule: Literal["ppo"] = "ppo"
+    kl: Literal["k3"] = "k3"
     ratio_cap: NonNegative = 5.0
 
     def loss(self, inputs: LossInputs) -> Loss:

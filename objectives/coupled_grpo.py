@@ -17,7 +17,7 @@ from dllm_rl.advantages import AdvantageName
 from dllm_rl.policies.process import ForwardProcess, stratified
 from dllm_rl.records.types import LossInputs, Rollouts, Views
 from dllm_rl.registry import register
-from objectives import BelowOne, NonNegative, mean_of_tokens
+from objectives import BelowOne, NoMaskedPrompt, NonNegative, mean_of_tokens
 from objectives.grpo import GRPO
 
 LOWEST_LEVEL, HIGHEST_LEVEL = 0.2, 0.8
@@ -37,6 +37,7 @@ class CoupledGRPO(GRPO):
     advantage: AdvantageName = "leave_one_out"
     clip_low: BelowOne = 0.5
     clip_high: NonNegative = 0.5
+    prompt_mask_share: NoMaskedPrompt = 0.0
     exact_scale: bool = True
 
     @property

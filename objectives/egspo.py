@@ -55,7 +55,7 @@ class EGSPO(Method):
     families: ClassVar[tuple[str, ...]] = ("masked", "block", "slot", "flow")
     replays: ClassVar[Replays] = Replays.STEPS
     requires: ClassVar[tuple[str, ...]] = ("trajectory",)
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     advantage: AdvantageName = "centred"
     clip_low: BelowOne = 0.2
@@ -101,10 +101,16 @@ def at_steps(advantages: Float[Tensor, " b"] | Float[Tensor, "b s"], views: View
 
 def step_entropy(rollouts: Rollouts, num_steps: int) -> Float[Tensor, "b s"]:
     """Mean entropy of the distributions that each step drew from, over scored columns; 0 where it drew nothing."""
+    total, count = summed_entropy(rollouts, num_steps)
+    return total / count.clamp(min=1)
+
+
+def summed_entropy(rollouts: Rollouts, num_steps: int) -> tuple[Float[Tensor, "b s"], Float[Tensor, "b s"]]:
+    """Summed entropy of the distributions that each step drew from, over scored columns; and the number of draws."""
     events = trajectory_of(rollouts).events
     is_draw = (events.kind <= Kind.JUMP) & rollouts.completion_mask.flatten()[events.place]
     index: Int[Tensor, " e"] = events.row[is_draw] * num_steps + events.step[is_draw].long()
     zeros = torch.zeros(rollouts.num_rows * num_steps, device=index.device)
     total = zeros.index_add(0, index, events.entropy[is_draw].float())
     count = zeros.index_add(0, index, torch.ones_like(index, dtype=torch.float32))
-    return (total / count.clamp(min=1)).view(rollouts.num_rows, num_steps)
+    return total.view(-1, num_steps), count.view(-1, num_steps)

@@ -38,7 +38,7 @@ from objectives import (
 @register("objective", "kl_cov")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KLCov(Method):
-    """Policy gradient whose entropy is kept up by a penalty on few tokens. It needs two inner steps to have an effect.
+    """Policy gradient whose entropy is kept up by a penalty on few tokens. The first inner step has none of it.
 
     Attributes:
         share: Of a group's scored tokens that are penalised.
@@ -49,6 +49,7 @@ class KLCov(Method):
     paper: ClassVar[str] = "2505.22617"
     level: ClassVar[str] = "token"
     group_coupled: ClassVar[bool] = True
+    min_inner_steps: ClassVar[int] = 2
 
     beta: NoPenalty = 0.0
     share: Annotated[float, Field(gt=0, le=1)] = 2e-3

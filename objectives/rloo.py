@@ -16,9 +16,9 @@ from dllm_rl.policies.process import ForwardProcess
 from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
 from dllm_rl.registry import register
 from objectives import (
-    BelowOne,
     Clip,
     Method,
+    NoClip,
     NonNegative,
     Penalty,
     clipped_terms,
@@ -34,7 +34,10 @@ from objectives import (
 @register("objective", "rloo")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RLOO(Method):
-    """REINFORCE Leave-One-Out. The ratio is not length-normalised: at N = 256 a mean drift of .01 is a ratio of 13."""
+    """REINFORCE Leave-One-Out. The ratio is not length-normalised: at N = 256 a mean drift of .01 is a ratio of 13.
+
+    At its one inner step the ratio is 1, so that other bounds of the clip would have no effect, and are refused.
+    """
 
     name: ClassVar[str] = "rloo"
     paper: ClassVar[str] = "2402.14740"
@@ -44,8 +47,8 @@ class RLOO(Method):
 
     beta: NonNegative = 0.05
     advantage: AdvantageName = "leave_one_out"
-    clip_low: BelowOne = 0.2
-    clip_high: NonNegative = 0.2
+    clip_low: NoClip = 0.2
+    clip_high: NoClip = 0.2
 
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """One fully hidden view; the exact one for the autoregressive family."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -50,6 +51,7 @@ class SPG(Method):
     level: ClassVar[str] = "sequence"
     families: ClassVar[tuple[str, ...]] = ("masked", "block", "slot")
     needs_old: ClassVar[bool] = False
+    version: ClassVar[int] = 3
     published: ClassVar[dict[str, Any] | None] = {"counts": True}
 
     beta: NoPenalty = 0.0
@@ -110,10 +112,12 @@ def one_block(
     member: Bool[Tensor, "b n"], size: int, generator: torch.Generator
 ) -> tuple[Bool[Tensor, "b n"], Bool[Tensor, "b n"]]:
     """The members of a block drawn uniformly from those of each row that have any, and the members after it."""
-    block = torch.arange(member.shape[1], device=member.device) // size
-    num_blocks = torch.where(member, block + 1, 0).amax(-1, keepdim=True).clamp(min=1)
+    has_any = F.pad(member, (0, -member.shape[1] % size)).unflatten(-1, (-1, size)).any(-1)
+    num_blocks = has_any.sum(-1, keepdim=True).clamp(min=1)
     level = torch.rand(len(member), 1, generator=generator, device=generator.device).to(member.device)
-    chosen = (level * num_blocks).floor().clamp(max=num_blocks - 1)
+    drawn = (level * num_blocks).floor().clamp(max=num_blocks - 1)
+    chosen = (has_any & (has_any.cumsum(-1) - 1 == drawn)).long().argmax(-1, keepdim=True)
+    block = torch.arange(member.shape[1], device=member.device) // size
     return member & (block == chosen), member & (block > chosen)
 
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 
-from dllm_rl.records.types import Loss, LossInputs
+from dllm_rl.records.types import Loss, LossInputs, MeanOver
 from dllm_rl.registry import register
 from objectives import (
     BelowOne,
@@ -40,6 +40,8 @@ class StableDRL(PairedElbo):
     paper: ClassVar[str] = "2603.06743"
     level: ClassVar[str] = "sequence"
     group_coupled: ClassVar[bool] = True
+    mean_over: ClassVar[MeanOver] = MeanOver.GROUP
+    version: ClassVar[int] = 3
 
     beta: NoPenalty = 0.0
     clip_low: BelowOne = 0.2

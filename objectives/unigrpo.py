@@ -18,7 +18,7 @@ from torch import Tensor
 from dllm_rl.policies.process import ForwardProcess, stratified
 from dllm_rl.records.types import LossInputs, Rollouts, Views
 from dllm_rl.registry import register
-from objectives import NonNegative, mean_of_scored
+from objectives import NoMaskedPrompt, NonNegative, mean_of_scored
 from objectives.grpo import GRPO
 
 
@@ -33,6 +33,7 @@ class UniGRPO(GRPO):
     published: ClassVar[dict[str, Any] | None] = {"beta": 0.0}
 
     beta: NonNegative = 0.01
+    prompt_mask_share: NoMaskedPrompt = 0.0
 
     def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
         """A uniform share of the completion hidden, at least one piece of it."""

@@ -17,7 +17,7 @@ from dllm_rl.advantages import AdvantageName
 from dllm_rl.errors import ConfigError
 from dllm_rl.options import added
 from dllm_rl.policies.process import ForwardProcess
-from dllm_rl.records.types import Loss, LossInputs, Rollouts, Views
+from dllm_rl.records.types import Loss, LossInputs, MeanOver, Rollouts, Views
 from dllm_rl.registry import register
 from objectives import BelowOne, Count, Method, NoPenalty, scored, sequence_sum, sum_of_rows
 
@@ -35,6 +35,8 @@ class WD1(Method):
     paper: ClassVar[str] = "2507.08838"
     level: ClassVar[str] = "sequence"
     needs_old: ClassVar[bool] = False
+    mean_over: ClassVar[MeanOver] = MeanOver.NONE
+    version: ClassVar[int] = 3
     published: ClassVar[dict[str, Any] | None] = {}
 
     beta: NoPenalty = 0.0

@@ -53,6 +53,8 @@ class AutoregressiveProcess(ForwardProcess):
 
     def one_step(self, rollouts: Rollouts, generator: torch.Generator, *, prompt_mask_share: float = 0.0) -> Views:
         """Return the exact view."""
+        if prompt_mask_share > 0:
+            raise self._no_mask(f"so prompt_mask_share={prompt_mask_share} can hide nothing of a prompt. Set it to 0")
         return self.exact(rollouts)
 
     def elbo(

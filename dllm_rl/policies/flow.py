@@ -79,10 +79,7 @@ class FlowProcess(ForwardProcess):
         hidden = torch.ones_like(rollouts.completion_mask)[None]
         tokens = self.hide(rollouts, hidden, generator)
         if prompt_mask_share > 0:
-            raise ConfigError(
-                f"prompt_mask_share={prompt_mask_share} needs a mask token, and the {self.family} family has none. Set "
-                "it to 0."
-            )
+            raise self._no_mask(f"so prompt_mask_share={prompt_mask_share} can hide nothing of a prompt. Set it to 0")
         time = torch.zeros(1, rollouts.num_rows, device=tokens.device)
         return replace(self._clean(rollouts), tokens=tokens, time=time)
 

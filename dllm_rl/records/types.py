@@ -36,6 +36,19 @@ class Replays(Enum):
     MERGED = "merged"
 
 
+class MeanOver(Enum):
+    """What a loss divides the sum of its rows by, so that turns can weigh as they are asked to.
+
+    STEP: the rows of the step, or their tokens.
+    GROUP: the rows of each group, and the groups.
+    NONE: the groups alone.
+    """
+
+    STEP = "step"
+    GROUP = "group"
+    NONE = "none"
+
+
 def _map(record: Any, function: Callable[[Tensor], Tensor]) -> Any:
     changes = {}
     for item in fields(record):

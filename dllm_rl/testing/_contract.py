@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dllm_rl.errors import DllmRlError
-from dllm_rl.records.types import Replays, Rollouts, Views
+from dllm_rl.records.types import MeanOver, Replays, Rollouts, Views
 from dllm_rl.testing._learning import Case, close, noise, off_policy, parameter_gradient, random_state
 from dllm_rl.training.metrics import LOSS_METRICS
 
@@ -108,9 +108,11 @@ def flags(case: Case) -> None:
     known = {item.name for item in fields(Rollouts)}
     unknown = set(objective.requires) - known
     assert not unknown, f"requires names no field of Rollouts: {sorted(unknown)}"
+    assert isinstance(objective.mean_over, MeanOver), f"mean_over is {objective.mean_over!r}"
     assert isinstance(objective.replays, Replays), f"replays is {objective.replays!r}"
     assert isinstance(objective.version, int), f"version is {objective.version!r}"
-    assert objective.max_inner_steps is None or objective.max_inner_steps >= 1
+    assert objective.min_inner_steps >= 1
+    assert objective.max_inner_steps is None or objective.max_inner_steps >= objective.min_inner_steps
 
 
 def declared_views(case: Case) -> None:

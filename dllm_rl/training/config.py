@@ -108,7 +108,7 @@ class TrainConfig(BaseModel):
     Attributes:
         temperature: Of the sampler, which has the last word: a trainer refuses one that differs.
         micro_batch_rows: Distinct inputs (rows x views, equal ones counted once) whose activations are held at a time;
-            decides memory, not the result.
+            decides memory, not the result; gradients of half-precision weights are added up in their own precision.
         adam_epsilon: Floor under AdamW's divisor. Policy gradients of a small policy are near 1e-4 a weight, far
             smaller at embeddings that a batch rarely uses; at 1e-8 those take full steps of noise
             (docs/results/lab_notebook.md).
@@ -171,6 +171,11 @@ def refuse_settings(config: TrainConfig, objective: Objective) -> None:
         raise ConfigError(
             f"objective '{objective.name}' allows at most {limit} inner steps; given inner_steps={config.inner_steps}."
         )
+    if config.inner_steps < objective.min_inner_steps:
+        raise ConfigError(
+            f"objective '{objective.name}' needs at least {objective.min_inner_steps} inner steps, without which its "
+            f"own options have no effect; given inner_steps={config.inner_steps}. Raise it."
+        )
     if config.targets.is_set and config.inner_steps == 1:
         raise ConfigError(
             "target_log_ratio and target_kl end the inner steps on a batch, of which the first is never left out; "
@@ -181,16 +186,23 @@ def refuse_settings(config: TrainConfig, objective: Objective) -> None:
             f"shuffles_rewards=true deals the rewards of rollouts anew, but objective '{objective.name}' learns from "
             "rewards of single steps, which would stay true. Take another objective, or learning_rate=0 for a null."
         )
+    if config.shuffles_rewards and config.step_credit != NO_CREDIT:
+        raise ConfigError(
+            f"shuffles_rewards=true deals the rewards of episodes anew, but step_credit={config.step_credit} pays "
+            "turns by what happened in them, which would stay true. Leave step_credit out, or take learning_rate=0 for "
+            "a null."
+        )
     if config.step_credit != NO_CREDIT and "step_rewards" in objective.requires:
         raise ConfigError(
             f"step_credit={config.step_credit} adds to one advantage a turn, and objective '{objective.name}' has one "
             "a denoising step. Leave it out, or take another objective."
         )
-    if config.resample_rounds and objective.needs_flat_groups:
+    if config.resample_rounds and objective.learns_from_flat_groups:
         raise ConfigError(
             f"resample_rounds={config.resample_rounds} replaces groups whose rewards are all equal, but with "
-            f"objective '{objective.name}' as it is set they have a gradient (a KL penalty, or a regression). "
-            "Set beta=0 where there is one, or resample_rounds=0."
+            f"objective '{objective.name}' as it is set they have a gradient (a KL penalty, a regression, rewards of "
+            "single steps, or advantage=shrunk). Set beta=0 where there is a penalty, take another advantage than "
+            "shrunk, or resample_rounds=0."
         )
 
 

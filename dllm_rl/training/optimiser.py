@@ -2,7 +2,8 @@
 
 A bfloat16 number has eight bits: a step of one part in a thousand of a weight rounds to none, so at rates such as 1e-6
 hardly a weight would ever move. The copies move, and what the model holds are the copies, rounded. Steps are exact; the
-price is eight bytes a weight, a copy and its gradient, while a step is taken.
+price is eight bytes a weight, a copy and its gradient, while a step is taken. Gradients are not: PyTorch adds those of
+micro-batches up in the weights' own precision, so that in half precision many small micro-batches round more than few.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Learning over turns: one training row a turn, one advantage an episode, and how much the turns of an episode weigh.
 
 Advantages are those of episodes: a group is the episodes of one task, each of which counts once however many turns it
-took, and its advantage is copied to all of its turns. An objective's loss is the mean over its rows (or their tokens),
-so every row's gradient is multiplied by a weight that makes another mean of it.
+took, and its advantage is copied to all of its turns. An objective's loss is a mean over its rows (or their tokens),
+so every row's gradient is multiplied by a weight that makes another mean of it. Which rows they are, the objective says
+(`MeanOver`): most take the mean over the step.
 
-Legend: b rows (turns), R rows of the step, E episodes of the step, T turns of the row's episode.
+Legend: b rows (turns), R rows and E episodes that the loss is a mean over, T turns of the row's episode.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl.protocols import Objective
-from dllm_rl.records.types import Rollouts
+from dllm_rl.records.types import MeanOver, Rollouts
 from dllm_rl.training.credit import NO_CREDIT, StepCredit, step_advantages
 
-# turn_mean: 1, every turn of the step weighs the same, so that long episodes weigh more (OpenWebRL, 2606.02031).
+# turn_mean: 1, every turn weighs the same, so that long episodes weigh more (OpenWebRL, 2606.02031).
 # trajectory_mean: R / (E T), every episode weighs the same, so that a turn of a long one weighs less.
 # constant: R / (E TURNS), a turn's weight depends on no episode's length (AsyncWebRL, 2606.05597).
+# A loss that divides by no number of rows has 1 for R / E.
 TurnNormaliser = Literal["turn_mean", "trajectory_mean", "constant"]
 USUAL_NORMALISER: TurnNormaliser = "constant"
 # The constant of `constant`: about as many turns as an episode has.
@@ -50,16 +52,29 @@ def first_turns(episode_ids: Tensor) -> tuple[Tensor, Tensor]:
     return first, place
 
 
-def turn_weights(rollouts: Rollouts, normaliser: TurnNormaliser) -> Float[Tensor, " b"] | None:
+def turn_weights(
+    rollouts: Rollouts, normaliser: TurnNormaliser, mean_over: MeanOver = MeanOver.STEP
+) -> Float[Tensor, " b"] | None:
     """Weight of each row's gradient; None where all are 1."""
     if rollouts.episode_ids is None or normaliser == "turn_mean":
         return None
-    _, place = first_turns(rollouts.episode_ids)
-    num_turns = torch.bincount(place)
-    scale = len(place) / len(num_turns)
-    if normaliser == "constant":
-        return torch.full((len(place),), scale / TURNS)
-    return scale / num_turns[place].float()
+    first, place = first_turns(rollouts.episode_ids)
+    scale = _rows_an_episode(rollouts, first, mean_over)
+    return scale / (TURNS if normaliser == "constant" else torch.bincount(place)[place])
+
+
+def _rows_an_episode(rollouts: Rollouts, first: Tensor, mean_over: MeanOver) -> Float[Tensor, " b"]:
+    """R / E of each row.
+
+    Args:
+        first: A row of each episode.
+    """
+    if mean_over is MeanOver.NONE:
+        return torch.ones(rollouts.num_rows)
+    if mean_over is MeanOver.STEP:
+        return torch.full((rollouts.num_rows,), rollouts.num_rows / len(first))
+    _, group = rollouts.group_ids.unique(return_inverse=True)
+    return (torch.bincount(group) / torch.bincount(group[first]))[group]
 
 
 def weigh(terms: Float[Tensor, "k b l"], weights: Float[Tensor, " b"] | None) -> Float[Tensor, "k b l"]:

@@ -155,7 +155,7 @@ class Updater:
         are the others) changes nothing.
         """
         rollouts, advantages = whole.rows(kept), advantages[kept]
-        weights = turn_weights(whole, self.normaliser)
+        weights = turn_weights(whole, self.normaliser, self.objective.mean_over)
         mine = _rows_of(self.ranks, rollouts)
         batches: list[_InnerBatch] = []
         for inner in range(self.inner_steps):

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from dllm_rl import registry
+from dllm_rl.records.events import Kind
 from dllm_rl.records.types import Prompts, Rollouts, Views
 from dllm_rl.testing.policies import sampled
 from objectives import lengths
-from objectives.spg import lower_bound, upper_bound
+from objectives.spg import lower_bound, one_block, upper_bound
 from tests.examples import example
 from tests.objectives.losses import loss_of
 
@@ -35,6 +36,12 @@ def draw(
     views = objective.views(rollouts, item.policy.process, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         return rollouts, views, item.policy.view_log_probs(rollouts, views)
+
+
+def scored_again(family: str, rollouts: Rollouts, views: Views) -> Tensor:
+    """Scores of the same views from another forward, without gradient."""
+    with torch.no_grad():
+        return example(family).policy.view_log_probs(rollouts, views)
 
 
 def moved(views: Views, new: Tensor, size: float = 0.5) -> Tensor:
@@ -342,13 +349,43 @@ def test_spg_block_by_block_keeps_what_is_before_and_hides_what_is_behind(family
     assert bool((views.weight[~views.score] == 0).all())
 
 
+def test_spg_draws_the_block_among_those_that_have_something_to_hide() -> None:
+    """A row whose first blocks are given, one with a gap, and one with nothing: no draw is lost."""
+    member = torch.tensor([[0, 0, 0, 0, 1, 1, 0], [1, 0, 0, 0, 0, 0, 1], [0] * 7]).bool()
+    rows = torch.arange(3).repeat(2000)
+    inside, later = one_block(member[rows], 2, torch.Generator().manual_seed(0))
+    assert torch.equal(inside[rows == 0], member[:1].expand(2000, -1)) and not later[rows == 0].any()
+    gap = inside[rows == 1]
+    assert (gap.sum(1) == 1).all() and 0.45 < float(gap[:, 0].float().mean()) < 0.55
+    assert torch.equal(later[rows == 1][:, 6], gap[:, 0])
+    assert not inside[rows == 2].any()
+
+
+def test_agrpo_by_entropy_takes_a_flows_steps_by_the_entropy_of_all_their_draws() -> None:
+    item = example("flow")
+    events = item.rollouts.trajectory.events
+    own = item.policy.process.own_steps(item.rollouts)
+    found = make("agrpo", steps_by="entropy")._step_distribution(item.rollouts, item.policy.process)
+    total = torch.zeros(own.shape)
+    for row, step, column, kind, entropy in zip(
+        events.row, events.step, events.column, events.kind, events.entropy, strict=True
+    ):
+        if kind <= Kind.JUMP and item.rollouts.completion_mask[row, column]:
+            total[row, step] += entropy
+    total = total * own
+    expected = 0.1 * own / own.sum(-1, keepdim=True) + 0.9 * total / total.sum(-1, keepdim=True)
+    has_entropy = total.sum(-1) > 0
+    torch.testing.assert_close(found[has_entropy], expected[has_entropy])
+    assert bool((total[:, :-1] > 0).any()), "entropy lies on earlier steps, too"
+
+
 def test_espo_at_the_nodes_of_a_quadrature_has_as_many_views_and_a_ratio_of_one() -> None:
     objective = make("espo", levels="quadrature", num_draws=2, beta=0.0)
     rollouts, views, new = draw(objective, "masked")
     assert (
         views.num_views == make("espo").views(rollouts, example("masked").policy.process, torch.Generator()).num_views
     )
-    metrics = loss_of(objective, rollouts, views, new, new).metrics
+    metrics = loss_of(objective, rollouts, views, new, scored_again("masked", rollouts, views)).metrics
     assert metrics["ratio_dev"] == 0 and not objective.estimates_elbo
 
 
@@ -434,7 +471,7 @@ def test_block_ebpo_weighs_a_scored_column_once_in_the_mean() -> None:
 @pytest.mark.parametrize(("name", "options", "num"), [("wd1", {"num_strata": 3}, 3), ("espo", {"levels": "strata"}, 4)])
 def test_strata_score_every_column_once_given_the_others(family: str, name: str, options: dict, num: int) -> None:
     objective, item = make(name, **options), example(family)
-    rollouts, views, _ = draw(objective, family)
+    rollouts, views, new = draw(objective, family)
     assert views.num_views == num == objective.num_views
     assert torch.equal(views.score.sum(0), rollouts.completion_mask.long())
     assert torch.equal(views.weight, views.score.float())
@@ -442,7 +479,11 @@ def test_strata_score_every_column_once_given_the_others(family: str, name: str,
         is_hidden = views.tokens == item.policy.mask_id
         editable = item.policy.process.editable(rollouts)
         assert bool((is_hidden.sum(0)[editable] == 1).all()), "a column is hidden with its own stratum alone"
-    assert loss_of(objective, rollouts, views, *[views.weight] * 3).metrics.get("ratio_dev", 0.0) == 0.0
+    again = scored_again(family, rollouts, views)
+    if objective.needs_old:
+        assert loss_of(objective, rollouts, views, new, again, again).metrics["ratio_dev"] == 0.0
+    else:
+        assert torch.equal(new, again)
 
 
 def test_one_stratum_is_the_one_step_view() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
+from typing import Any
 
 import pytest
 import torch
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
+from dllm_rl.records.types import LossInputs
 from dllm_rl.registry import families_of
 from dllm_rl.testing import check_objective, sampled
 
@@ -59,3 +62,55 @@ def test_replaying_all_steps_gives_what_the_sampler_recorded(family: str) -> Non
     mask = rollouts.completion_mask
     assert rollouts.trajectory is not None
     torch.testing.assert_close(replayed[mask], rollouts.trajectory.log_probs[mask], rtol=1e-4, atol=1e-4)
+
+
+# What an option may be, by its type; the first values that it takes are tried.
+NUMBERS = (0.01, 0.5, 0.99, 1.01, 3.0, 1, 2, 3)
+WORDS = ("centred", "normalised", "dual", "unconditional", "k2", "k3", "entropy", "quadrature")
+TRIALS: tuple[Any, ...] = (*NUMBERS, True, False, None, *WORDS)
+
+
+def effect(objective: Any, family: str) -> tuple[float, ...] | None:
+    """Loss and gradient off policy (on policy where no second inner step is allowed), with a reference policy.
+
+    None where the family refuses what the option asks for.
+    """
+    policy, rollouts = sampled(family)
+    try:
+        views = objective.views(rollouts, policy.process, torch.Generator().manual_seed(0))
+    except ConfigError:
+        return None
+    with torch.no_grad():
+        new = policy.view_log_probs(rollouts, views)
+    noise = torch.randn(new.shape, generator=torch.Generator().manual_seed(2)) * views.score
+    old = new if objective.max_inner_steps == 1 else new + noise
+    leaf = new.clone().requires_grad_()
+    inputs = LossInputs(
+        rollouts=rollouts,
+        views=views,
+        new=leaf,
+        old=old.detach() if objective.needs_old else None,
+        ref=new - noise if objective.needs_ref else None,
+        advantages=objective.advantages(rollouts),
+    )
+    loss = objective.loss(inputs).value
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    return loss.item(), gradient.norm().item(), float(views.num_views)
+
+
+@pytest.mark.parametrize("name", registry.names("objective"))
+def test_every_option_has_an_effect_or_is_refused(name: str) -> None:
+    """An option that a method has from its base class and does not read takes its default alone."""
+    cls = registry.get("objective", name)
+    base = PENALTY if takes_a_penalty(name) else {}
+    plain = {family: effect(registry.build("objective", name, base), family) for family in families_of(cls)}
+    for option in fields(cls):
+        others = []
+        for trial in TRIALS:
+            try:
+                others.append(registry.build("objective", name, {**base, option.name: trial}))
+            except ConfigError:
+                continue
+        others = [other for other in others if getattr(other, option.name) != option.default]
+        effects = (effect(other, family) != plain[family] for other in others for family in plain)
+        assert not others or any(effects), f"{option.name} changes nothing"

@@ -350,9 +350,10 @@ def test_prompt_tokens_are_hidden_only_where_there_is_a_mask() -> None:
     hidden = drawn.prompt_tokens[0] == MASK
     assert 0 < int(hidden.sum()) < int(item.rollouts.prompt_mask.sum())
     assert not bool((hidden & ~item.rollouts.prompt_mask).any())
-    flow = example("flow")
-    with pytest.raises(ConfigError, match="flow family has none"):
-        flow.policy.process.one_step(flow.rollouts, generator(), prompt_mask_share=0.15)
+    for family in ("flow", "autoregressive"):
+        other = example(family)
+        with pytest.raises(ConfigError, match=f"the {family} family has no"):
+            other.policy.process.one_step(other.rollouts, generator(), prompt_mask_share=0.15)
 
 
 def test_views_of_rows_are_rows_of_views() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
-from dllm_rl.training.config import refuse_unreplayable
+from dllm_rl.training.config import TrainConfig, refuse_settings, refuse_unreplayable
 
 GRAMMAR = ("low_confidence", {"grammar": True})
 GUIDED = ("low_confidence", {"guidance": 1.5})
@@ -34,3 +34,28 @@ def test_combinations(family: str, sampler: tuple[str, dict], objective: str, re
         return
     with pytest.raises(ConfigError, match=reason):
         refuse_unreplayable(*given, method)
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "settings", "reason"),
+    [
+        ("grpo", {}, {"shuffles_rewards": True, "step_credit": "gigpo"}, "would stay true"),
+        ("grpo", {}, {"shuffles_rewards": True, "step_credit": "rule_tree"}, "would stay true"),
+        ("grpo", {}, {"shuffles_rewards": True}, None),
+        ("grpo", {}, {"step_credit": "rule_tree"}, None),
+        ("mdpo", {"beta": 0.0}, {"resample_rounds": 1}, "rewards of single steps"),
+        ("egspo_sa", {}, {"resample_rounds": 1}, "rewards of single steps"),
+        ("dapo", {"advantage": "shrunk"}, {"resample_rounds": 1}, "another advantage than shrunk"),
+        ("dapo", {}, {"resample_rounds": 1}, None),
+        ("kl_cov", {}, {"inner_steps": 1}, "at least 2 inner steps"),
+        ("kl_cov", {}, {"inner_steps": 2}, None),
+        ("rloo", {}, {"inner_steps": 2}, "at most 1 inner steps"),
+    ],
+)
+def test_settings(objective: str, options: dict, settings: dict, reason: str | None) -> None:
+    given = (TrainConfig(**settings), registry.build("objective", objective, options))
+    if reason is None:
+        refuse_settings(*given)
+        return
+    with pytest.raises(ConfigError, match=reason):
+        refuse_settings(*given)

@@ -25,6 +25,7 @@ from dllm_rl.records.tasks import (
     RewardRecord,
     Task,
 )
+from dllm_rl.records.types import LossInputs, Rollouts, Views
 from dllm_rl.reward import FromFunction
 from dllm_rl.session import Session
 from dllm_rl.training.config import TrainConfig
@@ -258,6 +259,54 @@ def test_weights_make_the_means_that_the_normalisers_are_named_for(session) -> N
     assert weighted_mean("constant") == pytest.approx(sum(float(own.sum()) for own in episodes) / len(episodes) / TURNS)
 
 
+def shares(objective, lengths, normaliser):
+    """What each row's gradient is of its advantage, for two groups of episodes with these numbers of turns."""
+    turns = torch.tensor([count for group in lengths for count in group])
+    episodes = torch.arange(len(turns)).repeat_interleave(turns)
+    group_ids = torch.tensor([number for number, group in enumerate(lengths) for _ in group])[episodes]
+    ids, valid = torch.ones(len(episodes), 3, dtype=torch.long), torch.ones(len(episodes), dtype=torch.bool)
+    rollouts = Rollouts(
+        prompt_ids=ids,
+        prompt_mask=ids > 0,
+        completion_ids=ids,
+        completion_mask=ids > 0,
+        rewards=torch.tensor([0.2, 1.0, 0.4, 0.9])[episodes],
+        group_ids=group_ids,
+        valid=valid,
+        trajectory=None,
+        totals=Rollouts.count_totals(valid, group_ids, ids > 0),
+        episode_ids=episodes,
+    )
+    views = Views(tokens=ids[None], score=ids[None] > 0, weight=torch.ones(1, *ids.shape))
+    new = torch.full((1, *ids.shape), -1.0, requires_grad=True)
+    advantages = turn_advantages(objective, rollouts)
+    weights = turn_weights(rollouts, normaliser, objective.mean_over)
+    inputs = LossInputs(
+        rollouts=rollouts,
+        views=views,
+        new=weigh(new, weights),
+        old=new.detach() if objective.needs_old else None,
+        ref=None,
+        advantages=advantages,
+    )
+    objective.loss(inputs).value.backward()
+    return new.grad[0].sum(1) / advantages, episodes
+
+
+@pytest.mark.parametrize("name", ["grpo", "dapo", "espo", "wd1", "stable_drl"])
+def test_a_turn_weighs_the_same_however_long_other_episodes_are(name) -> None:
+    """Whatever the loss is a mean over: the step's rows or tokens, a group's rows, or no rows."""
+    objective = registry.build("objective", name, {"beta": 0.0})
+    short, _ = shares(objective, [(1, 2), (2, 1)], "constant")
+    long, _ = shares(objective, [(1, 2), (2, 6)], "constant")
+    assert torch.allclose(short, short[:1].expand_as(short))
+    assert torch.allclose(long, short[:1].expand_as(long))
+    share, episodes = shares(objective, [(1, 2), (2, 6)], "trajectory_mean")
+    summed = torch.zeros(4).index_add(0, episodes, share)
+    assert torch.allclose(summed, summed[:1].expand_as(summed))
+    assert not torch.allclose(share, share[:1].expand_as(share))
+
+
 def test_a_weight_multiplies_a_rows_gradient_and_leaves_its_value() -> None:
     terms = torch.rand(2, 3, 4, requires_grad=True)
     weights = torch.tensor([0.5, 1.0, 3.0])
@@ -327,7 +376,8 @@ def test_the_order_of_turns_and_episodes_changes_nothing(session, tmp_path, fami
 def test_every_objective_trains_on_turns(session, tmp_path, objective) -> None:
     families = registry.families_of(registry.get("objective", objective))
     family = next(name for name in USUAL if name in families)
-    trainer = trainer_of(session, objective, tmp_path, family=family, inner_steps=1)
+    fewest = registry.get("objective", objective).min_inner_steps
+    trainer = trainer_of(session, objective, tmp_path, family=family, inner_steps=fewest)
     before = torch.cat([weight.detach().flatten() for weight in trainer.policy.model.parameters()])
     trainer.train()
     (row,) = read_rows(tmp_path / "metrics.jsonl")
