@@ -38,7 +38,7 @@ def main(num_tasks: int) -> None:
 
 
 def _cell(outcomes: list[Outcome], reward: OutcomeReward) -> str:
-    values = [reward(outcome).value for outcome in outcomes]
+    values = [reward(outcome) for outcome in outcomes]
     above = sum(value > 0.5 and not outcome.is_success for value, outcome in zip(values, outcomes, strict=True))
     return f"{sum(values) / len(values):.2f} / {max(values):.2f}; {100 * above / len(values):.0f} %"
 

@@ -32,7 +32,6 @@ from dllm_rl.load_options import LoadOptions, LoraOptions
 from dllm_rl.policies.adapters import add_lora, checkpoint_activations
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.records.tasks import Observation, Outcome, Task
-from dllm_rl.records.truth import record_of
 from dllm_rl.reward import FromFunction, Reward
 from dllm_rl.session import Session
 from dllm_rl.testing.policies import tokenizer
@@ -101,7 +100,7 @@ class Chance(Environment):
 def by_chance(seed: int) -> Reward:
     """Rewards that say nothing."""
     chance = random.Random(seed)
-    return FromFunction(lambda outcome: record_of(outcome, chance.random()))
+    return FromFunction(lambda outcome: chance.random())
 
 
 def random_policy(given: argparse.Namespace, options: LoadOptions) -> BasePolicy:

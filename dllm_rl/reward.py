@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     # The records of rollouts are rewarded, and import this module.
     from dllm_rl.records.evidence import Evidence
-    from dllm_rl.records.tasks import Outcome, RewardRecord
+    from dllm_rl.records.tasks import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,17 +72,13 @@ class OutcomeReward(Reward):
     needs_truth: ClassVar[bool] = True
 
     @abstractmethod
-    def __call__(self, outcome: Outcome) -> RewardRecord:
-        """Reward an outcome; see `dllm_rl.records.record_of`."""
+    def __call__(self, outcome: Outcome) -> float:
+        """What an outcome is worth, in [0, 1]. Its parts are recorded beside it (`dllm_rl.records.truth`)."""
 
     def score(self, episodes: Sequence[Evidence]) -> list[Score]:
         """Score the outcomes."""
-        return [self._scored(episode) for episode in episodes]
-
-    def _scored(self, episode: Evidence) -> Score:
-        assert episode.truth is not None
-        record = self(episode.truth.outcome)
-        return Score(value=record.value, components=record.components)
+        outcomes = [episode.truth.outcome for episode in episodes if episode.truth is not None]
+        return [Score(value=self(outcome)) for outcome in outcomes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +87,9 @@ class FromFunction(OutcomeReward):
 
     version: ClassVar[int] = 1
 
-    function: Callable[[Outcome], RewardRecord]
+    function: Callable[[Outcome], float]
 
-    def __call__(self, outcome: Outcome) -> RewardRecord:
+    def __call__(self, outcome: Outcome) -> float:
         """Return what the function returns."""
         return self.function(outcome)
 

@@ -20,7 +20,7 @@ from dllm_rl.records.tasks import (
     RewardRecord,
     Task,
 )
-from dllm_rl.records.truth import accuracy_of, progress_of, record_of, submission_of
+from dllm_rl.records.truth import accuracy_of, progress_of, submission_of
 
 __all__ = [
     "SPLITS",
@@ -47,7 +47,6 @@ __all__ = [
     "executed_state",
     "parse_plan",
     "progress_of",
-    "record_of",
     "render_action",
     "render_plan",
     "rewarded",

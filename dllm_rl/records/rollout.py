@@ -111,7 +111,8 @@ class Rollout:
 
     def _repr_html_(self) -> str:
         """The rollout in a notebook: what was asked, what was written and what each line did, what it earned."""
-        worth = f"reward {self.reward.value:.2f}" if self.outcome.is_valid else "no reward: the environment lost it"
+        lost = {Fault.ENVIRONMENT: "no reward: the environment lost it", Fault.JUDGE: "no reward: the judge gave none"}
+        worth = lost.get(self.outcome.fault, f"reward {self.reward.value:.2f}")
         lines = [
             (number, action.text, action.status, action.note)
             for number, turn in enumerate(self.turns, start=1)
@@ -152,7 +153,7 @@ def _rewarded(attempt: Attempt, score: Score) -> Rollout:
     outcome = attempt.outcome
     if score.fault:
         ending = None if outcome.ending is None else Ending.LOST
-        outcome = replace(outcome, fault=Fault.ENVIRONMENT, fault_reason=f"no reward: {score.fault}", ending=ending)
+        outcome = replace(outcome, fault=Fault.JUDGE, fault_reason=f"no reward: {score.fault}", ending=ending)
     record = record_of(outcome, score.value, claim=score.claim, components=score.components)
     return Rollout(task=attempt.task, turns=attempt.turns, outcome=outcome, reward=record)
 

@@ -184,11 +184,17 @@ class Ending(StrEnum):
 
 
 class Fault(StrEnum):
-    """Whose failure it was. Environment faults are masked out of every statistic, never scored as zero."""
+    """Whose failure it was. Faults of environment and judge are masked out of every statistic, never scored as zero."""
 
     NONE = "none"
     AGENT = "agent"
     ENVIRONMENT = "environment"
+    JUDGE = "judge"
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the rollout is lost: nothing is known of the agent, or there is nothing to pay it."""
+        return self in (Fault.ENVIRONMENT, Fault.JUDGE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,8 +270,8 @@ class Outcome:
 
     @property
     def is_valid(self) -> bool:
-        """False where the environment lost the rollout: it then has no reward at all."""
-        return self.fault is not Fault.ENVIRONMENT
+        """False where the environment lost the rollout, or the judge gave no answer: it then has no reward at all."""
+        return not self.fault.is_loss
 
     @property
     def all_correct(self) -> bool:
@@ -318,7 +324,7 @@ class RewardRecord:
         claim: What a reward that does not read the truth takes for success; None for one that reads it.
         components: Parts of what is paid, by name.
 
-    A rollout that the environment lost has no reward: its record is all zero and must be masked by `Outcome.is_valid`.
+    A rollout that is lost has no reward: what is paid is 0 and must be masked by `Outcome.is_valid`.
     """
 
     value: float

@@ -6,15 +6,18 @@ Only rewards that do not read the truth claim anything; for the others there is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from dllm_rl.records.rollout import Rollout
+from dllm_rl.records.tasks import Fault
 
 
 def reward_metrics(rollouts: Sequence[Rollout], groups: Sequence[int]) -> dict[str, float]:
     """Means of the reward's parts, and how its claims compare with success; over valid rollouts.
+
+    `judge_fault_share`: rollouts without an answer of the judge, of those that it was shown; absent where what is paid
+    is a function of the outcome.
 
     Args:
         groups: Number of the group of each rollout.
@@ -26,6 +29,9 @@ def reward_metrics(rollouts: Sequence[Rollout], groups: Sequence[int]) -> dict[s
         for name in names
     }
     claimed = [(item, group) for item, group in valid if item.reward.claim is not None]
+    num_unjudged = sum(item.outcome.fault is Fault.JUDGE for item in rollouts)
+    if names or claimed or num_unjudged:
+        found["judge_fault_share"] = num_unjudged / (num_unjudged + len(valid))
     judged = [(item.reward.claim, item.outcome.is_success, group) for item, group in claimed]
     if not judged:
         return found
@@ -49,9 +55,7 @@ def claim_metrics(claims: np.ndarray, success: np.ndarray, groups: np.ndarray) -
 
 
 def _tau(claims: np.ndarray, success: np.ndarray) -> float:
-    from scipy.stats import kendalltau
-
-    if np.ptp(claims) == 0:
-        return 0.0
-    found: Any = kendalltau(claims, success)
-    return float(found.statistic)
+    """Kendall's tau-b, without the p-value that takes SciPy most of its time. Both kinds of outcome must be there."""
+    claimed, done = (np.sign(values[:, None] - values) for values in (claims, success))
+    untied = np.sqrt((claimed**2).sum() * (done**2).sum())
+    return float((claimed * done).sum() / untied) if untied else 0.0

@@ -12,7 +12,7 @@ from torch import Tensor
 from dllm_rl.advantages import EQUAL_REWARDS
 from dllm_rl.records.canvas import Canvas
 from dllm_rl.records.rollout import Rollout
-from dllm_rl.records.tasks import Ending
+from dllm_rl.records.tasks import Ending, Fault
 from dllm_rl.records.types import Rollouts, Views
 from dllm_rl.training.conversion import conversion_metrics
 from dllm_rl.training.engine import RolloutBatch
@@ -43,6 +43,7 @@ def describe(
     """
     outcomes = [rollout.outcome for rollout in batch.rollouts]
     valid = torch.tensor([outcome.is_valid for outcome in outcomes])
+    kept = torch.tensor([outcome.fault is not Fault.ENVIRONMENT for outcome in outcomes])
     rewards = torch.tensor([rollout.reward.value for rollout in batch.rollouts], dtype=torch.float32)
     group_ids = torch.tensor([number for number, group in enumerate(groups) for _ in group])
     count = max(1, int(valid.sum()))
@@ -64,7 +65,7 @@ def describe(
         **conversion_metrics(outcomes, group_ids),
         "submitted": sum(outcome.is_submitted for outcome in outcomes if outcome.is_valid) / count,
         "parse_valid": float(parsed.sum()) / count,
-        "fault_share": 1.0 - float(valid.float().mean()),
+        "fault_share": 1.0 - float(kept.float().mean()),
         "executed_share": 1.0 - sum(outcome.is_reused for outcome in outcomes) / max(1, len(outcomes)),
         "num_rechecked": float(sum(outcome.recheck != "" for outcome in outcomes)),
         "num_disagreements": float(sum(outcome.recheck == "different" for outcome in outcomes)),

@@ -8,21 +8,24 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
+from dllm_rl.records.tasks import Fault
 from experiments.run.results import is_lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Plain means over evaluated rollouts, those lost to the environment left out. A mean of no rollout is None.
+    """Plain means over evaluated rollouts, those that were lost left out. A mean of no rollout is None.
 
     Attributes:
-        lost: Rollouts lost to the environment.
+        lost: Rollouts that were lost.
+        unjudged: Of these, those that the judge of the reward gave no answer for; the others are the environment's.
         right: Share that is right: a success or a near miss. The ceiling of success while no field is learned.
         conversion: Successes among those that are right, as `dllm_rl.training.conversion` counts them in training.
     """
 
     num_rollouts: int
     lost: int
+    unjudged: int
     success: float | None
     reward: float | None
     field_accuracy: float | None
@@ -38,7 +41,7 @@ def _columns(rows: pa.Table, *names: str) -> list[np.ndarray]:
 
 
 def _by_rollout(rows: pa.Table, outcome: str) -> dict[tuple[int, str, int], float | None]:
-    """Outcome of each (seed, task, sample); None where the environment lost it."""
+    """Outcome of each (seed, task, sample); None where it was lost."""
     names = ("seed", "task_id", "sample", "fault", outcome)
     return {
         (seed, task, sample): None if is_lost(fault) else float(value)
@@ -102,6 +105,7 @@ def summarise(rows: pa.Table) -> Summary:
     return Summary(
         num_rollouts=int(kept.sum()) if len(faults) else 0,
         lost=int((~kept).sum()) if len(faults) else 0,
+        unjudged=int((faults == Fault.JUDGE.value).sum()) if len(faults) else 0,
         success=mean(success),
         reward=mean(reward),
         field_accuracy=mean(accuracy),

@@ -137,9 +137,9 @@ def _failure(
     if missing:
         return f"{len(missing)} of {len(cell.seeds)} seeds have no result ({_listed(missing)})"
     if lost_share > MAX_LOST_SHARE:
-        return f"{lost_share:.1%} of the rollouts lost to the environment (limit {MAX_LOST_SHARE:.0%})"
+        return f"{lost_share:.1%} of the rollouts lost (limit {MAX_LOST_SHARE:.0%})"
     if lost_before > MAX_LOST_SHARE:
-        return f"{lost_before:.1%} of the warm start's rollouts lost to the environment (limit {MAX_LOST_SHARE:.0%})"
+        return f"{lost_before:.1%} of the warm start's rollouts lost (limit {MAX_LOST_SHARE:.0%})"
     if comparison is None:
         return "no rollout could be paired with the warm start's"
     return None

@@ -16,6 +16,7 @@ from dllm_rl import registry
 from dllm_rl.environment import Environment
 from dllm_rl.episodes import Modes, Situation, oracle, play
 from dllm_rl.errors import ConfigError
+from dllm_rl.records.tasks import Fault
 from dllm_rl.reward import Reward
 from dllm_rl.session import Session
 from experiments.cli.components import component_of
@@ -193,7 +194,7 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
             f"{100 * row['success']:.1f}",
             f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
             f"{row['reward']:.3f}",
-            str(row["lost"]),
+            f"{row['lost']} ({row['unjudged']} not judged)" if row["unjudged"] else str(row["lost"]),
         )
     Console().print(table)
 
@@ -206,7 +207,7 @@ def _grouped(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str,
 
 
 def _summary(split: str, mode: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rates over valid rollouts; those that the environment lost are counted apart."""
+    """Rates over valid rollouts; those that were lost are counted apart."""
     valid = [row for row in rows if not is_lost(row["fault"])]
     count, good = len(valid), sum(row["success"] for row in valid)
     interval = binomtest(good, count).proportion_ci(method="wilson") if count else None
@@ -220,6 +221,7 @@ def _summary(split: str, mode: str, rows: list[dict[str, Any]]) -> dict[str, Any
         "high": interval.high if interval else 1.0,
         "reward": sum(row["reward"] for row in valid) / count if count else 0.0,
         "lost": len(rows) - count,
+        "unjudged": sum(row["fault"] == Fault.JUDGE.value for row in rows),
     }
 
 

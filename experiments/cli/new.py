@@ -182,9 +182,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dllm_rl.records.tasks import Outcome, RewardRecord
+from dllm_rl.records.tasks import Outcome
 from dllm_rl.registry import register
-from harness.rewards import OutcomeReward, accuracy_of, record_of
+from harness.rewards import OutcomeReward, accuracy_of
 
 
 @register("reward", "{name}")
@@ -201,10 +201,9 @@ class {title}(OutcomeReward):
 
     near_miss: float = 0.5
 
-    def __call__(self, outcome: Outcome) -> RewardRecord:
+    def __call__(self, outcome: Outcome) -> float:
         """Return 1 for a success, else a share of `near_miss`; a pure function of the outcome."""
-        value = 1.0 if outcome.is_success else self.near_miss * accuracy_of(outcome) * outcome.has_changed_something
-        return record_of(outcome, value)
+        return 1.0 if outcome.is_success else self.near_miss * accuracy_of(outcome) * outcome.has_changed_something
 ''',
 }
 

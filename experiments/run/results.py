@@ -56,7 +56,7 @@ _ORDER = ("stage", "cell", "seed", "split", "task_id", "mode", "sample")
 
 
 class RolloutsLostError(DllmRlError):
-    """The environment lost too many rollouts of an evaluation."""
+    """Too many rollouts of an evaluation were lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,20 +90,27 @@ class UnitKey:
 
 
 def is_lost(fault: str) -> bool:
-    """Whether a rollout with this fault was lost to the environment: it is counted, and is never a zero."""
-    return fault == Fault.ENVIRONMENT.value
+    """Whether a rollout with this fault was lost, to the environment or for want of a judge's answer; never a zero."""
+    return Fault(fault).is_loss
 
 
 def refuse_lost(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Raise where the environment lost too large a share of an evaluation, which then is owed again."""
+    """Raise where too large a share of an evaluation was lost, which then is owed again."""
     num_lost = sum(is_lost(row["fault"]) for row in rows)
+    num_unjudged = sum(row["fault"] == Fault.JUDGE.value for row in rows)
     if num_lost > MAX_LOST_SHARE * len(rows):
         said = Counter(row.get("notes") or "no reason given" for row in rows if is_lost(row["fault"]))
         raise RolloutsLostError(
-            f"{num_lost} of {len(rows)} evaluated rollouts were lost to the environment (limit {MAX_LOST_SHARE:.0%}). "
+            f"{num_lost} of {len(rows)} evaluated rollouts were lost{_unjudged(num_unjudged)} "
+            f"(limit {MAX_LOST_SHARE:.0%}). "
             f"Most often: {said.most_common(1)[0][0]}. "
             "What was trained is kept: the same command evaluates again. `dllm-rl doctor` looks for the cause."
         )
+
+
+def _unjudged(count: int) -> str:
+    """Who lost them."""
+    return f", {count} of them since the judge gave no answer" if count else " to the environment"
 
 
 def write_rows(

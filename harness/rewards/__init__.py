@@ -1,7 +1,6 @@
 """Rewards, one registered class each: of the truth, of progress, of judges, and compositions of them."""
 
-from dllm_rl.records.tasks import RewardRecord
-from dllm_rl.records.truth import accuracy_of, progress_of, record_of, submission_of
+from dllm_rl.records.truth import accuracy_of, progress_of, submission_of
 from dllm_rl.reward import OutcomeReward, Reward, Score
 from harness.rewards.combined import Combined
 from harness.rewards.flip import Flip
@@ -14,7 +13,6 @@ __all__ = [
     "Flip",
     "OutcomeReward",
     "Reward",
-    "RewardRecord",
     "RuleTree",
     "Score",
     "Shaped",
@@ -24,6 +22,5 @@ __all__ = [
     "accuracy_of",
     "num_repeats",
     "progress_of",
-    "record_of",
     "submission_of",
 ]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.tasks import Outcome, RewardRecord
-from dllm_rl.records.truth import accuracy_of, progress_of, record_of, submission_of
+from dllm_rl.records.tasks import Outcome
+from dllm_rl.records.truth import accuracy_of, progress_of, submission_of
 from dllm_rl.registry import register
 from dllm_rl.reward import OutcomeReward
 
@@ -29,9 +29,9 @@ class Success(OutcomeReward):
 
     version: ClassVar[int] = 1
 
-    def __call__(self, outcome: Outcome) -> RewardRecord:
+    def __call__(self, outcome: Outcome) -> float:
         """Return 1 for a success."""
-        return record_of(outcome, float(outcome.is_success))
+        return float(outcome.is_success)
 
 
 @register("reward", "shaped")
@@ -59,14 +59,14 @@ class Shaped(OutcomeReward):
             given = ", ".join(f"{each:g}" for each in weights)
             raise ConfigError(f"reward weights {given}; expected shares from 0 to 1 that sum to 1.")
 
-    def __call__(self, outcome: Outcome) -> RewardRecord:
+    def __call__(self, outcome: Outcome) -> float:
         """Return submission S + field_accuracy F + progress P, less the penalty; at least 0."""
         parts = (submission_of(outcome), accuracy_of(outcome), progress_of(outcome))
         # Exactly 1 for the oracle, which the rounding of weights such as .4 + .4 + .2 does not promise.
         whole = 1.0
         if parts != (1.0, 1.0, 1.0):
             whole = self.submission * parts[0] + self.field_accuracy * parts[1] + self.progress * parts[2]
-        return record_of(outcome, max(0.0, whole - self.repeat_penalty * num_repeats(outcome)))
+        return max(0.0, whole - self.repeat_penalty * num_repeats(outcome))
 
 
 @register("reward", "tree")
@@ -86,13 +86,13 @@ class Tree(OutcomeReward):
 
     repeat_penalty: float = 0.1
 
-    def __call__(self, outcome: Outcome) -> RewardRecord:
+    def __call__(self, outcome: Outcome) -> float:
         """Return the mean of the branches, less the penalty; at least 0."""
         if not outcome.has_changed_something:
-            return record_of(outcome, 0.0)
+            return 0.0
         branches = (progress_of(outcome), accuracy_of(outcome), _last_word(outcome))
         whole = 1.0 if branches == (1.0, 1.0, 1.0) else 0.9 * sum(branches) / 3
-        return record_of(outcome, max(0.0, whole - self.repeat_penalty * num_repeats(outcome)))
+        return max(0.0, whole - self.repeat_penalty * num_repeats(outcome))
 
 
 def _last_word(outcome: Outcome) -> float:

@@ -104,7 +104,7 @@ class PublicSites:
                 "task": outcome.task_id,
                 "is_success": outcome.is_success,
                 "is_submitted": outcome.is_submitted,
-                "rewards": {name: cls()(outcome).value for name, cls in _of_outcomes()},
+                "rewards": {name: cls()(outcome) for name, cls in _of_outcomes()},
                 "fields": fields,
                 "num_submissions": outcome.num_submissions,
                 "num_rejected": outcome.num_rejected,

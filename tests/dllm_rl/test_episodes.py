@@ -23,7 +23,6 @@ from dllm_rl.records.tasks import (
     Outcome,
     Task,
 )
-from dllm_rl.records.truth import record_of
 from dllm_rl.reward import FromFunction, Score
 from dllm_rl.session import Session
 
@@ -97,7 +96,7 @@ class Counting(Environment):
         return 4
 
 
-success = FromFunction(lambda outcome: record_of(outcome, float(outcome.is_success)))
+success = FromFunction(lambda outcome: float(outcome.is_success))
 
 
 @pytest.fixture

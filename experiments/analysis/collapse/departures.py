@@ -64,6 +64,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal(name="cut_share", bad="up", least=0.1, relative=0.15),
     Signal(name="masks_left", bad="up", least=0.02),
     Signal(name="fault_share", bad="up", least=0.05),
+    Signal(name="judge_fault_share", bad="up", least=0.05),
 )
 
 

@@ -241,9 +241,10 @@ def surge(series: Series, fall: int, within: int, *, factor: float = 2.0, least:
 
 
 def faults(series: Series, window: int, *, limit: float = MAX_FAULT_SHARE, is_over: bool = True) -> Alarm | None:
-    """Find a share of rollouts lost to the environment over the limit, averaged over a window (or a shorter run).
+    """Find a share of lost rollouts over the limit, averaged over a window (or a shorter run).
 
     Args:
+        series: Shares lost to the environment, or for want of a judge's answer (`judge_fault_share`).
         is_over: False while the run goes on, when a run shorter than a window says nothing yet.
     """
     series = series.finite()
@@ -257,7 +258,8 @@ def faults(series: Series, window: int, *, limit: float = MAX_FAULT_SHARE, is_ov
     first, raised = int(over[0]), int(over[0]) + size - 1
     onset = first + int(np.argmax(series.values[first : raised + 1] > limit))
     span = size * stride_of(series.steps)
-    message = f"{means.max():.1%} of rollouts lost to the environment over {span} steps (limit {limit:.0%})"
+    cause = "since the judge gave no answer" if series.name == "judge_fault_share" else "to the environment"
+    message = f"{means.max():.1%} of rollouts lost {cause} over {span} steps (limit {limit:.0%})"
     return alarm_at(series, "faults", "error", message, onset=onset, raised=raised)
 
 

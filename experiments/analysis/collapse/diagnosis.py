@@ -58,7 +58,7 @@ USUAL_CAUSE: dict[Kind, str] = {
     "reward_hacking": "something that is paid is easier to gain than success: weigh it less, multiply, or audit it",
     "overfitting": "a reward that can be gamed, or too many passes over too few tasks",
     "numerical": "half precision, log of zero, or division by a noise level",
-    "environment": "the browser or the site, not the policy",
+    "environment": "the browser, the site or the judge, not the policy",
     "unexplained": "the reward fell and no watched signal says why",
 }
 _OWN_DOING: tuple[Kind, ...] = (

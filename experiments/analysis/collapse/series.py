@@ -203,6 +203,7 @@ _JUDGED = frozenset(
         "cut_share",
         "masks_left",
         "fault_share",
+        "judge_fault_share",
         "eval_reward",
     )
 )

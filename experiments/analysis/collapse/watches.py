@@ -271,9 +271,12 @@ WATCHES: tuple[Watch, ...] = (
     ),
     Watch(
         detector="faults",
-        title="rollouts lost to the environment",
-        find=lambda run: [detectors.faults(run.series("fault_share"), run.pace.window, is_over=run.is_over)],
-        has_data=_any_of("fault_share"),
+        title="rollouts lost to the environment or the judge",
+        find=lambda run: [
+            detectors.faults(run.series(name), run.pace.window, is_over=run.is_over)
+            for name in ("fault_share", "judge_fault_share")
+        ],
+        has_data=_any_of("fault_share", "judge_fault_share"),
         is_trend=False,
     ),
 )

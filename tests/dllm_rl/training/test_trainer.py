@@ -14,7 +14,7 @@ from dllm_rl.episodes import OneTurn
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import append_rows, read_rows
 from dllm_rl.policies.adapters import add_lora
-from dllm_rl.records.tasks import Control, Fault, Observation, Outcome, RewardRecord, Task
+from dllm_rl.records.tasks import Control, Fault, Observation, Outcome, Task
 from dllm_rl.reward import FromFunction
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine
@@ -56,11 +56,11 @@ class CountingEnvironment(OneTurn):
 
 
 def share_of_e(outcome):
-    return RewardRecord(value=float(outcome.fault_reason), submission=0.0, field_accuracy=0.0, progress=0.0)
+    return float(outcome.fault_reason)
 
 
 def flat(outcome):
-    return replace(share_of_e(outcome), value=0.5)
+    return 0.5
 
 
 def make(
@@ -309,8 +309,7 @@ def test_lost_rollouts_have_no_influence(tmp_path):
         return row == 1
 
     def other(outcome):
-        record = share_of_e(outcome)
-        return record if outcome.is_valid else replace(record, value=123.0)
+        return share_of_e(outcome) if outcome.is_valid else 123.0
 
     first = make("masked", "grpo", tmp_path / "a", environment=CountingEnvironment(lost))
     second = make("masked", "grpo", tmp_path / "b", environment=CountingEnvironment(lost), reward=other)

@@ -100,7 +100,7 @@ def test_a_missing_seed_or_lost_rollouts_fail_before_all_else():
     table, infos = grid({"up": 40}, lost=0.08)
     verdict = one(table, infos[0])
     assert verdict.verdict == "failed"
-    assert "lost to the environment" in verdict.reason
+    assert "of the rollouts lost (limit" in verdict.reason
 
 
 def test_what_is_missing_and_has_not_failed_is_owed():
@@ -150,7 +150,7 @@ def test_lost_rollouts_are_dropped_in_pairs_and_never_count_as_zero():
     cell = [dict(row, success=True) for row in base]
     for row in cell:
         if row["sample"] == 0:
-            row |= {"success": False, "fault": "environment"}
+            row |= {"success": False, "fault": "judge" if row["mode"] == "sampled" else "environment"}
     table = result_table([(base, labels_of("w", "m", "", "", -1)), (cell, labels_of("c", "m", "g", "cell", 0))])
     modes = [mode == "sampled" for mode in table.column("mode").to_pylist()]
     sampled = table.filter(modes)
@@ -162,7 +162,7 @@ def test_lost_rollouts_are_dropped_in_pairs_and_never_count_as_zero():
     assert pairs.num_pairs == 30
     assert pairs.table.mean() == pytest.approx(1 - np.mean([row["success"] for row in kept]))
     assert summarise(after).success == 1.0
-    assert summarise(after).lost == 10
+    assert (summarise(after).lost, summarise(after).unjudged) == (10, 10)
 
 
 def test_a_task_lost_for_one_seed_is_dropped_for_all():

@@ -61,7 +61,7 @@ def test_a_new_reward_is_one_for_a_success_and_nothing_for_nothing(written: str)
     right = FieldResult(name="f", wanted=("a",), server=("a",), dom=("a",), is_correct=True, is_default=False)
     reward = registry.build(written, "my_own", {"near_miss": 0.25})
     outcomes = [Outcome(task_id="t", fields=(right,), is_submitted=is_submitted) for is_submitted in (True, False)]
-    assert [reward(outcome).value for outcome in (*outcomes, Outcome(task_id="t"))] == [1.0, 0.25, 0.0]
+    assert [reward(outcome) for outcome in (*outcomes, Outcome(task_id="t"))] == [1.0, 0.25, 0.0]
     assert check_reward(reward)
 
 

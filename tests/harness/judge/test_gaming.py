@@ -26,15 +26,15 @@ def test_no_reward_is_earned_without_the_task(session: Session[FormEnvironment])
     outcomes = session.run_many([(task, plan) for _, task, plan in plans])
     for (name, task, plan), outcome in zip(plans, outcomes, strict=True):
         truthful = [(name, cls) for name, cls in registry.items("reward") if issubclass(cls, OutcomeReward)]
-        rewards = {name: cls()(outcome).value for name, cls in truthful}
+        rewards = {name: cls()(outcome) for name, cls in truthful}
         if name in UNREAD:
             assert set(rewards.values()) == {0.0}, (name, task.id, plan)
         if name == "everything right, submit twice":
-            assert Success()(outcome).value == 1.0
+            assert Success()(outcome) == 1.0
             assert rewards["shaped"] == rewards["tree"] == pytest.approx(0.9)
         elif name == "everything right and whatever else there is":
             # What is added may happen to be what stood there anyway.
-            assert (rewards["shaped"] == 1.0) == (rewards["tree"] == 1.0) == (Success()(outcome).value == 1.0)
+            assert (rewards["shaped"] == 1.0) == (rewards["tree"] == 1.0) == (Success()(outcome) == 1.0)
         elif name != "everything right but one field":
-            assert Success()(outcome).value == 0.0, (name, task.id, plan)
+            assert Success()(outcome) == 0.0, (name, task.id, plan)
             assert rewards["shaped"] < 1.0

@@ -20,6 +20,7 @@ from dllm_rl.reward import Reward, Score, scores
 from dllm_rl.session import Session
 from dllm_rl.testing import REWARD_PROPERTIES, PropertyError, check_reward
 from dllm_rl.testing.reward import ATTEMPTS, HELD, NOTHING, RIGHT, SEND, SUCCESS, attempt, evidence_of
+from dllm_rl.training.gaming import reward_metrics
 from harness.rewards import Combined, RuleTree, Success
 from tests.frozen import REWARD_OPTIONS, WITH_MODELS
 
@@ -96,8 +97,22 @@ def test_a_judge_that_does_not_answer_loses_the_episode_and_is_no_zero() -> None
             return [Score(fault="no answer within 3 s") for _ in episodes]
 
     (rollout,) = rewarded(Silent(), [SUCCESS])
-    assert not rollout.outcome.is_valid and rollout.outcome.fault is Fault.ENVIRONMENT
+    assert not rollout.outcome.is_valid and rollout.outcome.fault is Fault.JUDGE
     assert rollout.outcome.fault_reason == "no reward: no answer within 3 s"
+    assert "the judge gave none" in rollout._repr_html_()
+
+
+def test_a_judge_s_faults_are_counted_apart_from_the_environment_s() -> None:
+    class Moody(Liar):
+        def score(self, episodes: Sequence[Evidence]) -> list[Score]:
+            return [Score(fault="no answer") if row % 2 else _claim(1.0) for row, _ in enumerate(episodes)]
+
+    lost = replace(NOTHING, outcome=Outcome(task_id="t", fault=Fault.ENVIRONMENT))
+    found = rewarded(Moody(), [SUCCESS, SUCCESS, NOTHING, lost])
+    assert reward_metrics(found, [0] * 4) == pytest.approx(
+        {"claim": 1.0, "reward_gap": 0.5, "rank_agreement": 0.0, "rank_groups": 1.0, "judge_fault_share": 1 / 3}
+    )
+    assert "judge_fault_share" not in reward_metrics(rewarded(Success(), [SUCCESS, lost]), [0, 0])
 
 
 def test_a_lost_episode_is_not_shown_to_the_reward() -> None:

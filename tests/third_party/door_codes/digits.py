@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.records import Outcome, RewardRecord
+from dllm_rl.records import Outcome
 from dllm_rl.registry import register
-from harness.rewards import OutcomeReward, record_of
+from harness.rewards import OutcomeReward
 
 
 @register("reward", "digits")
@@ -25,10 +25,10 @@ class Digits(OutcomeReward):
         if not 0 <= self.unopened < 1:
             raise ConfigError(f"unopened={self.unopened}: give a share of at least 0 and below 1")
 
-    def __call__(self, outcome: Outcome) -> RewardRecord:
+    def __call__(self, outcome: Outcome) -> float:
         if outcome.is_success:
-            return record_of(outcome, 1.0)
+            return 1.0
         (field,) = outcome.fields
         typed, wanted = "".join(field.dom or ()), field.wanted[0]
         num_right = sum(given == digit for given, digit in zip(typed, wanted, strict=False))
-        return record_of(outcome, self.unopened * num_right / len(wanted))
+        return self.unopened * num_right / len(wanted)

@@ -56,6 +56,16 @@ def test_six_steps_still_show_errors():
     assert diagnose(metrics_of("environment", 6)).kind == "environment"
 
 
+def test_a_judge_that_does_not_answer_is_told_from_an_environment_that_loses():
+    rows = [
+        row | {"fault_share": 0.0, "judge_fault_share": row["fault_share"]} for row in metrics_of("environment", 60)
+    ]
+    found = diagnose(rows)
+    (alarm,) = [alarm for alarm in found.alarms if alarm.detector == "faults"]
+    assert (found.kind, alarm.signal) == ("environment", "judge_fault_share")
+    assert "since the judge gave no answer" in alarm.message
+
+
 def test_a_run_that_breaks_in_its_first_steps_has_no_healthy_band_and_is_named_all_the_same():
     """As seen in a real run at a hundredfold learning rate: one step, then every reward is 0 and nothing is updated."""
     rows = [{"step": 0, "reward": 0.42, "ratio/far_share": 0.28}]

@@ -20,7 +20,7 @@ from dllm_rl.files import read_rows
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.records import plan as plans
-from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Observation, Outcome, RewardRecord, Task, render_prompt
+from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Observation, Outcome, Task, render_prompt
 from dllm_rl.reward import FromFunction
 from dllm_rl.session import Session
 from dllm_rl.training.config import TrainConfig
@@ -101,20 +101,14 @@ class TextEnvironment(Environment):
         )
 
 
-def honest(outcome: Outcome) -> RewardRecord:
+def honest(outcome: Outcome) -> float:
     return Shaped()(outcome)
 
 
-def pays_for_length(outcome: Outcome) -> RewardRecord:
+def pays_for_length(outcome: Outcome) -> float:
     """A reward that can be gamed: characters written, whatever they say. Success is still told as it is."""
-    record = Shaped()(outcome)
     text = outcome.validity_errors[0] if outcome.validity_errors else ""
-    return RewardRecord(
-        value=min(1.0, len(text) / 80),
-        submission=record.submission,
-        field_accuracy=record.field_accuracy,
-        progress=record.progress,
-    )
+    return min(1.0, len(text) / 80)
 
 
 def random_policy(family: str) -> BasePolicy:
@@ -161,7 +155,7 @@ def train(
     objective: str = "grpo",
     options: dict[str, Any] | None = None,
     environment: TextEnvironment | None = None,
-    reward: Callable[[Outcome], RewardRecord] = honest,
+    reward: Callable[[Outcome], float] = honest,
     then: tuple[int, dict[str, Any]] | None = None,
     **settings: Any,
 ) -> list[dict[str, Any]]:
