@@ -176,9 +176,13 @@ class PolicyLevel(LoadOptions):
 
 
 class ObjectiveLevel(Component):
-    """A level of the factor `objective`: a registered objective, its options, and training settings of its own."""
+    """A level of the factor `objective`: a registered objective, its options, and training settings of its own.
+
+    reward: what its runs are paid. Default: the grid's reward. A grid that compares rewards declares it as a factor.
+    """
 
     train: dict[str, Any] = Field(default_factory=dict)
+    reward: Component | None = None
 
 
 class Control(Strict):

@@ -72,7 +72,7 @@ def build_cells(preset: Preset) -> list[Cell]:
     """
     refuse_ignored_modes(preset)
     refuse_ignored_turns(preset)
-    build_reward(preset.reward)
+    _refuse_rewards(preset)
     _refuse_foreign_positive_control(preset)
     cells = [_cell(preset, "cell", policy, objective) for policy in preset.policies for objective in preset.objectives]
     refuse_uncontrolled(cells, preset.factors)
@@ -80,6 +80,19 @@ def build_cells(preset: Preset) -> list[Cell]:
     controls = [_control(preset, role, control) for role, control in preset.controls.by_role()]
     refuse_same_names([*cells, *controls])
     return cells + controls
+
+
+def _refuse_rewards(preset: Preset) -> None:
+    """Raise for a reward that cannot be built, and for a grid's reward that every level replaces by its own."""
+    own = [level.reward for level in preset.objectives.values()]
+    if all(own) and preset.reward not in own:
+        raise ConfigError(
+            f"reward '{preset.reward.name}' pays nothing: every level of objectives has a reward of its own. Set "
+            "reward to one of theirs."
+        )
+    for reward in (preset.reward, *own):
+        if reward is not None:
+            build_reward(reward)
 
 
 def refuse_ignored_modes(preset: Preset) -> None:
@@ -205,7 +218,7 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
         objective=Component(name=objective_level.name, options=objective_level.options),
         train=settings,
         environment=preset.environment,
-        reward=preset.reward,
+        reward=objective_level.reward or preset.reward,
         training_tasks=preset.training_tasks,
         evaluation=preset.evaluation,
         notebook=preset.notebook,

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from dllm_rl.errors import ConfigError
+from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.files import sha256, write_json
 from dllm_rl.records.evidence import Evidence
 from dllm_rl.registry import register
@@ -130,6 +130,20 @@ def write_judge(path: Path, model: JudgeModel) -> None:
     write_json(path, asdict(model))
 
 
+BUILTIN = "builtin:"
+_SHIPPED = Path(__file__).parent / "judges"
+
+
+def judge_path(name: str) -> Path:
+    """Where a judge's file lies: one that ships (`builtin:forms_1000`), or the path as given."""
+    if not name.startswith(BUILTIN):
+        return Path(name)
+    shipped = {path.stem: path for path in _SHIPPED.glob("*.json")}
+    if name.removeprefix(BUILTIN) not in shipped:
+        raise unknown_name("judge that ships", name.removeprefix(BUILTIN), shipped)
+    return shipped[name.removeprefix(BUILTIN)]
+
+
 def read_judge(path: Path) -> JudgeModel:
     """Read a judge's file. Raises ConfigError for one that is missing, damaged or of another version."""
     if not path.is_file():
@@ -149,7 +163,8 @@ class Judge(Reward):
     """The probability of success that a learned judge gives.
 
     Attributes:
-        file: What `dllm-rl judge train` wrote.
+        file: What `dllm-rl judge train` wrote, or a judge that ships: `builtin:forms_1000` or `builtin:forms_100`, by
+            the number of labels, which are of rollouts of `grid16`.
     """
 
     version: ClassVar[int] = 2
@@ -163,11 +178,11 @@ class Judge(Reward):
 
     @cached_property
     def _model(self) -> JudgeModel:
-        return read_judge(Path(self.file))
+        return read_judge(judge_path(self.file))
 
     def ingredients(self) -> list[Any]:
         """Digest of the file."""
-        return [sha256(Path(self.file))]
+        return [sha256(judge_path(self.file))]
 
     def score(self, episodes: Sequence[Evidence]) -> list[Score]:
         """Return the claims."""

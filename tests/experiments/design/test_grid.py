@@ -91,6 +91,25 @@ def test_every_preset_that_ships_is_a_controlled_comparison(name: str) -> None:
     assert build_cells(load_preset(name))
 
 
+def test_rewards_are_compared_where_they_are_declared_a_factor(tmp_path) -> None:
+    known = {unit.name: unit.settings["training_digest"] for unit in plan(tmp_path).units if not unit.is_warm_start}
+    paid = "objectives.espo.reward=tree"
+    with pytest.raises(ConfigError, match=r"differ in 'reward\.name' .*which no factor declares"):
+        plan(tmp_path, paid)
+    units = plan(tmp_path, paid, "factors.objective=[objective, reward]").units
+    found = {unit.name: unit.settings["training_digest"] for unit in units if not unit.is_warm_start}
+    assert {name for name in known if known[name] != found[name]} == {name for name in known if "espo" in name}
+
+
+def test_a_reward_that_every_level_replaces_is_refused() -> None:
+    every = [f"objectives.{name}.reward=tree" for name in ("grpo", "cj_grpo", "gspo", "espo")]
+    with pytest.raises(ConfigError, match="every level of objectives has a reward of its own"):
+        build_cells(load_preset("quick", [*every, "reward=shaped"]))
+    assert build_cells(load_preset("quick", [*every, "reward=tree"]))
+    with pytest.raises(ConfigError, match="no reward named 'tre'"):
+        build_cells(load_preset("quick", ["objectives.espo.reward=tre"]))
+
+
 def test_a_new_evaluation_never_retrains(tmp_path) -> None:
     first, second = plan(tmp_path), plan(tmp_path, "evaluation.split=test", "evaluation.num_samples=2")
     assert _folders(first, trained=True) == _folders(second, trained=True)

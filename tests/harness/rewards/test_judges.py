@@ -29,7 +29,7 @@ from experiments.run.evidence import evidence_of as evidence_of_plans
 from experiments.run.results import RolloutsLostError, refuse_lost
 from harness.rewards.endpoint_judge import EndpointJudge, verdict_of
 from harness.rewards.features import features
-from harness.rewards.judge import Judge, _held_out, fit_judge, read_judge, write_judge
+from harness.rewards.judge import Judge, _held_out, fit_judge, judge_path, read_judge, write_judge
 from harness.rewards.success_words import SuccessWords
 
 
@@ -236,8 +236,19 @@ def test_no_answer_is_a_fault_and_no_zero(mode: str, reason: str, url: str, tmp_
 def test_what_a_judge_lost_is_told_as_the_judge_s(url: str, tmp_path: Path) -> None:
     Endpoint.mode = "wordless"
     rows = [rollout.to_row() for rollout in rewarded(endpoint(url, tmp_path), [SUCCESS, NOTHING])]
-    with pytest.raises(RolloutsLostError, match=r"2 of 2 .*Most often: fault: no reward: the judge gave no verdict"):
+    with pytest.raises(RolloutsLostError, match=r"2 of 2 .*, 2 of them since the judge gave no answer .*no verdict"):
         refuse_lost(rows)
+
+
+@pytest.mark.parametrize(("name", "num_labels"), [("forms_1000", 1000), ("forms_100", 100)])
+def test_judges_that_ship_can_be_read_and_keep_every_promise(name: str, num_labels: int) -> None:
+    assert read_judge(judge_path(f"builtin:{name}")).num_labels == num_labels
+    assert check_reward(Judge(file=f"builtin:{name}"))
+
+
+def test_a_judge_that_does_not_ship_names_those_that_do() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'forms_1000'"):
+        Judge(file="builtin:form_1000")
 
 
 def test_an_endpoint_keeps_every_promise(url: str, tmp_path: Path) -> None:
