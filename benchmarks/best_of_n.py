@@ -1,6 +1,6 @@
 """Best of n: what picking plans by a ranker is worth, against chance, the policy's own log-probability, and the oracle.
 
-`python -m benchmarks.best_of_n builtin:autoregressive_finish --judge judge.json --inverter runs/warmstart/inverter`
+`python -m benchmarks.best_of_n builtin:autoregressive_finish --judge builtin:forms_1000 --embedder FILE`
 
 Groups of plans are sampled at temperature 1 and run in Chromium once. Rankers of plans choose before the browser opens,
 from what a plan would set; rankers of episodes choose afterwards. What a pick is worth is exact: the mean success over
@@ -134,12 +134,17 @@ def interval(differences: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def rankers(groups: Groups, judge: str | None, inverters: Sequence[str]) -> list[Ranked]:
-    """All rankers that are asked for, and the oracle last."""
+def rankers(groups: Groups, files: dict[str, str | None], inverters: Sequence[str]) -> list[Ranked]:
+    """All rankers that are asked for, and the oracle last.
+
+    Args:
+        files: Of the rewards that read one, by name.
+    """
     shape = groups.success.shape
     rewards: dict[str, Callable[[], Reward]] = {}
-    if judge is not None:
-        rewards["judge"] = lambda: registry.build("reward", "judge", {"file": judge})
+    for name, file in files.items():
+        if file is not None:
+            rewards[name] = lambda name=name, file=file: registry.build("reward", name, {"file": file})
     for folder in inverters:
         inverter = {"inverter": "plain"} if folder == "plain" else {"inverter_options": {"checkpoint": folder}}
         for similarity in ("words", "fields") if folder == "plain" else ("words", "fields", "idf", "pmi"):
@@ -184,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="builtin:<name>, or a folder")
     parser.add_argument("--judge", help="a judge's file")
+    parser.add_argument("--embedder", help="an embedder's file")
     parser.add_argument("--inverter", nargs="*", default=["plain"], help="folders of inverters, or plain")
     parser.add_argument("--split", default="test")
     parser.add_argument("--tasks", type=int, default=60)
@@ -194,7 +200,8 @@ def main() -> None:
     torch.set_num_threads(1)
     groups = sample(chosen.checkpoint, split=chosen.split, num_tasks=chosen.tasks, group=chosen.group, seed=chosen.seed)
     sizes = [size for size in (1, 2, 4, 8, 16) if size <= chosen.group]
-    rows = show(groups, rankers(groups, chosen.judge, chosen.inverter), sizes)
+    files = {"judge": chosen.judge, "embedder": chosen.embedder}
+    rows = show(groups, rankers(groups, files, chosen.inverter), sizes)
     if chosen.out is not None:
         chosen.out.write_text(json.dumps(rows, indent=1), encoding="utf-8")
 

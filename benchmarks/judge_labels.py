@@ -1,4 +1,4 @@
-"""Judges and FLIP on recorded rollouts of a grid: `python -m benchmarks.judge_labels runs/grid16 [INVERTER]`.
+"""Judges, FLIP and embedders on recorded rollouts of a grid: `python -m benchmarks.judge_labels runs/grid16 [options]`.
 
 Success is what the server received when a rollout was run. Its evidence is rebuilt from its plan and its page, as
 `as_planned` has it, with the page's word where the server accepted; nothing is run again, so a line that failed in the
@@ -7,9 +7,9 @@ browser counts as done. Half of the tasks give labels, the other half are audite
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -91,13 +91,16 @@ def show(name: str, found: JudgeAudit) -> None:
     print(f"| {name} | " + " | ".join(f"{item:.3f}" for item in figures) + " |")
 
 
-def flips(inverter: str | None) -> dict[str, Reward]:
-    """FLIP that reads the final state directly, and FLIP with a trained inverter where one is given."""
+def without_labels(inverter: str | None, embedder: str | None) -> dict[str, Reward]:
+    """FLIP that reads the final state directly; FLIP with a trained inverter, and an embedder, where they are given."""
     found = {f"flip, plain, {name}": {"inverter": "plain", "similarity": name} for name in ("words", "fields")}
     if inverter is not None:
         trained = {"inverter_options": {"checkpoint": inverter}}
         found |= {f"flip, inverter, {name}": {**trained, "similarity": name} for name in ("fields", "pmi")}
-    return {name: registry.build("reward", "flip", options) for name, options in found.items()}
+    rewards: dict[str, Reward] = {name: registry.build("reward", "flip", options) for name, options in found.items()}
+    for pays in ("both", "gate", "margin") if embedder is not None else ():
+        rewards[f"embedder, {pays}"] = registry.build("reward", "embedder", {"file": embedder, "pays": pays})
+    return rewards
 
 
 def claims_of(reward: Reward, items: Sequence[Recorded]) -> np.ndarray:
@@ -124,8 +127,12 @@ def distilled(labels: Sequence[Recorded], budget: int) -> JudgeModel:
     return fit_judge([item.evidence for item in labels[:budget]], [item.success for item in labels[:budget]])
 
 
-def main(run: Path, inverter: str | None) -> None:
-    """Print the tables."""
+def main(run: Path, rewards: dict[str, Reward]) -> None:
+    """Print the tables.
+
+    Args:
+        rewards: Those that learn from no labels.
+    """
     labels, others = recorded(run)
     audited = others[:NUM_AUDITED]
     truth = np.array([item.success for item in audited])
@@ -134,7 +141,7 @@ def main(run: Path, inverter: str | None) -> None:
     claimants: dict[str, Callable[[], np.ndarray]] = {"success words": lambda: claims_of(SuccessWords(), audited)}
     for budget, judge in judges.items():
         claimants[f"{budget} labels"] = lambda judge=judge: judge.claims([item.evidence for item in audited])
-    for name, reward in flips(inverter).items():
+    for name, reward in rewards.items():
         claimants[name] = lambda reward=reward: claims_of(reward, audited)
     claims, cost = {}, {}
     for name, claim in claimants.items():
@@ -144,7 +151,7 @@ def main(run: Path, inverter: str | None) -> None:
     show_audits({name: audit(found, truth, [item.error for item in audited]) for name, found in claims.items()})
     show_corrected({f"{budget} labels": claims[f"{budget} labels"] for budget in BUDGETS}, audited, truth)
     print("\ncost, ms of one core an episode: " + ", ".join(f"{name} {item:.2f}" for name, item in cost.items()))
-    best_of_four(others, judges[BUDGETS[-1]], inverter)
+    best_of_four(others, judges[BUDGETS[-1]], rewards)
 
 
 def show_audits(audits: dict[str, JudgeAudit]) -> None:
@@ -173,7 +180,7 @@ def show_corrected(claims: dict[str, np.ndarray], audited: Sequence[Recorded], t
         print(f"- {name}: judged {100 * told:.1f}, corrected {100 * found.rate:.1f} ({span})")
 
 
-def best_of_four(items: Sequence[Recorded], model: JudgeModel, inverter: str | None) -> None:
+def best_of_four(items: Sequence[Recorded], model: JudgeModel, rewards: dict[str, Reward]) -> None:
     """What picking one of the four rollouts of a group is worth, with the page's word and without it."""
     groups: dict[tuple[str, int, str], list[Recorded]] = {}
     for item in items:
@@ -185,7 +192,7 @@ def best_of_four(items: Sequence[Recorded], model: JudgeModel, inverter: str | N
     values = {
         "judge, 1000 labels": model.claims([item.evidence for item in flat]),
         "judge, before the run": model.claims([item.evidence for item in blind]),
-        **{f"{name}, before the run": claims_of(reward, blind) for name, reward in flips(inverter).items()},
+        **{f"{name}, before the run": claims_of(reward, blind) for name, reward in rewards.items()},
         "oracle": truth.ravel().astype(float),
     }
     chance = truth.mean(axis=1)
@@ -199,4 +206,9 @@ def best_of_four(items: Sequence[Recorded], model: JudgeModel, inverter: str | N
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of a run of grid16's forms")
+    parser.add_argument("--inverter", help="folder of an inverter")
+    parser.add_argument("--embedder", help="an embedder's file")
+    chosen = parser.parse_args()
+    main(chosen.run, without_labels(chosen.inverter, chosen.embedder))

@@ -53,8 +53,8 @@ REWARD_OPTIONS: dict[str, dict[str, Any]] = {
     # Its version is that of `Judge`: raise both.
     "judge": {"file": str(Path(__file__).with_name("frozen_judge.json"))},
 }
-# Rewards of a model elsewhere: their own tests measure them.
-WITH_MODELS = frozenset({"endpoint_judge"})
+# Rewards of a model that does not ship: their own tests measure them.
+WITH_MODELS = frozenset({"endpoint_judge", "embedder"})
 SAMPLERS = {
     "autoregressive": "ar",
     "masked": "low_confidence",
@@ -148,7 +148,7 @@ def _reward(name: str) -> Numbers:
     ]
     reward = registry.build("reward", name, REWARD_OPTIONS.get(name))
     if isinstance(reward, OutcomeReward):
-        return {"outcomes": [reward(outcome).value for outcome in outcomes]}
+        return {"outcomes": [reward(outcome) for outcome in outcomes]}
     return {"episodes": [score.value for score in scores(reward, list(map(evidence_of, ATTEMPTS)))]}
 
 

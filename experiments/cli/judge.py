@@ -31,7 +31,8 @@ JudgeArgument = Annotated[
     str,
     typer.Argument(
         metavar="JUDGE",
-        help="A judge's file, a .yaml file with a `reward`, a reward's name, or {name: flip, options: {...}}.",
+        help="A judge's file, one that ships (builtin:forms_1000), a .yaml file with a `reward`, a reward's name, or "
+        "{name: flip, options: {...}}.",
     ),
 ]
 
@@ -120,6 +121,25 @@ def train(
     print(f"wrote {out}, from {len(chosen)} labels. How far it errs: dllm-rl judge audit {out} OTHER_EVIDENCE")
 
 
+@judge_app.command("embedder")
+def embedder(
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    split: Annotated[str, typer.Option(help="Whose tasks.")] = "train",
+    environment: EnvironmentOption = None,
+    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+) -> None:
+    """Train the two towers of the reward `embedder` on instructions and what gold plans leave on pages."""
+    from dllm_rl.inverters import inversion_examples
+    from harness.rewards.contrast import ContrastConfig, train_towers
+    from harness.rewards.embedder import Embedder
+    from harness.rewards.towers import write_towers
+
+    with _session(environment, None) as session:
+        pairs = [(item.instruction, item.state) for item in inversion_examples(session, session.tasks(split))]
+    write_towers(out, train_towers(pairs, ContrastConfig(seed=seed), version=Embedder.version))
+    print(f"wrote {out}, from {len(pairs)} pairs. Take it: reward={{name: embedder, options: {{file: {out}}}}}")
+
+
 @judge_app.command("score")
 def score(judge: JudgeArgument, files: Files, as_json: JsonFlag = False) -> None:
     """Print a judge's claim for every episode."""
@@ -202,13 +222,14 @@ def _judge(given: str) -> Reward:
     from experiments.cli.components import JudgeFile, component_of
     from experiments.design.config import Component, build_reward, validate
     from experiments.design.overrides import read_yaml
+    from harness.rewards.judge import BUILTIN
 
     path = Path(given)
     if given.endswith((".yaml", ".yml")):
         if not path.is_file():
             raise ConfigError(f"no file '{given}'. Give one that says reward: {{name: ..., options: {{...}}}}.")
         component = validate(JudgeFile, read_yaml(path.read_text(encoding="utf-8")), source=given).reward
-    elif "{" not in given and (path.suffix == ".json" or path.is_file()):
+    elif "{" not in given and (given.startswith(BUILTIN) or path.suffix == ".json" or path.is_file()):
         component = Component(name="judge", options={"file": given})
     else:
         component = component_of(given, "JUDGE", "success_words, or {name: flip, options: {...}}")

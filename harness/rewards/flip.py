@@ -23,7 +23,8 @@ from dllm_rl.options import unkeyed
 from dllm_rl.records.evidence import Evidence, executed_state, render_state
 from dllm_rl.registry import register
 from dllm_rl.reward import Reward, Score
-from harness.rewards.similarity import Similarity, SimilarityName, longest_echo, similarity_named
+from harness.rewards.form import has_form
+from harness.rewards.similarity import Similarity, SimilarityName, similarity_named
 
 
 class Inverter(Protocol):
@@ -108,7 +109,9 @@ class Flip(Reward):
 
     def score(self, episodes: Sequence[Evidence]) -> list[Score]:
         """Invert all states at once, and compare."""
-        states = [render_state(executed_state(item)) if self._may_pay(item) else "" for item in episodes]
+        states = [
+            render_state(executed_state(item)) if has_form(item, max_echo=self.max_echo) else "" for item in episodes
+        ]
         pairs = list(dict.fromkeys((state, item.instruction) for state, item in zip(states, episodes, strict=True)))
         filled = [pair for pair in pairs if pair[0]]
         values = dict(zip(filled, self._values(filled), strict=True)) if filled else {}
@@ -128,11 +131,3 @@ class Flip(Reward):
         """Similarity beyond what the inverter writes without any state."""
         usual = self._alike(instruction, self._from_nothing)
         return 0.0 if usual >= 1 else max(0.0, (self._alike(instruction, inferred) - usual) / (1 - usual))
-
-    def _may_pay(self, episode: Evidence) -> bool:
-        """Whether every line is an action, and no field holds an echo of the instruction."""
-        actions = episode.actions
-        if not actions or any(action.status == "malformed" for action in actions):
-            return False
-        typed = [entry.value for entry in executed_state(episode) if not entry.control.options]
-        return all(longest_echo(episode.instruction, value) <= self.max_echo for value in typed)

@@ -12,7 +12,7 @@ import pytest
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.session import Session
-from experiments.cli.judge import audit, collect, damage, score, train
+from experiments.cli.judge import audit, collect, damage, embedder, score, train
 from experiments.run.evidence import evidence_of, recorded_plans
 from experiments.run.results import write_rows
 
@@ -58,6 +58,18 @@ def test_from_a_run_to_a_judge_that_is_trusted_so_far(recorded: Path, evidence: 
     )
     score(str(judge), [evidence], as_json=True)
     assert len(json.loads(capsys.readouterr().out)) == 100
+
+
+def test_an_embedder_is_trained_and_audited(recorded: Path, evidence: Path, capsys) -> None:
+    towers = recorded / "embedder.safetensors"
+    embedder(towers, environment="toy_copy")
+    assert "pairs" in capsys.readouterr().out
+    audit(f"{{name: embedder, options: {{file: '{towers}'}}}}", [evidence], judged=None, as_json=True)
+    found = json.loads(capsys.readouterr().out)["audit"]
+    wrong, unsent = (
+        {item["name"]: item for item in found["classes"]}[name] for name in ("wrong value", "not submitted")
+    )
+    assert wrong["auroc"] > 0.9 and abs(unsent["auroc"] - 0.5) < 0.2, "it does not see whether a form was sent"
 
 
 def test_mistakes_are_told(evidence: Path, tmp_path: Path) -> None:
