@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import kendalltau
 
 from benchmarks.gaming_alarm import HACKS, HONEST, simulate
 from dllm_rl.training.gaming import claim_metrics
@@ -55,4 +56,8 @@ def test_agreement_is_measured_within_groups_that_have_something_to_tell() -> No
     assert found["rank_groups"] == 1 and found["rank_agreement"] == pytest.approx(np.sqrt(2 / 3), abs=1e-6)
     assert found["reward_gap"] == pytest.approx(claims.mean() - success.mean())
     assert claim_metrics(np.full(9, 0.5), success, groups)["rank_agreement"] == 0.0
+    tied = np.round(np.random.default_rng(0).random(40), 1)
+    done = (np.arange(40) % 3 == 0).astype(float)
+    wanted = kendalltau(tied, done).statistic
+    assert claim_metrics(tied, done, np.zeros(40))["rank_agreement"] == pytest.approx(wanted)
     assert "rank_agreement" not in claim_metrics(claims, np.zeros(9), groups)
