@@ -28,7 +28,7 @@ Clauses = tuple[Clause, ...]
 NUM_DIMENSIONS, NUM_BUCKETS = 256, 2**14
 # The least F1 of words at which two clauses are taken to ask for the same thing.
 _LEAST_ALIKE = 0.4
-_PARTS = ("instruction_weights", "instruction_map", "state_weights", "state_map")
+_PARTS: tuple[str, ...] = ("instruction_weights", "instruction_map", "state_weights", "state_map")
 
 
 def clauses_of(text: str) -> Clauses:
@@ -94,13 +94,8 @@ def write_towers(path: Path, towers: Towers) -> None:
     """Write both towers to one file."""
     from safetensors.numpy import save_file
 
-    arrays = dict(
-        zip(
-            _PARTS,
-            (towers.instruction.weights, towers.instruction.map, towers.state.weights, towers.state.map),
-            strict=True,
-        )
-    )
+    parts = (towers.instruction.weights, towers.instruction.map, towers.state.weights, towers.state.map)
+    arrays: dict[str, np.ndarray] = dict(zip(_PARTS, parts, strict=True))
     known = {"others": towers.others, "wishes": towers.wishes.clauses, "version": towers.version}
     beside = {name: json.dumps(value) for name, value in known.items()}
     with replace_file(path) as temporary:
