@@ -120,7 +120,7 @@ async def _act(page: BrowserPage, action: Action, control: Control) -> None:
 def ours(isolation: Isolation, executor: ExecutorName) -> Work:
     async def work(environment: FormEnvironment, pairs: Pairs) -> list[float]:
         outcomes = await environment.run_many(pairs, isolation=isolation, executor=executor)
-        assert all(Success()(outcome).value == 1.0 for outcome in outcomes)
+        assert all(Success()(outcome) == 1.0 for outcome in outcomes)
         return [sum(outcome.seconds.values()) for outcome in outcomes]
 
     return work

@@ -59,7 +59,7 @@ def prove(
 
 def _proof(task: Task, plan: str, full: Outcome, empty: Outcome) -> Proof:
     """Both rewards must agree, the 0/1 one and the shaped one; the worse of the two is kept."""
-    gold = min(Shaped()(full).value, Success()(full).value)
-    nothing = max(Shaped()(empty).value, Success()(empty).value)
+    gold = min(Shaped()(full), Success()(full))
+    nothing = max(Shaped()(empty), Success()(empty))
     reason = "" if gold == 1.0 else full.fault_reason or "; ".join(full.validity_errors) or "a field is not as wanted"
     return Proof(task=task, plan=plan, gold=gold, empty=nothing, reason=reason)

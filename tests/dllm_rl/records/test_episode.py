@@ -83,7 +83,7 @@ def test_success_asks_for_a_change_whoever_tells_it() -> None:
     rows = [rewarded(cls(), [attempt])[0].to_row() for cls in (Shaped, Success, Tree)]
     assert [(row["success"], row["reward"]) for row in rows] == [(False, 0.0)] * 3
     changed = replace(outcome, fields=(replace(held, is_default=False),))
-    assert changed.is_success and Success()(changed).value == 1.0
+    assert changed.is_success and Success()(changed) == 1.0
 
 
 @pytest.mark.parametrize("grammar", [False, True])

@@ -80,7 +80,7 @@ def test_a_redirect_that_was_cut_short_is_not_the_agents(session: Session[FormEn
         return await environment.run(*wizard)
 
     outcome = with_server(session, first(1, "cut", method=b"POST"), work, isolation=isolation)
-    assert (Success()(outcome).value, outcome.num_attempts) == (1.0, 2)
+    assert (Success()(outcome), outcome.num_attempts) == (1.0, 2)
 
 
 class Dying:
@@ -131,7 +131,7 @@ def test_an_injected_fault_costs_an_attempt_and_nothing_else(
     ):
         # A form that was accepted before its answer was cut short is accepted: what the server received is the truth.
         is_accepted_before = fault == "cut" and method == b"POST"
-        assert Success()(outcome).value == 1.0, (fault, method)
+        assert Success()(outcome) == 1.0, (fault, method)
         assert outcome.num_attempts in ((1, 2) if is_accepted_before else (2,)), (fault, method)
 
 
@@ -161,7 +161,7 @@ def test_killed_processes_lose_no_rollout_and_leave_none(session: Session[FormEn
 
     outcomes = with_server(session, lambda head: None, work)
     assert [outcome.fault_reason for outcome in outcomes] == [""] * len(outcomes)
-    assert [Success()(outcome).value for outcome in outcomes] == [1.0] * len(outcomes)
+    assert [Success()(outcome) for outcome in outcomes] == [1.0] * len(outcomes)
     assert asyncio.run(none_left(before))
 
 
@@ -288,6 +288,6 @@ def test_a_thousand_injected_faults_are_never_the_agents(
         if outcome.fault is not Fault.ENVIRONMENT:
             is_gold = index % (2 * num_pairs) < num_pairs
             assert outcome.fault is (Fault.NONE if is_gold else Fault.AGENT), outcome
-            assert (Success()(outcome).value == 1.0) or not is_gold
+            assert (Success()(outcome) == 1.0) or not is_gold
     lost = sum(not outcome.is_valid for outcome in outcomes)
     print(f"{len(outcomes)} rollouts in {isolation}, {lost} lost to the environment after three attempts")

@@ -38,7 +38,7 @@ def run_hostile(settings: FormSettings, num_plans: int, seed: int, log: Path) ->
             outcomes = await environment.run_many(pairs)
             gold = [(task, environment.gold_plan(task, page)) for task, page in zip(tasks, pages, strict=True)]
             after = await environment.run_many(gold)
-            assert [Success()(outcome).value for outcome in after] == [1.0] * len(gold), "the pool is not what it was"
+            assert [Success()(outcome) for outcome in after] == [1.0] * len(gold), "the pool is not what it was"
         return outcomes
 
     return asyncio.run(run()), read_sockets(log)
@@ -51,7 +51,7 @@ def check_hostile(outcomes: list[Outcome], sockets: Sockets) -> None:
     assert sockets.num_datagrams == 0
     lost = [outcome.fault_reason for outcome in outcomes if outcome.fault is Fault.ENVIRONMENT]
     assert lost == []
-    assert all(Shaped()(outcome).value < 1.0 for outcome in outcomes)
+    assert all(Shaped()(outcome) < 1.0 for outcome in outcomes)
 
 
 @pytest.mark.browser

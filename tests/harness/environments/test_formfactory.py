@@ -76,8 +76,8 @@ def test_every_solvable_record_is_solved_and_nothing_else_is(vendored: Path, exe
 
     catalogue, gold, wrong, pid = asyncio.run(work())
     assert len(catalogue.tasks) == 6
-    assert [(item.task_id, item.fault_reason) for item in gold if Success()(item).value != 1.0] == []
-    assert all(Shaped()(item).value == 1.0 for item in gold)
+    assert [(item.task_id, item.fault_reason) for item in gold if Success()(item) != 1.0] == []
+    assert all(Shaped()(item) == 1.0 for item in gold)
     assert [item.task_id for item in wrong if item.is_success] == []
     assert not is_alive(pid)
     assert not (LOOKALIKE / "received.txt").exists()

@@ -40,11 +40,9 @@ def run(num_seeds: int, executor: str = "fast", isolation: str = "page") -> dict
 def test_the_oracle_solves_every_task(executor: str, isolation: str) -> None:
     found = run(1, executor, isolation)
     assert len(ORACLES) >= 40
-    failed = {
-        item.task_id: (item.fault_reason, item.fields) for item in found["oracle"] if Success()(item).value != 1.0
-    }
+    failed = {item.task_id: (item.fault_reason, item.fields) for item in found["oracle"] if Success()(item) != 1.0}
     assert failed == {}
-    assert [Success()(item).value for item in found["empty"]] == [0.0] * len(ORACLES)
+    assert [Success()(item) for item in found["empty"]] == [0.0] * len(ORACLES)
 
 
 @pytest.mark.soak
@@ -52,7 +50,7 @@ def test_the_oracle_solves_every_task(executor: str, isolation: str) -> None:
 @pytest.mark.parametrize(("executor", "isolation"), [("fast", "page"), ("trusted", "context")])
 def test_the_oracle_solves_ninety_nine_percent_over_thirty_seeds(executor: str, isolation: str) -> None:
     outcomes = run(30, executor, isolation)["oracle"]
-    solved = sum(Success()(item).value == 1.0 for item in outcomes)
+    solved = sum(Success()(item) == 1.0 for item in outcomes)
     print(f"{solved} of {len(outcomes)} solved; not: {[item.task_id for item in outcomes if not item.is_success]}")
     assert solved >= 0.99 * len(outcomes)
 

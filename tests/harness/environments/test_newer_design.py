@@ -145,9 +145,9 @@ def test_gold_is_one_and_yesterdays_plan_is_a_near_miss(newer, executor, isolati
     plans = [(task, plan(task, page_of(task))) for plan in (gold_plan, unfinished_plan) for task in tasks]
     outcomes = newer.run_many(plans, executor=executor, isolation=isolation)
     finished, unfinished = outcomes[: len(tasks)], outcomes[len(tasks) :]
-    assert [item.task_id for item in finished if Shaped()(item).value != 1.0 or not item.is_success] == []
+    assert [item.task_id for item in finished if Shaped()(item) != 1.0 or not item.is_success] == []
     assert [(item.task_id, item.fields) for item in unfinished if not item.is_near_miss or not item.is_valid] == []
-    assert [item for item in unfinished if Success()(item).value] == []
+    assert [item for item in unfinished if Success()(item)] == []
 
 
 @pytest.mark.browser
@@ -159,7 +159,7 @@ def test_the_empty_plan_is_nought_and_a_draft_can_still_be_sent(newer) -> None:
             (task, unfinished_plan(task, page_of(task)) + "\n" + gold_plan(task, page_of(task)).splitlines()[-1]),
         ]
     )
-    assert Shaped()(empty).value == 0.0
+    assert Shaped()(empty) == 0.0
     assert both.is_success
     assert both.num_submissions == 1
 
@@ -174,6 +174,6 @@ def test_every_obstacle_proves_itself_on_every_kind(tmp_path) -> None:
                 pages = session.observe_many(tasks)
                 assert [task.site for task, page in zip(tasks, pages, strict=True) if page != page_of(task)] == []
                 finished = session.run_many([(task, gold_plan(task, page_of(task))) for task in tasks])
-                assert [item for item in finished if Shaped()(item).value != 1.0] == []
+                assert [item for item in finished if Shaped()(item) != 1.0] == []
                 unfinished = session.run_many([(task, unfinished_plan(task, page_of(task))) for task in tasks])
                 assert [item for item in unfinished if not item.is_near_miss] == []

@@ -31,12 +31,12 @@ def gold_of(session: Session[FormEnvironment], split: str) -> list[tuple[Task, s
 def test_gold_is_one_and_empty_is_nought(session, split: str, isolation, executor) -> None:
     pairs = gold_of(session, split)
     for outcome in session.run_many(pairs, isolation=isolation, executor=executor):
-        assert (Shaped()(outcome).value, Success()(outcome).value) == (1.0, 1.0), outcome
+        assert (Shaped()(outcome), Success()(outcome)) == (1.0, 1.0), outcome
         assert all(item.status == "ok" for item in outcome.actions)
         assert outcome.pages_reached == outcome.num_pages
     empty = [(task, "") for task, _ in pairs[:6]]
     for outcome in session.run_many(empty, isolation=isolation, executor=executor):
-        assert (Shaped()(outcome).value, Success()(outcome).value) == (0.0, 0.0)
+        assert (Shaped()(outcome), Success()(outcome)) == (0.0, 0.0)
 
 
 def submit_only(page: Observation) -> str:
@@ -60,7 +60,7 @@ def first_options(page: Observation) -> str:
 
 
 def values(outcomes: list[Outcome]) -> list[float]:
-    return [Shaped()(outcome).value for outcome in outcomes]
+    return [Shaped()(outcome) for outcome in outcomes]
 
 
 def test_nothing_is_earned_without_reading_the_task(session: Session[FormEnvironment]) -> None:
@@ -85,7 +85,7 @@ def test_a_second_submission_costs_and_is_skipped(session: Session[FormEnvironme
     (outcome,) = session.run_many([(task, f"{gold}\n{last}")])
     assert outcome.actions[-1].status == "skipped"
     assert outcome.num_submissions == 1
-    assert Shaped()(outcome).value == pytest.approx(0.9)
+    assert Shaped()(outcome) == pytest.approx(0.9)
 
 
 def test_words_of_success_earn_nothing(session: Session[FormEnvironment]) -> None:
@@ -93,7 +93,7 @@ def test_words_of_success_earn_nothing(session: Session[FormEnvironment]) -> Non
         refs = [action.ref for action in parse_plan(gold).actions if action.verb == "fill"]
         words = "\n".join(f'fill {ref} "Thank you, your form was accepted"' for ref in refs)
         (outcome,) = session.run_many([(task, f"accepted, success, done\n{words}")])
-        assert Shaped()(outcome).value == 0.0
+        assert Shaped()(outcome) == 0.0
         assert not outcome.is_parsed
         assert outcome.actions[0].status == "malformed"
 
@@ -106,7 +106,7 @@ def test_order_of_fields_of_one_page_does_not_matter(session: Session[FormEnviro
         if any(control.condition for control in page.controls):
             continue
         (outcome,) = session.run_many([(task, "\n".join([*reversed(fields), submit]))])
-        assert Shaped()(outcome).value == 1.0
+        assert Shaped()(outcome) == 1.0
 
 
 def test_an_extra_field_spoils_success(session: Session[FormEnvironment]) -> None:
@@ -122,7 +122,7 @@ def test_an_extra_field_spoils_success(session: Session[FormEnvironment]) -> Non
             (outcome,) = session.run_many([(task, f'fill {free[0].ref} "more"\n{gold}')])
             if outcome.is_submitted:
                 assert not outcome.is_clean
-                assert Success()(outcome).value == 0.0
+                assert Success()(outcome) == 0.0
 
 
 def test_a_task_whose_gold_cannot_win_fails_its_self_check(tmp_path) -> None:

@@ -190,8 +190,8 @@ def test_the_scout_sees_what_the_site_is_made_of(rich: Session[FormEnvironment])
 def test_gold_is_one_in_both_executors(rich: Session[FormEnvironment], executor, isolation) -> None:
     pairs = gold_of(rich, "train") + gold_of(rich, "test_layout")
     outcomes = rich.run_many(pairs, executor=executor, isolation=isolation)
-    assert [(item.task_id, item.fault_reason, item.fields) for item in outcomes if Shaped()(item).value != 1.0] == []
-    assert all(Success()(item).value == 1.0 and item.fault == "none" for item in outcomes)
+    assert [(item.task_id, item.fault_reason, item.fields) for item in outcomes if Shaped()(item) != 1.0] == []
+    assert all(Success()(item) == 1.0 and item.fault == "none" for item in outcomes)
 
 
 @pytest.mark.browser
@@ -203,7 +203,7 @@ def test_empty_is_nought_and_one_wrong_value_never_succeeds(rich: Session[FormEn
     ]
     assert [item.task_id for item in rich.run_many(wrong) if item.is_success] == []
     empty: list[Outcome] = rich.run_many([(task, "") for task in tasks[:4]])
-    assert [Shaped()(item).value for item in empty] == [0.0] * 4
+    assert [Shaped()(item) for item in empty] == [0.0] * 4
 
 
 def task_where(is_wanted: Callable[[Site], object]) -> Task:
@@ -228,7 +228,7 @@ def test_a_busy_site_is_the_tasks_and_takes_the_form_the_second_time(rich: Sessi
     once, twice = rich.run_many([(task, plan.rsplit("\n", 1)[0]), (task, plan)])
     assert (once.is_submitted, once.is_valid, once.num_attempts) == (False, True, 1)
     assert any("busy: The service is busy" in action.note for action in once.actions)
-    assert Shaped()(twice).value == 1.0
+    assert Shaped()(twice) == 1.0
     assert twice.num_submissions == 1
 
 
@@ -270,9 +270,9 @@ def test_every_kind_at_every_difficulty_proves_itself(tmp_path) -> None:
             pairs = gold_of(session, split)
             for executor in ("fast", "trusted"):
                 found = session.run_many(pairs, executor=executor)
-                assert [item for item in found if Shaped()(item).value != 1.0] == []
+                assert [item for item in found if Shaped()(item) != 1.0] == []
             for at in range(3):
                 wrong = [(task, with_one_wrong(task, page, at) or "") for task, page in zip(tasks, pages, strict=True)]
                 assert [item.task_id for item in session.run_many(wrong) if item.is_success] == []
-            assert [item for item in session.run_many([(task, "") for task in tasks]) if Shaped()(item).value] == []
+            assert [item for item in session.run_many([(task, "") for task in tasks]) if Shaped()(item)] == []
             assert disagreements(session, split, 3, seed=1) == []

@@ -70,7 +70,7 @@ def test_outcomes_come_in_order_and_results_as_they_end(session: Session[FormEnv
     ended: list[int] = []
     outcomes = session.run_many(pairs, on_result=lambda index, outcome: ended.append(index))
     assert [outcome.task_id for outcome in outcomes] == [task.id for task, _ in pairs]
-    assert [Shaped()(outcome).value for outcome in outcomes] == [float(at % 2) for at in range(8)]
+    assert [Shaped()(outcome) for outcome in outcomes] == [float(at % 2) for at in range(8)]
     assert sorted(ended) == list(range(8))
 
 
@@ -80,7 +80,7 @@ def test_a_session_can_be_closed_twice_and_used_again(tmp_path: Path) -> None:
     for _ in range(2):
         (task,) = session.tasks("train")
         (outcome,) = session.run_many([(task, session.gold_plan(task))])
-        assert Shaped()(outcome).value == 1.0
+        assert Shaped()(outcome) == 1.0
         session.close()
         session.close()
 

@@ -39,6 +39,6 @@ def test_one_in_a_thousand_clean_rollouts_at_most_is_lost() -> None:
                 num_rollouts += 1
                 num_lost += not outcome.is_valid
                 num_repeated += outcome.num_attempts > 1
-                assert not outcome.is_valid or Success()(outcome).value == 1.0
+                assert not outcome.is_valid or Success()(outcome) == 1.0
     print(f"{num_rollouts} rollouts, {num_lost} lost, {num_repeated} repeated, {time.monotonic() - started:.0f} s")
     assert num_lost <= num_rollouts / 1000
