@@ -130,7 +130,7 @@ def embedder(
 ) -> None:
     """Train the two towers of the reward `embedder` on instructions and what gold plans leave on pages."""
     from dllm_rl.inverters import inversion_examples
-    from harness.rewards.contrast import ContrastConfig, train_towers
+    from experiments.run.contrast import ContrastConfig, train_towers
     from harness.rewards.embedder import Embedder
     from harness.rewards.towers import write_towers
 

@@ -13,7 +13,7 @@ from dllm_rl.records.evidence import as_planned
 from dllm_rl.reward import scores
 from dllm_rl.testing import check_reward
 from dllm_rl.testing.reward import PAGE, RIGHT, SEND, WRONG
-from harness.rewards.contrast import ContrastConfig, train_towers
+from experiments.run.contrast import ContrastConfig, train_towers
 from harness.rewards.embedder import Embedder
 from harness.rewards.towers import (
     NUM_BUCKETS,
