@@ -17,7 +17,7 @@ from tests.dllm_rl.training.test_conversion import outcome
 
 def summary(conversion: float | None, right: float | None = 0.4) -> Summary:
     rest = dict.fromkeys(("success", "reward", "field_accuracy", "submitted", "near_miss", "parsed"))
-    return Summary(num_rollouts=100, lost=0, right=right, conversion=conversion, **rest)
+    return Summary(num_rollouts=100, lost=0, unjudged=0, right=right, conversion=conversion, **rest)
 
 
 def seed(num_steps: int = 12, **columns: Any) -> TrainedSeed:
