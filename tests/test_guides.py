@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -67,11 +68,12 @@ def test_the_page_of_rewards_leads_from_recorded_plans_to_an_audited_judge(tmp_p
     ):
         write_plans(tmp_path / table, split, int(num_tasks))
     commands = re.findall(r"^dllm-rl (judge [^#\n]*)", page, re.MULTILINE)
-    assert [command.split()[1] for command in commands] == [*["collect"] * 3, "damage", "train", "audit", "audit"]
+    verbs = [command.split()[1] for command in commands]
+    assert verbs == [*["collect"] * 3, "damage", "train", "audit", "audit", "embedder", "audit"]
     printed: list[str] = []
-    for command in commands:
-        toy = ("--environment", "toy_copy") if command.split()[1] in ("collect", "damage") else ()
-        code, shown, errors = said((*command.split(), *toy), monkeypatch, capsys)
+    for command, verb in zip(commands, verbs, strict=True):
+        toy = ("--environment", "toy_copy") if verb in ("collect", "damage", "embedder") else ()
+        code, shown, errors = said((*shlex.split(command), *toy), monkeypatch, capsys)
         assert code == 0 and "no evidence" not in errors, f"{command}: {errors}"
         printed.append(shown)
     ((rate, low, high),) = (

@@ -150,9 +150,9 @@ def test_the_warm_start_learns_nothing_behind_the_block_of_eos(tiny_policies, mo
     asked = []
     score = policy.score_blocks
 
-    def spy(feed, *args, block_size):
+    def spy(feed, *args, block_size, **more):
         asked.append((block_size, feed.canvas == policy.mask_id))
-        return score(feed, *args, block_size=block_size)
+        return score(feed, *args, block_size=block_size, **more)
 
     monkeypatch.setattr(policy, "score_blocks", spy)
     stream = generator(0, "test")

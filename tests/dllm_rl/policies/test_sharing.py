@@ -33,7 +33,7 @@ VIEWS: dict[str, Callable[[BasePolicy, Rollouts, torch.Generator], Views]] = {
     "causal_clean": lambda policy, rollouts, _: policy.process.causal_clean(rollouts),
     "causal_noised": lambda policy, rollouts, noise: policy.process.causal_noised(rollouts, noise),
 }
-MISSING = {("flow", "masked_prompts"), ("flow", "left_to_right")}
+MISSING = {("autoregressive", "masked_prompts"), ("flow", "masked_prompts"), ("flow", "left_to_right")}
 CASES = [(family, name) for family in FAMILIES for name in VIEWS if (family, name) not in MISSING]
 
 
