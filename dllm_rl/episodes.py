@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from dllm_rl.records.rollout import Attempt, Completion, Rollout, Turn, rewarded
+from dllm_rl.errors import HarnessError
+from dllm_rl.records.rollout import Attempt, Completion, Rollout, Turn, rewarded, split_turns
 from dllm_rl.records.tasks import Ending, Fault, Observation, Outcome, Task
 from dllm_rl.reward import Reward
 
@@ -225,6 +226,23 @@ async def played(episode: Episode, write: Callable[[Sequence[Turn], Observation]
         return whole_outcome(turns, reply.outcome)
     finally:
         await episode.close()
+
+
+async def played_again(episode: Episode, plan: str) -> Outcome:
+    """Play the turns of a recorded episode; an empty line stands between two of them."""
+    turns = iter(split_turns(plan))
+    return await played(episode, lambda so_far, page: next(turns, None))
+
+
+async def first_page(episode: Episode, task: Task) -> Observation:
+    """What stands at the beginning of an episode, which is closed. Raises HarnessError where it cannot begin."""
+    try:
+        reply = await episode.start()
+    finally:
+        await episode.close()
+    if reply.observation is None:
+        raise HarnessError(f"{task.id}: the first page could not be opened: {reply.outcome.fault_reason}")
+    return reply.observation
 
 
 def whole_outcome(turns: Sequence[Turn], last: Outcome) -> Outcome:

@@ -12,7 +12,8 @@ from torch import Tensor
 from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.policies.attention import Causal, Reading, lower_triangle, readable
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.feed import Tokens, empty_keys, last_ids, neighbours, prompt_positions
+from dllm_rl.policies.feed import Tokens, last_ids, neighbours, prompt_positions
+from dllm_rl.policies.interface import empty_keys
 from dllm_rl.policies.process import ForwardProcess
 from dllm_rl.policies.sharing import share
 from dllm_rl.records.types import Prompts, Rollouts, Views

@@ -20,8 +20,9 @@ from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.options import construct
 from dllm_rl.policies.attention import Reading
 from dllm_rl.policies.blocks import PromptBlocks
-from dllm_rl.policies.feed import Feed, ModelInterface, Tokens, at_least_float32, places_of
+from dllm_rl.policies.feed import Feed, Tokens, places_of
 from dllm_rl.policies.head import output_head
+from dllm_rl.policies.interface import ModelInterface, at_least_float32
 from dllm_rl.policies.process import ANY, ForwardProcess
 from dllm_rl.policies.scoring import cross_entropy, view_terms
 from dllm_rl.policies.tiles import LARGE_VOCABULARY

@@ -25,7 +25,8 @@ from dllm_rl.policies.attention import BlockCausal, Reading
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.blocks import Blocks
 from dllm_rl.policies.doubled import Doubled
-from dllm_rl.policies.feed import Feed, Tokens, empty_keys, keys_of_rows
+from dllm_rl.policies.feed import Feed, Tokens
+from dllm_rl.policies.interface import empty_keys, keys_of_rows
 from dllm_rl.policies.masked import MaskedProcess
 from dllm_rl.policies.process import one_a_stratum
 from dllm_rl.policies.scoring import cross_entropy

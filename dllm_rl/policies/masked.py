@@ -29,7 +29,8 @@ from dllm_rl.likelihood.terms import joint_terms
 from dllm_rl.policies.attention import CAUSAL, Full, Reading
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.blocks import Blocks
-from dllm_rl.policies.feed import Tokens, empty_keys, keys_of_rows
+from dllm_rl.policies.feed import Tokens
+from dllm_rl.policies.interface import empty_keys, keys_of_rows
 from dllm_rl.policies.layers import ATTENTION, kinds_of_layers
 from dllm_rl.policies.process import (
     ForwardProcess,

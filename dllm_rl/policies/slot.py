@@ -17,7 +17,8 @@ from torch import Tensor
 
 from dllm_rl.policies.attention import Causal, Reading
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.feed import Feed, empty_keys, prompt_tokens
+from dllm_rl.policies.feed import Feed, prompt_tokens
+from dllm_rl.policies.interface import empty_keys
 from dllm_rl.policies.masked import MaskedProcess
 from dllm_rl.policies.process import one_a_stratum
 from dllm_rl.policies.scoring import cross_entropy

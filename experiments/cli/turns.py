@@ -66,7 +66,7 @@ def turns_of(
     """
     name = type(environment).__name__
     if not environment.is_episodic:
-        options.refuse_given(f"{name} takes whole plans, so there are no earlier turns.")
+        options.refuse_given(f"{name} runs a whole plan at once: it has no turns.")
         return Turns(notebook=Notebook(), repair=None)
     if has_grammar(sampler):
         raise grammar_in_episodes(f"sampler '{sampler.name}' with grammar=true", name)

@@ -148,7 +148,7 @@ class PolicyLevel(LoadOptions):
 
     @property
     def is_missing(self) -> bool:
-        """Whether the checkpoint is a path, which a hub id (owner/name) is not, and there is no such folder here."""
+        """Whether the checkpoint is a path to a folder that does not exist. A hub id (owner/name) is not a path."""
         is_path = self.checkpoint.count("/") > 1 or self.checkpoint.startswith((".", "/"))
         return is_path and not Path(self.checkpoint).is_dir()
 

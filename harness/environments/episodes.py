@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from dllm_rl.environment import Unsolved, limited, unsolved
-from dllm_rl.episodes import Modes, played
-from dllm_rl.errors import ConfigError, HarnessError
+from dllm_rl.episodes import Modes, first_page, played, played_again
+from dllm_rl.errors import ConfigError
 from dllm_rl.options import fixed
-from dllm_rl.records.rollout import Turn, split_turns
+from dllm_rl.records.rollout import Turn
 from dllm_rl.records.tasks import Observation, Outcome, Task
 from dllm_rl.registry import register
 from harness.browser import Isolation
@@ -108,19 +108,11 @@ class EpisodeEnvironment(BrowserEnvironment[EpisodeSettings]):
 
     async def observe(self, task: Task) -> Observation:
         """The first page of a task."""
-        episode = self.begin(task, Modes())
-        try:
-            reply = await episode.start()
-        finally:
-            await episode.close()
-        if reply.observation is None:
-            raise HarnessError(f"{task.id}: the first page could not be opened: {reply.outcome.fault_reason}")
-        return reply.observation
+        return await first_page(self.begin(task, Modes()), task)
 
     async def run(self, task: Task, plan: str, *, isolation: str | None = None, executor: str | None = None) -> Outcome:
         """Play the turns of a recorded episode; an empty line stands between two of them."""
-        turns = iter(split_turns(plan))
-        return await played(self.begin(task, Modes(executor=executor)), lambda so_far, page: next(turns, None))
+        return await played_again(self.begin(task, Modes(executor=executor)), plan)
 
     def gold_turn(self, task: Task, turns: Sequence[Turn], observation: Observation) -> str | None:
         """What the oracle does next."""

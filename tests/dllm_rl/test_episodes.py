@@ -9,7 +9,7 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from dllm_rl.environment import Environment
-from dllm_rl.episodes import Episode, Reply, Stop, oracle, play, played, recorded
+from dllm_rl.episodes import Episode, Reply, Stop, oracle, play, played_again, recorded
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.rollout import Completion, join_turns, split_turns
 from dllm_rl.records.tasks import (
@@ -82,8 +82,7 @@ class Counting(Environment):
         raise NotImplementedError
 
     async def run(self, task, plan, *, isolation=None, executor=None):
-        turns = iter(split_turns(plan))
-        return await played(self.begin(task, None), lambda so_far, page: next(turns, None))
+        return await played_again(self.begin(task, None), plan)
 
     def begin(self, task, modes):
         return Countdown(self, task)

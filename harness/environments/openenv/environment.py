@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from dllm_rl.environment import Environment, Unsolved
-from dllm_rl.episodes import Episode, Modes, Reply, played
+from dllm_rl.episodes import Episode, Modes, Reply, first_page, played_again
 from dllm_rl.errors import ConfigError
 from dllm_rl.options import unkeyed
-from dllm_rl.records.rollout import split_turns
 from dllm_rl.records.tasks import (
     ActionResult,
     Ending,
@@ -140,19 +139,11 @@ class OpenEnvEnvironment(Environment):
 
     async def observe(self, task: Task) -> Observation:
         """What stands at the beginning of an episode."""
-        episode = self.begin(task, Modes())
-        try:
-            reply = await episode.start()
-        finally:
-            await episode.close()
-        if reply.observation is None:
-            raise ConfigError(f"{self.base_url}: {task.site} cannot be reset: {reply.outcome.fault_reason}.")
-        return reply.observation
+        return await first_page(self.begin(task, Modes()), task)
 
     async def run(self, task: Task, plan: str, *, isolation: str | None = None, executor: str | None = None) -> Outcome:
         """Play the turns of a recorded episode; an empty line stands between two of them."""
-        turns = iter(split_turns(plan))
-        return await played(self.begin(task, Modes()), lambda so_far, page: next(turns, None))
+        return await played_again(self.begin(task, Modes()), plan)
 
     async def self_check(self, tasks: Sequence[Task]) -> dict[str, Unsolved]:
         """Nothing is known that would solve a task."""
