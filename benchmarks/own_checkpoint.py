@@ -123,7 +123,13 @@ def random_policy(given: argparse.Namespace, options: LoadOptions) -> BasePolicy
 def measure(given: argparse.Namespace) -> dict[str, Any]:
     """Run two steps; the figures of the second."""
     lora = None if given.lora is None else LoraOptions(rank=given.lora)
-    options = LoadOptions(dtype=given.dtype, lora=lora, gradient_checkpointing=given.checkpointing, shards=given.shards)
+    options = LoadOptions(
+        dtype=given.dtype,
+        lora=lora,
+        gradient_checkpointing=given.checkpointing,
+        shards=given.shards,
+        optimiser=given.optimiser,
+    )
     ranks = launched_ranks([given.device])
     ranks.refuse_shards(given.shards, "the benchmark")
     given.device = ranks.own_device(given.device)
@@ -147,7 +153,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             tasks=session.tasks("train"),
             config=config,
             run_dir=Path(ranks.from_first(folder)),
-            is_sharded=given.shards > 1,
+            loading=options,
         )
         if not is_cuda:
             forget_peak()
@@ -185,6 +191,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--lora", type=int, help="Rank of an adapter. Default: all weights are trained.")
     parser.add_argument("--shards", type=int, default=1, help="Processes that the weights are sharded over.")
+    parser.add_argument("--optimiser", default="adamw", choices=["adamw", "adamw_8bit"])
     parser.add_argument("--checkpointing", action="store_true", help="Compute activations again on the way back.")
     parser.add_argument("--rows", type=int, default=64, help="Rollouts a step.")
     parser.add_argument("--training-steps", type=int, default=2, help="Of which the last is told.")

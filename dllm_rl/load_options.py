@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 # What decides no number of a run, but where it runs and how much memory it takes.
 _FREE = {"device", "gradient_checkpointing", "trust_remote_code", "shards"}
 
+OptimiserName = Literal["adamw", "adamw_8bit"]
+
 
 class LoraOptions(BaseModel):
     """A low-rank adapter (LoRA, 2106.09685), which alone is trained.
@@ -40,6 +42,7 @@ class LoadOptions(BaseModel):
         trust_remote_code: Run the code that comes with the checkpoint.
         shards: Processes that weights, gradients and optimiser are sharded over in training, by FSDP2. A launcher has
             to start as many. 1: each process holds all.
+        optimiser: `adamw_8bit` keeps AdamW's two averages in 8 bits a number, by blocks (2110.02861).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,9 +55,15 @@ class LoadOptions(BaseModel):
     revision: str | None = None
     trust_remote_code: bool = False
     shards: int = Field(default=1, ge=1)
+    optimiser: OptimiserName = "adamw"
 
     @model_validator(mode="after")
-    def _refuse_shards_of_an_adapter(self) -> LoadOptions:
+    def _refuse_what_shards_exclude(self) -> LoadOptions:
+        if self.shards > 1 and self.optimiser != "adamw":
+            raise ValueError(
+                f"shards={self.shards} divides what the optimiser keeps, which {self.optimiser} cannot have divided. "
+                "Leave one of the two out"
+            )
         if self.shards > 1 and self.lora is not None:
             raise ValueError(
                 f"shards={self.shards} is for training all weights, and with lora only the adapter is trained, which "

@@ -4,30 +4,60 @@ A bfloat16 number has eight bits: a step of one part in a thousand of a weight r
 hardly a weight would ever move. The copies move, and what the model holds are the copies, rounded. Steps are exact; the
 price is eight bytes a weight, a copy and its gradient, while a step is taken. Gradients are not: PyTorch adds those of
 micro-batches up in the weights' own precision, so that in half precision many small micro-batches round more than few.
+
+AdamW's averages take eight bytes a weight, or two and a little in 8 bits (2110.02861, by bitsandbytes).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dllm_rl.errors import ConfigError
+from dllm_rl.load_options import OptimiserName
 
-def adamw(weights: Iterable[Tensor], **settings: Any) -> torch.optim.AdamW:
-    """Return AdamW over these weights, with master weights where any are in half precision."""
+
+def adamw(weights: Iterable[Tensor], *, kind: OptimiserName = "adamw", **settings: Any) -> torch.optim.Optimizer:
+    """Return AdamW over these weights, with master weights where any are in half precision.
+
+    Raises ConfigError where the package of that kind is not installed.
+    """
     trained = list(weights)
+    plain = torch.optim.AdamW if kind == "adamw" else _in_8_bits()
     is_half = any(weight.dtype in (torch.bfloat16, torch.float16) for weight in trained)
-    return MasterWeights(trained, **settings) if is_half else torch.optim.AdamW(trained, **settings)
+    return _on_copies(plain)(trained, **settings) if is_half else plain(trained, **settings)
 
 
-class MasterWeights(torch.optim.AdamW):
-    """AdamW whose parameters are float32 copies of a model's weights, which are written back after each step."""
+def _in_8_bits() -> type[torch.optim.Optimizer]:
+    """AdamW whose averages are numbers of 8 bits; those of tensors with fewer than 4,096 numbers stay whole."""
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError:
+        raise ConfigError(
+            "optimiser=adamw_8bit needs the package bitsandbytes: pip install 'dllm-rl[bitsandbytes]'"
+        ) from None
+    return AdamW8bit
+
+
+@functools.cache
+def _on_copies(plain: type[torch.optim.Optimizer]) -> Any:
+    """An optimiser of this kind whose parameters are copies."""
+    return type("MasterWeights", (MasterWeights, plain), {})
+
+
+class MasterWeights(torch.optim.Optimizer):
+    """An optimiser whose parameters are float32 copies of a model's weights, which are written back after each step.
+
+    It stands before the optimiser among the bases of a class.
+    """
 
     def __init__(self, weights: list[Tensor], **settings: Any) -> None:
         self.weights = weights
-        super().__init__([weight.detach().float().clone() for weight in weights], **settings)
+        super().__init__([weight.detach().float().clone() for weight in weights], **settings)  # type: ignore[call-arg]
 
     @property
     def masters(self) -> list[Tensor]:
@@ -54,7 +84,7 @@ class MasterWeights(torch.optim.AdamW):
                 weight.grad.zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return AdamW's state with the copies, without which a resumed run would not be the same."""
+        """Return the optimiser's state with the copies, without which a resumed run would not be the same."""
         return {**super().state_dict(), "masters": self.masters}
 
     @torch.no_grad()

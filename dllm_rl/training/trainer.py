@@ -25,6 +25,7 @@ from dllm_rl.files import (
     append_rows,
     truncate_rows,
 )
+from dllm_rl.load_options import LoadOptions
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Objective
 from dllm_rl.records.tasks import Task
@@ -63,7 +64,8 @@ class Trainer:
         engine: Makes the rollouts; its policy is trained. Its sampler's temperature must be the configuration's.
         on_step: Gets each row of metrics; where it returns True the state is saved and training ends there.
         on_rollouts: Gets each step's number and first draw. Both are called by the first process alone.
-        is_sharded: Weights, gradients and optimiser are kept in shards over the processes (`training.sharding`).
+        loading: How the policy was loaded: of it, in how many shards what is trained is kept (`training.sharding`), and
+            by which optimiser.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Trainer:
         run_dir: Path,
         on_step: Callable[[dict[str, Any]], bool | None] | None = None,
         on_rollouts: Callable[[int, Rollouts], None] | None = None,
-        is_sharded: bool = False,
+        loading: LoadOptions = LoadOptions(),
     ) -> None:
         _check_combination(engine, objective, config)
         policy = self.policy = engine.policy
@@ -90,10 +92,12 @@ class Trainer:
         self.engine = replace(engine, ranks=self.ranks)
         _check_share(self.ranks, config)
         reference = reference_of(policy) if objective.needs_ref else None
+        is_sharded = loading.shards > 1
         if is_sharded:
             _shard(policy, reference, self.ranks)
         optimiser = adamw(
             [weight for weight in policy.model.parameters() if weight.requires_grad],
+            kind=loading.optimiser,
             lr=config.learning_rate,
             betas=(0.9, 0.99),
             eps=config.adam_epsilon,
@@ -283,11 +287,11 @@ def _check_combination(engine: RolloutEngine, objective: Objective, config: Trai
 
 def _shard(policy: BasePolicy, reference: Reference | None, ranks: Ranks) -> None:
     if ranks.is_alone:
-        raise ConfigError("is_sharded shards weights over processes, and this one runs alone. Launch several.")
+        raise ConfigError("loading.shards shards weights over processes, and this one runs alone. Launch several.")
     if not all(weight.requires_grad for weight in policy.model.parameters()):
         raise ConfigError(
-            "is_sharded shards what is trained, and this policy trains an adapter, which fits in every process. Leave "
-            "it out, or train all weights."
+            "loading.shards shards what is trained, and this policy trains an adapter, which fits in every process. "
+            "Leave it out, or train all weights."
         )
     shard(policy.model)
     if isinstance(reference, BasePolicy):

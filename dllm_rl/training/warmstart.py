@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dllm_rl import seeding
 from dllm_rl.errors import ConfigError
+from dllm_rl.load_options import LoadOptions
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Prompts
 from dllm_rl.training.checkpoint import load_state, save_state
@@ -78,7 +79,7 @@ def warm_start(
     on_step: Callable[[int, int, float], None] | None = None,
     state_dir: Path | None = None,
     ranks: Ranks = ALONE,
-    is_sharded: bool = False,
+    loading: LoadOptions = LoadOptions(),
 ) -> None:
     """Train the policy's model in place. on_step gets (step, number of steps, loss).
 
@@ -87,20 +88,22 @@ def warm_start(
             step as if it had not been. It is removed at the end.
         ranks: Processes that do this together: each takes its share of the batches of a step, which are those of one
             process. The first alone calls on_step and writes.
-        is_sharded: Weights, gradients and optimiser are kept in shards over the processes (`training.sharding`), in the
-            end too.
+        loading: How the policy was loaded: of it, in how many shards what is trained is kept (`training.sharding`), in
+            the end too, and by which optimiser.
 
     Raises ConfigError where any prompt or plan would be cut (the length check of the data set), and where processes
     would have different numbers of batches.
     """
     refuse_uneven(config, ranks)
     prompts, canvases = encode(policy, demonstrations)
+    is_sharded = loading.shards > 1
     if is_sharded:
         shard(policy.model)
     model = policy.model.train()
     num_steps = max(1, config.passes // (config.batch_size * config.accumulation_steps))
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimiser = adamw(trained, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98))
+    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "betas": (0.9, 0.98)}
+    optimiser = adamw(trained, kind=loading.optimiser, **settings)
     state = _State(folder=state_dir, stream=generator(config.seed, "warmstart", policy.family), ranks=ranks)
     done = state.resume(model, optimiser)
     parts = config.accumulation_steps

@@ -25,7 +25,7 @@ class PolicyKeys(LoadOptions):
 
 
 # What says how a policy is trained, and so nothing where it only writes.
-_OF_TRAINING = ("gradient_checkpointing", "shards")
+_OF_TRAINING = ("gradient_checkpointing", "shards", "optimiser")
 
 
 def read_policy_keys(keys: Sequence[str], *, is_trained: bool = False) -> tuple[dict[str, Any], LoadOptions]:

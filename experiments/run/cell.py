@@ -93,7 +93,7 @@ class LocalExecutor:
             run_dir=unit.folder,
             on_step=on_step,
             on_rollouts=keep_commit_order(unit.folder, config.steps, policy.canvas),
-            is_sharded=cell.loading.shards > 1,
+            loading=cell.loading,
         ).train(until=None if stopped_at is None else stopped_at + 1)
         # The last one, where an alarm ended the run between two, or a kill fell on it.
         with gathered(policy.model):

@@ -81,7 +81,7 @@ def footprint(config: Any, options: LoadOptions, work: Workload) -> dict[str, in
     fixed, trained = _bytes(model, is_trained=False), _bytes(model, is_trained=True)
     numbers = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     parts = {"weights": fixed + trained} if options.lora is None else {"weights": fixed, "adapter": trained}
-    parts |= {"gradients": trained, "AdamW": 8 * numbers}
+    parts |= {"gradients": trained, "AdamW": _averages(model, options)}
     if trained < 4 * numbers:
         parts["master weights and their gradients"] = 8 * numbers
     if work.has_reference and options.lora is None:
@@ -106,6 +106,18 @@ def _phases(config: Any, dtype: torch.dtype, options: LoadOptions, work: Workloa
         update["gathered layers and their gradients"] = 3 * layer + 2 * rest + rest * 4 // dtype.itemsize
         sampling["gathered weights"] = rest + config.num_hidden_layers * layer
     return [update, sampling]
+
+
+# Of AdamW in 8 bits: smaller tensors are averaged in float32, and each block of so many numbers has a scale.
+_WHOLE_BELOW, _BLOCK = 4096, 256
+
+
+def _averages(model: Any, options: LoadOptions) -> int:
+    """Bytes of AdamW's two averages of what is trained."""
+    sizes = [weight.numel() for weight in model.parameters() if weight.requires_grad]
+    if options.optimiser == "adamw":
+        return 8 * sum(sizes)
+    return sum(8 * size if size < _WHOLE_BELOW else 2 * size + 8 * -(-size // _BLOCK) for size in sizes)
 
 
 def _bytes(model: Any, *, is_trained: bool) -> int:
@@ -198,6 +210,10 @@ _SMALLER: tuple[tuple[str, Callable[[LoadOptions, Workload], tuple[LoadOptions, 
     ("gradient_checkpointing: true", lambda o, w: (o.model_copy(update={"gradient_checkpointing": True}), w)),
     ("train.micro_batch_rows: 1", lambda o, w: (o, replace(w, rows=1))),
     ("dtype: bfloat16", lambda o, w: (o.model_copy(update={"dtype": "bfloat16"}), w)),
+    (
+        "optimiser: adamw_8bit",
+        lambda o, w: (o.model_copy(update={"optimiser": "adamw_8bit"}) if o.shards == 1 else o, w),
+    ),
     (
         "lora: {rank: 16}",
         lambda o, w: (o.model_copy(update={"lora": o.lora or LoraOptions()}) if o.shards == 1 else o, w),

@@ -69,7 +69,7 @@ BATCH_SIZE = 64
 
 def load_toy(checkpoint: str, facts: dict[str, Any], options: LoadOptions = LoadOptions()) -> BasePolicy:
     """The warm-started policy of `toy:<environment>`; facts must name the family. A fresh copy at every call."""
-    if given := ", ".join(options.model_dump(exclude_defaults=True, exclude={"shards"})):
+    if given := ", ".join(options.model_dump(exclude_defaults=True, exclude={"shards", "optimiser"})):
         raise ConfigError(f"'{checkpoint}' is made here, on the CPU; {given} would have no effect. Leave it out.")
     return copy.deepcopy(_warm_started(checkpoint.removeprefix(TOY), toy_family(checkpoint, facts)))
 

@@ -246,14 +246,14 @@ def train_stage(stage: str, out: Path, ranks: Ranks | None = None) -> None:
     is_alone = is_foreign(recipe.families[stage].init)
     if not is_alone:
         torch.set_num_threads(1)
-    config, is_sharded = _settings(stage, recipe), recipe.families[stage].shards > 1
+    config, loading = _settings(stage, recipe), recipe.families[stage]
     torch.manual_seed(config.seed)
     policy = _new_policy(stage, recipe, out, ranks)
     settings = recipe.demonstrations_of(stage)
     shown = inversions(settings, policy) if settings.inverts else demonstrations(settings, policy.fits)
     state = out / f"{stage}.state"
-    warm_start(policy, shown, config, on_step=_Progress(), state_dir=state, ranks=ranks, is_sharded=is_sharded)
-    if is_sharded:
+    warm_start(policy, shown, config, on_step=_Progress(), state_dir=state, ranks=ranks, loading=loading)
+    if loading.shards > 1:
         policy = _whole(policy, lambda: _new_policy(stage, recipe, out, ranks), ranks)
     if ranks.is_first and settings.inverts:
         save_inverter(policy, out / stage, [item.plan for item in shown], half=not is_alone)

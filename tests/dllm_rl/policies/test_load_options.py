@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from tests.dllm_rl.policies import checkpoints
 from tests.tiny_policies import PLANS, PROMPTS
 
 FACTS = {"family": "masked", "max_prompt": 96, "canvas_length": 36}
+KINDS = ("adamw", "adamw_8bit")
 LORA = LoraOptions(rank=2, targets=("q_proj", "v_proj"))
 
 
@@ -103,6 +105,42 @@ def test_a_resumed_run_in_half_precision_is_the_same_run():
     steps(optimiser, whole, range(3, 6))
     steps(resumed, later, range(3, 6))
     assert torch.equal(resumed.masters[0], optimiser.masters[0]) and torch.equal(whole, later)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_averages_in_8_bits_move_weights_nearly_as_whole_ones(dtype):
+    """Over masters in half precision, too; a quarter of the memory and a little for the scales of blocks."""
+    pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    start = (0.02 * torch.randn(8192)).to(dtype)
+    pair = [start.clone().requires_grad_() for _ in range(2)]
+    optimisers = [
+        adamw([weight], lr=1e-3, weight_decay=0.0, kind=kind) for weight, kind in zip(pair, KINDS, strict=True)
+    ]
+    slope = torch.randn(8192)
+    for _ in range(20):
+        gradient = (slope + torch.randn(8192)).to(dtype)
+        for weight, optimiser in zip(pair, optimisers, strict=True):
+            weight.grad = gradient.clone()
+            optimiser.step()
+    moved = [(weight.detach() - start).float() for weight in pair]
+    assert torch.nn.functional.cosine_similarity(*moved, dim=0) > 0.99 and not torch.equal(*moved)
+    (state,) = optimisers[1].state.values()
+    assert state["state1"].dtype == state["state2"].dtype == torch.uint8
+    assert isinstance(optimisers[1], MasterWeights) == (dtype == torch.bfloat16)
+
+
+def test_an_optimiser_without_its_package_and_in_shards_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(ConfigError, match=r"pip install 'dllm-rl\[bitsandbytes\]'"):
+        adamw([torch.zeros(2, requires_grad=True)], kind="adamw_8bit", lr=1.0)
+    with pytest.raises(ValueError, match="adamw_8bit cannot have divided"):
+        LoadOptions(shards=2, optimiser="adamw_8bit")
+
+
+def test_the_optimiser_decides_numbers_and_is_part_of_what_results_are_keyed_by():
+    assert LoadOptions().deciding == {}
+    assert LoadOptions(optimiser="adamw_8bit").deciding == {"optimiser": "adamw_8bit"}
 
 
 def test_activations_are_computed_again_and_gradients_are_the_same(tmp_path):

@@ -13,6 +13,7 @@ from dllm_rl import registry
 from dllm_rl.episodes import OneTurn
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import append_rows, read_rows
+from dllm_rl.load_options import LoadOptions
 from dllm_rl.policies.adapters import add_lora
 from dllm_rl.records.tasks import Control, Fault, Observation, Outcome, Task
 from dllm_rl.reward import FromFunction
@@ -72,7 +73,8 @@ def make(
     reward=share_of_e,
     options=None,
     lora=None,
-    is_sharded: Any = False,
+    is_sharded: bool = False,
+    optimiser: Any = "adamw",
     **settings,
 ):
     config = {"steps": 2, "prompts_per_step": 2, "group_size": 4, "inner_steps": 2, "learning_rate": 1e-3} | settings
@@ -87,7 +89,7 @@ def make(
         tasks=TASKS,
         config=TrainConfig(**config),
         run_dir=run_dir,
-        is_sharded=is_sharded,
+        loading=LoadOptions(shards=2 if is_sharded else 1, optimiser=optimiser),
     )
 
 
@@ -168,6 +170,20 @@ def test_resume_is_bit_identical_after_any_interruption(tmp_path):
     assert timeless[0] == timeless[1]
     assert [row["step"] for row in timeless[1]] == [0, 1, 2, 3]
     assert read_rows(tmp_path / "a" / "rollouts.jsonl") == read_rows(tmp_path / "b" / "rollouts.jsonl")
+
+
+def test_a_run_with_an_optimiser_in_8_bits_is_resumed_bit_for_bit(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    settings = {"steps": 2, "checkpoint_every": 1, "inner_steps": 1}
+    whole, cut = (make("masked", "grpo", tmp_path / name, optimiser="adamw_8bit", **settings) for name in "ab")
+    whole.train()
+    cut.train(until=1)
+    resumed = make("masked", "grpo", tmp_path / "b", optimiser="adamw_8bit", **settings)
+    resumed.train()
+    assert same(weights(whole), weights(resumed)) and not same(weights(cut), weights(resumed))
+    other = make("masked", "grpo", tmp_path / "c", **settings)
+    other.train()
+    assert not same(weights(whole), weights(other)), "the option would have no effect"
 
 
 def test_a_finished_run_does_nothing_more(tmp_path):

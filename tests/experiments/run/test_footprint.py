@@ -28,6 +28,7 @@ KEYS = {
     "float32": LoadOptions(dtype="float32"),
     "bfloat16": LoadOptions(dtype="bfloat16"),
     "adapter": LoadOptions(dtype="bfloat16", lora=LoraOptions(rank=4)),
+    "8 bits": LoadOptions(dtype="bfloat16", optimiser="adamw_8bit"),
 }
 
 
@@ -41,6 +42,8 @@ def model_of(options: LoadOptions):
 
 @pytest.mark.parametrize("name", KEYS)
 def test_weights_and_optimiser_are_told_to_the_byte(name):
+    if name == "8 bits":
+        pytest.importorskip("bitsandbytes")
     config, model = model_of(KEYS[name])
     parts = footprint(config, KEYS[name], WORK)
     sizes = {True: 0, False: 0}
@@ -49,11 +52,13 @@ def test_weights_and_optimiser_are_told_to_the_byte(name):
         weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
     assert parts["weights"] + parts.get("adapter", 0) == sum(sizes.values())
     assert parts["gradients"] == sizes[True]
-    optimiser = adamw([weight for weight in model.parameters() if weight.requires_grad], lr=1e-3)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = adamw(trained, kind=KEYS[name].optimiser, lr=1e-3)
     optimiser.step()
-    kept = [value for state in optimiser.state.values() for key, value in state.items() if key.startswith("exp_avg")]
+    averages = ("exp_avg", "exp_avg_sq", "state1", "state2", "absmax1", "absmax2")
+    kept = [state[key] for state in optimiser.state.values() for key in averages if key in state]
     assert parts["AdamW"] == sum(value.numel() * value.element_size() for value in kept)
-    assert ("master weights and their gradients" in parts) == (name == "bfloat16")
+    assert ("master weights and their gradients" in parts) == (name in ("bfloat16", "8 bits"))
     assert ("reference policy" in parts) == (name != "adapter")
 
 
