@@ -3,7 +3,7 @@
 Tokens keep their true positions. Logits at MASK are unshifted (the draft distribution, which samplers sample from and
 objectives score); inside clean slots the warm start also learns the next token.
 
-Legend: b rows, l canvas, n slots, k views.
+Legend: b rows, l canvas, n slots, k views, c asked positions, t fed tokens, s cached keys.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dllm_rl.policies.attention import Causal, Reading
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.feed import Feed, prompt_tokens
+from dllm_rl.policies.feed import Feed, Tokens, neighbours, prompt_tokens
 from dllm_rl.policies.interface import empty_keys
 from dllm_rl.policies.masked import MaskedProcess
 from dllm_rl.policies.process import one_a_stratum
@@ -31,6 +31,38 @@ if TYPE_CHECKING:
 
 # Of the warm start: share of hidden slots with a revealed prefix, and weight of the next-token loss in clean slots.
 REVEALED_SHARE, NEXT_TOKEN_WEIGHT = 0.3, 0.1
+
+
+@dataclass(slots=True, kw_only=True)
+class SlotCache:
+    """Keys and values of the prompt and of the slots that are settled, which no later one changes.
+
+    Attributes:
+        places: Where each key stands in [prompt, canvas in feed order]; -1 where it only fills up a row.
+        kept: How many canvas tokens of each row are held.
+        settled: How many will not change any more; those that are not held yet are from the next forward on.
+    """
+
+    keys: Any
+    places: Int[Tensor, "b s"]
+    kept: Int[Tensor, " b"]
+    settled: Int[Tensor, " b"]
+
+    @classmethod
+    def of_prompts(cls, keys: Any, prompts: Prompts) -> SlotCache:
+        """Return the cache that holds the prompts alone."""
+        none = torch.zeros(len(prompts.ids), dtype=torch.long)
+        return cls(keys=keys, places=torch.arange(prompts.ids.shape[1]).expand_as(prompts.ids), kept=none, settled=none)
+
+    def select(self, which: Bool[Tensor, " b"]) -> None:
+        """Keep these rows alone."""
+        index = which.nonzero().squeeze(1)
+        self.keys.batch_select_indices(index.to(self.keys.layers[0].keys.device))
+        self.places, self.kept, self.settled = self.places[index], self.kept[index], self.settled[index]
+
+    def num_fed(self, length: int) -> int:
+        """How many tokens of a row the next forward reads, of a canvas of this length."""
+        return int((self.settled - self.kept).max() + (length - self.settled).max())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,3 +151,54 @@ class SlotPolicy(BasePolicy):
         last = torch.tensor([prompts.ids.shape[1] - 1])
         self.forward(prompt_tokens(prompts, self.reading.attention), last, cache=cache)
         return cache
+
+    def continue_from(
+        self, cache: Any, tokens: Tokens, keep: Int[Tensor, " c"] | Int[Tensor, "b c"], width: int
+    ) -> Float[Tensor, "b c v"]:
+        """Return logits at these positions; with a `SlotCache` of unsettled ones, and what is settled is kept."""
+        if not isinstance(cache, SlotCache):
+            return super().continue_from(cache, tokens, keep, width)
+        total = tokens.ids.shape[1]
+        new = _stretch(width + cache.kept, width + cache.settled)
+        rest = _stretch(width + cache.settled, torch.full_like(cache.settled, total))
+        places = torch.cat([new, rest], dim=1)
+        keys = torch.cat([cache.places, places], dim=1)
+        fed = _taken(tokens, places, keys, lookback=self.interface.lookback, pad_id=self.canvas.pad_id)
+        at = (keep - (width + cache.settled)[:, None]).clamp(min=0) + new.shape[1]
+        logits = self.forward(fed, at, cache=cache.keys)
+        cache.keys.crop(-rest.shape[1])
+        cache.places = torch.cat([cache.places, new], dim=1)
+        cache.kept = cache.settled
+        return logits
+
+
+def _stretch(first: Int[Tensor, " b"], end: Int[Tensor, " b"]) -> Int[Tensor, "b t"]:
+    """The places from the first to the end of each row; -1 beyond."""
+    place = first[:, None] + torch.arange(int((end - first).max()))
+    return place.masked_fill(place >= end[:, None], -1)
+
+
+def _taken(
+    tokens: Tokens, places: Int[Tensor, "b t"], keys: Int[Tensor, "b s"], *, lookback: int, pad_id: int
+) -> Tokens:
+    """The tokens at these places, which read those of these keys that they read of all; -1 fills a row up.
+
+    Args:
+        lookback: See `ModelInterface`.
+        pad_id: See `ModelInterface`.
+    """
+    at, read = places.clamp(min=0), keys.clamp(min=0)
+    rows = torch.arange(len(at))[:, None]
+    mask = tokens.mask[:, 0].expand(len(at), -1, -1)[rows[..., None], at[..., None], read[:, None]]
+    itself = torch.arange(places.shape[1])[:, None] + keys.shape[1] - places.shape[1] == torch.arange(keys.shape[1])
+    before = tokens.neighbours
+    if before is None and lookback:
+        before = neighbours(tokens.ids, lookback, pad_id)
+    return replace(
+        tokens,
+        ids=tokens.ids.gather(1, at),
+        mask=((mask & (keys >= 0)[:, None]) | itself)[:, None],
+        positions=tokens.positions.gather(1, at),
+        columns=tokens.columns.gather(1, at),
+        neighbours=None if before is None else before[rows, at],
+    )

@@ -10,29 +10,35 @@ stay masked and are fed last, as in the warm start.
 
 Departures from the paper, so that the recorded probabilities are exact at any temperature: positions are accepted by
 the confidence of the draft distribution before a token is drawn (choose-then-sample), and the separate verifying pass
-through the shifted next-token head is not used.
+through the shifted next-token head is not used, unless it is asked for (`samplers.families.verified_slots`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.options import added
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.slot import SlotCache
 from dllm_rl.records.canvas import until_first
 from dllm_rl.records.events import BEFORE_ALL, feed_order
 from dllm_rl.records.types import Completions, Prompts
 from dllm_rl.registry import register
-from samplers.config import check_temperature
+from samplers.config import check_count, check_temperature
+from samplers.families.verified_slots import Verified
 from samplers.grammar.compile import constraint_of
 from samplers.grammar.projection import Keys, Prediction, StepDistribution, project
 from samplers.loop.record import ForcedTokens, Recorder, columns_of, is_finished
 from samplers.loop.sampling import in_chunks
+
+# Which keys and values a slot sampler keeps.
+SlotCacheName = Literal["prompt", "exact"]
 
 
 @register("sampler", "slots")
@@ -45,27 +51,59 @@ class SlotSampler:
         slot_threshold: Probability of the best first token from which on a slot is opened.
         token_threshold: Probability of the best token from which on a position of an open slot is accepted.
         grammar: Whether only plans that parse and act on the page's controls can be written.
+        block_length: Columns of a serial block, whose slots are all written before a later one is opened (ReFusion's
+            `serial_num_blocks` says how many there are); None for one block.
+        cache: Which keys and values are kept. `prompt`: those of the prompt. `exact`: those of finished slots, too,
+            which are then fed once more and never again; it gives the same up to rounding.
+        verification: Drafts are accepted by their probability as next tokens, as the paper has it, which takes twice
+            the forwards. What is rejected is drafted anew, so objectives that replay refuse it.
     """
 
     name: ClassVar[str] = "slots"
     version: ClassVar[int] = 1
     families: ClassVar[tuple[str, ...]] = ("slot",)
-    approximation: ClassVar[str | None] = None
     temperature: float = 1.0
     slot_threshold: float = 0.6
     token_threshold: float = 0.3
     grammar: bool = False
+    block_length: int | None = added(None)
+    cache: SlotCacheName = added("prompt")
+    verification: bool = added(default=False)
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
+        check_count("block_length", self.block_length, "columns of a block")
+        if self.cache not in get_args(SlotCacheName):
+            raise ConfigError(f"cache={self.cache!r}: give one of {', '.join(get_args(SlotCacheName))}")
+        if self.verification and self.grammar:
+            raise ConfigError(
+                "verification=true takes drafts back, and under grammar=true later draws depend on them. Leave one of "
+                "the two out."
+            )
+        if self.verification and self.cache == "prompt":
+            raise ConfigError(
+                "verification=true keeps the keys and values of finished slots as they were verified, and "
+                "cache='prompt' would compute them again. Set cache: exact."
+            )
+
+    @property
+    def approximation(self) -> str | None:
+        """Why a replay of the draws does not give their probabilities; None where it does."""
+        return "takes back drafts that are unlikely as next tokens (verification=true)" if self.verification else None
 
     @torch.no_grad()
     def generate(self, policy: BasePolicy, prompts: Prompts, *, seed: int) -> Completions:
-        """Sample one completion a row. Raises ConfigError where the canvas is not a whole number of slots."""
+        """Sample one completion a row. Raises ConfigError where canvas or block are not a whole number of slots."""
         size, length = policy.facts.slot_size, policy.facts.canvas_length
         if length % size:
             raise ConfigError(f"a canvas of {length} columns is not a whole number of slots of {size}")
-        return in_chunks(policy, prompts, lambda part: _Infilling(self, policy, part, seed).run())
+        if self.block_length is not None and self.block_length % size:
+            raise ConfigError(
+                f"block_length={self.block_length} was given; a block is a whole number of slots of {size} columns. "
+                f"Give a multiple of {size}."
+            )
+        driver = Verified if self.verification else _Infilling
+        return in_chunks(policy, prompts, lambda part: driver(self, policy, part, seed).run())
 
 
 class _Infilling:
@@ -96,12 +134,14 @@ class _Infilling:
         if len(rows):
             cache = self.policy.read_prompts(prompts.rows(rows))
             self.record.count(len(rows), prompts.ids.shape[1])
+            if self.sampler.cache == "exact":
+                cache = SlotCache.of_prompts(cache, prompts.rows(rows))
         while len(rows):
             self._step(rows, cache, step)
             step += 1
             is_unfinished = self._is_unfinished(rows)
             if cache is not None and is_unfinished.any() and not is_unfinished.all():
-                cache.batch_select_indices(is_unfinished.nonzero().squeeze(1).to(self.policy.device))
+                _select(cache, is_unfinished, self.policy.device)
             rows = rows[is_unfinished]
         return self.record.finish(
             self.policy, self.canvas, num_steps=step, slot_size=self.size, slot_joined=self.joined
@@ -110,10 +150,10 @@ class _Infilling:
     def _step(self, rows: Int[Tensor, " n"], cache: Any, step: int) -> None:
         """Plan and infill: one forward, then open slots, accept positions in them and draw there."""
         columns, is_asked = columns_of(self._wanted(rows) if self.constraint is None else self.is_masked[rows])
-        distribution = self._distribution(rows, columns, cache)
+        distribution = self._distribution(rows, columns, cache, step)
         probability = torch.where(is_asked, distribution.log_odds.sigmoid(), -1.0)
         confidence = torch.full((len(rows), self.length), -1.0).scatter(1, columns, probability)
-        to_write = self._to_write()[rows]
+        to_write = self._in_block(self._to_write())[rows]
         self.is_open[rows] = self._opened(confidence, to_write, self.is_open[rows])
         chosen = self._accepted(confidence, to_write, self.is_open[rows]).gather(1, columns) & is_asked
         draw = distribution.draw(chosen, Keys(seed=self.seed, row_ids=self.prompts.row_ids[rows], step=step))
@@ -123,10 +163,14 @@ class _Infilling:
         self.record.commit_at(row, draw.column, step, draw.tokens, draw.log_probs, draw.entropy)
         self._close_step(rows, step)
 
-    def _distribution(self, rows: Tensor, columns: Tensor, cache: Any) -> StepDistribution:
+    def _distribution(self, rows: Tensor, columns: Tensor, cache: Any, step: int) -> StepDistribution:
         canvas, order = self.canvas[rows], feed_order(self.joined, self.size, self.length)[rows]
+        fed = self.length
+        if isinstance(cache, SlotCache):
+            cache.settled = self.size * (self.joined[rows] < step).sum(dim=1)
+            fed = cache.num_fed(self.length)
         logits = self.policy.logits(self.prompts.rows(rows), canvas, columns=columns, order=order, cache=cache)
-        self.record.count(len(rows), self.length)
+        self.record.count(len(rows), fed)
         prediction = Prediction(
             logits=logits,
             columns=columns,
@@ -143,7 +187,15 @@ class _Infilling:
         """The masked positions of open slots; of all slots in rows that must open some."""
         is_open = self.is_open[rows]
         must_open = ~is_open.any(dim=1, keepdim=True)
-        return self.is_masked[rows] & (is_open | must_open).repeat_interleave(self.size, dim=1)
+        wanted = self.is_masked[rows] & (is_open | must_open).repeat_interleave(self.size, dim=1)
+        return wanted & self._in_block(self.is_masked)[rows]
+
+    def _in_block(self, to_write: Bool[Tensor, "b l"]) -> Bool[Tensor, "b l"]:
+        """Those of the first serial block that has any."""
+        if self.sampler.block_length is None:
+            return to_write
+        block = torch.arange(self.length) // self.sampler.block_length
+        return to_write & (block == block[to_write.long().argmax(dim=1)][:, None])
 
     def _to_write(self) -> Bool[Tensor, "b l"]:
         """The masked positions that may be drawn; under the grammar, where only PAD can stand behind EOS, not those."""
@@ -192,3 +244,11 @@ class _Infilling:
     def _slots(self, of_columns: Tensor) -> Tensor:
         """(b, l) to (b, j, size)."""
         return of_columns.unflatten(1, (-1, self.size))
+
+
+def _select(cache: Any, which: Bool[Tensor, " b"], device: torch.device) -> None:
+    """Keep these rows of a cache alone."""
+    if isinstance(cache, SlotCache):
+        cache.select(which)
+    else:
+        cache.batch_select_indices(which.nonzero().squeeze(1).to(device))
