@@ -25,12 +25,14 @@ class BlockStep:
 
     Attributes:
         in_block: Columns of the block.
+        begins_block: Whether a block of the policy begins with it, none of which is the prompt's.
         quota: Number of positions that a plain schedule unmasks in this step.
         index: This step's number in the block, from 0.
         num_steps: Number of steps of the block.
     """
 
     in_block: Bool[Tensor, " l"]
+    begins_block: bool
     quota: int
     index: int
     num_steps: int

@@ -141,11 +141,12 @@ class Denoising:
         return min(self.blocks.start(start) + self.blocks.size, self.canvas.shape[1])
 
     def _block(self, start: int, end: int, num_steps: int) -> None:
+        num_columns = self._block_length() if self.rule.counts_whole_blocks else end - start
         if not self.rule.remasks and not self.rule.may_idle:
-            num_steps = min(num_steps, end - start)
+            num_steps = min(num_steps, num_columns)
         in_block = torch.zeros(self.canvas.shape[1], dtype=torch.bool)
         in_block[start:end] = True
-        quotas = self.rule.quotas(end - start, num_steps)
+        quotas = self.rule.quotas(num_columns, num_steps)
         for index, quota in enumerate(quotas):
             is_done = is_finished(self.canvas, self.is_masked, self.policy.canvas.eos_id)
             is_open = self.is_masked & in_block & ~is_done[:, None]
@@ -153,7 +154,13 @@ class Denoising:
             if not len(rows):
                 break
             unfinished = (~is_done).nonzero().squeeze(1)
-            block_step = BlockStep(in_block=in_block, quota=quota, index=index, num_steps=len(quotas))
+            block_step = BlockStep(
+                in_block=in_block,
+                begins_block=self.blocks.start(start) == start,
+                quota=quota,
+                index=index,
+                num_steps=len(quotas),
+            )
             self._one_step(rows, unfinished, is_open, block_step)
             self._between_steps()
             self.watcher.wrote(self.canvas, self.step)

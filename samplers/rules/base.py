@@ -99,6 +99,11 @@ class UnmaskingRule:
         return None
 
     @property
+    def counts_whole_blocks(self) -> bool:
+        """Whether quotas are those of a whole block where only a part of it is written."""
+        return False
+
+    @property
     def hides_order(self) -> bool:
         """Whether positions are drawn with probabilities that the policy moves, and the record does not say them."""
         return False

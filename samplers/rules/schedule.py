@@ -1,4 +1,6 @@
-"""How many positions a step unmasks: equal shares, or Dream's schedule (2508.15487)."""
+"""How many positions a step unmasks: equal shares, of what is left of a block or of whole ones, or Dream's schedule
+(2508.15487).
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,12 @@ def dream_quotas(num_columns: int, num_steps: int) -> list[int]:
     return [quota for quota in (*quotas, left) if quota]
 
 
-ScheduleName = Literal["equal", "dream"]
-SCHEDULES: dict[ScheduleName, Callable[[int, int], list[int]]] = {"equal": spread, "dream": dream_quotas}
+ScheduleName = Literal["equal", "dream", "whole_block"]
+SCHEDULES: dict[ScheduleName, Callable[[int, int], list[int]]] = {
+    "equal": spread,
+    "dream": dream_quotas,
+    "whole_block": spread,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +46,8 @@ class ScheduledRule(UnmaskingRule):
     """Base of the rules that Dream has too.
 
     Attributes:
-        schedule: `equal` shares of a block's columns, or those of `dream`.
+        schedule: `equal` shares of a block's columns, or those of `dream`. `whole_block`: a block that the prompt has
+            begun, or the canvas ends, is written in the shares of a whole one (SDAR, LLaDA2).
     """
 
     schedule: ScheduleName = "equal"
@@ -53,3 +60,8 @@ class ScheduledRule(UnmaskingRule):
     def quotas(self, num_columns: int, num_steps: int) -> list[int]:
         """As the schedule says."""
         return SCHEDULES[self.schedule](num_columns, num_steps)
+
+    @property
+    def counts_whole_blocks(self) -> bool:
+        """As the schedule says."""
+        return self.schedule == "whole_block"

@@ -125,3 +125,30 @@ def test_under_the_grammar_a_replay_gives_the_recorded_log_probabilities(tiny_po
         replayed = policy.view_log_probs(rollouts, views).sum(0)
     where = out.mask & (out.trajectory.commit_step >= 0)
     torch.testing.assert_close(replayed[where], out.trajectory.log_probs[where], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [0, 3])
+def test_the_next_token_comes_first_where_a_block_begins_behind_a_whole_one(tiny_policies, offset):
+    """As in Fast-dLLM v2. A block that the prompt has begun has no such token."""
+    shared = tiny_policies["block"]
+    facts = replace(shared.facts, prompt_blocks="from_prompt", is_shifted=True)
+    policy = BlockPolicy(shared.model, shared.tokenizer, facts)
+    prompts = policy.prompts(PROMPTS[:1], [0])
+    length = prompts.ids.shape[1] // 10 * 10 - 10 + offset
+    prompts = replace(prompts, ids=prompts.ids[:, -length:], mask=prompts.mask[:, -length:])
+    options = {"temperature": 0.0, "threshold": 0.01}
+    plain, first = (
+        registry.build("sampler", "threshold", {**options, **more}).generate(policy, prompts, seed=5)
+        for more in ({}, {"next_token_first": True})
+    )
+    starts = [column for column in range(36) if (offset + column) % 10 == 0]
+    for start in starts:
+        steps = first.trajectory.commit_step[0, start : start + 10]
+        assert steps[0] < steps[1:].min(), "the block's first column was not written alone and first"
+    assert first.trajectory.num_steps == plain.trajectory.num_steps + len(starts)
+
+
+@pytest.mark.parametrize("name", ["soft_threshold", "epsilon_greedy", "rpd"])
+def test_rules_with_an_order_of_their_own_refuse_it(name):
+    with pytest.raises(ConfigError, match=f"and '{name}' has one of its own"):
+        registry.build("sampler", name, {"next_token_first": True})

@@ -32,7 +32,11 @@ def context(seed=0, *, memory=None, quota=3, step=0, num_steps=4, scale=4.0, row
         columns=everywhere,
         is_open=is_open,
         block_step=BlockStep(
-            in_block=torch.ones(columns, dtype=torch.bool), quota=quota, index=step, num_steps=num_steps
+            in_block=torch.ones(columns, dtype=torch.bool),
+            begins_block=True,
+            quota=quota,
+            index=step,
+            num_steps=num_steps,
         ),
         distribution=distribution(logits, everywhere),
         noise_at=noise,

@@ -27,7 +27,7 @@ def test_one_column_a_step_ends_with_two():
     assert dream_quotas(64, 64) == [1] * 62 + [2]
 
 
-@pytest.mark.parametrize("name", ["margin", "entropy"])
+@pytest.mark.parametrize("name", ["low_confidence", "margin", "entropy"])
 def test_steps_write_the_quotas(tiny_policies, name):
     policy = tiny_policies["masked"]
     rule = registry.get("sampler", name)(schedule="dream", num_steps=9, temperature=0.0)
@@ -40,6 +40,18 @@ def test_steps_write_the_quotas(tiny_policies, name):
         assert written[:count] == quotas[:count]
 
 
+def test_a_part_of_a_block_is_written_in_the_shares_of_a_whole_one(tiny_policies):
+    """Here the last one: 36 columns are three blocks of ten, and six columns."""
+    policy, written = tiny_policies["block"], {}
+    for schedule in ("equal", "whole_block"):
+        rule = registry.build("sampler", "low_confidence", {"schedule": schedule, "num_steps": 8, "temperature": 0.0})
+        steps = rule.generate(policy, policy.prompts(PROMPTS[:1], [0]), seed=0).trajectory.commit_step[0]
+        written[schedule] = [
+            steps[start : start + 10].unique(return_counts=True)[1].tolist() for start in (0, 10, 20, 30)
+        ]
+    assert written == {"equal": [[5, 5]] * 3 + [[3, 3]], "whole_block": [[5, 5]] * 3 + [[5, 1]]}
+
+
 def test_another_schedule_is_refused():
-    with pytest.raises(ConfigError, match="schedule='cosine': give one of equal, dream"):
+    with pytest.raises(ConfigError, match="schedule='cosine': give one of equal, dream, whole_block"):
         registry.get("sampler", "margin")(schedule="cosine")
