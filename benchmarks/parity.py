@@ -8,7 +8,6 @@ ours, given to both.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,26 +18,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks import parity_views, public_losses
+from benchmarks import parity_views, public_code, public_losses
+from benchmarks.public_code import Code, place
 from benchmarks.public_losses import Asked, Hidden
 from dllm_rl import registry
-from dllm_rl.errors import ConfigError
 from dllm_rl.records.types import LossInputs, Rollouts
 
 ROWS, LENGTH = 6, 8
 LENGTHS = {"full": (8, 8, 8, 8, 8, 8), "ragged": (8, 5, 2, 8, 3, 6)}
 # Of the loss and of the gradient: what float32 in the public code leaves.
 TOLERANCE = 2e-5
-BEGIN, END = "<!-- table of python -m benchmarks.parity -->", "<!-- end of table -->"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Code:
-    """Public code: the folder of its checkout, where it can be had, and its file."""
-
-    folder: str
-    url: str
-    file: str
+BEGIN, END = public_code.markers("benchmarks.parity")
 
 
 TRL = Code(folder="trl", url="https://github.com/huggingface/trl (or an installed trl)", file="trainer/grpo_trainer.py")
@@ -133,15 +123,6 @@ class Agreement:
         return f"gradient off by {self.gradient:.2g}: cos {self.cosine:.4f}, length x{self.ratio:.3f}"
 
 
-def place(folder: Path, code: Code) -> Path:
-    """The file in the user's checkout, whose package may stand in a folder of its name (or under src)."""
-    for inside in ("", code.folder, f"src/{code.folder}"):
-        path = folder / code.folder / inside / code.file
-        if path.is_file():
-            return path
-    return folder / code.folder / code.file
-
-
 def compared(case: Case, folder: Path, kind: str) -> Agreement:
     """Both losses of a case at the same scores."""
     objective = registry.build("objective", case.method, case.options)
@@ -216,15 +197,6 @@ def rollouts_of(lengths: tuple[int, ...], num_groups: int) -> Rollouts:
     )
 
 
-def missing(folder: Path | None) -> list[str]:
-    """What cannot be compared, and where it can be had."""
-    found = {}
-    for code in CODE.values():
-        if folder is None or not place(folder, code).is_file():
-            found[code.folder] = f"{code.folder}: {code.url}"
-    return list(found.values())
-
-
 def table(folder: Path) -> list[str]:
     """One row a case whose code is there: what its options are, and how near the losses are."""
     lines = ["| method | options | public code | full rows | ragged rows |", "|---|---|---|---|---|"]
@@ -239,31 +211,7 @@ def table(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="your checkouts")
-    parser.add_argument("--page", type=Path, help="write the table into this page, between its markers")
-    given = parser.parse_args()
-    if absent := missing(given.folder):
-        where = "a folder" if given.folder is None else given.folder
-        print(f"To be compared, {where} needs checkouts of:", *absent, sep="\n  ")
-    if given.folder is None:
-        raise SystemExit(2)
-    lines = table(given.folder)
-    if len(lines) == 2:
-        raise ConfigError(f"{given.folder} holds none of these. Clone some of them into it, under these names.")
-    print("\n".join(lines))
-    if given.page is not None:
-        write_between(given.page, lines)
-        print(f"wrote {given.page}")
-
-
-def write_between(page: Path, lines: list[str]) -> None:
-    """Replace what stands between the page's two markers."""
-    text = page.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ConfigError(f"{page} lacks the lines {BEGIN} and {END}, between which the table goes. Add them.")
-    before, rest = text.split(BEGIN)
-    page.write_text("\n".join([f"{before}{BEGIN}", "", *lines, "", END + rest.split(END)[1]]))
+    public_code.command(__doc__ or "", CODE.values(), table, (BEGIN, END))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,13 @@
 """Losses of public code on scores that are given: the text of a few functions of a checkout, run with stand-ins.
 
-A function is taken out of its file by its name and compiled alone, so that nothing of a trainer, and none of what it
-imports, is needed. Where the public code asks its model, the stand-in answers with logits of two tokens under which the
-token that stands there has exactly the given log-probability.
+Nothing of a trainer is needed (`public_code`). Where the public code asks its model, the stand-in answers with logits
+of two tokens under which the token that stands there has exactly the given log-probability.
 
 Legend: k views, b rows, l canvas, p prompt length.
 """
 
 from __future__ import annotations
-import __future__
 
-import ast
 import random
 import warnings
 from collections import defaultdict
@@ -26,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dllm_rl.errors import ConfigError
+from benchmarks import public_code
 from dllm_rl.records.types import Rollouts
 
 MASK_ID, TOKEN = 1, 0
@@ -111,34 +108,25 @@ def trainer_of(asked: Asked, **facts: Any) -> Trainer:
 
 
 def functions(path: Path, names: Sequence[str]) -> dict[str, Callable[..., Any]]:
-    """Functions of a file by name, methods too; the first of each name. Raises ConfigError where one is not there."""
-    found: dict[str, ast.stmt] = {}
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef) and node.name in names and node.name not in found:
-            node.decorator_list = []
-            found[node.name] = node
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ConfigError(f"{path} has no function {', '.join(missing)}. Compare with a version that has it.")
-    module = ast.Module(body=list(found.values()), type_ignores=[])
-    known: dict[str, Any] = {
-        "torch": torch,
-        "F": F,
-        "np": np,
-        "random": random,
-        "defaultdict": defaultdict,
-        "nanmin": torch.min,
-        "nanmax": torch.max,
-        "set_seed": _set_seed,
-    }
-    flags = __future__.annotations.compiler_flag
-    exec(compile(module, str(path), "exec", flags=flags, dont_inherit=True), known)
-    return {name: known[name] for name in names}
+    """Functions of a file by name, which know what losses call. Raises ConfigError where one is not there."""
+    return public_code.functions(path, names, _KNOWN)
 
 
 def _set_seed(seed: int) -> None:
     random.seed(int(seed))
     torch.manual_seed(int(seed))
+
+
+_KNOWN = {
+    "torch": torch,
+    "F": F,
+    "np": np,
+    "random": random,
+    "defaultdict": defaultdict,
+    "nanmin": torch.min,
+    "nanmax": torch.max,
+    "set_seed": _set_seed,
+}
 
 
 def logits_of(log_probs: Float[Tensor, "..."]) -> Float[Tensor, "... 2"]:

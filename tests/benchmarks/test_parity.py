@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import parity
+from benchmarks import parity, public_code
 from dllm_rl.errors import ConfigError
 
 # A loss as trainers built on TRL have it: mean over all tokens, ratio clipped at epsilon, k3 to the reference.
@@ -64,16 +64,17 @@ def test_without_checkouts_it_says_what_it_needs(
         parity.main()
     told = capsys.readouterr().out
     assert all(code.folder in told for code in parity.CODE.values())
-    assert parity.missing(checkout(tmp_path, LOSS)) == [
-        line for line in parity.missing(None) if not line.startswith("d1:")
+    codes = parity.CODE.values()
+    assert public_code.missing(codes, checkout(tmp_path, LOSS)) == [
+        line for line in public_code.missing(codes, None) if not line.startswith("d1:")
     ]
 
 
 def test_the_table_goes_between_the_markers_of_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n{parity.BEGIN}\nold\n{parity.END}\nafter\n")
-    parity.write_between(page, ["| a |"])
+    public_code.write_between(page, ["| a |"], (parity.BEGIN, parity.END))
     assert page.read_text() == f"before\n{parity.BEGIN}\n\n| a |\n\n{parity.END}\nafter\n"
     page.write_text("nothing")
     with pytest.raises(ConfigError, match="lacks the lines"):
-        parity.write_between(page, ["| a |"])
+        public_code.write_between(page, ["| a |"], (parity.BEGIN, parity.END))
