@@ -73,7 +73,7 @@ class Torch:
 class Keys(DynamicCache):
     """Keys and values that are cut, read and joined as older versions of transformers did."""
 
-    def crop(self, max_length: int) -> None:
+    def crop(self, max_length: int) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Keep the first positions."""
         beyond = self.get_seq_length() - max_length
         if beyond > 0:
@@ -88,12 +88,14 @@ class Keys(DynamicCache):
     @property
     def key_cache(self) -> list[Any]:
         """Keys of each layer."""
-        return [layer.keys for layer in self.layers]
+        layers: list[Any] = self.layers
+        return [layer.keys for layer in layers]
 
     @property
     def value_cache(self) -> list[Any]:
         """Values of each layer."""
-        return [layer.values for layer in self.layers]
+        layers: list[Any] = self.layers
+        return [layer.values for layer in layers]
 
     def full_update(self, new: Any) -> None:
         """Add keys and values of each layer."""
@@ -159,10 +161,11 @@ class Stale(Bidirectional):
         if not use_cache:
             return super().__call__(ids)
         keys, replaced = Keys(), more.get("replace_position")
-        start = past_key_values[0][0].shape[2] if past_key_values else 0
+        layers: list[Any] = past_key_values or []
+        start = layers[0][0].shape[2] if layers else 0
         if replaced is not None:
             start = int(replaced[0].nonzero()[0])
-        for number, layer in enumerate(past_key_values or ()):
+        for number, layer in enumerate(layers):
             kept = [x if replaced is None else x[:, :, ~replaced[0]] for x in layer]
             keys.update(kept[0], kept[1], number)
         return self.read(ids, _everything(ids, keys.get_seq_length()), _from(start, ids), keys)
@@ -178,7 +181,7 @@ class Blocks(Model):
             allowed = allowed == 0
         allowed = allowed.bool()
         itself = torch.eye(ids.shape[1], allowed.shape[-1], dtype=torch.bool).roll(allowed.shape[-1] - ids.shape[1], 1)
-        keys = more.get("past_key_values")
+        keys: Any = more.get("past_key_values")
         if keys is None and more.get("use_cache"):
             keys = Keys()
         length = 0 if keys is None else keys.get_seq_length()
