@@ -61,11 +61,20 @@ A2D_BLOCK = Format(
 )
 SDAR = Format(name="SDAR", write=checkpoints.sdar, facts=BLOCK)
 # The prompt ends within a block, and the canvas with one.
-SDAR_TAIL = replace(SDAR, facts={**BLOCK, "canvas_length": 30}, lengths=(6, 10, 14))
+SDAR_TAIL = replace(
+    SDAR, name="SDAR, prompt ends within a block", facts={**BLOCK, "canvas_length": 30}, lengths=(6, 10, 14)
+)
 LLADA2 = Format(name="LLaDA2", write=checkpoints.llada2, facts=BLOCK)
-LLADA2_TAIL = replace(LLADA2, facts={**BLOCK, "canvas_length": 30}, lengths=(6, 10, 14))
+LLADA2_TAIL = replace(
+    LLADA2, name="LLaDA2, prompt ends within a block", facts={**BLOCK, "canvas_length": 30}, lengths=(6, 10, 14)
+)
 FAST_V2 = Format(name="Fast-dLLM v2", write=checkpoints.fast_dllm, facts=MASKED)
-FAST_V2_TAIL = replace(FAST_V2, facts={**FAST_V2.facts, "canvas_length": 30}, lengths=(6, 10, 14))
+FAST_V2_TAIL = replace(
+    FAST_V2,
+    name="Fast-dLLM v2, prompt ends within a block",
+    facts={**FAST_V2.facts, "canvas_length": 30},
+    lengths=(6, 10, 14),
+)
 REFUSION = Format(name="ReFusion", write=checkpoints.refusion, facts={**MASKED, "family": "slot", "slot_size": 4})
 
 

@@ -320,10 +320,11 @@ def llada2(path: Path, asked: Asked) -> Tensor:
 
 
 def fast_dllm_v2(path: Path, asked: Asked) -> Tensor:
-    """Fast-dLLM v2's batch_sample on one row, which it may write beyond the canvas."""
+    """Fast-dLLM v2's batch_sample on one row: whole blocks, which may reach beyond the canvas."""
     sample: Callable[..., dict[int, Tensor]] = functions(path, ["batch_sample"], KNOWN)["batch_sample"]
     width = asked.prompts.ids.shape[1]
-    given = {"max_new_tokens": asked.length, "min_len": width, "seq_len": torch.tensor([width])}
+    size = asked.settings["block_size"]
+    given = {"max_new_tokens": -(-asked.length // size) * size, "min_len": width, "seq_len": torch.tensor([width])}
     given |= {"mask_id": asked.policy.mask_id, "stop_token": asked.policy.canvas.eos_id, **asked.settings}
     return sample(Turns(asked.policy), asked.prompts.ids, asked.tokenizer, **given)[0][None]
 
