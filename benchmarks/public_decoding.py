@@ -186,7 +186,7 @@ class Blocks(Model):
             keys = Keys()
         length = 0 if keys is None else keys.get_seq_length()
         output = self.read(ids, allowed | itself, position_ids, keys)
-        if more.get("store_kv") is False:
+        if keys is not None and more.get("store_kv") is False:
             keys.crop(length)
         return output
 
