@@ -74,6 +74,8 @@ TYPES: dict[str, dict[str, Any]] = {
 _SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 _HEADS = {"num_key_value_heads": 2, "head_dim": 8}
 _EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+# Settings that a type's configuration works out of others, and cannot be given.
+_DERIVED = {"falcon": ("head_dim",)}
 FACTS: dict[str, Any] = {"max_prompt": 64, "canvas_length": 40}
 
 
@@ -81,7 +83,9 @@ def tiny_model(kind: str, *, is_causal: bool, attention: str | None, dtype: torc
     """A random model of this type, with weights that are large enough for distributions to differ."""
     words = tokenizer()
     ids = {"pad_token_id": words.pad_token_id, "eos_token_id": words.eos_token_id, "bos_token_id": None}
-    config = AutoConfig.for_model(kind, vocab_size=len(words), **_SIZES, **_HEADS, **_EXPERTS, **ids, **TYPES[kind])
+    settings = {**_SIZES, **_HEADS, **_EXPERTS, **ids, **TYPES[kind]}
+    given = {name: value for name, value in settings.items() if name not in _DERIVED.get(kind, ())}
+    config = AutoConfig.for_model(kind, vocab_size=len(words), **given)
     config.is_causal = is_causal
     torch.manual_seed(0)
     chosen = {} if attention is None else {"attn_implementation": attention}
