@@ -18,7 +18,9 @@ from dllm_rl.errors import ConfigError
 from experiments.analysis.collapse.consoles import trainer_console, verl_console
 from experiments.analysis.collapse.series import is_known
 
-# Where the step of a row stands, the surest first: wandb counts calls in `_step`, whatever the trainer's step is.
+# wandb counts calls in it, whatever the trainer's step is.
+_WANDB_STEP = "_step"
+# Where the step of a row stands, the surest first.
 _STEP_KEYS = (
     "train/global_step",
     "training/global_step",
@@ -26,7 +28,7 @@ _STEP_KEYS = (
     "global_step",
     "step",
     "Step",
-    "_step",
+    _WANDB_STEP,
     "current_steps",
     "global_step/max_steps",
 )
@@ -36,7 +38,7 @@ _LARGEST_STEP = 2**53
 
 
 def one_a_step(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Keep what is a number, one row a step, in order. Rows of equal steps are joined, and the later value stays.
+    """Keep what is a number, one row a step, in order. Rows of equal steps are joined, and the later number stays.
 
     Where the step goes back, the run was continued from there (or begun anew): what it had from that step on belongs to
     a branch that was abandoned. Rows without a step are left out where others have one; where none has, rows are
@@ -52,8 +54,10 @@ def one_a_step(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if step < last:
             found = {before: kept for before, kept in found.items() if before < step}
         last = step
-        found.setdefault(step, {}).update(numbers(row))
-        found[step]["step"] = step
+        joined = found.setdefault(step, {})
+        # A number that was logged at a step was not lost by what is logged there later.
+        joined.update({name: value for name, value in numbers(row).items() if value is not None or name not in joined})
+        joined["step"] = step
     return list(found.values())
 
 
@@ -100,7 +104,18 @@ def json_lines(text: str) -> list[dict[str, Any]] | None:
     # A file that is one JSON document spreads it over lines.
     if len(rows) < len(lines) - 1 or not rows or not all(isinstance(row, dict) for row in rows):
         return None
-    return [{**row["data"], "step": row.get("step")} if isinstance(row.get("data"), dict) else row for row in rows]
+    return [_line(row) for row in rows]
+
+
+def _line(row: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(row.get("data"), dict):
+        return {**row["data"], "step": row.get("step")}
+    return _without_nulls(row) if _WANDB_STEP in row else row
+
+
+def _without_nulls(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table, whose nulls are cells that nothing was logged in. wandb has text for what is not finite."""
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def trainer_state(text: str) -> list[dict[str, Any]] | None:
@@ -114,7 +129,9 @@ def trainer_state(text: str) -> list[dict[str, Any]] | None:
 def json_array(text: str) -> list[dict[str, Any]] | None:
     """A JSON array of rows, as `DataFrame.to_json(orient="records")` writes a history of wandb."""
     rows = _document(text, "[")
-    return rows if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows) else None
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        return None
+    return [_without_nulls(row) for row in rows]
 
 
 def _document(text: str, opening: str) -> Any:

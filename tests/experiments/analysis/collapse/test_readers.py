@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from dllm_rl.errors import ConfigError
-from experiments.analysis.collapse.readers import read_runs
+from experiments.analysis.collapse import diagnose
+from experiments.analysis.collapse.readers import one_a_step, read_runs
 from experiments.analysis.collapse.sources import find_runs
 
 REWARDS = {step: round(0.1 + 0.01 * step, 4) for step in range(5, 105, 5)}
@@ -110,6 +111,37 @@ def test_the_same_run_is_read_whoever_wrote_it(tmp_path, name):
         row["step"]: next(row[key] for key in row if key.endswith(("reward", "score/mean"))) for row in run.metrics
     }
     assert rewards == pytest.approx(REWARDS)
+
+
+def as_pandas_writes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a data frame: every column in each, null where nothing was logged."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return [{name: row.get(name) for name in columns} for row in rows]
+
+
+@pytest.mark.parametrize(("file", "write"), [("history.json", json.dumps), ("history.jsonl", lines)])
+def test_missing_cells_of_a_table_are_no_numbers_that_were_not_finite(tmp_path, file, write):
+    """An evaluation, and the row that sums up the run, share the last step with a training row."""
+    own = [{"_step": 710, "train/global_step": 100, "train/train_runtime": 3.0}]
+    own += [{"_step": 711, "train/global_step": 100, "eval/reward": 0.5}]
+    path = tmp_path / file
+    path.write_text(write(as_pandas_writes([*TRACKED, *own])))
+    (run,) = find_runs(path)
+    assert {row["step"]: row["train/reward"] for row in run.metrics} == REWARDS
+    assert run.metrics[-1]["eval/reward"] == 0.5
+    assert diagnose(run.metrics).kind == "healthy"
+
+
+def test_a_null_replaces_no_number_of_its_step():
+    rows = [{"step": 1, "reward": 0.5, "kl": None}, {"step": 1, "reward": None, "kl": None, "eval_reward": 0.4}]
+    assert one_a_step(rows) == [{"step": 1, "reward": 0.5, "kl": None, "eval_reward": 0.4}]
+
+
+def test_wandb_tells_what_is_not_finite_in_words(tmp_path):
+    path = tmp_path / "history.json"
+    path.write_text(json.dumps(as_pandas_writes([*TRACKED[:-1], {**TRACKED[-1], "train/reward": "NaN"}])))
+    (run,) = find_runs(path)
+    assert diagnose(run.metrics).kind == "numerical"
 
 
 def test_a_console_without_a_bar_is_counted_and_its_evaluations_belong_to_the_row_before(tmp_path):
