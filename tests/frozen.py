@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.gaming_alarm import HACKS, simulate
 from dllm_rl import registry
 from dllm_rl.environment import Environment
 from dllm_rl.files import read_rows
@@ -32,11 +33,14 @@ from dllm_rl.testing.reward import ATTEMPTS, evidence_of
 from dllm_rl.training.engine import EVALUATION_VERSION, RolloutEngine, evaluate
 from dllm_rl.training.intermediate import draw_answers
 from dllm_rl.training.trainer import VERSION
+from experiments.analysis.collapse.detectors import VERSION as DETECTORS
+from experiments.analysis.collapse.online import OnlineDiagnosis
 from experiments.design.units import task_digest
 from harness.environments import BrowserEnvironment
 from harness.environments.base import WORLDS
 from harness.environments.gymnasium import FORMS_ID
 from tests.dllm_rl.training.test_trainer import make
+from tests.experiments.synthetic import metrics_of
 from tests.tiny_policies import PROMPTS, make_tiny_policy
 
 FILE = Path(__file__).with_name("frozen.json")
@@ -216,6 +220,20 @@ def trainer_measured(family: str) -> dict[str, Any]:
     return {"version": VERSION, "steps": [row[key] for row in rows for key in ("loss", "grad_norm")]}
 
 
+def detectors_measured(kind: str) -> dict[str, Any]:
+    """The version of the alarms that may end a run, and where the first of a synthetic run of a kind does so."""
+    watch, found = OnlineDiagnosis(on_alarm="stop"), ["none"]
+    if watch.replay(rows_of_detectors()[kind]) is not None and watch.stop is not None:
+        found = [f"{watch.stop.detector} {watch.stop.onset} {watch.stop.raised}"]
+    return {"version": DETECTORS, "stop": found}
+
+
+def rows_of_detectors() -> dict[str, list[dict[str, Any]]]:
+    """Runs by the names that detectors are measured on."""
+    kinds = ("healthy", "off_policy", "environment", "numerical", "estimator_noise")
+    return {kind: metrics_of(kind, 40) for kind in kinds} | {"gamed": simulate(HACKS["fast"], seed=3)[:90]}
+
+
 _MEASURES = {
     "objective": _objective,
     "sampler": _sampler,
@@ -224,7 +242,7 @@ _MEASURES = {
     "environment": _environment,
 }
 # What is not a registered component, by the names that it is measured on.
-APPARATUS = {"trainer": trainer_measured, "evaluation": evaluation_measured}
+APPARATUS = {"trainer": trainer_measured, "evaluation": evaluation_measured, "detectors": detectors_measured}
 
 
 def names(kind: str) -> list[str]:
@@ -233,6 +251,8 @@ def names(kind: str) -> list[str]:
         return ["toy_sort"]
     if kind == "environment":
         return measurable_environments()
+    if kind == "detectors":
+        return list(rows_of_detectors())
     found = registry.names("policy" if kind == "trainer" else kind)
     return [name for name in found if kind != "reward" or name not in WITH_MODELS]
 

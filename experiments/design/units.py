@@ -56,8 +56,12 @@ def training_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
         "tasks": tasks,
         "objective": _component("objective", cell.objective),
     }
-    # Logging and raising change no number of a run that ends.
-    return digest(known | {"on_alarm": "stop"} if cell.on_alarm == "stop" else known)
+    # Logging and raising change no number of a run that ends. Where an alarm ends it, what raises alarms decides.
+    if cell.on_alarm == "stop":
+        from experiments.analysis.collapse.detectors import VERSION as DETECTORS
+
+        known |= {"on_alarm": "stop", "detectors": DETECTORS}
+    return digest(known)
 
 
 def _has_no_part(name: str, value: Any) -> bool:

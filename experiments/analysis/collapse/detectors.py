@@ -20,6 +20,10 @@ from experiments.analysis.collapse.series import (
     trailing_mean,
 )
 
+# Of the alarms that may end a run. It is raised with what raises them, here or in `rewards` and `gaming`: a run that
+# stops at another step is another run.
+VERSION = 1
+
 Severity = Literal["error", "collapse", "warning"]
 
 # An exact method gives |ratio - 1| below 1e-5 in float32; unshared masks give 0.1 and more.

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from experiments.analysis.collapse.departures import OUTCOMES, SIGNALS, Departure, departures, near_departures
 from experiments.analysis.collapse.detectors import Alarm
-from experiments.analysis.collapse.rewards import rise, stands_at_peak
+from experiments.analysis.collapse.rewards import is_at_its_best, rise
 from experiments.analysis.collapse.series import MIN_TREND_STEPS, Pace, component_names, pace_of, trailing_mean, uniform
 from experiments.analysis.collapse.watches import WATCHES, Check, Run
 
@@ -73,6 +73,12 @@ _OWN_DOING: tuple[Kind, ...] = (
 )
 # Alarms of a reward that claims what the truth does not bear out; a fall that they come with is explained by them.
 _GAMING = ("gap_opens", "opposed_trends", "agreement_lost", "degenerate_length")
+# Faults of number, machine and estimator: they make what comes after them unreadable.
+_FAULTS: dict[str, Kind] = {
+    "non_finite": "numerical",
+    "faults": "environment",
+    "off_policy_at_start": "estimator_noise",
+}
 # What an alarm that decides alone makes of a run; of several, the first in this order.
 _DECIDED_BY: dict[str, Kind] = {
     **dict.fromkeys(_GAMING, "reward_hacking"),
@@ -80,9 +86,10 @@ _DECIDED_BY: dict[str, Kind] = {
     "evaluation_falls": "overfitting",
     "saturation": "saturated",
     "dead_run": "never_alive",
-    "no_exploration": "concentration",
+    "no_exploration": "starved",
     "starvation": "starved",
 }
+_KIND_OF: dict[str, Kind] = {**_FAULTS, **_DECIDED_BY, "truncation": "truncated"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,12 +133,10 @@ def diagnose(metrics: Sequence[Mapping[str, Any]], *, is_over: bool = True) -> D
     alarms = tuple(sorted(found, key=lambda alarm: alarm.raised))
     moved = departures(rows, run.pace.window)
     verdict = _classify(run, alarms, moved)
-    kind = verdict.kind
-    is_collapsed = kind in _OWN_DOING or (kind == "estimator_noise" and bool(run.falls))
     first = _first_signal(verdict, alarms, run.pace)
     return Diagnosis(
-        kind=kind,
-        is_collapsed=is_collapsed,
+        kind=verdict.kind,
+        is_collapsed=_is_collapsed(run, verdict.kind),
         onset=verdict.onset,
         first_signal=first,
         alarms=alarms,
@@ -143,6 +148,15 @@ def diagnose(metrics: Sequence[Mapping[str, Any]], *, is_over: bool = True) -> D
         window=run.pace.window,
         sentence=_sentence(run, verdict, first, alarms),
     )
+
+
+def _is_collapsed(run: Run, kind: Kind) -> bool:
+    """Whether the policy lost what it had. A reward may be gamed while success still rises: nothing is lost yet."""
+    if kind == "estimator_noise":
+        return bool(run.falls)
+    if kind == "reward_hacking" and not run.falls:
+        return not is_at_its_best(run.series("success"), run.pace.window)
+    return kind in _OWN_DOING
 
 
 def _training_steps(rows: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -165,15 +179,17 @@ class _Verdict:
 
 
 def _classify(run: Run, alarms: tuple[Alarm, ...], moved: tuple[Departure, ...]) -> _Verdict:
-    """What became of a run. Faults of number, machine and estimator come first: they make the rest unreadable."""
+    """What became of a run. Faults come first, but for those that begin after the run was lost already."""
     by_name = {alarm.detector: alarm for alarm in reversed(alarms)}
     fall = by_name.get("drawdown")
-    if "non_finite" in by_name:
-        return _Verdict(kind="numerical", onset=by_name["non_finite"].onset)
-    if "faults" in by_name and (fall is None or by_name["faults"].onset <= fall.onset + run.pace.window_steps):
-        return _Verdict(kind="environment", onset=by_name["faults"].onset)
-    if "off_policy_at_start" in by_name:
-        return _Verdict(kind="estimator_noise", onset=by_name["off_policy_at_start"].onset)
+    lost = min((alarm.onset for alarm in alarms if alarm.severity == "collapse"), default=None)
+    for detector, kind in _FAULTS.items():
+        fault = by_name.get(detector)
+        if fault is None or (lost is not None and fault.onset > lost + run.pace.window_steps):
+            continue
+        # Noise of the estimator is there from the start; where it ruins a run, that happens later.
+        begin = fall if kind == "estimator_noise" and fall is not None else fault
+        return _Verdict(kind=kind, onset=begin.onset)
     gamed = min((by_name[name].onset for name in _GAMING if name in by_name), default=None)
     if gamed is not None and (fall is None or gamed <= fall.onset + run.pace.window_steps):
         return _Verdict(kind="reward_hacking", onset=gamed, moved=moved)
@@ -183,16 +199,9 @@ def _classify(run: Run, alarms: tuple[Alarm, ...], moved: tuple[Departure, ...])
         if detector in by_name:
             return _Verdict(kind=kind, onset=by_name[detector].onset, moved=moved)
     # Completions that fill the cap may be what a task asks for: only a reward that is not at its best is worth a word.
-    if "truncation" in by_name and not _is_at_its_best(run):
+    if "truncation" in by_name and not is_at_its_best(run.series("reward"), run.pace.window):
         return _Verdict(kind="truncated", onset=by_name["truncation"].onset)
     return _Verdict(kind="too_short" if run.pace.num_rows < MIN_TREND_STEPS else "healthy")
-
-
-def _is_at_its_best(run: Run) -> bool:
-    """Whether the reward rose, and stands at its peak."""
-    reward = run.series("reward").finite()
-    window = run.pace.window
-    return len(reward) >= window and rise(reward, window) > 0 and stands_at_peak(reward, window)
 
 
 def _explain(run: Run, fall: int, far: Alarm | None, moved: tuple[Departure, ...]) -> _Verdict:
@@ -260,19 +269,17 @@ def _far(alarms: tuple[Alarm, ...]) -> Alarm | None:
     return min(found, key=lambda alarm: alarm.onset, default=None)
 
 
+def _deciding(kind: Kind, alarms: tuple[Alarm, ...]) -> Alarm | None:
+    """The first alarm that a kind was told from, where alarms decide it and not what moved."""
+    return next((alarm for alarm in alarms if _KIND_OF.get(alarm.detector) == kind), None)
+
+
 def _first_signal(verdict: _Verdict, alarms: tuple[Alarm, ...], pace: Pace) -> str | None:
     """The first to leave its band; of those too close to tell apart, one that is evidence of the kind."""
     kind, moved = verdict.kind, verdict.moved
-    decisive: dict[str, Kind] = {
-        **_DECIDED_BY,
-        "non_finite": "numerical",
-        "faults": "environment",
-        "off_policy_at_start": "estimator_noise",
-        "truncation": "truncated",
-    }
-    told = [alarm.signal for alarm in alarms if decisive.get(alarm.detector) == kind != "concentration"]
-    if told:
-        return told[0]
+    decided = _deciding(kind, alarms)
+    if decided is not None:
+        return decided.signal
     if kind in ("healthy", "too_short"):
         return None
     # KL leaves its starting value of 0 in every run that learns.
@@ -319,16 +326,16 @@ def _sentence(run: Run, verdict: _Verdict, first: str | None, alarms: tuple[Alar
         return f"No sign of collapse in {run.pace.num_steps} steps{_course(run)}.{_remarks(run, alarms)}"
     if kind == "too_short":
         return f"Too short to tell a trend from noise: {num_rows} of {MIN_TREND_STEPS} logged steps that it takes."
-    text = f"{title_of(kind).capitalize()} from step {verdict.onset}"
+    is_late = kind == "estimator_noise" and run.falls
+    text = f"{title_of(kind).capitalize()}{', and a fall' if is_late else ''} from step {verdict.onset}"
     start = next((item for item in verdict.moved if item.signal == first), None)
-    decided = next((alarm for alarm in alarms if _DECIDED_BY.get(alarm.detector) == kind), None)
-    if decided is not None or kind == "truncated":
-        told = decided or next(alarm for alarm in alarms if alarm.detector == "truncation")
-        text += f": {told.message}"
+    decided, far = _deciding(kind, alarms), _far(alarms)
+    if decided is not None:
+        text += f": {decided.message}"
     elif start is not None:
         text += f": {first} moved first, at step {start.step} ({start.before:.3g} to {start.after:.3g})"
-    elif first is not None:
-        text += f": {next(alarm.message for alarm in alarms if alarm.signal == first)}"
+    elif first is not None and far is not None:
+        text += f": {far.message}"
     return f"{text}. Usual cause: {USUAL_CAUSE[kind]}."
 
 

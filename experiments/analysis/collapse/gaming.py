@@ -37,7 +37,7 @@ def gap_opens(gap: Series, claim: Series, window: int) -> Alarm | None:
 
     A gap that opens because the policy got worse is not gaming: claims must not have fallen with the truth.
     """
-    gap, claim = _aligned(gap, claim)
+    gap, claim = aligned(gap, claim)
     first = _baseline(window)
     if not can_show_trend(gap, window) or len(gap) <= first:
         return None
@@ -65,7 +65,7 @@ def _is_real(gap: Series, claim: Series, start: int, end: int, first: int, windo
 
 def opposed_trends(claim: Series, success: Series, window: int) -> Alarm | None:
     """Find claims that rise while success falls, in two stretches of a window one after the other."""
-    claim, success = _aligned(claim, success)
+    claim, success = aligned(claim, success)
     if not can_show_trend(claim, window):
         return None
     up, down = _slopes(claim, window), _slopes(success, window)
@@ -112,7 +112,7 @@ def agreement_lost(agreement: Series, window: int) -> Alarm | None:
 
 def degenerate_length(length: Series, claim: Series, success: Series, window: int) -> Alarm | None:
     """Find completions that became twice as long or half as long, for a higher claim and no more success."""
-    length, claim, success = _aligned(length, claim, success)
+    length, claim, success = aligned(length, claim, success)
     if not can_show_trend(length, window):
         return None
     lengths, claims, truths = (trailing_mean(item.values, window) for item in (length, claim, success))
@@ -128,7 +128,7 @@ def degenerate_length(length: Series, claim: Series, success: Series, window: in
     return alarm_at(length, "degenerate_length", "collapse", message, onset=onset, raised=onset + window - 1)
 
 
-def _aligned(*series: Series) -> list[Series]:
+def aligned(*series: Series) -> list[Series]:
     """The steps at which all of them are known: where the truth is audited, that is not every step."""
     finite = [item.finite() for item in series]
     shared = functools.reduce(np.intersect1d, [item.steps for item in finite])

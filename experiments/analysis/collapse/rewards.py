@@ -133,6 +133,12 @@ def stands_at_peak(reward: Series, window: int) -> bool:
     return lost <= max(3 * noise_of(reward.values) / np.sqrt(window), 0.1 * float(means.max() - means.min()))
 
 
+def is_at_its_best(series: Series, window: int) -> bool:
+    """Whether a reward or success rose, and stands at its peak."""
+    series = series.finite()
+    return len(series) >= window and rise(series, window) > 0 and stands_at_peak(series, window)
+
+
 def success_everywhere(all_good: Series, window: int) -> Alarm | None:
     """Find success in every group: nothing is left to learn on these tasks."""
     all_good = all_good.finite()
@@ -162,7 +168,7 @@ def exhausted(reward: Series, no_spread: Series, window: int) -> Alarm | None:
     full = int(inside[-1]) + window
     since = f"{means[-1]:.0%} of groups have no spread in reward, from step {no_spread.steps[full]} on"
     level = float(trailing_mean(reward.values, window)[-1])
-    if rise(reward, window) and stands_at_peak(reward, window):
+    if is_at_its_best(reward, window):
         message = f"{since}, with the reward at its peak, {level:.3g}"
         return alarm_at(no_spread, "saturation", "warning", message, onset=full, raised=full)
     message = f"{since}, with the reward at {level:.3g}"
@@ -196,7 +202,10 @@ def starved(no_spread: Series, all_good: Series, window: int) -> Alarm | None:
 
 
 def no_exploration(no_spread: Series, unique: Series, window: int) -> Alarm | None:
-    """Find a run that ends without different completions: groups without spread, few unique ones in each."""
+    """Find a run that ends without different completions: groups without spread, few unique ones in each.
+
+    That is an end of learning, at whatever height. What was lost, if anything, a fall of the reward tells.
+    """
     no_spread, unique = no_spread.finite(), unique.finite()
     if not (can_show_trend(no_spread, window) and can_show_trend(unique, window)):
         return None
@@ -205,8 +214,8 @@ def no_exploration(no_spread: Series, unique: Series, window: int) -> Alarm | No
         return None
     full = (first_streak(spread >= 0.95, 1) or 0) + window - 1
     levels = f"unique completions fell from {kinds[0]:.3g} to {kinds[-1]:.3g}"
-    message = f"no group has different rewards from step {no_spread.steps[full]} on, and {levels}"
-    return alarm_at(unique, "no_exploration", "collapse", message, onset=full, raised=full)
+    message = f"{spread[-1]:.0%} of groups have no spread in reward, and {levels}"
+    return alarm_at(unique, "no_exploration", "warning", message, onset=full, raised=full)
 
 
 # Parts of a reward that pay for the form of a completion, by their names. Losing one of these costs no ability: a
@@ -215,7 +224,7 @@ _FORM = re.compile(r"format|xml|tag|length|brev|concis|short|long|style|lang|rep
 # A part that never was a tenth of the whole does not count.
 _LEAST_PART = 0.1
 # Evaluations are few: three that stay below are the fewest that are not chance.
-_MIN_EVALUATIONS, _MIN_BELOW = 6, 3
+MIN_EVALUATIONS, _MIN_BELOW = 6, 3
 # Held-out scores lose this share of what they had, or they have not fallen.
 _LEAST_FALL = 0.25
 
@@ -272,7 +281,7 @@ def evaluation_falls(evaluation: Series, reward: Series, window: int) -> Alarm |
     evaluations or more lie below. The reward after the peak is on average no lower than before.
     """
     evaluation, reward = evaluation.finite(), reward.finite()
-    if len(evaluation) < _MIN_EVALUATIONS or not can_show_trend(reward, window):
+    if len(evaluation) < MIN_EVALUATIONS or not can_show_trend(reward, window):
         return None
     means = trailing_mean(evaluation.values, 2)
     peak = int(means.argmax())

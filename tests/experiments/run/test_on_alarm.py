@@ -9,6 +9,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.files import read_rows
 from dllm_rl.policies.loading import save_policy
 from dllm_rl.session import Session
+from experiments.analysis.collapse import detectors
 from experiments.analysis.pairing import pair, split_by
 from experiments.design.grid import build_cells
 from experiments.design.presets import load_preset
@@ -58,6 +59,9 @@ def test_a_stopped_run_is_recorded_and_evaluated_like_any_other(checkpoint, tmp_
     assert "lost to the environment" in status.cause
     assert len(read_rows(unit.folder / "metrics.jsonl")) == SEEN + 1
     assert read_alarms(unit.folder).stopped_at == SEEN
+    record = unit.files.record()
+    assert record is not None and record.trained_by == (record.versions,)
+    assert (record.versions["device"], "torch" in record.versions) == ("cpu", True)
     results = pq.read_table(tmp_path / "results.parquet")
     sampled = [row["mode"] == "sampled" for row in results.select(["mode"]).to_pylist()]
     stages = split_by(results.filter(sampled), "stage")
@@ -102,6 +106,17 @@ def test_only_stopping_makes_another_training(checkpoint):
         for on_alarm in ("log", "raise", "stop")
     }
     assert digests["log"] == digests["raise"] != digests["stop"]
+
+
+def test_a_run_that_may_be_stopped_is_keyed_by_what_stops_it(checkpoint, monkeypatch):
+    def digests() -> list[str]:
+        cells = [build_cells(preset_of(checkpoint, on_alarm))[0] for on_alarm in ("log", "stop")]
+        return [training_digest(cell, checkpoint="c", tasks="t") for cell in cells]
+
+    before = digests()
+    monkeypatch.setattr(detectors, "VERSION", detectors.VERSION + 1)
+    after = digests()
+    assert (before[0] == after[0], before[1] == after[1]) == (True, False)
 
 
 def test_the_negative_control_is_made_to_alarm_and_only_logs():

@@ -39,6 +39,18 @@ def test_a_reward_without_claims_is_never_accused() -> None:
     assert not alarms_of(rows)
 
 
+def test_a_gamed_reward_whose_success_rose_as_well_has_cost_nothing_yet() -> None:
+    """Claims rise from .3 to .95, success from .3 to .7: the reward is gamed, and the policy is better than it was."""
+    random = np.random.default_rng(0)
+    rows = []
+    for step in range(120):
+        done = max(0.0, min(1.0, (step - 30) / 60))
+        success, claim = (0.3 + gain * done + random.normal(0, 0.02) for gain in (0.4, 0.65))
+        rows.append({"step": step, "reward": claim, "claim": claim, "success": success, "reward_gap": claim - success})
+    found = diagnose(rows)
+    assert (found.kind, found.is_collapsed) == ("reward_hacking", False), found.sentence
+
+
 def test_training_stops_on_a_hack_where_it_is_told_to() -> None:
     watch = OnlineDiagnosis(on_alarm="stop")
     rows = simulate(HACKS["fast"], seed=1)

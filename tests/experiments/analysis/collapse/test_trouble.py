@@ -183,6 +183,13 @@ def test_d6_a_bonus_for_brevity_that_goes_is_no_loss():
     assert diagnose(rows_of(reward=grows(0.5, 0.9), **parts)).kind == "healthy"
 
 
+def test_d6_a_part_that_goes_while_success_is_known_to_rise_costs_nothing():
+    parts = {"rewards/hints/mean": falls(0.4, 0.0), "rewards/answer/mean": grows(0.2, 0.9)}
+    rows = rows_of(reward=grows(0.6, 0.95), success=grows(0.2, 0.9), **parts)
+    assert diagnose(rows).kind == "healthy"
+    assert diagnose([{**row, "success": 0.3} for row in rows]).kind == "reward_hacking"
+
+
 def test_d6_evaluation_that_falls_while_training_rises():
     rows = rows_of(reward=grows(0.5, 1.0), reward_std=0.1)
     scores = [0.6, 0.6, 0.6, 0.52, 0.44, 0.35, 0.27, 0.18, 0.09, 0.05, 0.05, 0.05]
