@@ -1,4 +1,4 @@
-"""What results say: one verdict a cell (`stats`), variance over seeds and tasks (`variance`), `collapse`."""
+"""What results say: one verdict a cell (`verdicts`), variance over seeds and tasks (`variance`), `collapse`."""
 
 from experiments.analysis.variance import smallest_detectable_effect
 from experiments.analysis.verdicts import CellInfo, CellVerdict, judge_grid

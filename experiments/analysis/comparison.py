@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 
-from experiments.analysis.pairing import Pairs, pair, split_by, summarise
+from experiments.analysis.pairing import Pairs, pair_by_seed, split_by
 from experiments.analysis.variance import MeanTest, holm, mean_test
+from experiments.analysis.verdicts import FULL_NUM_SEEDS, MOST_POINTS
 
 Call = Literal["higher", "lower", "equivalent", "inconclusive", "single_seed", "unpaired"]
 
@@ -24,9 +24,10 @@ class Difference:
     """How a cell of the second run differs from the first's. Numbers are percentage points of success.
 
     Attributes:
-        first, second: Success of each, all of its rollouts counted; None where there are none.
+        first, second: Success of each in the rollouts that were paired; None where there are none.
         test: The paired difference; None where no seed and task is shared.
         p_adjusted: Holm's over the cells that were compared.
+        is_provisional: Told from two to four seeds.
     """
 
     cell: str
@@ -37,6 +38,7 @@ class Difference:
     p_adjusted: float | None
     num_seeds: int
     num_tasks: int
+    is_provisional: bool
 
 
 def compare_runs(
@@ -52,38 +54,36 @@ def compare_runs(
     tables = [split_by(split_by(rows, "mode").get("sampled", rows.slice(0, 0)), "cell") for rows in (first, second)]
     names = list(cells)
     sides = {name: tuple(table.get(name, first.slice(0, 0)) for table in tables) for name in names}
-    pairs = {name: pair_by_seed(*sides[name]) for name in names}
-    tests = {name: mean_test(100 * found.table, alpha=alpha) for name, found in pairs.items() if found.table.size}
+    pairs = {name: pair_by_seed(after, before) for name, (before, after) in sides.items()}
+    tests = {
+        name: mean_test(100 * found.table, alpha=alpha, reach=None if _is_same(*sides[name]) else MOST_POINTS)
+        for name, found in pairs.items()
+        if found.table.size
+    }
     adjusted = dict(zip(tests, holm([test.p_value for test in tests.values()]), strict=True))
-    return [
-        Difference(
+
+    def difference(name: str, found: Pairs) -> Difference:
+        test, p_adjusted = tests.get(name), adjusted.get(name)
+        first = None if test is None else 100 * float(found.baseline.mean())
+        return Difference(
             cell=name,
-            call=_call(tests.get(name), adjusted.get(name), len(pairs[name].seeds), margin=margin, alpha=alpha),
-            first=_points(sides[name][0]),
-            second=_points(sides[name][1]),
-            test=tests.get(name),
-            p_adjusted=adjusted.get(name),
-            num_seeds=len(pairs[name].seeds),
-            num_tasks=len(pairs[name].tasks),
+            call=_call(test, p_adjusted, len(found.seeds), margin=margin, alpha=alpha),
+            first=first,
+            second=None if test is None or first is None else first + test.mean,
+            test=test,
+            p_adjusted=p_adjusted,
+            num_seeds=len(found.seeds),
+            num_tasks=len(found.tasks),
+            is_provisional=test is not None and 1 < len(found.seeds) < FULL_NUM_SEEDS,
         )
-        for name in names
-    ]
+
+    return [difference(name, found) for name, found in pairs.items()]
 
 
-def pair_by_seed(first: pa.Table, second: pa.Table) -> Pairs:
-    """Pair rollouts of equal seed, task and sample; only tasks that keep a pair for every shared seed stay."""
-    before, after = split_by(first, "seed"), split_by(second, "seed")
-    parts = {seed: pair(after[seed], before[seed]) for seed in sorted(before.keys() & after.keys())}
-    kept = [set(part.tasks) for part in parts.values()]
-    tasks = tuple(sorted(set.intersection(*kept))) if kept else ()
-    rows = [[part.table[0, part.tasks.index(task)] for task in tasks] for part in parts.values()]
-    return Pairs(
-        table=np.array(rows).reshape(len(parts), len(tasks)),
-        seeds=tuple(map(int, parts)) if tasks else (),
-        tasks=tasks,
-        num_pairs=sum(part.num_pairs for part in parts.values()),
-        num_lost=sum(part.num_lost for part in parts.values()),
-        num_dropped_tasks=len(set().union(*kept)) - len(tasks),
+def _is_same(first: pa.Table, second: pa.Table) -> bool:
+    """Whether all rollouts are the same, so that there is no difference, and not merely none to be seen."""
+    return first.select(["seed", "task_id", "sample", "plan"]).equals(
+        second.select(["seed", "task_id", "sample", "plan"])
     )
 
 
@@ -95,8 +95,3 @@ def _call(test: MeanTest | None, p_adjusted: float | None, num_seeds: int, *, ma
     if p_adjusted < alpha and (test.low > 0 or test.high < 0):
         return "higher" if test.mean > 0 else "lower"
     return "equivalent" if -margin < test.low and test.high < margin else "inconclusive"
-
-
-def _points(rows: pa.Table) -> float | None:
-    success = summarise(rows).success
-    return None if success is None else 100 * success

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from experiments.analysis.pairing import Pairs, pair, split_by
 from experiments.analysis.variance import MeanTest, holm, mean_test
-from experiments.analysis.verdicts import CellInfo
+from experiments.analysis.verdicts import MOST_POINTS, CellInfo
 from experiments.run.results import UnitKey
 
 Kind = Literal["policy", "objective"]
@@ -81,7 +81,7 @@ def contrasts_of(results: pa.Table, cells: Sequence[CellInfo], *, alpha: float =
         Contrast(
             kind=kind,
             name=name,
-            test=mean_test(100 * table, alpha=alpha),
+            test=mean_test(100 * table, alpha=alpha, reach=MOST_POINTS if kind == "policy" else 2 * MOST_POINTS),
             p_adjusted=1.0,
             num_cells=len(objectives) if kind == "policy" else len(policies),
             num_seeds=len(seeds),

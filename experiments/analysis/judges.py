@@ -145,17 +145,18 @@ def corrected_success(judged: float, num_judged: int, known: JudgeAudit, *, leve
 
     Raises ConfigError where the judge is no better than chance, so that its word says nothing about the rate.
     """
-    one, zero = known.sensitivity, known.specificity
-    gain = one + zero - 1
+    sensitivity, specificity = known.sensitivity, known.specificity
+    gain = sensitivity + specificity - 1
     if not gain > 0.05:
         raise ConfigError(
-            f"the judge's sensitivity {one:.2f} and specificity {zero:.2f} sum to {one + zero:.2f}; above 1.05 is "
-            "needed to correct a rate. Train it on more labels."
+            f"the judge's sensitivity {sensitivity:.2f} and specificity {specificity:.2f} sum to {gain + 1:.2f}; above "
+            "1.05 is needed to correct a rate. Train it on more labels."
         )
-    rate = (judged + zero - 1) / gain
+    rate = (judged + specificity - 1) / gain
     inside = min(1.0, max(0.0, rate))
     variance = _spread(judged, num_judged)
-    variance += (1 - inside) ** 2 * _spread(zero, known.num_failures) + inside**2 * _spread(one, known.num_successes)
+    variance += (1 - inside) ** 2 * _spread(specificity, known.num_failures)
+    variance += inside**2 * _spread(sensitivity, known.num_successes)
     half = float(norm.ppf(0.5 + level / 2)) * float(np.sqrt(variance)) / gain
     return CorrectedRate(judged=judged, rate=inside, low=max(0.0, inside - half), high=min(1.0, inside + half))
 

@@ -40,7 +40,11 @@ def _columns(rows: pa.Table, *names: str) -> list[np.ndarray]:
     return [np.asarray(rows.column(name).to_pylist()) for name in names]
 
 
-def _by_rollout(rows: pa.Table, outcome: str) -> dict[tuple[int, str, int], float | None]:
+# Seed, task and sample.
+_Key = tuple[int, str, int]
+
+
+def _by_rollout(rows: pa.Table, outcome: str) -> dict[_Key, float | None]:
     """Outcome of each (seed, task, sample); None where it was lost."""
     names = ("seed", "task_id", "sample", "fault", outcome)
     return {
@@ -51,9 +55,14 @@ def _by_rollout(rows: pa.Table, outcome: str) -> dict[tuple[int, str, int], floa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
-    """Mean paired difference of each seed and task, over the samples that neither side lost."""
+    """Mean paired difference of each seed and task, over the samples that neither side lost.
+
+    Attributes:
+        baseline: Mean outcome of the side that is compared with, over the same samples.
+    """
 
     table: Float[np.ndarray, "s t"]
+    baseline: Float[np.ndarray, "s t"]
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
     num_pairs: int
@@ -67,24 +76,40 @@ def pair(cell_rows: pa.Table, baseline_rows: pa.Table, *, outcome: str = "succes
     A task that keeps no pair for some seed is dropped for all seeds, so that the table is complete.
     """
     baseline = {(task, sample): value for (_, task, sample), value in _by_rollout(baseline_rows, outcome).items()}
-    sums: dict[tuple[int, str], list[float]] = {}
-    num_lost = 0
     rollouts = _by_rollout(cell_rows, outcome)
-    for (seed, task, sample), value in rollouts.items():
-        before = baseline.get((task, sample))
-        if value is None or before is None:
+    return _paired(rollouts, {key: baseline.get(key[1:]) for key in rollouts})
+
+
+def pair_by_seed(second_rows: pa.Table, first_rows: pa.Table, *, outcome: str = "success") -> Pairs:
+    """Pair rollouts of equal seed, task and sample of two runs; seeds that only one has are left out."""
+    first, second = _by_rollout(first_rows, outcome), _by_rollout(second_rows, outcome)
+    seeds = {seed for seed, _, _ in first}
+    shared = {key: value for key, value in second.items() if key[0] in seeds}
+    return _paired(shared, {key: first.get(key) for key in shared})
+
+
+def _paired(after: dict[_Key, float | None], before: dict[_Key, float | None]) -> Pairs:
+    """Pair outcomes under equal keys; None where a side lost its rollout, or never had it."""
+    found: dict[tuple[int, str], list[tuple[float, float]]] = {}
+    num_lost = 0
+    for key, value in after.items():
+        other = before[key]
+        if value is None or other is None:
             num_lost += 1
         else:
-            sums.setdefault((seed, task), []).append(value - before)
-    seeds = tuple(sorted({seed for seed, _, _ in rollouts}))
-    all_tasks = sorted({task for _, task, _ in rollouts})
-    tasks = tuple(task for task in all_tasks if all((seed, task) in sums for seed in seeds))
-    table = np.array([[np.mean(sums[seed, task]) for task in tasks] for seed in seeds]).reshape(len(seeds), len(tasks))
+            found.setdefault(key[:2], []).append((value, other))
+    seeds = tuple(sorted({seed for seed, _, _ in after}))
+    all_tasks = sorted({task for _, task, _ in after})
+    tasks = tuple(task for task in all_tasks if all((seed, task) in found for seed in seeds))
+    kept = [[found[seed, task] for task in tasks] for seed in seeds]
+    table = [[np.mean([value - other for value, other in pairs]) for pairs in row] for row in kept]
+    baseline = [[np.mean([other for _, other in pairs]) for pairs in row] for row in kept]
     return Pairs(
-        table=table,
+        table=np.array(table).reshape(len(seeds), len(tasks)),
+        baseline=np.array(baseline).reshape(len(seeds), len(tasks)),
         seeds=seeds,
         tasks=tasks,
-        num_pairs=sum(len(sums[seed, task]) for seed in seeds for task in tasks),
+        num_pairs=sum(len(pairs) for row in kept for pairs in row),
         num_lost=num_lost,
         num_dropped_tasks=len(all_tasks) - len(tasks),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -79,11 +79,16 @@ def mean_squares(table: Float[np.ndarray, "s t"]) -> MeanSquares:
     )
 
 
-def mean_test(table: Float[np.ndarray, "s t"], *, alpha: float = 0.05) -> MeanTest:
+def mean_test(table: Float[np.ndarray, "s t"], *, alpha: float = 0.05, reach: float | None = None) -> MeanTest:
     """Test the mean of a seeds x tasks table against 0.
 
-    With one seed (or one task) this is the one-sample t-test over the other side, and says nothing about new seeds.
-    A table of one value has no standard error: its interval is unbounded.
+    With one seed (or one task) this is the one-sample t-test over the other side, and says nothing about new seeds
+    (or tasks). A table of one value has no standard error: its interval is unbounded.
+
+    Args:
+        reach: The largest size of a single value. A table whose values are all equal shows no spread to reckon with;
+            its interval then is what so many equal tasks allow (`without_spread`). None: such a table is exact, as
+            that of a control which must not differ at all.
     """
     mean = float(table.mean())
     num_seeds, num_tasks = table.shape
@@ -95,13 +100,29 @@ def mean_test(table: Float[np.ndarray, "s t"], *, alpha: float = 0.05) -> MeanTe
         variance, degrees = mean_squares(table).variance_of_mean()
     error = math.sqrt(variance)
     if error <= 1e-12 * max(1.0, abs(mean)):
-        return MeanTest(
+        exact = MeanTest(
             mean=mean, standard_error=0.0, degrees=degrees, p_value=float(abs(mean) < 1e-12), low=mean, high=mean
         )
+        return exact if reach is None else without_spread(exact, num_tasks, reach, alpha=alpha)
     half = float(stdtrit(degrees, 1 - alpha / 2)) * error
     p_value = 2 * float(stdtr(degrees, -abs(mean) / error))
     return MeanTest(
         mean=mean, standard_error=error, degrees=degrees, p_value=p_value, low=mean - half, high=mean + half
+    )
+
+
+def without_spread(exact: MeanTest, num_tasks: int, reach: float, *, alpha: float) -> MeanTest:
+    """Test of a table whose values are all equal, exact over tasks: there is no spread from which to tell seeds.
+
+    By Clopper and Pearson (1934), the share of tasks with another value lies below 1 - (alpha / 2)^(1 / tasks), which
+    is the rule of three but for its side. These might be as far off as `reach`. The p-value is that of the sign test.
+    """
+    others = 1 - (alpha / 2) ** (1 / num_tasks)
+    return replace(
+        exact,
+        p_value=1.0 if abs(exact.mean) < 1e-12 else min(1.0, 2 * 0.5**num_tasks),
+        low=exact.mean - others * (reach + exact.mean),
+        high=exact.mean + others * (reach - exact.mean),
     )
 
 

@@ -31,6 +31,8 @@ Verdict = Literal["improved", "regressed", "equivalent", "inconclusive", "collap
 # Verdicts without a judgement: a failed cell never gets one, an owed one later.
 UNJUDGED = ("failed", "owed")
 FULL_NUM_SEEDS = 5
+# A success rate can change by no more.
+MOST_POINTS = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +111,20 @@ class CellVerdict:
     seed_effects: dict[int, float] = field(default_factory=dict)
 
 
-def compare(pairs: Pairs, *, name: str, alpha: float = 0.05) -> Comparison | None:
-    """Compare success, in points; None where no pair is left. `name` seeds the bootstrap's own generator."""
+def compare(pairs: Pairs, *, name: str, alpha: float = 0.05, is_exact: bool = False) -> Comparison | None:
+    """Compare success, in points; None where no pair is left.
+
+    Args:
+        name: Seeds the bootstrap's own generator.
+        is_exact: A difference that is the same everywhere is what it is: so many tasks are no sample of others.
+    """
     if not pairs.table.size:
         return None
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
     table = 100 * pairs.table
     low, high = crossed_bootstrap(table, generator=np.random.default_rng(seed), alpha=alpha)
     return Comparison(
-        test=mean_test(table, alpha=alpha),
+        test=mean_test(table, alpha=alpha, reach=None if is_exact else MOST_POINTS),
         bootstrap_low=low,
         bootstrap_high=high,
         num_seeds=len(pairs.seeds),
@@ -175,7 +182,8 @@ def _prepare(final: pa.Table, warm: pa.Table, cell: CellInfo, *, digest: str, al
     after, before = finals.get("sampled", none), warms.get("sampled", none)
     pairs = pair(after, before)
     rewards = pair(after, before, outcome="reward").table
-    comparison = compare(pairs, name=f"{digest}/{cell.id}", alpha=alpha)
+    # Learning rate 0 must give the warm start's rollouts again.
+    comparison = compare(pairs, name=f"{digest}/{cell.id}", alpha=alpha, is_exact=cell.role == "null")
     found = set(final.column("seed").to_pylist())
     missing = tuple(seed for seed in cell.seeds if seed not in found)
     lost_share, lost_before = _lost_share(final), _lost_share(warm)
@@ -214,6 +222,10 @@ def _decide(draft: CellVerdict, cell: CellInfo, *, alpha: float, margin: float) 
     seen = "without spread, what it could have seen is unknown"
     if draft.detectable is not None:
         seen = f"the smallest effect this cell could have seen is {draft.detectable:.1f} points"
+    elif test.low < test.high:
+        interval += f", exact over {draft.comparison.num_tasks} tasks without spread"
+    if draft.comparison.num_tasks == 1 < num_seeds:
+        interval += " over seeds only: one task says nothing about others"
     if 2 * cell.num_collapsed >= num_seeds and cell.num_collapsed:
         return "collapsed", f"{cell.num_collapsed} of {num_seeds} seeds collapsed in training; {interval}"
     if num_seeds == 1:

@@ -73,16 +73,20 @@ def _print(
     console: Console,
 ) -> None:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("cell", "first %", "second %", "difference", "p", ""):
-        table.add_column(name, no_wrap=name == "cell")
+    for name in ("cell", "seeds\nx tasks", "first %", "second %", "difference", "p", ""):
+        table.add_column(name, no_wrap=name in ("cell", "seeds\nx tasks"))
     for item in found:
         rates = ("-" if rate is None else f"{rate:.1f}" for rate in (item.first, item.second))
         p_value = "-" if item.p_adjusted is None else f"{item.p_adjusted:.2g}"
         style = _STYLES.get(item.call)
-        table.add_row(item.cell, *rates, _interval(item), p_value, item.call.replace("_", " "), style=style)
+        size, call = f"{item.num_seeds} x {item.num_tasks}", item.call.replace("_", " ")
+        table.add_row(item.cell, size, *rates, _interval(item), p_value, call, style=style)
     console.print(table)
     lines = [f"first: {runs[0].root}; second: {runs[1].root}. Points of success, second less first, paired by seed,"]
-    lines += ["task and sample, with 95 % intervals; p after Holm over these cells."]
+    lines += [
+        "task and sample, with 95 % intervals; p after Holm over these cells. Percentages are of what was paired."
+    ]
+    lines += ["Provisional: under five seeds."] if any(item.is_provisional for item in found) else []
     lines += [f"{name}: {before} -> {after}" for name, (before, after) in settings.items()]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -12,7 +12,8 @@ from typing import Any
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import METRICS_FILE
 from experiments.analysis.collapse.readers import EVENT_FILES, one_a_step, read_events, read_runs, what_is_read
-from experiments.run.folder import RunFolder
+from experiments.run.folder import STATUS_FILE, RunFolder
+from experiments.run.status import read_status
 
 # A file of one of these names holds the whole history of the folder that it lies in; the surest first.
 _HISTORIES = (METRICS_FILE, "trainer_state.json", "logging.jsonl", "trainer_log.jsonl")
@@ -27,12 +28,14 @@ class LoggedRun:
     Attributes:
         group: Runs that differ in their seed alone share it.
         seed: What tells them apart.
+        is_over: False for a run of ours that still trains, or is to be continued.
     """
 
     group: str
     seed: str
     path: Path
     metrics: list[dict[str, Any]]
+    is_over: bool = True
 
     @property
     def name(self) -> str:
@@ -77,15 +80,24 @@ def _is_grid(root: Path) -> bool:
 def _grid_runs(root: Path) -> Iterator[LoggedRun]:
     for unit in RunFolder(root).units():
         if unit.cell is not None and (unit.path / METRICS_FILE).is_file():
-            metrics = _history(unit.path / METRICS_FILE)
-            yield LoggedRun(group=unit.cell.id, seed=f"seed {unit.key.seed}", path=unit.path, metrics=metrics)
+            yield _own(unit.path, unit.cell.id, f"seed {unit.key.seed}")
 
 
 def _seeds(cell: Path, group: str) -> Iterator[LoggedRun]:
     for folder in sorted(cell.glob("seed*"), key=lambda folder: _number(folder.name)):
         if (folder / METRICS_FILE).is_file():
-            seed = folder.name.replace("seed", "seed ", 1)
-            yield LoggedRun(group=group, seed=seed, path=folder, metrics=_history(folder / METRICS_FILE))
+            yield _own(folder, group, folder.name.replace("seed", "seed ", 1))
+
+
+def _own(folder: Path, group: str, seed: str) -> LoggedRun:
+    """The run of a seed's folder."""
+    metrics = _history(folder / METRICS_FILE)
+    return LoggedRun(group=group, seed=seed, path=folder, metrics=metrics, is_over=_is_over(folder))
+
+
+def _is_over(folder: Path) -> bool:
+    """Whether training in a folder has ended; one without a status of ours holds what another trainer left."""
+    return not (folder / STATUS_FILE).is_file() or read_status(folder).is_trained
 
 
 def _foreign(folder: Path, root: Path) -> Iterator[LoggedRun]:
@@ -96,7 +108,7 @@ def _foreign(folder: Path, root: Path) -> Iterator[LoggedRun]:
     histories = [folder / history for history in _HISTORIES if (folder / history).is_file()] or states[-1:]
     if histories:
         path = folder if not states else histories[0]
-        yield LoggedRun(group=name, seed="", path=path, metrics=_history(histories[0]))
+        yield LoggedRun(group=name, seed="", path=path, metrics=_history(histories[0]), is_over=_is_over(folder))
         return
     if events := list(folder.glob(EVENT_FILES)):
         yield LoggedRun(group=name, seed="", path=folder, metrics=one_a_step(read_events(events)))
@@ -118,7 +130,8 @@ def _readable(path: Path, name: str) -> Iterator[LoggedRun]:
 
 def _file_runs(path: Path, name: str) -> Iterator[LoggedRun]:
     for run, rows in read_runs(path).items():
-        yield LoggedRun(group=run or name, seed="", path=path, metrics=rows)
+        is_over = path.name != METRICS_FILE or _is_over(path.parent)
+        yield LoggedRun(group=run or name, seed="", path=path, metrics=rows, is_over=is_over)
 
 
 def _history(path: Path) -> list[dict[str, Any]]:

@@ -87,6 +87,19 @@ def test_no_variance_at_all():
     assert (moved.p_value, moved.low, moved.high) == (0.0, 7.0, 7.0)
 
 
+@pytest.mark.parametrize("num_tasks", [1, 3, 60, 124])
+@pytest.mark.parametrize("value", [0.0, 100.0, -50.0])
+def test_a_table_without_spread_is_as_sure_as_its_number_of_tasks(num_tasks, value):
+    """Bounds by scipy's exact interval of no other task among so many, and p by its test of the sign."""
+    test = mean_test(np.full((5, num_tasks), value), reach=100.0)
+    others = stats.binomtest(0, num_tasks).proportion_ci(0.95, method="exact").high
+    assert test.low == pytest.approx((1 - others) * value - others * 100)
+    assert test.high == pytest.approx((1 - others) * value + others * 100)
+    wanted = 1.0 if value == 0 else stats.binomtest(num_tasks, num_tasks).pvalue
+    assert test.p_value == pytest.approx(wanted)
+    assert mean_test(np.random.default_rng(0).normal(size=(3, 9)), reach=100.0).high < 2
+
+
 def test_one_value_has_no_interval():
     test = mean_test(np.array([[3.0]]))
     assert test.p_value == 1.0

@@ -68,6 +68,38 @@ def test_nothing_changed_at_all_is_equivalent():
     assert verdict.comparison.test.mean == 0
 
 
+def same_everywhere(num_tasks: int, *, effect: float, seeds=SEEDS, role="cell"):
+    """A cell that solves no task before, and afterwards none or all of them."""
+    parts = []
+    for seed in (-1, *seeds):
+        gain = effect if seed >= 0 else 0.0
+        rows = evaluation_rows(
+            rates=np.zeros(num_tasks), effect=gain, num_samples=2, draw=np.random.default_rng(seed + 1)
+        )
+        cell = CELL.id if seed >= 0 else "warmstart:masked"
+        parts.append((rows, labels_of(cell, "masked", "grpo", role, seed)))
+    return one(result_table(parts), replace(CELL, seeds=seeds, role=role))
+
+
+def test_a_handful_of_equal_values_is_no_certainty():
+    up = same_everywhere(3, effect=100, seeds=(0, 1))
+    assert (up.verdict, up.p_adjusted) == ("inconclusive", 0.25)
+    assert "exact over 3 tasks without spread" in up.reason
+    assert same_everywhere(3, effect=0).verdict == "inconclusive"
+    assert same_everywhere(124, effect=100).verdict == "improved"
+    floored = same_everywhere(124, effect=0)
+    assert floored.verdict == "equivalent" and "-2.9 to +2.9" in floored.reason
+    exact = same_everywhere(3, effect=0, role="null")
+    assert exact.verdict == "equivalent" and "+0.0 to +0.0" in exact.reason
+
+
+def test_a_single_task_says_that_it_speaks_for_no_other():
+    table, infos = grid({"up": 0}, num_tasks=1)
+    assert "over seeds only: one task says nothing about others" in one(table, infos[0]).reason
+    table, infos = grid({"up": 0}, num_tasks=2)
+    assert "over seeds only" not in one(table, infos[0]).reason
+
+
 def test_one_seed_never_improves():
     table, infos = grid({"up": 60}, seeds=(0,), num_tasks=80)
     verdict = one(table, infos[0])
