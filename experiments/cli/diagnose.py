@@ -34,7 +34,7 @@ def show_diagnosis(path: Path, *, as_json: bool, as_page: bool = False, out: Pat
     refuse_unwritable(out, example="diagnosis.html")
     if not path.exists() and (Path("runs") / path).is_dir():
         path = Path("runs") / path
-    found = [Diagnosed(run=run, diagnosis=diagnose(run.metrics)) for run in find_runs(path)]
+    found = [Diagnosed(run=run, diagnosis=diagnose(run.metrics, is_over=run.is_over)) for run in find_runs(path)]
     if as_page or out is not None:
         page = out or (path / "diagnosis.html" if path.is_dir() else path.with_name(f"{path.name}.diagnosis.html"))
         with replace_file(page) as temporary:

@@ -34,7 +34,9 @@ def build_report(folder: Path) -> dict[str, Any]:
     """Judge and diagnose a run folder; the result is plain JSON data, with None where a number is undefined."""
     run = load_run(folder)
     evaluation = run.config.evaluation
-    diagnoses = {cell.id: [diagnose(seed.metrics) for seed in cell.seeds] for cell in run.cells}
+    diagnoses = {
+        cell.id: [diagnose(seed.metrics, is_over=seed.status.is_trained) for seed in cell.seeds] for cell in run.cells
+    }
     infos = [cell.info(sum(item.is_collapsed for item in diagnoses[cell.id])) for cell in run.cells]
     verdicts = judge_grid(run.results, infos, margin=evaluation.margin, digest=run.config.digest)
     examples, episodes = examples_of(run), episodes_of(run)
@@ -61,7 +63,7 @@ def build_report(folder: Path) -> dict[str, Any]:
         "preset": run.config.preset,
         "description": run.config.description,
         "digest": run.config.digest,
-        "headline": headline(cells, controls, contrasts, is_complete=is_complete),
+        "headline": headline(cells, controls, contrasts, num_seeds=len(run.config.seeds), is_complete=is_complete),
         "is_complete": is_complete,
         "mixed_versions": mixed_versions(run),
         "taken": taken(run),
@@ -111,6 +113,7 @@ def plain(value: Any) -> Any:
 def _cell(cell: CellRun, verdict: CellVerdict, diagnoses: list[Diagnosis], plans: dict[str, Any]) -> dict[str, Any]:
     comparison = verdict.comparison
     test = comparison.test if comparison else None
+    reward = verdict.reward if cell.is_reward_comparable else None
     return {
         "id": cell.id,
         "policy": cell.record.policy,
@@ -140,9 +143,10 @@ def _cell(cell: CellRun, verdict: CellVerdict, diagnoses: list[Diagnosis], plans
         "num_disagreements": _total(cell, "num_disagreements"),
         "missing_seeds": verdict.missing_seeds,
         "seed_effects": verdict.seed_effects,
-        "reward_effect": verdict.reward and verdict.reward.mean,
-        "reward_low": verdict.reward and verdict.reward.low,
-        "reward_high": verdict.reward and verdict.reward.high,
+        "is_reward_comparable": cell.is_reward_comparable,
+        "reward_effect": reward and reward.mean,
+        "reward_low": reward and reward.low,
+        "reward_high": reward and reward.high,
         "before": asdict(verdict.before),
         "after": asdict(verdict.after),
         "before_greedy": asdict(verdict.before_greedy),
@@ -278,12 +282,12 @@ def _num_executed(results: pa.Table) -> int:
 
 
 def mixed_versions(run: Run) -> dict[str, Any] | None:
-    """What differs between the finished units, most frequent version first; None where all are equal.
+    """What differs between the finished units, or within one, most frequent version first; None where all are equal.
 
     A unit that does not say (of an older toolkit, or without a browser) counts for nothing.
     """
     made = {unit.name: unit.versions for unit in run.units}
-    packages = dict.fromkeys(package for versions in made.values() for package in versions)
+    packages = dict.fromkeys(package for found in made.values() for versions in found for package in versions)
     differing = [(package, units) for package in packages if len(units := _by_version(made, package)) > 1]
     if not differing:
         return None
@@ -312,11 +316,12 @@ def taken(run: Run) -> str:
     return f"Of {len(done)} finished units, some were trained by another grid under the same settings: {told}."
 
 
-def _by_version(made: dict[str, dict[str, str]], package: str) -> dict[str, list[str]]:
+def _by_version(made: dict[str, tuple[dict[str, str], ...]], package: str) -> dict[str, list[str]]:
+    """Units of each version; one that was trained under two is of both."""
     units: dict[str, list[str]] = {}
-    for name, versions in made.items():
-        if package in versions:
-            units.setdefault(versions[package], []).append(name)
+    for name, found in made.items():
+        for version in dict.fromkeys(versions[package] for versions in found if package in versions):
+            units.setdefault(version, []).append(name)
     return dict(sorted(units.items(), key=lambda item: (-len(item[1]), item[0])))
 
 

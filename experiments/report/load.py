@@ -26,7 +26,7 @@ class UnitRun:
         commits: Commit orders that it kept.
         status: Its state.
         snapshots: Greedy plans on the way, whose films are named from the run folder, where the page lies.
-        versions: Of what made its evaluation, by package; empty where there is none, or it is not known.
+        versions: Of what made its evaluation, and of what trained it, by package; without what is not known.
     """
 
     name: str
@@ -35,7 +35,7 @@ class UnitRun:
     commits: list[dict[str, Any]]
     status: Status
     snapshots: list[SnapshotRecord]
-    versions: dict[str, str]
+    versions: tuple[dict[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +44,13 @@ class CellRun:
 
     Attributes:
         warm_start: Of its policy, where the grid has one.
+        is_reward_comparable: Whether it is paid the reward that its warm start was evaluated with.
     """
 
     record: CellRecord
     seeds: tuple[UnitRun, ...]
     warm_start: UnitRun | None
+    is_reward_comparable: bool
 
     @property
     def id(self) -> str:
@@ -105,6 +107,7 @@ def load_run(root: Path) -> Run:
                 record=cell,
                 seeds=tuple(_load(folder.unit(cell, seed), root) for seed in config.seeds),
                 warm_start=warm_starts.get(cell.policy),
+                is_reward_comparable=config.reward_of(cell) == config.reward_of(config.first_of(cell.policy)),
             )
             for cell in config.cells
         ),
@@ -122,14 +125,16 @@ def _load(unit: UnitFolder, root: Path) -> UnitRun:
         commits=unit.commit_orders(),
         status=status,
         snapshots=[_with_films(item, unit.path.relative_to(root).as_posix()) for item in unit.snapshots()],
-        versions=_versions(unit) if status.state == "done" else {},
+        versions=_versions(unit) if status.state == "done" else (),
     )
 
 
-def _versions(unit: UnitFolder) -> dict[str, str]:
-    """What made the evaluation; empty where cell.json tells of another one."""
+def _versions(unit: UnitFolder) -> tuple[dict[str, str], ...]:
+    """What trained the unit, and what made the evaluation, where cell.json does not tell of another one."""
     record = unit.record()
-    return record.versions if record is not None and unit.is_evaluation(record.digest) else {}
+    if record is None:
+        return ()
+    return (*record.trained_by, record.versions) if unit.is_evaluation(record.digest) else record.trained_by
 
 
 def _with_films(snapshot: SnapshotRecord, place: str) -> SnapshotRecord:

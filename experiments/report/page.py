@@ -20,7 +20,16 @@ from experiments.report import charts
 from experiments.report.choosing import ORDERS, Levels, ranks_of
 from experiments.report.curves import CURVES, Curve, commit_blocks
 from experiments.report.meanings import Meanings
-from experiments.report.tables import GLYPHS, all_cells, effect_of, has_begun, interval_of, label_of, percent
+from experiments.report.tables import (
+    GLYPHS,
+    all_cells,
+    effect_of,
+    has_begun,
+    interval_of,
+    label_of,
+    percent,
+    seeds_of,
+)
 
 _MARGIN_VIEW = 10.0
 
@@ -70,7 +79,12 @@ def page_environment() -> Environment:
     )
     environment.filters.update(percent=percent, points=_points, number=_number, duration=_duration, shown=_shown)
     environment.globals.update(
-        glyphs=GLYPHS, label_of=label_of, effect_of=effect_of, interval_of=interval_of, usual_cause=USUAL_CAUSE
+        glyphs=GLYPHS,
+        label_of=label_of,
+        effect_of=effect_of,
+        interval_of=interval_of,
+        seeds_of=seeds_of,
+        usual_cause=USUAL_CAUSE,
     )
     return environment
 
@@ -145,6 +159,8 @@ def _curve_block(curve: Curve, cells: list[dict[str, Any]], report: dict[str, An
     for cell in cells:
         seeds = cell["curves"].get(curve.name, [])
         reference = references.get(cell["policy"], {}).get(curve.reference) if curve.reference else None
+        if curve.reference == "reward" and not cell["is_reward_comparable"]:
+            reference = None
         label = f"{curve.title} of {cell['id']}, steps 0 to {last_step}, axis {axis.low:g} to {axis.high:g}"
         onsets = [
             seed["diagnosis"]["onset"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import replace_file
-from experiments.report.tables import GLYPHS, interval_of, word_of
+from experiments.report.tables import GLYPHS, counted, interval_of, seeds_of, word_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def _draw_policy(axes: Axes, policy: str, objectives: list[str], report: dict[st
     axes.set_yticks(range(len(objectives)), objectives, fontsize=size)
     axes.set_ylim(len(objectives) - 0.4, -0.75)
     axes.margins(x=0.12)
-    axes.set_title(f"{policy}\n{_average_of(policy, report)}", fontsize=14, color=_INK, loc="left")
+    axes.set_title(f"{policy}\n{average_of(policy, report)}", fontsize=14, color=_INK, loc="left")
     axes.tick_params(length=0, labelcolor=_INK)
     axes.tick_params(axis="x", labelcolor=_SOFT, labelbottom=True)
     axes.grid(axis="x", color=_LINE)
@@ -97,10 +97,11 @@ def _draw_cell(axes: Axes, row: int, cell: dict[str, Any], size: float, *, has_w
         above.set(color=colour, fontsize=size * 0.8)
 
 
-def _average_of(policy: str, report: dict[str, Any]) -> str:
-    for item in report["contrasts"]:
+def average_of(policy: str, report: dict[str, Any]) -> str:
+    """The average of a policy's cells with its seeds, once nothing is owed."""
+    for item in report["contrasts"] if report["is_complete"] else ():
         if (item["kind"], item["name"]) == ("policy", policy):
-            return f"average {interval_of(item)}"
+            return f"average {interval_of(item)}, {seeds_of(item, len(report['seeds']))}"
     return ""
 
 
@@ -109,10 +110,10 @@ def _write_words(figure: Any, report: dict[str, Any]) -> None:
     lines = textwrap.wrap(report["headline"], 100)
     figure.text(0.03, 0.965, f"{report['preset']}: {report['description']}", fontsize=15, color=_SOFT, va="top")
     figure.text(0.03, 0.92, "\n".join(lines), fontsize=19, fontweight="bold", color=_INK, va="top", linespacing=1.35)
-    seeds, tasks = len(report["seeds"]), report["num_tasks"]
     note = (
-        f"Change of success against each policy's warm start, percentage points, with 95 % intervals. {seeds} "
-        f"seed{'' if seeds == 1 else 's'}, {tasks} tasks. Grey band: margin of equivalence. Digest {report['digest']}."
+        "Change of success against each policy's warm start, percentage points, with 95 % intervals. "
+        f"{counted(len(report['seeds']), 'seed')}, {report['num_tasks']} tasks. Grey band: margin of equivalence. "
+        f"Digest {report['digest']}."
     )
     figure.text(0.03, 0.03, note, fontsize=12, color=_SOFT)
     x = 0.03

@@ -206,27 +206,45 @@ def headline(
     controls: list[dict[str, Any]],
     contrasts: list[dict[str, Any]],
     *,
+    num_seeds: int,
     is_complete: bool,
 ) -> str:
-    """Say what came out. A broken control stands before anything else, then what is still owed, then averages."""
+    """Say what came out. A broken control stands before anything else, then what is still owed, or averages.
+
+    Args:
+        num_seeds: That the grid should have.
+        is_complete: Whether nothing is owed. Until then an average is one over whatever was run first.
+    """
     sentences = [control["sentence"] for control in controls if control["state"] == "violated"]
     judged = [cell for cell in cells if cell["verdict"] != "owed"]
+    averages = [item for item in contrasts if item["kind"] == "policy" and item["low"] is not None]
     if not is_complete:
         sentences.append(_progress(cells))
-    if averages := [item for item in contrasts if item["kind"] == "policy" and item["low"] is not None]:
-        sentences.append(_averages(averages))
+    elif averages:
+        sentences.append(_averages(averages, num_seeds))
     if judged:
         sentences.append(_results(judged, is_all=len(judged) == len(cells)))
     return " ".join(sentences)
 
 
-def _averages(policies: list[dict[str, Any]]) -> str:
+def seeds_of(average: dict[str, Any], num_seeds: int) -> str:
+    """Seeds that an average is over, those that all cells have, beside those that the grid should have."""
+    found = average["num_seeds"]
+    return counted(found, "seed") if found == num_seeds else f"{found} of {counted(num_seeds, 'seed')}"
+
+
+def counted(count: int, word: str) -> str:
+    """A number with its noun."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _averages(policies: list[dict[str, Any]], num_seeds: int) -> str:
     """What training did to each policy, averaged over its objectives, largest first."""
     found = sorted(policies, key=lambda item: -item["effect"])
     told = ", ".join(f"{item['name']} {interval_of(item)}" for item in found)
     count = found[0]["num_cells"]
     over = f"averaged over {count} objectives" if count > 1 else "by policy"
-    return f"Change of success in points, {over}: {told}."
+    return f"Change of success in points, {over}, {seeds_of(found[0], num_seeds)}: {told}."
 
 
 def _progress(cells: list[dict[str, Any]]) -> str:
@@ -320,7 +338,7 @@ def positive_control(cell: dict[str, Any]) -> tuple[str, str]:
 
 
 def null_control(cell: dict[str, Any]) -> tuple[str, str]:
-    """State and sentence of the null control: learning rate 0 must change nothing."""
+    """State and sentence of the null control: learning rate 0 must change nothing, not one rollout."""
     name = f"Null control ({cell['id']}, learning rate 0)"
     if cell["effect"] is None or cell["verdict"] in UNJUDGED:
         return "not judged", f"{name} is not judged: {cell['reason']}."
@@ -328,9 +346,11 @@ def null_control(cell: dict[str, Any]) -> tuple[str, str]:
         return "violated", f"{name} came out {cell['verdict']}: the comparison itself is broken."
     if cell["effect"] == 0 and cell["low"] == cell["high"]:
         return "ok", f"{name} reproduces its warm start exactly."
-    if cell["verdict"] == "single_seed":
-        return "noted", f"{name} differs from its warm start by {cell['effect']:+.1f} points: that much is chance."
-    return "ok", f"{name} came out {cell['verdict']} ({cell['effect']:+.1f} points)."
+    return (
+        "noted",
+        f"{name} differs from its warm start ({cell['effect']:+.1f} points, {word_of(cell)}) and should reproduce it to"
+        " the last rollout: something besides training decides results.",
+    )
 
 
 def negative_control(cell: dict[str, Any]) -> tuple[str, str]:

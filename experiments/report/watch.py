@@ -27,8 +27,8 @@ _STYLES = {"done": "green", "stopped": "yellow", "running": "cyan", "failed": "b
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeedView:
-    """One seed of a cell as it stands, or a policy's warm start (seed None).
+class UnitView:
+    """A unit as it stands: one seed of a cell, or a policy's warm start (seed None).
 
     Attributes:
         success: Mean of its last training steps.
@@ -56,48 +56,48 @@ class GridView:
     """A run folder at one moment."""
 
     preset: str
-    seeds: tuple[SeedView, ...]
+    units: tuple[UnitView, ...]
 
     @property
     def is_over(self) -> bool:
         """Every cell is done or failed."""
-        return all(view.is_over for view in self.seeds)
+        return all(view.is_over for view in self.units)
 
     @property
     def num_running(self) -> int:
         """Units that a process works on now."""
-        return sum(view.status.state == "running" for view in self.seeds)
+        return sum(view.status.state == "running" for view in self.units)
 
     def seconds_left(self) -> float | None:
         """Wall time left at the pace so far, shared by the processes at work; None before there is a pace."""
-        left = [self._left(view) for view in self.seeds if not view.is_over]
+        left = [self._left(view) for view in self.units if not view.is_over]
         if any(item is None for item in left):
             return None
         return sum(item for item in left if item is not None) / max(1, self.num_running)
 
-    def _left(self, view: SeedView) -> float | None:
+    def _left(self, view: UnitView) -> float | None:
         # The evaluation of a warm start says nothing about the time of a training, nor the other way round.
-        alike_in_kind = [other for other in self.seeds if (other.seed is None) == (view.seed is None)]
+        alike_in_kind = [other for other in self.units if (other.seed is None) == (view.seed is None)]
         done = [other for other in alike_in_kind if other.status.state == "done"]
         alike = [other.status.seconds for other in done if other.policy == view.policy]
         usual = alike or [other.status.seconds for other in done]
         if usual:
             return max(0.0, fmean(usual) - view.seconds_trained)
-        paces = [other.seconds_trained / other.num_steps for other in self.seeds if other.num_steps]
+        paces = [other.seconds_trained / other.num_steps for other in self.units if other.num_steps]
         return fmean(paces) * (view.total_steps - view.num_steps) if paces else None
 
 
 def look(root: Path) -> GridView:
     """Read a run folder."""
     run = RunFolder(root)
-    return GridView(preset=run.config.preset, seeds=tuple(_view(unit, run.config.num_steps) for unit in run.units()))
+    return GridView(preset=run.config.preset, units=tuple(_view(unit, run.config.num_steps) for unit in run.units()))
 
 
-def _view(unit: UnitFolder, usual_steps: int) -> SeedView:
+def _view(unit: UnitFolder, usual_steps: int) -> UnitView:
     rows, record = unit.metrics(), unit.record()
     recent = [row["success"] for row in rows[-_RECENT:] if row.get("success") is not None]
     steps = int(record.train.get("steps", usual_steps)) if record is not None else usual_steps
-    return SeedView(
+    return UnitView(
         cell=unit.key.name if unit.cell is None else unit.cell.id,
         policy=unit.key.policy,
         seed=unit.key.seed,
@@ -115,29 +115,29 @@ def show(view: GridView) -> Group:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in ("cell", "seeds", "steps", "success %", "alarms"):
         table.add_column(name, justify="left" if name in ("cell", "seeds") else "right", overflow="fold")
-    for cell in dict.fromkeys(seed.cell for seed in view.seeds):
-        table.add_row(*_row(cell, [seed for seed in view.seeds if seed.cell == cell]))
+    for cell in dict.fromkeys(unit.cell for unit in view.units):
+        table.add_row(*_row(cell, [unit for unit in view.units if unit.cell == cell]))
     return Group(table, *_notes(view))
 
 
-def _row(cell: str, seeds: Sequence[SeedView]) -> list[Text | str]:
-    marks = Text(" ").join(Text(seed.status.label, style=_STYLES[seed.status.label]) for seed in seeds)
-    found = [seed.success for seed in seeds if seed.success is not None]
-    alarms = sum(len(seed.alarms) for seed in seeds)
-    steps = f"{sum(seed.num_steps for seed in seeds)}/{sum(seed.total_steps for seed in seeds)}"
-    steps = "-" if seeds[0].seed is None else steps
+def _row(cell: str, units: Sequence[UnitView]) -> list[Text | str]:
+    marks = Text(" ").join(Text(unit.status.label, style=_STYLES[unit.status.label]) for unit in units)
+    found = [unit.success for unit in units if unit.success is not None]
+    alarms = sum(len(unit.alarms) for unit in units)
+    steps = f"{sum(unit.num_steps for unit in units)}/{sum(unit.total_steps for unit in units)}"
+    steps = "-" if units[0].seed is None else steps
     return [cell, marks, steps, f"{100 * fmean(found):.0f}" if found else "-", str(alarms or "-")]
 
 
 def _notes(view: GridView) -> list[Text]:
     lines = []
-    for seed in view.seeds:
-        name = seed.cell if seed.seed is None else f"{seed.cell} seed {seed.seed}"
-        if seed.status.label in ("failed", "stopped"):
-            lines.append(Text(f"{seed.status.label}: {name}: {seed.status.cause}", style=_STYLES[seed.status.label]))
-        elif seed.alarms:
-            lines.append(Text(f"alarm: {name}: {seed.alarms[-1]}", style="yellow"))
-    labels = [seed.status.label for seed in view.seeds]
+    for unit in view.units:
+        name = unit.cell if unit.seed is None else f"{unit.cell} seed {unit.seed}"
+        if unit.status.label in ("failed", "stopped"):
+            lines.append(Text(f"{unit.status.label}: {name}: {unit.status.cause}", style=_STYLES[unit.status.label]))
+        elif unit.alarms:
+            lines.append(Text(f"alarm: {name}: {unit.alarms[-1]}", style="yellow"))
+    labels = [unit.status.label for unit in view.units]
     counts = ", ".join(f"{labels.count(state)} {state}" for state in LABELS if state in labels)
     return [*lines, Text(f"{view.preset}: {counts}; {_ahead(view)}")]
 

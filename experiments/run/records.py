@@ -63,6 +63,15 @@ class GridRecord(_Record):
         """A component of the settings (`environment`, `reward`), or the usual one where they do not say."""
         return validate(Component, self.settings.get(key, default), source=f"settings.{key} of the run")
 
+    def first_of(self, policy: str) -> CellRecord:
+        """The first cell of a policy, with whose reward the policy's warm start is evaluated."""
+        return next(cell for cell in self.cells if cell.policy == policy)
+
+    def reward_of(self, cell: CellRecord) -> Any:
+        """What a cell is paid by, as the settings say: its objective's own reward, or the grid's."""
+        levels = {**self.settings.get("objectives", {}), **self.settings.get("control_objectives", {})}
+        return (levels.get(cell.objective) or {}).get("reward") or self.settings.get("reward")
+
     @property
     def num_steps(self) -> int:
         """Training steps of a cell that has no number of its own."""
@@ -73,11 +82,13 @@ class UnitRecord(_Record):
     """cell.json: what a unit was run with.
 
     Attributes:
-        versions: Of the packages that made its last evaluation.
+        versions: Of what made its last evaluation: packages, browser, device, commit of a checkpoint of the hub.
+        trained_by: The same of its training: one, or more where it was continued under others.
     """
 
     digest: str = ""
     versions: dict[str, str] = {}
+    trained_by: tuple[dict[str, str], ...] = ()
     train: dict[str, Any] = {}
 
 

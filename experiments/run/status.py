@@ -43,6 +43,11 @@ class Status:
     taken_from: str = ""
 
     @property
+    def is_trained(self) -> bool:
+        """Whether training has ended, well or not, whichever evaluation is still owed: no row of metrics follows."""
+        return self.state in ("done", "failed") or bool(self.evaluations)
+
+    @property
     def label(self) -> str:
         """The state in a word for people: a run that is done because an alarm stopped it is `stopped`."""
         return "stopped" if self.state == "done" and self.stopped_at is not None else self.state

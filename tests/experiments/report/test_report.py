@@ -15,7 +15,10 @@ from rich.console import Console
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import append_rows, read_rows, write_json
+from experiments.analysis.collapse import diagnose
+from experiments.analysis.collapse.sources import find_runs
 from experiments.report import build_report, verdict_table, verdicts, write_report
+from experiments.report.poster import average_of
 from experiments.report.tables import all_cells, headline, negative_control, null_control, positive_control, word_of
 from experiments.run.status import Status, write_status
 from harness.browser.chromium import launch
@@ -95,14 +98,85 @@ def test_the_headline_gives_each_policy_s_average_with_its_interval(quick):
     for item in policies:
         assert f"{item['name']} {item['effect']:+.1f} [{item['low']:+.1f}, {item['high']:+.1f}]" in report["headline"]
     largest = max(policies, key=lambda item: item["effect"])
-    assert f"averaged over 4 objectives: {largest['name']}" in report["headline"]
+    assert f"averaged over 4 objectives, 1 seed: {largest['name']}" in report["headline"]
+
+
+def test_averages_of_a_grid_that_is_not_finished_are_no_finding(grid, tmp_path):
+    """Once the first seed is through, every cell has a result of one seed, and none has its verdict."""
+    folder = tmp_path / "first"
+    shutil.copytree(grid, folder)
+    cells = [path.name.removesuffix("-abc") for path in (folder / "cells").iterdir()]
+    leave_out(folder, *(f"{cell}/seed{seed}" for cell in cells for seed in (1, 2)))
+    write_report(folder)
+    report = twin(folder)
+    policies = [item for item in report["contrasts"] if item["kind"] == "policy"]
+    assert {item["num_seeds"] for item in policies} == {1}
+    assert "Change of success" not in report["headline"] and "not finished" in report["headline"]
+    assert [average_of(item["name"], report) for item in policies] == ["", ""]
+    assert "over 1 of 3 seeds so far" in (folder / "report.html").read_text()
+
+
+def test_averages_say_which_part_of_the_seeds_they_are_over(grid, tmp_path):
+    """A seed that failed in one cell is in the average of none."""
+    assert "averaged over 2 objectives, 3 seeds: autoregressive" in twin(grid)["headline"]
+    folder = tmp_path / "failed"
+    shutil.copytree(grid, folder)
+    leave_out(folder, "masked-espo/seed1")
+    write_status(folder / "cells" / "masked-espo-abc" / "seed1", Status(state="failed", cause="the page burned"))
+    report = build_report(folder)
+    assert report["is_complete"]
+    assert "averaged over 2 objectives, 2 of 3 seeds: autoregressive" in report["headline"]
+    assert average_of("masked", report).endswith("], 2 of 3 seeds")
+
+
+def test_a_reward_is_compared_with_the_warm_start_s_only_where_it_is_the_same(grid, tmp_path):
+    """The warm start of a policy is evaluated with the reward of the policy's first cell."""
+    folder = tmp_path / "rewards"
+    shutil.copytree(grid, folder)
+    config = json.loads((folder / "config.json").read_text())
+    levels = {"grpo": {"name": "grpo"}, "espo": {"name": "espo", "reward": {"name": "success_words", "options": {}}}}
+    config["settings"] |= {"objectives": levels, "reward": {"name": "outcome", "options": {}}}
+    write_json(folder / "config.json", config)
+    write_report(folder)
+    before, after = (twin(place)["cells"] for place in (grid, folder))
+    for old, new in zip(before, after, strict=True):
+        is_same = new["objective"] == "grpo"
+        assert new["is_reward_comparable"] == is_same and old["is_reward_comparable"]
+        assert (new["reward_effect"], new["reward_low"]) == (
+            (old["reward_effect"], old["reward_low"]) if is_same else (None, None)
+        )
+        assert new["effect"] == old["effect"]
+    pages = [(place / "report.html").read_text() for place in (grid, folder)]
+    assert [page.count(">another reward<") for page in pages] == [0, 2]
+    curves = [page.split('<figure id="curve-reward">')[1].split("</figure>")[0] for page in pages]
+    assert curves[0].count('class="reference"') - curves[1].count('class="reference"') == 2
+
+
+def test_a_seed_that_still_trains_is_not_diagnosed_as_over(part, tmp_path):
+    folder = tmp_path / "training"
+    shutil.copytree(part, folder)
+    place = folder / "cells" / "masked-espo-abc" / "seed1"
+    place.mkdir()
+    append_rows(place / "metrics.jsonl", [*metrics_of("healthy", 20), {"step": 20, "grad_norm": None}])
+
+    def kinds() -> list[str]:
+        report = build_report(folder)
+        (run,) = find_runs(place)
+        return [report["cells"][3]["seeds"][1]["diagnosis"]["kind"], diagnose(run.metrics, is_over=run.is_over).kind]
+
+    write_status(place, Status(state="owed", cause="interrupted"))
+    assert kinds() == ["healthy", "healthy"]
+    write_status(place, Status(state="failed"))
+    assert kinds() == ["numerical", "numerical"]
+    write_status(place, Status(state="owed", evaluations={"another": "hash"}))
+    assert kinds() == ["numerical", "numerical"]
 
 
 def test_many_changed_cells_are_counted_and_not_listed():
     cell = {"role": "cell", "verdict": "improved", "effect": 9.0, "low": 4.0, "high": 14.0, "is_provisional": False}
     few, many = ([{**cell, "id": f"ar-{number}"} for number in range(count)] for count in (4, 5))
-    assert "4 improved (ar-0 +9 [4, 14]; ar-1" in headline(few, [], [], is_complete=True)
-    assert headline(many, [], [], is_complete=True) == "Of 5 cells: 5 improved."
+    assert "4 improved (ar-0 +9 [4, 14]; ar-1" in headline(few, [], [], num_seeds=5, is_complete=True)
+    assert headline(many, [], [], num_seeds=5, is_complete=True) == "Of 5 cells: 5 improved."
 
 
 def test_a_notebook_shows_the_verdicts_and_print_writes_them_as_markdown(grid):
@@ -129,7 +203,7 @@ def test_a_positive_control_that_fails_stands_before_anything_else():
     cell |= {"effect": 1.0, "low": -2.0, "high": 4.0, "detectable": 3.0, "is_provisional": True}
     state, sentence = positive_control(cell)
     control = {"state": state, "sentence": sentence}
-    told = headline([cell], [control], [], is_complete=True)
+    told = headline([cell], [control], [], num_seeds=3, is_complete=True)
     assert told.startswith("Positive control (ar-grpo) did not improve")
     assert "The largest change is ar-grpo +1 [-2, 4] points of success." in told
     assert positive_control(cell | {"num_seeds": 1, "verdict": "single_seed"})[0] == "not judged"
@@ -154,7 +228,11 @@ def test_the_negative_control_is_ok_only_where_every_seed_has_run():
 def test_a_null_control_that_moves_is_told():
     cell = {"id": "null", "verdict": "improved", "effect": 9.0, "low": 4.0, "high": 14.0, "reason": ""}
     assert null_control(cell)[0] == "violated"
-    assert null_control(cell | {"verdict": "single_seed"})[0] == "noted"
+    for verdict in ("single_seed", "equivalent", "inconclusive"):
+        state, sentence = null_control(cell | {"verdict": verdict, "effect": -3.1})
+        assert (state, "-3.1 points" in sentence) == ("noted", True)
+    # Rollouts that differ and cancel out are no reproduction.
+    assert null_control(cell | {"verdict": "equivalent", "effect": 0.0, "low": -1.0, "high": 1.0})[0] == "noted"
     assert null_control(cell | {"verdict": "equivalent", "effect": 0.0, "low": 0.0, "high": 0.0})[0] == "ok"
 
 
@@ -311,6 +389,12 @@ def test_units_of_other_versions_are_told_near_the_top_and_in_the_twin(grid, tmp
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(verdict_table(twin(folder)))
     assert "made by different versions" in console.export_text()
+    # One unit that was trained under two.
+    trained_by = [{"torch": "2.7.0"}, {"torch": "2.9.1"}]
+    record = {"digest": "abc", "versions": {"torch": "2.9.1"}, "trained_by": trained_by}
+    write_json(other / "cell.json", record)
+    assert "torch 2.9.1 in" in build_report(folder)["mixed_versions"]["sentence"]
+    assert "2.7.0 in 1 unit (masked-grpo seed 1)" in build_report(folder)["mixed_versions"]["sentence"]
     # What has no result tells nothing yet.
     write_status(other, Status(state="running"))
     assert build_report(folder)["mixed_versions"] is None

@@ -71,7 +71,7 @@ def test_a_running_grid_shows_states_alarms_causes_and_time_left(grid):
     with claim(running):
         view = look(grid)
         text = text_of(view)
-    seed = next(item for item in view.seeds if (item.cell, item.seed) == (CELLS[1], 1))
+    seed = next(item for item in view.units if (item.cell, item.seed) == (CELLS[1], 1))
     assert (seed.status.state, seed.num_steps, seed.total_steps) == ("running", 5, 20)
     assert "the page burned" in text
     assert "stopped: autoregressive-grpo seed 1: reward fell" in text
