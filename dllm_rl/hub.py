@@ -37,6 +37,16 @@ def unreachable() -> str:
     return ""
 
 
+def commit_of(name: str, revision: str | None = None) -> str | None:
+    """The commit of a checkpoint of the hub that was loaded here, as the cache of downloads says; None for others."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not needs_hub(name):
+        return None
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
 def use_cache_only(name: str, revision: str | None = None) -> bool:
     """Whether a checkpoint must come from the cache of downloads, since the hub cannot be reached.
 

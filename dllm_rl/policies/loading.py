@@ -116,6 +116,11 @@ def usable_device(options: LoadOptions) -> torch.device:
     return device
 
 
+def device_name(device: str) -> str:
+    """Name of a device for people and records: of a GPU its model's."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
 def save_policy(
     policy: BasePolicy, folder: Path, *, half: bool = False, beside: Mapping[str, str] = MappingProxyType({})
 ) -> str:

@@ -285,7 +285,7 @@ def pack(
     ] = False,
 ) -> None:
     """Write the finished units of a run into one small file: for another machine, or for others to check."""
-    from experiments.run.archive import pack as pack_file
+    from experiments.run.packing import pack as pack_file
 
     raise typer.Exit(pack_file(run, out, with_rollouts=rollouts))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -14,7 +14,7 @@ from dllm_rl.files import read_json
 from experiments.design.config import Preset, build_session
 from experiments.design.presets import load_preset, preset_names
 from experiments.design.units import GridPlan, TaskSets, Unit, choose, plan_grid
-from experiments.run.folder import OUTCOMES_FILE, RunFolder, make_folder
+from experiments.run.folder import CONFIG_FILE, OUTCOMES_FILE, RunFolder, make_folder
 from experiments.run.processes import GIGABYTES_A_WORKER, number_of_workers, run_units_in_processes
 from experiments.run.progress import ConsoleProgress, duration
 from experiments.run.reuse import Match, find_matches, reuse_units
@@ -81,7 +81,7 @@ def run_grid(
             return 0
         tasks = checked_tasks(preset, session, root, console)
         plan = choose(plan_grid(preset, tasks, root), only)
-        is_unchanged = _digest_in(root) == plan.config.digest
+        is_unchanged = _config_in(root) == plan.config.model_dump(mode="json")
         for other in others:
             reuse_units(_say_what_is_taken(plan, [other], console), other)
         owed = owed_units(plan)
@@ -249,12 +249,13 @@ def _conclude(statuses: dict[str, Status], num_units: int, console: Console) -> 
     return FAILED if failed or num_owed else 0
 
 
-def _digest_in(root: Path) -> str:
-    """The digest of what lies there; "" for nothing, and for what another version wrote, which this run replaces."""
+def _config_in(root: Path) -> Any:
+    """The record of what lies there as it was written, with what verdicts depend on; None where it cannot be read."""
+    path = root / CONFIG_FILE
     try:
-        return RunFolder(root).config.digest
+        return read_json(path) if path.is_file() else None
     except ConfigError:
-        return ""
+        return None
 
 
 def write_report(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""`dllm-rl pack` and `unpack`: the finished units of a run as one small file, for another machine or other readers.
+"""The finished units of a run as one small file, for another machine or other readers, and `dllm-rl unpack`.
 
 The file is a tar.xz whose bytes depend on its contents alone: files of a run folder under their names there, and first
 a manifest with the hash of each. Checkpoints and optimiser states stay where they are. What is unpacked is checked in
@@ -8,15 +8,13 @@ done where its evaluation carries the digest that the settings, tasks, checkpoin
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import lzma
 import shutil
 import tarfile
 import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +32,7 @@ from experiments.run.folder import (
     RunFolder,
     UnitFolder,
     make_folder,
-    nothing_finished,
     refuse_damaged,
-    refuse_unwritable,
 )
 from experiments.run.results import is_equal
 from experiments.run.status import claim, is_claimed, read_status, write_status
@@ -46,25 +42,6 @@ FORMAT = 1
 # Unpacked: a study with every rollout stays far below; a file made to fill a disk does not.
 READ_BYTES = 1 << 20
 MAX_BYTES = 2**30
-# Training rollouts are for `replay` alone: 50 steps of 64 are about a megabyte, which packs to 20 kilobytes.
-MAX_ROLLOUTS_BYTES = 256 * 1024
-# Films of one unit; the usual thirteen are one megabyte, which packs to some ten kilobytes.
-MAX_FILMS_BYTES = 4 * 2**20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Packed:
-    """What `pack` wrote.
-
-    Attributes:
-        left_out: Bytes of what was too large, by what it is.
-    """
-
-    path: Path
-    num_units: int
-    num_planned: int
-    num_bytes: int
-    left_out: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,83 +62,22 @@ class Unpacked:
     is_other: bool
 
 
-def pack_run(run: RunFolder, out: Path | None = None, *, with_rollouts: bool = False) -> Packed:
-    """Pack the finished units of a run folder.
-
-    Args:
-        out: Default <preset>-<digest>.tar.xz, here.
-        with_rollouts: Training rollouts whatever their size. Raises ConfigError where nothing is finished, or an
-            evaluation is not what was written.
-    """
-    config = run.config
-    path = out or Path(f"{config.preset}-{config.digest[:8]}.tar.xz")
-    refuse_unwritable(path, example="run.tar.xz")
-    units = run.finished()
-    if not units:
-        raise nothing_finished(run.root)
-    refuse_damaged(units)
-    files = {name: run.root / name for name in (CONFIG_FILE, SELF_CHECK_FILE) if (run.root / name).is_file()}
-    contents = {name: place.read_bytes() for name, place in files.items()}
-    left_out: dict[str, int] = {}
-    for unit in units:
-        contents |= _contents(run.root, unit, MAX_BYTES if with_rollouts else MAX_ROLLOUTS_BYTES, left_out)
-    packed = _tar_of(config.preset, config.digest, contents)
-    try:
-        with replace_file(path) as temporary:
-            temporary.write_bytes(packed)
-    except OSError as error:
-        raise ConfigError(f"'{path}' cannot be written ({error.strerror}). Give another file with --out.") from None
-    num_planned = len(run.units())
-    return Packed(path=path, num_units=len(units), num_planned=num_planned, num_bytes=len(packed), left_out=left_out)
-
-
-def _contents(root: Path, unit: UnitFolder, max_rollouts: int, left_out: dict[str, int]) -> dict[str, bytes]:
-    """Files of one unit by their names from the run's folder; adds to `left_out` what is too large."""
-    status = unit.status
-    # The status of a run that evaluated just this, and whose process has ended.
-    status = replace(status, pid=0, evaluations={status.digest: status.evaluations[status.digest]})
-    place = unit.path.relative_to(root).as_posix()
-    found = {f"{place}/{STATUS_FILE}": (json.dumps(asdict(status), indent=2) + "\n").encode()}
-    parts = [("training rollouts", max_rollouts, _rollouts(unit)), ("snapshots", MAX_FILMS_BYTES, _snapshots(unit))]
-    chosen = _kept(unit)
-    for what, limit, paths in parts:
-        size = sum(path.stat().st_size for path in paths)
-        if size > limit:
-            left_out[what] = left_out.get(what, 0) + size
-        else:
-            chosen += paths
-    return found | {path.relative_to(root).as_posix(): path.read_bytes() for path in chosen}
-
-
-def _kept(unit: UnitFolder) -> list[Path]:
+def kept_of(unit: UnitFolder) -> list[Path]:
+    """Files of a finished unit that every archive has, but for its status."""
     names = (RECORD_FILE, METRICS_FILE, COMMITS_FILE, ALARMS_FILE)
     return [path for path in (unit.rows_file, *(unit.path / name for name in names)) if path.is_file()]
 
 
-def _rollouts(unit: UnitFolder) -> list[Path]:
+def rollouts_of(unit: UnitFolder) -> list[Path]:
+    """Its training rollouts."""
     path = unit.path / ROLLOUTS_FILE
     return [path] if path.is_file() else []
 
 
-def _snapshots(unit: UnitFolder) -> list[Path]:
+def snapshots_of(unit: UnitFolder) -> list[Path]:
+    """Plans and films on the way."""
     paths = (unit.path / SNAPSHOTS_FOLDER).glob("step*")
     return sorted(path for path in paths if path.suffix in (".json", ".html"))
-
-
-def _tar_of(preset: str, grid: str, contents: dict[str, bytes]) -> bytes:
-    """The archive's bytes. Files of one kind lie side by side: they resemble one another, so they compress together."""
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
-    manifest = {"format": FORMAT, "preset": preset, "grid": grid, "files": hashes}
-    names = sorted(contents, key=lambda name: (Path(name).name.split("-")[0], name))
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        parts = [(MANIFEST, json.dumps(manifest, indent=1).encode()), *((name, contents[name]) for name in names)]
-        for name, content in parts:
-            # Its owner, mode and time are tarfile's constants.
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    return lzma.compress(buffer.getvalue(), preset=6 | lzma.PRESET_EXTREME)
 
 
 def unpack_run(path: Path, out: Path | None = None) -> Unpacked:
@@ -202,7 +118,7 @@ def _extracted(path: Path, folder: Path) -> RunFolder:
         known = {folder / CONFIG_FILE, folder / SELF_CHECK_FILE}
         for unit in run.finished():
             unit.refuse_damaged()
-            known |= {unit.path / STATUS_FILE, *_kept(unit), *_rollouts(unit), *_snapshots(unit)}
+            known |= {unit.path / STATUS_FILE, *kept_of(unit), *rollouts_of(unit), *snapshots_of(unit)}
     except DamagedResultError:
         raise _refused(path, "holds rows that do not match their recorded hash") from None
     except ConfigError as error:
@@ -330,7 +246,7 @@ def _write_unit(unit: UnitFolder, place: Path) -> None:
             (place / name).unlink(missing_ok=True)
         for folder in (*place.glob(CHECKPOINTS), place / SNAPSHOTS_FOLDER):
             shutil.rmtree(folder, ignore_errors=True)
-    for file in (*_kept(unit), *_rollouts(unit), *_snapshots(unit)):
+    for file in (*kept_of(unit), *rollouts_of(unit), *snapshots_of(unit)):
         target = place / file.relative_to(unit.path)
         if not (before.evaluations and target.exists()):
             _copy(file, target)
@@ -342,17 +258,6 @@ def _write_unit(unit: UnitFolder, place: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     with replace_file(target) as temporary:
         shutil.copyfile(source, temporary)
-
-
-def pack(run: Path, out: Path | None, *, with_rollouts: bool) -> int:
-    """Pack a run and say what is in the file and what is not."""
-    done = pack_run(RunFolder.find(run), out, with_rollouts=with_rollouts)
-    each = done.num_bytes / done.num_units / 1000
-    print(f"{done.num_units} of {done.num_planned} units are finished; {each:.0f} kB each: {done.path}")
-    for what, size in done.left_out.items():
-        hint = " (--rollouts packs them)" if what == "training rollouts" else ""
-        print(f"left out, too large: {what}, {size / 1e6:.1f} MB{hint}")
-    return 0
 
 
 def unpack(file: Path, out: Path | None) -> int:

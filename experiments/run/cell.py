@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from dllm_rl.files import METRICS_FILE, read_rows, write_json
+from dllm_rl.files import METRICS_FILE, read_json, read_rows, write_json
+from dllm_rl.hub import commit_of
+from dllm_rl.policies.adapters import base_of_adapter
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.loading import device_name
 from dllm_rl.session import Session
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine, evaluate
@@ -73,6 +77,7 @@ class LocalExecutor:
 
         def on_step(row: dict[str, Any]) -> bool:
             on_event(row)
+            self._note_training(unit)
             if is_snapshot(row["step"] + 1, config.steps):
                 self._take_snapshot(unit, policy, row["step"] + 1)
             return alarms.observe(row)
@@ -125,7 +130,7 @@ class LocalExecutor:
             seed=settings.seed,
             on_result=lambda done, total: on_event({"evaluated": done, "of": total}),
         )
-        self._note_versions(unit)
+        self._note(unit, versions=self._versions_of(unit))
         return rows
 
     def _evaluation_engine(self, policy: BasePolicy, cell: Cell) -> RolloutEngine:
@@ -143,11 +148,29 @@ class LocalExecutor:
             executor=modes["executor"],
         )
 
-    def _note_versions(self, unit: Unit) -> None:
-        """Add versions that are known only once the environment runs, such as the browser's, to cell.json."""
-        if self._ranks.is_first and (found := self._session.versions):
-            made_by = {**unit.settings["versions"], **found}
-            write_json(unit.folder / RECORD_FILE, {**unit.settings, "versions": made_by})
+    def _note_training(self, unit: Unit) -> None:
+        """Add to cell.json under what the training goes on, where that is another than before."""
+        if not self._ranks.is_first:
+            return
+        record, versions = unit.files.record(), self._versions_of(unit)
+        known = [] if record is None else list(record.trained_by)
+        if versions not in known:
+            # Where plans are known already, the browser starts later than the training.
+            others = [made for made in known if not made.items() <= versions.items()]
+            self._note(unit, trained_by=[*others, versions])
+
+    def _note(self, unit: Unit, **found: Any) -> None:
+        if self._ranks.is_first:
+            path = unit.folder / RECORD_FILE
+            write_json(path, {**read_json(path), **found})
+
+    def _versions_of(self, unit: Unit) -> dict[str, str]:
+        """Versions, with those known only once the environment runs (the browser's) and the policy is loaded."""
+        loading, checkpoint = unit.cell.loading, unit.cell.checkpoint
+        checkpoint = base_of_adapter(Path(checkpoint)) or checkpoint
+        found = {**unit.settings["versions"], **self._session.versions, "device": device_name(loading.device)}
+        commit = commit_of(checkpoint, loading.revision)
+        return found if commit is None else {**found, f"checkpoint {checkpoint}": commit}
 
     @staticmethod
     def _set_threads(cell: Cell) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dllm_rl.episodes import play, recorded
@@ -21,6 +22,7 @@ from dllm_rl.session import Session
 from experiments.design.config import Component, build_reward
 
 _LOGGER = logging.getLogger(__name__)
+_COLUMNS = ("task_id", "plan", "cell", "seed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +44,19 @@ def recorded_plans(run: Path, count: int, *, seed: int = 0) -> list[RecordedPlan
     Args:
         run: A folder with `rollouts.jsonl` files anywhere below, one such file, or a table that `eval --out` wrote.
 
-    Raises ConfigError where there is none.
+    Raises ConfigError where there is none, or a file holds other things.
     """
     files = [run] if run.is_file() else sorted(run.rglob(ROLLOUTS_FILE))
     if not files:
         raise ConfigError(
             f"no {ROLLOUTS_FILE} under '{run}'. Give a grid's or a cell's folder, such a file, or a table of `eval`."
         )
-    by_source = [plans for path in files for plans in _plans_of(path)]
+    by_source = [plans for path in files for plans in _plans_of(path) if plans]
+    if not by_source:
+        raise ConfigError(
+            f"'{run}' holds no plan: {_counted(files)} without a row that has task_id and plan. Give a grid's or a "
+            f"cell's folder that has trained, one of its {ROLLOUTS_FILE}, or a table of `eval`."
+        )
     for number, plans in enumerate(by_source):
         python_random(seed, "evidence", number).shuffle(plans)
     chosen: dict[tuple[str, str], RecordedPlan] = {}
@@ -61,17 +68,35 @@ def recorded_plans(run: Path, count: int, *, seed: int = 0) -> list[RecordedPlan
     return list(chosen.values())
 
 
+def _counted(files: Sequence[Path]) -> str:
+    return "a file" if len(files) == 1 else f"{len(files)} files"
+
+
 def _plans_of(path: Path) -> list[list[RecordedPlan]]:
     """The plans of a file by cell and seed."""
     if path.suffix != ".parquet":
         source = f"{path.parent.parent.name}/{path.parent.name}"
-        rows = [row for row in read_rows(path) if "plan" in row]
+        rows = [row for row in read_rows(path) if isinstance(row, dict) and "plan" in row and "task_id" in row]
         return [[RecordedPlan(task_id=row["task_id"], plan=row["plan"], source=source) for row in rows]]
+    _refuse_other_table(path)
     found: dict[tuple[str, int], list[RecordedPlan]] = {}
-    for row in pq.read_table(path, columns=["task_id", "plan", "cell", "seed"]).to_pylist():
+    for row in pq.read_table(path, columns=list(_COLUMNS)).to_pylist():
         item = RecordedPlan(task_id=row["task_id"], plan=row["plan"], source=row["cell"])
         found.setdefault((row["cell"], row["seed"]), []).append(item)
     return list(found.values())
+
+
+def _refuse_other_table(path: Path) -> None:
+    """Raise ConfigError where a table lacks what plans are recorded with."""
+    try:
+        names = pq.read_schema(path).names
+    except pa.ArrowInvalid:
+        raise ConfigError(f"'{path}' is not a table in Parquet. Give one that `eval --out` wrote.") from None
+    if missing := [name for name in _COLUMNS if name not in names]:
+        raise ConfigError(
+            f"'{path}' has no column {', '.join(missing)}, and plans are recorded with {', '.join(_COLUMNS)}. Give a "
+            "table that `eval --out` wrote, or the results.parquet of a run."
+        )
 
 
 def evidence_of(session: Session, plans: Sequence[RecordedPlan]) -> list[Labelled]:

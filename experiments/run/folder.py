@@ -76,7 +76,11 @@ class UnitFolder:
         status = read_status(self.path)
         digest = self._finished(status)
         if digest is not None:
-            return replace(status, state="done", digest=digest, cause=status.cause if status.state == "done" else "")
+            if status.state == "done":
+                return replace(status, digest=digest)
+            # What was tried later says nothing of how training ended.
+            end = self.alarms()
+            return replace(status, state="done", digest=digest, cause=end.because, stopped_at=end.stopped_at)
         return replace(status, state="owed", cause="") if status.state == "done" else status
 
     def is_evaluation(self, digest: str) -> bool:

@@ -91,7 +91,9 @@ def _take(match: Match, other: RunFolder) -> None:
         name = source.status.taken_from or f"{other.config.preset} {other.config.digest}"
         taken = replace(taken, seconds=source.status.seconds, taken_from=name)
     record = origin.record()
-    write_json(unit.folder / RECORD_FILE, {**unit.settings, "versions": {} if record is None else record.versions})
+    made_by = {} if record is None else {"trained_by": record.trained_by}
+    versions = {} if record is None else record.versions
+    write_json(unit.folder / RECORD_FILE, {**unit.settings, **made_by, "versions": versions})
     write_status(unit.folder, _with_rows(taken, match) if match.is_evaluated else taken)
 
 

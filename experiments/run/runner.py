@@ -186,6 +186,12 @@ def collect(plan: GridPlan) -> int:
     return plan.folder.gather()
 
 
+def _of_training(unit: Unit) -> dict[str, Any]:
+    """What cell.json says of a training that goes on, or is over."""
+    record = unit.files.record()
+    return {"trained_by": record.trained_by} if record is not None and record.trained_by else {}
+
+
 def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
     before = read_status(unit.folder)
     started = time.monotonic()
@@ -197,7 +203,7 @@ def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
 
     for torn in unit.folder.glob(".*.tmp"):
         torn.unlink()
-    write_json(unit.folder / RECORD_FILE, unit.settings)
+    write_json(unit.folder / RECORD_FILE, unit.settings | _of_training(unit))
     write_status(unit.folder, replace(now("running", pid=os.getpid()), seconds=before.seconds))
     progress.start(unit)
     work = executor.warm_start if unit.is_warm_start else executor.cell

@@ -53,7 +53,7 @@ def run_warm_starts(families: list[str], overrides: list[str], *, out: Path, nam
     ranks = _launched(recipe)
     if ranks.is_first:
         out.mkdir(parents=True, exist_ok=True)
-        _refuse_other_recipe(recipe, out)
+        keep_recipe(recipe, out)
         print(f"warm starts of {', '.join(wanted)} in {out}")
         _make_tokenizer(recipe, out)
     return _run_side_by_side(wanted, recipe, out) if ranks.is_alone else _run_together(wanted, out, ranks)
@@ -118,11 +118,22 @@ def _with_origins(families: list[str], recipe: Recipe) -> list[str]:
     return [family for family in recipe.families if family in needed]
 
 
-def _refuse_other_recipe(recipe: Recipe, out: Path) -> None:
+def keep_recipe(recipe: Recipe, out: Path) -> None:
+    """Write the recipe beside its policies, with stages that were made before and that this command does not name.
+
+    Raises ConfigError where the folder holds policies of another recipe.
+    """
     path = out / RECIPE_FILE
-    if path.is_file() and Recipe.model_validate_json(path.read_text(encoding="utf-8")) != recipe:
-        raise ConfigError(f"{out} holds warm starts of another recipe. Choose another --out, or remove that folder.")
-    write_json(path, recipe.model_dump(mode="json", exclude_unset=True))
+    stages = dict(recipe.families)
+    if path.is_file():
+        known = Recipe.model_validate_json(path.read_text(encoding="utf-8"))
+        shared = known.families.keys() & stages.keys()
+        differing = [name for name in stages if name in shared and known.families[name] != stages[name]]
+        if differing or known.model_copy(update={"families": {}}) != recipe.model_copy(update={"families": {}}):
+            what = f"of another recipe ({', '.join(differing)})" if differing else "of another recipe"
+            raise ConfigError(f"{out} holds warm starts {what}. Choose another --out, or remove that folder.")
+        stages = known.families | stages
+    write_json(path, recipe.model_copy(update={"families": stages}).model_dump(mode="json", exclude_unset=True))
 
 
 def _run_side_by_side(wanted: list[str], recipe: Recipe, out: Path) -> int:

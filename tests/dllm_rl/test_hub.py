@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 
 from dllm_rl.errors import CheckpointError, ConfigError
-from dllm_rl.hub import needs_hub, unreachable, use_cache_only
+from dllm_rl.hub import commit_of, needs_hub, unreachable, use_cache_only
 from dllm_rl.policies.loading import load_policy
 from experiments.run.demonstrations import read_demonstrations
 
@@ -54,6 +54,11 @@ def test_what_was_downloaded_before_is_read_from_the_cache(no_network: Path) -> 
     (folder / "snapshots/c0ffee").mkdir(parents=True)
     (folder / "snapshots/c0ffee/config.json").write_text("{}")
     assert use_cache_only("someone/model")
+    assert (commit_of("someone/model"), commit_of("someone/other"), commit_of("builtin:masked")) == (
+        "c0ffee",
+        None,
+        None,
+    )
 
 
 def test_a_hub_that_answers_is_reachable_whatever_it_says(monkeypatch, no_network: Path) -> None:

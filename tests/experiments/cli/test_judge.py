@@ -7,6 +7,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dllm_rl import registry
@@ -108,6 +110,27 @@ def test_cells_and_seeds_of_a_table_are_drawn_alike(tmp_path: Path) -> None:
     found = recorded_plans(tmp_path / "rows.parquet", 9)
     assert [sum(item.plan == f"plan {number}" for item in found) for number in range(40, 48)].count(1) == 6
     assert [item.source for item in found].count("b") == 3
+
+
+def test_what_holds_no_plan_is_refused_and_replaces_nothing(recorded: Path, tmp_path: Path) -> None:
+    out, begun = tmp_path / "e.jsonl", tmp_path / "run" / "cells" / "a" / "seed0"
+    out.write_text("what was collected before")
+    begun.mkdir(parents=True)
+    (begun / "rollouts.jsonl").write_text("")
+    (tmp_path / "notes.txt").write_text("some words\nand more\n")
+    (tmp_path / "other.parquet").write_bytes(b"not a table")
+    pq.write_table(pa.table({"task_id": ["a"], "plan": ["b"]}), tmp_path / "short.parquet")
+    write_rows(tmp_path / "none.parquet", [])
+    for name, says in {
+        "run": "holds no plan: a file without a row that has task_id and plan",
+        "notes.txt": "holds no plan",
+        "none.parquet": "holds no plan",
+        "other.parquet": "is not a table in Parquet",
+        "short.parquet": "has no column cell, seed",
+    }.items():
+        with pytest.raises(ConfigError, match=says):
+            collect(tmp_path / name, out, count=10, environment="toy_copy", seed=0)
+    assert out.read_text() == "what was collected before"
 
 
 def test_plans_that_give_no_evidence_are_counted(recorded: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,12 +20,13 @@ from experiments.cli import grid as commands
 from experiments.design.units import choose
 from experiments.report import build_report, write_report
 from experiments.run import archive
-from experiments.run.archive import MANIFEST, pack_run, unpack_run
+from experiments.run.archive import MANIFEST, unpack_run
 from experiments.run.folder import DamagedResultError, RunFolder
+from experiments.run.packing import pack_run
 from experiments.run.results import is_equal, write_rows
 from experiments.run.runner import Silent, begin, owed_units, run_units
 from experiments.run.status import claim, read_status, write_status
-from tests.experiments.grids import FakeWork, Tasks, plan, task_sets
+from tests.experiments.grids import FakeWork, Tasks, plan, preset, task_sets
 from tests.experiments.synthetic import metrics_of, write_snapshot
 
 
@@ -123,6 +124,10 @@ def test_grid_writes_the_report_anew_where_results_came_from_elsewhere_and_only_
     written = (here.root / "report.json").stat().st_mtime_ns
     assert commands.run_grid("ci", [], out=here.root, is_dry_run=False) == 0
     assert (here.root / "report.json").stat().st_mtime_ns == written
+    monkeypatch.setattr(commands, "load_preset", lambda name, overrides: preset(tmp_path / "here", *overrides))
+    assert commands.run_grid("ci", ["evaluation.margin=40"], out=here.root, is_dry_run=False) == 0
+    assert read_json(here.root / "report.json")["evaluation"]["margin"] == 40
+    monkeypatch.setattr(commands, "load_preset", lambda name, overrides: here.preset)
     write_json(here.root / "config.json", {"grid": "of another version"})
     assert commands.run_grid("ci", [], out=here.root, is_dry_run=False) == 0
     assert RunFolder(here.root).config == here.config
@@ -139,6 +144,22 @@ def test_no_checkpoint_no_large_rollouts_and_nothing_unfinished_is_packed(tmp_pa
     names = files_of(tmp_path / "all.tar.xz")
     assert len([name for name in names if name.endswith("rollouts.jsonl")]) == 4
     assert packed.num_bytes == (tmp_path / "run.tar.xz").stat().st_size < 60_000 * packed.num_units
+
+
+def test_what_is_packed_can_be_unpacked(tmp_path, monkeypatch) -> None:
+    """Rollouts are added as far as the whole stays below what `unpack` reads."""
+    there = half(tmp_path)
+    run, path = RunFolder(there.root), tmp_path / "run.tar.xz"
+    pack_run(run, path)
+    small = sum(map(len, files_of(path).values()))
+    monkeypatch.setattr(archive, "MAX_BYTES", small + 310_000)
+    packed = pack_run(run, path, with_rollouts=True)
+    assert packed.left_out == {"training rollouts": 300_000}
+    assert unpack_run(path, tmp_path / "elsewhere").num_new == packed.num_units
+    monkeypatch.setattr(archive, "MAX_BYTES", small - 1000)
+    with pytest.raises(ConfigError, match="Copy the folder instead"):
+        pack_run(run, tmp_path / "none.tar.xz")
+    assert not (tmp_path / "none.tar.xz").exists()
 
 
 def test_equal_contents_give_equal_bytes(tmp_path) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
-from dllm_rl.files import write_json
+from dllm_rl.files import read_json, write_json
 from dllm_rl.policies.checkpoints import CHECKPOINTS
 from dllm_rl.policies.loading import load_policy
 from dllm_rl.records.evidence import as_planned
@@ -27,7 +27,7 @@ from experiments.run.recipe import (
     recipe_names,
     refuse_wrong_stages,
 )
-from experiments.run.warmstarts import train_stage
+from experiments.run.warmstarts import keep_recipe, train_stage
 from harness.sites import OBSTACLES, expected_page, gold_plan, make_site, make_tasks
 
 NEWER = {"count": 400, "sites_per_kind": 5000, "design": "newer", "obstacles": ["second_button"]}
@@ -136,6 +136,30 @@ def test_a_stage_goes_on_from_one_that_went_on_from_a_checkpoint_that_ships(tmp_
     assert second.tokenizer.get_vocab() == first.tokenizer.get_vocab()
     before, after = first.model.state_dict(), second.model.state_dict()
     assert max(float((after[name] - before[name]).abs().max()) for name in before) < 0.05
+
+
+def test_a_family_is_added_to_a_folder_whose_other_stages_are_the_same(tmp_path) -> None:
+    """As docs/adding_a_family.md says: the warm starts that ship, and then one of a family of one's own."""
+
+    def keep(*stages: str, **changes) -> None:
+        families = {name: {**STAGE, **changes.get(name, {})} for name in stages}
+        shared = {"count": changes.get("count", 8)}
+        keep_recipe(Recipe.model_validate({"demonstrations": shared, "families": families}), tmp_path)
+
+    def kept() -> list[str]:
+        return list(read_json(tmp_path / "recipe.json")["families"])
+
+    keep("first")
+    keep("first", "mine")
+    assert kept() == ["first", "mine"]
+    keep("first")
+    keep("other")
+    assert kept() == ["first", "mine", "other"]
+    with pytest.raises(ConfigError, match=r"of another recipe \(mine\)"):
+        keep("first", "mine", mine={"family": "block"})
+    with pytest.raises(ConfigError, match="of another recipe"):
+        keep("first", count=9)
+    assert kept() == ["first", "mine", "other"]
 
 
 def test_the_recipe_of_what_ships_is_the_one_beside_it() -> None:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.files import write_json
+from dllm_rl.files import read_json, write_json
 from experiments.report.build import build_report
 from experiments.report.load import load_run
 from experiments.run import reuse
@@ -67,6 +67,16 @@ def test_equal_units_are_taken_under_the_names_of_this_grid(finished, tmp_path):
     assert run.metrics == finished.units[-1].files.metrics()
     sentence = build_report(other.root)["taken"]
     assert f"{len(other.units)} from ci {finished.config.digest}" in sentence
+
+
+def test_what_trained_a_unit_is_known_where_it_is_taken(finished, tmp_path):
+    trained = next(unit for unit in finished.units if not unit.is_warm_start)
+    record = {**read_json(trained.folder / "cell.json"), "trained_by": [{"torch": "1"}, {"torch": "2"}]}
+    write_json(trained.folder / "cell.json", record)
+    other = plan(tmp_path / "other", *RENAMED)
+    reuse_units(find_matches(other, RunFolder(finished.root)), RunFolder(finished.root))
+    records = [unit.files.record() for unit in other.units]
+    assert ({"torch": "1"}, {"torch": "2"}) in [record.trained_by for record in records if record is not None]
 
 
 def test_other_settings_and_other_seeds_are_run(finished, tmp_path):

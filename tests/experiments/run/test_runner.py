@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
 from dllm_rl.errors import BrowserMissingError, ConfigError
-from dllm_rl.files import replace_file
+from dllm_rl.files import read_json, replace_file, write_json
 from experiments.design.units import choose
 from experiments.report.load import load_run
 from experiments.run.folder import RunFolder
@@ -60,6 +61,49 @@ def test_another_evaluation_leaves_the_earlier_one_as_it_is(tmp_path) -> None:
     assert owed_units(first) == []
     assert {unit.files.status.state for unit in first.units} == {"done"}
     assert rows == {unit.name: unit.files.rows_file.read_bytes() for unit in first.units}
+
+
+def test_a_training_that_an_alarm_stopped_stays_so_whatever_becomes_of_another_evaluation(tmp_path) -> None:
+    class Stopped(FakeWork):
+        def cell(self, unit, on_event):
+            write_json(unit.folder / "alarms.json", {"stopped_at": 3, "because": "reward fell", "alarms": []})
+            return super().cell(unit, on_event)
+
+    first, other = plan(tmp_path), plan(tmp_path, "evaluation.max_tasks=2")
+    run_units(first, Stopped(), Silent())
+    last = other.units[-1].name
+    for error in (RuntimeError("burned"), KeyboardInterrupt()):
+        with nullcontext() if isinstance(error, RuntimeError) else pytest.raises(KeyboardInterrupt):
+            run_units(other, Stopped({last: error}), Silent())
+        status = first.units[-1].files.status
+        assert (status.label, status.stopped_at, status.cause) == ("stopped", 3, "reward fell")
+    assert {unit.files.status.label for unit in first.units if not unit.is_warm_start} == {"stopped"}
+
+
+def test_all_versions_that_trained_a_unit_are_kept(tmp_path) -> None:
+    """A run that is continued under another PyTorch, and then evaluated anew under a third."""
+
+    class Noting(FakeWork):
+        by = "1"
+
+        def cell(self, unit, on_event):
+            record = read_json(unit.folder / "cell.json")
+            write_json(
+                unit.folder / "cell.json", {**record, "trained_by": [*record.get("trained_by", []), {"torch": self.by}]}
+            )
+            return super().cell(unit, on_event)
+
+    grid = choose(plan(tmp_path), ["masked-grpo seed 0"])
+    unit = next(unit for unit in grid.units if unit.name == "masked-grpo seed 0")
+    with pytest.raises(KeyboardInterrupt):
+        run_units(grid, Noting({unit.name: KeyboardInterrupt()}), Silent())
+    Noting.by = "2"
+    run_units(grid, Noting(), Silent())
+    record = unit.files.record()
+    assert record is not None and record.trained_by == ({"torch": "1"}, {"torch": "2"})
+    assert record.versions["torch"] == unit.settings["versions"]["torch"]
+    found = next(run for run in load_run(grid.root).units if run.name == unit.name)
+    assert [made["torch"] for made in found.versions] == ["1", "2", record.versions["torch"]]
 
 
 def test_rows_of_other_settings_are_never_judged_under_these(tmp_path) -> None:
