@@ -73,14 +73,14 @@ def _print(
     console: Console,
 ) -> None:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("cell", "seeds\nx tasks", "first %", "second %", "difference", "p", ""):
-        table.add_column(name, no_wrap=name in ("cell", "seeds\nx tasks"))
+    # Of 80 columns, which the longest names of cells share with their numbers.
+    for name in ("cell", "seeds\nx tasks", "success %", "difference", "p", ""):
+        table.add_column(name, no_wrap=name != "cell", overflow="fold")
     for item in found:
-        rates = ("-" if rate is None else f"{rate:.1f}" for rate in (item.first, item.second))
+        rates = " → ".join("-" if rate is None else f"{rate:.1f}" for rate in (item.first, item.second))
         p_value = "-" if item.p_adjusted is None else f"{item.p_adjusted:.2g}"
-        style = _STYLES.get(item.call)
         size, call = f"{item.num_seeds} x {item.num_tasks}", item.call.replace("_", " ")
-        table.add_row(item.cell, size, *rates, _interval(item), p_value, call, style=style)
+        table.add_row(item.cell, size, rates, _interval(item), p_value, call, style=_STYLES.get(item.call))
     console.print(table)
     lines = [f"first: {runs[0].root}; second: {runs[1].root}. Points of success, second less first, paired by seed,"]
     lines += [
@@ -93,4 +93,5 @@ def _print(
 
 
 def _interval(item: Difference) -> str:
-    return "-" if item.test is None else f"{item.test.mean:+.1f} [{item.test.low:+.1f}, {item.test.high:+.1f}]"
+    """The difference, and below it its interval."""
+    return "-" if item.test is None else f"{item.test.mean:+.1f}\n[{item.test.low:+.1f}, {item.test.high:+.1f}]"
