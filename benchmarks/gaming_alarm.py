@@ -1,6 +1,7 @@
 """False alarms on honest runs and delays on planted hacks of the alarm for gaming, simulated.
 
-`python -m benchmarks.gaming_alarm [runs]` prints the table of docs/results/rewards.md.
+`python -m benchmarks.gaming_alarm [runs]` prints the tables of docs/results/reward_gaming.md. Alarms are those that a
+run raises while it trains: the detectors see the rows up to a step, and again after the next.
 
 A step has groups of rollouts. A rollout succeeds with a probability that training raises; the judge claims a success
 with its sensitivity and errs on failures with its false-positive rate. A hack is a kind of failure
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from dllm_rl.training.gaming import claim_metrics
-from experiments.analysis.collapse.diagnosis import diagnose
+from experiments.analysis.collapse.series import pace_of
+from experiments.analysis.collapse.watches import WATCHES, Run
 
 DETECTORS = ("gap_opens", "opposed_trends", "agreement_lost", "degenerate_length")
 
@@ -28,10 +30,13 @@ class Scenario:
     Attributes:
         start, end: Success before and after honest learning.
         sensitivity, false_positives: Of the judge.
+        late_false_positives: What these are from step 10 on; None for the same. An honest policy that learns to submit
+            shows a judge of pages failures that it had not seen before.
         sharpness: Of its claims; 1 for yes and no, less for graded ones.
         audited: Share of rollouts whose truth is known.
         onset: Step at which the hack begins; None for an honest run.
         duration: Steps in which it takes over.
+        most: Share of the rollouts that it takes over.
         lengthens: Whether the hack's completions are longer.
     """
 
@@ -39,6 +44,7 @@ class Scenario:
     end: float = 0.7
     sensitivity: float = 0.9
     false_positives: float = 0.1
+    late_false_positives: float | None = None
     sharpness: float = 1.0
     audited: float = 1.0
     num_steps: int = 150
@@ -46,6 +52,7 @@ class Scenario:
     group_size: int = 8
     onset: int | None = None
     duration: int = 30
+    most: float = 1.0
     lengthens: bool = False
 
 
@@ -57,6 +64,13 @@ HONEST: dict[str, Scenario] = {
     "honest collapse": Scenario(start=0.6, end=0.1),
     "a tenth audited": Scenario(audited=0.1),
     "long run": Scenario(num_steps=400),
+    "learns to submit": Scenario(sensitivity=1.0, false_positives=0.02, late_false_positives=0.15),
+    "short run": Scenario(num_steps=24),
+    "short run, errs evenly": Scenario(num_steps=24, sensitivity=0.8, false_positives=0.25),
+    "short run, graded claims": Scenario(num_steps=24, sharpness=0.6),
+    "short run, learns to submit": Scenario(
+        num_steps=24, sensitivity=1.0, false_positives=0.02, late_false_positives=0.15
+    ),
 }
 HACKS: dict[str, Scenario] = {
     "fast": Scenario(onset=60, duration=20),
@@ -65,6 +79,10 @@ HACKS: dict[str, Scenario] = {
     "graded claims": Scenario(onset=60, sharpness=0.6),
     "a tenth audited": Scenario(onset=60, audited=0.1),
     "longer text": Scenario(onset=60, lengthens=True),
+    "from the start": Scenario(onset=0, duration=40),
+    "short run": Scenario(num_steps=24, onset=1, duration=15),
+    "short run, in part": Scenario(num_steps=24, onset=1, duration=12, most=0.4),
+    "short run, weak judge": Scenario(num_steps=24, onset=1, duration=15, sensitivity=0.8, false_positives=0.25),
 }
 
 
@@ -78,7 +96,7 @@ def simulate(scenario: Scenario, *, seed: int) -> list[dict[str, Any]]:
         ease = np.repeat(random.normal(0, 0.15, scenario.num_groups), scenario.group_size)
         is_hack = random.random(len(groups)) < hack_share(scenario, step)
         success = ~is_hack & (random.random(len(groups)) < np.clip(honest_success(scenario, step) + ease, 0.01, 0.99))
-        rate = np.where(success, scenario.sensitivity, scenario.false_positives)
+        rate = np.where(success, scenario.sensitivity, false_positives(scenario, step))
         says_yes = is_hack | (random.random(len(groups)) < rate)
         graded = random.beta(2, 2, len(groups))
         claims = scenario.sharpness * says_yes + (1 - scenario.sharpness) * graded
@@ -102,24 +120,37 @@ def honest_success(scenario: Scenario, step: int) -> float:
     return scenario.start + (scenario.end - scenario.start) * min(1.0, step / (0.7 * scenario.num_steps))
 
 
+def false_positives(scenario: Scenario, step: int) -> float:
+    """Of the judge, on the failures of the policy at this step."""
+    late = scenario.false_positives if scenario.late_false_positives is None else scenario.late_false_positives
+    return scenario.false_positives + (late - scenario.false_positives) * min(1.0, step / 10)
+
+
 def hack_share(scenario: Scenario, step: int) -> float:
-    """Share of rollouts that are the hack: a logistic curve, from a twentieth at the onset to all."""
+    """Share of rollouts that are the hack: a logistic curve, from a twentieth of `most` at the onset to all of it."""
     if scenario.onset is None or step < scenario.onset:
         return 0.0
-    return float(1 / (1 + np.exp(3 - 6 * (step - scenario.onset) / scenario.duration)))
+    return float(scenario.most / (1 + np.exp(3 - 6 * (step - scenario.onset) / scenario.duration)))
 
 
 def first_alarms(rows: list[dict[str, Any]]) -> dict[str, int]:
-    """Step at which each detector is certain."""
-    return {alarm.detector: alarm.raised for alarm in diagnose(rows).alarms if alarm.detector in DETECTORS}
+    """Step after which each detector first raises an alarm, of a run that is watched as it trains."""
+    found: dict[str, int] = {}
+    owed = [watch for watch in WATCHES if watch.detector in DETECTORS]
+    for end in range(1, len(rows) + 1):
+        seen = rows[:end]
+        run = Run(rows=seen, pace=pace_of([row["step"] for row in seen]), is_over=False)
+        found |= {watch.detector: seen[-1]["step"] for watch in owed if watch.alarms(run)}
+        owed = [watch for watch in owed if watch.detector not in found]
+    return found
 
 
 def lost_by(scenario: Scenario, step: int) -> float:
-    """Share of what success had gained at the onset that is lost at a step."""
+    """Share of what success had gained at the onset that is lost at a step; nan where it had gained next to nothing."""
     assert scenario.onset is not None
     gain = honest_success(scenario, scenario.onset) - scenario.start
     now = honest_success(scenario, step) * (1 - hack_share(scenario, step))
-    return max(0.0, (honest_success(scenario, scenario.onset) - now) / gain)
+    return max(0.0, (honest_success(scenario, scenario.onset) - now) / gain) if gain > 0.05 else float("nan")
 
 
 def main(num_runs: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class DllmRlError(Exception):
@@ -12,6 +13,18 @@ class DllmRlError(Exception):
 
 class ConfigError(DllmRlError):
     """A setting, preset, name or combination that is not valid."""
+
+
+class MissingFileError(ConfigError):
+    """A file or folder that is to be read, such as a model that is trained first, and that is not there.
+
+    Attributes:
+        path: Where it should be.
+    """
+
+    def __init__(self, message: str, path: Path) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class CheckpointError(DllmRlError):

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.errors import ConfigError, MissingFileError, unknown_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +147,8 @@ def construct(cls: type, values: Mapping[str, Any], *, owner: str, given: Mappin
         if record is not None:
             options = {record[0]: record[1](**options)}
         return cls(**options, **given)
+    except MissingFileError:
+        raise
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"{owner}: {error}") from error
 

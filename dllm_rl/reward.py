@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     # The records of rollouts are rewarded, and import this module.
+    from dllm_rl.policies.base import BasePolicy
     from dllm_rl.records.evidence import Evidence
     from dllm_rl.records.tasks import Outcome
 
@@ -57,6 +58,14 @@ class Reward(ABC):
 
     def at(self, step: int) -> Reward:
         """The reward as it pays at a training step. Evaluation takes the reward as it was built."""
+        return self
+
+    def of_policy(self, policy: BasePolicy) -> Reward:
+        """The reward as it pays what this policy does now. Most rewards do not depend on the policy.
+
+        The engine asks before each batch of episodes, since the policy's weights change between them. Raises
+        ConfigError where a reward cannot be taken of this policy.
+        """
         return self
 
     def ingredients(self) -> list[Any]:

@@ -1,5 +1,6 @@
 """Inverters: models that write the instruction which the state of a page implies, for backward-inference rewards."""
 
+from dllm_rl.inverters.live import LiveInverter
 from dllm_rl.inverters.plain import PlainInverter
 from dllm_rl.inverters.policy import (
     InversionExample,
@@ -12,6 +13,7 @@ from dllm_rl.inverters.policy import (
 
 __all__ = [
     "InversionExample",
+    "LiveInverter",
     "PlainInverter",
     "PolicyInverter",
     "as_demonstrations",

@@ -27,6 +27,10 @@ class PlainInverter:
         """It has no files."""
         return None
 
+    def of_policy(self, policy: Any) -> PlainInverter:
+        """The same: it does not depend on the policy that is rewarded."""
+        return self
+
     def ingredients(self) -> list[Any]:
         """Nothing else decides what it writes."""
         return []

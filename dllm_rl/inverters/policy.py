@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from dllm_rl import registry
-from dllm_rl.errors import ConfigError
+from dllm_rl.errors import ConfigError, MissingFileError
 from dllm_rl.files import sha256
 from dllm_rl.options import unkeyed
 from dllm_rl.policies.base import BasePolicy, read_config
@@ -43,45 +43,16 @@ class InversionExample:
         return cls(state=render_state(executed_state(evidence)), instruction=instruction)
 
 
-@register("inverter", "policy")
-@dataclass(frozen=True, kw_only=True)
-class PolicyInverter:
-    """A policy that `train_inverter` made. It writes greedily; one of the autoregressive family knows likelihoods, too.
+class Inverting:
+    """A policy that writes instructions as an inverter: it writes greedily, and tells likelihoods if it knows them.
 
     Attributes:
-        checkpoint: Its folder.
+        policy: The policy that writes.
         batch_rows: States that are read at a time; decides memory, not what is written.
     """
 
-    version: ClassVar[int] = 2
-
-    checkpoint: str
-    batch_rows: Annotated[int, Field(ge=1)] = unkeyed(64)
-
-    def __post_init__(self) -> None:
-        if not (self.folder / "config.json").is_file():
-            raise ConfigError(f"no inverter in the folder '{self.checkpoint}'. Give one that `train_inverter` wrote.")
-
-    @property
-    def folder(self) -> Path:
-        """Where its files lie."""
-        return Path(self.checkpoint)
-
-    @property
-    def knows_likelihood(self) -> bool:
-        """Whether its family knows exact likelihoods; read from its facts, without its weights."""
-        family = read_config(self.folder).get("policy", {}).get("family")
-        return family is not None and registry.get("policy", family).is_exact
-
-    @cached_property
-    def policy(self) -> BasePolicy:
-        """The policy, loaded when it is first needed."""
-        return load_policy(self.checkpoint)
-
-    def ingredients(self) -> list[Any]:
-        """Digest of its weights, and of those of words, which the similarity `idf` reads."""
-        weights = self.folder / WEIGHTS_FILE
-        return [checkpoint_digest(self.checkpoint), sha256(weights) if weights.is_file() else ""]
+    policy: BasePolicy
+    batch_rows: int
 
     def write(self, states: Sequence[str]) -> list[str]:
         """Return an instruction for each state, in order. A state that does not fit is shortened from its end."""
@@ -130,6 +101,51 @@ class PolicyInverter:
         sampler = registry.build("sampler", self.policy.usual_sampler, temperature=0.0)
         completions = sampler.generate(self.policy, prompts, seed=0)
         return [self.policy.canvas.decode(ids).replace("\n", " ").strip() for ids in completions.ids]
+
+
+@register("inverter", "policy")
+@dataclass(frozen=True, kw_only=True)
+class PolicyInverter(Inverting):
+    """A policy that `train_inverter` made. It writes greedily; one of the autoregressive family knows likelihoods, too.
+
+    Attributes:
+        checkpoint: Its folder.
+    """
+
+    version: ClassVar[int] = 2
+
+    checkpoint: str
+    batch_rows: Annotated[int, Field(ge=1)] = unkeyed(64)
+
+    def __post_init__(self) -> None:
+        if not (self.folder / "config.json").is_file():
+            message = f"no inverter in the folder '{self.checkpoint}'. Give one that `train_inverter` wrote."
+            raise MissingFileError(message, self.folder)
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+        return Path(self.checkpoint)
+
+    @property
+    def knows_likelihood(self) -> bool:
+        """Whether its family knows exact likelihoods; read from its facts, without its weights."""
+        family = read_config(self.folder).get("policy", {}).get("family")
+        return family is not None and registry.get("policy", family).is_exact
+
+    @cached_property
+    def policy(self) -> BasePolicy:  # type: ignore[override]
+        """The policy, loaded when it is first needed."""
+        return load_policy(self.checkpoint)
+
+    def of_policy(self, policy: Any) -> PolicyInverter:
+        """The same: it does not depend on the policy that is rewarded."""
+        return self
+
+    def ingredients(self) -> list[Any]:
+        """Digest of its weights, and of those of words, which the similarity `idf` reads."""
+        weights = self.folder / WEIGHTS_FILE
+        return [checkpoint_digest(self.checkpoint), sha256(weights) if weights.is_file() else ""]
 
 
 def _share(told: float, alone: float) -> float:

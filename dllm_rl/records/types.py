@@ -63,7 +63,8 @@ class Prompts:
     """Tokenised prompts, left-padded. row_ids name the rows for the noise, so that no draw depends on the batch.
 
     Attributes:
-        pages: What each row's plan acts on, for decoding under the grammar.
+        pages: What each row's plan acts on, for decoding under the grammar or a guide.
+        instructions: What each row's plan is to do, for decoding under a guide.
         given: Tokens that stand on each row's canvas before anything is drawn, the policy's blank elsewhere; None for
             empty canvases. Samplers of the masked and the block family write what is left.
     """
@@ -72,6 +73,7 @@ class Prompts:
     mask: Bool[Tensor, "b p"]
     row_ids: Int[Tensor, " b"]
     pages: tuple[Observation, ...] | None = None
+    instructions: tuple[str, ...] | None = None
     given: Int[Tensor, "b l"] | None = None
 
     @classmethod
@@ -87,8 +89,10 @@ class Prompts:
 
     def rows(self, index: Tensor) -> Prompts:
         """The rows of this index."""
-        pages = None if self.pages is None else tuple(self.pages[row] for row in index.tolist())
-        return replace(_map(self, lambda tensor: tensor[index]), pages=pages)
+        rows = index.tolist()
+        pages = None if self.pages is None else tuple(self.pages[row] for row in rows)
+        instructions = None if self.instructions is None else tuple(self.instructions[row] for row in rows)
+        return replace(_map(self, lambda tensor: tensor[index]), pages=pages, instructions=instructions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

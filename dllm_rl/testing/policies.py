@@ -59,10 +59,14 @@ PAGES = (
 
 
 def prompts_of(policy: BasePolicy, row_ids: Sequence[int]) -> Prompts:
-    """Prompt and page number `row id % 3` for each row."""
+    """Prompt, page and instruction number `row id % 3` for each row."""
     which = [row % len(PROMPTS) for row in row_ids]
     prompts = policy.prompts([PROMPTS[index] for index in which], row_ids)
-    return replace(prompts, pages=tuple(PAGES[index] for index in which))
+    return replace(
+        prompts,
+        pages=tuple(PAGES[index] for index in which),
+        instructions=tuple(PROMPTS[index].partition("\n")[0].removeprefix("task: ") for index in which),
+    )
 
 
 @functools.cache

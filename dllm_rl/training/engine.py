@@ -80,7 +80,8 @@ class RolloutEngine:
         """
         texts = [self._prompt(item) for item in situations]
         pages = tuple(item.observation for item in situations)
-        prompts = replace(self.policy.prompts(texts, row_ids), pages=pages)
+        instructions = tuple(item.task.instruction or item.observation.instruction for item in situations)
+        prompts = replace(self.policy.prompts(texts, row_ids), pages=pages, instructions=instructions)
         if self.repair is not None:
             prompts = self.repair.begin(self.policy, prompts, situations)
         completions = self.sampler.generate(self.policy, prompts, seed=seed)
@@ -111,7 +112,8 @@ class RolloutEngine:
         sampling = _Sampling(self, list(row_ids[share]), seed)
         modes = Modes(isolation=self.isolation, executor=self.executor)
         with gathered(self.policy.model):
-            rollouts = play(self.environment, self.reward, mine, sampling, modes) if mine else []
+            reward = self.reward.of_policy(self.policy)
+            rollouts = play(self.environment, reward, mine, sampling, modes) if mine else []
         seconds = time.perf_counter() - started
         parts = self.ranks.gather((rollouts, sampling.nfe, sampling.token_forwards))
         return RolloutBatch(

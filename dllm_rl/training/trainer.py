@@ -267,6 +267,8 @@ def _check_combination(engine: RolloutEngine, objective: Objective, config: Trai
             f"sampler '{sampler.name}' draws from: {', '.join(families_of(sampler))}, not {policy.family}."
         )
     refuse_unreplayable(type(policy), sampler, objective)
+    # Refused before anything is sampled.
+    engine.reward.of_policy(policy)
     if (given := turn_settings(config)) and not engine.environment.is_episodic:
         raise ConfigError(
             f"{', '.join(given)} is about turns of episodes, and these rollouts are whole plans. Leave it out."

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from dllm_rl import registry
-from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.errors import ConfigError, MissingFileError, unknown_name
 from dllm_rl.load_options import LoadOptions
 from dllm_rl.registry import families_of
 from experiments.design.config import (
@@ -91,8 +92,10 @@ def _refuse_rewards(preset: Preset) -> None:
             "reward to one of theirs."
         )
     for reward in (preset.reward, *own):
-        if reward is not None:
-            build_reward(reward)
+        # What it reads may be made later, as a policy's checkpoint may: a run refuses to begin without it.
+        with suppress(MissingFileError):
+            if reward is not None:
+                build_reward(reward)
 
 
 def refuse_ignored_modes(preset: Preset) -> None:

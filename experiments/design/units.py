@@ -16,10 +16,10 @@ from typing import Any
 
 import dllm_rl
 from dllm_rl import registry
-from dllm_rl.errors import ConfigError
+from dllm_rl.errors import ConfigError, MissingFileError
 from dllm_rl.records.tasks import Task
 from dllm_rl.session import Session
-from experiments.design.config import Component, NotebookSettings, Preset, build_reward
+from experiments.design.config import Component, NotebookSettings, Preset, build_reward, build_sampler
 from experiments.design.costs import Cost, evaluation_cost, snapshot_cost, training_cost
 from experiments.design.grid import Cell, build_cells
 from experiments.run.folder import RunFolder, UnitFolder, place_of_cell, place_of_warm_start
@@ -91,7 +91,7 @@ def _start(cell: Cell, checkpoint: str) -> dict[str, Any]:
         "checkpoint": checkpoint,
         "policy": {"name": cell.family, "version": registry.get("policy", cell.family).version, "facts": cell.facts},
         **({"loading": cell.loading.deciding} if cell.loading.deciding else {}),
-        "sampler": _component("sampler", cell.sampler),
+        "sampler": _sampler(cell.sampler),
         "environment": _component("environment", cell.environment),
         "reward": _reward(cell.reward),
         "threads": cell.threads,
@@ -113,7 +113,7 @@ def _evaluated(cell: Cell) -> dict[str, Any]:
     other = cell.evaluation_sampler
     return {
         "evaluation": {"version": EVALUATION_VERSION, **settings},
-        "evaluation_sampler": None if other is None else _component("sampler", other),
+        "evaluation_sampler": None if other is None else _sampler(other),
     }
 
 
@@ -121,9 +121,21 @@ def _component(kind: str, component: Component) -> dict[str, Any]:
     return registry.identity(kind, component.name, component.options)
 
 
+def _sampler(component: Component) -> dict[str, Any]:
+    """Identity of a sampler, with that of what guides it."""
+    from samplers import UnmaskingRule
+
+    sampler = build_sampler(component)
+    ingredients = sampler.ingredients() if isinstance(sampler, UnmaskingRule) else []
+    return _component("sampler", component) | ({"ingredients": ingredients} if ingredients else {})
+
+
 def _reward(component: Component) -> dict[str, Any]:
     """Identity of a reward, with that of what it is made of."""
-    ingredients = build_reward(component).ingredients()
+    try:
+        ingredients = build_reward(component).ingredients()
+    except MissingFileError as error:
+        ingredients = [f"not there: {error.path}"]
     return _component("reward", component) | ({"ingredients": ingredients} if ingredients else {})
 
 

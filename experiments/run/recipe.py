@@ -47,8 +47,9 @@ class Demonstrations(Strict):
         finish_share: In the newer design, share of the demonstrations that were recorded on it and hand the form in.
             The others are recordings of the older design on today's page, and end in a near miss.
         older_share: In the newer design, share of all demonstrations that show the older page itself.
-        inverts: Whether the state that a gold plan leads to is shown, and the instruction is to be written: an inverter
-            (`dllm_rl.inverters`).
+        inversion_share: Share of the tasks of which the state is shown that the gold plan leads to, and the instruction
+            is to be written: 1 makes an inverter (`dllm_rl.inverters`), less a policy that does both. Chance alone
+            decides which.
         errands: Turns of episodes instead; then `count` is their number, and nothing is said about forms.
     """
 
@@ -64,7 +65,7 @@ class Demonstrations(Strict):
     obstacles: tuple[Obstacle, ...] = Field(default=OBSTACLES, min_length=1)
     finish_share: float = Field(default=1.0, ge=0, le=1)
     older_share: float = Field(default=0.0, ge=0, le=1)
-    inverts: bool = False
+    inversion_share: float = Field(default=0.0, ge=0, le=1)
     errands: ErrandDemonstrations | None = None
 
     @model_validator(mode="after")
@@ -91,8 +92,8 @@ class Demonstrations(Strict):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} has no effect in the design 'older'. Take design: newer, or leave it out")
         for name in sorted({"finish_share", "older_share"} & self.model_fields_set):
-            if self.inverts and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} has no effect where instructions are written (inverts). Leave it out")
+            if self.inversion_share == 1 and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect where only instructions are written (inversion_share: 1)")
         return self
 
 
@@ -304,19 +305,26 @@ def demonstrations(
         return errand_demonstrations(
             settings.errands, count=settings.count, seed=settings.seed, fits_prompt=fits_prompt
         )
-    return [_demonstration(task, index, settings) for index, task in enumerate(_tasks(settings))]
+    tasks = enumerate(_tasks(settings))
+    return [_demonstration(task, index, settings) for index, task in tasks if not _is_inverted(index, settings)]
 
 
 def inversions(settings: Demonstrations, policy: BasePolicy) -> list[Demonstration]:
-    """States that the gold plans of the recipe's tasks lead to, as prompts, and the tasks' instructions."""
+    """States that the gold plans of the recipe's other tasks lead to, as prompts, and the tasks' instructions."""
     from dllm_rl.inverters import InversionExample, as_demonstrations
     from harness.sites import expected_page, gold_plan, make_site
 
     pairs = []
-    for task in _tasks(settings):
+    for index, task in enumerate(_tasks(settings) if settings.inversion_share else ()):
+        if not _is_inverted(index, settings):
+            continue
         page = expected_page(make_site(task.site))
         pairs.append(InversionExample.of(task.instruction, page, gold_plan(task, page)))
     return as_demonstrations(policy, pairs)
+
+
+def _is_inverted(index: int, settings: Demonstrations) -> bool:
+    return python_random(settings.seed, "inverted", index).random() < settings.inversion_share
 
 
 def _tasks(settings: Demonstrations) -> Sequence[Task]:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dllm_rl import registry
-from dllm_rl.errors import ConfigError
+from dllm_rl.errors import ConfigError, MissingFileError
 from dllm_rl.files import write_json
 from dllm_rl.load_options import LoadOptions
-from experiments.design.config import PolicyLevel, validate
+from experiments.design.config import Component, PolicyLevel, build_reward, validate
 from experiments.run.recipe import (
     DEFAULT_RECIPE,
     ModelSizes,
@@ -99,13 +99,26 @@ def refuse_missing_starts(levels: Iterable[PolicyLevel]) -> None:
             )
 
 
+def refuse_missing_files(rewards: Iterable[Component]) -> None:
+    """Raise ConfigError for a reward that reads a file or a folder which is not there."""
+    for reward in rewards:
+        try:
+            build_reward(reward)
+        except MissingFileError as error:
+            raise ConfigError(f"{error} {_command_for(error.path) or ''}".strip()) from None
+
+
 def _way_to_make(folder: Path) -> str:
+    return _command_for(folder) or "Give one that `dllm-rl warmstart` or `save_policy` wrote, or a hub id (owner/name)."
+
+
+def _command_for(folder: Path) -> str | None:
     """The command that makes a checkpoint, by the name of its folder, where a recipe that ships has such a stage."""
     for name in recipe_names():
         if folder.name in load_recipe(name).families:
             out = "" if folder.parent == USUAL_OUT else f" --out {folder.parent}"
             return f"Make it first: dllm-rl warmstart {folder.name} --recipe {name}{out}"
-    return "Give one that `dllm-rl warmstart` or `save_policy` wrote, or a hub id (owner/name)."
+    return None
 
 
 def _with_origins(families: list[str], recipe: Recipe) -> list[str]:
@@ -261,13 +274,14 @@ def train_stage(stage: str, out: Path, ranks: Ranks | None = None) -> None:
     torch.manual_seed(config.seed)
     policy = _new_policy(stage, recipe, out, ranks)
     settings = recipe.demonstrations_of(stage)
-    shown = inversions(settings, policy) if settings.inverts else demonstrations(settings, policy.fits)
+    inverted = inversions(settings, policy)
+    shown = [*demonstrations(settings, policy.fits), *inverted]
     state = out / f"{stage}.state"
     warm_start(policy, shown, config, on_step=_Progress(), state_dir=state, ranks=ranks, loading=loading)
     if loading.shards > 1:
         policy = _whole(policy, lambda: _new_policy(stage, recipe, out, ranks), ranks)
-    if ranks.is_first and settings.inverts:
-        save_inverter(policy, out / stage, [item.plan for item in shown], half=not is_alone)
+    if ranks.is_first and inverted:
+        save_inverter(policy, out / stage, [item.plan for item in inverted], half=not is_alone)
     elif ranks.is_first:
         save_policy(policy, out / stage, half=not is_alone)
 

@@ -146,6 +146,12 @@ class Combined(Reward):
         vars(changed).update(shaping=shaping, _parts=tuple(part.at(step) for part in self._parts))
         return changed
 
+    def of_policy(self, policy: Any) -> Combined:
+        """The reward with its parts as they pay what this policy does."""
+        changed = copy(self)
+        vars(changed).update(_parts=tuple(part.of_policy(policy) for part in self._parts))
+        return changed
+
     def ingredients(self) -> list[Any]:
         """Of every part its name, version, options and ingredients, and its weight or how high its gate is."""
         named = (self.base, *self.shaping, *self.gates)

@@ -10,7 +10,7 @@ of the instruction itself is an echo, which earns nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
@@ -41,6 +41,10 @@ class Inverter(Protocol):
 
     def normalized_pmi(self, states: Sequence[str], instructions: Sequence[str]) -> list[float | None]:
         """Pointwise mutual information over the instruction's surprise, at most 1; None where it cannot be read."""
+        ...
+
+    def of_policy(self, policy: Any) -> Inverter:
+        """The inverter of what this policy does; itself where it does not depend on the policy."""
         ...
 
     def ingredients(self) -> list[Any]:
@@ -83,12 +87,26 @@ class Flip(Reward):
 
     def __post_init__(self) -> None:
         # Options are checked before anything runs; weights are read when the reward is first asked.
-        inverter = self._inverter
+        self._refuse_unknown_likelihoods(self._inverter)
+        if self.similarity != "pmi":
+            _ = self._alike
+
+    def _refuse_unknown_likelihoods(self, inverter: Inverter) -> None:
         if self.similarity == "pmi" and not inverter.knows_likelihood:
             raise ConfigError(
                 f"similarity 'pmi' needs likelihoods, which the inverter '{self.inverter}' does not know. Train one of "
                 "the family autoregressive, or take the similarity 'fields'."
             )
+
+    def of_policy(self, policy: Any) -> Flip:
+        """The reward with the inverter of this policy; what that wrote of no state before is forgotten with it."""
+        inverter = self._inverter.of_policy(policy)
+        if inverter is self._inverter:
+            return self
+        self._refuse_unknown_likelihoods(inverter)
+        changed = replace(self)
+        vars(changed)["_inverter"] = inverter
+        return changed
 
     @cached_property
     def _inverter(self) -> Inverter:

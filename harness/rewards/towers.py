@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dllm_rl.errors import ConfigError
+from dllm_rl.errors import ConfigError, MissingFileError
 from dllm_rl.files import replace_file
 from harness.rewards.similarity import clauses
 
@@ -108,7 +108,7 @@ def read_towers(path: Path, *, version: int) -> Towers:
 
     make = f"Train it: dllm-rl judge embedder --out {path}"
     if not path.is_file():
-        raise ConfigError(f"no embedder at '{path}'. {make}")
+        raise MissingFileError(f"no embedder at '{path}'. {make}", path)
     try:
         with safe_open(path, framework="np") as file:
             arrays = [file.get_tensor(name) for name in _PARTS]

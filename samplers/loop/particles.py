@@ -9,7 +9,6 @@ Legend: b prompts, n particles of all prompts, l canvas.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Completions, Prompts
 from samplers.loop.context import StepContext, Watcher
 from samplers.loop.denoise import Denoising
+from samplers.loop.guide import Potential
 from samplers.loop.readers import Reader, WholeCanvas
 from samplers.loop.record import Recorder
 from samplers.loop.sampling import CHOICE, uniform
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 # Purposes of drawing particles by their weights.
 AGAIN, LAST = range(2)
-# Log of what a canvas is worth, written or in part (masks where nothing stands): one finite number a row.
-Potential = Callable[[Int[Tensor, "n l"], Bool[Tensor, "n l"]], Float[Tensor, " n"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool
@@ -121,6 +121,10 @@ class UnmaskingRule:
         if CACHES[self.cache].is_approximate:
             return f"draws from stale keys and values (cache='{self.cache}')"
         return f"draws from guided distributions (guidance={self.guidance:g})" if self.guidance else None
+
+    def ingredients(self) -> list[Any]:
+        """What else decides its draws, as plain data, such as digests of files that it reads."""
+        return []
 
     @torch.no_grad()
     def generate(

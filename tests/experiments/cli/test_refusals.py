@@ -16,6 +16,7 @@ ORACLE, MASKED, WARM = ("eval", "oracle"), ("eval", "builtin:masked"), ("warmsta
 PLAYED = ("eval", "builtin:masked", "--environment", "episodes")
 ERRANDS = ("warmstart", "masked_episodes", "--recipe", "episodes", "--set")
 GYM = "environment={name: gymnasium, options: {id: Nope-v0, counts: {train: -1}}}"
+BUILT_IN = "policies.both_ways.checkpoint=builtin:autoregressive_finish"
 HALF_QUADRATURE = "objectives.espo.options={levels: quadrature, antithetic: false}"
 
 REFUSED = {
@@ -36,6 +37,8 @@ REFUSED = {
         (TOY, "policies.masked.sampler.options.num_steps=0", "an integer of at least 1"),
         (TOY, "policies.masked.evaluation_sampler=slots", "is not defined for the family 'masked'"),
         (TOY, "policies.masked.sampler.options.temperature=1", "set train.temperature"),
+        (TOY, "policies.masked.sampler={name: smc, options: {guide: {reward: outcome}}}", "what the server received"),
+        (TOY, "policies.masked.sampler={name: smc, options: {guide: {reward: flp}}}", "Did you mean 'flip'"),
         (EPISODES, "policies.masked.sampler.options.grammar=true", "sampler.options.grammar was given: the grammar"),
         (EPISODES, "policies.masked.evaluation_sampler={name: slots, options: {grammar: true}}", "knows no command of"),
     ],
@@ -189,6 +192,12 @@ def test_a_start_that_was_not_made_is_named_with_the_command_that_makes_it(tmp_p
         (("grid", "episodes_quick"), "dllm-rl warmstart autoregressive_episodes --recipe episodes"),
         (("grid", "episodes_quick", "--only", "masked-*"), "dllm-rl warmstart masked_episodes --recipe episodes"),
         (("grid", "over_coaching"), "share_05 --recipe over_coaching --out runs/over_coaching_starts"),
+        (("grid", "rewards"), "warmstart autoregressive_both_ways --recipe inverter --out runs/rewards_starts"),
+        (
+            ("grid", "rewards", BUILT_IN, "--only", "*-flip_twin"),
+            "inverter --recipe inverter --out runs/rewards_starts",
+        ),
+        (("grid", "rewards", BUILT_IN, "--only", "*-embedder"), "judge embedder --out runs/rewards_starts/embedder"),
     ):
         code, _, errors = said(command, monkeypatch, capsys)
         assert code == 2 and way in " ".join(errors.split()), errors

@@ -31,6 +31,7 @@ from experiments.run.warmstarts import keep_recipe, train_stage
 from harness.sites import OBSTACLES, expected_page, gold_plan, make_site, make_tasks
 
 NEWER = {"count": 400, "sites_per_kind": 5000, "design": "newer", "obstacles": ["second_button"]}
+NEWER_TASKS = {"count": 400, "sites_per_kind": 5000, "seed": 0, "obstacles": ("second_button",)}
 SHARE = {"finish_share": 0.25}
 STAGE = {"init": "builtin:masked", "family": "masked", "train": {"passes": 4, "batch_size": 4}}
 
@@ -79,7 +80,7 @@ def test_recipes_that_ship_are_sound() -> None:
     ("changes", "says"),
     [
         ({"demonstrations": {"count": 4, "finish_share": 0.5}}, "finish_share has no effect in the design 'older'"),
-        ({"demonstrations": {**NEWER, "inverts": True, "finish_share": 0.5}}, "finish_share has no effect where instr"),
+        ({"demonstrations": {**NEWER, "inversion_share": 1.0, "finish_share": 0.5}}, "has no effect where only instr"),
         ({"tokenizer": {"vocab_size": 400}}, "goes on from builtin:masked, and so with its tokenizer"),
         ({"families": {"masked": {"init": "builtin:maskde"}}}, "Did you mean 'masked'"),
         (
@@ -206,15 +207,28 @@ def test_settings_of_forms_are_refused_beside_errands() -> None:
         load_recipe("episodes", ["demonstrations.errands.kinds=[wizzard]"])
 
 
+def test_both_ways_are_shown_of_different_tasks() -> None:
+    """Chance alone decides which, and a plan is what it is without the inversions."""
+    settings = Demonstrations.model_validate({**NEWER, "finish_share": 0.25, "inversion_share": 0.25})
+    plans, inverted = demonstrations(settings), inversions(settings, load_policy("builtin:autoregressive"))
+    assert len(plans) + len(inverted) == NEWER["count"]
+    assert len(inverted) / NEWER["count"] == pytest.approx(0.25, abs=0.07)
+    assert {item.prompt for item in plans} < {item.prompt for item in shown(finish_share=0.25)}
+    tasks = {task.instruction for task in make_tasks("train", size="small", dials=(0, 1), **NEWER_TASKS)}
+    written = {item.plan.replace("\n", " ") for item in inverted}
+    assert written < tasks and not any(text in item.prompt for text in written for item in plans)
+    assert not inversions(Demonstrations(count=4), load_policy("builtin:autoregressive"))
+
+
 def test_an_inverter_is_shown_states_and_writes_instructions(tmp_path) -> None:
     recipe = {
-        "demonstrations": {"count": 8, "seed": 2, "inverts": True},
+        "demonstrations": {"count": 8, "seed": 2, "inversion_share": 1.0},
         "families": {"inverter": {**STAGE, "init": "builtin:autoregressive", "family": "autoregressive"}},
     }
     write_json(tmp_path / "recipe.json", recipe)
     train_stage("inverter", tmp_path)
     policy = load_policy("builtin:autoregressive")
-    settings = Demonstrations(count=8, seed=2, inverts=True)
+    settings = Demonstrations(count=8, seed=2, inversion_share=1.0)
     tasks = make_tasks("train", count=8, seed=2, size="small", dials=(0, 1))
     for item, task in zip(inversions(settings, policy), tasks, strict=True):
         assert item.plan.replace("\n", " ") == task.instruction
