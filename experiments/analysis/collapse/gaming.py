@@ -23,6 +23,9 @@ _LEAST_GAP = 0.05
 _RISE, _FALL = 2.0, -1.0
 # Agreement within groups that is lost: three standard errors, and a good part of what there was.
 _LOST_ERRORS, _LOST_SHARE = 3.0, 0.5
+# Its baseline. A judge that errs evenly on failures it had not seen before opens a gap for a while, but still tells
+# success from failure inside a group, so that a few rows are enough here, and runs that are gamed early are seen.
+_FIRST_AGREEMENTS = 5
 # Completions this many times as long as at first, or as short.
 _LENGTH_FACTOR = 2.0
 
@@ -91,11 +94,12 @@ def _slopes(series: Series, window: int) -> np.ndarray:
 def agreement_lost(agreement: Series, window: int) -> Alarm | None:
     """Find claims that no longer tell success from failure within groups, which is all that group methods learn from.
 
-    The trailing mean of Kendall's tau stays below half of its baseline, and three standard errors below, for a window.
+    The trailing mean of Kendall's tau stays below half of its baseline, the first five rows, and three standard errors
+    below, for a window.
     """
     agreement = agreement.finite()
-    first = _baseline(window)
-    if not can_show_trend(agreement, window) or len(agreement) <= first:
+    first = _FIRST_AGREEMENTS
+    if len(agreement) < first + window:
         return None
     level = float(agreement.values[:first].mean())
     error = noise_of(agreement.values) * np.sqrt(1 / first + 1 / window)

@@ -46,6 +46,23 @@ class AsksForAPolicy(Reward):
         return [Score(claim=0.0) for _ in episodes]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Even(Reward):
+    """Pays plans whose lines have an even number of characters together."""
+
+    version: ClassVar[int] = 1
+    needs_truth: ClassVar[bool] = False
+
+    @staticmethod
+    def is_even(text: str) -> bool:
+        """Whether a text is one of them."""
+        return len(text) % 2 == 0
+
+    def score(self, episodes: Sequence[Evidence]) -> list[Score]:
+        """Read the parsed lines."""
+        return [Score(value=float(self.is_even("".join(a.text for a in item.actions)))) for item in episodes]
+
+
 def written(policy: Any, text: str, *, open_columns: Sequence[int] = ()) -> tuple[torch.Tensor, torch.Tensor]:
     ids = torch.tensor([policy.canvas.encode(text)])
     is_masked = torch.zeros_like(ids, dtype=torch.bool)
@@ -91,16 +108,18 @@ def test_particles_of_a_prompt_are_weighed_by_its_own_instruction() -> None:
     assert first == second < 20.0 and third == fourth == pytest.approx(40.0)
 
 
-def test_plans_come_out_as_the_guide_wants_them() -> None:
-    """The page asks for one of two plans; without a guide random weights take either."""
+def test_plans_come_out_as_the_guide_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values of random weights are noise, so that about half of the plans have an even number of characters."""
     policy = make_tiny_policy("masked")
-    prompts = prompts_of(policy, tuple(range(0, 72, 3)))
-    options: dict[str, Any] = {"threshold": 0.4, "grammar": True, "sharpness": 0.0, "num_particles": 6}
+    prompts = prompts_of(policy, range(24))
+    monkeypatch.setattr(Guide, "build", lambda self: Even())
+    options: dict[str, Any] = {"threshold": 0.4, "grammar": True, "sharpness": 0.0, "num_particles": 8}
     free, guided = (SMCSampler(**options, guide=guide).generate(policy, prompts, seed=0) for guide in (None, PLAIN))
     shares = [
-        sum('p1.e2 "Pro"' in policy.canvas.decode(ids) for ids in out.ids) / len(out.ids) for out in (free, guided)
+        sum(Even.is_even(policy.canvas.decode(ids).replace("\n", "")) for ids in out.ids) / len(out.ids)
+        for out in (free, guided)
     ]
-    assert shares[1] > 0.9 > 0.7 > shares[0], shares
+    assert shares[1] > 0.9 > 0.75 > shares[0], shares
     assert guided.trajectory.is_approximate
 
 

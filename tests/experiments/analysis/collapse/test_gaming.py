@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from benchmarks.gaming_alarm import HACKS, HONEST, simulate
+from benchmarks.gaming_alarm import HACKS, HONEST, first_alarms, simulate
 from dllm_rl.training.gaming import claim_metrics
 from experiments.analysis.collapse.diagnosis import diagnose
 from experiments.analysis.collapse.online import CollapseError, OnlineDiagnosis
@@ -27,9 +27,24 @@ def test_a_planted_hack_is_found_and_named(name: str) -> None:
     assert found.onset is not None and found.onset >= HACKS[name].onset - 15
 
 
-@pytest.mark.parametrize("name", [name for name in HONEST if name != "long run"])
+# The long run takes seconds; a page's word while the policy learns to submit opens a gap indeed, and in one of three
+# honest runs for long enough (docs/results/reward_gaming.md).
+@pytest.mark.parametrize("name", [name for name in HONEST if name not in ("long run", "learns to submit")])
 def test_an_honest_run_is_left_alone(name: str) -> None:
     assert not alarms_of(simulate(HONEST[name], seed=3))
+
+
+@pytest.mark.parametrize("name", ["short run", "short run, in part", "short run, weak judge"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_that_is_gamed_from_its_first_steps_is_seen_before_its_fifteenth(name: str, seed: int) -> None:
+    """While agreement within groups still says so, in a run of 24 steps."""
+    assert min(first_alarms(simulate(HACKS[name], seed=seed)).values()) < 14
+
+
+def test_alarms_are_those_of_what_was_seen_so_far() -> None:
+    """As training raises them: at the step at which `OnlineDiagnosis` stops."""
+    rows = simulate(HACKS["fast"], seed=1)
+    assert min(first_alarms(rows).values()) == OnlineDiagnosis(on_alarm="stop").replay(rows)
 
 
 def test_a_reward_without_claims_is_never_accused() -> None:
