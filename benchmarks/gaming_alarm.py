@@ -11,15 +11,17 @@ that the judge takes for success. From its onset on its share grows, at the cost
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dllm_rl.training.gaming import claim_metrics
-from experiments.analysis.collapse.series import pace_of
+from experiments.analysis.collapse.series import Series, pace_of, read_series
 from experiments.analysis.collapse.watches import WATCHES, Run
 
+READ = ("reward_gap", "claim", "success", "rank_agreement", "completion_length")
 DETECTORS = ("gap_opens", "opposed_trends", "agreement_lost", "degenerate_length")
 
 
@@ -133,14 +135,28 @@ def hack_share(scenario: Scenario, step: int) -> float:
     return float(scenario.most / (1 + np.exp(3 - 6 * (step - scenario.onset) / scenario.duration)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class SoFar(Run):
+    """A run up to its last step; of the whole run each series is read once."""
+
+    whole: Mapping[str, Series]
+
+    def series(self, name: str) -> Series:
+        """What is known of it by now."""
+        known = self.whole[name]
+        end = int(np.searchsorted(known.steps, self.pace.last_step, side="right"))
+        return Series(name=name, steps=known.steps[:end], values=known.values[:end])
+
+
 def first_alarms(rows: list[dict[str, Any]]) -> dict[str, int]:
     """Step after which each detector first raises an alarm, of a run that is watched as it trains."""
     found: dict[str, int] = {}
+    whole = {name: read_series(rows, name) for name in READ}
+    steps = [row["step"] for row in rows]
     owed = [watch for watch in WATCHES if watch.detector in DETECTORS]
     for end in range(1, len(rows) + 1):
-        seen = rows[:end]
-        run = Run(rows=seen, pace=pace_of([row["step"] for row in seen]), is_over=False)
-        found |= {watch.detector: seen[-1]["step"] for watch in owed if watch.alarms(run)}
+        run = SoFar(rows=(), pace=pace_of(steps[:end]), is_over=False, whole=whole)
+        found |= {watch.detector: steps[end - 1] for watch in owed if watch.alarms(run)}
         owed = [watch for watch in owed if watch.detector not in found]
     return found
 

@@ -2,9 +2,9 @@
 
 `python -m benchmarks.inverter_matrix runs/grid16 plain runs/inverters/inverter runs/inverters/masked_inverter`
 
-Rollouts are recorded ones (`benchmarks.judge_labels`), drawn at random from all steps of one seed, as many of each
-policy. FLIP reads fields and not whether the form was sent, so the AUROC is that of right fields, sent or not. The row
-of gold plans is the mean similarity of what is inferred from them: what an inverter can do at best.
+Rollouts are recorded ones (`benchmarks.judge_labels`), drawn at random from all steps of the first seed of `grpo`, as
+many of each policy. FLIP reads fields and not whether the form was sent, so the AUROC is that of right fields, sent or
+not. The column of gold plans is what these earn: the most that an inverter can give.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ NOT_SENT = "not submitted, else right"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class Row:
     """What an inverter says of the plans of each policy.
 
     Attributes:
@@ -56,17 +56,16 @@ def is_right(item: Recorded) -> bool:
 
 
 def plans(run: Path, count: int) -> tuple[dict[str, list[Recorded]], list[Evidence]]:
-    """Rollouts of one seed of each policy, and the gold plans of their tasks."""
+    """Rollouts of one run of each policy, and the gold plans of their tasks."""
     with build_session(load_preset("grid16").environment) as session:
         tasks = {task.id: task for task in session.tasks("train")}
     pages: dict[str, Observation] = {}
     found: dict[str, list[Recorded]] = {}
     for policy in load_preset("grid16").policies:
-        files = sorted(run.glob(f"cells/{policy}-*/seed0/rollouts.jsonl"))
-        if not files:
+        files = sorted(run.glob(f"cells/{policy}-grpo-*/seed0/rollouts.jsonl"))
+        if len(files) != 1:
             raise ConfigError(f"{run} has no rollouts of the policy '{policy}'. Give the folder of a finished grid16.")
-        own = [item for path in files for item in read(path, tasks, pages)]
-        found[policy] = random.Random(0).sample(own, count)
+        found[policy] = random.Random(0).sample(read(files[0], tasks, pages), count)
     used = sorted({item.task_id for items in found.values() for item in items})
     return found, [_gold(tasks[name], pages) for name in used[:count]]
 
@@ -84,7 +83,7 @@ def reward_of(folder: str, similarity: str) -> Reward:
     return registry.build("reward", "flip", {**chosen, "similarity": similarity})
 
 
-def column(folder: str, similarity: str, found: dict[str, list[Recorded]], gold: Sequence[Evidence]) -> Column:
+def row_of(folder: str, similarity: str, found: dict[str, list[Recorded]], gold: Sequence[Evidence]) -> Row:
     """One inverter on all plans."""
     reward = reward_of(folder, similarity)
     on_gold = float(np.mean([item.value for item in scores(reward, gold)]))
@@ -93,18 +92,16 @@ def column(folder: str, similarity: str, found: dict[str, list[Recorded]], gold:
         values = np.array([item.value for item in scores(reward, [item.evidence for item in items])])
         aurocs[policy] = auroc(values, np.array([is_right(item) for item in items]))
     spent = 1e3 * (time.process_time() - started) / sum(map(len, found.values()))
-    return Column(name=Path(folder).name, aurocs=aurocs, on_gold=on_gold, milliseconds=spent)
+    return Row(name=Path(folder).name, aurocs=aurocs, on_gold=on_gold, milliseconds=spent)
 
 
-def show(columns: Sequence[Column], found: dict[str, list[Recorded]]) -> None:
-    """Print the table."""
-    print("| plans of | " + " | ".join(item.name for item in columns) + " |\n|---" + "|--:" * len(columns) + "|")
-    for policy, items in found.items():
-        right = np.mean([is_right(item) for item in items])
-        cells = " | ".join(f"{item.aurocs[policy]:.3f}" for item in columns)
-        print(f"| {policy} ({100 * right:.0f} % right) | {cells} |")
-    print("| gold plans, similarity | " + " | ".join(f"{item.on_gold:.2f}" for item in columns) + " |")
-    print("| ms a state | " + " | ".join(f"{item.milliseconds:.1f}" for item in columns) + " |")
+def show(rows: Iterable[Row], found: dict[str, list[Recorded]]) -> None:
+    """Print the table, each row as it is done."""
+    heads = [f"{name} ({100 * np.mean(list(map(is_right, items))):.0f} % right)" for name, items in found.items()]
+    print("| inverter | " + " | ".join(heads) + " | gold plans | ms a state |\n|---" + "|--:" * (len(heads) + 2) + "|")
+    for row in rows:
+        cells = " | ".join(f"{row.aurocs[policy]:.3f}" for policy in found)
+        print(f"| {row.name} | {cells} | {row.on_gold:.2f} | {row.milliseconds:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
@@ -116,4 +113,4 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     recorded, gold_plans = plans(chosen.run, chosen.count)
-    show([column(name, chosen.similarity, recorded, gold_plans) for name in chosen.inverters], recorded)
+    show((row_of(name, chosen.similarity, recorded, gold_plans) for name in chosen.inverters), recorded)

@@ -4,6 +4,9 @@ They read a run in which both are known, for all episodes or for those that are 
 `reward_gap`, `rank_agreement` (docs/metrics.md). The first steps of the run are the baseline, since a judge that errs
 evenly is not gamed: what counts is that its errors grow where the policy goes. The gap's cumulative sum is that of
 Page (1954).
+
+A gap alone cannot tell gaming from an honest policy that reaches failures which the judge had not seen before.
+Agreement inside groups can: group methods learn from nothing else.
 """
 
 from __future__ import annotations
@@ -23,26 +26,41 @@ _LEAST_GAP = 0.05
 _RISE, _FALL = 2.0, -1.0
 # Agreement within groups that is lost: three standard errors, and a good part of what there was.
 _LOST_ERRORS, _LOST_SHARE = 3.0, 0.5
-# Its baseline. A judge that errs evenly on failures it had not seen before opens a gap for a while, but still tells
-# success from failure inside a group, so that a few rows are enough here, and runs that are gamed early are seen.
-_FIRST_AGREEMENTS = 5
+# Share of it up to which claims still tell success from failure.
+_KEPT_SHARE = 2 / 3
+# Rows of its baseline, and of the gap's where agreement is lost: so few that runs which are gamed early are seen.
+FEW_ROWS = 5
 # Completions this many times as long as at first, or as short.
 _LENGTH_FACTOR = 2.0
 
 
-def _baseline(window: int) -> int:
-    """Rows that say how a run was before anything could be gamed."""
-    return 2 * window
-
-
-def gap_opens(gap: Series, claim: Series, window: int) -> Alarm | None:
+def gap_opens(gap: Series, claim: Series, agreement: Series, window: int) -> Alarm | None:
     """Find claims that outgrow the truth: the summed excess of their gap over its baseline, in noise units.
 
-    A gap that opens because the policy got worse is not gaming: claims must not have fallen with the truth.
+    The baseline are two windows. A gap that opens because the policy got worse is not gaming: claims must not have
+    fallen with the truth. Nor is one that opens while claims still tell success from failure inside groups. Where they
+    are known to do so no longer, five rows are baseline enough.
     """
     gap, claim = aligned(gap, claim)
-    first = _baseline(window)
-    if not can_show_trend(gap, window) or len(gap) <= first:
+    is_told = is_still_told(agreement, len(gap), window)
+    if is_told:
+        return None
+    baselines = (2 * window,) if is_told is None else (FEW_ROWS, 2 * window)
+    found = [_excess(gap, claim, first, window) for first in baselines]
+    return min((alarm for alarm in found if alarm is not None), key=lambda alarm: alarm.raised, default=None)
+
+
+def is_still_told(agreement: Series, num_rows: int, window: int) -> bool | None:
+    """Whether agreement inside groups is about what it was at first; None where it is known too seldom to say."""
+    agreement = agreement.finite()
+    if len(agreement) < max(FEW_ROWS + window, num_rows / 2):
+        return None
+    return bool(agreement.values[-window:].mean() > _KEPT_SHARE * agreement.values[:FEW_ROWS].mean())
+
+
+def _excess(gap: Series, claim: Series, first: int, window: int) -> Alarm | None:
+    """The alarm of a gap against its mean over the first rows."""
+    if len(gap) < first + window:
         return None
     level, noise = float(gap.values[:first].mean()), noise_of(gap.values)
     # The mean of a few rows is off by noise / sqrt(rows); the slack allows for two such errors.
@@ -98,7 +116,7 @@ def agreement_lost(agreement: Series, window: int) -> Alarm | None:
     below, for a window.
     """
     agreement = agreement.finite()
-    first = _FIRST_AGREEMENTS
+    first = FEW_ROWS
     if len(agreement) < first + window:
         return None
     level = float(agreement.values[:first].mean())

@@ -27,13 +27,9 @@ class Need:
 Needs = Callable[[Run], Sequence[Need]]
 
 
-def _trend(run: Run, *series: Series, more: int = 0) -> list[Need]:
-    """Series that a trend is looked for in.
-
-    Args:
-        more: Values beyond those of any trend.
-    """
-    least = max(MIN_TREND_STEPS, 2 * run.pace.window + more)
+def _trend(run: Run, *series: Series) -> list[Need]:
+    """Series that a trend is looked for in."""
+    least = max(MIN_TREND_STEPS, 2 * run.pace.window)
     return [Need(name=item.name, length=len(item.finite()), least=least) for item in series]
 
 
@@ -42,19 +38,28 @@ def trends_of(*names: str) -> Needs:
     return lambda run: _trend(run, *(run.series(name) for name in names))
 
 
-def trend_together(*names: str, more: int = 0) -> Needs:
+def trend_together(*names: str) -> Needs:
     """A trend at the steps at which all of these are known."""
 
     def found(run: Run) -> Sequence[Need]:
         shared = gaming.aligned(*(run.series(name) for name in names))[0]
-        return _trend(run, Series(name=" and ".join(names), steps=shared.steps, values=shared.values), more=more)
+        return _trend(run, Series(name=" and ".join(names), steps=shared.steps, values=shared.values))
 
     return found
 
 
-def beyond_a_baseline(*names: str) -> Needs:
-    """The same, and a value after the two windows that say how the run was at first."""
-    return trend_together(*names, more=1)
+def gap_beside_agreement(run: Run) -> Sequence[Need]:
+    """The gap of a window beyond its baseline, which is shorter where agreement inside groups is known."""
+    gap = gaming.aligned(run.series("reward_gap"), run.series("claim"))[0]
+    is_told = gaming.is_still_told(run.series("rank_agreement"), len(gap), run.pace.window)
+    first = 2 * run.pace.window if is_told is None else gaming.FEW_ROWS
+    return [Need(name="reward_gap and claim", length=len(gap), least=first + run.pace.window)]
+
+
+def first_agreements(run: Run) -> Sequence[Need]:
+    """Agreement inside groups at first, and of a window after that."""
+    known = run.series("rank_agreement").finite()
+    return [Need(name="rank_agreement", length=len(known), least=gaming.FEW_ROWS + run.pace.window)]
 
 
 def _longest(run: Run, names: Sequence[str]) -> Series:

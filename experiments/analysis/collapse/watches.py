@@ -132,8 +132,12 @@ WATCHES: tuple[Watch, ...] = (
     Watch(
         detector="gap_opens",
         title="claims of the reward outgrow the truth",
-        find=lambda run: [gaming.gap_opens(run.series("reward_gap"), run.series("claim"), run.pace.window)],
-        needs=needs.beyond_a_baseline("reward_gap", "claim"),
+        find=lambda run: [
+            gaming.gap_opens(
+                run.series("reward_gap"), run.series("claim"), run.series("rank_agreement"), run.pace.window
+            )
+        ],
+        needs=needs.gap_beside_agreement,
     ),
     Watch(
         detector="opposed_trends",
@@ -145,7 +149,7 @@ WATCHES: tuple[Watch, ...] = (
         detector="agreement_lost",
         title="claims no longer tell success from failure",
         find=lambda run: [gaming.agreement_lost(run.series("rank_agreement"), run.pace.window)],
-        needs=needs.beyond_a_baseline("rank_agreement"),
+        needs=needs.first_agreements,
     ),
     Watch(
         detector="degenerate_length",

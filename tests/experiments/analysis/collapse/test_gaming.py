@@ -9,7 +9,9 @@ from scipy.stats import kendalltau
 from benchmarks.gaming_alarm import HACKS, HONEST, first_alarms, simulate
 from dllm_rl.training.gaming import claim_metrics
 from experiments.analysis.collapse.diagnosis import diagnose
+from experiments.analysis.collapse.gaming import gap_opens
 from experiments.analysis.collapse.online import CollapseError, OnlineDiagnosis
+from experiments.analysis.collapse.series import Series
 
 GAMING = {"gap_opens", "opposed_trends", "agreement_lost", "degenerate_length"}
 
@@ -27,17 +29,38 @@ def test_a_planted_hack_is_found_and_named(name: str) -> None:
     assert found.onset is not None and found.onset >= HACKS[name].onset - 15
 
 
-# The long run takes seconds; a page's word while the policy learns to submit opens a gap indeed, and in one of three
-# honest runs for long enough (docs/results/reward_gaming.md).
-@pytest.mark.parametrize("name", [name for name in HONEST if name not in ("long run", "learns to submit")])
+@pytest.mark.parametrize("name", [name for name in HONEST if name != "long run"])
 def test_an_honest_run_is_left_alone(name: str) -> None:
     assert not alarms_of(simulate(HONEST[name], seed=3))
+
+
+@pytest.mark.parametrize(("tau", "is_alarm"), [(0.8, False), (0.3, True), (None, True)])
+def test_a_gap_is_gaming_unless_claims_still_tell_success_from_failure(tau: float | None, is_alarm: bool) -> None:
+    """An honest policy that learns to submit shows a judge of pages failures that it had not seen before."""
+    steps, noise = np.arange(40), np.random.default_rng(0).normal(0, 0.02, 40)
+    later = steps >= 12
+    columns = {"reward_gap": 0.15 * later + noise, "claim": 0.4 + 0.15 * later + noise}
+    if tau is not None:
+        columns["rank_agreement"] = np.where(later, tau, 0.9)
+    series = {
+        name: Series(name=name, steps=steps if name in columns else steps[:0], values=columns.get(name, noise[:0]))
+        for name in ("reward_gap", "claim", "rank_agreement")
+    }
+    assert (gap_opens(*series.values(), window=5) is not None) == is_alarm
+
+
+def test_agreement_that_is_seldom_known_vetoes_nothing() -> None:
+    steps, noise = np.arange(40), np.random.default_rng(0).normal(0, 0.02, 40)
+    later = steps >= 12
+    gap, claim = (Series(name=n, steps=steps, values=0.15 * later + noise) for n in ("reward_gap", "claim"))
+    seldom = Series(name="rank_agreement", steps=steps[::3], values=np.full(len(steps[::3]), 0.9))
+    assert gap_opens(gap, claim, seldom, 5) is not None
 
 
 @pytest.mark.parametrize("name", ["short run", "short run, in part", "short run, weak judge"])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_run_that_is_gamed_from_its_first_steps_is_seen_before_its_fifteenth(name: str, seed: int) -> None:
-    """While agreement within groups still says so, in a run of 24 steps."""
+    """In a run of 24 steps."""
     assert min(first_alarms(simulate(HACKS[name], seed=seed)).values()) < 14
 
 
