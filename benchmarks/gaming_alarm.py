@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from dllm_rl.training.gaming import claim_metrics
+from experiments.analysis.collapse.run import Run
 from experiments.analysis.collapse.series import Series, pace_of, read_series
-from experiments.analysis.collapse.watches import WATCHES, Run
+from experiments.analysis.collapse.watches import WATCHES
 
 READ = ("reward_gap", "claim", "success", "rank_agreement", "completion_length")
 DETECTORS = ("gap_opens", "opposed_trends", "agreement_lost", "degenerate_length")

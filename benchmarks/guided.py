@@ -4,7 +4,7 @@
 
 Each task is written `--repeats` times. Best of n samples n plans by the threshold rule and keeps what the reward
 ranks first, ties drawn by lot; guided decoding (`smc` with a guide) writes n canvases that the reward multiplies or
-drops on the way. Both feed as many canvases and see the same reward, of the plan and not of a run. All plans are run in
+drops on the way. Both write n canvases and see the same reward, of the plan and not of a run. All plans are run in
 Chromium once. Intervals resample tasks.
 """
 
