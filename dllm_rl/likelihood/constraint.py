@@ -37,6 +37,7 @@ class Constraint:
         source, target, label: Of each edge; unused edges run from the last state, which nothing reaches, to itself.
         token: Id of each label, -1 for TEXT and unused ones.
         is_text: Ids that may stand in values.
+            Where EOS and PAD are one token it has the label EOS, and PAD has none.
         is_legal: Which of (any content, EOS, PAD, line break, FILL) may stand at a column.
         width, separators: Between two lines of `width` columns only the states `separators` are possible; None and
             empty where lines run freely.
@@ -228,10 +229,10 @@ class Constraint:
         self, logits: Float[Tensor, "b n v"], open_scores: Float[Tensor, "b n c"], marginals: Float[Tensor, "b n c"]
     ) -> Float[Tensor, "b n v"]:
         """Log marginal probability of each token: the label's, divided among its tokens as the model does."""
-        shift = (marginals - open_scores)[..., TEXT, None].clamp(min=NEVER).float()
+        shift = (marginals - open_scores)[..., TEXT, None].clamp(min=NEVER).to(logits.dtype)
         tokens = (logits + shift).masked_fill(~self.rest()[:, None], -torch.inf)
         row, label = (self.token >= 0).nonzero(as_tuple=True)
-        values = marginals[row, :, label].float()
+        values = marginals[row, :, label].to(logits.dtype)
         tokens[row, :, self.token[row, label]] = values.masked_fill(values < NEVER / 2, -torch.inf)
         return tokens.masked_fill(tokens < NEVER / 2, -torch.inf)
 

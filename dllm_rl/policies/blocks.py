@@ -30,6 +30,10 @@ class Blocks:
     size: int
     offset: Int[Tensor, " b"]
 
+    def divided(self, size: int) -> Blocks:
+        """Return the blocks of a size that divides theirs."""
+        return Blocks(size=size, offset=self.offset % size)
+
     def number(self, columns: Int[Tensor, " n"]) -> Int[Tensor, "b n"]:
         """Return the number of the block that each column lies in, for each row."""
         return (self.offset[:, None] + columns) // self.size

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dllm_rl.likelihood.constraint import ACCEPT, START, TEXT, Constraint
+from dllm_rl.likelihood.constraint import ACCEPT, EOS, PAD, START, TEXT, Constraint
 
 Floats = NDArray[np.float64]
 
@@ -136,11 +137,18 @@ class Automata:
         return torch.from_numpy(flat.transpose(1, 0, 2).copy())
 
     def forced(
-        self, canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"]
+        self, canvas: Int[Tensor, "b l"], is_masked: Bool[Tensor, "b l"], *, has_padding: bool
     ) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, " m"]]:
-        """Row, column and token of the masked positions at which every accepted canvas has the same token."""
+        """Row, column and token of the masked positions at which every accepted canvas has the same token.
+
+        Args:
+            has_padding: Whether the padding behind EOS is among them.
+        """
         labels = self.reachable(canvas, is_masked)
         is_forced = is_masked & (labels.sum(dim=-1) == 1) & ~labels[..., TEXT]
+        if not has_padding:
+            is_end = labels[..., EOS] | labels[..., PAD]
+            is_forced &= ~F.pad(is_end, (1, 0))[:, :-1]
         row, column = is_forced.nonzero(as_tuple=True)
         return row, column, self.constraint.token[row, labels[row, column].long().argmax(dim=-1)]
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from dllm_rl.errors import ConfigError
 from dllm_rl.likelihood.constraint import ACCEPT, EOS, FILL, NEWLINE, NUM_FIXED_LABELS, PAD, START, TEXT, Constraint
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.records.canvas import Canvas
+from dllm_rl.records.canvas import Canvas, encode_text
 from dllm_rl.records.plan import PRESSABLE_KEYS, VERBS_BY_KIND, VERBS_WITH_VALUE, Action, render_action
 from dllm_rl.records.tasks import Control, Observation
 from dllm_rl.records.types import Prompts
@@ -66,7 +66,7 @@ def compile_page(page: Observation, canvas: Canvas) -> Automaton:
         edges += [(source, label[token], VALUE) for token in tokens if is_text[token]]
         edges.append((source, TEXT, VALUE))
     edges.append((VALUE, label[quote], LINE))
-    frame = _frame(is_aligned=canvas.fill_id is not None)
+    frame = _frame(canvas)
     edges += frame
     edges += [
         (state, name, target) for state, leaf in numbering.ends for source, name, target in frame if source == leaf
@@ -74,14 +74,19 @@ def compile_page(page: Observation, canvas: Canvas) -> Automaton:
     return Automaton(edges=tuple(edges), tokens=tuple(tokens), num_states=numbering.num_states)
 
 
-def _frame(*, is_aligned: bool) -> list[tuple[int, int, int]]:
-    """What stands around the lines."""
-    edges = [(LINE, NEWLINE, START), (ACCEPT, PAD, ACCEPT)]
-    if is_aligned:
+def _frame(canvas: Canvas) -> list[tuple[int, int, int]]:
+    """What stands around the lines. Where EOS and PAD are one token, the label EOS is both."""
+    edges = [(LINE, NEWLINE, START), (ACCEPT, EOS if _has_one_end(canvas) else PAD, ACCEPT)]
+    if canvas.fill_id is not None:
         edges += [(LINE, FILL, LINE), (SUBMITTED, FILL, SUBMITTED), (SUBMITTED, NEWLINE, END), (END, EOS, ACCEPT)]
     else:
         edges += [(SUBMITTED, EOS, ACCEPT)]
     return edges
+
+
+def _has_one_end(canvas: Canvas) -> bool:
+    """Whether EOS and PAD are one token, so that only what stands before a token says which of them it is."""
+    return canvas.eos_id == canvas.pad_id
 
 
 def _insert(tree: dict[int, Any], canvas: Canvas, control: Control, verb: str) -> None:
@@ -112,8 +117,7 @@ def _line(canvas: Canvas, verb: Any, ref: str, value: str | None) -> tuple[int, 
 @functools.lru_cache(maxsize=1 << 16)
 def _ids(canvas: Canvas, text: str) -> tuple[int, ...]:
     """Most lines are those of other pages too: refs and verbs repeat, only options are a page's own."""
-    # A page may spell a special token, in an option say: there it is text.
-    return tuple(canvas.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+    return tuple(encode_text(canvas.tokenizer, text))
 
 
 def _grow(tree: dict[int, Any], tokens: Sequence[int], leaf: int) -> None:
@@ -158,7 +162,8 @@ def batch(automata: Sequence[Automaton], policy: BasePolicy) -> Constraint:
         len(automata), max(len(item.edges) for item in automata), 1
     )
     token = torch.full((len(automata), NUM_FIXED_LABELS + max(len(item.tokens) for item in automata)), -1)
-    for label, known in ((EOS, canvas.eos_id), (PAD, canvas.pad_id), (FILL, canvas.fill_id)):
+    pad_id = None if _has_one_end(canvas) else canvas.pad_id
+    for label, known in ((EOS, canvas.eos_id), (PAD, pad_id), (FILL, canvas.fill_id)):
         token[:, label] = -1 if known is None else known
     token[:, NEWLINE] = canvas.newline_ids[0]
     for row, item in enumerate(automata):
@@ -189,7 +194,7 @@ def _legal(canvas: Canvas) -> Bool[Tensor, "l 5"]:
         place = torch.arange(length) % width
         legal[:, TEXT] = legal[:, FILL] = place != width - 1
         legal[:, NEWLINE] = place == width - 1
-        legal[:, EOS] = place == 0
+        legal[:, EOS] = (place == 0) | _has_one_end(canvas)
     return legal
 
 

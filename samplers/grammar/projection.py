@@ -320,7 +320,7 @@ class ConstrainedUpTo(_Accepted):
         return self.constraint.sequence(scores, self.constraint.backward(scores, is_max=True), None)
 
     def _log_probs(self, row: Tensor, column: Tensor, sequence: Tensor, weight: Tensor) -> Float[Tensor, " m"]:
-        chosen, weights = torch.zeros_like(self.prediction.is_masked), torch.zeros(sequence.shape)
+        chosen, weights = torch.zeros_like(self.prediction.is_masked), weight.new_zeros(sequence.shape)
         chosen[row, column] = True
         weights[row, column] = weight
         found = self.constraint.set_log_probs(self.scores, self.beta, chosen, sequence, weights)

@@ -107,7 +107,7 @@ class Denoising:
 
     def _write_all(self) -> None:
         """Write block after block."""
-        blocks = replace(self.blocks, size=self._block_length()).edges(self.canvas.shape[1])
+        blocks = self.blocks.divided(self._block_length()).edges(self.canvas.shape[1])
         steps = self.rule.steps_of([end - start for start, end in blocks])
         for (start, end), num_steps in zip(blocks, steps, strict=True):
             self._block(start, end, max(1, num_steps))
@@ -210,7 +210,7 @@ class Denoising:
         wanted = torch.where(query.is_asked, columns, columns[:, :1])
         logits = self.reader.logits(rows, unfinished, self.canvas, wanted, self.record)
         prediction = Prediction(
-            logits=self.watcher.logits(rows, self.prompts.rows(rows), canvas, columns, logits),
+            logits=self.watcher.logits(rows, self.prompts.rows(rows), canvas, wanted, logits),
             columns=columns,
             canvas=canvas,
             is_masked=self.is_masked[rows],

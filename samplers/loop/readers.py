@@ -81,6 +81,24 @@ class _Kept(Generic[_Cache]):
         return self.last
 
 
+class _KeptStale(_Kept[StaleCache]):
+    """The same, and the logits of the block's first forward, for columns that its later ones do not feed."""
+
+    def __init__(
+        self, whole: StaleCache, rows: Int[Tensor, " n"], logits: Tensor, columns: Int[Tensor, "n c"], *, length: int
+    ) -> None:
+        super().__init__(whole, rows)
+        is_needed = bool((columns >= whole.end).any())
+        self.logits = logits if is_needed else logits[:, :0]
+        place = torch.arange(columns.shape[1]).expand_as(columns)
+        self.place = torch.zeros(len(rows), length, dtype=torch.long).scatter(1, columns, place)
+
+    def first(self, rows: Int[Tensor, " m"], columns: Int[Tensor, "m c"]) -> Float[Tensor, "m c v"]:
+        """Logits of the first forward at these columns."""
+        row = torch.searchsorted(self.rows, rows)
+        return self.logits[row[:, None], self.place[row].gather(1, columns)]
+
+
 class BlockByBlock:
     """Feeds the active block; a finished one once more, together with the first step of the next, and never again.
 
@@ -131,7 +149,7 @@ class StaleOutside:
 
     def __init__(self, policy: MaskedPolicy, prompts: Prompts, block_length: int, *, keeps_suffix: bool) -> None:
         self.policy, self.prompts, self.block_length, self.keeps_suffix = policy, prompts, block_length, keeps_suffix
-        self.kept: _Kept[StaleCache] | None = None
+        self.kept: _KeptStale | None = None
 
     def logits(self, rows: Tensor, unfinished: Tensor, canvas: Tensor, columns: Tensor, record: Recorder) -> Tensor:
         """One forward, over everything where the columns lie in a block that has not been asked for yet."""
@@ -143,7 +161,7 @@ class StaleOutside:
         is_fed = columns < cache.end
         own = torch.where(is_fed, columns, columns[:, :1])
         fresh = self.policy.logits(self.prompts.rows(rows), canvas[rows], columns=own, cache=cache)
-        return fresh if is_fed.all() else torch.where(is_fed[..., None], fresh, self._stale(rows, columns))
+        return fresh if is_fed.all() else torch.where(is_fed[..., None], fresh, self.kept.first(rows, columns))
 
     def begins(self, columns: Tensor) -> bool:
         """Whether this is the first forward of its block."""
@@ -160,18 +178,8 @@ class StaleOutside:
         cache = StaleCache(start=start, end=end)
         record.count(len(rows), self.prompts.ids.shape[1] + length)
         found = self.policy.logits(self.prompts.rows(rows), canvas[rows], columns=columns, cache=cache)
-        self.kept = _Kept(cache, rows)
-        if (columns >= end).any():
-            place = torch.arange(columns.shape[1]).expand_as(columns)
-            self.first = found, torch.zeros(len(rows), length, dtype=torch.long).scatter(1, columns, place)
+        self.kept = _KeptStale(cache, rows, found, columns, length=length)
         return found
-
-    def _stale(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Logits of the block's first step at these columns."""
-        assert self.kept is not None
-        found, place = self.first
-        row = torch.searchsorted(self.kept.rows, rows)
-        return found[row[:, None], place[row].gather(1, columns)]
 
 
 class Guided:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dllm_rl.likelihood.constraint import PAD, Constraint
+from dllm_rl.likelihood.constraint import Constraint
 from dllm_rl.likelihood.positions import PositionLaw
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.transitions import Transition
@@ -201,10 +201,7 @@ class ForcedTokens:
         automata = self.automata(rows)
         if automata is None:
             return
-        row, column, tokens = automata.forced(canvas[rows], is_masked[rows])
-        if not self.writes_padding:
-            is_text = tokens != automata.constraint.token[row, PAD]
-            row, column, tokens = row[is_text], column[is_text], tokens[is_text]
+        row, column, tokens = automata.forced(canvas[rows], is_masked[rows], has_padding=self.writes_padding)
         canvas[rows[row], column] = tokens
         is_masked[rows[row], column] = False
         self.record.write_at(rows[row], column, step, tokens, Kind.FORCED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -276,3 +277,33 @@ def test_a_free_running_canvas_works_too(tiny_policies):
     plans = [policy.canvas.decode(row) for row in out.ids]
     assert all(is_grounded(PAGES[row % 3], plan) for row, plan in enumerate(plans))
     assert parse_plan(plans[0]).is_parsed
+
+
+ONE_END = [
+    ("random", "masked", {"num_steps": 18}),
+    ("threshold", "block", {"threshold": 0.5}),
+    ("slots", "slot", {}),
+    ("flow_exact", "flow", {"num_steps": 3}),
+    ("ar", "autoregressive", {}),
+]
+
+
+@pytest.mark.parametrize("line_width", [8, None])
+@pytest.mark.parametrize(("name", "family", "options"), ONE_END)
+def test_one_token_may_be_both_eos_and_pad(tiny_policies, name, family, options, line_width):
+    """As in LLaDA. Padding is written before EOS and behind it, and replays give the probabilities of all draws."""
+    base = tiny_policies[family]
+    words, model = copy.deepcopy(base.tokenizer), copy.deepcopy(base.model)
+    words.pad_token, model.config.pad_token_id = words.eos_token, words.eos_token_id
+    policy = type(base)(model, words, replace(base.facts, line_width=line_width))
+    rollouts = rollouts_of(policy, name, range(6), **options)
+    ids = policy.canvas.close(rollouts.completion_ids)
+    assert all(is_grounded(PAGES[row % 3], policy.canvas.decode(ids[row])) for row in range(6))
+    with torch.no_grad():
+        views = policy.process.replay(rollouts, torch.Generator().manual_seed(0))
+        terms = policy.view_log_probs(rollouts, views).sum(0)
+    drawn = rollouts.completion_mask & (rollouts.trajectory.commit_step >= 0)
+    torch.testing.assert_close(terms[drawn], rollouts.trajectory.log_probs[drawn], atol=1e-4, rtol=1e-4)
+    if family == "slot":
+        behind = ~policy.canvas.until_eos(ids)
+        assert not (rollouts.trajectory.events.is_forced() & behind).any(), "padding, which is fed last, was written"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -11,8 +12,10 @@ import samplers.loop.sampling as chunks
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.block import BlockPolicy
-from dllm_rl.records.types import Rollouts
+from dllm_rl.records.types import Prompts, Rollouts
+from dllm_rl.testing._sampler_rows import ending
 from dllm_rl.testing.policies import prompts_of
+from samplers.loop.context import Watcher
 from tests.tiny_policies import PROMPTS
 
 RULES = [
@@ -152,3 +155,28 @@ def test_the_next_token_comes_first_where_a_block_begins_behind_a_whole_one(tiny
 def test_rules_with_an_order_of_their_own_refuse_it(name):
     with pytest.raises(ConfigError, match=f"and '{name}' has one of its own"):
         registry.build("sampler", name, {"next_token_first": True})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("ancestral", {}), ("margin", {"schedule": "dream"}), ("low_confidence", {"num_steps": 36, "cache": "none"})],
+)
+def test_blocks_of_a_divisor_begin_at_the_prompt_too(tiny_policies, name, options):
+    """Blocks of 10 counted from the prompt, written 5 columns at a time: in order, and each column in one of them."""
+    base = tiny_policies["block"]
+    policy = BlockPolicy(base.model, base.tokenizer, replace(base.facts, prompt_blocks="from_prompt"))
+    ids = torch.randint(5, 250, (1, 37), generator=torch.Generator().manual_seed(0))
+    prompts = Prompts(ids=ids, mask=torch.ones_like(ids, dtype=torch.bool), row_ids=torch.tensor([0]))
+    seen = []
+
+    class Edges(Watcher):
+        def block_done(self, canvas, start, end):
+            seen.append((start, end))
+            return super().block_done(canvas, start, end)
+
+    sampler = registry.get("sampler", name)(block_length=5, **options)
+    with ending(policy, 0.0):
+        out = sampler.generate(policy, prompts, seed=0, watcher=Edges())
+    assert seen == [(0, 3), (3, 8), (8, 13), (13, 18), (18, 23), (23, 28), (28, 33), (33, 36)]
+    steps = [out.trajectory.commit_step[0, start:end] for start, end in seen]
+    assert all(int(first.max()) < int(second.min()) for first, second in itertools.pairwise(steps))
