@@ -130,6 +130,8 @@ _SHORT = {
     "mask is not kept": "no: mask is dropped",
     "does not move its distribution": "no: one direction only",
     "forward fails": "no: takes no such mask",
+    "not from position_ids": "no: positions are not read",
+    "kept between forwards": "no: kept keys give other numbers",
 }
 
 

@@ -38,6 +38,7 @@ class ModelInterface:
         reads_booleans: The model reads boolean attention masks. Stock models may add a mask to their scores, where True
             would allow and False forbid nothing, so they get numbers.
         pad_id: What stands before the first token.
+        first_position: Number of a text's first position: RoBERTa and its kin count from behind their padding's.
     """
 
     model_name: str
@@ -50,6 +51,7 @@ class ModelInterface:
     takes_any: bool
     reads_booleans: bool
     pad_id: int
+    first_position: int
 
     @classmethod
     def of(cls, model: torch.nn.Module, pad_id: int) -> ModelInterface:
@@ -69,6 +71,7 @@ class ModelInterface:
             takes_any=any(item.kind is inspect.Parameter.VAR_KEYWORD for item in takes.values()),
             reads_booleans=getattr(config, "reads_booleans", False),
             pad_id=pad_id,
+            first_position=_first_position(bare),
         )
 
     def forward(
@@ -167,7 +170,11 @@ class ModelInterface:
         return {self.cache_name or "past_key_values": cache, "use_cache": True}
 
     def _inputs(self, tokens: Tokens) -> dict[str, Tensor]:
-        inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask, "position_ids": tokens.positions}
+        inputs = {
+            "input_ids": tokens.ids,
+            "attention_mask": tokens.mask,
+            "position_ids": tokens.positions + self.first_position,
+        }
         if self.has_columns:
             inputs["column_ids"] = tokens.columns
         if self.has_time:
@@ -177,6 +184,13 @@ class ModelInterface:
         elif self.lookback and tokens.before is not None:
             inputs["previous_ids"] = last_ids(tokens.before, self.lookback, self.pad_id)
         return inputs
+
+
+def _first_position(model: torch.nn.Module) -> int:
+    """0, or what follows the place of padding in a table of positions that has one."""
+    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    padding = [table.padding_idx for table in tables if isinstance(table, torch.nn.Embedding)]
+    return 0 if not padding or padding[0] is None else padding[0] + 1
 
 
 def at_least_float32(logits: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """A check of a foreign model at load: it keeps the promises of its family, or it is refused with the reason.
 
 What a column may read moves its distribution, what it may not read does not, and padding changes nothing; also where
-keys and values are kept between forwards. A model that adds boolean masks to its scores, drops masks, or has recurrent
-layers breaks one of these without any error.
+keys and values are kept between forwards, and in whatever order tokens are fed. A model that adds boolean masks to its
+scores, drops masks or positions, or has recurrent layers breaks one of these without any error.
 
 Legend: r rows of the probe, c columns, t positions of [prompt, canvas].
 """
@@ -20,6 +20,8 @@ from torch import Tensor
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.policies.autoregressive import AutoregressivePolicy
 from dllm_rl.policies.base import BasePolicy
+from dllm_rl.policies.block import BlockPolicy
+from dllm_rl.policies.feed import Feed
 from dllm_rl.policies.layers import ATTENTION, kinds_of_layers, limits
 from dllm_rl.records.types import Prompts
 
@@ -69,7 +71,8 @@ def refuse_layers(policy: BasePolicy, name: str) -> None:
 def refuse_length(policy: BasePolicy, name: str) -> None:
     """Raise ConfigError where prompt and canvas exceed the model's positions, or a window that its layers read."""
     length = policy.facts.max_prompt + policy.facts.canvas_length
-    for key, limit in limits(policy.model.config).items():
+    for key, stated in limits(policy.model.config).items():
+        limit = stated - policy.interface.first_position if key == "max_position_embeddings" else stated
         if length > limit:
             raise ConfigError(
                 f"'{name}': max_prompt={policy.facts.max_prompt} and canvas_length={policy.facts.canvas_length} are "
@@ -146,7 +149,27 @@ def broken_promise(policy: BasePolicy) -> str | None:
     alone = policy.logits(probe.alone, probe.canvas[:1])
     if max(float(moved[1].max()), _gap(policy, alone[0], logits[0])) > share * effect:
         return "padding moves distributions"
+    if policy.is_bidirectional and _gap_of_orders(policy, probe) > share * effect:
+        return (
+            "it takes a token's position from where it is fed, not from position_ids, and tokens are fed in other "
+            "orders, too"
+        )
     return _broken_cache(policy, probe, alone, share * effect)
+
+
+def _gap_of_orders(policy: BasePolicy, probe: Probe) -> float:
+    """How far another order of the same tokens, with their positions and masks, moves distributions."""
+    tokens = Feed.of(probe.alone, probe.canvas[:1]).tokens(policy.reading.attention)
+    every = torch.arange(tokens.ids.shape[1])
+    order = torch.cat([every[::2], every[1::2]])
+    other = replace(
+        tokens,
+        ids=tokens.ids[:, order],
+        mask=tokens.mask[:, :, order][..., order],
+        positions=tokens.positions[:, order],
+        columns=tokens.columns[:, order],
+    )
+    return _gap(policy, policy.forward(other, every), policy.forward(tokens, every)[:, order])
 
 
 def _broken_cache(policy: BasePolicy, probe: Probe, alone: Float[Tensor, "1 c v"], tolerance: float) -> str | None:
@@ -154,14 +177,18 @@ def _broken_cache(policy: BasePolicy, probe: Probe, alone: Float[Tensor, "1 c v"
     prompts, canvas = probe.alone, probe.canvas[:1]
     if isinstance(policy, AutoregressivePolicy):
         state = policy.start(prompts, canvas[:, :2])
-        policy.advance(state, canvas[:, 2:4])
+        # A row that others outpace is filled up.
+        filled = torch.cat([torch.full_like(canvas[:, :1], policy.canvas.pad_id), canvas[:, 2:4]], dim=1)
+        policy.advance(state, filled, torch.tensor([[False, True, True]]))
         found, wanted = state.logits, alone[:, 4]
     else:
         cache = policy.read_prompts(prompts)
         if cache is None:
             return None
-        columns = torch.arange(2)
-        found, wanted = policy.logits(prompts, canvas, columns=columns, cache=cache), alone[:, :2]
+        length = canvas.shape[1]
+        end = policy.blocks(prompts.mask).edges(length)[0][1] if isinstance(policy, BlockPolicy) else length
+        columns = torch.arange(min(2, end))
+        found, wanted = policy.logits(prompts, canvas, columns=columns, cache=cache), alone[:, columns]
     if _gap(policy, found, wanted) > tolerance:
         return "keys and values that are kept between forwards give other distributions than a full forward"
     return None

@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, RobertaConfig, RobertaForMaskedLM
 
 from benchmarks import decoders
 from dllm_rl import registry
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.policies.loading import load_policy
-from dllm_rl.policies.probe import check_model
+from dllm_rl.policies.probe import check_model, refuse_length
+from dllm_rl.records.types import Prompts
 from tests.tiny_policies import PLANS, PROMPTS, tokenizer
 
 LENGTH, PROMPT = 36, 96
@@ -153,3 +154,36 @@ def test_a_model_that_cannot_take_our_masks_says_why(tmp_path):
     path = saved(tiny_model("bloom", "eager"), tmp_path)
     with pytest.raises(CheckpointError, match="its forward fails"):
         load_policy(path, facts={"family": "masked", **FACTS})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_positions_that_are_counted_where_tokens_are_fed_fail_the_probe(family):
+    """MPT: attention with linear biases (ALiBi) by the place in the feed, whatever position_ids say."""
+    policy = policy_of(tiny_model("mpt", "eager"), family)
+    with pytest.raises(CheckpointError, match=r"not from position_ids|that are kept between forwards"):
+        check_model(policy, "wrong")
+
+
+@pytest.mark.parametrize("facts", [{"block_size": 1}, {"block_size": 7, "prompt_blocks": "from_prompt"}])
+def test_blocks_of_which_the_first_has_one_column_pass_the_probe(facts):
+    policy = policy_of(tiny_model("llama"), "block")
+    check_model(type(policy)(policy.model, policy.tokenizer, replace(policy.facts, **facts)), "right")
+
+
+def test_positions_begin_where_the_model_begins_them():
+    """RoBERTa numbers positions from behind its padding's, and has as many fewer."""
+    words = tokenizer()
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    torch.manual_seed(0)
+    config = RobertaConfig(vocab_size=len(words), max_position_embeddings=134, pad_token_id=1, **sizes)
+    model = RobertaForMaskedLM(config).eval()
+    policy = policy_of(model, "masked")
+    ids = torch.randint(5, 250, (1, 10 + LENGTH), generator=torch.Generator().manual_seed(0))
+    prompts = Prompts.left_padded([ids[0, :10].tolist()], row_ids=[0], pad_id=policy.canvas.pad_id)
+    with torch.no_grad():
+        own = policy.without_banned(model(input_ids=ids).logits[:, 10:].clone())
+        torch.testing.assert_close(policy.logits(prompts, ids[:, 10:]), own, atol=1e-5, rtol=1e-5)
+    refuse_length(policy, "right")
+    policy.facts = replace(policy.facts, max_prompt=PROMPT + 1)
+    with pytest.raises(ConfigError, match=r"made for 132 \(max_position_embeddings\)"):
+        refuse_length(policy, "too long")
