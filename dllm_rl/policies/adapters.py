@@ -12,12 +12,17 @@ from typing import Any
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from dllm_rl.errors import ConfigError
-from dllm_rl.load_options import LoraOptions
-from dllm_rl.policies.base import BasePolicy
+from dllm_rl.errors import CheckpointError, ConfigError
+from dllm_rl.hub import commit_of, needs_hub
+from dllm_rl.load_options import LoadOptions, LoraOptions
+from dllm_rl.policies.base import BasePolicy, read_config
+from dllm_rl.policies.checkpoints import weights_digest
 from dllm_rl.policies.head import without_adapter
 
 ADAPTER_FILE = "adapter_config.json"
+# What the configuration of a model with an adapter says of the checkpoint under it: the hash of its weights, or its
+# commit.
+_BASE = "adapter_base"
 
 
 def add_lora(policy: BasePolicy, options: LoraOptions = LoraOptions(), *, seed: int = 0) -> None:
@@ -55,6 +60,41 @@ def base_of_adapter(folder: Path) -> str | None:
     """Return the checkpoint that a folder's adapter belongs on; None where the folder holds no adapter."""
     path = folder / ADAPTER_FILE
     return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]) if path.is_file() else None
+
+
+def bind_adapter(policy: BasePolicy, base: str, options: LoadOptions) -> None:
+    """Note in the model's configuration which weights the adapter belongs on. They are saved with it.
+
+    Args:
+        base: Folder or hub id of the checkpoint.
+    """
+    config: Any = policy.model.config
+    if needs_hub(base):
+        setattr(config, _BASE, {"revision": commit_of(base, options.revision) or options.revision})
+    else:
+        setattr(config, _BASE, {"digest": weights_digest(Path(base))})
+
+
+def at_base(folder: Path, base: str, options: LoadOptions) -> LoadOptions:
+    """Return the options under which the weights are loaded that an adapter belongs on.
+
+    Raises CheckpointError where the checkpoint has other ones now, ConfigError where another revision was asked for.
+    """
+    stated = read_config(folder).get(_BASE, {})
+    digest, revision = stated.get("digest"), stated.get("revision")
+    if digest is not None and Path(base).is_dir() and digest != weights_digest(Path(base)):
+        raise CheckpointError(
+            f"adapter '{folder}' was trained on other weights than '{base}' has now. Give the checkpoint its weights "
+            "back, or train an adapter on these."
+        )
+    if revision is None or options.revision == revision:
+        return options
+    if options.revision is not None:
+        raise ConfigError(
+            f"revision={options.revision} was given; adapter '{folder}' was trained on revision {revision} of "
+            f"'{base}'. Leave it out."
+        )
+    return options.model_copy(update={"revision": revision})
 
 
 def options_of_adapter(folder: Path) -> LoraOptions:

@@ -22,6 +22,7 @@ CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 # The architecture of the built-in policies (`tiny.TinyConfig`), as a checkpoint's config.json names it.
 TINY = "dllm_rl_tiny"
 _DIGEST_FILE = "digest.json"
+_WEIGHTS = (".safetensors", ".bin")
 
 
 def resolve(name: str) -> str:
@@ -93,6 +94,13 @@ def checkpoint_digest(name_or_path: str | Path) -> str:
         shared = tokenizer_folder(folder, read_config(folder)["policy"]["family"])
         files |= {f"shared {name}": value for name, value in _digest_of(shared).items() if name.startswith("tokenizer")}
     text = json.dumps(files, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def weights_digest(folder: Path) -> str:
+    """One short hash of a checkpoint's weights and configuration, whatever else lies in its folder."""
+    files = [path for path in folder.iterdir() if path.suffix in _WEIGHTS or path.name == "config.json"]
+    text = json.dumps({path.name: sha256(path) for path in sorted(files)})
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -14,7 +14,14 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import replace_folder
 from dllm_rl.load_options import LoadOptions
-from dllm_rl.policies.adapters import add_lora, base_of_adapter, checkpoint_activations, load_adapter
+from dllm_rl.policies.adapters import (
+    add_lora,
+    at_base,
+    base_of_adapter,
+    bind_adapter,
+    checkpoint_activations,
+    load_adapter,
+)
 from dllm_rl.policies.base import BasePolicy, read_config
 from dllm_rl.policies.checkpoints import (
     checked_facts,
@@ -66,6 +73,7 @@ def load_policy(
         check_model(policy, name_or_path)
     if options.lora is not None:
         add_lora(policy, options.lora)
+        bind_adapter(policy, path, options)
     if options.gradient_checkpointing:
         checkpoint_activations(policy)
     return policy
@@ -78,8 +86,10 @@ def _load_adapted(folder: Path, base: str, facts: dict[str, Any], options: LoadO
     stored = read_config(folder).get("policy", {})
     others = unread_facts(registry.get("policy", str(stored["family"])))
     read = {name: value for name, value in stored.items() if name not in others}
+    options = at_base(folder, base, options)
     policy = load_policy(base, facts={**read, **facts}, options=options)
     load_adapter(policy, folder)
+    bind_adapter(policy, base, options)
     return policy
 
 

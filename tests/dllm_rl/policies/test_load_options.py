@@ -7,6 +7,8 @@ import sys
 
 import pytest
 import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.load_options import LoadOptions, LoraOptions
@@ -52,6 +54,39 @@ def test_an_adapter_is_saved_alone_and_loads_back_on_its_checkpoint(tmp_path):
         assert not torch.equal(loss_of(again), loss_of(load_policy(path, facts=FACTS)))
     with pytest.raises(ConfigError, match="lora would put another one on it"):
         load_policy(str(tmp_path / "adapter"), options=LoadOptions(lora=LORA))
+
+
+def test_an_adapter_is_refused_on_other_weights_than_it_was_trained_on(tmp_path):
+    path, _ = checkpoints.a2d(tmp_path / "base")
+    save_policy(load_policy(path, facts=FACTS, options=LoadOptions(lora=LORA)), tmp_path / "adapter")
+    (tmp_path / "base" / "README.md").write_text("Trained on plans.")
+    again = load_policy(str(tmp_path / "adapter"))
+    save_policy(again, tmp_path / "copy")
+    for file in (tmp_path / "base").glob("*.safetensors"):
+        save_file({name: 2 * value for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
+    for name in ("adapter", "copy"):
+        with pytest.raises(CheckpointError, match="was trained on other weights"):
+            load_policy(str(tmp_path / name))
+
+
+def test_an_adapter_loads_on_the_commit_that_it_was_trained_on(tmp_path, monkeypatch):
+    """A checkpoint of the hub, in the cache of downloads, whose branch goes on to other weights."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    repo, old, new = tmp_path / "cache" / "models--someone--model", "a" * 40, "b" * 40
+    for commit, is_tied in ((old, True), (new, False)):
+        checkpoints.a2d(repo / "snapshots" / commit, is_tied=is_tied)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(old)
+    policy = load_policy("someone/model", facts=FACTS, options=LoadOptions(lora=LORA))
+    save_policy(policy, tmp_path / "adapter")
+    (repo / "refs" / "main").write_text(new)
+    with torch.no_grad():
+        assert torch.equal(loss_of(load_policy(str(tmp_path / "adapter"))), loss_of(policy))
+        assert not torch.equal(loss_of(load_policy("someone/model", facts=FACTS)), loss_of(policy))
+    with pytest.raises(ConfigError, match=f"revision={new} was given.*trained on revision {old}"):
+        load_policy(str(tmp_path / "adapter"), options=LoadOptions(revision=new))
 
 
 @pytest.mark.parametrize("lora", [None, LORA])
