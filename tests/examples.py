@@ -35,7 +35,7 @@ class Alphabet:
     def __len__(self) -> int:
         return NUM_IDS
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> list[int]:
         """Return the ids of the letters a to d; a line break is d."""
         return [LETTERS["abcd".index(letter.replace("\n", "d"))] for letter in text]
 

@@ -21,6 +21,7 @@ from dllm_rl.files import sha256
 from dllm_rl.options import unkeyed
 from dllm_rl.policies.base import BasePolicy, read_config
 from dllm_rl.policies.loading import checkpoint_digest, load_policy, save_policy
+from dllm_rl.records.canvas import encode_text
 from dllm_rl.records.evidence import as_planned, executed_state, render_state
 from dllm_rl.records.tasks import Observation, Task
 from dllm_rl.records.words import WEIGHTS_FILE, weights_file
@@ -177,7 +178,7 @@ def in_lines(policy: BasePolicy, text: str) -> str:
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and len(policy.tokenizer.encode(longer, add_special_tokens=False)) < policy.facts.line_width:
+        if lines and len(encode_text(policy.tokenizer, longer)) < policy.facts.line_width:
             lines[-1] = longer
         else:
             lines.append(word)

@@ -20,13 +20,14 @@ from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.options import construct
 from dllm_rl.policies.attention import Reading
 from dllm_rl.policies.blocks import PromptBlocks
+from dllm_rl.policies.chat import encode_chat, refuse_chat
 from dllm_rl.policies.feed import Feed, Tokens, places_of
 from dllm_rl.policies.head import output_head
 from dllm_rl.policies.interface import ModelInterface, at_least_float32
 from dllm_rl.policies.process import ANY, ForwardProcess
 from dllm_rl.policies.scoring import cross_entropy, view_terms
 from dllm_rl.policies.tiles import LARGE_VOCABULARY
-from dllm_rl.records.canvas import Canvas, CanvasConfig
+from dllm_rl.records.canvas import Canvas, CanvasConfig, encode_text
 from dllm_rl.records.types import Prompts, Rollouts, Views
 
 if TYPE_CHECKING:
@@ -39,7 +40,17 @@ Power = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 TokenId = Annotated[int, Field(ge=0)]
 # Facts that every family reads.
 COMMON = frozenset(
-    {"family", "max_prompt", "canvas_length", "line_width", "mask_id", "end_ids", "chat_template", "system_prompt"}
+    {
+        "family",
+        "max_prompt",
+        "canvas_length",
+        "line_width",
+        "mask_id",
+        "end_ids",
+        "chat_template",
+        "system_prompt",
+        "adds_bos",
+    }
 )
 
 
@@ -67,6 +78,8 @@ class PolicyFacts:
             EOS.
         chat_template: The prompt is a turn of the user in the tokenizer's chat template; else plain text.
         system_prompt: The turn before it, with a chat template.
+        adds_bos: Plain text begins with the tokenizer's BOS, as base models such as Gemma's and Llama's need it. A chat
+            template has its own.
     """
 
     family: str
@@ -84,6 +97,7 @@ class PolicyFacts:
     end_ids: tuple[TokenId, ...] = ()
     chat_template: bool = False
     system_prompt: str | None = None
+    adds_bos: bool = False
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -110,16 +124,6 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path} is not a JSON object whose 'policy' is an object of facts. Give a folder written by save_policy."
         )
     return config
-
-
-def refuse_chat(tokenizer: Any, facts: PolicyFacts) -> None:
-    """Raise ConfigError for a system prompt without a chat, and a chat without a template."""
-    if facts.system_prompt is not None and not facts.chat_template:
-        raise ConfigError("system_prompt is a turn of a chat, and chat_template is off. Set chat_template: true.")
-    if facts.chat_template and not getattr(tokenizer, "chat_template", None):
-        raise ConfigError(
-            "chat_template was set, and this tokenizer has none. Leave it out, or save a tokenizer with one."
-        )
 
 
 class BasePolicy:
@@ -220,11 +224,12 @@ class BasePolicy:
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a prompt: as it is, or as a turn of the chat that the policy answers."""
         if not self.facts.chat_template:
-            return self.tokenizer.encode(text, add_special_tokens=False)
+            bos = [self.tokenizer.bos_token_id] if self.facts.adds_bos else []
+            return bos + encode_text(self.tokenizer, text)
         turns = [{"role": "user", "content": text}]
         if self.facts.system_prompt is not None:
             turns.insert(0, {"role": "system", "content": self.facts.system_prompt})
-        return self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        return encode_chat(self.tokenizer, turns)
 
     def fits(self, text: str) -> bool:
         """Whether a prompt is short enough."""

@@ -26,6 +26,11 @@ def until_first(where: Bool[Tensor, "*b l"]) -> Bool[Tensor, "*b l"]:
     return where.cumsum(dim=-1) <= where
 
 
+def encode_text(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of text in which special tokens are text too, where a page or a plan spells one."""
+    return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanvasConfig:
     """Shape of the canvas. line_width None means free-running lines.
@@ -47,7 +52,7 @@ class Canvas:
         self.pad_id: int = tokenizer.pad_token_id
         fill = tokenizer.convert_tokens_to_ids(FILL_TOKEN) if config.line_width else None
         self.fill_id: int | None = fill
-        self.newline_ids: list[int] = tokenizer.encode("\n", add_special_tokens=False)
+        self.newline_ids: list[int] = encode_text(tokenizer, "\n")
         if config.line_width and (fill is None or fill == tokenizer.unk_token_id or len(self.newline_ids) != 1):
             raise ConfigError(
                 f"an aligned canvas (line_width={config.line_width}) needs a tokenizer with {FILL_TOKEN} and one token "
@@ -59,7 +64,7 @@ class Canvas:
         ids: list[int] = []
         width = self.config.line_width
         if width is None:
-            ids = self.tokenizer.encode(text, add_special_tokens=False)
+            ids = encode_text(self.tokenizer, text)
         else:
             for line in text.split("\n"):
                 ids += self._encode_line(line, width)
@@ -69,7 +74,7 @@ class Canvas:
         return ids + [self.pad_id] * (self.config.length - len(ids))
 
     def _encode_line(self, line: str, width: int) -> list[int]:
-        ids = self.tokenizer.encode(line, add_special_tokens=False)
+        ids = encode_text(self.tokenizer, line)
         if len(ids) > width - 1:
             raise ConfigError(f"a line of {len(ids)} tokens does not fit a canvas line of {width - 1}: {line!r}")
         assert self.fill_id is not None

@@ -48,7 +48,7 @@ class Letters:
         """Id of MASK."""
         return self.num_letters + 2
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> list[int]:
         """Ids of letters from `a` on."""
         return [ord(letter) - ord("a") for letter in text if letter.isalpha()]
 
