@@ -64,13 +64,17 @@ def stated_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     return found | dict(config.get("policy") or {})
 
 
-def refuse_unstated(name: str, kind: Published, facts: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a fact that the kind needs is stated nowhere."""
+def refuse_unstated(name: str, kind: Published, facts: Mapping[str, Any], *, place: str = "facts") -> None:
+    """Raise ConfigError where a fact that the kind needs is stated nowhere.
+
+    Args:
+        place: Where facts can be given, for the message.
+    """
     for fact in kind.needed.get(str(facts.get("family")), ()):
         if fact not in facts:
             raise ConfigError(
                 f"'{name}' does not state its {fact}, and another one than it was trained with would read the canvas "
-                f"wrongly. Give facts: {{{fact}: ...}} as its model card says."
+                f"wrongly. Give {place}: {{{fact}: ...}} as its model card says."
             )
 
 

@@ -255,7 +255,7 @@ class TinyForPlans(PreTrainedModel, GenerationMixin):
         shift = None
         if self.time is not None:
             assert time is not None, "the flow family's model needs a noise level"
-            shift = self.time(_sinusoid(time)).unsqueeze(1).chunk(4, dim=-1)
+            shift = self.time(_sinusoid(time).to(x.dtype)).unsqueeze(1).chunk(4, dim=-1)
         # Above the last attention only the wanted positions are computed.
         *lower, last = self.blocks
         for block in lower:

@@ -128,8 +128,8 @@ def draw_answers(
                 before[rows, step], after[rows, step], drawn, rollouts.prompt_mask[rows]
             )
             ids[rows, step], is_drawn[rows, step] = tokens, is_predicted
-            confidence[rows, step] = probabilities.gather(-1, tokens[..., None]).squeeze(-1)
-            certainty[rows, step] = probabilities.amax(-1) * is_predicted
+            confidence[rows, step] = probabilities.gather(-1, tokens[..., None]).squeeze(-1).float()
+            certainty[rows, step] = probabilities.amax(-1).float() * is_predicted
     ids = policy.canvas.close(ids.flatten(0, 1))
     score = policy.canvas.until_eos(ids).unflatten(0, after.shape[:2]) & is_drawn
     ids = ids.unflatten(0, after.shape[:2])

@@ -23,6 +23,7 @@ from transformers.utils import ModelOutput
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
+from dllm_rl.policies.published import published, refuse_unstated, stated_facts
 from dllm_rl.records.canvas import until_first
 from dllm_rl.records.tasks import Observation
 from dllm_rl.records.trajectory import Trajectory
@@ -45,7 +46,7 @@ class TokenIds:
     def __len__(self) -> int:
         return self.num_ids
 
-    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> list[int]:
         """No text is known here."""
         return []
 
@@ -55,21 +56,31 @@ def policy_of(
 ) -> BasePolicy:
     """The policy that writes `num_columns` columns with this model (None: its own number, or 128).
 
-    Facts come from the model's configuration (`policy`, which `save_policy` writes), special ids from the tokenizer
-    beside its weights, or else from the arguments, the generation configuration and the model's configuration.
-    Raises ConfigError where an id that is needed is nowhere to be found.
+    Facts come from the model's configuration (what a published one states, and `policy`, which `save_policy` writes),
+    special ids from the tokenizer beside its weights, or else from the arguments, the generation configuration and the
+    model's configuration. Raises ConfigError where an id or a fact that is needed is nowhere to be found.
     """
-    stored = dict(getattr(model.config, "policy", None) or {})
-    facts = PolicyFacts.from_dict({"family": family or "masked", **stored})
-    if family is not None and family != facts.family:
-        raise ConfigError(f"family='{family}' was given, and the model's configuration says '{facts.family}'")
-    columns = num_columns or (facts.canvas_length if stored else 128)
+    facts = _facts(model, family)
+    columns = num_columns or facts.canvas_length
     refuse_too_long(model, columns)
     facts = replace(facts, canvas_length=columns, mask_id=facts.mask_id if mask_id is None else mask_id)
-    tokenizer = _tokenizer_beside(str(getattr(model, "name_or_path", "") or "")) if stored else None
+    is_ours = bool(getattr(model.config, "policy", None))
+    tokenizer = _tokenizer_beside(str(getattr(model, "name_or_path", "") or "")) if is_ours else None
     if tokenizer is None:
         tokenizer, facts = _ids(model, generation_config, facts), replace(facts, line_width=None)
     return registry.get("policy", facts.family)(model, tokenizer, facts)
+
+
+def _facts(model: Any, family: str | None) -> PolicyFacts:
+    """What the model's configuration states, under the default family where neither it nor the caller names one."""
+    config = model.config.to_dict()
+    stated = {"family": family or "masked", **stated_facts(config)}
+    if family is not None and family != stated["family"]:
+        raise ConfigError(f"family='{family}' was given, and the model's configuration says '{stated['family']}'")
+    kind = published(config)
+    if kind is not None:
+        refuse_unstated(f"a model of the type {config['model_type']}", kind, stated, place="model.config.policy")
+    return registry.get("policy", str(stated["family"])).facts_class.from_dict(stated)
 
 
 def refuse_too_long(model: Any, columns: int) -> None:
@@ -111,6 +122,7 @@ def end_ids(generation_config: GenerationConfig) -> list[int]:
 DEFAULT_MAX_LENGTH = 20
 # transformers 5.24 renamed what it injects.
 _CACHES = ("past_key_values", "cache")
+_OUTPUTS = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 _INJECTED = ("position_ids", "logits_to_keep", "use_cache", "cache_position", "token_type_ids")
 
 
@@ -236,6 +248,12 @@ def _refuse(config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
             )
     for name in _INJECTED:
         model_kwargs.pop(name, None)
+    asked = [name for name in _OUTPUTS if getattr(config, name, None)]
+    if asked:
+        raise ConfigError(
+            f"{', '.join(asked)}: what a forward of one step gives is not kept. Leave it out; the output's trajectory "
+            "has each draw with its log-probability."
+        )
     unknown = sorted(name for name, value in model_kwargs.items() if value is not None)
     if unknown:
         raise ConfigError(f"generate() arguments that are not supported here: {', '.join(unknown)}. Remove them.")

@@ -166,9 +166,9 @@ class Watch(Watcher):
 
         Of rows that have not been asked yet nothing is known: all their tokens are equally likely.
         """
-        full = torch.full((*canvas.shape, logits.shape[-1]), -torch.inf).scatter(2, canvas[..., None], 0.0)
+        full = logits.new_full((*canvas.shape, logits.shape[-1]), -torch.inf).scatter(2, canvas[..., None], 0.0)
         if self.logits_seen is None:
-            self.logits_seen = torch.zeros(len(self.stopped), *full.shape[1:])
+            self.logits_seen = full.new_zeros(len(self.stopped), *full.shape[1:])
         self.logits_seen[rows] = full.scatter(1, columns[..., None].expand_as(logits), logits)
 
     def truncate(self, logits: Tensor) -> Tensor:

@@ -81,8 +81,6 @@ def enumerated(policy: BasePolicy, sampler: Any, *, num_coin_steps: int = 0) -> 
     drawn = drawn.rows(_once(drawn))
     exact = copy.copy(policy)
     exact.model = copy.deepcopy(policy.model).double()
-    if exact.model.time is not None:
-        exact.model.time.register_forward_pre_hook(lambda _, given: (given[0].double(),))
     start = length * math.log(len(ids)) if is_flow else 0.0
     rollouts = rollouts_of(prompts.rows(torch.arange(len(drawn.ids))), drawn)
     return Paths(

@@ -43,13 +43,10 @@ def generator() -> torch.Generator:
 
 @functools.cache
 def doubled(family: str) -> tuple[BasePolicy, Rollouts]:
-    """Groups in which every completion comes twice, prompts of different lengths, and a model in double precision.
-
-    A model that is told the time takes it in single precision only.
-    """
+    """Groups in which every completion comes twice, prompts of different lengths, and a model in double precision."""
     policy, rollouts = sampled(family)
     policy = copy.copy(policy)
-    policy.model = copy.deepcopy(policy.model).to(torch.float32 if policy.reads_time else torch.float64)
+    policy.model = copy.deepcopy(policy.model).double()
     index = torch.arange(rollouts.num_rows)
     return policy, replace(rollouts.rows(torch.cat([index, index.flip(0)])), temperature=0.7)
 
@@ -71,9 +68,8 @@ def assert_as_alone(policy: BasePolicy, rollouts: Rollouts, views: Views) -> Non
     alone, wanted = graded(policy, rollouts, views, every.split(1))
     assert (alone[views.score] != 0).any()
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
-    share_of_largest = 1e-6 if gradients[0].dtype == torch.float64 else 2e-5
     for one, other in zip(gradients, wanted, strict=True):
-        torch.testing.assert_close(one, other, atol=share_of_largest * float(other.abs().max()), rtol=1e-4)
+        torch.testing.assert_close(one, other, atol=1e-6 * float(other.abs().max()), rtol=1e-4)
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from transformers import (
@@ -13,6 +15,8 @@ from transformers import (
     LlamaForCausalLM,
     LogitsProcessor,
     LogitsProcessorList,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     StoppingCriteria,
     StoppingCriteriaList,
     TextDiffusionStreamer,
@@ -25,6 +29,7 @@ from dllm_rl.policies.loading import load_policy
 from dllm_rl.testing.policies import PAGES, prompts_of
 from dllm_rl.testing.sampler import is_grounded
 from samplers.hf import diffusion_generate
+from samplers.hf.generate import policy_of
 
 MASK, EOS, PAD = 3, 2, 0
 
@@ -396,6 +401,90 @@ def test_laws_are_of_the_whole_batch_and_there_are_none_before_the_first_forward
     # What a row read when it was last asked is certain, and nobody's law is changed afterwards.
     first, last = streamer.drafts[0], streamer.drafts[-1]
     assert not torch.equal(first, last) and torch.isinf(last).any()
+
+
+def test_laws_of_a_batch_are_certain_where_tokens_stand_in_every_row(model):
+    """Also in a row that has fewer open columns than the one beside it."""
+    streamer, canvases = Drafts(takes_logits=True), []
+    generate(
+        model,
+        IDS,
+        attention_mask=PADDED,
+        draft_streamer=streamer,
+        sampler="soft_threshold",
+        sampler_config={"threshold": 0.5, "spread": 1000.0},
+        suppress_tokens=[EOS],
+        do_sample=True,
+        top_k=0,
+        callback_on_step_end=lambda _, step, canvas: canvases.append(canvas),
+    )
+    is_uneven = False
+    for canvas, law in zip(canvases, streamer.drafts[1:], strict=False):
+        is_open = canvas == MASK
+        is_uneven |= int(is_open.sum(dim=1).min()) not in (0, int(is_open.sum(dim=1).max()))
+        rows = is_open.any(dim=1)
+        stands = ~is_open[rows]
+        assert (law[rows][stands].isfinite().sum(dim=-1) == 1).all()
+    assert is_uneven
+
+
+def test_laws_come_in_the_numbers_of_the_model():
+    streamer = Drafts(takes_logits=True)
+    generate(decoder().double(), draft_streamer=streamer)
+    assert streamer.drafts[0].dtype == torch.float64
+
+
+class DreamConfig(Qwen2Config):
+    """A type that code of the checkpoint's own brings."""
+
+    model_type = "Dream"
+
+
+class SDARConfig(Qwen2Config):
+    model_type = "sdar"
+
+
+def of_its_own_code(config_class, **settings):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = config_class(vocab_size=50, eos_token_id=EOS, num_key_value_heads=2, **sizes, **settings)
+    return Qwen2ForCausalLM(config).eval()
+
+
+def policy_by_generate(model, **given):
+    wanted = {"num_columns": 12, "mask_id": None, "family": None, **given}
+    return policy_of(model, GenerationConfig(eos_token_id=EOS, pad_token_id=PAD), **wanted)
+
+
+def test_what_a_published_configuration_states_is_read():
+    dream = policy_by_generate(of_its_own_code(DreamConfig, mask_token_id=MASK))
+    assert (dream.family, dream.mask_id, dream.reading.is_shifted) == ("masked", MASK, True)
+    sdar = of_its_own_code(SDARConfig, mask_token_id=MASK)
+    with pytest.raises(ConfigError, match=r"sdar' does not state its block_size.*model\.config\.policy"):
+        policy_by_generate(sdar)
+    sdar.config.policy = {"block_size": 4}
+    block = policy_by_generate(sdar)
+    assert (block.family, block.facts.block_size, block.facts.prompt_blocks) == ("block", 4, "from_prompt")
+    with pytest.raises(ConfigError, match="family='masked' was given, and the model's configuration says 'block'"):
+        policy_by_generate(sdar, family="masked")
+
+
+def test_a_family_with_facts_of_its_own_writes(monkeypatch):
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class PacedFacts(PolicyFacts):
+        pace: int = 1
+
+    facts = {"family": "paced", "facts_class": PacedFacts}
+    paced = type("PacedPolicy", (registry.get("policy", "masked"),), facts)
+    monkeypatch.setitem(registry._REGISTRY["policy"], "paced", paced)
+    model = decoder()
+    model.config.policy = {"family": "paced", "pace": 3}
+    assert policy_by_generate(model).facts.pace == 3
+
+
+@pytest.mark.parametrize("name", ["output_scores", "output_logits", "output_attentions"])
+def test_outputs_that_are_not_kept_are_refused(model, name):
+    with pytest.raises(ConfigError, match=name):
+        generate(model, return_dict_in_generate=True, **{name: True})
 
 
 def test_transformers_own_diffusion_streamer(tiny_policies, capsys):
