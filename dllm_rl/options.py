@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
@@ -185,6 +186,10 @@ def checked(known: Mapping[str, Option], values: Mapping[str, Any], *, owner: st
 
 
 def _validated(owner: str, key: str, value: Any, option: Option) -> Any:
+    if _has_nan(value):
+        raise ConfigError(
+            f"{owner}: {key}={value!r} was given; it should hold numbers, and NaN is none. Give a number."
+        )
     try:
         return _adapter(option.hint).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
@@ -193,6 +198,14 @@ def _validated(owner: str, key: str, value: Any, option: Option) -> Any:
         default = option.default
         way_out = "" if default is inspect.Parameter.empty else f" Leave it out for its default, {default!r}."
         raise ConfigError(f"{owner}: {key}={value!r} was given; {expected}.{way_out}") from None
+
+
+def _has_nan(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_nan, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_nan, value))
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any]:

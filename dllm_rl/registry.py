@@ -39,6 +39,8 @@ DECLARED = {
     "families": "Write `families: ClassVar[tuple[str, ...]]`, the policy families that it is defined for.",
     "family": "Write `family: ClassVar[str]`, with the name under which it is registered.",
 }
+# Facts that hold the name of the component.
+_NAMES = ("name", "family")
 _NAMED = ("name", "families", "version")
 KINDS = {
     "objective": Kind(package="objectives", group="dllm_rl.objectives", declares=_NAMED),
@@ -63,7 +65,7 @@ def register(kind: str, name: str) -> Callable[[C], C]:
     """Register a class under a name.
 
     Raises ConfigError for a name that another class has (the same class may be reloaded), and for a class that does not
-    declare what its kind must (`Kind.declares`).
+    declare what its kind must (`Kind.declares`) or goes by another name, such as one that it has inherited.
     """
 
     def decorate(cls: C) -> C:
@@ -76,6 +78,12 @@ def register(kind: str, name: str) -> Callable[[C], C]:
                 f"{kind} '{name}', {cls.__module__}.{cls.__qualname__}, does not declare {missing[0]}. "
                 f"{DECLARED[missing[0]]}"
             )
+        for fact in KINDS[kind].declares:
+            if fact in _NAMES and getattr(cls, fact) != name:
+                raise ConfigError(
+                    f"{kind} '{name}', {cls.__module__}.{cls.__qualname__}, goes by the {fact} "
+                    f"'{getattr(cls, fact)}', under which it would be stored. {DECLARED[fact]}"
+                )
         _REGISTRY[kind][name] = cls
         return cls
 

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dllm_rl import registry
 from dllm_rl.episodes import Situation
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
@@ -27,6 +28,7 @@ from dllm_rl.records.rollout import Turn
 from dllm_rl.records.tasks import Observation
 from dllm_rl.records.types import Prompts
 
+# Families that go on from a canvas which is partly written; so do those that derive from them.
 FAMILIES = ("masked", "block")
 # Lines that may be run again: afterwards a field holds what it held before.
 _REPEATABLE = frozenset({"fill", "select", "check", "uncheck", "choose", "clear", "upload"})
@@ -72,10 +74,10 @@ class Repair:
 
 def refuse_repair(family: str, *, is_aligned: bool) -> None:
     """Raise ConfigError where a policy cannot go on from a plan that is partly written."""
-    if family not in FAMILIES:
+    if set(FAMILIES).isdisjoint(registry.get("policy", family).lineage()):
         raise ConfigError(
             f"repair was given; the {family} family cannot go on from a canvas that is partly written. Leave it out, "
-            f"or take a policy of the family {' or '.join(FAMILIES)}."
+            f"or take a policy of the family {' or '.join(FAMILIES)}, or of one that derives from them."
         )
     if not is_aligned:
         raise ConfigError(

@@ -70,6 +70,20 @@ def check_count(name: str, value: Any, what: str) -> None:
         raise ConfigError(f"{name}={value}: the number of {what} is an integer of at least 1")
 
 
+def check_number(name: str, value: Any, *, least: float, largest: float = math.inf) -> None:
+    """Raise ConfigError unless this is a finite number within these bounds, which belong to them.
+
+    Args:
+        name: Name of the option.
+        value: What was given.
+        least: Lower bound.
+        largest: Upper bound; infinity for none.
+    """
+    if not (is_number(value) and least <= value <= largest):
+        bounds = f"of at least {least:g}" if largest == math.inf else f"from {least:g} to {largest:g}"
+        raise ConfigError(f"{name}={value}: expected a number {bounds}")
+
+
 def is_number(value: Any) -> bool:
     """Whether this is a finite number; True and False are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

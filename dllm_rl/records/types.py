@@ -66,7 +66,7 @@ class Prompts:
         pages: What each row's plan acts on, for decoding under the grammar or a guide.
         instructions: What each row's plan is to do, for decoding under a guide.
         given: Tokens that stand on each row's canvas before anything is drawn, the policy's blank elsewhere; None for
-            empty canvases. Samplers of the masked and the block family write what is left.
+            empty canvases. Samplers of the masked and the block family write what is left; others refuse them.
     """
 
     ids: Int[Tensor, "b p"]

@@ -18,7 +18,7 @@ from dllm_rl.protocols import Sampler
 from dllm_rl.records.rollout import Completion, Rollout
 from dllm_rl.records.tasks import Task
 from dllm_rl.records.types import SampledRow
-from dllm_rl.repair import Repair
+from dllm_rl.repair import Repair, refuse_repair
 from dllm_rl.reward import Reward
 from dllm_rl.session import Session
 from dllm_rl.threads import warn_if_spinning
@@ -62,6 +62,11 @@ class RolloutEngine:
     executor: str | None = None
     notebook: Notebook = field(default_factory=Notebook)
     repair: Repair | None = None
+
+    def __post_init__(self) -> None:
+        if self.repair is not None:
+            facts = self.policy.facts
+            refuse_repair(facts.family, is_aligned=facts.line_width is not None)
 
     def at_temperature(self, temperature: float) -> RolloutEngine:
         """The same engine, its sampler at another temperature; 0 is greedy."""

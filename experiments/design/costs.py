@@ -78,7 +78,7 @@ def training_cost(cell: Cell) -> Cost:
     train = cell.train
     rollouts = train["steps"] * train["prompts_per_step"] * train["group_size"]
     objective = build_objective(cell.objective)
-    views = 1 if cell.family == "autoregressive" else objective.num_views or _num_steps(cell)
+    views = 1 if registry.get("policy", cell.family).is_exact else objective.num_views or _num_steps(cell)
     is_text = not _has_browser(cell)
     per_view = UPDATE_SECONDS_PER_VIEW.get(cell.family, UNKNOWN_UPDATE_SECONDS)
     # Old scores are one forward, about a third of a forward and backward.

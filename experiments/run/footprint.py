@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AutoModelForCausalLM
 
+from dllm_rl import registry
 from dllm_rl.load_options import LoadOptions, LoraOptions
 from dllm_rl.policies.adapters import adapted
 from dllm_rl.policies.base import PolicyFacts
@@ -58,7 +59,8 @@ class Workload:
         """Return that of a cell, whose policy has these facts."""
         train, columns = cell.train, facts.canvas_length
         # The block family reads its canvas clean and noisy at once.
-        width = facts.max_prompt + columns * (2 if facts.family == "block" else 1)
+        is_block = "block" in registry.get("policy", facts.family).lineage()
+        width = facts.max_prompt + columns * (2 if is_block else 1)
         written = -(-train["prompts_per_step"] * train["group_size"] // cell.loading.shards)
         at_once = rows_at_once(torch.device(cell.loading.device), width, columns * vocab_size)
         return cls(

@@ -21,7 +21,7 @@ from dllm_rl.registry import register
 from samplers.config import check_temperature
 from samplers.grammar.compile import constraint_of
 from samplers.loop.record import Recorder
-from samplers.loop.sampling import TOKEN, entropy, pick, uniform_at
+from samplers.loop.sampling import TOKEN, entropy, pick, refuse_given, uniform_at
 
 
 @register("sampler", "ar")
@@ -47,6 +47,7 @@ class AutoregressiveSampler:
     @torch.no_grad()
     def generate(self, policy: AutoregressivePolicy, prompts: Prompts, *, seed: int) -> Completions:
         """Sample one completion a row; a row without EOS at the end of the canvas keeps all its tokens."""
+        refuse_given(prompts, self.name)
         return _Writing(self, policy, prompts, seed).run()
 
 

@@ -28,7 +28,7 @@ from samplers.grammar.automaton import Automata
 from samplers.grammar.compile import constraint_of
 from samplers.grammar.projection import Constrained, Keys, Prediction
 from samplers.loop.record import Recorder
-from samplers.loop.sampling import JUMP, SOURCE, TOKEN, entropy, in_chunks, pick, uniform, uniform_at
+from samplers.loop.sampling import JUMP, SOURCE, TOKEN, entropy, in_chunks, pick, refuse_given, uniform, uniform_at
 
 
 @register("sampler", "flow_exact")
@@ -59,6 +59,7 @@ class FlowExactSampler:
     @torch.no_grad()
     def generate(self, policy: FlowPolicy, prompts: Prompts, *, seed: int) -> Completions:
         """Sample one completion a row. The position's log-probability is the sum over its transitions."""
+        refuse_given(prompts, self.name)
         return in_chunks(policy, prompts, lambda part: _Flowing(self, policy, part, seed).run())
 
     def temperature_at(self, step: int) -> float:
@@ -138,7 +139,7 @@ class _Flowing:
         after = canvas.clone()
         after[row, column] = tokens
         log_probs = self.transition.log_prob(log_p, canvas, after, *times)
-        uncertainty = torch.zeros(canvas.shape)
+        uncertainty = logits.new_zeros(canvas.shape)
         uncertainty[row, column] = entropy(redrawn, temperature)
         self.record.jump(canvas, after, step, log_probs, uncertainty, is_last=is_last)
         self.canvas = after

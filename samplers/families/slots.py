@@ -30,12 +30,12 @@ from dllm_rl.records.canvas import until_first
 from dllm_rl.records.events import BEFORE_ALL, feed_order
 from dllm_rl.records.types import Completions, Prompts
 from dllm_rl.registry import register
-from samplers.config import check_count, check_temperature
+from samplers.config import check_count, check_number, check_temperature
 from samplers.families.verified_slots import Verified
 from samplers.grammar.compile import constraint_of
 from samplers.grammar.projection import Keys, Prediction, StepDistribution, project
 from samplers.loop.record import ForcedTokens, Recorder, columns_of, is_finished
-from samplers.loop.sampling import in_chunks
+from samplers.loop.sampling import in_chunks, refuse_given
 
 # Which keys and values a slot sampler keeps.
 SlotCacheName = Literal["prompt", "exact"]
@@ -72,6 +72,8 @@ class SlotSampler:
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
+        check_number("slot_threshold", self.slot_threshold, least=0, largest=1)
+        check_number("token_threshold", self.token_threshold, least=0, largest=1)
         check_count("block_length", self.block_length, "columns of a block")
         if self.cache not in get_args(SlotCacheName):
             raise ConfigError(f"cache={self.cache!r}: give one of {', '.join(get_args(SlotCacheName))}")
@@ -94,6 +96,7 @@ class SlotSampler:
     @torch.no_grad()
     def generate(self, policy: BasePolicy, prompts: Prompts, *, seed: int) -> Completions:
         """Sample one completion a row. Raises ConfigError where canvas or block are not a whole number of slots."""
+        refuse_given(prompts, self.name)
         size, length = policy.facts.slot_size, policy.facts.canvas_length
         if length % size:
             raise ConfigError(f"a canvas of {length} columns is not a whole number of slots of {size}")
@@ -152,7 +155,7 @@ class _Infilling:
         columns, is_asked = columns_of(self._wanted(rows) if self.constraint is None else self.is_masked[rows])
         distribution = self._distribution(rows, columns, cache, step)
         probability = torch.where(is_asked, distribution.log_odds.sigmoid(), -1.0)
-        confidence = torch.full((len(rows), self.length), -1.0).scatter(1, columns, probability)
+        confidence = probability.new_full((len(rows), self.length), -1.0).scatter(1, columns, probability)
         to_write = self._in_block(self._to_write())[rows]
         self.is_open[rows] = self._opened(confidence, to_write, self.is_open[rows])
         chosen = self._accepted(confidence, to_write, self.is_open[rows]).gather(1, columns) & is_asked

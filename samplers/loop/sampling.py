@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dllm_rl.errors import ConfigError
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Completions, Prompts, join_completions
 
@@ -126,6 +127,16 @@ def in_chunks(policy: BasePolicy, prompts: Prompts, write: Callable[[Prompts], C
     parts = [write(_trimmed(prompts.rows(rows))) for some in alike for rows in some.split(size)]
     is_in_order = len(parts) == 1 and torch.equal(index, index.sort().values)
     return parts[0] if is_in_order else join_completions(parts, index.argsort())
+
+
+def refuse_given(prompts: Prompts, sampler: str) -> None:
+    """Raise ConfigError where tokens stand on canvases that this sampler begins empty."""
+    if prompts.given is not None:
+        raise ConfigError(
+            f"the prompts give tokens that stand before anything is drawn (`Prompts.given`, as repair does), and "
+            f"sampler '{sampler}' begins with an empty canvas. Leave them out, or take a policy of the masked or the "
+            "block family."
+        )
 
 
 def _trimmed(prompts: Prompts) -> Prompts:

@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.registry import register
+from samplers.config import check_number
 from samplers.loop.context import StepContext
 from samplers.loop.sampling import ORDER
 from samplers.rules.base import UnmaskingRule
@@ -22,6 +23,10 @@ class AnnealedSampler(UnmaskingRule):
     name: ClassVar[str] = "annealed"
     paper: ClassVar[str] = "2508.15487"
     order_temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        UnmaskingRule.__post_init__(self)
+        check_number("order_temperature", self.order_temperature, least=0)
 
     def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """Top quota of log-odds / tau + Gumbel noise; tau falls linearly from `order_temperature` to 0."""

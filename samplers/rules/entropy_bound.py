@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.registry import register
+from samplers.config import check_number
 from samplers.loop.context import StepContext
 from samplers.rules.base import UnmaskingRule
 
@@ -30,3 +31,7 @@ class EntropyBoundSampler(UnmaskingRule):
         excess = sorted_entropy.cumsum(dim=1) - sorted_entropy.cummax(dim=1).values
         run = ((excess <= self.gamma) & context.is_open.gather(1, order)).long().cumprod(dim=1).bool()
         return run.gather(1, order.argsort(dim=1))
+
+    def __post_init__(self) -> None:
+        UnmaskingRule.__post_init__(self)
+        check_number("gamma", self.gamma, least=0)

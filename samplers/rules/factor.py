@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dllm_rl.registry import register
+from samplers.config import check_number
 from samplers.loop.context import StepContext
 from samplers.rules.base import UnmaskingRule
 
@@ -32,3 +33,7 @@ class FactorSampler(UnmaskingRule):
         is_safe = (torch.arange(2, doubt.shape[1] + 2) * doubt < self.factor) & context.is_open.gather(1, order)
         is_safe[:, 0] = True
         return is_safe.long().cumprod(dim=1).bool().gather(1, order.argsort(dim=1))
+
+    def __post_init__(self) -> None:
+        UnmaskingRule.__post_init__(self)
+        check_number("factor", self.factor, least=0)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dllm_rl.registry import register
+from samplers.config import check_count, check_number
 from samplers.loop.context import StepContext
 from samplers.rules.base import UnmaskingRule
 
@@ -32,6 +33,12 @@ class KlassSampler(UnmaskingRule):
     max_kl: float = 0.01
     history: int = 2
 
+    def __post_init__(self) -> None:
+        UnmaskingRule.__post_init__(self)
+        check_number("confidence", self.confidence, least=0, largest=1)
+        check_number("max_kl", self.max_kl, least=0)
+        check_count("history", self.history, "steps without movement")
+
     def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """Stable for `history` steps and p1 > confidence, else the quota by log-odds."""
         stable = self._stable_for(context) >= self.history
@@ -44,7 +51,7 @@ class KlassSampler(UnmaskingRule):
         rows, columns = context.rows[:, None], context.columns
         if context.step == 0 or "log_p" not in context.memory:
             num_rows, length = int(context.rows.max()) + 1, int(columns.max()) + 1
-            context.memory["log_p"] = torch.full((num_rows, length, now.shape[-1]), torch.nan)
+            context.memory["log_p"] = now.new_full((num_rows, length, now.shape[-1]), torch.nan)
             context.memory["count"] = torch.zeros(num_rows, length, dtype=torch.long)
         before = context.memory["log_p"][rows, columns]
         moved = torch.nan_to_num((now.exp() * (now.clamp(min=-1e4) - before.clamp(min=-1e4))).sum(-1), nan=torch.inf)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from dllm_rl.errors import ConfigError
 from dllm_rl.registry import register
+from samplers.config import check_number
 from samplers.loop.context import RemaskContext, StepContext
 from samplers.loop.sampling import ORDER
 from samplers.rules.base import UnmaskingRule
+
+Sigma = Literal["cap", "rescale", "confidence"]
 
 
 @register("sampler", "remdm")
@@ -29,8 +33,14 @@ class ReMDMSampler(UnmaskingRule):
 
     name: ClassVar[str] = "remdm"
     paper: ClassVar[str] = "2503.00307"
-    schedule: Literal["cap", "rescale", "confidence"] = "cap"
+    schedule: Sigma = "cap"
     eta: float = 0.05
+
+    def __post_init__(self) -> None:
+        UnmaskingRule.__post_init__(self)
+        if self.schedule not in get_args(Sigma):
+            raise ConfigError(f"schedule={self.schedule!r}: give one of {', '.join(get_args(Sigma))}")
+        check_number("eta", self.eta, least=0, largest=1)
 
     def choose(self, context: StepContext) -> Bool[Tensor, "b n"]:
         """Each masked position is written with probability (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t)."""

@@ -21,6 +21,7 @@ WRONG = [
     ("sampler", "annealed", {"order_temperature": "hot"}, "order_temperature='hot' was given"),
     ("sampler", "slots", {"slot_threshold": "hi"}, "slot_threshold='hi' was given"),
     ("sampler", "entropy_bound", {"gamma": "x"}, "gamma='x' was given; .* Leave it out for its default, 0.1"),
+    ("sampler", "entropy_bound", {"gamma": float("nan")}, "gamma=nan was given; .* NaN is none"),
     ("sampler", "klas", {}, "no sampler named 'klas'. Did you mean 'klass'"),
     ("sampler", "klass", {"histori": 2}, "no option of sampler 'klass' named 'histori'. Did you mean 'history'"),
     ("objective", "espo", {"antithetic": "no"}, "antithetic='no' was given; it should be a valid boolean"),
@@ -181,6 +182,8 @@ def test_two_classes_cannot_have_one_name() -> None:
         ("sampler", {"version": 1, "name": "own"}, "sampler 'own', .* does not declare families"),
         ("objective", {"version": 1, "families": ("any",)}, "objective 'own', .* does not declare name"),
         ("policy", {"version": 1}, "policy 'own', .* does not declare family"),
+        ("policy", {"version": 1, "family": "any"}, "policy 'own', .* goes by the family 'any'"),
+        ("sampler", {"version": 1, "name": "threshold", "families": ()}, "sampler 'own', .* goes by the name 'thresh"),
     ],
 )
 def test_what_a_component_must_declare_is_demanded_when_it_is_registered(

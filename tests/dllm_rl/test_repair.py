@@ -261,6 +261,23 @@ def test_families_that_cannot_go_on_are_refused(family) -> None:
         refuse_repair(family, is_aligned=True)
 
 
+def test_families_that_derive_from_those_that_can_go_on(monkeypatch) -> None:
+    derived = type("Derived", (registry.get("policy", "block"),), {"family": "derived"})
+    monkeypatch.setitem(registry._REGISTRY["policy"], "derived", derived)
+    refuse_repair("derived", is_aligned=True)
+
+
+def test_an_engine_refuses_families_that_cannot_go_on() -> None:
+    with pytest.raises(ConfigError, match="the slot family cannot go on"):
+        RolloutEngine(
+            policy=random_policy("slot"),
+            sampler=registry.get("sampler", "slots")(),
+            environment=None,  # type: ignore[arg-type]
+            reward=registry.get("reward", "outcome")(),
+            repair=Repair(),
+        )
+
+
 def test_free_running_lines_are_refused() -> None:
     with pytest.raises(ConfigError, match="free-running lines"):
         refuse_repair("masked", is_aligned=False)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 
 from dllm_rl import registry
+from dllm_rl.errors import ConfigError
 from dllm_rl.policies.transitions import ExactJump, transition_log_prob
 from dllm_rl.registry import families_of
 from dllm_rl.testing import SAMPLER_PROPERTIES, PropertyError, check_sampler
 from dllm_rl.testing._sampler_rows import SamplerCase
+from dllm_rl.testing.policies import prompts_of
 from samplers.loop.sampling import TOKEN, entropy, log_odds, pick, uniform
 from tests.samplers.several_a_step import SEVERAL_A_STEP
 from tests.tiny_policies import PROMPTS, make_tiny_policy
@@ -199,3 +202,57 @@ def test_entropy_ignores_banned_ids():
 def test_every_familys_usual_sampler_writes_with_it():
     for family, policy_class in registry.items("policy"):
         assert family in families_of(registry.get("sampler", policy_class.usual_sampler))
+
+
+def in_numbers(policy, dtype):
+    other = copy.copy(policy)
+    other.model = copy.deepcopy(policy.model).to(dtype)
+    return other
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_in_double_precision_is_written_with(tiny_policies, name):
+    cls = registry.get("sampler", name)
+    for family in cls.families:
+        policy = in_numbers(tiny_policies[family], torch.float64)
+        for grammar in (False, True):
+            sampler = cls(grammar=grammar, **SEVERAL_A_STEP.get(name, {}))
+            out = sampler.generate(policy, prompts_of(policy, (0, 1)), seed=3)
+            assert out.trajectory.log_probs[out.mask].isfinite().all()
+
+
+@pytest.mark.parametrize("family", ["autoregressive", "masked", "block", "slot", "flow"])
+def test_a_model_in_half_precision_is_written_with(tiny_policies, family):
+    policy = in_numbers(tiny_policies[family], torch.bfloat16)
+    sampler = registry.get("sampler", policy.usual_sampler)()
+    out = sampler.generate(policy, prompts_of(policy, (0, 1)), seed=3)
+    assert out.trajectory.log_probs[out.mask].isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "family"), [("ar", "autoregressive"), ("slots", "slot"), ("flow_euler", "flow")])
+def test_tokens_that_are_given_are_refused_where_a_canvas_begins_empty(tiny_policies, name, family):
+    policy = tiny_policies[family]
+    prompts = replace(prompts_of(policy, (0,)), given=policy.empty_canvas(1))
+    with pytest.raises(ConfigError, match=f"sampler '{name}' begins with an empty canvas"):
+        registry.get("sampler", name)().generate(policy, prompts, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("entropy_bound", {"gamma": -0.1}),
+        ("factor", {"factor": float("nan")}),
+        ("klass", {"confidence": 1.5}),
+        ("klass", {"max_kl": -1.0}),
+        ("klass", {"history": 0}),
+        ("annealed", {"order_temperature": -1.0}),
+        ("remdm", {"eta": 2.0}),
+        ("remdm", {"schedule": "capp"}),
+        ("slots", {"slot_threshold": 60.0}),
+        ("slots", {"token_threshold": -0.1}),
+    ],
+)
+def test_options_out_of_range_are_refused(name, options):
+    (option,) = options
+    with pytest.raises(ConfigError, match=f"{option}="):
+        registry.get("sampler", name)(**options)

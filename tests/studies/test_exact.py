@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -58,11 +59,14 @@ def test_a_plug_in_has_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     @registry.register("objective", "three_pairs")
     @dataclass(frozen=True, slots=True, kw_only=True)
     class ThreePairs(ESPO):
+        name: ClassVar[str] = "three_pairs"
         num_draws: int = 3
 
     @registry.register("objective", "first_half")
     @dataclass(frozen=True, slots=True, kw_only=True)
     class FirstHalf(ESPO):
+        name: ClassVar[str] = "first_half"
+
         def views(self, rollouts: Rollouts, process: ForwardProcess, generator: torch.Generator) -> Views:
             half = torch.arange(LENGTH) < LENGTH // 2
             hidden = process.units(rollouts)[None] & half
