@@ -35,8 +35,18 @@ class ReviseSampler(ThresholdSampler):
 
     name: ClassVar[str] = "revise"
     paper: ClassVar[str] = "2604.18738"
+    version: ClassVar[int] = 2
     edit_threshold: float = 0.7
     rounds: int = 1
+
+    def steps_of(self, blocks: list[int]) -> list[int]:
+        """Without a bound of the user's, enough to write each block column by column and again in every round.
+
+        A round can begin in all but the last eighth of a block's steps.
+        """
+        if self.num_steps is not None:
+            return ThresholdSampler.steps_of(self, blocks)
+        return [max((self.rounds + 1) * size, math.ceil(self.rounds * size * 8 / 7)) for size in blocks]
 
     def remask(self, context: RemaskContext) -> Bool[Tensor, "b l"]:
         """The doubtful tokens of rows that have nothing left to write, as long as they have rounds."""

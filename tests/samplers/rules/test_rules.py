@@ -10,6 +10,7 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
+from dllm_rl.testing._sampler_rows import ending
 from dllm_rl.testing.policies import prompts_of
 from samplers import BlockStep, Prediction, StepContext, project
 from samplers.loop.denoise import spread
@@ -198,6 +199,16 @@ def test_dilated_keeps_to_its_steps_in_blocks_of_any_length(tiny_policies):
         blocks = [options.get("block_length", 36)] * (36 // options.get("block_length", 36))
         assert sum(sampler.steps_of(blocks)) == expected
         assert sampler.generate(policy, prompts_of(policy, (1,)), seed=0).nfe <= expected
+
+
+@pytest.mark.parametrize("rounds", [1, 9])
+def test_revise_has_steps_for_every_round_where_nothing_is_certain(tiny_policies, rounds):
+    """One column a step, and each one again in every round."""
+    policy = tiny_policies["masked"]
+    rule = registry.get("sampler", "revise")(threshold=0.999999, edit_threshold=1.0, rounds=rounds)
+    with ending(policy, 0.0):
+        out = rule.generate(policy, prompts_of(policy, (0,)), seed=0)
+    assert out.nfe == 36 * (1 + rounds)
 
 
 def test_revise_takes_back_what_was_written_in_doubt_once_the_rest_is_known(tiny_policies):
