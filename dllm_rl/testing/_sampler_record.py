@@ -15,15 +15,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dllm_rl.records.trajectory import Trajectory
-from dllm_rl.records.types import Completions, Prompts
-from dllm_rl.testing._sampler_rows import ROWS, SamplerCase, ending
+from dllm_rl.records.types import Completions, Prompts, Rollouts
+from dllm_rl.testing._sampler_rows import LARGEST_DEVIATION, ROWS, SamplerCase, ending
 from dllm_rl.testing.policies import prompts_of
 
-# Of a sum of martingale differences in standard deviations; a right sampler passes it once in a million.
-LARGEST_DEVIATION = 5.0
 # In nats, between a recorded log-probability and its replay; rounding makes some 4e-6.
 LARGEST_GAP = 1e-5
 LARGEST_ENTROPY_GAP = 1e-4
+LARGEST_GAP_UNDER_GRAMMAR = 1e-4
+NUM_REPLAYED = 3
 ROUNDING = 1e-6
 
 
@@ -68,8 +68,49 @@ def tempered_replay_is_exact(case: SamplerCase) -> None:
     _check_replay(case, 0.5)
 
 
+def greedy_replay_is_exact(case: SamplerCase) -> None:
+    """At temperature 0 they are those of the distribution at temperature 1: the most likely tokens have none there."""
+    _check_replay(case, 0.0)
+
+
+def grammar_replay_is_exact(case: SamplerCase) -> None:
+    """Under the grammar log-probabilities are those that the policy's process replays, which objectives train on.
+
+    At temperature .5, of a few steps a row.
+    """
+    if not case.takes_grammar or case.sampler().approximation is not None:
+        return
+    policy, prompts = case.policy, prompts_of(case.policy, (0, 1, 2))
+    out = case.draw(prompts=prompts, temperature=0.5, grammar=True)
+    record, recorded = out.trajectory, out.trajectory.log_probs
+    valid, group_ids = torch.ones(len(out.ids), dtype=torch.bool), torch.zeros(len(out.ids), dtype=torch.long)
+    rollouts = Rollouts(
+        prompt_ids=prompts.ids,
+        prompt_mask=prompts.mask,
+        completion_ids=out.as_drawn,
+        completion_mask=out.mask,
+        rewards=torch.zeros(len(out.ids)),
+        group_ids=group_ids,
+        valid=valid,
+        trajectory=record,
+        totals=Rollouts.count_totals(valid, group_ids, out.mask),
+        temperature=0.5,
+    )
+    # A path's log-probability is the sum over all steps.
+    num_steps = NUM_REPLAYED if record.time is None else None
+    views = policy.process.replay(rollouts, torch.Generator().manual_seed(0), num_steps=num_steps)
+    with torch.no_grad():
+        terms = policy.view_log_probs(rollouts, views)
+    is_scored = views.score & (record.commit_step >= 0)
+    if record.time is not None:
+        terms, is_scored = terms.sum(dim=0, keepdim=True), is_scored.any(dim=0, keepdim=True)
+    gaps = (terms - recorded).abs() - ROUNDING * recorded.abs()
+    gap = gaps[is_scored].max().item() if is_scored.any() else 0.0
+    assert gap < LARGEST_GAP_UNDER_GRAMMAR, f"under the grammar a replay of the record differs by {gap:.2g} nats"
+
+
 def _check_replay(case: SamplerCase, temperature: float) -> None:
-    if case.has_grammar:
+    if case.has_grammar or not case.draws_from_policy:
         return
     out, prompts = case.kept(temperature), prompts_of(case.policy, ROWS)
     replayed, entropy = torch.zeros(out.ids.shape), out.trajectory.entropy.clone()
@@ -138,8 +179,8 @@ class Event:
 
 @torch.no_grad()
 def events(policy: Any, prompts: Prompts, out: Completions, temperature: float) -> Iterator[Event]:
-    """The recorded steps one after another, scored by the policy at the temperature."""
-    trajectory = out.trajectory
+    """The recorded steps one after another, scored by the policy at the temperature; at 0 as it is."""
+    trajectory, temperature = out.trajectory, temperature or 1.0
     if trajectory.canvases is None:
         distribution = (policy.logits(prompts, out.ids) / temperature).log_softmax(-1)
         log_p = distribution.gather(-1, out.ids[..., None])[..., 0]
@@ -171,14 +212,14 @@ def _reader(distribution: Float[Tensor, "b l v"]) -> Callable[[Tensor], Tensor]:
 def record_is_whole(case: SamplerCase) -> None:
     """The events rebuild every canvas (and feed order) that the policy was shown, and close into the completion.
 
-    Rows of the record are the record of the rows. Grammar on and off. A sampler of several particles a row
-    (`num_particles`) records the past of one, whose states must be among those shown.
+    Rows of the record are the record of the rows. Grammar on and off, where it is an option. A sampler of several
+    particles a row (`num_particles`) records the past of one, whose states must be among those shown.
     """
     rows = (0, 1, 2, 4)
-    for grammar in {bool(case.options.get("grammar")), True}:
+    for options in ({}, {"grammar": True}) if case.takes_grammar and not case.has_grammar else ({},):
         shown: dict[int, list[Tensor]] = {row: [] for row in rows}
         with mock.patch.object(case.policy, "logits", _looking(case.policy.logits, shown)):
-            sampler = case.sampler_class(**{**case.options, "grammar": grammar})
+            sampler = case.sampler(**options)
             out = sampler.generate(case.policy, prompts_of(case.policy, rows), seed=3)
         record = out.trajectory
         assert torch.equal(record.events.text(), out.ids), "the events do not close into the completion"

@@ -14,9 +14,12 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.plan import PRESSABLE_KEYS, VERBS_BY_KIND, parse_plan
 from dllm_rl.records.tasks import Observation
 from dllm_rl.registry import families_of
+from dllm_rl.testing._sampler_claims import given_tokens_stand, positions_are_drawn_as_it_says, says_what_it_is
 from dllm_rl.testing._sampler_record import (
     done_rows_stay,
     draws_follow_the_distribution,
+    grammar_replay_is_exact,
+    greedy_replay_is_exact,
     record_is_whole,
     replay_is_exact,
     states_lead_to_the_text,
@@ -73,7 +76,9 @@ def complete(case: SamplerCase) -> None:
 
 
 def grammar_holds(case: SamplerCase) -> None:
-    """With grammar=True every plan parses and acts on its page, whatever the weights."""
+    """With grammar=True, where it is an option, every plan parses and acts on its page, whatever the weights."""
+    if not case.takes_grammar:
+        return
     rows = tuple(range(7))
     for temperature in (0.0, 1.0):
         out = case.draw(rows, seed=5, temperature=temperature, grammar=True)
@@ -102,6 +107,7 @@ def is_grounded(page: Observation, text: str) -> bool:
 SAMPLER_PROPERTIES: dict[str, Callable[[SamplerCase], None]] = {
     check.__name__: check
     for check in (
+        says_what_it_is,
         complete,
         padding_follows_the_end,
         draws_are_scored,
@@ -113,7 +119,11 @@ SAMPLER_PROPERTIES: dict[str, Callable[[SamplerCase], None]] = {
         done_rows_stay,
         replay_is_exact,
         tempered_replay_is_exact,
+        greedy_replay_is_exact,
+        grammar_replay_is_exact,
         draws_follow_the_distribution,
+        positions_are_drawn_as_it_says,
+        given_tokens_stand,
         record_is_whole,
         counts_are_honest,
         every_forward_writes,

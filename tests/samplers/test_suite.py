@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from dllm_rl import registry
+from dllm_rl.testing import check_sampler
 from dllm_rl.testing.policies import prompts_of, random_policy
 from dllm_rl.testing.sampler import SAMPLER_PROPERTIES, SamplerCase
-from samplers.grammar.projection import Draw, Unconstrained
+from samplers.grammar.projection import Constrained, Draw, Unconstrained
 from samplers.loop import denoise
-from samplers.loop.sampling import entropy
+from samplers.loop.sampling import COIN, entropy
 
 Quota = registry.get("sampler", "low_confidence")
 Random = registry.get("sampler", "random")
 AR = registry.get("sampler", "ar")
+Annealed = registry.get("sampler", "annealed")
+Soft = registry.get("sampler", "soft_threshold")
 
 
 def breaks(name: str, sampler_class: Any, policy: Any, message: str, **options: Any) -> None:
@@ -211,3 +214,91 @@ def test_text_behind_the_end_is_found(tiny_policies):
             return replace(out, ids=policy.canvas.close(out.trajectory.canvases[:, -1]).masked_fill(~out.mask, 7))
 
     breaks("padding_follows_the_end", Open, tiny_policies["masked"], "something other than PAD")
+
+
+def test_a_sampler_without_grammar_and_one_that_is_approximate_are_right(tiny_policies):
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Plain:
+        """A driver of its own without the option."""
+
+        name: ClassVar[str] = "plain"
+        families: ClassVar[tuple[str, ...]] = ("masked",)
+        approximation: ClassVar[str | None] = None
+        grammar: ClassVar[bool] = False
+        temperature: float = 1.0
+        num_steps: int = 12
+
+        def generate(self, policy, prompts, *, seed):
+            rule = Random(temperature=self.temperature, num_steps=self.num_steps)
+            return rule.generate(policy, prompts, seed=seed)
+
+    masked = {"masked": tiny_policies["masked"]}
+    check_sampler(Plain, policies=masked)
+
+    class Guided(Quota):
+        name = "guided"
+        families = ("masked",)
+
+    for options in ({"guidance": 1.0}, {"block_length": 9, "cache": "dual"}):
+        given = {"num_steps": 12, **options}
+        case = SamplerCase(sampler_class=Guided, policy=tiny_policies["masked"], options=given)
+        for name in ("says_what_it_is", "replay_is_exact", "tempered_replay_is_exact", "every_forward_writes"):
+            SAMPLER_PROPERTIES[name](case)
+
+
+def test_log_probabilities_under_the_grammar_that_are_not_its_own_are_found(tiny_policies, monkeypatch):
+    right = Constrained._log_probs
+    monkeypatch.setattr(Constrained, "_log_probs", lambda self, *given: right(self, *given) - 0.01)
+    breaks("grammar_replay_is_exact", Random, tiny_policies["masked"], "under the grammar a replay", num_steps=12)
+
+
+def test_log_probabilities_of_a_law_that_is_nearly_certain_are_found(tiny_policies, monkeypatch):
+    right = Unconstrained.draw
+
+    def certain(self, chosen, keys):
+        drawn = right(self, chosen, keys)
+        return replace(drawn, log_probs=torch.zeros_like(drawn.log_probs)) if self.temperature == 0 else drawn
+
+    monkeypatch.setattr(Unconstrained, "draw", certain)
+    breaks("greedy_replay_is_exact", Random, tiny_policies["masked"], "at temperature 0.0 a replay", num_steps=12)
+
+
+def test_positions_that_are_drawn_in_secret_are_found(tiny_policies):
+    class Secret(Annealed):
+        hides_order = False
+
+    class Often(Soft):
+        def choose(self, context):
+            return Soft.choose(self, context) | (context.noise(COIN) < 0.5)
+
+    class Coin(Soft):
+        def choose(self, context):
+            return Soft.choose(self, context) & ~context.best(context.log_odds, 1) | context.best(-context.log_odds, 1)
+
+    policy, options = tiny_policies["masked"], {"threshold": 0.05, "spread": 0.5}
+    breaks("positions_are_drawn_as_it_says", Secret, policy, "neither their law", num_steps=12)
+    breaks("positions_are_drawn_as_it_says", Often, policy, "standard deviations from draws", **options)
+    breaks("positions_are_drawn_as_it_says", Coin, policy, "does not write the most certain", **options)
+
+
+def test_given_tokens_that_are_dropped_are_found(tiny_policies):
+    class Forgets(Wrapped):
+        def before(self, policy, prompts):
+            return replace(prompts, given=None)
+
+    breaks("given_tokens_stand", Forgets, tiny_policies["masked"], "were written over")
+
+
+def test_what_a_sampler_lacks_or_says_wrongly_is_found(tiny_policies):
+    class Silent(Wrapped):
+        def after(self, policy, prompts, out):
+            return replace(out, trajectory=replace(out.trajectory, is_approximate=True))
+
+    class Bare:
+        name, families, temperature, grammar = "bare", ("masked",), 1.0, False
+
+        def __init__(self, **options):
+            pass
+
+    breaks("says_what_it_is", Silent, tiny_policies["masked"], "its approximation is None")
+    breaks("says_what_it_is", Bare, tiny_policies["masked"], "it lacks approximation")
