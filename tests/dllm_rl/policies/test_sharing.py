@@ -68,8 +68,9 @@ def assert_as_alone(policy: BasePolicy, rollouts: Rollouts, views: Views) -> Non
     alone, wanted = graded(policy, rollouts, views, every.split(1))
     assert (alone[views.score] != 0).any()
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    share_of_largest = 1e-6 if gradients[0].dtype == torch.float64 else 2e-5
     for one, other in zip(gradients, wanted, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6 * float(other.abs().max()), rtol=1e-4)
+        torch.testing.assert_close(one, other, atol=share_of_largest * float(other.abs().max()), rtol=1e-4)
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)
