@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -45,7 +46,7 @@ def main() -> None:
 
         if not is_disk_full(error):
             raise
-        print(f"dllm-rl: no room is left to write ({error}). Free some; the same command continues.", file=sys.stderr)
+        print(f"dllm-rl: no room is left to write ({error}). Free some, and give the command again.", file=sys.stderr)
         code = ExitCode.REFUSED
     # Newer versions of typer turn Ctrl-C into this exit code themselves.
     if code == ExitCode.INTERRUPTED:
@@ -53,9 +54,24 @@ def main() -> None:
     sys.exit(code or ExitCode.OK)
 
 
+# Commands that keep what they have finished, and commands that run until they are stopped.
+CONTINUING = (("grid",), ("train",), ("warmstart",))
+ENDLESS = (("serve",), ("watch",), ("sites", "serve"), ("sites", "openenv"))
+
+
+def farewell(words: Sequence[str]) -> str:
+    """What an interrupted command says: only some have anything that the same command could continue."""
+    path = tuple(word for word in words[:2] if not word.startswith("-"))
+    if any(path[: len(known)] == known for known in ENDLESS):
+        return "stopped."
+    if any(path[: len(known)] == known for known in CONTINUING):
+        return "interrupted. The same command continues where it stopped."
+    return "interrupted. The same command begins anew."
+
+
 def _end_interrupted() -> None:
     """Say so and end at once: everything is on disk, and what the browser's driver still has to say is of no use."""
-    print("\ndllm-rl: interrupted. The same command continues where it stopped.", file=sys.stderr, flush=True)
+    print(f"\ndllm-rl: {farewell(sys.argv[1:])}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(ExitCode.INTERRUPTED)
 

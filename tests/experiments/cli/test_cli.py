@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import main
-from experiments.cli.entry import ExitCode
+from experiments.cli.entry import CONTINUING, ENDLESS, ExitCode, farewell
 from experiments.run.runner import begin
 from tests.experiments.grids import plan
 
@@ -43,6 +43,32 @@ def test_help_is_fast_and_loads_nothing_heavy() -> None:
     script = f"import sys, experiments.cli; print([name for name in ({heavy}) if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("grid quick --workers 2", "interrupted. The same command continues where it stopped."),
+        ("train toy_sort masked grpo", "interrupted. The same command continues where it stopped."),
+        ("warmstart", "interrupted. The same command continues where it stopped."),
+        ("eval masked", "interrupted. The same command begins anew."),
+        ("sites formfactory checkout", "interrupted. The same command begins anew."),
+        ("site try folder", "interrupted. The same command begins anew."),
+        ("judge train labels.jsonl", "interrupted. The same command begins anew."),
+        ("sites openenv --port 0", "stopped."),
+        ("sites serve", "stopped."),
+        ("serve runs", "stopped."),
+        ("watch quick", "stopped."),
+    ],
+)
+def test_an_interrupted_command_says_what_the_same_command_would_do(words: str, says: str) -> None:
+    assert farewell(words.split()) == says
+
+
+@pytest.mark.parametrize("path", [*CONTINUING, *ENDLESS])
+def test_commands_that_are_told_apart_by_their_end_are_there(path: tuple[str, ...], monkeypatch, capsys) -> None:
+    code, shown, _ = said((*path, "--help"), monkeypatch, capsys)
+    assert (code, " ".join(path) in shown) == (0, True)
 
 
 HEAVY = ("torch", "transformers", "accelerate", "peft", "scipy.stats", "playwright", "harness")
