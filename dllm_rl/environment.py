@@ -50,6 +50,7 @@ class Environment(ABC):
         isolations: Names of the ways to keep rollouts apart. Empty if there is only one.
         executors: Names of the ways to carry out actions. Empty if there is only one.
         is_episodic: Whether a task is worked on in several turns; then `begin` is implemented.
+        has_return: Whether outcomes say what the environment itself paid, in the field `RETURN`.
     """
 
     version: ClassVar[int] = 1
@@ -58,6 +59,7 @@ class Environment(ABC):
     isolations: ClassVar[tuple[str, ...]] = ()
     executors: ClassVar[tuple[str, ...]] = ()
     is_episodic: ClassVar[bool] = False
+    has_return: ClassVar[bool] = False
 
     async def open(self) -> None:  # noqa: B027 - nothing to start is a valid answer
         """Start what is needed, such as a server or a browser. An environment may be opened again after `close`."""

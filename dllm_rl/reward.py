@@ -42,12 +42,14 @@ class Reward(ABC):
     Attributes:
         version: Raise it whenever an episode would be paid otherwise: finished results are keyed by it.
         needs_truth: Whether it reads what the server received.
+        needs_return: Whether it means something only where the environment pays by itself (`Environment.has_return`).
     """
 
     __slots__ = ()
 
     version: ClassVar[int]
     needs_truth: ClassVar[bool]
+    needs_return: ClassVar[bool] = False
 
     @abstractmethod
     def score(self, episodes: Sequence[Evidence]) -> Sequence[Score]:

@@ -27,6 +27,8 @@ ControlKind = Literal[
     "link",
 ]
 SPLITS = ("train", "val", "test", "test_layout")
+# The field in which an environment that pays by itself says what an episode has earned.
+RETURN = "return"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,11 +91,18 @@ def _refuse_rewards(preset: Preset) -> None:
             f"reward '{preset.reward.name}' pays nothing: every level of objectives has a reward of its own. Set "
             "reward to one of theirs."
         )
+    has_return = registry.get("environment", preset.environment.name).has_return
     for reward in (preset.reward, *own):
+        if reward is None:
+            continue
+        if registry.get("reward", reward.name).needs_return and not has_return:
+            raise ConfigError(
+                f"reward '{reward.name}' passes on what the environment itself pays, and environment "
+                f"'{preset.environment.name}' pays nothing by itself. Take reward outcome or shaped."
+            )
         # What it reads may be made later, as a policy's checkpoint may: a run refuses to begin without it.
         with suppress(MissingFileError):
-            if reward is not None:
-                build_reward(reward)
+            build_reward(reward)
 
 
 def refuse_ignored_modes(preset: Preset) -> None:

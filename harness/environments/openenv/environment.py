@@ -14,6 +14,7 @@ from dllm_rl.episodes import Episode, Modes, Reply, first_page, played_again
 from dllm_rl.errors import ConfigError
 from dllm_rl.options import unkeyed
 from dllm_rl.records.tasks import (
+    RETURN,
     ActionResult,
     Ending,
     Fault,
@@ -32,7 +33,7 @@ from harness.environments.site.sources import Address, Command
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120}
 SEEDS_A_SPLIT = 1_000_000
 NUM_ATTEMPTS = 3
-RETURN = GoldField(name="return", kind="number", wanted=("1",), label="sum of the rewards of the environment's own")
+EARNED = GoldField(name=RETURN, kind="number", wanted=("1",), label="sum of the rewards of the environment's own")
 # What an observation holds that is no part of what is read.
 _APART = frozenset({"metadata", "reward", "done"})
 
@@ -84,6 +85,7 @@ class OpenEnvEnvironment(Environment):
     version: ClassVar[int] = 1
     splits: ClassVar[tuple[str, ...]] = tuple(DEFAULT_COUNTS)
     is_episodic: ClassVar[bool] = True
+    has_return: ClassVar[bool] = True
     opens_for_tasks: ClassVar[bool] = True
 
     def __init__(self, settings: OpenEnvSettings) -> None:
@@ -128,7 +130,7 @@ class OpenEnvEnvironment(Environment):
         resets = [{"split": split, "index": number} if given else {"seed": first + number} for number in range(count)]
         return tuple(
             Task(
-                id=f"{split}/openenv-{number}", split=split, site=json.dumps(reset), instruction="", gold=(RETURN,)
+                id=f"{split}/openenv-{number}", split=split, site=json.dumps(reset), instruction="", gold=(EARNED,)
             )
             for number, reset in enumerate(resets[:given] if given else resets)
         )  # fmt: skip
@@ -230,8 +232,8 @@ class OpenEnvEpisode(Episode):
     def _outcome(self, *, is_ended: bool) -> Outcome:
         total = sum(self._rewards)
         result = FieldResult(
-            name=RETURN.name,
-            wanted=RETURN.wanted,
+            name=EARNED.name,
+            wanted=EARNED.wanted,
             server=(f"{total:g}",) if is_ended else None,
             dom=None,
             is_correct=is_ended and total >= self.environment.settings.success_return,

@@ -72,6 +72,7 @@ REFUSED = {
         (TOY, "reward.options.nope=1", "no option of reward 'shaped' named 'nope'"),
         (TOY, "reward.options.submission=x", "it should be a valid number"),
         (TOY, "reward.options.submission=-5", "that sum to 1"),
+        (TOY, "reward=earned", "environment 'toy_sort' pays nothing by itself"),
     ],
     "facts": [
         (TOY, "policies.masked.facts.family=maskd", "takes facts"),

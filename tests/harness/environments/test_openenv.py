@@ -135,6 +135,23 @@ def test_a_server_of_others_is_played_in_several_turns_and_what_it_refuses_is_th
         assert sum(solved) == 1
 
 
+def test_what_a_server_pays_is_passed_on_where_the_reward_says_so() -> None:
+    command = f"{sys.executable} {OWN / 'guess.py'} {{port}}"
+    options = {"dense": True}
+    with Session(OpenEnvEnvironment(OpenEnvSettings(start=command, max_turns=1, options=options))) as opened:
+        task = opened.tasks("train")[0]
+        outcomes = opened.run_many([(task, str(guess)) for guess in range(1, 10)])
+    number = [item.is_success for item in outcomes].index(True) + 1
+    near = [1 - abs(guess - number) / 8 for guess in range(1, 10)]
+    paid = {name: registry.build("reward", name) for name in ("outcome", "earned")}
+    assert [paid["outcome"](item) for item in outcomes] == [float(guess == number) for guess in range(1, 10)]
+    assert [paid["earned"](item) for item in outcomes] == pytest.approx(near)
+    upper = registry.build("reward", "earned", {"least": 0.5, "most": 0.75})
+    assert [upper(item) for item in outcomes] == pytest.approx([min(1, max(0, 4 * item - 2)) for item in near])
+    with pytest.raises(ConfigError, match="expected least below most"):
+        registry.build("reward", "earned", {"least": 1})
+
+
 @pytest.mark.browser
 def test_a_site_of_ones_own_is_served(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()

@@ -1,6 +1,6 @@
 """An OpenEnv server of somebody else, in two files of theirs: guess a number, in several turns. `guess.py <port>`.
 
-What is no number it cannot do. A seed decides the number.
+What is no number it cannot do. A seed decides the number. A reset with `dense` pays for guesses that are near.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 async def play(socket: WebSocket) -> None:
     """One session."""
     await socket.accept()
-    number = 0
+    number, is_dense = 0, False
     try:
         while True:
             message = json.loads(await socket.receive_text())
             said, reward = "Guess a number from 1 to 9.", None
             if message["type"] == "reset":
                 number = random.Random(message["data"]["seed"]).randint(1, 9)
+                is_dense = message["data"].get("dense", False)
             elif not message["data"]["guess"].strip().isdigit():
                 await socket.send_json(
                     {"type": "error", "data": {"message": "not a number", "code": "EXECUTION_ERROR"}}
@@ -35,7 +36,7 @@ async def play(socket: WebSocket) -> None:
             else:
                 guess = int(message["data"]["guess"])
                 said = "Right." if guess == number else "Higher." if guess < number else "Lower."
-                reward = float(guess == number)
+                reward = 1 - abs(guess - number) / 8 if is_dense else float(guess == number)
             record = {"observation": {"said": said, "metadata": {}}, "reward": reward, "done": said == "Right."}
             await socket.send_json({"type": "observation", "data": record})
     except WebSocketDisconnect:
