@@ -14,6 +14,7 @@ from dllm_rl.session import Session
 from harness.environments import MiniWobEnvironment, MiniWobSettings
 from harness.environments.miniwob_oracles import ORACLES
 from harness.rewards import Success
+from tests.soak_sizes import soak_size
 
 
 def run(num_seeds: int, executor: str = "fast", isolation: str = "page") -> dict[str, list[Outcome]]:
@@ -49,9 +50,10 @@ def test_the_oracle_solves_every_task(executor: str, isolation: str) -> None:
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize(("executor", "isolation"), [("fast", "page"), ("trusted", "context")])
 def test_the_oracle_solves_ninety_nine_percent_over_thirty_seeds(executor: str, isolation: str) -> None:
-    outcomes = run(30, executor, isolation)["oracle"]
+    outcomes = run(soak_size("SEEDS", 30), executor, isolation)["oracle"]
     solved = sum(Success()(item) == 1.0 for item in outcomes)
-    print(f"{solved} of {len(outcomes)} solved; not: {[item.task_id for item in outcomes if not item.is_success]}")
+    failed = {item.task_id: item.notes() for item in outcomes if not item.is_success}
+    print(f"{executor}, {isolation}: {solved} of {len(outcomes)} solved; not: {failed}", flush=True)
     assert solved >= 0.99 * len(outcomes)
 
 

@@ -15,9 +15,13 @@ from dllm_rl.records.tasks import Task
 from dllm_rl.session import Session
 from harness.environments import SiteEnvironment, SiteSettings
 from tests.harness.environments.test_site import SERVER, tasks_file
+from tests.soak_sizes import soak_size
 
 pytestmark = [pytest.mark.soak, pytest.mark.browser, pytest.mark.timeout(14400)]
 MEGABYTE = 2**20
+NUM_ROUNDS = 10
+# By then each tab has served as many rollouts as it may, and was replaced.
+WARM = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +67,10 @@ def states(folder: Path, num_rounds: int, num_each: int, isolation: str) -> list
 
 
 def test_five_thousand_rollouts_leave_nothing_behind(tmp_path: Path) -> None:
-    found = states(tmp_path, num_rounds=10, num_each=500, isolation="page")
-    first, last = found[1], found[-1]
+    num_each = soak_size("ROLLOUTS", 5000) // NUM_ROUNDS
+    found = states(tmp_path, num_rounds=NUM_ROUNDS, num_each=num_each, isolation="page")
+    first, last = next(state for state in found if state.num_rollouts >= WARM), found[-1]
+    assert last.num_rollouts > first.num_rollouts, f"a soak takes more than {WARM} rollouts"
     assert last.num_kept == 0
     assert last.num_contexts <= first.num_contexts + 1
     assert last.num_processes <= first.num_processes + 2
