@@ -25,14 +25,16 @@ from pathlib import Path
 from typing import Any
 
 from dllm_rl.errors import ConfigError
+from harness.browser import Isolation
 from harness.browser.chromium import system_chromium
 from harness.environments import MiniWobEnvironment, MiniWobSettings
+from harness.execute import ExecutorName
 from harness.rewards import Success
 
 TASKS = ("click-test", "enter-text", "login-user")
 WORKER = Path(__file__).with_name("browsergym_worker.py")
 # By name: isolation and executor of ours.
-OURS = {
+OURS: dict[str, tuple[Isolation, ExecutorName]] = {
     "ours, context, trusted": ("context", "trusted"),
     "ours, context, fast": ("context", "fast"),
     "ours, page, fast": ("page", "fast"),
@@ -110,23 +112,27 @@ async def measure(python: str, num_seeds: int, num_rounds: int) -> list[dict[str
     async with AsyncExitStack() as stack:
         environments = {}
         for name, (isolation, executor) in OURS.items():
-            settings = MiniWobSettings(
-                names=TASKS,
-                counts={"train": size * num_rounds},
-                isolation=isolation,
-                executor=executor,  # type: ignore[arg-type]
-            )
+            counts = {"train": len(TASKS) + size * num_rounds}
+            settings = MiniWobSettings(names=TASKS, counts=counts, isolation=isolation, executor=executor)
             environments[name] = await stack.enter_async_context(MiniWobEnvironment(settings))
         pages = f"{environments['ours, page, fast'].server.base_url}/miniwob/"
         worker = await stack.enter_async_context(browsergym(python, pages))
+
+        async def one(name: str, number: int) -> float:
+            if name in THEIRS:
+                return await theirs(worker, number, delays=THEIRS[name])
+            return await ours(environments[name], number)
+
+        names = (*THEIRS, *OURS)
+        # Not counted: what starts browsers.
+        for name in names:
+            for number in range(len(TASKS)):
+                await one(name, number)
         for at in range(num_rounds):
-            measured: dict[str, Seconds] = {name: {task: [] for task in TASKS} for name in (*THEIRS, *OURS)}
-            order = list(measured)[:: 1 if at % 2 == 0 else -1]
-            for name in order:
-                for number in range(at * size, (at + 1) * size):
-                    work = theirs(worker, number, delays=THEIRS[name]) if name in THEIRS else None
-                    seconds = await (work or ours(environments[name], number))
-                    measured[name][TASKS[number % len(TASKS)]].append(seconds)
+            measured: dict[str, Seconds] = {name: {task: [] for task in TASKS} for name in names}
+            for name in names[:: 1 if at % 2 == 0 else -1]:
+                for number in range(len(TASKS) + at * size, len(TASKS) + (at + 1) * size):
+                    measured[name][TASKS[number % len(TASKS)]].append(await one(name, number))
             found.append(measured)
     return found
 

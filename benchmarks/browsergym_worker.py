@@ -57,7 +57,7 @@ def environment(task: str, *, has_delays: bool) -> Any:
 
 def episode(world: Any, task: str, seed: int) -> tuple[float, float]:
     """Seconds and reward of one episode, from reset to its last action."""
-    from browsergym.utils.obs import flatten_axtree_to_str
+    from browsergym.utils.obs import flatten_axtree_to_str  # pyright: ignore[reportMissingImports]
 
     started = time.perf_counter()
     observation, _ = world.reset(seed=seed)
@@ -72,7 +72,8 @@ def main(arguments: Sequence[str]) -> None:
     # What BrowserGym prints must not be taken for an answer.
     out, sys.stdout = sys.stdout, sys.stderr
     provide(arguments[0])
-    import browsergym.miniwob  # noqa: F401 - registers the tasks
+    # Registers the tasks.
+    import browsergym.miniwob  # noqa: F401  # pyright: ignore[reportMissingImports]
 
     worlds: dict[tuple[str, bool], Any] = {}
     print(json.dumps({"is_ready": True}), file=out, flush=True)
