@@ -93,8 +93,11 @@ async def perform_one(tab: Tab, step: Step, pages: list[dict[str, Any]]) -> Repo
         before = await tab.call("prepare", request, seconds=ACTION_SECONDS, is_action=True)
         if before.get("result"):
             return Report.read(before, [before["result"]])
-        with attribute("real input"):
-            await tab.within(_input(tab.page, step, before), ACTION_SECONDS, is_action=True)
+        if before["numBoxes"]:
+            await _type_into_boxes(tab, step.action.value or "", before["numBoxes"])
+        else:
+            with attribute("real input"):
+                await tab.within(_input(tab.page, step, before), ACTION_SECONDS, is_action=True)
         return await _read_back(tab, request, before)
 
 
@@ -106,6 +109,15 @@ async def _input(page: Page, step: Step, prepared: dict[str, Any]) -> None:
         await _type(page.keyboard, value, by_key=prepared["hearsKeys"])
     else:
         await page.mouse.click(prepared["point"]["x"], prepared["point"]["y"])
+
+
+async def _type_into_boxes(tab: Tab, value: str, num_boxes: int) -> None:
+    """Type a character into each box of a row, as far as the value goes, and empty the others."""
+    for at in range(num_boxes):
+        letter = await tab.call("nextBox", {"value": value, "at": at}, seconds=ACTION_SECONDS, is_action=True)
+        if letter is not None:
+            with attribute("real input"):
+                await tab.within(_type(tab.page.keyboard, letter, by_key=True), ACTION_SECONDS, is_action=True)
 
 
 async def _type(keyboard: Keyboard, value: str, *, by_key: bool) -> None:

@@ -6,12 +6,13 @@ from functools import cache
 from importlib.resources import files
 
 _PARTS = (
-    "patience.js", "roots.js", "inventory.js", "resolve.js", "keyboard.js", "plain.js", "actions.js", "real_input.js",
-    "explore.js", "survey.js", "view.js",
+    "patience.js", "roots.js", "inventory.js", "boxes.js", "resolve.js", "keyboard.js", "plain.js", "actions.js",
+    "real_input.js", "explore.js", "survey.js", "view.js",
 )  # fmt: skip
 _EXPORTS = (
-    "inventory, choices, identities, perform, prepare, readBackTarget, look, stay, explore, answer, storedAtStart, "
-    "openers, open, settled, selected, confirms, senders, fillIn, view, scrollPage, holdTime, passTime"
+    "inventory, choices, identities, perform, prepare, nextBox, readBackTarget, look, stay, explore, answer, "
+    "storedAtStart, openers, open, settled, selected, confirms, senders, rules, fillIn, view, scrollPage, holdTime, "
+    "passTime"
 )
 # For episodes: added after `init_script`, it lets time pass only where a policy waits.
 HOLD_TIME = "window.__dllm.holdTime()"

@@ -103,6 +103,7 @@ function readBack(element, wanted) {
 }
 
 function fill(element, wanted) {
+  if (boxesOf(element)) return fillRow(boxesOf(element), wanted);
   const { value, isRefused } = typed(element, wanted);
   if (isRefused) return difference(wanted, element.value);
   element.focus({ preventScroll: true });

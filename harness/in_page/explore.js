@@ -92,7 +92,7 @@ async function giveOne(element, wanted, files) {
   else if (kind === "radio") { if (wanted.includes(accessibleName(element))) setTicked(element, true); }
   else if (kind === "checkbox") setTicked(element, wanted.includes(tickedText(element)));
   else if (kind === "file") wanted.forEach((name) => upload(element, name, files[name]));
-  else if (kind !== "button" && kind !== "link" && !element.readOnly) fill(element, wanted[placeOf(element)] ?? wanted[0] ?? "");
+  else if (kind !== "button" && kind !== "link" && !element.readOnly) await fill(element, wanted[placeOf(element)] ?? wanted[0] ?? "");
 }
 
 // Which of several boxes of one field an element is.

@@ -16,6 +16,7 @@ const CONTROLS = "input, textarea, select, button, a[href], summary, [role], [co
 const KINDS_KNOWN_BY_NAME = new Set(["radio", "checkbox", "button", "link"]);
 
 function kindOf(element) {
+  if (boxesOf(element)) return "text";
   switch (element.localName) {
     case "textarea": return "textarea";
     case "select": return element.multiple ? "multiselect" : "select";
@@ -122,7 +123,8 @@ function textBefore(element) {
 }
 
 const NATIVE = "input:not([type=hidden]), select, textarea, button, [contenteditable]";
-const shownName = (element) => accessibleName(element) || (isNative(element) || isEditor(element) ? textBefore(element) : "");
+const ownName = (element) => (boxesOf(element) ? nameOfRow(boxesOf(element)) : accessibleName(element));
+const shownName = (element) => ownName(element) || (isNative(element) || isEditor(element) ? textBefore(element) : "");
 
 // The legend of a radio or of one box among several; a box that stands alone has no group.
 function groupName(element) {
@@ -130,6 +132,10 @@ function groupName(element) {
   if (kindOf(element) !== "radio" && !isBox) return "";
   const group = element.closest("fieldset, [role=group], [role=radiogroup]");
   if (!group) return textBeforeAll(sameName(element));
+  return legendOf(group);
+}
+
+function legendOf(group) {
   const legend = group.localName === "fieldset" ? group.querySelector(":scope > legend") : null;
   return referencedText(group, "aria-labelledby") || squeeze(group.getAttribute("aria-label") ?? "") ||
     (legend ? textOf(legend) : "");
@@ -179,7 +185,8 @@ function valuesOf(element) {
 }
 
 const isTicked = (element) => (isNative(element) ? element.checked : element.getAttribute("aria-checked") === "true");
-const textIn = (element) => (isNative(element) ? element.value : element.innerText.replace(/\n$/, ""));
+const ownTextIn = (element) => (isNative(element) ? element.value : element.innerText.replace(/\n$/, ""));
+const textIn = (element) => (boxesOf(element) ?? [element]).map(ownTextIn).join("");
 
 // Options of a list that opens below a field which is typed into.
 function listed(element) {
@@ -209,6 +216,7 @@ function chosenOf(element) {
 
 function optionsOf(element) {
   if (element.localName === "select") return realOptions(element).map(optionText);
+  if (boxesOf(element)) return [`${boxesOf(element).length} characters`];
   if (FORMATS[element.type]) return [FORMATS[element.type]];
   return ["select", "multiselect"].includes(kindOf(element)) ? optionsIn(listOf(element)) : listed(element);
 }
@@ -217,7 +225,7 @@ function optionsOf(element) {
 function fieldOf(element) {
   const kind = kindOf(element);
   const isCommand = kind === "button" || kind === "link";
-  const own = () => (kind === "radio" && groupName(element)) || accessibleName(element) || element.id;
+  const own = () => (kind === "radio" && groupName(element)) || ownName(element) || element.id;
   return element.getAttribute("name") || (isCommand ? "" : own());
 }
 
@@ -253,7 +261,7 @@ function describe(element) {
 }
 
 const isDisabled = (element) => element.matches(":disabled") || (!isNative(element) && element.getAttribute("aria-disabled") === "true");
-const controls = () => allElements(document).filter((element) => kindOf(element));
+const controls = () => withoutFurtherBoxes(allElements(document).filter((element) => kindOf(element)));
 const visibleControls = () => controls().filter(isVisible);
 
 function heading() {

@@ -14,7 +14,8 @@ async function prepare({ step, pages, token }) {
   watch.appearance = READ_BACKS[step.verb] ? "" : appearance();
   const prepared = await PREPARATIONS[step.verb]?.(found.element, step.value, step.file);
   const result = prepared?.result && { ...prepared.result, ...beside(watch.fields) };
-  return { ...done(result), point: found.point, hearsKeys: WRITES.has(step.verb) && hearsKeys(found.element) };
+  const numBoxes = prepared?.numBoxes ?? 0;
+  return { ...done(result), point: found.point, hearsKeys: WRITES.has(step.verb) && hearsKeys(found.element), numBoxes };
 }
 
 // A chooser of options, dates or files is a window of its own that no page reaches, and a slider has no text, so these
@@ -37,6 +38,7 @@ function leaveField(target) {
 }
 
 function selectText(element, value) {
+  if (boxesOf(element)) return { numBoxes: boxesOf(element).length };
   if (typed(element, value).isRefused) return { result: difference(value, element.value) };
   element.focus({ preventScroll: true });
   if (isNative(element)) element.select();
@@ -46,7 +48,7 @@ function selectText(element, value) {
 
 const READ_BACKS = {
   fill: (element, value) => {
-    if (hearsKeys(element)) raiseMissingKey(element, value);
+    if (hearsKeys(element) && !boxesOf(element)) raiseMissingKey(element, value);
     return readBack(element, value);
   },
   clear: (element) => readBack(element, ""),

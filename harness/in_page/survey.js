@@ -38,11 +38,24 @@ const selected = (selectors) => Object.fromEntries(selectors.map((selector) => [
 
 function selectedBy(selector) {
   try {
-    return described(controls().filter((element) => element.matches(selector)));
+    return described(controls().filter((element) => (boxesOf(element) ?? [element]).some((item) => item.matches(selector))));
   } catch {
     return [];
   }
 }
+
+// What is typed into and checked by the browser before it is sent, each without what it holds: what is accepted there is
+// in its attributes.
+const rules = () => visibleControls().filter((element) => isTyped(element) && !boxesOf(element) && isChecked(element)).map((element) => {
+  const bare = element.cloneNode(false);
+  for (const name of ["value", "readonly", "disabled", "required", "list"]) bare.removeAttribute(name);
+  return { control: described([element])[0], html: bare.outerHTML };
+});
+const isTyped = (element) => ["input", "textarea"].includes(element.localName) &&
+  ["text", "email", "tel", "number", "date", "textarea"].includes(kindOf(element));
+
+const isChecked = ({ form }) => Boolean(form) && !form.noValidate &&
+  Array.from(form.elements).some((button) => sends(button) && !button.formNoValidate);
 
 // Whether a button hands in a form that has nothing left to fill in.
 const confirms = () => visibleControls().some((element) => kindOf(element) === "button" && sends(element) &&

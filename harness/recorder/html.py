@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from typing import NamedTuple
 
 from harness.recorder.payload import folded
 
@@ -28,10 +29,12 @@ class Shown:
     Attributes:
         fields: Names of its fields.
         errors: Texts of alerts and error lists; without any, one for each field that is marked as wrong.
+        failures: Those of them that are called errors; an alert alone may say anything.
     """
 
     fields: frozenset[str]
     errors: tuple[str, ...]
+    failures: tuple[str, ...]
 
 
 def shown(content: bytes) -> Shown:
@@ -40,7 +43,8 @@ def shown(content: bytes) -> Shown:
     reader.feed(content.decode("utf-8", errors="replace"))
     reader.close()
     marked = tuple(f"{name} is marked as wrong" for name in reader.marked)
-    return Shown(frozenset(reader.fields), tuple(dict.fromkeys(reader.errors)) or marked)
+    errors = tuple(dict.fromkeys(reader.errors)) or marked
+    return Shown(frozenset(reader.fields), errors, tuple(dict.fromkeys(reader.failures)))
 
 
 def words(content: bytes) -> str:
@@ -57,15 +61,25 @@ def _is_good_news(classes: set[str]) -> bool:
     return bool(words & _GOOD_WORDS) and not words & _BAD_WORDS
 
 
+class _Element(NamedTuple):
+    """An open element: whether it announces an error, is called one, and is not seen."""
+
+    tag: str
+    is_error: bool
+    is_failure: bool
+    is_unseen: bool
+
+
 class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.fields: set[str] = set()
         self.marked: list[str] = []
         self.errors: list[str] = []
-        # Open elements: tag, whether it announces an error, whether it is unseen.
-        self._open: list[tuple[str, bool, bool]] = []
+        self.failures: list[str] = []
+        self._open: list[_Element] = []
         self._words: list[str] = []
+        self._is_failure = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
@@ -76,21 +90,24 @@ class _Reader(HTMLParser):
             if values.get("aria-invalid") == "true" or classes & _FIELD_CLASSES:
                 self.marked.append(name)
         if tag not in _VOID:
-            is_error = bool(classes & _ERROR_CLASSES) or (values.get("role") == "alert" and not _is_good_news(classes))
+            is_failure = bool(classes & _ERROR_CLASSES)
+            is_error = is_failure or (values.get("role") == "alert" and not _is_good_news(classes))
             style = values.get("style", "").replace(" ", "")
-            self._open.append((tag, is_error, tag in _UNSEEN or "hidden" in values or "display:none" in style))
+            is_unseen = tag in _UNSEEN or "hidden" in values or "display:none" in style
+            self._open.append(_Element(tag, is_error, is_failure, is_unseen))
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in [item[0] for item in self._open]:
+        if tag not in [item.tag for item in self._open]:
             return
-        while self._open.pop()[0] != tag:
+        while self._open.pop().tag != tag:
             pass
-        if not any(is_error for _, is_error, _ in self._open):
+        if not any(item.is_error for item in self._open):
             self._end_error()
 
     def handle_data(self, data: str) -> None:
-        if any(is_error for _, is_error, _ in self._open) and not any(unseen for _, _, unseen in self._open):
+        if any(item.is_error for item in self._open) and not any(item.is_unseen for item in self._open):
             self._words += data.split()
+            self._is_failure |= any(item.is_failure for item in self._open)
 
     def close(self) -> None:
         super().close()
@@ -99,7 +116,8 @@ class _Reader(HTMLParser):
     def _end_error(self) -> None:
         if self._words:
             self.errors.append(" ".join(self._words))
-            self._words = []
+            self.failures += self.errors[-1:] if self._is_failure else []
+            self._words, self._is_failure = [], False
 
 
 class _Words(HTMLParser):

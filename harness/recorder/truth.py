@@ -9,7 +9,8 @@ It was taken where, in this order, the answer
 
 1. meets the user's criterion, where there is one,
 2. is a redirect to another page than the same form with errors,
-3. is a 2xx that neither shows the same form again with errors, nor is a record that calls itself a failure.
+3. is a 2xx that neither shows the same form again with errors, nor is a page without it that is about an error, nor a
+   record that calls itself a failure.
 
 A form of several pages is taken with its last page.
 """
@@ -200,14 +201,16 @@ def _brief(record: dict[str, Any]) -> str:
 
 
 def _errors(exchanges: Sequence[Exchange], at: int, answer: Exchange) -> tuple[str, ...]:
-    """Errors beside the same form, if the answer shows it again. What stood there before anything was sent is none."""
+    """Errors beside the same form, if the answer shows it again, else those of a page that calls them so.
+
+    What stood there before anything was sent is none.
+    """
     again = shown(answer.answer)
-    if 2 * len(again.fields & set(exchanges[at].fields)) <= len(exchanges[at].fields):
-        return ()
+    is_form = 2 * len(again.fields & set(exchanges[at].fields)) > len(exchanges[at].fields)
     untouched = [
         item
         for before, item in zip((None, *exchanges[:at]), exchanges[:at], strict=False)
         if item.method == "GET" and item.is_document and not (before and before.method != "GET")
     ]
     known = {text for item in untouched for text in shown(item.answer).errors}
-    return tuple(text for text in again.errors if text not in known)
+    return tuple(text for text in (again.errors if is_form else again.failures) if text not in known)

@@ -39,6 +39,7 @@ class Surveyed:
         clicks: By ref, the refs that must be clicked before the control is there.
         selected: By selector, the refs of what it means.
         senders: By ref of a button that sends a form, the fields of that form.
+        rules: By ref of a control that is typed into, its tag, in whose attributes is what the browser accepts there.
     """
 
     page: Observation
@@ -48,6 +49,7 @@ class Surveyed:
     clicks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     selected: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     senders: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    rules: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +83,7 @@ class Survey:
     _defaults: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _selected: dict[str, dict[tuple[int, Key], None]] = field(default_factory=dict)
     _senders: dict[tuple[int, Key], frozenset[str]] = field(default_factory=dict)
+    _rules: dict[tuple[int, Key], str] = field(default_factory=dict)
 
     async def run(self) -> Surveyed:
         """Walk, and put together what was seen."""
@@ -100,6 +103,7 @@ class Survey:
                 refs[at]: tuple(refs[at[0], key] for key in keys) for at, keys in self._clicks.items() if at in refs
             },
             senders={refs[at]: fields for at, fields in self._senders.items() if at in refs},
+            rules={refs[at]: tag for at, tag in self._rules.items() if at in refs},
             selected={name: tuple(refs[at] for at in found if at in refs) for name, found in self._selected.items()},
         )
 
@@ -178,6 +182,8 @@ class Survey:
             found |= dict.fromkeys((number, Seen.read(record).key) for record in records)
         for sender in await self.tab.call("senders", seconds=2.0):
             self._senders[number, Seen.read(sender["button"]).key] = frozenset(sender["fields"])
+        for rule in await self.tab.call("rules", seconds=2.0):
+            self._rules[number, Seen.read(rule["control"]).key] = rule["html"]
 
     async def _click_around(self, number: int, sights: Sequence[Sight], answers: Answers) -> tuple[Sight, ...]:
         """What clicks reveal, each on a page that was loaded anew, from the shortest row of clicks to the longest."""

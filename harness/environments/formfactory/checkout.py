@@ -9,13 +9,21 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.tasks import GoldField, Observation, Task
-from harness.environments.recorded import CannotHoldError, Unsolvable, find_controls, gold_of, is_nothing, spoken
+from harness.environments.recorded import (
+    CannotHoldError,
+    Observed,
+    Unsolvable,
+    find_controls,
+    gold_of,
+    is_nothing,
+    spoken,
+)
 
 MIN_SHARE = 0.5
 
@@ -137,36 +145,44 @@ class Catalogue:
     forms_without_records: tuple[str, ...] = ()
     files_without_form: tuple[str, ...] = ()
 
+    def without(self, refusals: Mapping[str, str]) -> Catalogue:
+        """Without the tasks that cannot be solved for these reasons, by id."""
+        refused = [
+            Unsolvable(
+                task_id=task.id, form=task.site, number=int(task.id.rpartition("-")[2]), reason=refusals[task.id]
+            )
+            for task in self.tasks
+            if task.id in refusals
+        ]
+        tasks = tuple(task for task in self.tasks if task.id not in refusals)
+        return replace(self, tasks=tasks, unsolvable=(*self.unsolvable, *refused))
+
     def reasons(self) -> Counter[str]:
         """Count the records by reason."""
         return Counter(item.kind for item in self.unsolvable)
 
 
 def make_catalogue(
-    forms: Collection[FormRecords],
-    pages: Mapping[str, Observation],
-    defaults: Mapping[str, Mapping[str, tuple[str, ...]]],
-    files: Collection[str],
-    keys: Mapping[str, str],
+    forms: Collection[FormRecords], seen: Mapping[str, Observed], files: Collection[str], keys: Mapping[str, str]
 ) -> Catalogue:
     """Read every record, and sort out those that no plan can satisfy.
 
     Args:
         forms: The forms with their records.
-        pages: Observed page by path of the form.
-        defaults: What the untouched form holds, by path of the form.
-        files: Names of the fixtures that may be uploaded.
+        seen: Observed form by path.
+        files: Names of the fixtures that may be uploaded. For a required file that a record does not name, any file
+            will do, called like its field.
         keys: Label or HTML name by gold key, for keys that name no control; "" for a key that no field belongs to.
     """
     tasks, unsolvable = [], []
     for form in forms:
-        page = pages[form.path]
+        own = seen[form.path]
         for number, raw in enumerate(form.records):
             task_id = f"formfactory/{form.form}-{number}"
             record = {keys.get(key, key): value for key, value in raw.items() if keys.get(key, key)}
             try:
-                gold = gold_of(record, page, files)
-                if not any(set(item.wanted) != set(defaults[form.path].get(item.name, ())) for item in gold):
+                gold = gold_of(record, own, files, has_stand_ins=True)
+                if not any(set(item.wanted) != set(own.defaults.get(item.name, ())) for item in gold):
                     raise CannotHoldError("the untouched form holds all of it")
             except CannotHoldError as error:
                 unsolvable.append(Unsolvable(task_id=task_id, form=form.path, number=number, reason=str(error)))
@@ -178,12 +194,17 @@ def make_catalogue(
 
 
 def _instruction(record: Mapping[str, Any], gold: Collection[GoldField], keys: Mapping[str, str]) -> str:
-    """The record as pairs, without what no field belongs to and what means that nothing is wanted."""
-    given = {label for item in gold if item.wanted for label in (item.label, *item.label.split(", "))}
+    """The record as pairs, without what no field belongs to and what means that nothing is wanted.
+
+    A file is called by its name, also one that the record leaves open.
+    """
     named = {key: keys.get(key, key) for key in record}
-    pairs = (
-        f"{key}: {spoken(value)}"
+    files = {item.label: item.wanted[0] for item in gold if item.kind == "file" and item.wanted}
+    given = {label for item in gold if item.wanted for label in (item.label, *item.label.split(", "))}
+    said = {
+        key: files.get(named[key], value)
         for key, value in record.items()
         if named[key] and (named[key] in given or not is_nothing(value))
-    )
-    return "; ".join(pairs)
+    }
+    said |= {label: name for label, name in files.items() if label not in named.values()}
+    return "; ".join(f"{key}: {spoken(value)}" for key, value in said.items())

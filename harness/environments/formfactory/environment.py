@@ -31,6 +31,8 @@ from harness.recorder import Upstream
 # Which of every five solvable records belong to a split.
 NUM_PARTS = 5
 PARTS = {"train": (0, 1, 2), "val": (3,), "test": (4,)}
+# A file for a field that requires one where the record leaves open which.
+STAND_IN = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class FormFactorySettings(RecordedSettings):
 class FormFactoryEnvironment(RecordedEnvironment[FormFactorySettings]):
     """Tasks from a user's own checkout; which ones there are is known once its forms were looked at."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     splits: ClassVar[tuple[str, ...]] = tuple(PARTS)
     opens_for_tasks: ClassVar[bool] = True
 
@@ -110,12 +112,13 @@ class FormFactoryEnvironment(RecordedEnvironment[FormFactorySettings]):
         """Look at every form once, give it its gold records, and say which of them can be satisfied."""
         paths = list(self.checkout.forms or await asyncio.to_thread(linked_forms, self.proxy.upstream))
         await limited((self.observed(path) for path in paths), self.settings.num_places("context"))
-        pages = {path: self._seen[path].page for path in paths}
-        self.forms = self.checkout.assign(pages)
-        defaults = {path: self._seen[path].defaults for path in paths}
+        self.forms = self.checkout.assign({path: self._seen[path].page for path in paths})
+        catalogue = make_catalogue(self.forms, self._seen, tuple(self.files), self.settings.keys)
+        uploads = (item for task in catalogue.tasks for item in task.gold if item.kind == "file")
+        self.files |= {name: STAND_IN for item in uploads for name in item.wanted if name not in self.files}
         used = {form.path for form in self.forms}, {form.file for form in self.forms}
         return replace(
-            make_catalogue(self.forms, pages, defaults, self.files, self.settings.keys),
+            catalogue.without(await self.refusals(catalogue.tasks)),
             forms_without_records=tuple(path for path in paths if path not in used[0]),
             files_without_form=tuple(file for file in self.checkout.gold_files() if file not in used[1]),
         )

@@ -49,8 +49,9 @@ class ApplicationProcess:
         file, _, attribute = self.application.rpartition(":")
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(
-            self.python, str(_LAUNCHER), f"{place / file}:{attribute}", cwd=place, stdin=pipe, stdout=pipe, stderr=pipe
-        )
+            self.python, str(_LAUNCHER), f"{place / file}:{attribute}", self._copy.name,
+            cwd=place, stdin=pipe, stdout=pipe, stderr=pipe,
+        )  # fmt: skip
         self._reading = asyncio.create_task(self._listen())
         try:
             async with asyncio.timeout(START_SECONDS):

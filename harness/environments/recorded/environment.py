@@ -22,6 +22,7 @@ from dllm_rl.records.tasks import Observation, Outcome, Task
 from harness.browser import Attempt, EnvironmentFaultError, Isolation, Tab, attribute, isolation_named
 from harness.environments.base import IN_A_TAB, BrowserEnvironment, BrowserSettings
 from harness.environments.recorded.observed import Observed, Values
+from harness.environments.recorded.validity import refusals
 from harness.execute import Execution, ExecutorName, ServerView, execute, executor_named
 from harness.judge import Evidence
 from harness.judge import outcome as outcomes
@@ -168,6 +169,15 @@ class RecordedEnvironment(BrowserEnvironment[S]):
                 f"{path} leads to {where}, which is not the site. Give the name that the application takes for its own "
                 "(host), or a page that stays."
             )
+
+    async def refusals(self, tasks: Sequence[Task]) -> dict[str, str]:
+        """By task, why the browser itself would not send what it wants."""
+
+        async def once(attempt: Attempt) -> dict[str, str]:
+            async with self.pool.tab("context", is_fresh=attempt.is_fresh) as tab:
+                return await refusals(tab, [(task, await self.observed(task.site)) for task in tasks])
+
+        return await self.pool.attempts(once) if tasks else {}
 
     async def observe(self, task: Task) -> Observation:
         """The controls of the task's form."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dllm_rl.records.plan import quote
 from dllm_rl.records.tasks import Condition, Control, GoldField, Observation
-from harness.environments.recorded.canonical import TYPED, CannotHoldError, find_controls, is_nothing, wanted_values
+from harness.environments.recorded.canonical import is_nothing, wanted_values
+from harness.environments.recorded.observed import Observed
+from harness.environments.recorded.written import TYPED, CannotHoldError
 from harness.recorder import folded
 
 
@@ -36,40 +38,40 @@ class Unsolvable:
 
 def gold_of(
     record: Mapping[str, Any],
-    page: Observation,
+    form: Observed,
     files: Collection[str],
     *,
-    find: Callable[[str], tuple[Control, ...]] | None = None,
     is_whole: bool = True,
+    has_stand_ins: bool = False,
 ) -> tuple[GoldField, ...]:
     """What each field must hold. Raises CannotHoldError, its text beginning with the key.
 
     Args:
         record: Value by key.
-        page: The observed form.
+        form: The observed form.
         files: Names of the files that may be uploaded.
-        find: The controls that a key speaks of; by default by label and name.
         is_whole: Whether the record must give all that the form requires.
+        has_stand_ins: Whether a required file that the record does not name is any, called like its field.
     """
     found: dict[str, GoldField] = {}
+    upload = _Files(known=files, has_stand_ins=has_stand_ins)
     for key, value in record.items():
         try:
-            controls = find(key) if find else find_controls(key, page)
-            item = _gold_field(key, value, controls, page, files)
+            item = _gold_field(key, value, form, upload)
         except CannotHoldError as error:
             raise CannotHoldError(f"{key}: {error}") from None
         if item.name in found:
             item = _joined(found[item.name], item)
         found[item.name] = item
-    for control in page.controls if is_whole else ():
-        is_there = control.condition is None or _holds(control.condition, page, found)
+    for control in form.page.controls if is_whole else ():
+        is_there = control.condition is None or _holds(control.condition, form.page, found)
         if not control.required or not is_there or control.kind == "button" or _is_given(control, found):
             continue
         label = control.group or control.name or control.field
         if control.kind != "file":
             raise CannotHoldError(f"{label}: required field without gold")
         try:
-            wanted = _fixture(None, control, files)
+            wanted = upload.of(None, control)
         except CannotHoldError as error:
             raise CannotHoldError(f"{label}: {error}") from None
         found[control.field] = GoldField(name=control.field, kind="file", wanted=wanted, label=label)
@@ -92,16 +94,16 @@ def _is_given(control: Control, found: Mapping[str, GoldField]) -> bool:
     return bool(control.value) if gold is None else bool(gold.wanted)
 
 
-def _gold_field(
-    key: str, value: Any, controls: tuple[Control, ...], page: Observation, files: Collection[str]
-) -> GoldField:
+def _gold_field(key: str, value: Any, form: Observed, upload: _Files) -> GoldField:
+    controls = form.find(key)
     if not controls:
         raise CannotHoldError("gold key without control")
     control = controls[0]
     if not control.field:
         raise CannotHoldError("control without a name, which is never sent")
+    texts = form.choices.get(control.field, {})
     is_file = control.kind == "file"
-    wanted = _fixture(value, control, files) if is_file else wanted_values(value, controls, page)
+    wanted = upload.of(value, control) if is_file else wanted_values(value, controls, form.page, texts)
     return GoldField(name=control.field, kind=control.kind, wanted=wanted, label=key)
 
 
@@ -114,18 +116,28 @@ def _joined(one: GoldField, other: GoldField) -> GoldField:
     )
 
 
-def _fixture(value: Any, control: Control, files: Collection[str]) -> tuple[str, ...]:
-    """The fixture that the gold names; else, where a file is required, the one that is called like the field."""
-    if not is_nothing(value) and str(value) in files:
-        return (str(value),)
-    alike = [name for name in files if folded(name.rsplit(".", 1)[0]) in (folded(control.field), folded(control.name))]
-    if alike and (control.required or not is_nothing(value)):
-        return (alike[0],)
-    if control.required:
-        raise CannotHoldError("required file without fixture")
-    if not is_nothing(value):
-        raise CannotHoldError("file without fixture")
-    return ()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Files:
+    """Files that may be uploaded."""
+
+    known: Collection[str]
+    has_stand_ins: bool
+
+    def of(self, value: Any, control: Control) -> tuple[str, ...]:
+        """The file that the gold names; else, where a file is required, the one that is called like the field."""
+        if not is_nothing(value) and str(value) in self.known:
+            return (str(value),)
+        called = (folded(control.field), folded(control.name))
+        alike = [name for name in self.known if folded(name.rpartition(".")[0]) in called]
+        if alike and (control.required or not is_nothing(value)):
+            return (alike[0],)
+        if control.required and is_nothing(value) and self.has_stand_ins:
+            return (f"{'_'.join(folded(control.field).split())}.pdf",)
+        if control.required:
+            raise CannotHoldError("required file without fixture")
+        if not is_nothing(value):
+            raise CannotHoldError("file without fixture")
+        return ()
 
 
 def spoken(value: Any) -> str:

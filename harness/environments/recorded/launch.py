@@ -1,8 +1,9 @@
 """Serves a WSGI or ASGI application on loopback. Run as a script, with nothing but the standard library, since the
-interpreter may be that of the user's own environment: `launch.py <file>:<attribute>`, in the folder it belongs to. An
-ASGI application needs uvicorn there.
+interpreter may be that of the user's own environment: `launch.py <file>:<attribute> <folder>`, in the folder that it
+belongs to. An ASGI application needs uvicorn there.
 
-The first line on stdout is the port. The process ends when its stdin does, and so with whoever started it.
+The first line on stdout is the port. The process ends when its stdin does, and so with whoever started it, and removes
+the second argument, its copy of the user's folder: whoever was killed cannot.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -30,11 +32,13 @@ class _Quiet(WSGIRequestHandler):
 
 def _end_with_parent() -> None:
     sys.stdin.read()
+    shutil.rmtree(sys.argv[2], ignore_errors=True)
     os._exit(0)
 
 
 def main() -> None:
     """Load the application and serve it."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     file, _, attribute = sys.argv[1].rpartition(":")
     path = Path(file).resolve()
     sys.path.insert(0, str(path.parent))
@@ -47,7 +51,6 @@ def main() -> None:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     application = getattr(module, attribute)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     if _is_asgi(application):
         _serve_asgi(application, out)
     server = make_server("127.0.0.1", 0, application, _Server, _Quiet)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dllm_rl.records.plan import Plan
 from dllm_rl.records.tasks import Control, Task
-from harness.environments.recorded.canonical import find_controls
+from harness.environments.recorded.canonical import find_controls, num_boxes
 from harness.recorder import Criterion, Form, Sent, folded
 from harness.scout import Surveyed
 from harness.sites import Submission
@@ -81,9 +81,11 @@ class Observed(Surveyed):
             control.field: () for control in self.page.controls if control.field and control.kind != "button"
         }
         wanted, revealed = {item.name for item in task.gold}, self.revealed
+        joined = {control.field for control in self.page.controls if num_boxes(control)}
         for name, values in sent.fields.items():
             texts = self.choices.get(name, {})
             read = tuple(texts.get(value, value) for value in values)
+            read = ("".join(read),) if name in joined and read else read
             is_untouched = name not in wanted and read == revealed.get(name)
             fields[name] = () if is_untouched else read
         fields |= {name: self.defaults.get(name, ()) for name in ignored - wanted}

@@ -8,9 +8,9 @@ from collections.abc import Collection
 
 from dllm_rl.records.plan import Action, render_plan
 from dllm_rl.records.tasks import Control, GoldField, Task
-from harness.environments.recorded.canonical import TYPED
 from harness.environments.recorded.gold import own_part
 from harness.environments.recorded.observed import Observed
+from harness.environments.recorded.written import TYPED
 from harness.recorder import folded
 from harness.sites.oracle import actions_of
 

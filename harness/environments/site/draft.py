@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from dllm_rl.records.tasks import Control, Observation
-from harness.environments.recorded import FORMATS, spoken
+from harness.environments.recorded import FORMATS, num_boxes, spoken
 from harness.sites import vocabulary as words
 from harness.sites.schema import Persona
 from harness.sites.values import Address, Day, Digits, OfPersona, Pool, Whole, draw_persona
@@ -94,6 +94,8 @@ def _value(control: Control, page: Observation, rng: Random, persona: Persona) -
         )
     if control.options and control.options[0] in FORMATS:
         return _FORMATTED[control.options[0]](rng)
+    if length := num_boxes(control):
+        return "".join(rng.choice("0123456789") for _ in range(length))
     if control.options:
         return rng.choice([option for option in control.options if option != control.value] or control.options)
     return [_typed(control, rng, persona) for _ in peers] if len(peers) > 1 else _typed(control, rng, persona)

@@ -92,7 +92,7 @@ class SiteSettings(RecordedSettings):
 class SiteEnvironment(RecordedEnvironment[SiteSettings]):
     """Tasks on a site of one's own; which of them can be solved is known once its forms were looked at."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     splits: ClassVar[tuple[str, ...]] = tuple(PARTS)
     opens_for_tasks: ClassVar[bool] = True
 
@@ -117,7 +117,8 @@ class SiteEnvironment(RecordedEnvironment[SiteSettings]):
         await limited((self.observed(path) for path in paths), self.settings.num_places("context"))
         self._check_names()
         if self._tasks is None:
-            self._tasks = make_tasks(records, self._seen, tuple(self.files))
+            tasks = make_tasks(records, self._seen, tuple(self.files))
+            self._tasks = tasks.without(await self.refusals([item.task for item in tasks.solvable]))
 
     def _check_names(self) -> None:
         for name, key in self.settings.sent_as.items():
@@ -228,7 +229,7 @@ class SiteEnvironment(RecordedEnvironment[SiteSettings]):
         answers: dict[str, tuple[str, ...]] = {}
         for key, value in record.values.items():
             try:
-                gold = gold_of({key: value}, seen.page, tuple(self.files), find=seen.find, is_whole=False)
+                gold = gold_of({key: value}, seen, tuple(self.files), is_whole=False)
             except CannotHoldError:
                 continue
             answers |= {item.name: item.wanted for item in gold}

@@ -118,6 +118,16 @@ class SiteTasks:
     solvable: tuple[SiteTask, ...]
     unsolvable: tuple[Unsolvable, ...]
 
+    def without(self, refusals: Mapping[str, str]) -> SiteTasks:
+        """Without the tasks that cannot be solved for these reasons, by id."""
+        refused = [
+            Unsolvable(task_id=item.task.id, form=item.task.site, number=item.number, reason=refusals[item.task.id])
+            for item in self.solvable
+            if item.task.id in refusals
+        ]
+        solvable = tuple(item for item in self.solvable if item.task.id not in refusals)
+        return SiteTasks(solvable=solvable, unsolvable=(*self.unsolvable, *refused))
+
 
 def make_tasks(records: Sequence[TaskRecord], seen: Mapping[str, Observed], files: Sequence[str]) -> SiteTasks:
     """Find the fields that each task speaks of.
@@ -133,7 +143,7 @@ def make_tasks(records: Sequence[TaskRecord], seen: Mapping[str, Observed], file
         split = record.split or next(split for split, parts in PARTS.items() if number % NUM_PARTS in parts)
         task = Task(id=f"{split}/{name}", split=split, site=record.start, instruction=_instruction(record), gold=())
         try:
-            gold = gold_of(record.values, form.page, files, find=form.find)
+            gold = gold_of(record.values, form, files)
             if not any(set(item.wanted) != set(form.defaults.get(item.name, ())) for item in gold):
                 raise CannotHoldError("the untouched form holds all of it")
             ignored = frozenset(control.field for key in record.ignored for control in _found(key, form))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -123,8 +126,8 @@ def test_what_cannot_be_solved_is_listed_with_the_reason_and_left_out() -> None:
     assert catalogue.reasons() == {
         "not a date": 1,
         "gold key without control": 2,
-        "required field without gold": 1,
-        "required file without fixture": 3,
+        "required field without gold": 2,
+        "required file without fixture": 1,
         "option absent": 2,
     }
     reasons = {f"{Path(item.form).name}-{item.number}": item.reason for item in catalogue.unsolvable}
@@ -132,9 +135,9 @@ def test_what_cannot_be_solved_is_listed_with_the_reason_and_left_out() -> None:
     assert reasons["join-3"] == "Date of Birth: not a date"
     assert reasons["join-4"] == "Favourite Colour: gold key without control"
     assert reasons["join-5"] == "Member Name: required field without gold"
-    assert reasons["fair-0"] == "Floor Plan: required file without fixture"
-    assert len(catalogue.tasks) == 4
-    assert len(catalogue.unsolvable) == 9
+    assert reasons["fair-1"] == "Floor Plan: required file without fixture"
+    assert len(catalogue.tasks) == 5
+    assert len(catalogue.unsolvable) == 8
 
 
 @pytest.mark.browser
@@ -148,6 +151,10 @@ def test_external_assets_are_blocked_and_a_script_that_needs_them_sends_nothing(
     outcome = asyncio.run(work())
     assert not outcome.is_submitted
     assert outcome.is_near_miss
+
+
+def form(page: Observation, **known: Any) -> Observed:
+    return Observed(page=page, **{"choices": {}, "identities": {}, "defaults": {}, **known})
 
 
 def control(kind: Any, name: str = "", *, group: str = "", field: str = "f", options: tuple[str, ...] = ()) -> Control:
@@ -212,18 +219,30 @@ def test_a_key_is_found_by_label_legend_html_name_or_likeness() -> None:
     assert find_controls("Colour", page) == ()
 
 
+def test_a_remark_behind_a_label_may_be_left_out_where_one_field_remains() -> None:
+    essay, home, work = (
+        control("textarea", "Purpose (500 words max) *", field="essay"),
+        control("tel", "Phone (home)", field="home"),
+        control("tel", "Phone (work)", field="work"),
+    )
+    page = Observation(titles=("",), controls=(essay, home, work))
+    assert find_controls("Purpose", page) == (essay,)
+    assert find_controls("Phone", page) == ()
+    assert find_controls("Phone (work)", page) == (work,)
+
+
 def test_a_list_is_one_value_for_each_of_the_boxes_that_share_a_field() -> None:
     parts = tuple(
         Control(ref=f"p1.e{at + 1}", kind="text", name=name, field="tel[]", place=at)
         for at, name in enumerate(("area", "line"))
     )
     page = Observation(titles=("",), controls=(*parts, Control(ref="p1.e3", kind="button", name="Send")))
-    gold = gold_of({"Tel": ["020", "79460018"]}, page, ())
+    seen = form(page)
+    gold = gold_of({"Tel": ["020", "79460018"]}, seen, ())
     task = Task(id="test/x", split="test", site="/x", instruction="", gold=gold)
-    seen = Observed(page=page, choices={}, identities={}, defaults={})
     assert oracle_plan(task, seen) == 'fill p1.e1 "020"\nfill p1.e2 "79460018"\nsubmit p1.e3'
     with pytest.raises(CannotHoldError, match="list of 2 values"):
-        gold_of({"Tel": "02079460018"}, page, ())
+        gold_of({"Tel": "02079460018"}, seen, ())
 
 
 @pytest.mark.parametrize(
@@ -254,10 +273,65 @@ def test_a_word_for_nothing_is_an_option_where_one_is_called_so() -> None:
 def test_a_required_file_that_no_key_names_is_the_fixture_that_is_called_like_it() -> None:
     plan = Control(ref="p1.e1", kind="file", name="Floor plan", field="plan", required=True)
     page = Observation(titles=("",), controls=(plan, Control(ref="p1.e2", kind="text", name="Owner", field="owner")))
-    gold = {item.name: item.wanted for item in gold_of({"Owner": "Ann"}, page, ("plan.pdf",))}
+    gold = {item.name: item.wanted for item in gold_of({"Owner": "Ann"}, form(page), ("plan.pdf",))}
     assert gold == {"owner": ("Ann",), "plan": ("plan.pdf",)}
     with pytest.raises(CannotHoldError, match="Floor plan: required file without fixture"):
-        gold_of({"Owner": "Ann"}, page, ("other.pdf",))
+        gold_of({"Owner": "Ann"}, form(page), ("other.pdf",))
+
+
+def test_a_required_file_that_a_record_leaves_open_is_any_and_the_instruction_names_it() -> None:
+    plan = Control(ref="p1.e1", kind="file", name="Floor plan", field="floorPlan", required=True)
+    page = Observation(titles=("",), controls=(plan, Control(ref="p1.e2", kind="text", name="Owner", field="owner")))
+    rows = ({"Owner": "Ann"}, {"Owner": "Bo", "Floor plan": "None"}, {"Owner": "Cy", "Floor plan": "mine.pdf"})
+    records = FormRecords(form="join", path="/join", file="gold.json", records=rows)
+    found = make_catalogue([records], {"/join": form(page)}, (), {})
+    asked = [task.instruction for task in found.tasks]
+    assert asked == ["Owner: Ann; Floor plan: floor_plan.pdf", "Owner: Bo; Floor plan: floor_plan.pdf"]
+    assert [item.reason for item in found.unsolvable] == ["Floor plan: required file without fixture"]
+    assert all(task.gold[-1].wanted == ("floor_plan.pdf",) for task in found.tasks)
+
+
+INCOMES = ("$0 - $30,000", "$30,001 - $60,000", "$60,001+")
+SLOTS = ("Morning (9:00 AM - 12:00 PM)", "Evening (6:00 PM - 9:00 PM)")
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "meant"),
+    [
+        ("am", SLOTS, SLOTS[0]),
+        ("evening slot", SLOTS, SLOTS[1]),
+        ("Saving Account", ("Savings Account", "Business Account"), "Savings Account"),
+        ("Life Time", ("1 Year", "Lifetime"), "Lifetime"),
+        ("30,000", INCOMES, INCOMES[0]),
+        (45000, INCOMES, INCOMES[1]),
+        ("$75,000", INCOMES, INCOMES[2]),
+        ("10AM", SLOTS, SLOTS[0]),
+        ("9 PM", SLOTS, SLOTS[1]),
+    ],
+)
+def test_an_option_may_be_meant_by_what_it_sends_by_another_spelling_or_by_its_range(
+    value: Any, options: tuple[str, ...], meant: str
+) -> None:
+    texts = {"am": SLOTS[0], "evening_slot": SLOTS[1]}
+    assert wanted_values(value, [control("select", options=options)], EMPTY, texts) == (meant,)
+    assert wanted_values(value, [control("radio", option) for option in options], EMPTY, texts) == (meant,)
+
+
+@pytest.mark.parametrize(
+    ("value", "options"),
+    [
+        ("Fall 2025", ("Fall 2024", "Spring 2025")),
+        ("5PM", SLOTS),
+        ("30000.5", INCOMES),
+        ("noon", SLOTS),
+        ("10", ("0 - 10", "10 - 20")),
+        ("PhD", ("Doctorate", "Other")),
+        ("2", ("One room", "Two rooms")),
+    ],
+)
+def test_what_is_near_an_option_or_in_two_of_them_means_none(value: str, options: tuple[str, ...]) -> None:
+    with pytest.raises(CannotHoldError, match="option absent"):
+        wanted_values(value, [control("select", options=options)], EMPTY, {"2": options[0]})
 
 
 def test_what_an_application_wrote_down_once_is_no_gold(tmp_path: Path) -> None:
@@ -277,7 +351,7 @@ def test_a_key_that_names_no_control_may_be_given_one() -> None:
     page = Observation(titles=("",), controls=(Control(ref="p1.e1", kind="text", name="Owner", field="owner"),))
 
     def catalogue(keys: dict[str, str]) -> Catalogue:
-        return make_catalogue([records], {"/join": page}, {"/join": {}}, (), keys)
+        return make_catalogue([records], {"/join": form(page)}, (), keys)
 
     assert [item.reason for item in catalogue({}).unsolvable] == ["Applicant: gold key without control"]
     (task,) = catalogue({"Applicant": "owner", "Note": ""}).tasks
@@ -323,6 +397,34 @@ def test_forms_are_found_behind_odd_links_and_a_first_page_that_leads_on() -> No
 def test_a_first_page_that_is_an_error_is_named() -> None:
     with served({"/": (500, "")}) as upstream, pytest.raises(ConfigError, match="the first page answered 500"):
         linked_forms(upstream)
+
+
+STARTS = """
+import asyncio, sys
+from pathlib import Path
+from harness.environments.recorded import ApplicationProcess
+
+async def main():
+    application = ApplicationProcess(Path(sys.argv[1]), "site.py:application")
+    await application.start()
+    print(application.pid, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_whoever_is_killed_leaves_neither_the_application_nor_its_copy(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STARTS, str(LOOKALIKE)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert len(list(tmp_path.iterdir())) == 1
+        parent.kill()
+    ends = time.monotonic() + 20
+    while (is_alive(pid) or list(tmp_path.iterdir())) and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert (is_alive(pid), list(tmp_path.iterdir())) == (False, [])
 
 
 def test_a_folder_without_the_application_is_named() -> None:

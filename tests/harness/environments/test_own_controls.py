@@ -69,6 +69,41 @@ def test_a_format_is_told_where_the_kind_does_not_say_it(site: Session[SiteEnvir
     assert told == {"week": ("YYYY-Www",), "time": ("hh:mm",), "color": ("#rrggbb",)}
 
 
+def test_a_row_of_boxes_is_one_control_where_the_page_makes_one_value_of_it(site: Session[SiteEnvironment]) -> None:
+    names = ("code", "code-by-keys", "code-of-one-name", "marks-of-one-name")
+    told = {page: [(item.name, item.options) for item in observation(site, page).controls[1:-1]] for page in names}
+    assert told == {
+        "code": [("Code", ("4 characters",))],
+        "code-by-keys": [("Code from your letter", ("6 characters",))],
+        "code-of-one-name": [("Code", ("4 characters",))],
+        "marks-of-one-name": [("Taste", ()), ("Smell", ()), ("Look", ())],
+    }
+
+
+@pytest.mark.parametrize("executor", ["fast", "trusted"])
+def test_a_row_of_boxes_is_written_anew_emptied_and_says_what_it_shows(
+    site: Session[SiteEnvironment], executor: str
+) -> None:
+    (task,) = (task for task in site.tasks("test") if task.site == "/code")
+    lines = (
+        'fill p1.e1 "Ann"',
+        'fill p1.e2 "98765"',
+        "clear p1.e2",
+        'fill p1.e2 "98"',
+        'fill p1.e2 "0471"',
+        "submit p1.e3",
+    )
+    (outcome,) = site.run_many([(task, "\n".join(lines))], executor=executor, isolation="page")
+    assert outcome.is_success, outcome
+    notes = [item.note for item in outcome.actions[1:5]]
+    assert notes == [
+        'changed: p1.e2 shows "9876", you wrote "98765"',
+        "ok clear p1.e2",
+        "ok fill p1.e2",
+        "ok fill p1.e2",
+    ]
+
+
 def test_what_a_click_opens_is_observed_with_the_click(site: Session[SiteEnvironment]) -> None:
     page = observation(site, "wizard")
     (town,) = (item for item in page.controls if item.name == "Home town")

@@ -69,3 +69,16 @@ def test_what_the_user_calls_success_goes_first(criterion: dict[str, Any], compl
 def test_without_it_a_redirect_is_success() -> None:
     (found,) = submissions([sent(status=303, owner="Ann", town="Ypres"), shown("/thanks")], ONE_PAGE)
     assert found.is_accepted
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaints"),
+    [
+        ("<h1>Sorry</h1><div class='alert alert-danger'>The database is down</div>", ("The database is down",)),
+        ("<p role=alert>Thank you, Ann</p>", ()),
+        ("<div class=error hidden>Something went wrong</div><h1>Thank you</h1>", ()),
+    ],
+)
+def test_a_page_about_an_error_is_a_refusal_whatever_its_status(answer: str, complaints: tuple[str, ...]) -> None:
+    (found,) = submissions([shown("/join", "<input name=owner>"), sent(answer, owner="Ann", town="Ypres")], ONE_PAGE)
+    assert found.complaints == complaints

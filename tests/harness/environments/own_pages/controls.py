@@ -88,6 +88,33 @@ day.onclick = () => {
   }));
 };</script>"""
 
+# A code over several boxes without names: a script joins them and goes on; and one that takes the keys for itself.
+CODE = """<p>Code</p><div class=code>{boxes}</div><input type=hidden name=code><script>
+const boxes = [...document.querySelectorAll(".code input")];
+boxes.forEach((box, at) => {
+  box.oninput = () => {
+    document.querySelector("[name=code]").value = boxes.map((item) => item.value).join("");
+    if (box.value) boxes[at + 1]?.focus();
+  };
+});</script>""".replace("{boxes}", "<input maxlength=1 size=1> " * 4)
+CODE_BY_KEYS = """<fieldset><legend>Code from your letter</legend>{boxes}</fieldset><input type=hidden name=pin><script>
+const boxes = [...document.querySelectorAll("fieldset input")];
+boxes.forEach((box, at) => {
+  box.onkeydown = (event) => {
+    if (!/^[0-9]$/.test(event.key)) return;
+    event.preventDefault();
+    box.value = event.key;
+    document.querySelector("[name=pin]").value = boxes.map((item) => item.value).join("");
+    setTimeout(() => { if (boxes[at + 1]) boxes[at + 1].disabled = false; boxes[at + 1]?.focus(); }, 50);
+  };
+});</script>""".replace(
+    "{boxes}",
+    "<input type=tel maxlength=1 aria-label='Digit 1 of 6'>"
+    + "".join(
+        f"{'-' * (at == 4)}<input type=tel maxlength=1 aria-label='Digit {at} of 6' disabled>" for at in range(2, 7)
+    ),
+)
+
 MASK = """<p><label>Phone <input name=phone></label></p><script>
 document.querySelector("[name=phone]").oninput = ({ target }) => {
   const digits = target.value.replace(/\\D/g, "").slice(0, 10);
@@ -122,6 +149,22 @@ CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
     "one-name": (
         form("<p><input name='tel[]' aria-label=area> <input name='tel[]' aria-label=line></p>"),
         {"tel[]": ["020", "7946"]},
+    ),
+    "code": (form(CODE), {"Code": "0471"}),
+    "code-by-keys": (form(CODE_BY_KEYS), {"Code from your letter": "304715"}),
+    "code-of-one-name": (
+        form(
+            f"<p><label for=c>Code</label> <input id=c name='c[]' maxlength=1>{3 * '<input name=c[] maxlength=1>'}</p>"
+        ),
+        {"Code": 4711},
+    ),
+    "marks-of-one-name": (
+        form(
+            "".join(
+                f"<p><label>{name} <input name='mark[]' maxlength=1></label></p>" for name in ("Taste", "Smell", "Look")
+            )
+        ),
+        {"mark[]": ["3", "1", "5"]},
     ),
     "alike-options": (
         form(
