@@ -25,9 +25,7 @@ FIELDS = {
     "long": ("minlength=5", "four", "shorter than 5 characters", "fifth"),
     "day": ("type=date min=2026-02-01", "2026-01-31", "below 2026-02-01", "2026-02-01"),
 }
-FORM = "<form method=post{}>" + "".join(
-    f"<label>{name} <input name={name} {FIELDS[name][0]}></label>" for name in FIELDS
-)
+INPUTS = "".join(f"<label>{name} <input name={name} {FIELDS[name][0]}></label>" for name in FIELDS)
 
 
 def name_of(task_id: str) -> str:
@@ -40,7 +38,7 @@ def test_what_the_browser_would_not_send_is_listed_with_the_reason(tmp_path: Pat
     (tmp_path / "site").mkdir()
     for page, more in (("checked", ""), ("unchecked", " novalidate")):
         head = f"<!doctype html><title>{page}</title><h1>{page}</h1>"
-        form = f"<form method=post{more}>{FIELDS_OF_FORM}<button>Send</button></form>"
+        form = f"<form method=post{more}>{INPUTS}<button>Send</button></form>"
         (tmp_path / "site" / f"{page}.html").write_text(head + form)
     rows = [
         *({"id": f"{name}-no", "start": "/checked.html", "values": {name: row[1]}} for name, row in FIELDS.items()),
