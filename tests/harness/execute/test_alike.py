@@ -36,11 +36,20 @@ boxes.forEach((box, at) => box.addEventListener("input", () => {{
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("attributes", ["maxlength=1", "maxlength=1 aria-label=Digit"])
+@pytest.mark.parametrize("attributes", ["maxlength=2", "maxlength=2 aria-label=Part"])
 def test_boxes_without_a_name_are_told_by_their_place(lab: Lab, executor: Executor, attributes: str) -> None:
     body = CODE.format(boxes=f"<input {attributes}>" * 4)
     execution = lab.plan(body, 'fill p1.e3 "6"\nfill p1.e1 "8"\nfill p1.e4 "2"', executor)
     assert execution.values["whole"] == ("8-62",)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("attributes", ["maxlength=1", "maxlength=1 aria-label=Digit"])
+def test_boxes_of_one_character_without_a_name_are_one_control(lab: Lab, executor: Executor, attributes: str) -> None:
+    body = CODE.format(boxes=f"<input {attributes}>" * 4)
+    execution = lab.plan(body, 'fill p1.e1 "8062"\nfill p1.e2 "8462"\nfill p1.e1 "8462"', executor)
+    assert execution.values["whole"] == ("8462",)
+    assert [item.status for item in execution.actions] == ["ok"] * 3
 
 
 TWO_QUESTIONS = """<h1>Q</h1><form><fieldset><legend>Smoker</legend><label><input type=radio name=""> Yes</label>
