@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ COLUMN_NAMES = (
 )  # fmt: skip
 HEAD = """# Samplers measured
 
-By `python -m benchmarks.samplers`: one thread, arms in turns, processor time, medians. `right` is the share of
+By `python -m benchmarks.samplers`, {day}: one thread, arms in turns, processor time, medians. `right` is the share of
 plans equal to the gold plan, `NFE` the model calls a batch, `x textbook` the speed against the textbook loop; arms that
 wrote its very tokens say so. Random rows have no text worth judging. The trained rows time 16 plans, of
 which `right` is no more than a hint (25 points are noise): success over 1,000 tasks is in
@@ -246,7 +247,9 @@ def report(given: argparse.Namespace) -> None:
     rows = rows_of(Ledger(given.out / "samplers.json"))
     given.docs.mkdir(parents=True, exist_ok=True)
     has_plans = any(row["section"] == "trained" for row in rows)
-    (given.docs / "bench_samplers.md").write_text(HEAD + (PICTURE if has_plans else "") + table(rows))
+    (given.docs / "bench_samplers.md").write_text(
+        HEAD.format(day=date.today()) + (PICTURE if has_plans else "") + table(rows)
+    )
     if has_plans:
         plot(rows, given.docs / "images" / "samplers_pareto.png")
     print(f"wrote {given.docs}/bench_samplers.md{' and images/samplers_pareto.png' if has_plans else ''}")

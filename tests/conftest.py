@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import pytest
 
 
 def pytest_configure() -> None:
-    """Where tests are started in the background, Ctrl-C is ignored, and what they start would inherit that."""
+    """What tests start answers Ctrl-C, also where they run in the background, and compiles no module a second time."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def pytest_xdist_auto_num_workers() -> int:

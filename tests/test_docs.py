@@ -113,6 +113,19 @@ def test_settings_that_are_shown_are_known(page: Path, tmp_path: Path) -> None:
         tomllib.loads(block)
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "results").rglob("*.md")), ids=lambda page: page.name)
+def test_results_say_when_and_by_which_command(page: Path) -> None:
+    text = " ".join(page.read_text().split())
+    assert re.search(r"\b20\d\d-\d\d-\d\d\b|\b\d+ [A-Z][a-z]+ 20\d\d\b", text), "when was it measured?"
+    assert re.search(r"\bdllm-rl \w|\bpython -m \w|\bmake \w", text), "by which command?"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_guides_carry_no_dates(page: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`\n]+`|\]\([^)]+\)", "", page.read_text(), flags=re.DOTALL)
+    assert not re.findall(r"\b20\d\d-\d\d-\d\d\b|\b\d+ (?:January|February|November|December) 20\d\d\b", text)
+
+
 def test_messages_of_the_troubleshooting_page_are_said() -> None:
     """Each, in its parts between the dots, stands in the sources, where a literal may be broken over lines."""
     sources = "".join(path.read_text() for name in FOLDERS[:5] for path in sorted((ROOT / name).rglob("*.py")))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.packages import write_metadata
+from tests.processes import Forked, command
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(__file__).parent / "third_party"
@@ -50,17 +51,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def dllm_rl(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(place / "installed"), str(ROOT)])
-    environment = {**os.environ, "PYTHONPATH": paths, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "experiments.cli", *arguments]
-    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+def dllm_rl(place: Path, *arguments: str) -> tuple[int | None, str]:
+    """Exit code of a command where the package is installed, and what it said."""
+    process = Forked(
+        command,
+        *arguments,
+        output=place / f"said{time.monotonic_ns()}",
+        cwd=place,
+        environment={"COLUMNS": "200"},
+        paths=[place / "installed"],
+    )
+    text = process.end()
+    return process.code, text
 
 
 @pytest.mark.slow
 def test_a_preset_of_its_own_trains_and_reports_all_four_components(place: Path) -> None:
-    done = dllm_rl(place, "grid", "doors.yaml")
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, said = dllm_rl(place, "grid", "doors.yaml")
+    assert code == 0, said
     run = place / "runs" / "doors"
     report = json.loads((run / "report.json").read_text())
     text = json.dumps(report)
@@ -70,9 +78,9 @@ def test_a_preset_of_its_own_trains_and_reports_all_four_components(place: Path)
 
 
 def test_an_option_out_of_range_is_one_message_before_anything_runs(place: Path) -> None:
-    done = dllm_rl(place, "grid", "doors.yaml", "reward.options.unopened=2", "--out", "wrong")
-    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
-    assert "reward 'digits': unopened=2.0: give a share of at least 0 and below 1" in done.stderr
+    code, said = dllm_rl(place, "grid", "doors.yaml", "reward.options.unopened=2", "--out", "wrong")
+    assert (code, "Traceback" in said) == (2, False), said
+    assert "reward 'digits': unopened=2.0: give a share of at least 0 and below 1" in said
     assert not (place / "wrong").exists()
 
 
@@ -81,11 +89,11 @@ def test_a_reward_without_a_version_is_refused_with_what_to_write(place: Path) -
     whole = module.read_text()
     module.write_text(whole.replace("    version: ClassVar[int] = 1\n", ""))
     try:
-        done = dllm_rl(place, "grid", "doors.yaml", "--dry-run")
+        code, said = dllm_rl(place, "grid", "doors.yaml", "--dry-run")
     finally:
         module.write_text(whole)
-    assert done.returncode == 2, done.stderr
-    assert "does not declare version. Write `version: ClassVar[int] = 1`" in done.stderr
+    assert code == 2, said
+    assert "does not declare version. Write `version: ClassVar[int] = 1`" in said
 
 
 def test_it_imports_documented_names_only() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from importlib import resources
 from pathlib import Path
 from statistics import mean
@@ -94,6 +95,7 @@ def markdown(results: list[RuleResult], settings: Settings) -> str:
     one_each = [item for item in results if item.quota == settings.quotas[0]]
     template = (resources.files("studies.exact") / "page.md").read_text()
     return template.format(
+        day=date.today(),
         move=f"{MOVE:.0%}",
         length=settings.length,
         letters=settings.num_letters,

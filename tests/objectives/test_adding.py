@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import os
 import re
-import subprocess
-import sys
+import runpy
+import traceback
 from pathlib import Path
 
 import pytest
 
 from tests.packages import write_metadata
+from tests.processes import Forked
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "adding_an_objective.md").read_text()
@@ -31,51 +33,44 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-RUN = '''
-"""Runs the commands of standard input in one process, and writes {command: [exit code, what it showed]}."""
-import contextlib, io, json, runpy, sys, traceback
+def answer(commands: list[str], file: Path) -> None:
+    """Run the commands in this process, and write {command: [exit code, what it showed]}."""
+    from experiments.cli.commands import app
 
-from experiments.cli.commands import app
-
-shown = {}
-for command in json.load(sys.stdin):
-    program, *arguments = command.split()
-    code, output = 0, io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        try:
-            if program == "python":
-                runpy.run_path(arguments[0], run_name="__main__")
-            else:
-                code = app(arguments, standalone_mode=False) or 0
-        except Exception:
-            traceback.print_exc()
-            code = 1
-    shown[command] = [code, output.getvalue()]
-json.dump(shown, sys.stdout)
-'''
+    shown = {}
+    for command in commands:
+        program, *arguments = command.split()
+        code, output = 0, io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            try:
+                if program == "python":
+                    runpy.run_path(arguments[0], run_name="__main__")
+                else:
+                    code = app(arguments, standalone_mode=False) or 0
+            except Exception:
+                traceback.print_exc()
+                code = 1
+        shown[command] = [code, output.getvalue()]
+    file.write_text(json.dumps(shown))
 
 
 @pytest.fixture(scope="module")
 def answers(package: Path) -> dict[str, tuple[int, str]]:
     """Exit code and output of every command of the page, and of the check of a method with a planted mistake."""
     plant_mistake(package)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(package), str(ROOT)]),
-        "COLUMNS": "200",
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        input=json.dumps([*SHOWN, "python check_broken.py"]),
+    commands, file = [*SHOWN, "python check_broken.py"], package / "answers.json"
+    process = Forked(
+        answer,
+        commands,
+        file,
+        output=package / "said",
         cwd=package,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        environment={"COLUMNS": "200"},
+        paths=[package],
     )
-    assert done.returncode == 0, done.stderr
-    return {command: tuple(answer) for command, answer in json.loads(done.stdout).items()}
+    text = process.end()
+    assert process.code == 0, text
+    return {command: tuple(found) for command, found in json.loads(file.read_text()).items()}
 
 
 def plant_mistake(package: Path) -> None:

@@ -2,51 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
 
 import pytest
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dllm_rl import registry
-from dllm_rl.policies.masked import MaskedPolicy, MaskedProcess
 from dllm_rl.testing import PropertyError, check_objective, check_sampler
 from tests.examples import example
+from tests.test_docs import blocks
 
-LOW_SHARE = 0.8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TwoLevelProcess(MaskedProcess):
-    """Absorbing masks whose noise level lies in the lower half with probability .8."""
-
-    family: ClassVar[str] = "two_level"
-
-    def levels(
-        self, num_rows: int, num_draws: int, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "k b"], Float[Tensor, "k b"]]:
-        within = torch.rand(2, num_draws, num_rows, generator=generator)
-        is_low = within[0] < LOW_SHARE
-        level = torch.where(is_low, within[1] / 2, 0.5 + within[1] / 2)
-        return level, torch.where(is_low, 2 * LOW_SHARE, 2 * (1 - LOW_SHARE))
-
-
-class TwoLevelPolicy(MaskedPolicy):
-    """The masked family under another noise schedule."""
-
-    family: ClassVar[str] = "two_level"
-
-    def make_process(self) -> TwoLevelProcess:
-        return TwoLevelProcess(**self.masked_facts)
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "adding_a_family.md"
 
 
 @pytest.fixture
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that the page shows, imported; it is forgotten afterwards."""
     registry.names("policy")
     monkeypatch.setitem(registry._REGISTRY, "policy", dict(registry._REGISTRY["policy"]))
-    registry.register("policy", "two_level")(TwoLevelPolicy)
+    (code,) = blocks(PAGE, "python")
+    exec(compile(code, PAGE.name, "exec", dont_inherit=True), {"__name__": "two_level"})
 
 
 @pytest.mark.usefixtures("_registered")
@@ -60,7 +34,7 @@ def test_objectives_of_the_family_that_it_derives_from_keep_their_promises(name:
 
 @pytest.mark.usefixtures("_registered")
 def test_its_usual_sampler_keeps_its_promises(monkeypatch: pytest.MonkeyPatch) -> None:
-    cls = registry.get("sampler", TwoLevelPolicy.usual_sampler)
+    cls = registry.get("sampler", registry.get("policy", "two_level").usual_sampler)
     assert "two_level" in registry.families_of(cls)
     monkeypatch.setattr(cls, "families", ("two_level",))
     assert ("two_level", "replay_is_exact") in check_sampler(cls)
@@ -68,8 +42,9 @@ def test_its_usual_sampler_keeps_its_promises(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.usefixtures("_registered")
 def test_the_suite_reads_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    levels = TwoLevelProcess.levels
-    monkeypatch.setattr(TwoLevelProcess, "levels", lambda *given: (levels(*given)[0], 1.2 * levels(*given)[1]))
     item = example("two_level")
+    process = type(item.policy.process)
+    levels = process.levels
+    monkeypatch.setattr(process, "levels", lambda *given: (levels(*given)[0], 1.2 * levels(*given)[1]))
     with pytest.raises(PropertyError, match="on the two_level family, property 'elbo_views'"):
         check_objective(registry.get("objective", "espo")(), policies=[(item.policy, item.rollouts)])

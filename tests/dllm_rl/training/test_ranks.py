@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -20,6 +19,7 @@ from dllm_rl.files import read_rows
 from dllm_rl.load_options import LoraOptions
 from dllm_rl.training.ranks import ALONE, Ranks, launched_ranks
 from tests.dllm_rl.training.test_trainer import make
+from tests.processes import free_port
 
 ROOT = Path(__file__).parents[3]
 # Exact views, drawn views of a coupled loss (whole groups), drawn views with a reference policy, replayed steps; an
@@ -73,11 +73,9 @@ def settings_of(name):
 
 def launch(*arguments: str, num_processes: int = 2) -> str:
     """Run a script (or -m MODULE) under `accelerate launch` on this machine's processors, over loopback; its output."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
-    command += ["--num_processes", str(num_processes), "--main_process_ip", "127.0.0.1", "--main_process_port", port]
+    command += ["--num_processes", str(num_processes), "--main_process_ip", "127.0.0.1"]
+    command += ["--main_process_port", str(free_port())]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     process = subprocess.Popen(

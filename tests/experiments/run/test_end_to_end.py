@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 
 from experiments.run.results import is_equal
 from experiments.run.status import read_status
-from tests.processes import command_line, descendants
+from tests.processes import Forked, command, command_line, descendants
 
 SETTINGS = (
     "policies=[autoregressive]",
@@ -29,29 +27,28 @@ SETTINGS = (
 DEADLINE_SECONDS = 400
 
 
-def start(out: Path, *options: str) -> subprocess.Popen[str]:
+def start(out: Path, *options: str) -> Forked:
     # One process: units then come in their order (several are tested in test_processes.py).
     settings = [*SETTINGS, "--workers", "1", "--out", str(out), *options]
-    command = [sys.executable, "-m", "experiments.cli", "grid", "ci", *settings]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Forked(command, "grid", "ci", *settings, output=out.with_suffix(f".{time.monotonic_ns()}"))
 
 
 def finish(out: Path, *options: str) -> str:
     process = start(out, *options)
-    text, _ = process.communicate(timeout=DEADLINE_SECONDS)
-    assert process.returncode == 0, text
+    text = process.end(DEADLINE_SECONDS)
+    assert process.code == 0, text
     return text
 
 
-def stop(process: subprocess.Popen[str], out: Path, cell: str, number: signal.Signals) -> str:
+def stop(process: Forked, out: Path, cell: str, number: signal.Signals) -> str:
     """Send the signal once the cell has done a step, and wait for the end."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not any(path.read_text().count("\n") for path in out.glob(f"cells/{cell}-*/seed0/metrics.jsonl")):
-        assert process.poll() is None, process.communicate()[0]
+        assert process.code is None, process.end()
         assert time.monotonic() < deadline, "the cell never began"
         time.sleep(0.02)
-    process.send_signal(number)
-    return process.communicate(timeout=DEADLINE_SECONDS)[0]
+    process.send(number)
+    return process.end(DEADLINE_SECONDS)
 
 
 @pytest.mark.browser
@@ -63,13 +60,13 @@ def test_interrupted_grid_ends_in_the_same_results(tmp_path) -> None:
 
     process = start(disturbed)
     text = stop(process, disturbed, "autoregressive-grpo", signal.SIGINT)
-    assert process.returncode == 130, text
+    assert process.code == 130, text
     assert "The same command continues" in text
     assert "Traceback" not in text
 
     process = start(disturbed)
     stop(process, disturbed, "autoregressive-espo", signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    assert process.code == -signal.SIGKILL
 
     assert "3 units of work; 2 are finished already" in finish(disturbed)
     assert is_equal(disturbed / "results.parquet", undisturbed / "results.parquet")
@@ -102,12 +99,12 @@ def test_browsers_killed_throughout_a_grid_change_no_number(tmp_path) -> None:
 
     process = start(disturbed, *longer)
     num_killed = 0
-    while process.poll() is None:
+    while process.code is None:
         time.sleep(3.0)
         is_renderer = num_killed % 2 == 1
         num_killed += kill_one(process.pid, is_renderer=is_renderer)
-    text = process.communicate()[0]
-    assert process.returncode == 0, text
+    text = process.end()
+    assert process.code == 0, text
     assert num_killed >= 8
     assert is_equal(disturbed / "results.parquet", undisturbed / "results.parquet")
     print(f"{num_killed} processes killed")
@@ -127,17 +124,17 @@ def test_two_ray_workers_with_browsers_end_in_the_results_of_a_local_run(tmp_pat
     while (other := first_training(process, cluster)) == worker:
         time.sleep(0.05)
     while not kill_one(other, is_renderer=False):
-        assert process.poll() is None, process.communicate()[0]
+        assert process.code is None, process.end()
         time.sleep(0.05)
-    text = process.communicate(timeout=DEADLINE_SECONDS)[0]
-    assert process.returncode == 0, text
+    text = process.end(DEADLINE_SECONDS)
+    assert process.code == 0, text
     assert is_equal(cluster / "results.parquet", local / "results.parquet")
 
 
-def first_training(process: subprocess.Popen[str], out: Path) -> int:
+def first_training(process: Forked, out: Path) -> int:
     """Process id of a worker that has done a step of its unit."""
     while True:
-        assert process.poll() is None, process.communicate()[0]
+        assert process.code is None, process.end()
         for metrics in out.glob("cells/*/seed0/metrics.jsonl"):
             status = read_status(metrics.parent)
             if status.state == "running" and status.pid:

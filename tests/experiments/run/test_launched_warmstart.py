@@ -1,8 +1,8 @@
-"""A warm start under `accelerate launch`: two processes give the weights of one, with an adapter and in shards."""
+"""A warm start in two processes, as `accelerate launch` starts them, gives the weights of one: adapter and shards."""
 
 from __future__ import annotations
 
-import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,49 +12,45 @@ from safetensors.torch import load_file
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import write_json
 from dllm_rl.policies.loading import load_policy
-from dllm_rl.training.ranks import Ranks
+from dllm_rl.training import warmstart
+from dllm_rl.training.ranks import Ranks, launched_ranks
 from experiments.run.demonstrations import as_dataset
 from experiments.run.warmstarts import run_warm_starts, train_stage
 from tests.dllm_rl.policies import checkpoints
-from tests.dllm_rl.training.test_ranks import launch
 from tests.experiments.run.test_own_warmstart import FACTS, SHOWN
+from tests.processes import launched
 
 # float32, since products in bfloat16 round other batches otherwise.
 TRAIN = {"passes": 16, "batch_size": 2, "accumulation_steps": 2, "warmup_steps": 1, "learning_rate": 1.0e-3}
 STAGES = {"adapter": {"lora": {"rank": 2}}, "sharded": {"shards": 2}, "half": {"shards": 2, "dtype": "bfloat16"}}
 FILE = {"adapter": "adapter_model.safetensors", "sharded": "model.safetensors", "half": "model.safetensors"}
-# Each stage as the command does it; and again, cut off after two steps and gone on with.
-SCRIPT = """
-    import sys
-    from pathlib import Path
-    from dllm_rl.training import warmstart
-    from dllm_rl.training.ranks import launched_ranks
-    from experiments.run.warmstarts import run_warm_starts, train_stage
 
-    recipe, out, cut = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+
+class CutOffError(Exception):
+    """A run that was cut off."""
+
+
+def warm_starts(recipe: str, out: Path, cut: Path) -> None:
+    """Each stage as the command does it; and again, cut off after two steps and gone on with."""
     warmstart.STEPS_PER_STATE = 2
     keep, leave = warmstart._State.keep, warmstart.Ranks.leave
 
-    class CutOff(Exception):
-        pass
-
     def keep_and_end(state, step, model, optimiser):
         keep(state, step, model, optimiser)
-        raise CutOff
+        raise CutOffError
 
     # The command ends in parting from the others, which here is to come later.
     warmstart.Ranks.leave = lambda ranks: None
     assert run_warm_starts([], [], out=out, name=recipe) == 0
-    for stage in ("adapter", "sharded", "half"):
+    for stage in STAGES:
         warmstart._State.keep = keep_and_end
         try:
             train_stage(stage, cut, launched_ranks())
-        except CutOff:
+        except CutOffError:
             warmstart._State.keep = keep
             train_stage(stage, cut, launched_ranks())
             (cut / f"{stage}.resumed").touch()
     leave(launched_ranks())
-"""
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +67,7 @@ def folder(tmp_path_factory):
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     for name in ("cut", "one"):
         write_json(folder / name / "recipe.json", recipe)
-    script = folder / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT))
-    launch(str(script), *(str(folder / name) for name in ("recipe.yaml", "two", "cut")))
+    launched(warm_starts, str(folder / "recipe.yaml"), folder / "two", folder / "cut", folder=folder)
     return folder
 
 

@@ -6,8 +6,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,8 +23,8 @@ from experiments.run.runner import Silent, run_units
 from experiments.run.status import read_status
 from tests.experiments.grids import FakeWork, preset
 from tests.experiments.grids import plan as fake_plan
-from tests.experiments.run.test_ray import ROOT, SECONDS, Told, grid, is_gone, kill_once_it_trains, launch, overrides
-from tests.processes import descendants
+from tests.experiments.run.test_ray import SECONDS, Told, grid, is_gone, kill_once_it_trains, launch, overrides
+from tests.processes import SERVER, Forked, command, descendants
 
 
 @pytest.mark.parametrize(
@@ -124,7 +122,9 @@ def test_units_do_not_fail_for_a_parent_that_is_gone(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_two_workers_one_killed_give_the_results_of_one_process(tmp_path):
+def test_two_workers_one_killed_give_the_results_of_one_process(tmp_path, monkeypatch):
+    # Workers that begin at once; those of the commands below are fresh interpreters.
+    monkeypatch.setattr(processes, "_CONTEXT", SERVER)
     alone, plan = grid(tmp_path, "alone"), grid(tmp_path, "shared")
     with build_session(alone.preset.environment) as session:
         run_units(alone, LocalExecutor(session, TaskSets.of(alone.preset, session)), Silent())
@@ -153,31 +153,23 @@ def test_two_workers_one_killed_give_the_results_of_one_process(tmp_path):
 )
 def test_a_signal_ends_all_workers_and_leaves_their_units_owed(tmp_path, number):
     root = tmp_path / "stopped"
-    command = [sys.executable, "-m", "experiments.cli", "grid", "toy_copy", *overrides(tmp_path), "train.steps=4000"]
-    command += ["--out", str(root), "--workers", "2"]
-    # A group of its own, as at a terminal, where Ctrl-C reaches every process of the group.
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    settings = [*overrides(tmp_path), "train.steps=4000", "--out", str(root), "--workers", "2"]
+    process = Forked(command, "grid", "toy_copy", *settings, output=tmp_path / "said")
     pids: set[int] = set()
     end = time.monotonic() + SECONDS
-    while len(pids) < 2 and time.monotonic() < end and process.poll() is None:
+    while len(pids) < 2 and time.monotonic() < end and process.code is None:
         found = [json.loads(path.read_text()) for path in root.glob("cells/*/*/status.json")]
         pids |= {status["pid"] for status in found if status["state"] == "running" and status["pid"]}
         time.sleep(0.05)
     started = descendants(process.pid)
+    # To its group, as at a terminal, where Ctrl-C reaches every process.
     os.killpg(process.pid, number)
-    _, text = process.communicate(timeout=SECONDS)
+    text = process.end(SECONDS)
     assert len(pids) == 2 and pids <= started
     assert all(is_gone(pid) for pid in started)
     assert [read_status(path.parent).state for path in root.glob("cells/*/*/status.json")] == ["owed"] * 2
     if number != signal.SIGKILL:
-        assert process.returncode == 130, text
+        assert process.code == 130, text
         assert "The same command continues" in text and "Traceback" not in text
 
 
@@ -187,16 +179,11 @@ def test_what_fails_in_every_worker_is_said_once(tmp_path):
     """A checkpoint without weights: both cells and the warm start fail for it, and each is run by one worker."""
     settings = overrides(tmp_path)
     next((tmp_path / "policy").glob("*.safetensors")).unlink()
-    command = [sys.executable, "-m", "experiments.cli", "grid", "toy_copy", *settings, "train.steps=1"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "run"), "--workers", "2"],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    assert done.stdout.count("FAILED") <= 3
-    assert done.stdout.count("units failed for one reason") == 1
+    settings += ["train.steps=1", "--out", str(tmp_path / "run"), "--workers", "2"]
+    process = Forked(command, "grid", "toy_copy", *settings, output=tmp_path / "said")
+    text = process.end(SECONDS)
+    assert process.code == 1, text
+    assert "Traceback" not in text
+    assert text.count("FAILED") <= 3
+    assert text.count("units failed for one reason") == 1
     assert Path(tmp_path / "run" / "results.parquet").is_file()

@@ -46,7 +46,7 @@ def overrides(folder: Path) -> list[str]:
         f"policies.masked.checkpoint={folder / 'policy'}",
         "objectives=[grpo,espo]",
         "seeds=[0]",
-        "train={steps: 40, prompts_per_step: 2, group_size: 4, checkpoint_every: 4}",
+        "train={steps: 12, prompts_per_step: 2, group_size: 4, checkpoint_every: 4}",
         "evaluation={max_tasks: 4, num_samples: 1}",
     ]
 

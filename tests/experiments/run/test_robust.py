@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
+import resource
+import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from rich.console import Console
 
 from dllm_rl.errors import CheckpointError
+from dllm_rl.files import append_rows
 from experiments.cli.grid import _conclude
 from experiments.cli.status import show_status
 from experiments.design.units import choose
@@ -22,14 +22,7 @@ from experiments.run.results import is_equal
 from experiments.run.runner import Silent, common_failure, owed_units, reason_of, run_units
 from experiments.run.status import Status, claim, is_claimed, read_status, write_status
 from tests.experiments.grids import FakeWork, plan
-
-ROOT = Path(__file__).parents[3]
-
-
-def child(script: str, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", textwrap.dedent(script), *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+from tests.processes import Forked
 
 
 def undisturbed(folder):
@@ -38,85 +31,85 @@ def undisturbed(folder):
     return grid.root / "results.parquet"
 
 
-_SHARED = """
-    import os, sys, time
-    from pathlib import Path
-    from experiments.run.runner import Silent, run_units
-    from tests.experiments.grids import FakeWork, plan
+class Slow(FakeWork):
+    """Work that takes a while, and a line in a file for each unit."""
 
-    class Slow(FakeWork):
-        def _rows(self, unit):
-            with open(sys.argv[2], "a") as file:
-                file.write(unit.name + "\\n")
-            time.sleep(0.15)
-            return super()._rows(unit)
+    def __init__(self, log: Path) -> None:
+        super().__init__()
+        self.log = log
 
-    statuses = run_units(plan(Path(sys.argv[1])), Slow(), Silent())
-"""
+    def _rows(self, unit):
+        with self.log.open("a") as file:
+            file.write(unit.name + "\n")
+        time.sleep(0.15)
+        return super()._rows(unit)
+
+
+def run_slowly(folder: Path, log: Path) -> None:
+    run_units(plan(folder), Slow(log), Silent())
 
 
 def test_two_processes_share_one_grid(tmp_path):
     """Each unit runs once, in one of them, and the results are those of one process alone."""
     folder, log = tmp_path / "shared", tmp_path / "log"
     plan(folder)
-    processes = [child(_SHARED, str(folder), str(log)) for _ in range(2)]
+    processes = [Forked(run_slowly, folder, log, output=tmp_path / f"said{number}") for number in range(2)]
     for process in processes:
-        _, text = process.communicate(timeout=200)
-        assert process.returncode == 0, text
+        text = process.end()
+        assert process.code == 0, text
     grid = plan(folder)
     assert sorted(log.read_text().splitlines()) == sorted(unit.name for unit in grid.units)
     assert owed_units(grid) == []
     assert is_equal(grid.root / "results.parquet", undisturbed(tmp_path / "alone"))
 
 
+def hold_for_an_instant(folder: Path) -> None:
+    with FileLock(folder / ".lock"):
+        (folder / "held").touch()
+        time.sleep(0.1)
+
+
 def test_a_look_at_a_state_does_not_make_a_runner_pass_the_unit_over(tmp_path):
     """Whoever reads a state takes the lock for an instant; a claim outlasts that."""
-    watcher = child(
-        """
-        import sys, time
-        from pathlib import Path
-        from filelock import FileLock
-        lock = FileLock(Path(sys.argv[1]) / ".lock")
-        with lock:
-            (Path(sys.argv[1]) / "held").touch()
-            time.sleep(0.1)
-        """,
-        str(tmp_path),
-    )
+    watcher = Forked(hold_for_an_instant, tmp_path, output=tmp_path / "said")
     while not (tmp_path / "held").exists():
-        assert watcher.poll() is None
+        assert watcher.code is None
     with claim(tmp_path) as is_mine:
         assert is_mine
     assert not is_claimed(tmp_path)
-    watcher.communicate()
+    watcher.end()
+    assert watcher.code == 0
 
 
-_FULL = """
-    import resource, sys
-    from pathlib import Path
-    from dllm_rl.files import append_rows
-    from experiments.run.runner import Silent, run_units
-    from tests.experiments.grids import FakeWork, plan
+class Filling(FakeWork):
+    """The fourth unit finds the disk full."""
 
-    class Filling(FakeWork):
-        def _rows(self, unit):
-            rows = super()._rows(unit)
-            if len(self.calls) == 4:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
-                if sys.argv[2] == "metrics":
-                    append_rows(unit.folder / "metrics.jsonl", [{"step": step, "note": "x" * 90} for step in range(20)])
-            return rows
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self.file = file
 
-    run_units(plan(Path(sys.argv[1])), Filling(), Silent())
-"""
+    def _rows(self, unit):
+        rows = super()._rows(unit)
+        if len(self.calls) == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+            if self.file == "metrics":
+                append_rows(unit.folder / "metrics.jsonl", [{"step": step, "note": "x" * 90} for step in range(20)])
+        return rows
+
+
+def run_until_full(folder: Path, file: str) -> None:
+    try:
+        run_units(plan(folder), Filling(file), Silent())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 @pytest.mark.parametrize("file", ["metrics", "evaluation"])
 def test_a_full_disk_ends_the_grid_with_one_message_and_costs_nothing_finished(tmp_path, file):
     """A limit on file sizes stands for the full disk: the write that does not fit fails half way."""
-    process = child(_FULL, str(tmp_path / "full"), file)
-    _, text = process.communicate(timeout=200)
-    assert process.returncode == 1
+    process = Forked(run_until_full, tmp_path / "full", file, output=tmp_path / "said")
+    text = process.end()
+    assert process.code == 1
     assert "DiskFullError: no room is left to write" in text
     grid = plan(tmp_path / "full")
     states = [read_status(unit.folder).state for unit in grid.units]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
+import signal
 from contextlib import nullcontext
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,11 +15,13 @@ from dllm_rl.errors import BrowserMissingError, ConfigError
 from dllm_rl.files import read_json, replace_file, write_json
 from experiments.design.units import choose
 from experiments.report.load import load_run
+from experiments.run import runner
 from experiments.run.folder import RunFolder
 from experiments.run.results import is_equal
 from experiments.run.runner import Silent, owed_units, refresh, run_units
 from experiments.run.status import Status, claim, read_status, write_status
 from tests.experiments.grids import FakeWork, plan
+from tests.processes import Forked
 
 
 def test_a_second_run_does_nothing(tmp_path) -> None:
@@ -219,8 +220,9 @@ def test_kill_9_at_any_moment_ends_in_the_same_results(tmp_path) -> None:
     run_units(undisturbed, FakeWork(), Silent())
     for moment in ("in the work", "before the status"):
         folder = tmp_path / moment.replace(" ", "_")
-        done = subprocess.run([sys.executable, "-c", _KILLED, str(folder), moment], cwd=os.getcwd(), check=False)
-        assert done.returncode == -9
+        process = Forked(run_until_killed, folder, moment, output=tmp_path / f"said {moment}")
+        text = process.end()
+        assert process.code == -signal.SIGKILL, text
         grid = plan(folder)
         assert owed_units(grid)
         assert {read_status(unit.folder).state for unit in grid.units} == {"done", "owed"}
@@ -228,30 +230,21 @@ def test_kill_9_at_any_moment_ends_in_the_same_results(tmp_path) -> None:
         assert is_equal(grid.root / "results.parquet", undisturbed.root / "results.parquet")
 
 
-_KILLED = textwrap.dedent(
-    """
-    import os, signal, sys
-    from pathlib import Path
-    from experiments.run import runner
-    from experiments.run.runner import Silent
-    from tests.experiments.grids import FakeWork, plan
-
+def run_until_killed(folder: Path, moment: str) -> None:
     class Killed(FakeWork):
         def _rows(self, unit):
             rows = super()._rows(unit)
-            if len(self.calls) == 4 and sys.argv[2] == "in the work":
+            if len(self.calls) == 4 and moment == "in the work":
                 os.kill(os.getpid(), signal.SIGKILL)
             return rows
 
     def write(path, rows, **labels):
         original(path, rows, **labels)
-        if len(work.calls) == 4 and sys.argv[2] == "before the status":
+        if len(work.calls) == 4 and moment == "before the status":
             os.kill(os.getpid(), signal.SIGKILL)
 
     original, runner.write_rows, work = runner.write_rows, write, Killed()
-    runner.run_units(plan(Path(sys.argv[1])), work, Silent())
-    """
-)
+    runner.run_units(plan(folder), work, Silent())
 
 
 def test_a_file_is_whole_or_absent(tmp_path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,22 +15,19 @@ from harness.browser.faults import quota_cores
 from harness.browser.pool import MAX_PLACES
 from harness.environments import FormEnvironment, FormSettings
 from harness.rewards import Shaped
+from tests.processes import Forked
 
-SCRIPT = """
-import sys
-from harness.environments import FormSettings
-from dllm_rl.session import Session
-from harness.environments import FormEnvironment
-settings = FormSettings(counts={"train": 1}, kinds=("contact",), cache_dir=sys.argv[1], shares_identical=False)
-try:
-    with Session(FormEnvironment(settings)) as session:
-        (task,) = session.tasks("train")
-        pairs = [(task, session.gold_plan(task))] * 5_000
-        print(*session.pids, flush=True)
-        session.run_many(pairs)
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-"""
+
+def run_thousands(folder: Path) -> None:
+    settings = FormSettings(counts={"train": 1}, kinds=("contact",), cache_dir=folder, shares_identical=False)
+    try:
+        with Session(FormEnvironment(settings)) as session:
+            (task,) = session.tasks("train")
+            pairs = [(task, session.gold_plan(task))] * 5_000
+            print(*session.pids, flush=True)
+            session.run_many(pairs)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
 
 
 def is_running(pid: int) -> bool:
@@ -47,17 +42,18 @@ def is_running(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
 def test_no_browser_outlives_its_session(tmp_path: Path, end: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    pids = [int(word) for word in process.stdout.readline().split()]
+    process = Forked(run_thousands, tmp_path, output=tmp_path / "said")
+    while not (said := process.output.read_text()).endswith("\n"):
+        assert process.code is None, process.end()
+        time.sleep(0.02)
+    pids = [int(word) for word in said.split()]
     assert pids
     assert all(map(is_running, pids))
     time.sleep(0.5)
-    os.killpg(process.pid, end) if end is signal.SIGINT else process.send_signal(end)
-    output, _ = process.communicate(timeout=60)
-    assert output.strip() == ("interrupted" if end is signal.SIGINT else "")
+    os.killpg(process.pid, end) if end is signal.SIGINT else process.send(end)
+    # Beside what asyncio says of pipes that the browser's driver closed.
+    output = process.end(60).removeprefix(said)
+    assert ("interrupted" in output.splitlines()) == (end is signal.SIGINT)
     deadline = time.monotonic() + 20
     while any(map(is_running, pids)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
-import textwrap
+import time
 from dataclasses import asdict, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,8 @@ from dllm_rl.session import Session
 from harness.environments import FormEnvironment, FormSettings
 from harness.judge import OutcomeStore
 from harness.judge.store import _shape
+from tests.processes import Forked
 
-ROOT = Path(__file__).parents[3]
 FIELD = FieldResult(name="a", wanted=("x",), server=None, dom=("é", "\ud800"), is_correct=False, is_default=True)
 FULL = Outcome(
     task_id="t",
@@ -92,34 +89,24 @@ def test_a_damaged_file_is_told_and_outcomes_are_kept_in_memory(
     assert caplog.text.count("cannot be used") == 1 and "Delete that file" in caplog.text
 
 
-WRITER = """
-    import sys
-    from pathlib import Path
-    from dllm_rl.records.tasks import Outcome
-    from harness.judge import OutcomeStore
-
-    store = OutcomeStore(Path(sys.argv[1]))
-    for number in range(int(sys.argv[3])):
-        store.put(f"{sys.argv[2]}{number}", Outcome(task_id=f"{number}", dialogs=("x" * 2000,)))
+def write_many(file: Path, name: str, count: int) -> None:
+    store = OutcomeStore(file)
+    for number in range(count):
+        store.put(f"{name}{number}", Outcome(task_id=f"{number}", dialogs=("x" * 2000,)))
         print(number, flush=True)
-"""
-
-
-def writer(file: Path, name: str, count: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(file), name, str(count)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 def test_two_processes_write_at_once_and_one_is_killed(tmp_path: Path) -> None:
     file = tmp_path / "outcomes.sqlite"
-    killed, other = writer(file, "a", 100_000), writer(file, "b", 60)
-    assert killed.stdout is not None
-    for _ in range(20):
-        killed.stdout.readline()
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert other.communicate(timeout=100)[0].split() == [str(number) for number in range(60)]
+    killed, other = (
+        Forked(write_many, file, name, count, output=tmp_path / name) for name, count in (("a", 100_000), ("b", 60))
+    )
+    while killed.output.read_text().count("\n") < 20:
+        assert killed.code is None, killed.end()
+        time.sleep(0.005)
+    killed.send(signal.SIGKILL)
+    killed.end()
+    assert other.end().split() == [str(number) for number in range(60)]
     store = OutcomeStore(file)
     assert all(store.get(f"a{number}") for number in range(20))
     assert all(store.get(f"b{number}") for number in range(60))
