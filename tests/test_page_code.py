@@ -6,6 +6,7 @@ Commands of our own in running text are parsed, too. Those in blocks are run by 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from typer.main import get_command
 
@@ -33,7 +35,8 @@ from tests.test_docs import PAGES, ROOT, blocks, parse
 from tests.test_page_commands import DOCS, pages
 from tests.tiny_policies import make_tiny_policy
 
-LINES = sorted({line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines() if line.strip()})
+GUIDES = [page for page in PAGES if "results" not in page.parts]
+LINES = sorted({line for page in GUIDES for block in blocks(page, "sh") for line in block.splitlines() if line.strip()})
 # Words of running text that stand for something.
 PLACEHOLDER = re.compile(r"[A-Z_]{3,}")
 
@@ -126,9 +129,10 @@ def test_what_curl_asks_for_is_answered() -> None:
                 line = line.replace(f"<{name}>", value)
             _, _, address, *data = words_of(line)
             body = data[1].encode() if data else None
-            code, told = ask(address.replace("localhost:8123", base.removeprefix("http://")), body)
-            assert code == 200 and told, line
-            known.update({"id": told[0]["id"]} if isinstance(told, list) else {"episode": told.get("episode", "")})
+            code, answer = ask(address.replace("localhost:8123", base), body)
+            assert code in (200, 201) and answer, line
+            known.update({"id": answer[0]["id"]} if isinstance(answer, list) else {})
+            known.update({"episode": answer["episode"]} if "episode" in answer else {})
 
     async def serve() -> None:
         await sites.server.start()
@@ -137,6 +141,10 @@ def test_what_curl_asks_for_is_answered() -> None:
 
     asyncio.run(serve())
     assert known["episode"]
+
+
+# Typer brings its own copy of click, so its exceptions are reached through typer alone.
+(MissingParameter,) = [cls for cls in typer.BadParameter.__subclasses__() if cls.__name__ == "MissingParameter"]
 
 
 def told(page: Path) -> list[str]:
@@ -150,8 +158,10 @@ def test_commands_in_running_text_exist(page: Path) -> None:
         words = words_of(text)
         if words[0] != "dllm-rl":
             PROGRAMS[words[0]](words)
-        elif len(words) > 2 and not any(PLACEHOLDER.fullmatch(word) for word in words[:2]):
-            parse(words[1:])
+        elif len(words) > 2 and not PLACEHOLDER.fullmatch(words[1]):
+            # What a sentence is about may lack what a command must be given.
+            with contextlib.suppress(MissingParameter):
+                parse(words[1:])
         elif not words[1].startswith("--") and not PLACEHOLDER.fullmatch(words[1]):
             assert words[1] in get_command(app).commands, f"{page.name}: {text}"  # type: ignore[attr-defined]
 
@@ -160,7 +170,7 @@ def test_commands_in_running_text_exist(page: Path) -> None:
 ELSEWHERE = {
     "import check_objective": "objectives/test_adding.py",
     "class GMPO": "objectives/test_adding.py",
-    "def clipped_mean": "objectives/test_adding.py",
+    "Geometric-mean objectives": "objectives/test_adding.py",
     "class TwoLevelPolicy": "dllm_rl/policies/test_new_family.py",
     "GenericEnvClient": "harness/environments/test_openenv.py",
 }
@@ -216,8 +226,8 @@ def test_python_of_a_page_runs(name: str, code: str, place: Path) -> None:
     for reward in re.findall(r'^@register\("reward", "(\w+)"\)', code, re.MULTILINE):
         assert check_reward(registry.build("reward", reward))
     if "trainer" in names:
-        assert [callback.on_alarm for callback in names["trainer"]] == ["stop"]
+        assert [type(callback) for callback in names["trainer"]] == [names["CollapseCallback"]]
     if "my_policy" in code:
         assert load_policy("my_policy").family == "masked"
     if "outcomes" in names:
-        assert names["outcomes"] and all(outcome.is_success for outcome in names["outcomes"])
+        assert names["outcomes"][0].is_success and names["left_out"]
