@@ -185,7 +185,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         mine = [row for row in rows if (row["section"], row["batch"]) == (section, batch)]
         base = {row["arm"]: row for row in mine}.get("textbook loop")
         first = mine[0]
-        lines += [f"\n### {section}, batch {batch}: {first['plans']} plans, medians of {first['repeats']}\n"]
+        lines += [f"\n## {section}, batch {batch}: {first['plans']} plans, medians of {first['repeats']}\n"]
         lines += [f"| {' | '.join(COLUMN_NAMES)} |", "|---" * len(COLUMN_NAMES) + "|"]
         for row in mine:
             share = [

@@ -87,6 +87,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _LINK.sub(within, markdown)
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """A corner of a table without text heads nothing."""
+    return re.sub(r"<th([^>]*)></th>", r"<td\1></td>", html)
+
+
 def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
     """A notebook as Markdown, with what its cells showed, and its images by name."""
     parts, images = [], {}

@@ -25,6 +25,6 @@ def test_random_sections_at_both_batches(tmp_path, monkeypatch):
     same = {(row["batch"], row["arm"]): row["ids"] for row in rows}
     assert all(same[batch, "low_confidence"] == same[batch, "textbook loop"] for batch in (1, 16))
     samplers.report(given)
-    assert "### V=64, batch 16: 16 plans" in (tmp_path / "docs" / "bench_samplers.md").read_text()
+    assert "## V=64, batch 16: 16 plans" in (tmp_path / "docs" / "bench_samplers.md").read_text()
     with pytest.raises(ConfigError, match="no arm starts with nothing"):
         samplers.run_section("V=64", 1, argparse.Namespace(**{**vars(given), "arms": ["nothing"]}))
