@@ -46,13 +46,14 @@ def words_of(line: str) -> list[str]:
 
 
 def checks_options_of_a_module(words: list[str]) -> None:
-    """`python -m MODULE`: the module is here, and declares the options that are shown."""
+    """`python -m MODULE`: it is here, and declares the options that are shown, by itself or in what it imports."""
     name, options = words[2], [word for word in words[3:] if word.startswith("--")]
     found = importlib.util.find_spec(name)
     assert found and found.origin, f"no module {name}"
-    folder = Path(found.origin).parent
-    files = folder.glob("*.py") if Path(found.origin).name == "__init__.py" else [Path(found.origin)]
-    declared = "".join(file.read_text() for file in files)
+    folder, text = Path(found.origin).parent, Path(found.origin).read_text()
+    is_package = Path(found.origin).name == "__init__.py"
+    imported = [file for file in folder.glob("*.py") if re.search(rf"^(?:from|import) .*\b{file.stem}\b", text, re.M)]
+    declared = "".join(file.read_text() for file in (folder.glob("*.py") if is_package else imported)) + text
     for option in options:
         plain = option.removeprefix("--").removeprefix("no-").replace("-", "_")
         assert f'"{option}"' in declared or re.search(rf"\b{plain}: Annotated\[", declared), f"{name} has no {option}"
@@ -121,7 +122,7 @@ def test_what_curl_asks_for_is_answered() -> None:
     """The lines of a page in their order, with what the answers before told in place of <...>."""
     lines = [line for block in blocks(DOCS / "harness.md", "sh") for line in block.splitlines() if "curl" in line]
     assert sorted(lines) == [line for line in LINES if line.startswith("curl")]
-    sites, known = PublicSites(make_tasks("test", count=1, kinds=("newsletter",))), {}
+    sites, known = PublicSites(make_tasks("test", count=1, kinds=("newsletter",))), dict[str, str]()
 
     def follow(base: str) -> None:
         for line in lines:
@@ -131,8 +132,10 @@ def test_what_curl_asks_for_is_answered() -> None:
             body = data[1].encode() if data else None
             code, answer = ask(address.replace("localhost:8123", base), body)
             assert code in (200, 201) and answer, line
-            known.update({"id": answer[0]["id"]} if isinstance(answer, list) else {})
-            known.update({"episode": answer["episode"]} if "episode" in answer else {})
+            if isinstance(answer, list):
+                known["id"] = answer[0]["id"]
+            elif "episode" in answer:
+                known["episode"] = answer["episode"]
 
     async def serve() -> None:
         await sites.server.start()
