@@ -31,7 +31,7 @@ from harness.sites import make_tasks
 from harness.sites.public_sites import PublicSites
 from scripts import install_chromium
 from tests.harness.sites.test_public_sites import ask
-from tests.test_docs import PAGES, ROOT, blocks, parse
+from tests.test_docs import FOLDERS, PAGES, ROOT, blocks, parse
 from tests.test_page_commands import DOCS, pages
 from tests.tiny_policies import make_tiny_policy
 
@@ -113,6 +113,12 @@ PROGRAMS: dict[str, Callable[[list[str]], object]] = {
 @pytest.mark.parametrize("line", [line for line in LINES if not line.startswith(("dllm-rl", "curl"))])
 def test_a_line_for_another_program_is_one_that_it_accepts(line: str) -> None:
     words = words_of(line)
+    while words and (variable := re.match(r"([A-Z_]+)=", words[0])):
+        sources = (file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
+        # Those of `tests/soak_sizes.py` are named there without what they begin with.
+        name = variable[1].removeprefix("DLLM_RL_SOAK_")
+        assert any(f'"{name}"' in file.read_text() for file in sources), f"nothing reads {variable[1]}"
+        del words[0]
     if words:
         assert words[0] in PROGRAMS, f"no test knows what to do with: {line}"
         assert PROGRAMS[words[0]](words) is not False
