@@ -1,9 +1,10 @@
 """What a policy's episodes owe to its notebook, and to how it goes on after feedback: one JSON line a condition.
 
 `python -m benchmarks.episodes runs/warmstart/masked_episodes --conditions memory` plays the same tasks under five
-notebooks; `--conditions writing` writes every turn anew, or repairs the last plan (`dllm_rl.repair`). The checkpoint is
-made by `dllm-rl warmstart masked_episodes --recipe episodes`. It is not trained again, so a notebook's line says what
-the policy makes of it, and not what another could.
+notebooks; `--conditions writing` writes every turn anew, or repairs the last plan (`dllm_rl.repair`); `--conditions
+roles` writes turns in roles, and without each of them (`dllm_rl.roles`). The checkpoint is made by `dllm-rl warmstart
+masked_episodes --recipe episodes`, for roles by `--recipe episodes_roles`. It is not trained again, so a notebook's
+line says what the policy makes of it, and not what another could.
 
 - *forwards*: of the model, in all turns of an episode, each row by itself.
 - *actions*: lines that ran in the browser.
@@ -26,10 +27,12 @@ from scipy import stats
 
 from dllm_rl.notebook import Notebook
 from dllm_rl.records.events import Kind
-from dllm_rl.records.rollout import Rollout
+from dllm_rl.records.rollout import Completion, Rollout
 from dllm_rl.records.tasks import Task
 from dllm_rl.repair import Repair
+from dllm_rl.roles import Roles
 from dllm_rl.session import Session
+from dllm_rl.training.calls import Team
 from dllm_rl.training.engine import RolloutEngine
 from experiments.cli.evaluate import usual_sampler
 from experiments.design.config import build_sampler
@@ -52,7 +55,15 @@ WRITING: dict[str, dict[str, Any]] = {
     "repair": {"repair": Repair()},
     "repair below .9": {"repair": Repair(confidence=0.9)},
 }
-CONDITIONS = {"memory": MEMORY, "writing": WRITING}
+ROLES: dict[str, dict[str, Any]] = {
+    "all roles": {"team": Team(roles=Roles())},
+    "no reflector": {"team": Team(roles=Roles(reflector=False))},
+    "no planner": {"team": Team(roles=Roles(planner=False, grounder=False))},
+    "no grounder": {"team": Team(roles=Roles(grounder=False))},
+    "no summarizer": {"team": Team(roles=Roles(summarizer=False))},
+    "no roles": {},
+}
+CONDITIONS = {"memory": MEMORY, "writing": WRITING, "roles": ROLES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +97,11 @@ class Played:
 
 def forwards(rollout: Rollout, turn: int) -> int:
     """Forwards that a turn took: steps at which something was drawn."""
-    drawn = rollout.turns[turn].completion.sampled
+    return sum(_steps(written) for written in rollout.turns[turn].completion.trained)
+
+
+def _steps(written: Completion) -> int:
+    drawn = written.sampled
     assert drawn is not None
     events = drawn.completions.trajectory.rows(torch.tensor([drawn.row])).events
     return int(events.step[events.kind <= Kind.JUMP].unique().numel())

@@ -155,6 +155,11 @@ class Environment(ABC):
         """Episodes of several turns that may be under way at a time."""
         return 16
 
+    @property
+    def max_turns(self) -> int | None:
+        """Turns after which an episode ends; None where that is not known beforehand."""
+        return None
+
     async def observe_many(self, tasks: Sequence[Task]) -> list[Observation]:
         """Observe several tasks, in their order."""
         return await limited((self.observe(task) for task in tasks), self.concurrency)

@@ -151,6 +151,11 @@ class OneTurn:
         """Episodes that may be under way at a time; None for any number."""
         return None
 
+    @property
+    def max_turns(self) -> int | None:
+        """Turns after which an episode ends; None where that is not said."""
+        return None
+
     @contextmanager
     def episodes(self, tasks: Sequence[Task], modes: Modes) -> Iterator[Episodes]:
         """Episodes of these tasks, which end with the context."""
@@ -163,6 +168,7 @@ def play(
     tasks: Sequence[Task],
     write: Writer,
     modes: Modes | None = None,
+    max_turns: int | None = None,
 ) -> list[Rollout]:
     """Play one episode a task to its end and reward it, in order.
 
@@ -172,14 +178,22 @@ def play(
         tasks: One task an episode.
         write: Writes the turns. It is asked for all episodes that go on at once, so that a policy samples in batches.
         modes: How plans are run; default: as the environment does.
+        max_turns: Turns after which an episode ends, where the environment would go on.
     """
     size = session.max_open or max(1, len(tasks))
     parts = [range(start, min(start + size, len(tasks))) for start in range(0, len(tasks), size)]
-    return [rollout for part in parts for rollout in _played(session, reward, tasks, part, write, modes or Modes())]
+    known = modes or Modes()
+    return [rollout for part in parts for rollout in _played(session, reward, tasks, part, write, known, max_turns)]
 
 
 def _played(
-    session: Session | OneTurn, reward: Reward, tasks: Sequence[Task], part: range, write: Writer, modes: Modes
+    session: Session | OneTurn,
+    reward: Reward,
+    tasks: Sequence[Task],
+    part: range,
+    write: Writer,
+    modes: Modes,
+    max_turns: int | None,
 ) -> list[Rollout]:
     """Play the episodes of a part of the tasks side by side."""
     turns: list[tuple[Turn, ...]] = [() for _ in part]
@@ -197,11 +211,18 @@ def _played(
             answers = episodes.step({at: completion.plan for at, completion in written.items()}) if written else {}
             for at, reply in answers.items():
                 turns[at] += (Turn(observation=going[at], completion=written[at], outcome=reply.outcome),)
-                replies[at] = reply
-            going = {at: reply.observation for at, reply in answers.items() if reply.observation is not None}
+                replies[at] = _out_of_turns(reply) if len(turns[at]) == max_turns else reply
+            going = {at: page for at in answers if (page := replies[at].observation) is not None}
     outcomes = [whole_outcome(turns[at], replies[at].outcome) for at in range(len(part))]
     attempts = [Attempt(task=tasks[row], turns=turns[at], outcome=outcomes[at]) for at, row in enumerate(part)]
     return rewarded(reward, attempts)
+
+
+def _out_of_turns(reply: Reply) -> Reply:
+    """The reply, which ends the episode unless that has ended by itself."""
+    if reply.observation is None:
+        return reply
+    return Reply(observation=None, outcome=replace(reply.outcome, ending=Ending.TURNS))
 
 
 def _stopped(last: Reply, stop: Stop) -> Reply:

@@ -111,6 +111,11 @@ class Session(OneTurn, Generic[E]):
         """Episodes of several turns that are under way at a time; None for any number of whole plans."""
         return self.environment.max_open if self.environment.is_episodic else None
 
+    @property
+    def max_turns(self) -> int | None:
+        """Turns after which the environment ends an episode; None where it does not say."""
+        return self.environment.max_turns
+
     @contextlib.contextmanager
     def episodes(self, tasks: Sequence[Task], modes: Modes) -> Iterator[Episodes]:
         """Episodes of these tasks, which end with the context."""

@@ -30,13 +30,34 @@ class Completion:
         prompt: Text that the policy read; "" where no policy wrote the plan (a gold plan, a recorded one).
         num_tokens: Length of what was written, EOS included, FILL and PAD not. A grammar has no influence on it: tokens
             that it forced count like all others.
-        sampled: The sampler's record of it, token ids included; None where no policy wrote it.
+        sampled: The sampler's record of it, token ids included; None where no policy wrote it, or several calls.
+        calls: The calls of roles that it was put together from (`dllm_rl.roles`); () where it was written as it is.
     """
 
     plan: str
     prompt: str = ""
     num_tokens: int = 0
     sampled: SampledRow | None = None
+    calls: tuple[Call, ...] = ()
+
+    @property
+    def trained(self) -> tuple[Completion, ...]:
+        """What of it is trained on: itself, or the calls of the policy that is trained."""
+        return tuple(call.completion for call in self.calls if call.is_trained) if self.calls else (self,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What one role wrote at a turn.
+
+    Attributes:
+        role: A name of `dllm_rl.roles.Role`.
+        is_trained: Whether the policy that is trained wrote it, and not one that the role has of its own.
+    """
+
+    role: str
+    completion: Completion
+    is_trained: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

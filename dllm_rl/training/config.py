@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.types import Replays
 from dllm_rl.training.credit import NO_CREDIT, StepCredit
+from dllm_rl.training.horizon import HorizonStage, refuse_horizon
 from dllm_rl.training.turns import USUAL_NORMALISER, TurnNormaliser
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ class TrainConfig(BaseModel):
             that they say nothing: a null control with updates of the usual size. Logged rewards are the true ones.
         turn_normaliser: How much the turns of an episode weigh (`dllm_rl.training.turns`). Whole plans have one turn.
         step_credit: What a turn earns beside the advantage of its episode (`dllm_rl.training.credit`).
+        horizon: Stages in which episodes may take fewer turns than the environment allows; it allows its own after the
+            last one (`dllm_rl.training.horizon`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -147,6 +150,7 @@ class TrainConfig(BaseModel):
     shuffles_rewards: bool = False
     turn_normaliser: TurnNormaliser = USUAL_NORMALISER
     step_credit: StepCredit = NO_CREDIT
+    horizon: tuple[HorizonStage, ...] | None = Field(None, min_length=1, strict=False)
 
     @property
     def targets(self) -> Targets:
@@ -166,6 +170,7 @@ class TrainConfig(BaseModel):
 
 def refuse_settings(config: TrainConfig, objective: Objective) -> None:
     """Raise ConfigError for settings that the objective is not defined for, and for those that nothing would read."""
+    refuse_horizon(config.horizon, config.steps)
     limit = objective.max_inner_steps
     if limit is not None and config.inner_steps > limit:
         raise ConfigError(
@@ -207,10 +212,10 @@ def refuse_settings(config: TrainConfig, objective: Objective) -> None:
 
 
 # Settings of turns, with the values under which they change nothing for whole plans.
-TURN_SETTINGS = {"turn_normaliser": USUAL_NORMALISER, "step_credit": NO_CREDIT}
+TURN_SETTINGS = {"turn_normaliser": USUAL_NORMALISER, "step_credit": NO_CREDIT, "horizon": None}
 
 
 def turn_settings(config: TrainConfig) -> list[str]:
     """The settings of turns that are not as usual, as `name=value`."""
-    given = {name: getattr(config, name) for name in TURN_SETTINGS}
+    given = config.model_dump(mode="json", include=set(TURN_SETTINGS))
     return [f"{name}={value}" for name, value in given.items() if value != TURN_SETTINGS[name]]

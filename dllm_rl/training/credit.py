@@ -29,18 +29,14 @@ PENALTY = 0.001
 
 
 def turn_facts(rollouts: Sequence[Rollout]) -> TurnFacts:
-    """Facts of all turns of these episodes, in order."""
+    """Facts of all rows of these episodes, in order. Each call that a turn was written in has those of the turn."""
     known: dict[Observation, int] = {}
-    idle = [
-        [float(_is_idle(item, at, is_strict=is_strict)) for is_strict in (False, True)]
-        for item in rollouts
-        for at in range(len(item.turns))
-    ]
+    rows = [(item, at) for item in rollouts for at, turn in enumerate(item.turns) for _ in turn.completion.trained]
+    idle = [[float(_is_idle(item, at, is_strict=is_strict)) for is_strict in (False, True)] for item, at in rows]
+    anchors = [known.setdefault(item.turns[at].observation, len(known)) for item, at in rows]
     return TurnFacts(
-        anchors=torch.tensor(
-            [known.setdefault(turn.observation, len(known)) for item in rollouts for turn in item.turns]
-        ),
-        to_go=torch.tensor([len(item.turns) - 1 - at for item in rollouts for at in range(len(item.turns))]),
+        anchors=torch.tensor(anchors),
+        to_go=torch.tensor([len(item.turns) - 1 - at for item, at in rows]),
         is_idle=torch.tensor(idle),
     )
 

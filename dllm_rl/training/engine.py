@@ -17,13 +17,14 @@ from dllm_rl.policies.base import BasePolicy
 from dllm_rl.protocols import Sampler
 from dllm_rl.records.rollout import Completion, Rollout
 from dllm_rl.records.tasks import Task
-from dllm_rl.records.types import SampledRow
 from dllm_rl.repair import Repair, refuse_repair
 from dllm_rl.reward import Reward
 from dllm_rl.session import Session
 from dllm_rl.threads import warn_if_spinning
+from dllm_rl.training.calls import Team
 from dllm_rl.training.ranks import ALONE, Ranks
 from dllm_rl.training.sharding import gathered
+from dllm_rl.training.speaker import Speaker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,8 @@ class RolloutEngine:
         isolation, executor: How the environment runs plans, in its own words; None for its default.
         notebook: What the policy reads of earlier turns.
         repair: How much of its last plan a turn begins with; None to write every turn anew.
+        max_turns: Turns after which an episode ends, where its environment would go on; None to leave it to that.
+        team: Who writes the turns of episodes, role by role; None where each is written at once.
     """
 
     policy: BasePolicy
@@ -62,6 +65,8 @@ class RolloutEngine:
     executor: str | None = None
     notebook: Notebook = field(default_factory=Notebook)
     repair: Repair | None = None
+    max_turns: int | None = None
+    team: Team | None = None
 
     def __post_init__(self) -> None:
         if self.repair is not None:
@@ -70,8 +75,8 @@ class RolloutEngine:
 
     def at_temperature(self, temperature: float) -> RolloutEngine:
         """The same engine, its sampler at another temperature; 0 is greedy."""
-        sampler: Any = self.sampler
-        return replace(self, sampler=replace(sampler, temperature=temperature))
+        team = None if self.team is None else self.team.at_temperature(temperature)
+        return replace(self, sampler=self.speaker.at_temperature(temperature).sampler, team=team)
 
     def at_step(self, step: int) -> RolloutEngine:
         """The same engine, paying as at this training step."""
@@ -89,17 +94,21 @@ class RolloutEngine:
         prompts = replace(self.policy.prompts(texts, row_ids), pages=pages, instructions=instructions)
         if self.repair is not None:
             prompts = self.repair.begin(self.policy, prompts, situations)
-        completions = self.sampler.generate(self.policy, prompts, seed=seed)
-        lengths = self.policy.canvas.visible(completions.ids).sum(dim=1).tolist()
-        return [
-            Completion(
-                plan=self.policy.canvas.decode(ids),
-                prompt=text,
-                num_tokens=length,
-                sampled=SampledRow(prompts=prompts, completions=completions, row=row),
-            )
-            for row, (text, ids, length) in enumerate(zip(texts, completions.ids, lengths, strict=True))
-        ]
+        return self.speaker.say(prompts, texts, seed=seed)
+
+    @property
+    def speaker(self) -> Speaker:
+        """The policy with its sampler."""
+        return Speaker(policy=self.policy, sampler=self.sampler)
+
+    def write_in_roles(
+        self, team: Team, situations: Sequence[Situation], row_ids: Sequence[int], *, seed: int
+    ) -> list[Completion | Stop]:
+        """Write one turn an episode in the calls of a team, on this process alone; otherwise as `write`."""
+        limits = [limit for limit in (self.max_turns, self.environment.max_turns) if limit is not None]
+        return team.write(
+            self.speaker, self.notebook, situations, row_ids, seed=seed, max_turns=min(limits, default=None)
+        )
 
     def can_read(self, item: Situation) -> bool:
         """Whether a page, with as much of the notebook as there is room for, fits into the policy's prompt."""
@@ -118,7 +127,7 @@ class RolloutEngine:
         modes = Modes(isolation=self.isolation, executor=self.executor)
         with gathered(self.policy.model):
             reward = self.reward.of_policy(self.policy)
-            rollouts = play(self.environment, reward, mine, sampling, modes) if mine else []
+            rollouts = play(self.environment, reward, mine, sampling, modes, self.max_turns) if mine else []
         seconds = time.perf_counter() - started
         parts = self.ranks.gather((rollouts, sampling.nfe, sampling.token_forwards))
         return RolloutBatch(
@@ -155,23 +164,33 @@ class _Sampling:
     def __call__(self, situations: Sequence[Situation]) -> list[Completion | Stop]:
         """Sample the next turn of each; all of them have had as many turns."""
         started = time.perf_counter()
-        is_episodic = self.engine.environment.is_episodic
-        readable = [item for item in situations if not is_episodic or self.engine.can_read(item)]
-        written = dict(zip([item.row for item in readable], self._written(readable), strict=True))
+        engine = self.engine
+        if engine.team is not None:
+            row_ids = [self.row_ids[item.row] for item in situations]
+            said = engine.write_in_roles(engine.team, situations, row_ids, seed=self.seed)
+        else:
+            is_episodic = engine.environment.is_episodic
+            readable = [item for item in situations if not is_episodic or engine.can_read(item)]
+            written = dict(zip([item.row for item in readable], self._written(readable), strict=True))
+            said = [written.get(item.row, TOO_LONG) for item in situations]
+        self._count(said)
         self.seconds += time.perf_counter() - started
-        return [written.get(item.row, TOO_LONG) for item in situations]
+        return said
 
     def _written(self, situations: Sequence[Situation]) -> list[Completion]:
         if not situations:
             return []
         turn = len(situations[0].turns)
         seed = self.seed if turn == 0 else seeding.derive(self.seed, "turn", turn)
-        written = self.engine.write(situations, [self.row_ids[item.row] for item in situations], seed=seed)
-        drawn = written[0].sampled
-        assert drawn is not None
-        self.nfe += drawn.completions.nfe
-        self.token_forwards += drawn.completions.token_forwards
-        return written
+        return self.engine.write(situations, [self.row_ids[item.row] for item in situations], seed=seed)
+
+    def _count(self, said: Sequence[Completion | Stop]) -> None:
+        """Count the forwards of each batch that was drawn."""
+        written = [item for item in said if isinstance(item, Completion)]
+        parts = [call.completion for item in written for call in item.calls] + written
+        batches = {id(part.sampled.completions): part.sampled.completions for part in parts if part.sampled is not None}
+        self.nfe += sum(batch.nfe for batch in batches.values())
+        self.token_forwards += sum(batch.token_forwards for batch in batches.values())
 
 
 # Raised whenever the same policy would be evaluated with other numbers: results are keyed by it.

@@ -19,7 +19,7 @@ from torch import Tensor
 from dllm_rl.advantages import EQUAL_REWARDS
 from dllm_rl.episodes import Situation
 from dllm_rl.errors import ConfigError, HarnessError
-from dllm_rl.records.rollout import Rollout, Turn
+from dllm_rl.records.rollout import Completion, Rollout
 from dllm_rl.records.tasks import Task
 from dllm_rl.records.types import Completions, Prompts, Rollouts, SampledRow, join_completions
 from dllm_rl.training.credit import turn_facts
@@ -30,7 +30,7 @@ Group = Sequence[Rollout]
 
 
 def stack_rollouts(groups: Sequence[Group], *, temperature: float, pad_id: int) -> Rollouts:
-    """Stack the turns of all rollouts, group by group, whichever batches they were sampled in.
+    """Stack the turns of all rollouts, or the calls that they were written in, whichever batches these were drawn in.
 
     Prompts are padded on the left to the longest. A trajectory of fewer steps than others ends in repetitions of its
     last state, at which nothing is committed. Episodes that the environment lost are left out; a whole plan that it
@@ -43,7 +43,11 @@ def stack_rollouts(groups: Sequence[Group], *, temperature: float, pad_id: int) 
     is_episodic = any(rollout.outcome.ending is not None for group in groups for rollout in group)
     kept = [_valid_ones(group) for group in groups] if is_episodic else groups
     turns = [
-        (number, rollout, turn) for number, group in enumerate(kept) for rollout in group for turn in rollout.turns
+        (number, rollout, written)
+        for number, group in enumerate(kept)
+        for rollout in group
+        for turn in rollout.turns
+        for written in turn.completion.trained
     ]
     if not turns:
         reasons = Counter(rollout.outcome.fault_reason for group in groups for rollout in group)
@@ -52,7 +56,7 @@ def stack_rollouts(groups: Sequence[Group], *, temperature: float, pad_id: int) 
             f"no episode of a step has a turn to learn from, most often: {said}. `dllm-rl doctor` looks at the "
             "environment."
         )
-    prompt_ids, prompt_mask, completions = _stacked([_sampled(turn) for _, _, turn in turns], pad_id)
+    prompt_ids, prompt_mask, completions = _stacked([_sampled(written) for _, _, written in turns], pad_id)
     valid = torch.tensor([rollout.outcome.is_valid for _, rollout, _ in turns])
     group_ids = torch.tensor([number for number, _, _ in turns])
     return Rollouts(
@@ -87,7 +91,9 @@ def situations(groups: Sequence[Group]) -> list[Situation]:
 
 
 def _episode_ids(groups: Sequence[Group]) -> Int[Tensor, " b"]:
-    lengths = torch.tensor([len(rollout.turns) for group in groups for rollout in group])
+    lengths = torch.tensor(
+        [sum(len(turn.completion.trained) for turn in rollout.turns) for group in groups for rollout in group]
+    )
     return torch.arange(len(lengths)).repeat_interleave(lengths)
 
 
@@ -103,12 +109,12 @@ def shuffle_rewards(rollouts: Rollouts, noise: torch.Generator) -> Rollouts:
     return replace(rollouts, rewards=rewards)
 
 
-def _sampled(turn: Turn) -> SampledRow:
-    if turn.completion.sampled is None:
+def _sampled(written: Completion) -> SampledRow:
+    if written.sampled is None:
         raise ConfigError(
-            f"only what a policy sampled can be trained on; this plan was given as text: {turn.completion.plan[:60]!r}"
+            f"only what a policy sampled can be trained on; this plan was given as text: {written.plan[:60]!r}"
         )
-    return turn.completion.sampled
+    return written.sampled
 
 
 def _stacked(rows: Sequence[SampledRow], pad_id: int) -> tuple[Int[Tensor, "b p"], Bool[Tensor, "b p"], Completions]:

@@ -31,6 +31,7 @@ from dllm_rl.protocols import Objective
 from dllm_rl.records.tasks import Task
 from dllm_rl.records.types import Rollouts
 from dllm_rl.registry import families_of
+from dllm_rl.training.calls import refuse_roles
 from dllm_rl.training.checkpoint import load_state, save_state
 from dllm_rl.training.config import (
     TrainConfig,
@@ -43,6 +44,7 @@ from dllm_rl.training.config import (
 )
 from dllm_rl.training.engine import RolloutBatch, RolloutEngine
 from dllm_rl.training.groups import Group, Resampled, grouped, resample, shuffle_rewards, situations, stack_rollouts
+from dllm_rl.training.horizon import max_turns_at, refuse_endless_horizon
 from dllm_rl.training.intermediate import with_answers, with_step_rewards
 from dllm_rl.training.metrics import describe
 from dllm_rl.training.optimiser import adamw
@@ -194,6 +196,7 @@ class Trainer:
             **describe(first, grouped(first, config.group_size), sampled, canvas=self.policy.canvas),
             **metrics,
             **resampled.metrics,
+            **self._horizon(step),
             "learning_rate": rate,
             "seconds/sampling": sum(part.seconds_sampling for part in drawn),
             "seconds/browser": sum(part.seconds_browser for part in drawn),
@@ -207,7 +210,12 @@ class Trainer:
             first_row: Row id of the first one, by which the noise is keyed.
         """
         repeated = [task for task in tasks for _ in range(self.config.group_size)]
-        return self.engine.at_step(step).run(repeated, range(first_row, first_row + len(repeated)), seed=seed)
+        engine = replace(self.engine.at_step(step), max_turns=max_turns_at(self.config.horizon, step))
+        return engine.run(repeated, range(first_row, first_row + len(repeated)), seed=seed)
+
+    def _horizon(self, step: int) -> dict[str, float]:
+        limit = max_turns_at(self.config.horizon, step)
+        return {} if limit is None else {"turns/limit": float(limit)}
 
     def _stacked(self, groups: Sequence[Group]) -> Rollouts:
         temperature = self.engine.sampler.temperature
@@ -269,10 +277,14 @@ def _check_combination(engine: RolloutEngine, objective: Objective, config: Trai
     refuse_unreplayable(type(policy), sampler, objective)
     # Refused before anything is sampled.
     engine.reward.of_policy(policy)
-    if (given := turn_settings(config)) and not engine.environment.is_episodic:
+    given = turn_settings(config) + ([] if engine.team is None else ["roles"])
+    if given and not engine.environment.is_episodic:
         raise ConfigError(
             f"{', '.join(given)} is about turns of episodes, and these rollouts are whole plans. Leave it out."
         )
+    if engine.team is not None:
+        refuse_roles(objective, config, is_repaired=engine.repair is not None)
+    refuse_endless_horizon(config.horizon, engine.environment.max_turns)
     if sampler.temperature != config.temperature:
         raise ConfigError(
             f"the sampler draws at temperature {sampler.temperature:g} and train.temperature is "

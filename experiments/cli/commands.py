@@ -49,6 +49,10 @@ RepairOption = Annotated[
     str | None,
     typer.Option(help="In episodes, how much of its last plan a turn begins with, as YAML: {confidence: 0.9}, null."),
 ]
+RolesOption = Annotated[
+    str | None,
+    typer.Option(help="In episodes, the roles that write a turn, as YAML: {} for all, {grounder: false}, null."),
+]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<preset>.")]
 
 FIRST_STEPS = """\
@@ -181,6 +185,7 @@ def evaluate(
     ] = None,
     notebook: NotebookOption = None,
     repair: RepairOption = None,
+    roles: RolesOption = None,
     policy: PolicyKeys = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -188,7 +193,7 @@ def evaluate(
     from experiments.cli.evaluate import Draws, EvaluatedTasks, measure, measure_oracle
     from experiments.cli.turns import TurnOptions
 
-    turns = TurnOptions(notebook=notebook, repair=repair)
+    turns = TurnOptions(notebook=notebook, repair=repair, roles=roles)
     if what == "oracle":
         if (sampler, out, temperature, num_samples, seed, policy) != (None, None, 1.0, 1, 0, None):
             raise ConfigError(
@@ -214,7 +219,10 @@ def warmstart(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Recipe that ships (builtin, episodes, finish, inverter, over_coaching), or a YAML file."),
+        typer.Option(
+            help="Recipe that ships (builtin, episodes, episodes_roles, finish, inverter, over_coaching, "
+            "over_coaching_turns), or a YAML file."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that the checkpoints are written to.")] = Path("runs/warmstart"),
 ) -> None:
@@ -382,13 +390,14 @@ def episode(
     out: Annotated[Path | None, typer.Option(help="Write a page with screenshots to this file.")] = None,
     notebook: NotebookOption = None,
     repair: RepairOption = None,
+    roles: RolesOption = None,
     policy: PolicyKeys = None,
 ) -> None:
     """Play one episode, turn by turn, and show it: in the terminal, or as one self-contained HTML page."""
     from experiments.cli.episode import EpisodePolicy, show_episode
     from experiments.cli.turns import TurnOptions
 
-    turns = TurnOptions(notebook=notebook, repair=repair)
+    turns = TurnOptions(notebook=notebook, repair=repair, roles=roles)
     player = EpisodePolicy(
         what=what, sampler=sampler, temperature=temperature, seed=seed, keys=tuple(policy or ()), turns=turns
     )

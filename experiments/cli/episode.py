@@ -90,6 +90,7 @@ def _played(session: Session, player: EpisodePolicy, split: str, number: int) ->
         reward=reward,
         notebook=turns.notebook,
         repair=turns.repair,
+        team=policies.load_team(turns.roles, temperature=player.temperature),
     )
     (rollout,) = engine.run([task], [number], seed=player.seed).rollouts
     return rollout

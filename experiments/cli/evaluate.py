@@ -141,6 +141,7 @@ def measure(
             reward=build_reward(reward),
             notebook=played.notebook,
             repair=played.repair,
+            team=policies.load_team(played.roles, temperature=draws.temperature),
             isolation=modes["isolation"],
             executor=modes["executor"],
         )

@@ -10,28 +10,20 @@ import difflib
 import json
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from dllm_rl import registry
 from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError
 from dllm_rl.load_options import LoadOptions
-from dllm_rl.notebook import Memory, Notebook
 from dllm_rl.reward import Reward
 from dllm_rl.session import Session
-
-if TYPE_CHECKING:
-    from dllm_rl.repair import Repair
+from experiments.design.base import Component, Strict
+from experiments.design.turns import NotebookSettings, RepairSettings, RolesSettings
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class Strict(BaseModel):
-    """Base of every configuration model: frozen; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def validate(model: type[Model], data: Any, *, source: str) -> Model:
@@ -86,30 +78,6 @@ OnAlarm = Literal["log", "stop", "raise"]
 BUILTIN = "builtin:"
 
 
-class Component(Strict):
-    """A registered plug-in and its options. `grpo` is short for `{name: grpo}`."""
-
-    name: str
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, data: Any) -> Any:
-        return {"name": data} if isinstance(data, str) else data
-
-
-class RepairSettings(Strict):
-    """How much of its last plan a turn of an episode begins with; see `dllm_rl.repair.Repair`."""
-
-    confidence: float = Field(default=0.0, ge=0, lt=1)
-
-    def build(self) -> Repair:
-        """The repair itself."""
-        from dllm_rl.repair import Repair
-
-        return Repair(confidence=self.confidence)
-
-
 class PolicyLevel(LoadOptions):
     """A level of the factor `policy`: warm-started weights, how they are sampled, and training settings of its own.
 
@@ -119,6 +87,7 @@ class PolicyLevel(LoadOptions):
         checkpoint: `builtin:<family>`, a folder, or a Hugging Face id.
         evaluation_sampler: The sampler of evaluation, also of the warm start's. Default: that of training.
         repair: In episodes, how much of its last plan a turn begins with. Default: every turn is written anew.
+        roles: In episodes, the roles that write a turn, call by call. Default: it is written at once.
         facts: See `dllm_rl.policies.base.PolicyFacts`. A checkpoint that does not carry them needs at least `family`.
     """
 
@@ -126,6 +95,7 @@ class PolicyLevel(LoadOptions):
     sampler: Component
     evaluation_sampler: Component | None = None
     repair: RepairSettings | None = None
+    roles: RolesSettings | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)
 
@@ -228,6 +198,7 @@ class Factors(Strict):
             "sampler",
             "evaluation_sampler",
             "repair",
+            "roles",
             "train.learning_rate",
         ]
     )
@@ -266,26 +237,6 @@ class Evaluation(Strict):
             "isolation": self.isolation if self.isolation in environment.isolations else None,
             "executor": self.executor if self.executor in environment.executors else None,
         }
-
-
-class NotebookSettings(Strict):
-    """What a policy reads of earlier turns in episodes; see `dllm_rl.notebook.Notebook`."""
-
-    memory: Memory = "full"
-    feedback: bool = True
-    num_observations: int = Field(default=1, ge=1)
-
-    @model_validator(mode="after")
-    def _can_be_built(self) -> NotebookSettings:
-        try:
-            self.build()
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return self
-
-    def build(self) -> Notebook:
-        """The notebook itself."""
-        return Notebook(memory=self.memory, feedback=self.feedback, num_observations=self.num_observations)
 
 
 class Decoding(Strict):

@@ -26,6 +26,8 @@ EVALUATION_BROWSER_SECONDS = 0.18
 EXECUTED_SHARE = 0.35
 # Of an episode, where a task takes several; a whole plan is one.
 TURNS_AN_EPISODE = 4
+# About a control, each of which a Grounder is asked for.
+LINES_A_TURN = 3
 # Three greedy plans, their rollouts and their films.
 SNAPSHOT_SECONDS = 1.0
 # Text-only toys have no browser and a policy of two small layers; roughly, from one run.
@@ -67,7 +69,7 @@ def evaluation_cost(cell: Cell, num_tasks: int, *, is_warm_start: bool = False) 
     rollouts = num_tasks * (cell.evaluation.num_samples + 1)
     if not _has_browser(cell):
         return Cost(evaluation_rollouts=rollouts, seconds=rollouts * TEXT_ROLLOUT_SECONDS + TEXT_START_SECONDS)
-    sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * _slowness(cell)
+    sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * _slowness(cell) * _num_calls(cell)
     executed = 1.0 if is_warm_start else _executed(cell)
     seconds = rollouts * (sample + EVALUATION_BROWSER_SECONDS * executed) * _num_turns(cell)
     return Cost(evaluation_rollouts=rollouts, seconds=seconds + START_SECONDS)
@@ -89,7 +91,8 @@ def training_cost(cell: Cell) -> Cost:
     asked = 2 if "answers" in objective.requires else 1
     sample = SAMPLE_SECONDS.get(cell.family, UNKNOWN_SAMPLE_SECONDS) * asked
     browser = TRAIN_BROWSER_SECONDS[cell.environment.options.get("isolation", "page")]
-    seconds = rollouts * ((sample + update) * _slowness(cell) + browser * _executed(cell)) * _num_turns(cell)
+    written = (sample + update) * _slowness(cell) * _num_calls(cell)
+    seconds = rollouts * (written + browser * _executed(cell)) * _num_turns(cell)
     return Cost(train_rollouts=rollouts, seconds=seconds + START_SECONDS)
 
 
@@ -104,6 +107,13 @@ def _executed(cell: Cell) -> float:
 
 def _num_turns(cell: Cell) -> int:
     return TURNS_AN_EPISODE if registry.get("environment", cell.environment.name).is_episodic else 1
+
+
+def _num_calls(cell: Cell) -> int:
+    """Completions that a turn is written in. A Summarizer has one an episode, and is not counted."""
+    if cell.roles is None:
+        return 1
+    return 1 + cell.roles.reflector + cell.roles.grounder * LINES_A_TURN
 
 
 def _num_steps(cell: Cell) -> int:

@@ -10,20 +10,17 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError, MissingFileError, unknown_name
 from dllm_rl.load_options import LoadOptions
 from dllm_rl.registry import families_of
+from experiments.design.base import Component, Strict
 from experiments.design.config import (
-    Component,
     Control,
     Evaluation,
     Factors,
-    NotebookSettings,
     ObjectiveLevel,
     OnAlarm,
     PolicyLevel,
     PositiveControl,
     Preset,
-    RepairSettings,
     Role,
-    Strict,
     TrainingTasks,
     build_objective,
     build_reward,
@@ -31,6 +28,8 @@ from experiments.design.config import (
     validate,
 )
 from experiments.design.toys import TOY, toy_family
+from experiments.design.turn_refusals import refuse_ignored_turns, refuse_turns
+from experiments.design.turns import NotebookSettings, RepairSettings, RolesSettings
 
 _LABELS = {"id", "role", "is_positive_control", "policy", "objective_level"}
 
@@ -55,6 +54,7 @@ class Cell(Strict):
     sampler: Component
     evaluation_sampler: Component | None
     repair: RepairSettings | None = None
+    roles: RolesSettings | None = None
     objective: Component
     train: dict[str, Any]
     environment: Component
@@ -141,40 +141,6 @@ def _refuse_absent_levels(
             )
 
 
-def refuse_ignored_turns(preset: Preset) -> None:
-    """Raise where a setting of episodes was given and the environment takes whole plans, or the other way round."""
-    if registry.get("environment", preset.environment.name).is_episodic:
-        if preset.decoding.grammar != "never":
-            raise grammar_in_episodes(f"decoding.grammar={preset.decoding.grammar}", preset.environment.name)
-        for name, level in preset.policies.items():
-            for key, sampler in (("sampler", level.sampler), ("evaluation_sampler", level.evaluation_sampler)):
-                if sampler is not None and has_grammar(sampler):
-                    raise grammar_in_episodes(f"policies.{name}.{key}.options.grammar", preset.environment.name)
-        return
-    given = [f"notebook.{name}" for name in sorted(preset.notebook.model_fields_set)]
-    layers = [preset.train, *(level.train for level in (*preset.policies.values(), *preset.objectives.values()))]
-    given += [f"train.{name}" for name in ("step_credit", "turn_normaliser") if any(name in layer for layer in layers)]
-    given += [f"policies.{name}.repair" for name, level in preset.policies.items() if level.repair is not None]
-    if given:
-        raise ConfigError(
-            f"{', '.join(given)}: environment '{preset.environment.name}' takes whole plans, so there are no earlier "
-            "turns. Leave it out, or take the environment episodes."
-        )
-
-
-def has_grammar(sampler: Component) -> bool:
-    """Whether a sampler's own options put it under the grammar."""
-    return bool(sampler.options.get("grammar", False))
-
-
-def grammar_in_episodes(given: str, environment: str) -> ConfigError:
-    """What is said where a grammar was asked for in episodes."""
-    return ConfigError(
-        f"{given} was given: the grammar is of whole plans and knows no command of episodes, which environment "
-        f"'{environment}' has. Leave it out."
-    )
-
-
 def refuse_same_names(cells: list[Cell]) -> None:
     """Raise where two cells would bear one name, such as a-b with c and a with b-c: their results would mix."""
     seen: dict[str, Cell] = {}
@@ -212,6 +178,7 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
     sampler, evaluation_sampler = decoders(policy_level, preset.decoding.grammar)
     settings = _train_settings(name, preset.train, policy_level.train, objective_level.train, train or {})
     refuse_combination(name, policy_level.family, sampler, objective_level, settings)
+    refuse_turns(name, preset.environment, policy_level, objective_level, settings)
     return Cell(
         id=name,
         role=role,
@@ -225,6 +192,7 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
         sampler=sampler,
         evaluation_sampler=evaluation_sampler,
         repair=policy_level.repair,
+        roles=policy_level.roles,
         objective=Component(name=objective_level.name, options=objective_level.options),
         train=settings,
         environment=preset.environment,
@@ -260,10 +228,6 @@ def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) 
     from samplers import CACHES, UnmaskingRule
 
     refuse_facts(policy)
-    if policy.repair is not None:
-        from dllm_rl.repair import refuse_repair
-
-        refuse_repair(policy.family, is_aligned={**policy.stated_facts, **policy.facts}.get("line_width") is not None)
     parts = [("objective", build_objective(objective)), ("sampler", build_sampler(policy.sampler))]
     if policy.evaluation_sampler is not None:
         parts.append(("sampler", build_sampler(policy.evaluation_sampler)))

@@ -19,9 +19,11 @@ from dllm_rl import registry
 from dllm_rl.errors import ConfigError, MissingFileError
 from dllm_rl.records.tasks import Task
 from dllm_rl.session import Session
-from experiments.design.config import Component, NotebookSettings, Preset, build_reward, build_sampler
+from experiments.design.base import Component
+from experiments.design.config import Preset, build_reward, build_sampler
 from experiments.design.costs import Cost, evaluation_cost, snapshot_cost, training_cost
 from experiments.design.grid import Cell, build_cells
+from experiments.design.turns import identity_of_turns
 from experiments.run.folder import RunFolder, UnitFolder, place_of_cell, place_of_warm_start
 from experiments.run.records import CellRecord, GridRecord, RecordedEvaluation
 from experiments.run.results import UnitKey
@@ -95,14 +97,8 @@ def _start(cell: Cell, checkpoint: str) -> dict[str, Any]:
         "environment": _component("environment", cell.environment),
         "reward": _reward(cell.reward),
         "threads": cell.threads,
-        **_turns(cell),
+        **identity_of_turns(cell.notebook, cell.repair, cell.roles),
     }
-
-
-def _turns(cell: Cell) -> dict[str, Any]:
-    """What a policy reads of earlier turns, and what it begins a turn with, where that is not as usual."""
-    known = {} if cell.notebook == NotebookSettings() else {"notebook": cell.notebook.model_dump(mode="json")}
-    return known if cell.repair is None else known | {"repair": cell.repair.model_dump(mode="json")}
 
 
 def _evaluated(cell: Cell) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def print_episode(rollout: Rollout, console: Console) -> None:
         console.print(f"\nturn {number}", style="bold", highlight=False)
         for line in render_page(turn.observation):
             console.print(Text(f"  {line}", style="bright_black"))
+        for role, text in _calls(turn):
+            console.print(Text(f"  {role}: {text}", style="cyan"))
         for action in turn.outcome.actions:
             console.print(_line(action))
         if not turn.outcome.actions:
@@ -42,11 +44,17 @@ def _line(action: ActionResult) -> Text:
     return text.append(action.note, style=_COLOURS[action.status])
 
 
+def _calls(turn: Turn) -> list[tuple[str, str]]:
+    """What each role wrote."""
+    return [(call.role, call.completion.plan) for call in turn.completion.calls]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnView:
     """One turn as the template needs it.
 
     Attributes:
+        calls: What each role wrote, where roles did.
         correct, wanted: Fields that hold their wanted value by its end, and all.
     """
 
@@ -55,6 +63,7 @@ class TurnView:
     picture: str
     page: str
     notebook: str
+    calls: list[tuple[str, str]]
     actions: tuple[ActionResult, ...]
     correct: int
     wanted: int
@@ -81,6 +90,7 @@ def _view(rollout: Rollout, number: int, turn: Turn) -> TurnView:
         picture=turn.observation.picture,
         page="\n".join(page),
         notebook="\n".join(kept),
+        calls=_calls(turn),
         actions=turn.outcome.actions,
         correct=sum(field.is_correct for field in turn.outcome.fields),
         wanted=len(turn.outcome.fields),

@@ -89,6 +89,7 @@ class LocalExecutor:
             reward=build_reward(cell.reward),
             notebook=cell.notebook.build(),
             repair=None if cell.repair is None else cell.repair.build(),
+            team=policies.load_team(cell.roles, temperature=config.temperature),
         )
         Trainer(
             engine=engine,
@@ -143,6 +144,7 @@ class LocalExecutor:
             reward=build_reward(cell.reward),
             notebook=cell.notebook.build(),
             repair=None if cell.repair is None else cell.repair.build(),
+            team=policies.load_team(cell.roles, temperature=settings.temperature),
             ranks=self._ranks,
             isolation=modes["isolation"],
             executor=modes["executor"],

@@ -21,9 +21,14 @@ from dllm_rl.policies.loading import load_policy
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.records.canvas import EOS_TOKEN, FILL_TOKEN, MASK_TOKEN, PAD_TOKEN
 from dllm_rl.records.tasks import render_prompt
+from dllm_rl.roles import Role
+from dllm_rl.training.calls import Team
 from dllm_rl.training.checkpoint import load_weights
+from dllm_rl.training.speaker import Speaker
 from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
+from experiments.design.config import build_sampler
 from experiments.design.toys import CANVAS, NUM_COLUMNS, TOY, toy_family, warm_steps
+from experiments.design.turns import RolesSettings
 from harness.environments import TextEnvironment
 
 # Their progress bars would cut through ours.
@@ -62,6 +67,19 @@ def _refuse_ignored(facts: dict[str, Any], options: LoadOptions) -> None:
             f"{', '.join(given)} was given, and the folder of a cell's seed is loaded as it was trained: only "
             "`device` may differ. Leave it out."
         )
+
+
+def load_team(settings: RolesSettings | None, *, temperature: float) -> Team | None:
+    """Who writes the turns of episodes role by role, with the policies that roles have of their own."""
+    if settings is None:
+        return None
+    own: dict[Role, Speaker] = {
+        role: Speaker(
+            policy=load(item.checkpoint, facts=item.facts), sampler=build_sampler(item.sampler, temperature=temperature)
+        )
+        for role, item in settings.own.items()
+    }
+    return Team(roles=settings.build(), own=own)
 
 
 BATCH_SIZE = 64

@@ -14,8 +14,10 @@ from pydantic import Field, model_validator
 from dllm_rl.errors import ConfigError
 from dllm_rl.notebook import Notebook
 from dllm_rl.seeding import python_random
-from experiments.design.config import NotebookSettings, Strict
-from harness.errands import DIFFICULTIES, check_errands, fits, make_errand, make_tasks, rehearse
+from experiments.design.base import Strict
+from experiments.design.turns import NotebookSettings
+from experiments.run.role_demonstrations import RoleDemonstrations, collected, role_demonstrations
+from harness.errands import DIFFICULTIES, Rehearsal, check_errands, fits, make_errand, make_tasks, rehearse
 
 if TYPE_CHECKING:
     from dllm_rl.records.tasks import Task
@@ -35,6 +37,7 @@ class ErrandDemonstrations(Strict):
         attempts: Attempts at each task, of which the shortest is kept.
         max_actions: Actions of one turn.
         notebook: What the prompts keep of earlier turns.
+        roles: Roles whose words are shown, instead of turns that are written at once.
     """
 
     kinds: tuple[str, ...] | None = None
@@ -43,6 +46,7 @@ class ErrandDemonstrations(Strict):
     attempts: int = Field(default=1, ge=1)
     max_actions: int = Field(default=8, ge=1)
     notebook: NotebookSettings = NotebookSettings()
+    roles: RoleDemonstrations | None = None
 
     @model_validator(mode="after")
     def _can_be_rehearsed(self) -> ErrandDemonstrations:
@@ -74,25 +78,23 @@ def errand_demonstrations(
     """
     tasks = make_tasks("train", count, seed=seed, kinds=settings.kinds, difficulties=settings.difficulties)
     notebook = settings.notebook.build()
-    shown: list[Demonstration] = []
+    shown: list[tuple[str, Demonstration]] = []
     for index, task in enumerate(tasks):
         if fits(make_errand(task.site)):
-            shown += _demonstrations(task, index, settings, seed, notebook, fits_prompt)
+            best = _shortest(task, index, settings, seed)
+            if settings.roles is None:
+                shown += [("turns", item) for item in _turns(task, best, notebook, fits_prompt)]
+            else:
+                shown += role_demonstrations(task, best, settings.roles, notebook, fits_prompt)
         if len(shown) >= count:
             break
-    return shown[:count]
+    if settings.roles is not None:
+        return settings.roles.mixed(collected(shown), count)
+    return [item for _, item in shown[:count]]
 
 
-def _demonstrations(
-    task: Task,
-    index: int,
-    settings: ErrandDemonstrations,
-    seed: int,
-    notebook: Notebook,
-    fits_prompt: Callable[[str], bool],
-) -> list[Demonstration]:
-    from dllm_rl.training.warmstart import Demonstration
-
+def _shortest(task: Task, index: int, settings: ErrandDemonstrations, seed: int) -> Rehearsal:
+    """The shortest of the attempts at a task."""
     attempts = [
         rehearse(
             task,
@@ -102,7 +104,12 @@ def _demonstrations(
         )
         for attempt in range(settings.attempts)
     ]
-    best = min(attempts, key=lambda item: len(item.turns))
+    return min(attempts, key=lambda item: len(item.turns))
+
+
+def _turns(task: Task, best: Rehearsal, notebook: Notebook, fits_prompt: Callable[[str], bool]) -> list[Demonstration]:
+    from dllm_rl.training.warmstart import Demonstration
+
     return [
         Demonstration(
             prompt=notebook.prompt(task, best.turns[:at], turn.observation, fits_prompt), plan=turn.completion.plan

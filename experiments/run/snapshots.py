@@ -69,7 +69,7 @@ def take_snapshot(
             continue
         film = record_film(
             engine.policy,
-            rollout.turns[0].completion,
+            rollout.turns[0].completion.trained[0],
             title=f"{task.id} after {step} steps",
             instruction=task.instruction,
             sampler=engine.sampler.name,

@@ -96,6 +96,11 @@ class EpisodeEnvironment(BrowserEnvironment[EpisodeSettings]):
         """Episodes under way at a time."""
         return self.settings.max_open
 
+    @property
+    def max_turns(self) -> int:
+        """Turns after which an episode ends."""
+        return self.settings.max_turns
+
     def tasks(self, split: str) -> tuple[Task, ...]:
         """All tasks of a split, in a fixed order. Needs no browser."""
         settings = self.settings

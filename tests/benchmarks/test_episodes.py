@@ -53,5 +53,6 @@ def test_differences_are_of_task_means() -> None:
 
 
 def test_conditions_can_be_built() -> None:
-    assert set(CONDITIONS) == {"memory", "writing"}
-    assert all(changes.keys() <= {"notebook", "repair"} for own in CONDITIONS.values() for changes in own.values())
+    assert set(CONDITIONS) == {"memory", "writing", "roles"}
+    changed = {key for own in CONDITIONS.values() for changes in own.values() for key in changes}
+    assert changed == {"notebook", "repair", "team"}

@@ -123,6 +123,11 @@ class OpenEnvEnvironment(Environment):
         """Episodes under way at a time."""
         return self.settings.concurrency
 
+    @property
+    def max_turns(self) -> int:
+        """Turns after which an episode ends."""
+        return self.settings.max_turns
+
     def tasks(self, split: str) -> tuple[Task, ...]:
         """The server's tasks, or one a seed."""
         count, given = {**DEFAULT_COUNTS, **self.settings.counts}[split], self._num_tasks.get(split)

@@ -199,6 +199,11 @@ def test_a_start_that_was_not_made_is_named_with_the_command_that_makes_it(tmp_p
             "inverter --recipe inverter --out runs/rewards_starts",
         ),
         (("grid", "rewards", BUILT_IN, "--only", "*-embedder"), "judge embedder --out runs/rewards_starts/embedder"),
+        (("grid", "episodes_roles"), "all_roles --recipe episodes_roles --out runs/episodes_roles_starts"),
+        (
+            ("grid", "over_coaching_turns"),
+            "turns_500 --recipe over_coaching_turns --out runs/over_coaching_turns_starts",
+        ),
     ):
         code, _, errors = said(command, monkeypatch, capsys)
         assert code == 2 and way in " ".join(errors.split()), errors

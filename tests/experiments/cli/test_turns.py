@@ -13,7 +13,8 @@ from dllm_rl.training import engine as engines
 from experiments.cli import evaluate
 from experiments.cli.evaluate import Draws, EvaluatedTasks, measure
 from experiments.cli.turns import TurnOptions, Turns, turns_of
-from experiments.design.config import Component
+from experiments.design.base import Component
+from experiments.design.turns import RolesSettings
 from experiments.run import policies
 from harness.environments import EpisodeEnvironment
 from tests.dllm_rl.test_episodes import Counting
@@ -58,6 +59,11 @@ def test_a_trained_cell_plays_as_it_was_trained_unless_told_otherwise(cell) -> N
     told = played(cell, notebook="{memory: actions, feedback: false}", repair="{}")
     assert told == Turns(notebook=Notebook(memory="actions", feedback=False), repair=Repair())
     assert played("builtin:masked") == Turns(notebook=Notebook(), repair=None)
+    assert played("builtin:masked", roles="{grounder: false}").roles == RolesSettings(grounder=False)
+    with pytest.raises(ConfigError, match="roles and repair were given"):
+        played(cell, roles="{}")
+    with pytest.raises(ConfigError, match="a grounder and no planner"):
+        played("builtin:masked", roles="{planner: false}")
     with pytest.raises(ConfigError, match="the slot family cannot go on"):
         played("builtin:slot", family="slot", repair="{}")
 

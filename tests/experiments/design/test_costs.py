@@ -31,6 +31,19 @@ def test_one_thread_takes_longer_and_arenas_less(tmp_path) -> None:
     assert two < one < contexts
 
 
+def test_roles_take_a_call_each_and_the_browser_once(tmp_path) -> None:
+    cells = ("policies=[masked]", "objectives=[grpo]", "controls=[]", "environment={name: episodes}", "reward=outcome")
+
+    def seconds(roles: str) -> float:
+        return planned(tmp_path, "quick", *cells, f"policies.masked.roles={roles}").cost.seconds
+
+    written, alone, two, five = (
+        seconds(roles) for roles in ("null", "{reflector: false, grounder: false}", "{grounder: false}", "{}")
+    )
+    assert written == alone
+    assert five - two == pytest.approx(3 * (two - alone))
+
+
 def test_plans_that_are_not_run_again_take_no_browser(tmp_path) -> None:
     cells = ("policies=[masked]", "objectives=[grpo]", "controls=[]", "seeds=[0]")
     kept, run = (

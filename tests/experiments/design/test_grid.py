@@ -252,6 +252,7 @@ def _folders(grid: GridPlan, *, trained: bool) -> set[Path]:
         ("notebook.memory=none", "notebook.memory: environment 'forms' takes whole plans"),
         ("train.turn_normaliser=turn_mean", "train.turn_normaliser: environment 'forms' takes whole plans"),
         ("train.step_credit=gigpo", "train.step_credit: environment 'forms' takes whole plans"),
+        ("train.horizon=[{steps: 1, max_turns: 2}]", "train.horizon: environment 'forms' takes whole plans"),
         ("notebook.memory=some", "notebook.memory"),
         ("notebook={memory: full, feedback: false}", "Take actions"),
     ],
@@ -280,7 +281,17 @@ def test_the_notebook_is_part_of_what_a_result_depends_on(tmp_path) -> None:
     for override in ("notebook.memory=none", "notebook.num_observations=2"):
         assert not set(digests(override)) & set(usual)
     assert digests("train.turn_normaliser=turn_mean")[0] == usual[0]
-    assert not set(digests("train.turn_normaliser=turn_mean")[2:]) & set(usual)
+    for override in ("train.turn_normaliser=turn_mean", "train.horizon=[{steps: 1, max_turns: 2}]"):
+        assert not set(digests(override)[2:]) & set(usual)
+
+
+def test_a_stage_of_the_horizon_that_the_environment_ends_first_is_refused(tmp_path) -> None:
+    episodic = ("environment={name: episodes, options: {max_turns: 4}}", "reward=outcome")
+    build_cells(preset(tmp_path, *episodic, "train.horizon=[{steps: 1, max_turns: 3}]"))
+    with pytest.raises(ConfigError, match="ends episodes after 4"):
+        build_cells(preset(tmp_path, *episodic, "train.horizon=[{steps: 1, max_turns: 4}]"))
+    with pytest.raises(ConfigError, match=r"horizon\.0\.max_turns"):
+        build_cells(preset(tmp_path, *episodic, "train.horizon=[{steps: 1, max_turns: 0}]"))
 
 
 def test_repair_is_part_of_what_a_policys_results_depend_on_and_of_no_other(tmp_path) -> None:
@@ -295,6 +306,55 @@ def test_repair_is_part_of_what_a_policys_results_depend_on_and_of_no_other(tmp_
     assert changed == {name for name in usual if "masked" in name}
     assert digests("policies.masked.repair={confidence: 0.5}")["warm start masked"] != repaired["warm start masked"]
     assert digests("policies.masked.repair=null") == usual
+
+
+def test_roles_are_part_of_what_a_policys_results_depend_on_and_of_no_other(tmp_path) -> None:
+    """Every switch, and which policy a role has of its own."""
+    episodic = ("environment={name: episodes}", "reward=outcome")
+
+    def digests(roles: str) -> dict[str, str]:
+        return {unit.name: unit.digest for unit in plan(tmp_path, *episodic, f"policies.masked.roles={roles}").units}
+
+    usual, own = digests("null"), "{own: {grounder: {checkpoint: 'builtin:slot', sampler: slots}}}"
+    found = [digests(roles) for roles in ("{}", "{reflector: false}", "{grounder: false}", "{summarizer: false}", own)]
+    for changed in found:
+        assert {name for name in usual if usual[name] != changed[name]} == {name for name in usual if "masked" in name}
+    assert len({changed["warm start masked"] for changed in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["policies.masked.roles={planner: false}"], "a grounder and no planner"),
+        (["policies.masked.roles={}", "policies.masked.repair={}"], "roles and repair|free-running"),
+        (["policies.masked.roles={}", "train.step_credit=gigpo"], "masked-grpo: roles and step_credit=gigpo"),
+        (
+            [
+                "policies=[masked]",
+                "controls=[]",
+                "policies.masked.roles={}",
+                "objectives.espo={name: mdpo, options: {}}",
+            ],
+            "scores unfinished turns",
+        ),
+        (
+            ["policies.masked.roles={own: {grounder: {checkpoint: 'builtin:slot', sampler: ar}}}"],
+            "roles.own.grounder has the sampler 'ar' and a policy of the slot family",
+        ),
+        (
+            ["policies.masked.roles={summarizer: false, own: {summarizer: {checkpoint: 'builtin:slot', sampler: ar}}}"],
+            "own names summarizer, which is switched off",
+        ),
+    ],
+)
+def test_roles_are_refused_where_they_are_not_defined(tmp_path, overrides, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_cells(preset(tmp_path, "environment={name: episodes}", "reward=outcome", *overrides))
+
+
+def test_roles_are_refused_for_whole_plans(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"policies\.masked\.roles: environment 'forms' takes whole plans"):
+        build_cells(preset(tmp_path, "policies.masked.roles={}"))
 
 
 def test_repair_is_refused_where_a_plan_cannot_be_gone_on_with(tmp_path) -> None:

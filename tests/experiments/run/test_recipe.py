@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -18,6 +20,7 @@ from dllm_rl.records.evidence import as_planned
 from dllm_rl.records.plan import parse_plan
 from dllm_rl.reward import scores
 from experiments.cli import commands
+from experiments.design.presets import load_preset
 from experiments.run.recipe import (
     Demonstrations,
     Recipe,
@@ -61,6 +64,23 @@ def test_the_older_share_shows_the_older_page_and_its_plan() -> None:
     assert sum(is_older) / len(mixed) == pytest.approx(0.5, abs=0.08)
     for was_older, item, one, other in zip(is_older, mixed, older, newer, strict=True):
         assert (item.prompt, item.plan) == (one.prompt, one.plan) if was_older else item.prompt == other.prompt
+
+
+def test_over_coaching_turns_crosses_sizes_with_epochs_and_its_preset_has_every_start() -> None:
+    """And a smaller set is the beginning of a larger one, so that sizes differ in nothing else."""
+    recipe = load_recipe("over_coaching_turns")
+    counts = {stage: recipe.demonstrations_of(stage).count for stage in recipe.families}
+    epochs = {stage: own.train["passes"] / (counts[stage] or 0) for stage, own in recipe.families.items()}
+    assert {(counts[stage], epochs[stage]) for stage in recipe.families} == set(product((500, 2000, 8000), (1, 4)))
+    assert {frozenset(own.train.items() - {("passes", own.train["passes"])}) for own in recipe.families.values()} == {
+        frozenset({("batch_size", 16), ("learning_rate", 1e-3), ("warmup_steps", 10), ("decay_share", 0.6)})
+    }
+    preset = load_preset("over_coaching_turns")
+    assert [Path(level.checkpoint).name for level in preset.policies.values()] == list(recipe.families)
+    few, more = (
+        demonstrations(recipe.demonstrations_of("turns_500").model_copy(update={"count": count})) for count in (30, 60)
+    )
+    assert more[:30] == few
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES)

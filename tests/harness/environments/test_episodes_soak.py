@@ -16,19 +16,22 @@ from dllm_rl.records.rollout import Completion
 from dllm_rl.records.tasks import Ending, Fault
 from dllm_rl.session import Session
 from harness.environments import EpisodeEnvironment, EpisodeSettings
-from harness.errands import SPLITS, ErrandServer
+from harness.errands import KINDS, SPLITS, ErrandServer
 from harness.rewards import Success
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(14400)]
 
+TASKS_A_SPLIT, NUM_FAULTS = 340, 10_000
+
 
 def test_the_oracle_is_one_and_doing_nothing_nought_on_a_thousand_tasks() -> None:
-    settings = EpisodeSettings(counts=dict.fromkeys(SPLITS, 340), max_turns=40)
+    settings = EpisodeSettings(counts=dict.fromkeys(SPLITS, TASKS_A_SPLIT), max_turns=40)
     with Session(EpisodeEnvironment(settings)) as session:
         tasks = [task for split in SPLITS for task in session.tasks(split)]
         solved = play(session, Success(), tasks, oracle(session))
         idle = play(session, Success(), tasks, given([Completion(plan="done")] * len(tasks)))
-    assert len(tasks) >= 1000
+    assert len(tasks) == TASKS_A_SPLIT * len(SPLITS)
+    assert {task.site.split(".")[1] for task in tasks} == set(KINDS)
     assert [rollout.task.id for rollout in solved if rollout.reward.value != 1.0] == []
     assert [rollout.task.id for rollout in idle if rollout.reward.value != 0.0] == []
 
@@ -69,7 +72,7 @@ def test_ten_thousand_faults_excuse_no_episode_and_fail_none() -> None:
     found = Counter()
     with Session(environment) as session:
         tasks = session.tasks("train")
-        while server.num_broken < 10_000:
+        while server.num_broken < NUM_FAULTS:
             for rollout in play(session, Success(), tasks, oracle(session)):
                 found[rollout.outcome.ending] += 1
                 assert rollout.reward.value == float(rollout.outcome.ending is not Ending.LOST), rollout.task.id
