@@ -329,12 +329,7 @@ def test_roles_are_part_of_what_a_policys_results_depend_on_and_of_no_other(tmp_
         (["policies.masked.roles={}", "policies.masked.repair={}"], "roles and repair|free-running"),
         (["policies.masked.roles={}", "train.step_credit=gigpo"], "masked-grpo: roles and step_credit=gigpo"),
         (
-            [
-                "policies=[masked]",
-                "controls=[]",
-                "policies.masked.roles={}",
-                "objectives.espo={name: mdpo, options: {}}",
-            ],
+            ["policies=[masked]", "controls=[]", "policies.masked.roles={}", "objectives.espo.name=mdpo"],
             "scores unfinished turns",
         ),
         (

@@ -80,7 +80,6 @@ def test_whoever_says_in_play_what_was_demonstrated_plays_as_the_oracle(switches
                 continue
             now = Situation(row=0, task=task, turns=episode.turns[:at], observation=turn.observation)
             speaker.is_of_two_minds = False
-            said: Any
             (said,) = team.write(speaker, Notebook(), [now], [0], seed=0, max_turns=None)
             if speaker.is_of_two_minds:
                 num_unclear += 1
