@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -18,6 +19,7 @@ from dllm_rl.records.tasks import Observation, Outcome, Task
 
 T = TypeVar("T")
 CLOSE_SECONDS = 15.0
+END_SECONDS = 5.0
 E = TypeVar("E", bound=Environment)
 
 
@@ -184,9 +186,7 @@ class Session(OneTurn, Generic[E]):
             closing.cancel()
             loop.call_soon_threadsafe(loop.stop)
             thread.join(CLOSE_SECONDS)
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            _end(pids)
 
     def _opened(self) -> E:
         """The environment, open, with its loop running."""
@@ -213,3 +213,22 @@ class Session(OneTurn, Generic[E]):
         except BaseException:
             future.cancel()
             raise
+
+
+def _end(pids: Sequence[int]) -> None:
+    """End processes that are still there: by asking, since some have others to end, and then by force."""
+    left, ends = [pid for pid in pids if _signal(pid, signal.SIGTERM)], time.monotonic() + END_SECONDS
+    while left and time.monotonic() < ends:
+        time.sleep(0.05)
+        left = [pid for pid in left if _signal(pid, 0)]
+    for pid in left:
+        _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: int) -> bool:
+    """Send a signal, 0 for none. Returns whether the process is there."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True

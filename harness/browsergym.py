@@ -34,12 +34,16 @@ _numbers = itertools.count(1)
 class Sites(Protocol):
     """Sites that begin episodes, and say what these came to."""
 
-    def begin(self, task: Task) -> tuple[str, str]:
+    async def begin(self, task: Task) -> tuple[str, str]:
         """A new episode, and its address."""
         ...
 
     async def outcome(self, task: Task, episode: str) -> Outcome:
         """What an episode has come to by now."""
+        ...
+
+    async def end(self, episode: str) -> None:
+        """Forget an episode."""
         ...
 
 
@@ -49,13 +53,17 @@ class BuiltIn:
     def __init__(self, sites: PublicSites) -> None:
         self.sites = sites
 
-    def begin(self, task: Task) -> tuple[str, str]:
+    async def begin(self, task: Task) -> tuple[str, str]:
         """A new episode, and its address."""
         return self.sites.begin(task)
 
     async def outcome(self, task: Task, episode: str) -> Outcome:
         """What an episode has come to by now."""
         return self.sites.outcome(episode)
+
+    async def end(self, episode: str) -> None:
+        """Forget an episode."""
+        self.sites.forget(episode)
 
 
 class Own:
@@ -64,13 +72,17 @@ class Own:
     def __init__(self, environment: SiteEnvironment) -> None:
         self.environment = environment
 
-    def begin(self, task: Task) -> tuple[str, str]:
+    async def begin(self, task: Task) -> tuple[str, str]:
         """A new episode, and its address."""
-        return self.environment.begin_elsewhere(task)
+        return await self.environment.begin_elsewhere(task)
 
     async def outcome(self, task: Task, episode: str) -> Outcome:
         """What an episode has come to by now."""
         return await self.environment.outcome_elsewhere(task, episode)
+
+    async def end(self, episode: str) -> None:
+        """Forget an episode."""
+        self.environment.forget_elsewhere(episode)
 
 
 class Loop:
@@ -101,9 +113,13 @@ class SiteTask(AbstractBrowserTask):
 
     def setup(self, page: Any) -> tuple[str, dict[str, Any]]:
         """Open the first page; the goal is the instruction."""
-        self.episode, address = self.sites.begin(self.task)
+        self.episode, address = self.loop.wait_for(self.sites.begin(self.task))
         page.goto(address)
         return self.task.instruction, {"task": self.task.id}
+
+    def teardown(self) -> None:
+        """Forget the episode."""
+        self.loop.wait_for(self.sites.end(self.episode))
 
     def validate(self, page: Any, chat_messages: list[str]) -> tuple[float, bool, str, dict[str, Any]]:
         """What the server received so far. The reward is paid once, with the form that was accepted."""

@@ -32,12 +32,12 @@ class Recorded:
 
     Attributes:
         row: Its record.
-        executor: What it ran under.
+        executor: What it ran under; None for what the environment's settings say.
         reward: The scheme's name.
     """
 
     row: dict[str, Any]
-    executor: str
+    executor: str | None
     environment: Component
     reward: Component
 
@@ -83,7 +83,7 @@ def find_rollout(run: Path, rollout: str) -> Recorded:
             if config is None:
                 settings |= {key: Component(**stated) for key, stated in settings_of(run).items()}
             return Recorded(row=row, executor="trusted", **settings)
-        return Recorded(row=_line(run, rollout), executor=_training_executor(settings), **settings)
+        return Recorded(row=_line(run, rollout), executor=None, **settings)
     folder = RunFolder.find(run)
     config = folder.config
     settings = _settings(config)
@@ -99,7 +99,7 @@ def find_rollout(run: Path, rollout: str) -> Recorded:
             f"{', '.join(item.id for item in config.cells)}"
         )
     row = _line(folder.root / found.folder / seed / ROLLOUTS_FILE, number)
-    return Recorded(row=row, executor=_training_executor(settings), **settings)
+    return Recorded(row=row, executor=None, **settings)
 
 
 def _config_above(path: Path) -> GridRecord | None:
@@ -114,10 +114,6 @@ def _settings(config: GridRecord | None) -> dict[str, Component]:
     if config is None:
         return {key: Component(name=name) for key, name in standard.items()}
     return {key: config.component(key, default=name) for key, name in standard.items()}
-
-
-def _training_executor(settings: dict[str, Component]) -> str:
-    return settings["environment"].options.get("executor", "fast")
 
 
 def _table_row(path: Path, number: str) -> dict[str, Any]:

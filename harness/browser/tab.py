@@ -103,18 +103,20 @@ class Tab:
             foreign: What is outside of the site.
         """
         context = await browser.new_context(**CONTEXT_OPTIONS)
-        await context.add_init_script(init_script(is_used_again=is_used_again))
-        tab = cls(context, await context.new_page(), pace, foreign)
-        context.on("page", tab._close_popup)
-        if is_guarded:
-            await context.route(foreign, tab._refuse)
+        try:
+            await context.add_init_script(init_script(is_used_again=is_used_again))
+            tab = cls(context, await context.new_page(), pace, foreign)
+            context.on("page", tab._close_popup)
+            if is_guarded:
+                await context.route(foreign, tab._refuse)
+        except BaseException:
+            await _closed(context, pace)
+            raise
         return tab
 
     async def close(self) -> None:
         """Close the context with everything in it; a context that is gone already is closed."""
-        if self.context.browser is not None and not self.context.browser.is_connected():
-            return
-        await _unless_gone(asyncio.wait_for(self.context.close(), self.pace.seconds(2.0)))
+        await _closed(self.context, self.pace)
 
     async def goto(self, url: str) -> None:
         """Load a rollout's start page. Raises EnvironmentFaultError for a failed load or a reset that did not hold."""
@@ -304,6 +306,12 @@ class OriginTab(Tab):
     async def goto(self, url: str) -> None:
         """Load the start page under a name that was never used; `*.localhost` is this machine."""
         await super().goto(url.replace("127.0.0.1", f"e{next(_hosts)}.localhost", 1))
+
+
+async def _closed(context: BrowserContext, pace: Pace) -> None:
+    if context.browser is not None and not context.browser.is_connected():
+        return
+    await _unless_gone(asyncio.wait_for(context.close(), pace.seconds(2.0)))
 
 
 async def _unless_gone(awaitable: Awaitable[Any]) -> None:

@@ -154,6 +154,8 @@ DESIGNS: tuple[Design, ...] = get_args(Design)
 SIZE: Size = "small"
 DIALS = (0, 1, 2)
 DIFFICULTIES = (1, 2, 3)
+# The seeds of a split's sites; those of the next one follow.
+MAX_SITES_PER_KIND = 100_000
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120, "test_layout": 60}
 
 
@@ -219,6 +221,8 @@ class FormSettings(BrowserSettings):
         check_counts(self.counts, SPLITS)
         _check_levels("dials", self.dials, DIALS)
         _check_levels("difficulties", self.difficulties, DIFFICULTIES)
+        if self.sites_per_kind is not None and not 0 < self.sites_per_kind <= MAX_SITES_PER_KIND:
+            raise ConfigError(f"sites_per_kind is {self.sites_per_kind}; expected 1 to {MAX_SITES_PER_KIND}.")
         if self.kinds == ():
             raise ConfigError("kinds is empty; expected names of kinds of forms. Leave it out for all.")
         if self.world == "rich" and self.size != SIZE:

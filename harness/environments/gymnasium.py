@@ -17,12 +17,12 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.options import fixed
 from dllm_rl.records.tasks import Fault, FieldResult, GoldField, Observation, Outcome, Task
 from dllm_rl.registry import register
+from harness.browser import NUM_ATTEMPTS
 from harness.environments.base import check_counts
 
 FORMS_ID = "dllm_rl/Forms-v0"
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120}
 SEEDS_A_SPLIT = 1_000_000
-NUM_ATTEMPTS = 3
 REWARD = GoldField(name="reward", kind="number", wanted=("1",), label="reward of the environment's own")
 T = TypeVar("T")
 
@@ -95,9 +95,23 @@ class GymnasiumEnvironment(Environment):
     async def observe(self, task: Task) -> Observation:
         """The first observation of the task's seed."""
         if task.site not in self._seen:
-            text = await self._with_instance(lambda instance: _reset(instance, int(task.site)))
+            text = await self._first_text(int(task.site))
             self._seen[task.site] = Observation(titles=(), controls=(), instruction=text)
         return self._seen[task.site]
+
+    async def _first_text(self, seed: int) -> str:
+        for is_last in (*(False,) * (NUM_ATTEMPTS - 1), True):
+            try:
+                return await self._with_instance(lambda instance: _reset(instance, seed))
+            except ConfigError:
+                raise
+            except Exception as error:
+                if is_last:
+                    raise ConfigError(
+                        f"{self.settings.id} cannot be reset with the seed {seed}: {type(error).__name__}: {error}. "
+                        "Expected an observation; mend the environment."
+                    ) from error
+        raise AssertionError("unreachable")
 
     async def run(self, task: Task, plan: str, *, isolation: str | None = None, executor: str | None = None) -> Outcome:
         """Take the plan as the one action. A plan outside of the action space fails; an exception is a fault."""

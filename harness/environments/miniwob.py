@@ -20,7 +20,7 @@ from dllm_rl.errors import ConfigError, unknown_name
 from dllm_rl.records.plan import parse_plan
 from dllm_rl.records.tasks import Control, Fault, FieldResult, GoldField, Observation, Outcome, Passage, Task
 from dllm_rl.registry import register
-from harness.browser import Attempt, Tab, attribute, isolation_named
+from harness.browser import Attempt, EnvironmentFaultError, Tab, attribute, isolation_named
 from harness.environments.base import IN_A_TAB, BrowserEnvironment, BrowserSettings, check_counts
 from harness.environments.miniwob_oracles import ORACLES, READ_FROM_TEXT, html_folder
 from harness.execute import Execution, ServerView, execute, executor_named
@@ -66,6 +66,8 @@ class MiniWobSettings(BrowserSettings):
 
     def __post_init__(self) -> None:
         BrowserSettings.__post_init__(self)
+        if self.names == ():
+            raise ConfigError("names is empty; expected names of tasks. Leave it out for all.")
         for name in self.names or ():
             if name not in ORACLES:
                 raise unknown_name("MiniWoB++ task", name, ORACLES)
@@ -112,7 +114,13 @@ class MiniWobEnvironment(BrowserEnvironment[MiniWobSettings]):
                 async with self.pool.tab(self.settings.isolation, is_fresh=attempt.is_fresh) as tab:
                     return await self._start(tab, task)
 
-            self._seen[task.site] = await self.pool.attempts(once)
+            try:
+                self._seen[task.site] = await self.pool.attempts(once)
+            except EnvironmentFaultError as fault:
+                raise ConfigError(
+                    f"{task.id} cannot be looked at: {fault}. Look at its page in a browser of your own, or leave the "
+                    "task out (names)."
+                ) from fault
         return self._seen[task.site]
 
     async def run(self, task: Task, plan: str, *, isolation: str | None = None, executor: str | None = None) -> Outcome:

@@ -2,6 +2,7 @@
 
 from harness.execute.execution import Execution, ServerView, execute
 from harness.execute.executors import EXECUTORS, Executor, ExecutorName, executor_named
+from harness.execute.presses import Presses
 from harness.execute.steps import payloads
 from harness.execute.turns import Place, TurnResult, execute_turn
 
@@ -11,6 +12,7 @@ __all__ = [
     "Executor",
     "ExecutorName",
     "Place",
+    "Presses",
     "ServerView",
     "TurnResult",
     "execute",

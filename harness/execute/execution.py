@@ -34,7 +34,8 @@ from dllm_rl.errors import HarnessError
 from dllm_rl.records.plan import Plan, render_action
 from dllm_rl.records.tasks import ActionResult, Observation
 from harness.browser import AgentDeadlineError, AgentLeftError, EnvironmentFaultError, Tab
-from harness.execute.executors import Executor, Report, look
+from harness.execute.executors import Executor, Report, look, settle
+from harness.execute.presses import Presses
 from harness.execute.steps import Step, make_steps, page_keys, sentence
 
 
@@ -46,11 +47,13 @@ class ServerView:
         is_accepted: Whether it accepted the form.
         rejections: Error messages of each refused submission.
         injected: Message of its last answer if that was a difficulty of the task's own, else "".
+        presses: What scripts send once something was pressed; None where they send no form.
     """
 
     is_accepted: Callable[[], bool]
     rejections: Callable[[], Sequence[tuple[str, ...]]]
     injected: Callable[[], str] = lambda: ""
+    presses: Presses | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,7 +122,7 @@ class Run:
 
     async def all(self, steps: list[Step]) -> None:
         """Run the steps document by document; read the last document unless the submission was accepted there."""
-        is_read = False
+        is_read, last = False, 0
         while steps and self.stopped_at is None:
             with self._blaming(steps[0].action.line):
                 report = await self._perform(steps)
@@ -129,9 +132,21 @@ class Run:
                 if report.is_leaving:
                     with self._blaming(last):
                         await self._arrive(last)
+        if self.server.presses is not None and last and not self.server.is_accepted():
+            is_read = False
+            with self._blaming(last):
+                await self._answered(self.server.presses, last)
         has_page = self.stopped_at is None or self.results[self.stopped_at]["note"] == "deadline"
         if has_page and not is_read and not self.server.is_accepted():
-            self._read(await look(self.tab, self.pages))
+            with self._blaming(last):
+                self._read(await look(self.tab, self.pages))
+
+    async def _answered(self, presses: Presses, line: int) -> None:
+        """Wait for what the page still does by script once the plan is over: send the form, or load a document."""
+        if self.stopped_at is None and await settle(self.tab):
+            await self._arrive(line)
+        if not self.server.is_accepted():
+            await presses.answered()
 
     @contextmanager
     def _blaming(self, line: int) -> Iterator[None]:
@@ -151,7 +166,7 @@ class Run:
     async def _perform(self, steps: list[Step]) -> Report:
         started = time.perf_counter()
         self.tab.expect_load()
-        report = await self.executor.perform(self.tab, steps, self.pages)
+        report = await self._acted(steps)
         if not report.results:
             raise HarnessError(f"the {self.executor.name} executor consumed no step of {len(steps)}")
         self._read(report)
@@ -160,6 +175,16 @@ class Run:
         self.seconds["act"] += time.perf_counter() - started - report.waited
         if report.waited:
             self.seconds["wait"] = self.seconds.get("wait", 0.0) + report.waited
+        return report
+
+    async def _acted(self, steps: list[Step]) -> Report:
+        """Let the executor act. A press that failed is none."""
+        presses = self.server.presses
+        if presses is None or presses.first is not None:
+            return await self.executor.perform(self.tab, steps, self.pages)
+        report = await self.executor.perform(self.tab, steps, self.pages, presses.note)
+        if report.results and report.results[-1]["status"] == "failed":
+            presses.first = None
         return report
 
     def _read(self, report: Report) -> None:

@@ -7,8 +7,8 @@ The same script in the page decides for both what an action may do, so that they
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from playwright.async_api import Error as PlaywrightError
@@ -62,8 +62,22 @@ class Executor(Protocol):
 
     name: ExecutorName
 
-    async def perform(self, tab: Tab, steps: Sequence[Step], pages: list[dict[str, Any]]) -> Report:
-        """Run steps in order until one makes the page leave; at least one step is consumed."""
+    async def perform(
+        self,
+        tab: Tab,
+        steps: Sequence[Step],
+        pages: list[dict[str, Any]],
+        on_press: Callable[[], None] | None = None,
+    ) -> Report:
+        """Run steps in order until one makes the page leave; at least one step is consumed.
+
+        Args:
+            tab: The tab.
+            steps: The steps.
+            pages: The scouted pages.
+            on_press: Called between all that comes before the first press and that press, which is then the last step
+                that is consumed; None where nobody asks.
+        """
         ...
 
 
@@ -72,7 +86,24 @@ async def look(tab: Tab, pages: list[dict[str, Any]]) -> Report:
     return Report.read(await tab.call("look", pages, seconds=2.0))
 
 
+async def settle(tab: Tab) -> bool:
+    """Wait until the page has nothing under way. Returns whether it is being left for another document."""
+    try:
+        await tab.call("settled", seconds=SETTLE_SECONDS)
+        return (await look(tab, [])).is_leaving
+    except EnvironmentFaultError as fault:
+        if not _was_replaced(fault):
+            raise
+        return True
+
+
+def _was_replaced(fault: EnvironmentFaultError) -> bool:
+    """Whether a call was lost because its document was replaced meanwhile."""
+    return isinstance(fault.__cause__, PlaywrightError) and "context was destroyed" in str(fault)
+
+
 ACTION_SECONDS = 2.0
+SETTLE_SECONDS = 5.0
 _tokens = itertools.count(1)
 
 
@@ -81,24 +112,38 @@ class TrustedExecutor:
 
     name: ExecutorName = "trusted"
 
-    async def perform(self, tab: Tab, steps: Sequence[Step], pages: list[dict[str, Any]]) -> Report:
+    async def perform(
+        self,
+        tab: Tab,
+        steps: Sequence[Step],
+        pages: list[dict[str, Any]],
+        on_press: Callable[[], None] | None = None,
+    ) -> Report:
         """Run one step."""
-        return await perform_one(tab, steps[0], pages)
+        return await perform_one(tab, steps[0], pages, on_press)
 
 
-async def perform_one(tab: Tab, step: Step, pages: list[dict[str, Any]]) -> Report:
+async def perform_one(
+    tab: Tab, step: Step, pages: list[dict[str, Any]], on_press: Callable[[], None] | None = None
+) -> Report:
     """Check in the page, act with real input, read back."""
-    request = {"step": step.payload(), "pages": pages, "token": next(_tokens)}
+    request = _request(step, pages)
     async with tab.acting(is_real=True):
         before = await tab.call("prepare", request, seconds=ACTION_SECONDS, is_action=True)
         if before.get("result"):
             return Report.read(before, [before["result"]])
+        if on_press is not None and step.is_press:
+            on_press()
         if before["numBoxes"]:
             await _type_into_boxes(tab, step.action.value or "", before["numBoxes"])
         else:
             with attribute("real input"):
                 await tab.within(_input(tab.page, step, before), ACTION_SECONDS, is_action=True)
         return await _read_back(tab, request, before)
+
+
+def _request(step: Step, pages: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"step": step.payload(), "pages": pages, "token": next(_tokens)}
 
 
 async def _input(page: Page, step: Step, prepared: dict[str, Any]) -> None:
@@ -143,7 +188,7 @@ async def _read_back(tab: Tab, request: dict[str, Any], before: dict[str, Any]) 
     try:
         after = await tab.call("readBackTarget", request, seconds=ACTION_SECONDS, is_action=True)
     except EnvironmentFaultError as fault:
-        if not (isinstance(fault.__cause__, PlaywrightError) and "context was destroyed" in str(fault)):
+        if not _was_replaced(fault):
             raise
         after = {"isLeaving": True, "result": {"status": "ok", "note": "ok"}}
     return Report.read({**before, **after}, [after["result"]])
@@ -162,15 +207,40 @@ class FastExecutor:
 
     name: ExecutorName = "fast"
 
-    async def perform(self, tab: Tab, steps: Sequence[Step], pages: list[dict[str, Any]]) -> Report:
+    async def perform(
+        self,
+        tab: Tab,
+        steps: Sequence[Step],
+        pages: list[dict[str, Any]],
+        on_press: Callable[[], None] | None = None,
+    ) -> Report:
         """Run all steps up to the first that leaves the page, or up to a key press."""
         if steps[0].action.verb == "press" and steps[0].control is not None:
-            return await perform_one(tab, steps[0], pages)
+            return await perform_one(tab, steps[0], pages, on_press)
+        if on_press is None:
+            return await self._perform(tab, steps, pages)
+        num_before = next((at for at, step in enumerate(steps) if step.is_press), len(steps))
+        if num_before:
+            return await self._perform(tab, steps[:num_before], pages)
+        waited = await _before_press(tab, steps[0], pages, on_press)
+        report = await self._perform(tab, steps[:1], pages)
+        return replace(report, waited=report.waited + waited)
+
+    async def _perform(self, tab: Tab, steps: Sequence[Step], pages: list[dict[str, Any]]) -> Report:
         request = {"steps": [step.payload() for step in steps], "pages": pages}
         seconds = PAGE_SECONDS + STEP_SECONDS * len(steps)
         async with tab.acting(is_real=False):
             record = await tab.call("perform", request, seconds=seconds, is_action=True)
         return Report.read(record, record["results"])
+
+
+async def _before_press(tab: Tab, step: Step, pages: list[dict[str, Any]], on_press: Callable[[], None]) -> float:
+    """Leave the field that has the focus, and let the page finish what it does then. Returns the seconds waited."""
+    async with tab.acting(is_real=False):
+        before = await tab.call("prepare", _request(step, pages), seconds=ACTION_SECONDS, is_action=True)
+    if not before.get("result"):
+        on_press()
+    return before["waited"]
 
 
 EXECUTORS: dict[ExecutorName, Executor] = {"fast": FastExecutor(), "trusted": TrustedExecutor()}

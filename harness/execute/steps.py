@@ -31,6 +31,13 @@ class Step:
     refusal: dict[str, Any] | None = None
     content: bytes = b""
 
+    @property
+    def is_press(self) -> bool:
+        """Whether it presses a button, a link, or a key that sends a form."""
+        if self.action.verb == "press":
+            return self.action.value in ("Enter", "Space")
+        return self.control is not None and self.control.kind in ("button", "link")
+
     def payload(self) -> dict[str, Any]:
         """What the page's script needs; data only."""
         assert self.control is not None

@@ -2,7 +2,18 @@
 
 from harness.recorder.payload import folded
 from harness.recorder.proxy import Exchange, RecordingProxy
-from harness.recorder.truth import Criterion, Form, Sent, submissions
+from harness.recorder.truth import Criterion, Form, Sent, is_form, submissions
 from harness.recorder.upstream import Upstream, ask
 
-__all__ = ["Criterion", "Exchange", "Form", "RecordingProxy", "Sent", "Upstream", "ask", "folded", "submissions"]
+__all__ = [
+    "Criterion",
+    "Exchange",
+    "Form",
+    "RecordingProxy",
+    "Sent",
+    "Upstream",
+    "ask",
+    "folded",
+    "is_form",
+    "submissions",
+]

@@ -7,10 +7,14 @@ the body where the header does not say, since a script that sends JSON as text s
 from __future__ import annotations
 
 import json
+import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 Fields = Mapping[str, tuple[str, ...]]
@@ -25,11 +29,19 @@ def folded(text: str) -> str:
 
 
 async def read_fields(request: Request) -> Fields:
-    """Every value of every name; files by their file name, nothing as nothing."""
+    """Every value of every name; files by their file name, nothing as nothing. What cannot be read has no fields."""
+    try:
+        return await _read(request)
+    except (HTTPException, MultiPartException, ValueError):
+        return {}
+
+
+async def _read(request: Request) -> Fields:
     if request.method in ("GET", "HEAD"):
         return _collected(request.query_params.multi_items())
     if request.headers.get("content-type", "").startswith(_FORMS):
-        async with request.form() as form:
+        # How much an application takes is its own business.
+        async with request.form(max_files=math.inf, max_fields=math.inf, max_part_size=sys.maxsize) as form:
             items = form.multi_items()
             return _collected((name, item if isinstance(item, str) else item.filename or "") for name, item in items)
     return _of_text((await request.body()).decode("utf-8", errors="replace"))

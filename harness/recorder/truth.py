@@ -2,8 +2,10 @@
 
 The form is the request that carries its fields, whatever its method: one that loads a document (POST, or GET with a
 query), else one that a script sends (POST, PUT or PATCH). A request that carries half of the given fields or less is
-none: telemetry, a name that is looked up, a file that goes ahead. Names are compared with a control's name, its id and
-its label; a field that stands deep in a record by its path, else by its last name.
+none: telemetry, a name that is looked up, a file that goes ahead. Neither is what a script sends before anything was
+pressed, such as a draft that is kept, nor the page on which a rollout begins, whatever its address says. Names are
+compared with a control's name, its id and its label; a field that stands deep in a record by its path, else by its last
+name.
 
 It was taken where, in this order, the answer
 
@@ -12,7 +14,7 @@ It was taken where, in this order, the answer
 3. is a 2xx that neither shows the same form again with errors, nor is a page without it that is about an error, nor a
    record that calls itself a failure.
 
-A form of several pages is taken with its last page.
+A form of several pages is taken with its last page. One that only confirms comes after all the others were taken.
 """
 
 from __future__ import annotations
@@ -95,7 +97,15 @@ class Form:
         """Whether this is what its last page sends."""
         if not self.pages:
             return True
-        return not read if self.has_review else bool(self.pages[-1] & set(read))
+        return self.is_review(read) or bool(self.pages[-1] & set(read))
+
+    def is_review(self, read: Fields) -> bool:
+        """Whether this can only be what a last page sends that confirms what the others gave."""
+        return self.has_review and not read
+
+    def is_taken(self, taken: Fields) -> bool:
+        """Whether all pages before the last one were taken, as far as anything is given on them."""
+        return bool(taken) and all(page & set(taken) for page in self.pages[:-1] if page & self.given)
 
     def part(self, read: Fields) -> frozenset[str]:
         """Fields of the page that sends this, as far as they are given."""
@@ -131,24 +141,24 @@ class Sent:
         return not self.complaints
 
 
-def submissions(exchanges: Sequence[Exchange], form: Form, *, has_pressed: bool = True) -> list[Sent]:
+def submissions(exchanges: Sequence[Exchange], form: Form, *, pressed_after: int | None = 0) -> list[Sent]:
     """All times that the form was sent, in order; of a form of several pages, all times that a page of it was.
 
     Args:
         exchanges: What the page sent, and the answers.
         form: What tells the form among the rest.
-        has_pressed: Whether anything was pressed. Without that, a script may look things up, but it hands nothing in.
+        pressed_after: How many requests came before something was pressed; None where nothing was. Until then a script
+            may look things up and keep a draft, but it hands nothing in.
     """
     read = {at: form.read(item.fields) for at, item in enumerate(exchanges)}
-    loading = [at for at, item in enumerate(exchanges) if item.is_document and _loads(item, read[at], form)]
-    scripted = [
-        at
-        for at, item in enumerate(exchanges)
-        if has_pressed and not item.is_document and item.method in _WRITES and _carries(read[at], form)
-    ]
+    first = _first_page(exchanges)
+    sent = [at for at, item in enumerate(exchanges) if is_form(item, form, pressed_after) and _said(item) not in first]
+    loading = [at for at in sent if exchanges[at].is_document]
     found: list[Sent] = []
     taken: dict[str, tuple[str, ...]] = {}
-    for at in loading or scripted:
+    for at in loading or sent:
+        if form.is_review(read[at]) and not form.is_taken(taken):
+            continue
         is_last = form.is_last(read[at])
         complaints = _complaints(exchanges, at, form.criterion if is_last else None)
         fields = {**taken, **read[at]}
@@ -156,6 +166,35 @@ def submissions(exchanges: Sequence[Exchange], form: Form, *, has_pressed: bool 
         if form.pages and not complaints:
             taken = fields
     return found
+
+
+def is_form(exchange: Exchange, form: Form, pressed_after: int | None) -> bool:
+    """Whether a request sends the form or a page of it; for the arguments see `submissions`."""
+    read = form.read(exchange.fields)
+    if exchange.is_document:
+        return _loads(exchange, read, form)
+    is_late = pressed_after is not None and exchange.num_before >= pressed_after
+    return is_late and exchange.method in _WRITES and _carries(read, form)
+
+
+def _said(exchange: Exchange) -> tuple[str, str, Fields]:
+    return exchange.method, exchange.path, exchange.fields
+
+
+def _first_page(exchanges: Sequence[Exchange]) -> list[tuple[str, str, Fields]]:
+    """What asks for the page on which the rollout begins: its first document, and where the redirects of that lead."""
+    found = []
+    for item in exchanges:
+        if item.method != "GET" or not item.is_document:
+            break
+        found.append(_said(item))
+        if not _is_redirect(item):
+            break
+    return found
+
+
+def _is_redirect(exchange: Exchange) -> bool:
+    return 300 <= exchange.status < 400
 
 
 def _loads(exchange: Exchange, read: Fields, form: Form) -> bool:
@@ -171,8 +210,9 @@ def _carries(read: Fields, form: Form) -> bool:
 
 def _complaints(exchanges: Sequence[Exchange], at: int, criterion: Criterion | None) -> tuple[str, ...]:
     answer = exchanges[at]
-    is_redirect = 300 <= answer.status < 400
-    following = next((item for item in exchanges[at + 1 :] if item.is_document), None) if is_redirect else answer
+    is_redirect = _is_redirect(answer)
+    pages = (item for item in exchanges[at + 1 :] if item.is_document and not _is_redirect(item))
+    following = next(pages, None) if is_redirect else answer
     if criterion is not None:
         return criterion.complaints(answer, following or answer)
     if not 200 <= answer.status < 400:

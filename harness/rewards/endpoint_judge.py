@@ -42,7 +42,10 @@ Actions and feedback:
 What the fields were set to:
 {state}
 """
-_VERDICT = re.compile(r"\b(NOT SUCCESS|UNSUCCESSFUL|FAILURE|SUCCESS)\b", re.IGNORECASE)
+# The word alone, however it is set off, as in "Answer: **SUCCESS**." A sentence may say the opposite of its last word.
+_VERDICT = re.compile(
+    r"(?:\W*(?:ANSWER|VERDICT|RESULT)\W*:)?\W*(NOT SUCCESS|UNSUCCESSFUL|FAILURE|SUCCESS)\W*", re.IGNORECASE
+)
 
 
 class NoVerdictError(Exception):
@@ -67,7 +70,7 @@ class EndpointJudge(Reward):
         prices: Of a million tokens read and written, in any currency.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs_truth: ClassVar[bool] = False
 
     url: str
@@ -168,8 +171,9 @@ class EndpointJudge(Reward):
 
 
 def verdict_of(answer: str) -> float:
-    """Read the last verdict of an answer. Raises NoVerdictError where it has none."""
-    found = _VERDICT.findall(answer)
-    if not found:
-        raise NoVerdictError(f"the judge gave no verdict: {answer[-80:]!r}")
-    return float(found[-1].upper() == "SUCCESS")
+    """Read the last line of an answer. Raises NoVerdictError where that is not one verdict."""
+    lines = [line for line in answer.splitlines() if line.strip()]
+    found = _VERDICT.fullmatch(lines[-1]) if lines else None
+    if found is None:
+        raise NoVerdictError(f"the judge gave no verdict in its last line: {answer[-80:]!r}")
+    return float(found[1].upper() == "SUCCESS")

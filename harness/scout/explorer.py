@@ -21,6 +21,10 @@ from harness.scout.walk import CHOICES, Answers, Key, Seen, Sight, Visit, walk
 Walk = tuple[Visit, ...]
 
 
+class CannotTellError(HarnessError):
+    """Which answer on an earlier page shows a control cannot be told, however the pages are walked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One possible answer on a page (0-based number), as the deciding control and the value of its Condition."""
@@ -68,7 +72,7 @@ class Explorer:
     walks: list[Walk] = field(default_factory=list)
 
     async def page(self) -> Observation:
-        """Walk as often as it takes. Raises HarnessError where no answer can be told to show a control."""
+        """Walk as often as it takes. Raises CannotTellError where no answer can be told to show a control."""
         base = await self.walk_with(self.new_start_url(), self.answers)
         if not base:
             raise HarnessError("the scout found no control on the first page of the site.")
@@ -158,7 +162,7 @@ class Explorer:
             if len(fitting) == 1:
                 return fitting[0]
             if not fitting:
-                raise HarnessError(f"the scout cannot tell which answer shows '{key.field}' on page {number + 1}.")
+                raise CannotTellError(f"the scout cannot tell which answer shows '{key.field}' on page {number + 1}.")
             await self._settle(fitting, number)
 
     async def _settle(self, fitting: Sequence[Answer], number: int) -> None:
@@ -168,14 +172,14 @@ class Explorer:
             visits = await self._walk({**changes, chosen.decider.field: _answer_values(chosen)}, number + 1)
             if len(visits) > number and len({answer.is_given(visits) for answer in fitting}) > 1:
                 return
-        raise HarnessError(
+        raise CannotTellError(
             f"the scout cannot tell which of these answers matters: {', '.join(answer.value for answer in fitting)}."
         )
 
     def _another(self, answer: Answer) -> tuple[str, ...]:
-        """Any other answer to the same question."""
+        """Any other answer to the same question; none where it has no other."""
         values = self._choices(answer.page + 1)[answer.decider.field]
-        return next(value for value in values if value != _answer_values(answer))
+        return next((value for value in values if value != _answer_values(answer)), ())
 
 
 def _gave(visits: Walk, name: str, value: tuple[str, ...]) -> bool:

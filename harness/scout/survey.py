@@ -7,15 +7,14 @@ button that sends nothing is clicked on a page that was loaded anew, with what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dllm_rl.errors import HarnessError
 from dllm_rl.records.tasks import Control, Observation
 from harness.browser import AgentLeftError, EnvironmentFaultError, Tab
 from harness.execute import payloads
-from harness.scout.explorer import Explorer, Walk
+from harness.scout.explorer import CannotTellError, Explorer, Walk
 from harness.scout.walk import EXPLORE_SECONDS, Answers, Key, Seen, Sight, Visit
 
 MAX_PAGES = 12
@@ -65,6 +64,7 @@ class Survey:
         goes_on: Whether to hand a page in and see whether another follows.
         opens: Whether to see what clicks open.
         is_over: Whether what was sent has ended the form.
+        put_back: Puts the site back to where it was, before the form is loaded anew.
     """
 
     tab: Tab
@@ -75,6 +75,7 @@ class Survey:
     goes_on: bool = True
     opens: bool = True
     is_over: Callable[[], bool] = lambda: False
+    put_back: Callable[[], Awaitable[None]] | None = None
     _num_loads: int = 0
     _opened: dict[int, tuple[Sight, ...]] = field(default_factory=dict)
     _clicks: dict[tuple[int, Key], tuple[Key, ...]] = field(default_factory=dict)
@@ -90,7 +91,7 @@ class Survey:
         explorer = Explorer(walk_with=self._walk, new_start_url=self.new_start_url, answers=self.answers)
         try:
             page = await explorer.page()
-        except HarnessError:
+        except CannotTellError:
             # Which answer on an earlier page shows a control is more than some pages tell; their first walk remains.
             page = await explorer.first_walk()
         refs = {_place_of(control): control.ref for control in page.controls}
@@ -131,6 +132,8 @@ class Survey:
         return tuple(visits)
 
     async def _load(self, url: str) -> None:
+        if self.put_back is not None:
+            await self.put_back()
         await self.tab.goto(url)
         await self.tab.call("settled", seconds=5.0)
 

@@ -113,6 +113,11 @@ class PublicSites:
             }
         )
 
+    def forget(self, episode: str) -> None:
+        """Forget an episode."""
+        self._episodes.pop(episode, None)
+        self.server.forget(episode)
+
     def outcome(self, episode: str) -> Outcome:
         """What an episode is worth by now. The server alone is asked, so an unsent form counts as untouched."""
         task = self._episodes[episode]

@@ -13,6 +13,7 @@ from dllm_rl.environment import Environment, Unsolved
 from dllm_rl.episodes import Episode, Modes, Reply, first_page, played_again
 from dllm_rl.errors import ConfigError
 from dllm_rl.options import unkeyed
+from dllm_rl.records.rollout import squeezed
 from dllm_rl.records.tasks import (
     RETURN,
     ActionResult,
@@ -26,13 +27,13 @@ from dllm_rl.records.tasks import (
     Task,
 )
 from dllm_rl.registry import register
+from harness.browser import NUM_ATTEMPTS
 from harness.environments.base import check_counts
 from harness.environments.openenv.client import Connection, OpenEnvError, Step, ask_json
 from harness.environments.site.sources import Address, Command
 
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120}
 SEEDS_A_SPLIT = 1_000_000
-NUM_ATTEMPTS = 3
 EARNED = GoldField(name=RETURN, kind="number", wanted=("1",), label="sum of the rewards of the environment's own")
 # What an observation holds that is no part of what is read.
 _APART = frozenset({"metadata", "reward", "done"})
@@ -49,8 +50,8 @@ class OpenEnvSettings:
         action: Field of the action that takes the text; "" for the only text that the server's schema requires.
         observation: Field of the observation that is read; "" for all of them.
         options: Further arguments of every reset.
-        counts: Number of tasks by split, at most as many as the server has, if it names its tasks. Otherwise a task is
-            a seed, and each split has seeds of its own.
+        counts: Number of tasks by split, at most as many as the server has, if it names its splits. Otherwise a task
+            is a seed, and each split has seeds of its own.
         success_return: An episode whose rewards come to at least this is a success.
         max_turns: Turns after which an episode ends.
         concurrency: Sessions at a time.
@@ -132,12 +133,13 @@ class OpenEnvEnvironment(Environment):
         """The server's tasks, or one a seed."""
         count, given = {**DEFAULT_COUNTS, **self.settings.counts}[split], self._num_tasks.get(split)
         first = list(DEFAULT_COUNTS).index(split) * SEEDS_A_SPLIT
-        resets = [{"split": split, "index": number} if given else {"seed": first + number} for number in range(count)]
+        is_seed = given is None
+        resets = [{"seed": first + number} if is_seed else {"split": split, "index": number} for number in range(count)]
         return tuple(
             Task(
                 id=f"{split}/openenv-{number}", split=split, site=json.dumps(reset), instruction="", gold=(EARNED,)
             )
-            for number, reset in enumerate(resets[:given] if given else resets)
+            for number, reset in enumerate(resets[:given])
         )  # fmt: skip
 
     def begin(self, task: Task, modes: Modes) -> OpenEnvEpisode:
@@ -157,8 +159,15 @@ class OpenEnvEnvironment(Environment):
         return {}
 
 
+class _RefusedError(OpenEnvError):
+    """The server refused the text of the present turn."""
+
+
 class OpenEnvEpisode(Episode):
-    """One session. What the server loses is played again from its reset; what it refuses every time is the plan's."""
+    """One session. What the server loses is played again from its reset; a text that it refuses every time is at fault.
+
+    A turn has so many attempts of its own.
+    """
 
     def __init__(self, environment: OpenEnvEnvironment, task: Task) -> None:
         self.environment, self.task = environment, task
@@ -174,7 +183,7 @@ class OpenEnvEpisode(Episode):
 
     async def step(self, plan: str) -> Reply:
         """Send one text."""
-        self._texts.append(plan)
+        self._texts.append(squeezed(plan))
         return await self._attempted()
 
     async def close(self) -> None:
@@ -184,27 +193,39 @@ class OpenEnvEpisode(Episode):
             await connection.close()
 
     async def _attempted(self) -> Reply:
+        refusals: list[bool] = []
         while True:
             try:
-                if self._connection is None:
-                    step = await self._replayed()
-                else:
-                    step = await self._acted(self._connection, self._texts[-1])
-                return self._reply(step)
+                return self._reply(await self._turn())
             except (OSError, TimeoutError, OpenEnvError) as error:
                 await self.close()
-                if self._num_attempts == NUM_ATTEMPTS:
-                    return self._ended(error)
+                refusals.append(isinstance(error, _RefusedError))
+                if len(refusals) == NUM_ATTEMPTS:
+                    return self._ended(error, is_refused=all(refusals))
                 self._num_attempts += 1
 
+    async def _turn(self) -> Step:
+        """Send the present text, or begin where there is none. Raises _RefusedError where that text is refused."""
+        step = None if self._connection is not None else await self._replayed()
+        assert self._connection is not None
+        if not self._texts:
+            assert step is not None
+            return step
+        try:
+            return await self._acted(self._connection, self._texts[-1])
+        except OpenEnvError as error:
+            raise _RefusedError(str(error)) from error
+
     async def _replayed(self) -> Step:
-        """Begin the episode, and play what was written so far again."""
+        """Begin the episode, and play the turns before the present one again."""
         self._rewards = []
         self._connection = Connection(self.environment.base_url)
         step = await self._connection.reset({**self.environment.settings.options, **json.loads(self.task.site)})
         self._first = self._first or _read(step, self.environment.settings.observation)
-        for text in self._texts:
+        for text in self._texts[:-1]:
             step = await self._acted(self._connection, text)
+            if step.is_done:
+                raise OSError("the episode, played again, ended earlier than before")
         return step
 
     async def _acted(self, connection: Connection, text: str) -> Step:
@@ -223,9 +244,8 @@ class OpenEnvEpisode(Episode):
         page = Observation(titles=("",), controls=(), instruction=self._first, passages=passages)
         return Reply(observation=page, outcome=outcome)
 
-    def _ended(self, error: Exception) -> Reply:
-        """What was lost in every attempt. A server that answers, and refuses what was written, is not at fault."""
-        is_refused = isinstance(error, OpenEnvError) and bool(self._texts)
+    def _ended(self, error: Exception, *, is_refused: bool) -> Reply:
+        """What was lost in every attempt. A server that refuses what was written in all of them is not at fault."""
         outcome = replace(
             self._outcome(is_ended=False),
             fault=Fault.AGENT if is_refused else Fault.ENVIRONMENT,
@@ -287,13 +307,15 @@ def _text_of(schema: Any) -> str:
 
 
 def _counted(base_url: str) -> dict[str, int]:
-    """Number of tasks by split of ours, as far as the server names its tasks."""
+    """Number of tasks by split of ours, where the server names its splits; {} for one that names none."""
     names = ask_json(base_url, "/list_environments")
     if not names:
         return {}
-    found = ask_json(base_url, f"/{names[0]}/splits") or []
-    counts = {}
-    for split in DEFAULT_COUNTS:
-        if any(item["name"] == split for item in found):
-            counts[split] = ask_json(base_url, f"/{names[0]}/num_tasks", {"split": split})["num_tasks"]
+    found = {item["name"] for item in ask_json(base_url, f"/{names[0]}/splits") or []}
+    counts = dict.fromkeys(DEFAULT_COUNTS, 0) if found else {}
+    for split in found & set(counts):
+        told = ask_json(base_url, f"/{names[0]}/num_tasks", {"split": split})
+        if told is None:
+            raise ConfigError(f"{base_url} names the split {split}, and does not say how many tasks it has.")
+        counts[split] = told["num_tasks"]
     return counts

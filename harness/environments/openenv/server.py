@@ -237,6 +237,8 @@ class OpenEnvServer(LoopbackServer):
     def _chosen(self, data: Mapping[str, Any]) -> Task:
         split = data.get("split", self.environment.splits[0])
         tasks = self._tasks(split)
+        if not tasks:
+            raise _RefusedError("VALIDATION_ERROR", f"the split {split} has no task")
         if "task" in data:
             found = next((item for item in tasks if item.id == data["task"]), None)
             if found is None:
@@ -245,19 +247,20 @@ class OpenEnvServer(LoopbackServer):
         index = data.get("index")
         if index is None:
             # Without a seed, any task.
-            return random.Random(data.get("seed")).choice(tasks)
+            seed = data.get("seed")
+            if not isinstance(seed, int | float | str | None):
+                raise _RefusedError("VALIDATION_ERROR", f"seed is {seed}; expected a number")
+            return random.Random(seed).choice(tasks)
         if not isinstance(index, int) or not 0 <= index < len(tasks):
             raise _RefusedError("VALIDATION_ERROR", f"index is {index}; expected 0 to {len(tasks) - 1}")
         return tasks[index]
 
     def _tasks(self, split: Any) -> Sequence[Task]:
+        """The tasks of a split, which may have none."""
         if split not in self.environment.splits:
             known = ", ".join(self.environment.splits)
             raise _RefusedError("VALIDATION_ERROR", f"no split '{split}'. Known: {known}")
-        tasks = self.environment.tasks(split)
-        if not tasks:
-            raise _RefusedError("VALIDATION_ERROR", f"the split {split} has no task")
-        return tasks
+        return self.environment.tasks(split)
 
     async def _tell(self, request: Request) -> Response:
         """The tasks of a split, without what is wanted."""

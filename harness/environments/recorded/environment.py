@@ -6,8 +6,9 @@ import itertools
 import mimetypes
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
@@ -23,10 +24,10 @@ from harness.browser import Attempt, EnvironmentFaultError, Isolation, Tab, attr
 from harness.environments.base import IN_A_TAB, BrowserEnvironment, BrowserSettings
 from harness.environments.recorded.observed import Observed, Values
 from harness.environments.recorded.validity import refusals
-from harness.execute import Execution, ExecutorName, ServerView, execute, executor_named
+from harness.execute import Execution, ExecutorName, Presses, ServerView, execute, executor_named
 from harness.judge import Evidence
 from harness.judge import outcome as outcomes
-from harness.recorder import Criterion, Exchange, Form, RecordingProxy, Sent, submissions
+from harness.recorder import Criterion, Exchange, Form, RecordingProxy, Sent, is_form, submissions
 from harness.scout import Survey
 
 
@@ -75,7 +76,7 @@ class RecordedEnvironment(BrowserEnvironment[S]):
         super().__init__(settings)
         paths = sorted(settings.fixtures.iterdir()) if settings.fixtures else []
         self.files = {path.name: path.read_bytes() for path in paths if path.is_file()}
-        self.proxy = RecordingProxy()
+        self.proxy = RecordingProxy(lambda seconds: self.pool.pace.seconds(seconds))
         self.refused: dict[str, None] = {}
         self.sent_otherwise: dict[str, str] = {}
         self._numbers = itertools.count(1)
@@ -92,6 +93,14 @@ class RecordedEnvironment(BrowserEnvironment[S]):
     def ignored(self, task: Task) -> frozenset[str]:
         """Fields whose value does not matter to this task."""
         return frozenset()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold the site for one attempt. Here several attempts go on at a time."""
+        yield
+
+    async def put_back(self) -> None:
+        """Put the site back to where it was before anything was sent. Here it stays as it is."""
 
     async def start_proxy(self) -> None:
         """Start the proxy, and launch browsers that reach it and nothing else."""
@@ -131,16 +140,16 @@ class RecordedEnvironment(BrowserEnvironment[S]):
 
         async def once(attempt: Attempt) -> Observed:
             try:
-                async with self.pool.tab("context", is_fresh=attempt.is_fresh) as tab:
+                async with self.turn(), self.pool.tab("context", is_fresh=attempt.is_fresh) as tab:
                     for event in ("websocket", "download"):
                         tab.page.on(event, self._note_refused)
                     await self.vendor(tab)
                     look = Survey(
                         tab=tab, new_start_url=new_start_url, answers=answers, files=self.files, selectors=selectors,
-                        goes_on=goes_on, opens=opens, is_over=is_over,
+                        goes_on=goes_on, opens=opens, is_over=is_over, put_back=self.put_back,
                     )  # fmt: skip
                     found = Observed.read(await look.run())
-                    self.refused |= dict.fromkeys(tab.foreign)
+                    self.refused |= {**dict.fromkeys(tab.foreign), **self.proxy.refused}
                     return found
             except EnvironmentFaultError:
                 self._say_where_it_leads(path, ids)
@@ -198,16 +207,16 @@ class RecordedEnvironment(BrowserEnvironment[S]):
             rollout_id = self.new_id()
             # An application that breaks at this plan's form every time is refusing it, in its way.
             takes_errors = attempt.is_last and num_broken == attempt.number - 1
+            presses = self._presses(rollout_id, form)
             try:
-                async with self.pool.tab(mode, is_fresh=attempt.is_fresh) as tab:
-                    await self.load(tab, task.site, rollout_id)
-                    server = self._server_view(rollout_id, form, takes_errors=takes_errors)
-                    with attribute("execute"):
-                        execution = await execute(tab, acting, parsed, seen.page, server, self.files, suspect)
-                    await self.proxy.settled(rollout_id)
-                sent = submissions(
-                    self.proxy.exchanges(rollout_id), form, has_pressed=_has_pressed(parsed, seen.page, execution)
-                )
+                async with self.turn():
+                    await self.put_back()
+                    async with self.pool.tab(mode, is_fresh=attempt.is_fresh) as tab:
+                        await self.load(tab, task.site, rollout_id)
+                        server = self._server_view(rollout_id, form, presses, takes_errors=takes_errors)
+                        with attribute("execute"):
+                            execution = await execute(tab, acting, parsed, seen.page, server, self.files, suspect)
+                sent = submissions(self.proxy.exchanges(rollout_id), form, pressed_after=presses.first)
                 outcome = self._judged(task, parsed, execution, seen, sent)
                 self._note_names(outcome, form, self.proxy.exchanges(rollout_id))
                 return outcome
@@ -220,17 +229,25 @@ class RecordedEnvironment(BrowserEnvironment[S]):
 
         return await self.attempt(task, seen.page, once)
 
-    def begin_elsewhere(self, task: Task) -> tuple[str, str]:
+    async def begin_elsewhere(self, task: Task) -> tuple[str, str]:
         """A new episode for a browser that is not ours, and the address that it starts at."""
+        await self.put_back()
         episode = self.new_id()
         return episode, self.proxy.url(episode, task.site)
 
     async def outcome_elsewhere(self, task: Task, episode: str) -> Outcome:
         """What such an episode has come to by now. The application alone is asked."""
-        await self.proxy.settled(episode)
         plan, seen = parse_plan(""), await self.observed(task.site)
-        sent = submissions(self.proxy.exchanges(episode), seen.form(plan, self.criterion(task)))
+        form = seen.form(plan, self.criterion(task))
+        # What that browser gives is not told; it is asked to give what the task wants.
+        form = replace(form, given=form.given | {item.name for item in task.gold})
+        await self.proxy.settled(episode, lambda item: is_form(item, form, 0))
+        sent = submissions(self.proxy.exchanges(episode), form)
         return self._judged(task, plan, Execution(), seen, sent)
+
+    def forget_elsewhere(self, episode: str) -> None:
+        """Forget such an episode, once it is over."""
+        self.proxy.forget(episode)
 
     def _judged(self, task: Task, plan: Plan, execution: Execution, seen: Observed, sent: Sequence[Sent]) -> Outcome:
         # A page that was taken before the last one is progress, and no answer to the form.
@@ -276,14 +293,23 @@ class RecordedEnvironment(BrowserEnvironment[S]):
         sent = [item for item in self.proxy.exchanges(rollout_id) if item.method != "GET"]
         return f"the application answered {sent[-1].status}" if sent and sent[-1].status >= 500 else ""
 
-    def _server_view(self, rollout_id: str, form: Form, *, takes_errors: bool) -> ServerView:
+    def _presses(self, rollout_id: str, form: Form) -> Presses:
+        async def answered() -> None:
+            if not await self.proxy.settled(rollout_id, lambda item: is_form(item, form, presses.first)):
+                raise EnvironmentFaultError("the application did not answer the form in time")
+
+        presses = Presses(num_requests=lambda: self.proxy.num_requests(rollout_id), answered=answered)
+        return presses
+
+    def _server_view(self, rollout_id: str, form: Form, presses: Presses, *, takes_errors: bool) -> ServerView:
         def sent() -> list[Sent]:
-            return submissions(self.proxy.exchanges(rollout_id), form)
+            return submissions(self.proxy.exchanges(rollout_id), form, pressed_after=presses.first)
 
         return ServerView(
             is_accepted=lambda: any(item.is_accepted and item.is_last for item in sent()),
             rejections=lambda: [item.complaints for item in sent() if not item.is_accepted],
             injected=lambda: self._broke_at(rollout_id) if takes_errors else "",
+            presses=presses,
         )
 
     async def _give_vendored(self, route: Route) -> None:
@@ -292,23 +318,9 @@ class RecordedEnvironment(BrowserEnvironment[S]):
         parts = urlsplit(route.request.url)
         path = (self.settings.vendored / parts.netloc / parts.path.lstrip("/")).resolve()
         if not path.is_relative_to(self.settings.vendored.resolve()) or not path.is_file():
+            self.refused[route.request.url] = None
             await route.abort("addressunreachable")
             return
         headers = {"Access-Control-Allow-Origin": "*"}
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         await route.fulfill(body=path.read_bytes(), content_type=kind, headers=headers)
-
-
-def _has_pressed(plan: Plan, page: Observation, execution: Execution) -> bool:
-    """Whether a line pressed a button, a link, or a key that sends a form."""
-    kinds = {control.ref: control.kind for control in page.controls}
-    done = {item.line for item in execution.actions if item.status == "ok"}
-    return any(
-        action.line in done
-        and (
-            action.value in ("Enter", "Space")
-            if action.verb == "press"
-            else kinds.get(action.ref) in ("button", "link")
-        )
-        for action in plan.actions
-    )

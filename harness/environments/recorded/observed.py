@@ -59,6 +59,8 @@ class Observed(Surveyed):
         for control in fields.values():
             names = (control.field, *self.identities.get(control.field, ()))
             spellings |= dict.fromkeys(names, control.field)
+        # A control without a label would stand for whatever has no words.
+        spellings.pop("", None)
         given = {fields[action.ref].field for action in plan.actions if action.ref in fields}
         numbers = range(1, len(self.page.titles) + 1) if len(self.page.titles) > 1 else ()
         pages = (frozenset(item.field for item in fields.values() if item.page_number == at) for at in numbers)

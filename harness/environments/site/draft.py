@@ -89,9 +89,8 @@ def _value(control: Control, page: Observation, rng: Random, persona: Persona) -
             return control.required or rng.random() < 0.5 or control.value != "checked"
         return [peer.name for peer in peers if peer is control or rng.random() < 0.4]
     if control.kind == "multiselect":
-        return sorted(
-            rng.sample(control.options, rng.randint(1, min(2, len(control.options)))), key=control.options.index
-        )
+        num_picked = rng.randint(1, min(2, len(control.options))) if control.options else 0
+        return sorted(rng.sample(control.options, num_picked), key=control.options.index)
     if control.options and control.options[0] in FORMATS:
         return _FORMATTED[control.options[0]](rng)
     if length := num_boxes(control):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from dllm_rl.environment import limited
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.tasks import Observation, Outcome, Task
+from dllm_rl.records.tasks import Observation, Task
 from dllm_rl.registry import register
 from harness.environments.recorded import (
     CannotHoldError,
@@ -41,7 +41,8 @@ class SiteSettings(RecordedSettings):
         application: `<file>:<attribute>` of a WSGI or ASGI application.
         start: Command that starts a server; `{port}` in it, and PORT in its environment, say at which port.
         port: Port at which that server listens by itself; None for a free one, which it is told.
-        reset: Command that puts the site back to where it was, run before every rollout; they then go one at a time.
+        reset: Command that puts the site back to where it was, run before every attempt at a rollout and every walk
+            through a form; they then go one at a time.
         allow: Hosts beside this machine that `url` may name.
         sent_as: Label, HTML name or selector of a field, by the name under which a script sends it, where that is
             neither its HTML name nor its id or label.
@@ -73,6 +74,8 @@ class SiteSettings(RecordedSettings):
         for name, owner in (("port", "start"), ("allow", "url")):
             if getattr(self, name) and getattr(self, owner) is None:
                 raise ConfigError(f"{name} is given without {owner}, and has no effect. Drop it.")
+        if self.python != sys.executable and self.application is None:
+            raise ConfigError("python is given without application, and has no effect. Drop it.")
         if self.host and self.folder is not None:
             raise ConfigError("host is given with folder, and has no effect. Drop it.")
 
@@ -184,13 +187,17 @@ class SiteEnvironment(RecordedEnvironment[SiteSettings]):
     def _own(self, task: Task) -> SiteTask:
         return next(item for item in self.all_tasks.solvable if item.task.id == task.id)
 
-    async def run(self, task: Task, plan: str, *, isolation: str | None = None, executor: str | None = None) -> Outcome:
-        """Run a plan once, on the site as its reset leaves it."""
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold the site for one attempt; where a reset puts it back, they go one at a time."""
         turn: AbstractAsyncContextManager[object] = self._turn or nullcontext()
         async with turn:
-            if self.settings.reset is not None:
-                await run_hook(self.settings.reset)
-            return await super().run(task, plan, isolation=isolation, executor=executor)
+            yield
+
+    async def put_back(self) -> None:
+        """Run the command that puts the site back to where it was, if there is one."""
+        if self.settings.reset is not None:
+            await run_hook(self.settings.reset)
 
     async def observed(self, path: str) -> Observed:
         """The form that begins at this path, with all its pages and branches."""

@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -35,7 +36,8 @@ from harness.sites.server import RESTRICTED_PORTS, LoopbackServer
 
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
-_GUARD = Path(__file__).with_name("guard.py")
+HOOK_SECONDS = 60.0
+GUARD = Path(__file__).with_name("guard.py")
 
 
 class Source(Protocol):
@@ -80,8 +82,11 @@ class Address:
 
     def upstream(self) -> Upstream:
         """What the address says. Raises ConfigError where it is none, or names a host that is not allowed."""
-        parts = urlsplit(self.url)
-        host = parts.hostname
+        try:
+            parts = urlsplit(self.url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise ConfigError(f"'{self.url}' is no address of a site: {error}. Correct it.") from None
         if parts.scheme not in ("http", "https") or not host:
             raise ConfigError(f"'{self.url}' is no address of a site. Give one such as http://127.0.0.1:8000/.")
         if not is_loopback(host) and host not in self.allow:
@@ -90,7 +95,7 @@ class Address:
                 f"host by name: --allow {host}, or the option allow: [{host}]."
             )
         scheme = "https" if parts.scheme == "https" else "http"
-        port = parts.port or (443 if scheme == "https" else 80)
+        port = port or (443 if scheme == "https" else 80)
         authority = self.authority or ("" if is_loopback(host) else parts.netloc.rpartition("@")[2])
         return Upstream(host=host, port=port, scheme=scheme, authority=authority)
 
@@ -138,16 +143,19 @@ class Folder:
         path = getattr(answer, "path", "")
         if not str(path).endswith((".html", ".htm")):
             return answer
-        return HTMLResponse(await asyncio.to_thread(_page_of, Path(path)))
+        return HTMLResponse(await asyncio.to_thread(page_of, Path(path)))
 
 
 _THANKS = "<!doctype html><html lang=en><title>Received</title><h1>Received</h1><p>Thank you.</p>"
+_AWAY = r"(?:https?:)?//"
 _FORM_ADDRESS = re.compile(
-    r"(<form\b[^>]*?\saction\s*=\s*)(\"https?://[^\"]*\"|'https?://[^']*'|https?://[^\s>]*)", re.I
+    r"(<(?:form\b[^>]*?\s|(?:button|input)\b[^>]*?\sform)action\s*=\s*)"
+    rf"(\"\s*{_AWAY}[^\"]*\"|'\s*{_AWAY}[^']*'|{_AWAY}[^\s>]*)",
+    re.I,
 )
 
 
-def _page_of(path: Path) -> str:
+def page_of(path: Path) -> str:
     """A page whose forms would be sent to somebody else's server: they are sent to ours, which knows no other."""
     return _FORM_ADDRESS.sub(lambda found: f'{found[1]}"/__received"', path.read_text("utf-8", errors="replace"))
 
@@ -207,10 +215,15 @@ class Command:
     async def start(self) -> Upstream:
         """Start it and wait until it answers."""
         port = self.port or _free_port()
+        if self.port and await asyncio.to_thread(_answers, Upstream(port=port)):
+            raise ConfigError(
+                f"something answers at port {port} already, and '{self.command}' is to listen there. End that server, "
+                "give another port, or give its address instead of start."
+            )
         words = [word.replace("{port}", str(port)) for word in _split(self.command)]
         pipe = asyncio.subprocess.PIPE
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, str(_GUARD), *words, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT,
+            sys.executable, str(GUARD), *words, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, "PORT": str(port)},
         )  # fmt: skip
         self._reading = asyncio.create_task(self._listen())
@@ -226,7 +239,10 @@ class Command:
         assert self._process is not None
         try:
             async with asyncio.timeout(self.seconds):
-                while not await asyncio.to_thread(_answers, upstream):
+                has_answered = False
+                while not has_answered:
+                    has_answered = await asyncio.to_thread(_answers, upstream)
+                    # Another program may have the port.
                     if self._process.returncode is not None:
                         raise ConfigError(f"'{self.command}' ended before it answered: {self._last_words()}")
                     await asyncio.sleep(0.1)
@@ -265,13 +281,15 @@ class Command:
             self._said = (self._said + part)[-10_000:]
 
 
-def _split(command: str) -> list[str]:
+def _split(command: str, *, option: str = "start") -> list[str]:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise ConfigError(f"start '{command}': {error}. Write the command as for a shell.") from None
+        raise ConfigError(f"{option} '{command}': {error}. Write the command as for a shell.") from None
     if not words or shutil.which(words[0]) is None:
-        raise ConfigError(f"start '{command}': '{words[0] if words else ''}' is not a program. Give a command to run.")
+        raise ConfigError(
+            f"{option} '{command}': '{words[0] if words else ''}' is not a program. Give a command to run."
+        )
     return words
 
 
@@ -298,13 +316,25 @@ def _answers(upstream: Upstream) -> bool:
     return True
 
 
-async def run_hook(command: str) -> None:
-    """Run the command that puts a site back to where it was. Raises ConfigError where it fails."""
+async def run_hook(command: str, seconds: float = HOOK_SECONDS) -> None:
+    """Run the command that puts a site back to where it was. Raises ConfigError where it fails or does not end."""
     process = await asyncio.create_subprocess_exec(
-        *_split(command), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        *_split(command, option="reset"), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
-    said, _ = await process.communicate()
+    try:
+        async with asyncio.timeout(seconds):
+            said, _ = await process.communicate()
+    except TimeoutError:
+        raise ConfigError(
+            f"reset '{command}' does not end within {seconds:.0f} s. Expected a command that puts the site back and "
+            "ends; mend it, or leave reset out."
+        ) from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
     if process.returncode:
         lines = said.decode(errors="replace").strip().splitlines()
         raise ConfigError(

@@ -21,12 +21,17 @@ class Echo(gymnasium.Env[str, str]):
 
     observation_space = action_space = Text(max_length=8, min_length=0, charset="abcdef")
 
+    num_resets = 0
+
     def __init__(self, *, trouble: str = "") -> None:
         self.trouble = trouble
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
         self.word = "".join(self.np_random.choice(list("abcdef"), size=5))
+        if self.trouble == "no start":
+            Echo.num_resets += 1
+            raise RuntimeError("no display")
         if self.trouble == "random":
             self.word = "".join(gymnasium.utils.seeding.np_random()[0].choice(list("abcdef"), size=8))
         return (3.0 if self.trouble == "numbers" else self.word), {}
@@ -76,12 +81,14 @@ def test_what_the_environment_loses_is_masked(trouble: str, why: str) -> None:
     [
         ("long", "waits for a second action"),
         ("numbers", "observes float; expected text"),
+        ("no start", "cannot be reset with the seed 0: RuntimeError: no display"),
         ("random", "its seed determines"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_reason(trouble: str, message: str) -> None:
     with session(trouble) as opened, pytest.raises(ConfigError, match=message):
         opened.run_many([(opened.tasks("train")[0], "abc")])
+    assert Echo.num_resets % 3 == 0
 
 
 def test_an_unknown_environment_or_option_is_refused() -> None:

@@ -60,6 +60,8 @@ def test_the_oracle_solves_ninety_nine_percent_over_thirty_seeds(executor: str, 
 def test_an_unknown_task_is_named() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'enter-text'"):
         MiniWobSettings(names=("enter-txt",))
+    with pytest.raises(ConfigError, match="names is empty"):
+        MiniWobSettings(names=())
 
 
 def test_no_episode_is_in_two_splits_and_every_split_has_every_task() -> None:

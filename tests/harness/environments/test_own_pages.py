@@ -114,6 +114,18 @@ def test_a_script_may_send_a_field_by_its_id(pages: Any, executor: Any) -> None:
     assert run(pages, executor, gold, 'fill [Home town] "Ypres"', "submit [Send]").fields[0].server == ("Ypres",)
 
 
+@pytest.mark.parametrize("page", ["answered-late", "sent-later", "submitted-later", "drafts"])
+def test_a_form_that_a_script_sends_is_judged_once_it_is_answered(pages: Any, executor: Any, page: str) -> None:
+    outcome = run(pages, executor, task(page, town="Ypres"), *BOTH)
+    assert (outcome.is_success, outcome.num_submissions) == (True, 1), outcome
+
+
+def test_a_draft_that_is_kept_is_not_handed_in(pages: Any, executor: Any) -> None:
+    preview = [line.replace("submit [Send]", "click [Preview]") for line in BOTH]
+    outcome = run(pages, executor, task("drafts", town="Ypres"), *preview)
+    assert (outcome.is_submitted, outcome.num_submissions) == (False, 0), outcome
+
+
 def test_a_value_that_is_looked_up_is_not_handed_in(pages: Any, executor: Any) -> None:
     outcome = run(pages, executor, task("one-field-looked-up"), 'fill [Your name] "Ann"', 'press [Your name] "Tab"')
     assert (outcome.is_submitted, outcome.num_submissions) == (False, 0), outcome
@@ -196,11 +208,13 @@ class Breaking(FastExecutor):
     def __init__(self, *lines: int) -> None:
         self.lines = list(lines)
 
-    async def perform(self, tab: Tab, steps: Sequence[Step], pages: list[dict[str, Any]]) -> Report:
+    async def perform(
+        self, tab: Tab, steps: Sequence[Step], pages: list[dict[str, Any]], on_press: Any = None
+    ) -> Report:
         if steps[0].action.line == self.lines[0]:
             self.lines.pop(0)
             raise EnvironmentFaultError("the page no longer answers")
-        return await super().perform(tab, steps[:1], pages)
+        return await super().perform(tab, steps[:1], pages, on_press)
 
 
 def test_a_page_that_a_plan_breaks_every_time_is_the_plans_failure(pages: Any, monkeypatch: Any) -> None:

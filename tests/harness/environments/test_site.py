@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import socket
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,11 +16,16 @@ from typing import Any
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.tasks import Outcome
+from dllm_rl.records.plan import parse_plan
+from dllm_rl.records.tasks import Control, Observation, Outcome
 from dllm_rl.session import Session
+from harness.browser import EnvironmentFaultError
 from harness.environments import SiteEnvironment, SiteSettings
-from harness.environments.site.sources import Address, Command
+from harness.environments.recorded import Observed
+from harness.environments.site.draft import draft
+from harness.environments.site.sources import GUARD, Address, Command, page_of, run_hook
 from harness.environments.site.tasks import read_tasks
+from harness.execute.executors import EXECUTORS, Report, TrustedExecutor
 
 OWN = Path(__file__).parent / "own_site"
 SERVER = f"{sys.executable} {OWN / 'server.py'} {{port}}"
@@ -123,13 +132,34 @@ def test_an_asgi_application_is_served(tmp_path: Path) -> None:
     assert outcome.is_success, outcome
 
 
+class LostOnce(TrustedExecutor):
+    """Loses the page after the first button that it presses."""
+
+    is_lost = False
+
+    async def perform(self, tab: Any, steps: Any, *given: Any) -> Report:
+        report = await super().perform(tab, steps, *given)
+        if steps[0].is_press and not self.is_lost:
+            self.is_lost = True
+            await tab.loaded()
+            raise EnvironmentFaultError("the page no longer answers")
+        return report
+
+
 @pytest.mark.browser
-def test_a_command_is_started_reset_before_every_rollout_and_ended_with_all_it_started(tmp_path: Path) -> None:
+def test_a_command_is_started_reset_before_every_attempt_and_ended_with_all_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken = tmp_path / "taken"
     file = tasks_file(tmp_path, *[{**JOIN, "success": {"text": "number 1."}}] * 2)
     settings = {"start": f"{SERVER} {taken}", "tasks": file}
     with Session(SiteEnvironment(SiteSettings(**settings, reset=f"rm -f {taken}"))) as site:
         tasks = site.tasks("test")
+        # The first attempt hands in, and is lost then.
+        with monkeypatch.context() as patched:
+            patched.setitem(EXECUTORS, "trusted", LostOnce())
+            (retried,) = site.run_many([(tasks[0], site.gold_plan(tasks[0]))])
+        assert (retried.is_success, retried.num_attempts) == (True, 2), retried
         outcomes = site.run_many([(task, site.gold_plan(task)) for task in tasks])
         child = int(Path(f"{taken}.pid").read_text())
         assert is_alive(child)
@@ -189,6 +219,80 @@ def test_a_command_that_does_not_serve_says_why(command: str, says: str) -> None
         asyncio.run(work())
 
 
+def test_a_port_that_another_program_has_is_not_taken_for_the_commands() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        answered = threading.Thread(target=_answer_once, args=[other])
+        answered.start()
+        with pytest.raises(ConfigError, match=f"something answers at port {port} already"):
+            asyncio.run(Command(command=f"{sys.executable} -m http.server {port}", port=port).start())
+        answered.join()
+
+
+def _answer_once(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+
+def test_a_guard_that_is_told_to_end_ends_all_that_it_started() -> None:
+    script = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        [sys.executable, GUARD, sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as guard:
+        assert guard.stdout is not None
+        child = int(guard.stdout.readline())
+        guard.terminate()
+        guard.wait(20)
+    assert not is_alive(child)
+
+
+def test_a_reset_that_does_not_end_is_ended_and_told(tmp_path: Path) -> None:
+    script = f"import os, time; open('{tmp_path}/pid', 'w').write(str(os.getpid())); time.sleep(600)"
+    with pytest.raises(ConfigError, match="does not end within 2 s"):
+        asyncio.run(run_hook(f'{sys.executable} -c "{script}"', seconds=2.0))
+    assert not is_alive(int((tmp_path / "pid").read_text()))
+    with pytest.raises(ConfigError, match="reset 'no-such-program': 'no-such-program' is not a program"):
+        asyncio.run(run_hook("no-such-program"))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "<form action=//forms.example.com/f>",
+        "<form method=post action=' https://forms.example.com/f'>",
+        "<button formaction='https://forms.example.com/f'>",
+        '<input type=submit formaction="//forms.example.com/f">',
+    ],
+)
+def test_a_page_of_a_folder_sends_its_forms_nowhere_else(tmp_path: Path, form: str) -> None:
+    (tmp_path / "index.html").write_text(form)
+    page = page_of(tmp_path / "index.html")
+    assert "forms.example.com" not in page and "/__received" in page
+
+
+@pytest.mark.parametrize("port", ["80a", "99999"])
+def test_an_address_with_an_impossible_port_is_told(port: str) -> None:
+    with pytest.raises(ConfigError, match="is no address of a site"):
+        Address(url=f"http://127.0.0.1:{port}").upstream()
+
+
+def test_a_draft_gives_a_list_without_options_nothing() -> None:
+    control = Control(ref="p1.e1", kind="multiselect", name="Extras", field="extras", required=True)
+    line = draft(Observation(titles=("",), controls=(control,)), "/", random.Random(0))
+    assert line["values"] == {"Extras": []}
+
+
+def test_a_control_without_a_label_stands_for_nothing_else() -> None:
+    control = Control(ref="p1.e1", kind="text", name="", field="owner")
+    seen = Observed(
+        page=Observation(titles=("",), controls=(control,)), choices={}, identities={}, defaults={}
+    )  # fmt: skip
+    form = seen.form(parse_plan('fill p1.e1 "Ann"'), None)
+    assert form.read({"owner": ("Ann",), "ids[]": ("7",)}) == {"owner": ("Ann",)}
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -213,6 +317,7 @@ def test_a_line_that_is_no_task_is_named(tmp_path: Path, line: str, says: str) -
         ({"url": "http://127.0.0.1:1", "start": "x"}, "url and start given"),
         ({"url": "http://127.0.0.1:1", "port": 3}, "port is given without start"),
         ({"folder": Path(), "isolation": "arena"}, "isolation is arena"),
+        ({"folder": Path(), "python": "python3"}, "python is given without application"),
     ],
 )
 def test_settings_without_effect_are_refused(settings: dict[str, Any], says: str) -> None:

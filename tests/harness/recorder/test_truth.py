@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,10 @@ def sent(answer: str = "", status: int = 200, path: str = "/join", **fields: str
         status=status,
         answer=answer.encode(),
     )
+
+
+def by_script(num_before: int = 0, status: int = 200, **fields: str) -> Exchange:
+    return replace(sent(status=status, **fields), is_document=False, num_before=num_before)
 
 
 def shown(path: str, answer: str = "") -> Exchange:
@@ -82,3 +87,47 @@ def test_without_it_a_redirect_is_success() -> None:
 def test_a_page_about_an_error_is_a_refusal_whatever_its_status(answer: str, complaints: tuple[str, ...]) -> None:
     (found,) = submissions([shown("/join", "<input name=owner>"), sent(answer, owner="Ann", town="Ypres")], ONE_PAGE)
     assert found.complaints == complaints
+
+
+def test_a_draft_that_a_script_keeps_before_anything_is_pressed_is_not_handed_in() -> None:
+    draft, form = by_script(1, owner="Ann", town=""), by_script(3, owner="Ann", town="Ypres")
+    (found,) = submissions([draft, form], ONE_PAGE, pressed_after=2)
+    assert found.fields["town"] == ("Ypres",)
+    assert submissions([draft], ONE_PAGE, pressed_after=2) == []
+    assert submissions([draft, form], ONE_PAGE, pressed_after=None) == []
+
+
+def test_a_draft_counts_from_when_it_was_sent_and_not_from_when_it_was_answered() -> None:
+    slow, form = by_script(1, owner="Ann", town=""), by_script(2, owner="Ann", town="Ypres")
+    (found,) = submissions([form, slow], ONE_PAGE, pressed_after=2)
+    assert found.fields["town"] == ("Ypres",)
+
+
+@pytest.mark.parametrize("answered", [(200,), (302, 301, 200)])
+def test_the_page_on_which_a_rollout_begins_is_not_the_form_whatever_its_address_says(
+    answered: tuple[int, ...],
+) -> None:
+    said = {"owner": ("Ann",), "town": ("Ypres",)}
+    start = [replace(shown("/book"), fields=said, status=status) for status in answered]
+    assert submissions([*start, start[0]], ONE_PAGE, pressed_after=None) == []
+    searched = replace(start[0], fields={**said, "town": ("Ghent",)}, status=200)
+    assert [item.fields["town"] for item in submissions([*start, searched], ONE_PAGE)] == [("Ghent",)]
+
+
+def test_a_redirect_is_followed_to_its_end() -> None:
+    said = {"owner": "Ann", "town": "Ypres"}
+    hop = replace(shown("/thanks"), status=301)
+    form = replace(ONE_PAGE, criterion=Criterion(text="thank you"))
+    (thanked,) = submissions([sent(status=303, **said), hop, shown("/thanks/", "<p>Thank you</p>")], form)
+    again = shown("/join/", "<p class=error>No such town</p><input name=owner><input name=town>")
+    (refused,) = submissions([sent(status=302, **said), replace(hop, path="/join"), again], ONE_PAGE)
+    assert thanked.is_accepted and refused.complaints == ("No such town",)
+
+
+def test_a_page_to_confirm_is_taken_after_all_others_and_nothing_else_is_taken_for_it() -> None:
+    form, banner = in_pages("owner", "town", ""), sent(status=303, choice="all")
+    pages = [sent(owner="Ann"), sent(town="Ypres")]
+    assert submissions([banner], form) == []
+    found = submissions([banner, pages[0], banner, pages[1], sent(token="t")], form)
+    assert [item.is_last for item in found] == [False, False, True]
+    assert found[-1].fields == {"owner": ("Ann",), "town": ("Ypres",)}

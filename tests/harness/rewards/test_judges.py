@@ -27,7 +27,7 @@ from experiments.analysis.judges import auroc
 from experiments.run.evidence import RecordedPlan
 from experiments.run.evidence import evidence_of as evidence_of_plans
 from experiments.run.results import RolloutsLostError, refuse_lost
-from harness.rewards.endpoint_judge import EndpointJudge, verdict_of
+from harness.rewards.endpoint_judge import EndpointJudge, NoVerdictError, verdict_of
 from harness.rewards.features import features
 from harness.rewards.judge import Judge, _held_out, fit_judge, judge_path, read_judge, write_judge
 from harness.rewards.success_words import SuccessWords
@@ -255,13 +255,32 @@ def test_an_endpoint_keeps_every_promise(url: str, tmp_path: Path) -> None:
     assert check_reward(endpoint(url, tmp_path))
 
 
-def test_a_verdict_is_read_from_the_end() -> None:
-    assert [verdict_of(text) for text in ("SUCCESS", "not success", "First FAILURE, then SUCCESS", "Unsuccessful")] == [
-        1.0,
-        0.0,
-        1.0,
-        0.0,
-    ]
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        ("SUCCESS", 1.0),
+        ("not success", 0.0),
+        ("Unsuccessful", 0.0),
+        ("The town is wrong, so this is no success.\n\n**FAILURE**\n", 0.0),
+        ("All is right, no FAILURE.\nVerdict: SUCCESS.", 1.0),
+    ],
+)
+def test_a_verdict_is_the_last_line(answer: str, verdict: float) -> None:
+    assert verdict_of(answer) == verdict
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "FAILURE. The form was rejected, so this is no success.",
+        "First FAILURE, then SUCCESS",
+        "SUCCESS\nas I see it",
+    ],
+)
+def test_a_last_line_that_says_more_is_no_verdict(answer: str) -> None:
+    with pytest.raises(NoVerdictError, match="no verdict in its last line"):
+        verdict_of(answer)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,18 @@ PAGES: dict[str, str] = {
     ),
     "one-field-looked-up": f"<form>{NAME}</form><script>const box = document.querySelector('input');"
     "box.onchange = () => fetch('/is-free', {method: 'POST', body: JSON.stringify({owner: box.value})})</script>",
+    # Forms whose script takes its time, or whose application does; and drafts of them.
+    "answered-late": by_script("POST", "JSON.stringify(record)"),
+    "sent-later": by_script("POST", "JSON.stringify(record)").replace("fetch(", "setTimeout(fetch, 500, "),
+    "submitted-later": form(TOWN)
+    + """<script>const f = document.querySelector("form");
+    f.onsubmit = (event) => { event.preventDefault(); setTimeout(() => f.submit(), 500); };</script>""",
+    "drafts": by_script("POST", "JSON.stringify(record)")
+    + """<button type=button>Preview</button><script>
+    document.querySelector("form").onchange = (event) => {
+      const record = Object.fromEntries(new FormData(event.currentTarget));
+      fetch("/draft", { method: "POST", body: JSON.stringify(record) });
+    };</script>""",
     # Refusals with a good status.
     "shown-again": form(TOWN),
     "marked-again": form(TOWN),
@@ -220,7 +232,13 @@ def _hint(environ: Environ, body: str) -> Answer:
     return _page("always-a-hint")
 
 
+def _late(environ: Environ, body: str) -> Answer:
+    time.sleep(1.5)
+    return THANKS
+
+
 ANSWERS: dict[str, Callable[[Environ, str], Answer]] = {
+    "answered-late": _late,
     "no-content": _no_content,
     "file-answer": _file,
     "origin": _checks_origin,
