@@ -186,7 +186,7 @@ class Session(OneTurn, Generic[E]):
             closing.cancel()
             loop.call_soon_threadsafe(loop.stop)
             thread.join(CLOSE_SECONDS)
-            _end(pids)
+            end_processes(pids)
 
     def _opened(self) -> E:
         """The environment, open, with its loop running."""
@@ -215,9 +215,9 @@ class Session(OneTurn, Generic[E]):
             raise
 
 
-def _end(pids: Sequence[int]) -> None:
-    """End processes that are still there: by asking, since some have others to end, and then by force."""
-    left, ends = [pid for pid in pids if _signal(pid, signal.SIGTERM)], time.monotonic() + END_SECONDS
+def end_processes(pids: Sequence[int], seconds: float = END_SECONDS) -> None:
+    """End processes that are still there: by asking, since some have others to end, and by force after so long."""
+    left, ends = [pid for pid in pids if _signal(pid, signal.SIGTERM)], time.monotonic() + seconds
     while left and time.monotonic() < ends:
         time.sleep(0.05)
         left = [pid for pid in left if _signal(pid, 0)]

@@ -200,7 +200,10 @@ def _why_not(address: str) -> str:
     """Why an address was refused, and what helps."""
     if address.startswith(("ws://", "wss://")):
         return "Sockets are not opened."
-    return "Neither other hosts nor downloads are reached. What a form needs of them it takes from the option vendored."
+    return (
+        "Neither other hosts, nor downloads, nor event streams are reached. What a form needs of other hosts it takes "
+        "from the option vendored."
+    )
 
 
 def _by_split(tasks: list[Task]) -> dict[str, int]:

@@ -58,7 +58,7 @@ class FormFactorySettings(RecordedSettings):
 class FormFactoryEnvironment(RecordedEnvironment[FormFactorySettings]):
     """Tasks from a user's own checkout; which ones there are is known once its forms were looked at."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     splits: ClassVar[tuple[str, ...]] = tuple(PARTS)
     opens_for_tasks: ClassVar[bool] = True
 

@@ -95,7 +95,7 @@ class SiteSettings(RecordedSettings):
 class SiteEnvironment(RecordedEnvironment[SiteSettings]):
     """Tasks on a site of one's own; which of them can be solved is known once its forms were looked at."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     splits: ClassVar[tuple[str, ...]] = tuple(PARTS)
     opens_for_tasks: ClassVar[bool] = True
 

@@ -59,6 +59,7 @@ REFUSED = {
         (FORMS, "environment.options.dials=[9]", "expected some of 0, 1, 2"),
         (FORMS, "environment.options.dials=[]", "expected some of 0, 1, 2"),
         (FORMS, "environment.options.kinds=[]", "kinds is empty"),
+        (FORMS, "environment.options.sites_per_kind=0", "sites_per_kind is 0; expected 1 to 100000"),
         (FORMS, "environment.options={world: rich, difficulties: []}", "expected some of 1, 2, 3"),
         (FORMS, "environment.options={world: rich, size: full}", "a form of the rich world"),
         (FORMS, "environment.options.difficulties=[2]", "has no difficulties"),

@@ -40,6 +40,10 @@ def test_a_replay_says_whether_the_outcome_is_the_same(tmp_path: Path, capsys: p
     assert "reward: was 1.0, is 0.0" in said
 
 
+def test_a_training_rollout_runs_as_its_environment_says(tmp_path: Path) -> None:
+    assert find_rollout(write(tmp_path / "a.jsonl"), "2.5").executor is None
+
+
 @pytest.mark.parametrize(
     ("rollout", "message"), [("2.6", "expected STEP.ROW"), ("x", "expected STEP.ROW")], ids=["absent", "no number"]
 )

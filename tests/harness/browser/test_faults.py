@@ -15,6 +15,7 @@ from dllm_rl.errors import HarnessError
 from dllm_rl.records.tasks import Fault, Outcome, Task
 from dllm_rl.session import Session
 from harness.browser import AgentDeadlineError, BrowserPool, EnvironmentFaultError, attribute, tab
+from harness.browser.faults import Pace
 from harness.environments import FormEnvironment, FormSettings
 from harness.execute.executors import FastExecutor
 from harness.rewards import Shaped
@@ -182,3 +183,33 @@ def test_tabs_are_recycled(lab: Lab) -> None:
         return counts
 
     assert lab.run(num_rollouts()) == [1, 2, 1, 2, 1]
+
+
+class HalfOpened:
+    """A browser whose context opens no page."""
+
+    browser = None
+    is_closed = False
+
+    async def new_context(self, **options: Any) -> HalfOpened:
+        return self
+
+    async def add_init_script(self, script: str) -> None:
+        pass
+
+    async def new_page(self) -> None:
+        raise asyncio.CancelledError
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+def test_a_context_without_its_page_is_closed() -> None:
+    browser = HalfOpened()
+
+    async def opened() -> None:
+        await tab.Tab.open(browser, Pace())
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(opened())
+    assert browser.is_closed

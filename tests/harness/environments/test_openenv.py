@@ -7,10 +7,10 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from websockets.sync.client import ClientConnection, connect
@@ -19,10 +19,12 @@ from dllm_rl import registry
 from dllm_rl.environment import Environment
 from dllm_rl.episodes import Modes
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.tasks import Fault
+from dllm_rl.records.rollout import join_turns, split_turns
+from dllm_rl.records.tasks import Fault, Outcome, Task
 from dllm_rl.session import Session
 from harness.environments import OpenEnvEnvironment, OpenEnvSettings, SiteEnvironment, SiteSettings
-from harness.environments.openenv import OpenEnvServer
+from harness.environments.openenv import OpenEnvError, OpenEnvServer, environment
+from harness.environments.openenv.client import Step
 from tests.experiments.cli.test_cli import said
 
 OWN = Path(__file__).parent / "own_site"
@@ -91,6 +93,7 @@ def test_sessions_are_episodes_of_their_own_and_tell_no_gold() -> None:
         ('{"type": "dance"}', "UNKNOWN_TYPE"),
         ('{"type": "reset", "data": {"index": 100000}}', "VALIDATION_ERROR"),
         ('{"type": "reset", "data": {"split": "none"}}', "VALIDATION_ERROR"),
+        ('{"type": "reset", "data": {"seed": [1]}}', "VALIDATION_ERROR"),
     ],
 )
 def test_what_a_client_does_wrong_is_told_and_the_session_goes_on(message: str, code: str) -> None:
@@ -227,3 +230,81 @@ def test_trl_trains_on_what_we_serve(tmp_path: Path) -> None:
 def test_settings_without_effect_are_refused(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         OpenEnvSettings(**settings)
+
+
+class Scripted:
+    """A session that answers as it is told: by number of the session, what is refused in it and what breaks off."""
+
+    troubles: ClassVar[list[str]] = []
+    sent: ClassVar[list[str]] = []
+
+    def __init__(self, base_url: str) -> None:
+        self.trouble = self.troubles.pop(0) if self.troubles else ""
+
+    async def reset(self, options: Any) -> Step:
+        if self.trouble == "reset":
+            raise OpenEnvError("too many sessions")
+        return Step(observation={"said": "Guess."}, reward=None, is_done=False)
+
+    async def step(self, action: dict[str, str]) -> Step:
+        self.sent.append(action["guess"])
+        if action["guess"] == "nine":
+            raise OpenEnvError("not a number")
+        if action["guess"] == "gone":
+            raise OSError("the connection ended")
+        is_done = self.trouble == "ends early"
+        return Step(observation={"said": "Higher."}, reward=0.0, is_done=is_done)
+
+    async def close(self) -> None:
+        pass
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, texts: Sequence[str], troubles: Sequence[str]) -> Outcome:
+    """What an episode of these texts comes to, with sessions that have these troubles."""
+    monkeypatch.setattr(environment, "Connection", Scripted)
+    monkeypatch.setattr(Scripted, "troubles", list(troubles))
+    monkeypatch.setattr(Scripted, "sent", [])
+    opened = OpenEnvEnvironment(OpenEnvSettings(url="http://127.0.0.1:1"))
+    opened.action = "guess"
+    task = Task(id="train/openenv-0", split="train", site='{"seed": 0}', instruction="", gold=())
+
+    async def work() -> Outcome:
+        episode = opened.begin(task, Modes())
+        reply = await episode.start()
+        for text in texts:
+            reply = await episode.step(text)
+        return reply.outcome
+
+    return asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("texts", "troubles", "fault"),
+    [
+        (["1", "nine"], [], Fault.AGENT),
+        (["1", "nine"], ["", "reset", "reset"], Fault.ENVIRONMENT),
+        (["1", "gone"], ["", "reset", "reset"], Fault.ENVIRONMENT),
+        (["1", "2", "nine"], ["", "ends early", "ends early"], Fault.ENVIRONMENT),
+    ],
+)
+def test_a_text_is_to_blame_where_every_attempt_refused_it(
+    monkeypatch: pytest.MonkeyPatch, texts: list[str], troubles: list[str], fault: Fault
+) -> None:
+    outcome = scripted(monkeypatch, texts, troubles)
+    assert (outcome.fault, outcome.num_attempts) == (fault, 3), outcome
+
+
+def test_what_is_sent_is_what_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, ["one\n\n  \ntwo"], [])
+    assert split_turns(join_turns(["one\n\n  \ntwo"])) == Scripted.sent == ["one\ntwo"]
+
+
+def test_a_split_without_tasks_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = registry.build("environment", "toy_sort")
+    known = toy.tasks
+    monkeypatch.setattr(toy, "tasks", lambda split: () if split == "val" else known(split))
+    with served(toy) as address:
+        with Session(OpenEnvEnvironment(OpenEnvSettings(url=address))) as opened:
+            assert [len(opened.tasks(split)) for split in ("val", "test")] == [0, 120]
+        with session(address) as socket:
+            assert "has no task" in ask(socket, "reset", split="val")["data"]["message"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -126,6 +129,24 @@ def test_a_draft_that_is_kept_is_not_handed_in(pages: Any, executor: Any) -> Non
     assert (outcome.is_submitted, outcome.num_submissions) == (False, 0), outcome
 
 
+def test_a_browser_that_is_not_ours_is_judged_by_the_whole_form_and_forgotten(pages: Any) -> None:
+    environment, wanted = pages.environment, task("telemetry", town="Ypres")
+    episode, address = pages.wait_for(environment.begin_elsewhere(wanted))
+
+    def sent(**record: str) -> Outcome:
+        parts = urlsplit(address)
+        connection = http.client.HTTPConnection("127.0.0.1", parts.port)
+        connection.request("POST", "/is-free", json.dumps(record), {"Host": parts.netloc})
+        connection.getresponse().read()
+        connection.close()
+        return pages.wait_for(environment.outcome_elsewhere(wanted, episode))
+
+    assert not sent(owner="Ann").is_submitted
+    assert sent(owner="Ann", town="Ypres").is_success
+    environment.forget_elsewhere(episode)
+    assert environment.proxy.exchanges(episode) == []
+
+
 def test_a_value_that_is_looked_up_is_not_handed_in(pages: Any, executor: Any) -> None:
     outcome = run(pages, executor, task("one-field-looked-up"), 'fill [Your name] "Ann"', 'press [Your name] "Tab"')
     assert (outcome.is_submitted, outcome.num_submissions) == (False, 0), outcome
@@ -155,6 +176,7 @@ def test_a_record_that_calls_itself_a_failure_is_a_refusal(pages: Any, executor:
 
 PATIENT = {
     "on-keyup": ({}, FILLED),
+    "checked-when-left": ({}, FILLED),
     "checked-later": ({}, FILLED),
     "shown-later": ({"town": "Ypres"}, BOTH),
     "filled-for-you": ({"town": "Lille"}, FILLED),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.session import Session
+from dllm_rl.session import Session, end_processes
 from harness.browser.faults import quota_cores
 from harness.browser.pool import MAX_PLACES
 from harness.environments import FormEnvironment, FormSettings
@@ -117,3 +121,21 @@ def test_a_quota_is_read_in_cores(tmp_path: Path, text: str, cores: int | None) 
 def test_settings_are_checked(settings, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         FormSettings(**settings)
+
+
+def test_a_process_is_asked_to_end_before_it_is_forced_to(tmp_path: Path) -> None:
+    tidy = f"import pathlib, signal; signal.signal(15, lambda *_: (pathlib.Path('{tmp_path}/tidy').touch(), exit()))"
+    stubborn = "import signal; signal.signal(15, signal.SIG_IGN)"
+    rest = "; import time; print(flush=True); time.sleep(60)"
+    with ExitStack() as stack:
+        made = [
+            stack.enter_context(subprocess.Popen([sys.executable, "-c", code + rest], stdout=subprocess.PIPE))
+            for code in (tidy, stubborn)
+        ]
+        for process in made:
+            assert process.stdout is not None
+            process.stdout.readline()
+            threading.Thread(target=process.wait).start()
+        end_processes([process.pid for process in made], seconds=1.0)
+        assert [process.wait(10) for process in made] == [0, -signal.SIGKILL]
+    assert (tmp_path / "tidy").exists()

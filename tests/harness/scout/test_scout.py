@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
-from dllm_rl.records.tasks import Condition, Observation, Task
+from dllm_rl.errors import HarnessError
+from dllm_rl.records.tasks import Condition, ControlKind, Observation, Task
 from dllm_rl.session import Session
 from harness.environments import FormEnvironment
-from harness.scout import ScoutCache
-from harness.scout.walk import walk
+from harness.scout import ScoutCache, Seen, Survey
+from harness.scout.walk import Answers, Sight, Visit, walk
 from harness.sites import expected_page, make_site
 from tests.harness.conftest import Lab
 
@@ -119,3 +123,43 @@ def test_names_are_those_of_the_accessibility_tree(lab: Lab, layout: str) -> Non
         await server.stop()
 
     lab.run(check())
+
+
+def unchosen(kind: ControlKind, field: str, options: tuple[str, ...] = ()) -> Seen:
+    return Seen(
+        kind=kind, name=field, group="", options=options, required=False, disabled=False, value="", field=field
+    )  # fmt: skip
+
+
+async def _walked(self: Survey, start_url: str, answers: Answers, num_pages: int = 2) -> tuple[Visit, ...]:
+    """Two choices of one option each, one of which shows a field on the second page."""
+    choices = unchosen("select", "way", ("Train",)), unchosen("select", "class", ("First",))
+    shown = (unchosen("text", "row"),) if answers.get("way") else ()
+    sights = [(Sight(decider=None, value="", controls=controls),) for controls in (choices, shown)]
+    given = {name: values for name, values in answers.items() if values}
+    return tuple(Visit(title="", sights=sight, answers=given) for sight in sights)
+
+
+async def _walked_unsteadily(self: Survey, start_url: str, answers: Answers, num_pages: int = 2) -> tuple[Visit, ...]:
+    """The field comes with the first walk alone, and with no answer."""
+    first, second = await _walked(self, start_url, answers, num_pages)
+    shown = () if answers else (unchosen("text", "row"),)
+    return first, replace(second, sights=(Sight(decider=None, value="", controls=shown),))
+
+
+async def _broken(self: Survey, start_url: str, answers: Answers, num_pages: int = 2) -> tuple[Visit, ...]:
+    raise HarnessError("view: TypeError")
+
+
+def test_a_choice_without_another_a_page_that_cannot_be_told_and_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def conditions() -> dict[str, Condition | None]:
+        survey = Survey(tab=None, new_start_url=str, answers={}, files={})  # type: ignore[arg-type]
+        return {control.field: control.condition for control in asyncio.run(survey.run()).page.controls}
+
+    monkeypatch.setattr(Survey, "_walk", _walked)
+    assert conditions() == {"way": None, "class": None, "row": Condition(ref="p1.e1", value="Train")}
+    monkeypatch.setattr(Survey, "_walk", _walked_unsteadily)
+    assert conditions() == {"way": None, "class": None, "row": None}
+    monkeypatch.setattr(Survey, "_walk", _broken)
+    with pytest.raises(HarnessError, match="view: TypeError"):
+        conditions()

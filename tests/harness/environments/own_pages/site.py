@@ -129,6 +129,7 @@ PAGES: dict[str, str] = {
         "<script>const box = document.querySelector('input');"
         "box.onkeypress = (event) => { if (!/[A-Za-z]/.test(event.key)) event.preventDefault(); };</script>"
     ),
+    "checked-when-left": form("<script>" + LOCKED + "box.onblur = () => { button.disabled = !box.value; };</script>"),
     "checked-later": form(
         "<script>"
         + LOCKED
