@@ -39,6 +39,7 @@ from dllm_rl import registry
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.records.types import Rollouts
+from dllm_rl.session import Session
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine
 from dllm_rl.training.intermediate import with_step_rewards
@@ -157,11 +158,14 @@ def make_rollouts(policy: BasePolicy, *, rows: int, groups: int, steps: int) -> 
 
 def trainer_of(policy: BasePolicy, name: str, options: dict[str, Any], *, micro_batch_rows: int = 16) -> Trainer:
     """A trainer whose update is measured; it never collects."""
-    unused: Any = None
+    engine = RolloutEngine(
+        policy=policy,
+        sampler=LowConfidenceSampler(num_steps=STEPS),
+        environment=Session(registry.build("environment", "toy_copy")),
+        reward=registry.build("reward", "outcome"),
+    )
     return Trainer(
-        engine=RolloutEngine(
-            policy=policy, sampler=LowConfidenceSampler(num_steps=STEPS), environment=unused, reward=unused
-        ),
+        engine=engine,
         objective=registry.build("objective", name, options),
         tasks=(),
         config=TrainConfig(learning_rate=0.0, micro_batch_rows=micro_batch_rows),  # type: ignore[call-arg]

@@ -79,7 +79,7 @@ def run_of(rewards, taken, *, start=True) -> CellRun:
     metrics = [{"step": step, "reward": reward} for step, reward in enumerate(rewards)]
     record = CellRecord(id="masked-grpo", policy="masked", objective="grpo", role="cell", folder="cells/a", digest="0")
     warm = unit(None, [], [snapshot(0, "start", place="w")] if start else [])
-    return CellRun(record=record, seeds=(unit(4, metrics, taken),), warm_start=warm)
+    return CellRun(record=record, seeds=(unit(4, metrics, taken),), warm_start=warm, is_reward_comparable=True)
 
 
 def unit(seed: int | None, metrics, taken) -> UnitRun:

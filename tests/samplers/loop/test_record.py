@@ -9,7 +9,9 @@ from dllm_rl import registry
 from dllm_rl.records.events import Kind, events_of_states
 from dllm_rl.records.trajectory import retakes
 from dllm_rl.testing import PropertyError, check_sampler
+from dllm_rl.testing._sampler_rows import SamplerCase
 from dllm_rl.testing.policies import prompts_of, random_policy
+from dllm_rl.testing.sampler import SAMPLER_PROPERTIES
 from samplers.loop.context import Watcher
 from samplers.loop.record import Recorder
 
@@ -127,7 +129,7 @@ def test_flow_events_are_the_jumps_and_the_last_step(tiny_policies):
 
 
 def test_the_public_suite_finds_what_a_sampler_does_not_record(tiny_policies, monkeypatch):
-    """Forced tokens are missed by no other property: they are neither scored by a replay nor in a commit step."""
+    """Forced tokens that are missing show in the record alone: a plain replay does not score them."""
     write_at = Recorder.write_at
 
     def forgetful(self, row, column, step, tokens, kind):
@@ -135,5 +137,10 @@ def test_the_public_suite_finds_what_a_sampler_does_not_record(tiny_policies, mo
             write_at(self, row, column, step, tokens, kind)
 
     monkeypatch.setattr(Recorder, "write_at", forgetful)
-    with pytest.raises(PropertyError, match="record_is_whole"):
-        check_sampler(registry.get("sampler", "low_confidence"), policies=tiny_policies, num_steps=12)
+    sampler = registry.get("sampler", "low_confidence")
+    case = SamplerCase(sampler_class=sampler, policy=tiny_policies["block"], options={"num_steps": 12})
+    SAMPLER_PROPERTIES["replay_is_exact"](case)
+    with pytest.raises(AssertionError):
+        SAMPLER_PROPERTIES["record_is_whole"](case)
+    with pytest.raises(PropertyError, match=r"record_is_whole|grammar_replay_is_exact"):
+        check_sampler(sampler, policies=tiny_policies, num_steps=12)
