@@ -129,12 +129,12 @@ class Instruction:
         return f"{self.verb} {self.target}"
 
     def grounded(self, said: str) -> str:
-        """The line with what the Grounder said in place of the name; malformed where that is no ref."""
+        """Return the line with the Grounder's ref for the name. Without a ref the line cannot be parsed."""
         return f"{self.verb} {said.strip().split(chr(10))[0] or '?'}{self.rest}"
 
 
 def read_plan(text: str) -> list[Instruction | str]:
-    """The Planner's lines: instructions to be grounded, and commands, or what is neither, as they stand."""
+    """Split the Planner's text: lines about a control become instructions to ground; all others stay text."""
     return [_read_line(line) for line in text.split("\n") if line.strip()]
 
 
