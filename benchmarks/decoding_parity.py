@@ -10,11 +10,9 @@ Tokens that no trained model writes (MASK, and padding where it would be read as
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +26,7 @@ from dllm_rl.load_options import LoadOptions
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.policies.loading import load_policy
 from dllm_rl.records.types import Prompts
+from dllm_rl.testing.policies import logits_changed
 
 BEGIN, END = public_code.markers("benchmarks.decoding_parity")
 # Factors of the logits, and how low those are that are out of reach.
@@ -81,19 +80,9 @@ def forbidden(policy: BasePolicy, format: Format, *, has_ends: bool) -> list[int
     return sorted({*policy.banned_ids, *ends, *padding})
 
 
-@contextmanager
-def sharpened(policy: BasePolicy, factor: float, forbidden: list[int]) -> Iterator[None]:
+def sharpened(policy: BasePolicy, factor: float, forbidden: list[int]) -> AbstractContextManager[None]:
     """The policy's model with its logits scaled, and these ids out of reach, for whoever asks it."""
-
-    def change(module: Any, inputs: Any, output: Any) -> Any:
-        output.logits = (output.logits * factor).index_fill(-1, torch.tensor(forbidden), UNREACHABLE)
-        return output
-
-    handle = policy.model.register_forward_hook(change)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return logits_changed(policy, lambda logits: (logits * factor).index_fill(-1, torch.tensor(forbidden), UNREACHABLE))
 
 
 def batches(policy: BasePolicy, case: Case) -> list[Prompts]:

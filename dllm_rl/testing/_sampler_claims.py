@@ -5,8 +5,7 @@ Legend: b rows, l canvas.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +15,9 @@ from torch import Tensor
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.likelihood.terms import top_log_odds
-from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.trajectory import Trajectory
 from dllm_rl.testing._sampler_rows import LARGEST_DEVIATION, SamplerCase, ending
-from dllm_rl.testing.policies import prompts_of
+from dllm_rl.testing.policies import logits_changed, prompts_of
 
 PROTOCOL = ("name", "families", "temperature", "grammar", "approximation")
 # Rows of one prompt, which only their noise tells apart.
@@ -73,7 +71,7 @@ def positions_are_drawn_as_it_says(case: SamplerCase) -> None:
         return
     moved = 0
     for factor in FACTORS:
-        with _scaled(case.policy, factor):
+        with logits_changed(case.policy, functools.partial(torch.mul, factor)):
             moved += _is_moved(first, _first_step(case.draw(SAME_PROMPT, **few).trajectory))
     assert moved < len(FACTORS), (
         "positions are drawn with probabilities that the policy moves, and the record says neither their law "
@@ -113,18 +111,3 @@ def _is_moved(before: Bool[Tensor, "b l"], after: Bool[Tensor, "b l"]) -> bool:
     """Whether rows changed, and not all of them alike."""
     changed = (before != after).any(dim=1)
     return any(len(some[changed].unique(dim=0)) > 1 for some in (before, after))
-
-
-@contextmanager
-def _scaled(policy: BasePolicy, factor: float) -> Iterator[None]:
-    """While it is open, the model's logits are scaled."""
-
-    def change(module: Any, args: Any, output: Any) -> Any:
-        output.logits = output.logits * factor
-        return output
-
-    handle = policy.model.register_forward_hook(change)
-    try:
-        yield
-    finally:
-        handle.remove()

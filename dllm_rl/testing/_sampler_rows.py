@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.types import Completions, Prompts
-from dllm_rl.testing.policies import prompts_of
+from dllm_rl.testing.policies import logits_changed, prompts_of
 
 ROWS = tuple(range(6))
 # Of a sum of martingale differences in standard deviations; a right sampler passes it once in a million.
@@ -104,24 +104,18 @@ def fed_to(policy: BasePolicy) -> Iterator[list[Int[Tensor, "b t"]]]:
         handle.remove()
 
 
-@contextmanager
-def ending(policy: BasePolicy, probability: float) -> Iterator[None]:
+def ending(policy: BasePolicy, probability: float) -> AbstractContextManager[None]:
     """While it is open, the model gives EOS this probability everywhere, whatever it reads; 0 means never."""
     eos = policy.canvas.eos_id
 
-    def change(module: Any, args: Any, output: Any) -> Any:
-        logits = output.logits.clone()
+    def change(given: Tensor) -> Tensor:
+        logits = given.clone()
         logits[..., eos] = -torch.inf
         total = logits.logsumexp(dim=-1)
         logits[..., eos] = total + math.log(probability / (1 - probability)) if probability else total - 1e4
-        output.logits = logits
-        return output
+        return logits
 
-    handle = policy.model.register_forward_hook(change)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return logits_changed(policy, change)
 
 
 # Enough that a policy which hardly reads its prompt would notice.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -176,3 +177,18 @@ def _make_likely(policy: BasePolicy, module: Any, given: Any, output: Any) -> An
     logits[..., [policy.canvas.eos_id, policy.canvas.fill_id]] += LIKELY
     output.logits = logits
     return output
+
+
+@contextmanager
+def logits_changed(policy: BasePolicy, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While it is open, the policy's model gives what `change` makes of its logits, (b t v)."""
+
+    def hook(module: Any, args: Any, output: Any) -> Any:
+        output.logits = change(output.logits)
+        return output
+
+    handle = policy.model.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
