@@ -31,6 +31,7 @@ from dllm_rl.files import read_rows
 from dllm_rl.load_options import LoadOptions, LoraOptions
 from dllm_rl.policies.adapters import add_lora, checkpoint_activations
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
+from dllm_rl.policies.loading import usable_device
 from dllm_rl.records.tasks import Observation, Outcome, Task
 from dllm_rl.reward import FromFunction, Reward
 from dllm_rl.session import Session
@@ -109,7 +110,7 @@ def random_policy(given: argparse.Namespace, options: LoadOptions) -> BasePolicy
     config = AutoConfig.for_model(architecture, **sizes)
     config.is_causal = False
     torch.manual_seed(0)
-    with torch.device(given.device):
+    with usable_device(options):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, given.dtype))
     facts = PolicyFacts(family="masked", max_prompt=given.prompt, canvas_length=given.columns)
     policy = registry.get("policy", "masked")(model.eval(), tokenizer(), facts)
@@ -124,6 +125,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     """Run two steps; the figures of the second."""
     lora = None if given.lora is None else LoraOptions(rank=given.lora)
     options = LoadOptions(
+        device=given.device,
         dtype=given.dtype,
         lora=lora,
         gradient_checkpointing=given.checkpointing,
@@ -132,7 +134,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     )
     ranks = launched_ranks([given.device])
     ranks.refuse_shards(given.shards, "the benchmark")
-    given.device = ranks.own_device(given.device)
+    ranks.refuse_shared(given.device)
     before = resident("VmRSS")
     policy = random_policy(given, options)
     is_cuda = policy.device.type == "cuda"

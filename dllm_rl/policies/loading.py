@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -107,7 +108,10 @@ def _load_ours(path: str, options: LoadOptions) -> tuple[Any, Any, dict[str, Any
 
 
 def usable_device(options: LoadOptions) -> torch.device:
-    """Return the device. Raises ConfigError where this machine lacks it, or it lacks the attention."""
+    """Return the device; of the GPUs this process's own, where a launcher started one process for each.
+
+    Raises ConfigError where this machine lacks it, or it lacks the attention.
+    """
     device = torch.device(options.device)
     if device.type == "cpu":
         if options.attention == "flex_attention":
@@ -116,11 +120,13 @@ def usable_device(options: LoadOptions) -> torch.device:
                 "out, or take sdpa or eager."
             )
         return device
+    if options.device == "cuda" and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     backend = torch.cuda if device.type == "cuda" else torch.mps
     count = backend.device_count() if device.type == "cuda" or torch.backends.mps.is_available() else 0
     if (device.index or 0) >= count:
         raise ConfigError(
-            f"device={options.device} was given; this machine has {count} of that kind with PyTorch "
+            f"device={device} was given; this machine has {count} of that kind with PyTorch "
             f"{torch.__version__}. Take device=cpu, or install a PyTorch that is built for your GPU."
         )
     return device

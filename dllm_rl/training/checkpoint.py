@@ -61,8 +61,9 @@ def load_state(run_dir: Path, *, model: torch.nn.Module, optimiser: torch.optim.
                 f"Delete '{folder}' to start this run again from its warm start."
             )
     load_weights(model, folder / WEIGHTS_FILE)
-    # Every process reads all of it, so of what is large no process reads more than its part.
-    state = torch.load(folder / "optimiser.pt", weights_only=True, mmap=is_sharded(model))
+    # Every process reads all of it, so of what is large no process reads more than its part, and none on another's
+    # device. The optimiser takes it to that of its weights.
+    state = torch.load(folder / "optimiser.pt", weights_only=True, mmap=is_sharded(model), map_location="cpu")
     optimiser.load_state_dict(_in_parts(state, optimiser))
     return int(record["step"])
 

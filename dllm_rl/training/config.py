@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,6 @@ from dllm_rl.training.horizon import HorizonStage, refuse_horizon
 from dllm_rl.training.turns import USUAL_NORMALISER, TurnNormaliser
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
-
     from dllm_rl.policies.base import BasePolicy
     from dllm_rl.protocols import Objective, Sampler
     from dllm_rl.training.distance import Distance
@@ -56,23 +54,37 @@ Tracker = Literal["tensorboard", "trackio", "wandb"]
 
 
 def require_tracker(name: Tracker | None) -> None:
-    """Raise ConfigError where a tracker's package is missing, which accelerate would pass over in silence."""
+    """Raise ConfigError where a tracker's package is missing."""
     if name is not None and importlib.util.find_spec(name) is None:
         raise ConfigError(f"train.tracker={name} needs the package {name}: pip install 'dllm-rl[{name}]'")
 
 
 @contextmanager
-def tracked(accelerator: Accelerator, run_dir: Path, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Open the accelerator's tracker, if it has one, for the time of a run, and finish it whatever happens."""
-    if accelerator.log_with:
-        known = {key: value for key, value in settings.items() if value is not None}
-        run = {"name": f"{run_dir.parent.name}/{run_dir.name}"}
-        accelerator.init_trackers("dllm_rl", config=known, init_kwargs={"wandb": run, "trackio": run})
+def tracked(
+    name: Tracker | None, run_dir: Path, settings: Mapping[str, Any]
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Open one of accelerate's trackers for the time of a run, and finish it whatever happens.
+
+    Yields what sends a row of metrics to it; without a tracker that does nothing.
+    """
+    if name is None:
+        yield lambda row: None
+        return
+    from accelerate import PartialState
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    # Its trackers write to a log that refuses to work before.
+    PartialState()
+    made: Any = LOGGER_TYPE_TO_CLASS[name]
+    run = f"{run_dir.parent.name}/{run_dir.name}"
+    where = {"logging_dir": str(run_dir)} if made.requires_logging_directory else {"name": run}
+    tracker = made("dllm_rl", **where)
+    tracker.start()
     try:
-        yield
+        tracker.store_init_configuration({key: value for key, value in settings.items() if value is not None})
+        yield lambda row: tracker.log(trackable(row), step=row["step"])
     finally:
-        for tracker in accelerator.trackers:
-            tracker.finish()
+        tracker.finish()
 
 
 def trackable(row: Mapping[str, Any]) -> dict[str, float]:

@@ -16,11 +16,21 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
-from accelerate.utils import DistributedType
 
 from dllm_rl.errors import ConfigError
 
-_WHOLE_WEIGHTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+# Variables by which accelerate's launcher passes on what would shard weights or change numbers, and what to do instead.
+_SHARDS = "this trainer shards weights itself, where the policy's key `shards` says so. Launch with --multi_gpu."
+_REFUSED = {
+    "ACCELERATE_USE_FSDP": _SHARDS,
+    "ACCELERATE_USE_DEEPSPEED": _SHARDS,
+    "ACCELERATE_USE_MEGATRON_LM": _SHARDS,
+    "ACCELERATE_USE_PARALLELISM_CONFIG": _SHARDS,
+    "ACCELERATE_MIXED_PRECISION": (
+        "this trainer computes in the numbers of the policy's key `dtype`. Launch with --mixed_precision no."
+    ),
+    "ACCELERATE_DYNAMO_BACKEND": "this trainer compiles nothing. Launch with --dynamo_backend no.",
+}
 # How long a process waits for the others: as long as any self-check, since that one runs in the first alone.
 _WAIT = timedelta(hours=12)
 T = TypeVar("T")
@@ -34,28 +44,17 @@ class Ranks:
 
     @classmethod
     def of(cls, state: Any) -> Ranks:
-        """Those of accelerate's state, a `PartialState` or one that shares its facts.
-
-        Raises ConfigError where accelerate itself would shard weights (FSDP, DeepSpeed).
-        """
-        if state.distributed_type not in _WHOLE_WEIGHTS:
-            raise ConfigError(
-                f"accelerate was set to {state.distributed_type.value}, and this trainer shards weights itself, where "
-                "the policy's key `shards` says so. Launch with --multi_gpu."
-            )
+        """Those of accelerate's state, a `PartialState`."""
         return cls(number=state.process_index, count=state.num_processes)
 
-    def own_device(self, name: str) -> str:
-        """This process's device of those of a kind, one a process. Raises ConfigError where one is named for all."""
-        kind, _, index = name.partition(":")
-        if self.is_alone or kind == "cpu":
-            return name
-        if index:
+    def refuse_shared(self, device: str) -> None:
+        """Raise ConfigError where one device is named for several processes, each of which needs its own."""
+        kind, _, index = device.partition(":")
+        if index and not self.is_alone:
             raise ConfigError(
-                f"device={name} was given, and {self.count} processes would share it. Give device={kind}: each takes "
+                f"device={device} was given, and {self.count} processes would share it. Give device={kind}: each takes "
                 "one of its own."
             )
-        return f"{kind}:{os.environ.get('LOCAL_RANK', '0')}"
 
     def refuse_shards(self, shards: int, owner: str) -> None:
         """Raise ConfigError where weights are to be sharded over another number of processes than there are."""
@@ -133,8 +132,13 @@ def launched_ranks(devices: Iterable[str] = ()) -> Ranks:
     Args:
         devices: Those that policies are loaded on.
 
-    Raises ConfigError where processes cannot work together on such devices here.
+    Raises ConfigError where processes cannot work together on such devices here, and where accelerate was told to do
+    what it does not do here.
     """
+    for name, advice in _REFUSED.items():
+        value = os.environ.get(name, "no")
+        if value.lower() not in ("no", "false"):
+            raise ConfigError(f"accelerate was set to {name}={value}, and {advice}")
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return ALONE
     kinds = {name.partition(":")[0] for name in devices} - {"cpu"}

@@ -1,9 +1,10 @@
-"""The reinforcement-learning loop on accelerate: collect, then update the policy on what was collected.
+"""The reinforcement-learning loop: collect, then update the policy on what was collected.
 
 The trainer owns all noise: tasks come from the stream "tasks", completions from (seed, row id), views from "masks"
 (`training.update`).
 Under `accelerate launch` the processes share a step's rows (`training.ranks`). Each draws the views of all rows, so
-that the noise of a row does not depend on the number of processes.
+that the noise of a row does not depend on the number of processes. The policy decides the device, and what a launcher
+is set to decides no number.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from dllm_rl import seeding
 from dllm_rl.errors import ConfigError
@@ -38,7 +38,6 @@ from dllm_rl.training.config import (
     refuse_settings,
     refuse_unreplayable,
     require_tracker,
-    trackable,
     tracked,
     turn_settings,
 )
@@ -48,7 +47,7 @@ from dllm_rl.training.horizon import max_turns_at, refuse_endless_horizon
 from dllm_rl.training.intermediate import with_answers, with_step_rewards
 from dllm_rl.training.metrics import describe
 from dllm_rl.training.optimiser import adamw
-from dllm_rl.training.ranks import Ranks
+from dllm_rl.training.ranks import Ranks, launched_ranks
 from dllm_rl.training.reference import Reference, reference_of
 from dllm_rl.training.sharding import gathered, shard
 from dllm_rl.training.update import Updater, generator
@@ -87,17 +86,13 @@ class Trainer:
         self.objective, self.tasks, self.config = objective, list(tasks), config
         self.run_dir, self.on_step, self.on_rollouts = run_dir, on_step, on_rollouts
         require_tracker(config.tracker)
-        self.accelerator = Accelerator(
-            cpu=policy.device.type == "cpu", log_with=config.tracker, project_dir=str(run_dir)
-        )
-        self.ranks = Ranks.of(self.accelerator.state)
+        self.ranks = launched_ranks([str(policy.device)])
         self.engine = replace(engine, ranks=self.ranks)
         _check_share(self.ranks, config)
         reference = reference_of(policy) if objective.needs_ref else None
-        is_sharded = loading.shards > 1
-        if is_sharded:
+        if loading.shards > 1:
             _shard(policy, reference, self.ranks)
-        optimiser = adamw(
+        self.optimiser = adamw(
             [weight for weight in policy.model.parameters() if weight.requires_grad],
             kind=loading.optimiser,
             lr=config.learning_rate,
@@ -105,17 +100,12 @@ class Trainer:
             eps=config.adam_epsilon,
             weight_decay=config.weight_decay,
         )
-        # Prepared as for evaluation, so without a wrapper that averages gradients: `Ranks` adds them up.
-        if not is_sharded:
-            self.accelerator.prepare_model(policy.model, evaluation_mode=True)
-        self.optimiser = self.accelerator.prepare_optimizer(optimiser)
         policy.model.eval()
         self.updater = Updater(
             policy=policy,
             objective=objective,
             reference=reference,
             optimiser=self.optimiser,
-            accelerator=self.accelerator,
             ranks=self.ranks,
             seed=config.seed,
             inner_steps=config.inner_steps,
@@ -133,10 +123,11 @@ class Trainer:
             until: End after this many steps, of the schedule of all.
         """
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        with tracked(self.accelerator, self.run_dir, self.config.model_dump()):
-            self._train(self.config.steps if until is None else min(until, self.config.steps))
+        tracker = self.config.tracker if self.ranks.is_first else None
+        with tracked(tracker, self.run_dir, self.config.model_dump()) as track:
+            self._train(self.config.steps if until is None else min(until, self.config.steps), track)
 
-    def _train(self, num_steps: int) -> None:
+    def _train(self, num_steps: int, track: Callable[[dict[str, Any]], None]) -> None:
         first = load_state(self.run_dir, model=self.policy.model, optimiser=self.optimiser)
         if self.ranks.is_first:
             for name in (METRICS_FILE, ROLLOUTS_FILE):
@@ -144,7 +135,7 @@ class Trainer:
         for step in range(first, num_steps):
             row = self._one_step(step)
             self._write(METRICS_FILE, [row])
-            self.accelerator.log(trackable(row), step=step)
+            track(row)
             is_saved = (step + 1) % self.config.checkpoint_every == 0 or step + 1 == num_steps
             if is_saved:
                 self._save(step + 1)
@@ -166,7 +157,8 @@ class Trainer:
 
     def _save(self, num_steps: int) -> None:
         save_state(self.run_dir, step=num_steps, model=self.policy.model, optimiser=self.optimiser, ranks=self.ranks)
-        self.accelerator.wait_for_everyone()
+        # The others wait until it is written.
+        self.ranks.from_first(None)
 
     def _one_step(self, step: int) -> dict[str, Any]:
         config = self.config

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -110,7 +109,6 @@ class Updater:
     objective: Objective
     reference: Reference | None
     optimiser: Any
-    accelerator: Accelerator
     ranks: Ranks
     seed: int
     inner_steps: int
@@ -194,7 +192,7 @@ class Updater:
                 loss = self.objective.loss(self._inputs(part, weigh(new, part.weights)))
                 # Views may hide nothing of these rows; then there is nothing to go backward from.
                 if new.requires_grad:
-                    self.accelerator.backward(loss.value)
+                    loss.value.backward()
                     if new.is_leaf:
                         pieces += self._second_pass(part, new)
                 total += float(loss.value.detach())
@@ -252,7 +250,7 @@ class Updater:
         """Follow the gradients that have been gathered; ones that are not finite are counted and not followed."""
         if not self._is_sharded:
             self.ranks.sum_gradients(self.policy.model.parameters())
-        norm = whole(self.accelerator.clip_grad_norm_(self.policy.model.parameters(), self.max_grad_norm))
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.max_grad_norm))
         is_finite = bool(torch.isfinite(torch.as_tensor(norm)))
         if is_finite:
             self.optimiser.step()
@@ -262,8 +260,7 @@ class Updater:
         """How far the policy is from the one that sampled, and whether that ends the inner steps, on all ranks."""
         if not self.targets.is_set:
             return {}
-        summed: Any = self.accelerator.reduce(travelled.total.to(self.accelerator.device), "sum")
-        distance = travelled.distance(summed.cpu())
+        distance = travelled.distance(torch.stack(self.ranks.gather(travelled.total)).sum(dim=0))
         is_passed = float(self.targets.is_passed(distance))
         return {"inner/log_ratio": distance.log_ratio, "inner/kl": distance.kl, "inner/stopped": is_passed}
 
@@ -327,7 +324,7 @@ class Updater:
 
     def _go_backward(self, piece: _Piece) -> None:
         scores = self.policy.view_log_probs(piece.rollouts, piece.views)
-        self.accelerator.backward((scores * piece.gradient).sum())
+        (scores * piece.gradient).sum().backward()
 
     def _in_step(self, batch: _InnerBatch, pieces: list[_Piece]) -> None:
         """Go backward from the pieces, one at a time in all processes; who has fewer joins in with a zero gradient."""

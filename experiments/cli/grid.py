@@ -214,7 +214,7 @@ def _launched(preset: Preset, cluster: Cluster | None, workers: int | None) -> R
         raise ConfigError("--workers starts its own processes: run it without `accelerate launch`, or leave it out.")
     for name, level in preset.policies.items():
         ranks.refuse_shards(level.shards, f"policy '{name}'")
-        ranks.own_device(level.device)
+        ranks.refuse_shared(level.device)
     return ranks
 
 

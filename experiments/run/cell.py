@@ -108,8 +108,7 @@ class LocalExecutor:
         return self._evaluate(policy, unit, on_event)
 
     def _load(self, cell: Cell) -> Any:
-        own = {"device": self._ranks.own_device(cell.loading.device)}
-        return policies.load(cell.checkpoint, facts=cell.facts, options=cell.loading.model_copy(update=own))
+        return policies.load(cell.checkpoint, facts=cell.facts, options=cell.loading)
 
     def _take_snapshot(self, unit: Unit, policy: BasePolicy, step: int) -> None:
         """Take a snapshot in the first process, with browsers of its own. Its errors never fail a run."""

@@ -67,7 +67,7 @@ def _launched(recipe: Recipe) -> Ranks:
     ranks = launched_ranks(own.device for own in recipe.families.values())
     for stage, own in recipe.families.items():
         ranks.refuse_shards(own.shards, f"stage '{stage}'")
-        ranks.own_device(own.device)
+        ranks.refuse_shared(own.device)
         refuse_uneven(_settings(stage, recipe), ranks)
     return ranks
 
@@ -210,14 +210,13 @@ def _make_tokenizer(recipe: Recipe, out: Path) -> None:
     train_tokenizer(texts, recipe.tokenizer.vocab_size).save_pretrained(folder)
 
 
-def _new_policy(stage: str, recipe: Recipe, out: Path, ranks: Ranks) -> BasePolicy:
+def _new_policy(stage: str, recipe: Recipe, out: Path) -> BasePolicy:
     """The policy that a stage begins with: of random weights, or those of the checkpoint that it starts from."""
     from dllm_rl.policies.loading import load_policy
 
     own = recipe.families[stage]
     if is_foreign(own.init):
-        said = {name: getattr(own, name) for name in LoadOptions.model_fields}
-        options = LoadOptions(**{**said, "device": ranks.own_device(own.device)})
+        options = LoadOptions(**{name: getattr(own, name) for name in LoadOptions.model_fields})
         return load_policy(str(own.init), facts=recipe.facts_of(stage), options=options)
     return _new_tiny_policy(stage, recipe, out)
 
@@ -272,14 +271,14 @@ def train_stage(stage: str, out: Path, ranks: Ranks | None = None) -> None:
         torch.set_num_threads(1)
     config, loading = _settings(stage, recipe), recipe.families[stage]
     torch.manual_seed(config.seed)
-    policy = _new_policy(stage, recipe, out, ranks)
+    policy = _new_policy(stage, recipe, out)
     settings = recipe.demonstrations_of(stage)
     inverted = inversions(settings, policy)
     shown = [*demonstrations(settings, policy.fits), *inverted]
     state = out / f"{stage}.state"
     warm_start(policy, shown, config, on_step=_Progress(), state_dir=state, ranks=ranks, loading=loading)
     if loading.shards > 1:
-        policy = _whole(policy, lambda: _new_policy(stage, recipe, out, ranks), ranks)
+        policy = _whole(policy, lambda: _new_policy(stage, recipe, out), ranks)
     if ranks.is_first and inverted:
         save_inverter(policy, out / stage, [item.plan for item in inverted], half=not is_alone)
     elif ranks.is_first:

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.load_options import LoadOptions, LoraOptions
-from dllm_rl.policies.loading import load_policy, save_policy
+from dllm_rl.policies.loading import load_policy, save_policy, usable_device
 from dllm_rl.training.checkpoint import load_state, save_state
 from dllm_rl.training.optimiser import MasterWeights, adamw
 from dllm_rl.training.reference import is_fresh_adapter
 from tests.dllm_rl.policies import checkpoints
-from tests.tiny_policies import PLANS, PROMPTS
+from tests.tiny_policies import PLANS, PROMPTS, make_tiny_policy
 
 FACTS = {"family": "masked", "max_prompt": 96, "canvas_length": 36}
 KINDS = ("adamw", "adamw_8bit")
@@ -142,6 +142,22 @@ def test_a_resumed_run_in_half_precision_is_the_same_run():
     assert torch.equal(resumed.masters[0], optimiser.masters[0]) and torch.equal(whole, later)
 
 
+def test_a_state_that_was_written_on_a_gpu_is_read_on_a_machine_without_one(tmp_path, monkeypatch):
+    policy = make_tiny_policy("masked")
+    optimiser = take_steps(policy, rate=1e-2)
+    with monkeypatch.context() as patch:
+        # What PyTorch notes beside each tensor of a GPU.
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        save_state(tmp_path, step=2, model=policy.model, optimiser=optimiser)
+    with pytest.raises(RuntimeError, match="deserialize object on a CUDA device"):
+        torch.load(tmp_path / "checkpoint" / "optimiser.pt", weights_only=True)
+    again = make_tiny_policy("masked")
+    later = take_steps(again, rate=1e-2, count=1)
+    assert load_state(tmp_path, model=again.model, optimiser=later) == 2
+    given, found = optimiser.state_dict()["state"], later.state_dict()["state"]
+    assert all(torch.equal(found[number][name], value) for number in given for name, value in given[number].items())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_averages_in_8_bits_move_weights_nearly_as_whole_ones(dtype):
     """Over masters in half precision, too; a quarter of the memory and a little for the scales of blocks."""
@@ -216,3 +232,14 @@ def test_what_cannot_be_had_is_refused(options, message):
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match=r"device=cuda was given; this machine has 0 .* Take device=cpu"):
         load_policy("builtin:masked", options=LoadOptions(device="cuda"))
+
+
+def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert usable_device(LoadOptions(device="cuda")) == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert usable_device(LoadOptions(device="cuda")) == torch.device("cuda:1")
+    assert usable_device(LoadOptions(device="cuda:0")) == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="device=cuda:2 was given; this machine has 2"):
+        usable_device(LoadOptions(device="cuda"))

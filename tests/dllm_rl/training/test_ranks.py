@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import read_rows
 from dllm_rl.load_options import LoraOptions
+from dllm_rl.training import trainer
 from dllm_rl.training.ranks import ALONE, Ranks, launched_ranks
 from tests.dllm_rl.training.test_trainer import make
 from tests.processes import free_port
@@ -150,17 +153,45 @@ def test_shards_that_nothing_fits_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="shards weights over processes, and this one runs alone"):
         make("masked", "grpo", tmp_path, is_sharded=True)
     with monkeypatch.context() as patch:
-        patch.setattr(Ranks, "of", classmethod(lambda cls, state: Ranks(number=0, count=2)))
+        patch.setattr(trainer, "launched_ranks", lambda devices: Ranks(number=0, count=2))
         with pytest.raises(ConfigError, match="shards what is trained, and this policy trains an adapter"):
             make("masked", "grpo", tmp_path, lora=LoraOptions(rank=2, targets=("up",)), is_sharded=True)
     with pytest.raises(ConfigError, match="policy 'a' has shards=8, and one process runs"):
         ALONE.refuse_shards(8, "policy 'a'")
     with pytest.raises(ConfigError, match=r"2 processes would share it\. Give device=cuda"):
-        Ranks(number=1, count=2).own_device("cuda:1")
-    assert ALONE.own_device("cuda:1") == "cuda:1"
+        Ranks(number=1, count=2).refuse_shared("cuda:1")
+    ALONE.refuse_shared("cuda:1")
+    Ranks(number=1, count=2).refuse_shared("cuda")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="device=mps was given, and several processes were launched"):
         launched_ranks(["cpu", "mps"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "way_out"),
+    [
+        ("ACCELERATE_MIXED_PRECISION", "bf16", "`dtype`. Launch with --mixed_precision no"),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "compiles nothing. Launch with --dynamo_backend no"),
+        ("ACCELERATE_USE_FSDP", "true", "`shards` says so. Launch with --multi_gpu"),
+    ],
+)
+def test_what_a_launcher_sets_and_no_digest_covers_is_refused(tmp_path, monkeypatch, name, value, way_out):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"{name}={value}, and .*{re.escape(way_out)}"):
+        make("masked", "grpo", tmp_path)
+    monkeypatch.setenv(name, "no")
+    make("masked", "grpo", tmp_path)
+
+
+def test_the_policy_decides_where_it_is_trained(tmp_path, monkeypatch):
+    """accelerate has one device for a process: here it is another one, as after a policy that was on a GPU."""
+    for state in (PartialState, AcceleratorState):
+        monkeypatch.setattr(state, "_shared_state", {})
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "meta")
+    assert PartialState().device.type == "meta"
+    made = make("masked", "espo", tmp_path, steps=1, target_kl=1.0)
+    made.train()
+    assert made.policy.device.type == "cpu"
 
 
 @pytest.mark.parametrize("family", RUNS)
@@ -179,6 +210,6 @@ def test_shares_are_whole_and_even():
 def test_a_process_without_groups_does_nothing_and_a_step_of_too_few_rollouts_is_refused(tmp_path, monkeypatch):
     assert ALONE.gather(3) == [3] and ALONE.from_first("x") == "x"
     ALONE.leave()
-    monkeypatch.setattr(Ranks, "of", classmethod(lambda cls, state: Ranks(number=0, count=9)))
+    monkeypatch.setattr(trainer, "launched_ranks", lambda devices: Ranks(number=0, count=9))
     with pytest.raises(ConfigError, match="too few for 9 processes"):
         make("masked", "grpo", tmp_path, prompts_per_step=2, group_size=4)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from dllm_rl import registry
@@ -40,7 +39,6 @@ def updated(
         objective=objective,
         reference=reference_of(policy) if objective.needs_ref else None,
         optimiser=torch.optim.SGD(policy.model.parameters(), lr=0.1),
-        accelerator=Accelerator(cpu=True),
         ranks=ALONE,
         seed=0,
         inner_steps=objective.max_inner_steps or 2,
