@@ -198,7 +198,7 @@ class AutoregressivePolicy(BasePolicy):
     def _next_logits(self, tokens: Tokens, cache: Any) -> Float[Tensor, "b v"]:
         """Logits of what follows these tokens."""
         last = torch.tensor([tokens.ids.shape[1] - 1])
-        return self.forward(tokens, last, cache=cache)[:, -1].to(tokens.ids.device)
+        return self.forward(tokens, last, cache=cache)[:, -1]
 
 
 def _followed_by(

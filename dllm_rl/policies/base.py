@@ -256,7 +256,8 @@ class BasePolicy:
     ) -> Float[Tensor, "b c v"]:
         """Float32 logits of the distribution of each column (all, or the given ones); banned ids are -inf.
 
-        Rows that are equal share a forward, unless a cache or a lens is given.
+        They stay on the model's device: a vocabulary is wide, and canvases and records live on the CPU, to which only
+        what is taken of them should go. Rows that are equal share a forward, unless a cache or a lens is given.
 
         Args:
             columns: The same for all rows, or one index tensor a row.
@@ -265,10 +266,10 @@ class BasePolicy:
         """
         feed = Feed(prompt_ids=prompts.ids, prompt_mask=prompts.mask, canvas=canvas, time=time, order=order)
         if lens is not None:
-            return lens.read(self, feed, columns).to(canvas.device)
+            return lens.read(self, feed, columns)
         if cache is not None:
-            return self.score(feed, columns=columns, cache=cache).to(canvas.device)
-        return self._score_once(feed, columns).to(canvas.device)
+            return self.score(feed, columns=columns, cache=cache)
+        return self._score_once(feed, columns)
 
     def learning_loss(
         self,

@@ -86,7 +86,7 @@ def _check_law(case: SamplerCase) -> None:
     assert record.canvases is not None and law is not None
     start = record.canvases[:, 0]
     with torch.no_grad():
-        logits = policy.logits(prompts_of(policy, range(len(start))), start)
+        logits = policy.logits(prompts_of(policy, range(len(start))), start).cpu()
     odds = top_log_odds(logits.flatten(0, 1)).view(start.shape).double()
     is_open = (start == policy.process.blank_id) & (torch.arange(start.shape[1]) < law.block_length)
     best = odds.masked_fill(~is_open, -torch.inf).argmax(dim=1, keepdim=True)

@@ -182,7 +182,7 @@ def events(policy: Any, prompts: Prompts, out: Completions, temperature: float) 
     """The recorded steps one after another, scored by the policy at the temperature; at 0 as it is."""
     trajectory, temperature = out.trajectory, temperature or 1.0
     if trajectory.canvases is None:
-        distribution = (policy.logits(prompts, out.ids) / temperature).log_softmax(-1)
+        distribution = (policy.logits(prompts, out.ids).cpu() / temperature).log_softmax(-1)
         log_p = distribution.gather(-1, out.ids[..., None])[..., 0]
         yield Event(where=trajectory.commit_step >= 0, log_probs=log_p, distribution=distribution, is_plain=True)
         return
@@ -190,7 +190,8 @@ def events(policy: Any, prompts: Prompts, out: Completions, temperature: float) 
         state, after = trajectory.canvases[:, step], trajectory.canvases[:, step + 1]
         order = None if trajectory.order is None else trajectory.order[:, step]
         time = None if trajectory.time is None else trajectory.time[step].expand(len(state))
-        distribution = (policy.logits(prompts, state, time=time, order=order) / temperature).log_softmax(-1)
+        logits = policy.logits(prompts, state, time=time, order=order).cpu()
+        distribution = (logits / temperature).log_softmax(-1)
         log_p = distribution.gather(-1, after[..., None])[..., 0]
         if trajectory.time is None:
             yield Event(where=trajectory.commit_step == step, log_probs=log_p, distribution=distribution, is_plain=True)

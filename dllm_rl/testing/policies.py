@@ -174,7 +174,7 @@ def rewarded(
 
 def _make_likely(policy: BasePolicy, module: Any, given: Any, output: Any) -> Any:
     logits = output.logits.clone()
-    logits[..., [policy.canvas.eos_id, policy.canvas.fill_id]] += LIKELY
+    logits[..., torch.tensor([policy.canvas.eos_id, policy.canvas.fill_id])] += LIKELY
     output.logits = logits
     return output
 

@@ -155,7 +155,7 @@ class _Guide:
     ) -> Float[Tensor, "n v"]:
         """The logits of these rows, with -inf where the grammar allows nothing."""
         allowed = self.constraint.rows(rows).allowed(self.state[rows], column, self.beta[rows])
-        return logits.masked_fill(~allowed, -torch.inf)
+        return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
 
     def only_token(self, rows: Int[Tensor, " n"], column: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """The token that must come next in these rows; -1 where there is a choice."""

@@ -105,7 +105,7 @@ class _Flowing:
             logits = self.policy.logits(self.prompts, self.canvas, time=times[0])
             self.record.count(num_rows, self.prompts.ids.shape[1] + self.canvas.shape[1])
             if self.constraint is not None and step + 1 == num_steps:
-                self._accepted(logits, self.constraint)
+                self._accepted(logits.cpu(), self.constraint)
             else:
                 self._step(logits, step, times)
         return self.record.finish(
@@ -127,19 +127,20 @@ class _Flowing:
         total = scaled.logsumexp(dim=-1)
 
         def log_p(tokens: Tensor) -> Tensor:
-            return scaled.gather(-1, tokens[..., None]).squeeze(-1) - total
+            own = scaled.gather(-1, tokens[..., None].to(scaled.device)).squeeze(-1)
+            return (own - total).cpu()
 
         coin = uniform(self.seed, row_ids, torch.arange(canvas.shape[1]), step, JUMP)
         row, column = (coin < self.transition.leaving(log_p, canvas, *times)).nonzero(as_tuple=True)
         redrawn = logits[row, column]
         offered = redrawn
         if self.transition.leaves_token and not is_last:
-            offered = redrawn.scatter(-1, canvas[row, column][:, None], -torch.inf)
+            offered = redrawn.scatter(-1, canvas[row, column][:, None].to(redrawn.device), -torch.inf)
         tokens, _ = pick(offered, temperature, uniform_at(self.seed, row_ids[row], column, step, TOKEN))
         after = canvas.clone()
         after[row, column] = tokens
         log_probs = self.transition.log_prob(log_p, canvas, after, *times)
-        uncertainty = logits.new_zeros(canvas.shape)
+        uncertainty = torch.zeros(canvas.shape)
         uncertainty[row, column] = entropy(redrawn, temperature)
         self.record.jump(canvas, after, step, log_probs, uncertainty, is_last=is_last)
         self.canvas = after

@@ -152,7 +152,7 @@ class Verified:
         self.record.count(len(rows), cache.num_fed(length))
         most = max(map(len, work))
         keep = (width + cache.settled[:, None] + torch.arange(most)).clamp(max=width + length - 1)
-        logits = self.policy.continue_from(cache, tokens, keep, width).to(self.canvas.device)
+        logits = self.policy.continue_from(cache, tokens, keep, width)
         return [found[: len(own)] for found, own in zip(logits, work, strict=True)]
 
     def _tokens(self, prompts: Prompts, lines: Sequence[Line]) -> Tokens:
@@ -327,8 +327,7 @@ class Row:
         row_ids = self.batch.prompts.row_ids[self.row].expand(len(columns))
         noise = uniform_at(self.seed, row_ids, columns, self.num_forwards, TOKEN)
         tokens, log_probs = pick(logits, self.batch.sampler.temperature, noise)
-        probability = logits.softmax(dim=-1).gather(1, tokens[:, None]).squeeze(1)
-        return tokens, log_probs, probability
+        return tokens, log_probs, _probability(logits, tokens)
 
     def _columns(self, slots: Int[Tensor, " j"]) -> Int[Tensor, " m"]:
         return (slots[:, None] * self.size + torch.arange(self.size)).flatten()
@@ -340,8 +339,12 @@ class Row:
 
 def _next_token(logits: Float[Tensor, "m v"], tokens: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
     """Probability of each token by the logits at the token before it; that of the first one is not known, and 1."""
-    known = logits[:-1].softmax(dim=-1).gather(1, tokens[1:, None]).squeeze(1)
-    return F.pad(known, (1, 0), value=1.0)
+    return F.pad(_probability(logits[:-1], tokens[1:]), (1, 0), value=1.0)
+
+
+def _probability(logits: Float[Tensor, "m v"], tokens: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+    """Probability of one token a position."""
+    return logits.softmax(dim=-1).gather(1, tokens[:, None].to(logits.device)).squeeze(1).cpu()
 
 
 def _run(is_good: Bool[Tensor, "j m"]) -> Bool[Tensor, "j m"]:

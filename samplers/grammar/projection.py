@@ -128,7 +128,7 @@ class Unasked(StepDistribution):
 
 
 class Unconstrained(StepDistribution):
-    """No grammar: positions are independent given the canvas.
+    """No grammar: positions are independent given the canvas. Its logits are on the model's device.
 
     Args:
         prediction: The model's prediction.
@@ -344,6 +344,8 @@ def project(
     """
     if automata is None:
         return Unconstrained(prediction, truncate)
+    # Automata are walked on the CPU.
+    prediction = replace(prediction, logits=prediction.logits.cpu())
     if unscored_from is not None and unscored_from < prediction.canvas.shape[1]:
         return ConstrainedUpTo(automata.constraint, prediction, unscored_from)
     return Constrained(automata, prediction)

@@ -104,14 +104,14 @@ class Processors:
         if not self.everywhere:
             return logits
         scores = logits.flatten(0, 1)
-        prefix = prefix.repeat_interleave(logits.shape[1], dim=0)
+        prefix = prefix.repeat_interleave(logits.shape[1], dim=0).to(logits.device)
         for item in self.everywhere:
             scores = item(prefix, scores)
         return scores.unflatten(0, logits.shape[:2])
 
     def truncate(self, logits: Float[Tensor, "m v"]) -> Float[Tensor, "m v"]:
         """Apply what truncates a distribution, in the order given."""
-        none = torch.empty(len(logits), 0, dtype=torch.long)
+        none = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)
         for item in self.at_draw:
             logits = item(none, logits)
         return logits
@@ -158,7 +158,7 @@ class Watch(Watcher):
         """Processors, with prompt and canvas as their prefix."""
         processed = self.processors.process(torch.cat([prompts.ids, canvas], dim=1), logits)
         if self.takes_logits:
-            self._keep_logits(rows, canvas, columns, processed)
+            self._keep_logits(rows, canvas, columns, processed.cpu())
         return processed
 
     def _keep_logits(self, rows: Tensor, canvas: Tensor, columns: Tensor, logits: Tensor) -> None:

@@ -86,8 +86,15 @@ class StepContext:
 
     @property
     def logits(self) -> Float[Tensor, "b n v"]:
-        """Unnormalised log-probabilities of each token, untempered; under the grammar those of its marginals."""
-        return self.distribution.logits
+        """Unnormalised log-probabilities of each token, untempered; under the grammar those of its marginals.
+
+        On the CPU, as all that a rule sees. Of a wide vocabulary on a GPU, `statistic` copies less.
+        """
+        return self.distribution.logits.cpu()
+
+    def statistic(self, of: Callable[[Float[Tensor, "b n v"]], Tensor]) -> Tensor:
+        """Return a function of `logits` that is computed where they are, on the model's device."""
+        return of(self.distribution.logits).cpu()
 
     @property
     def log_odds(self) -> Float[Tensor, "b n"]:
@@ -103,8 +110,7 @@ class StepContext:
     @functools.cached_property
     def second_probability(self) -> Float[Tensor, "b n"]:
         """Probability of the second most likely token."""
-        second = self.logits.topk(2, dim=-1).values[..., 1]
-        return (second - self.logits.logsumexp(dim=-1)).exp()
+        return self.statistic(_second_probability)
 
     def best(self, score: Float[Tensor, "b n"], count: int) -> Bool[Tensor, "b n"]:
         """The `count` open positions of highest score in each row; ties go to the lowest column."""
@@ -114,6 +120,11 @@ class StepContext:
         """Rank of each open position by falling score, from 0; larger than any column's number elsewhere."""
         order = score.masked_fill(~self.is_open, -torch.inf).argsort(dim=1, descending=True, stable=True)
         return order.argsort(dim=1).masked_fill(~self.is_open, _LAST)
+
+
+def _second_probability(logits: Float[Tensor, "b n v"]) -> Float[Tensor, "b n"]:
+    second = logits.topk(2, dim=-1).values[..., 1]
+    return (second - logits.logsumexp(dim=-1)).exp()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,7 +161,9 @@ class StaleOutside:
         is_fed = columns < cache.end
         own = torch.where(is_fed, columns, columns[:, :1])
         fresh = self.policy.logits(self.prompts.rows(rows), canvas[rows], columns=own, cache=cache)
-        return fresh if is_fed.all() else torch.where(is_fed[..., None], fresh, self.kept.first(rows, columns))
+        if is_fed.all():
+            return fresh
+        return torch.where(is_fed[..., None].to(fresh.device), fresh, self.kept.first(rows, columns))
 
     def begins(self, columns: Tensor) -> bool:
         """Whether this is the first forward of its block."""

@@ -2,6 +2,8 @@
 
 Noise is counter-based: u = f(seed, row id, canvas position, step, stream), so no draw depends on batch or history.
 The mixer is splitmix64's finaliser (Steele, Lea, Flood 2014), in wrapping int64.
+
+Logits are read where they are, on the model's device; what is taken of them comes back on the CPU.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ def log_odds(logits: Float[Tensor, "b c v"]) -> Float[Tensor, "b c"]:
     """
     top, index = logits.max(dim=-1, keepdim=True)
     others = logits.scatter(-1, index, -torch.inf).logsumexp(dim=-1)
-    return top.squeeze(-1) - others
+    return (top.squeeze(-1) - others).cpu()
 
 
 def entropy(logits: Float[Tensor, "b c v"], temperature: float = 1.0) -> Float[Tensor, "b c"]:
@@ -73,7 +75,7 @@ def entropy(logits: Float[Tensor, "b c v"], temperature: float = 1.0) -> Float[T
     log_p = scaled.log_softmax(dim=-1)
     # In place: a vocabulary is wide, and at every written position its copies are most of what the record costs.
     terms = log_p.exp().mul_(log_p.clamp_(min=-1e4))
-    return terms.sum(dim=-1).neg_()
+    return terms.sum(dim=-1).neg_().cpu()
 
 
 def pick(
@@ -89,10 +91,11 @@ def pick(
     else:
         scaled = logits / temperature
         cumulative = scaled.double().softmax(dim=-1).cumsum(dim=-1)
-        tokens = torch.searchsorted(cumulative, (noise * cumulative[..., -1])[..., None], right=True).squeeze(-1)
+        level = noise.to(cumulative.device) * cumulative[..., -1]
+        tokens = torch.searchsorted(cumulative, level[..., None], right=True).squeeze(-1)
         tokens = tokens.clamp(max=logits.shape[-1] - 1)
     log_probs = scaled.gather(-1, tokens[..., None]).squeeze(-1) - scaled.logsumexp(dim=-1)
-    return tokens, log_probs
+    return tokens.cpu(), log_probs.cpu()
 
 
 # Tokens of a batch that keep a layer's activations in a CPU's cache. An accelerator is faster with large batches, which

@@ -47,7 +47,7 @@ class KlassSampler(UnmaskingRule):
 
     def _stable_for(self, context: StepContext) -> Int[Tensor, "b n"]:
         """Number of steps in a row in which each open position's distribution moved by less than max_kl."""
-        now = context.logits.log_softmax(dim=-1)
+        now = context.distribution.logits.log_softmax(dim=-1)
         rows, columns = context.rows[:, None], context.columns
         if context.step == 0 or "log_p" not in context.memory:
             num_rows, length = int(context.rows.max()) + 1, int(columns.max()) + 1
@@ -55,7 +55,7 @@ class KlassSampler(UnmaskingRule):
             context.memory["count"] = torch.zeros(num_rows, length, dtype=torch.long)
         before = context.memory["log_p"][rows, columns]
         moved = torch.nan_to_num((now.exp() * (now.clamp(min=-1e4) - before.clamp(min=-1e4))).sum(-1), nan=torch.inf)
-        count = torch.where(moved < self.max_kl, context.memory["count"][rows, columns] + 1, 0)
+        count = torch.where(moved.cpu() < self.max_kl, context.memory["count"][rows, columns] + 1, 0)
         context.memory["log_p"][rows, columns] = now
         context.memory["count"][rows, columns] = count
         return count
