@@ -33,6 +33,7 @@ class EGSPOSA(EGSPO):
     """
 
     name: ClassVar[str] = "egspo_sa"
+    version: ClassVar[int] = 3
     requires: ClassVar[tuple[str, ...]] = ("trajectory", "step_rewards", "answers")
 
     lam: NonNegative = 1.0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from dllm_rl.advantages import ESTIMATORS
@@ -50,6 +50,7 @@ class MDPO(Method):
 
     name: ClassVar[str] = "mdpo"
     paper: ClassVar[str] = "2508.13148"
+    version: ClassVar[int] = 3
     level: ClassVar[str] = "step"
     families: ClassVar[tuple[str, ...]] = ("masked", "block", "slot", "flow")
     requires: ClassVar[tuple[str, ...]] = ("trajectory", "step_rewards", "answers")
@@ -113,15 +114,23 @@ class MDPO(Method):
 
 
 def temporal_rewards(rollouts: Rollouts) -> Float[Tensor, "b s"]:
-    """y_s = r_s - r_{s-1} + mean_{t>s} r_t, with r_{-1} = 0 and, at the last step, r_S in place of the mean."""
+    """y_s = r_s - r_{s-1} + mean_{t>s} r_t, with r_{-1} = 0 and, at a row's last step, r_S in place of the mean.
+
+    The mean is over the row's own steps, those that wrote something in it, however many others there are.
+    """
     rewards = rollouts.step_rewards
     if rewards is None:
         raise ConfigError("objective 'mdpo' needs step_rewards, which these rollouts lack; see training.intermediate.")
     before = torch.nn.functional.pad(rewards, (1, 0))[:, :-1]
-    following = rewards.flip(1).cumsum(1).flip(1) - rewards
-    num_following = torch.arange(rewards.shape[1] - 1, -1, -1, device=rewards.device)
+    is_own = _answers(rollouts).is_asked
+    following, num_following = _after(rewards * is_own), _after(is_own.long())
     mean = torch.where(num_following > 0, following / num_following.clamp(min=1), rewards)
     return rewards - before + mean
+
+
+def _after(values: Shaped[Tensor, "b s"]) -> Shaped[Tensor, "b s"]:
+    """Sum over later steps."""
+    return values.flip(1).cumsum(1).flip(1) - values
 
 
 def _answers(rollouts: Rollouts) -> Answers:

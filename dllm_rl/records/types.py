@@ -104,12 +104,14 @@ class Answers:
         score: Positions that were predicted, up to that EOS, FILL included.
         confidence: Probability of each predicted token under the policy that sampled, 0 where not scored.
         certainty: Probability of its most likely token at each predicted position, 0 elsewhere.
+        is_asked: Steps at which the row was asked: those that wrote something in it.
     """
 
     ids: Int[Tensor, "b s l"]
     score: Bool[Tensor, "b s l"]
     confidence: Float[Tensor, "b s l"]
     certainty: Float[Tensor, "b s l"]
+    is_asked: Bool[Tensor, "b s"]
 
     def rows(self, index: Tensor) -> Answers:
         """The rows of this index."""
@@ -227,7 +229,8 @@ class Rollouts:
         episode_ids: The episode that each row is a turn of; None where every row is a rollout of its own.
         turn_facts: What is known of the turn; None as above.
         answers: Intermediate answers; recorded only for objectives that require them.
-        step_rewards: Their rewards, the environment's from a row's last step on.
+        step_rewards: Their rewards, the environment's from a row's last step on. A step that wrote nothing in a row
+            has the one before it, or 0.
         temperature: Of the sampler.
     """
 

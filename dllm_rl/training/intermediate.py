@@ -90,21 +90,27 @@ def with_step_rewards(
     answered = with_answers(policy, rollouts, generator, batch_rows=batch_rows)
     answers = answered.rollouts.answers
     assert answers is not None
-    last = last_step(_recorded(rollouts))
-    step_rewards = rollouts.rewards[:, None].repeat(1, answers.ids.shape[1])
-    places = [(row, step) for row, end in enumerate(last.tolist()) for step in range(end) if rollouts.valid[row]]
+    steps, last = torch.arange(answers.is_asked.shape[1]), last_step(_recorded(rollouts))[:, None]
+    places = (answers.is_asked & (steps < last) & rollouts.valid[:, None]).nonzero().tolist()
     pairs = [(asked[row], policy.canvas.decode(answers.ids[row, step])) for row, step in places]
     unique = list(dict.fromkeys((item.id, text) for item, text in pairs))
     by_id = {item.id: item for item in asked}
     values = dict(zip(unique, score_many([(by_id[name], text) for name, text in unique]), strict=True))
+    found = rollouts.rewards[:, None].repeat(1, len(steps))
     for (row, step), (item, text) in zip(places, pairs, strict=True):
-        step_rewards[row, step] = values[item.id, text]
+        found[row, step] = values[item.id, text]
     return replace(
         answered,
-        rollouts=replace(answered.rollouts, step_rewards=step_rewards),
+        rollouts=replace(answered.rollouts, step_rewards=_carried(found, answers.is_asked | (steps >= last))),
         num_scored=len(unique),
         seconds=time.perf_counter() - started,
     )
+
+
+def _carried(rewards: Float[Tensor, "b s"], is_known: Bool[Tensor, "b s"]) -> Float[Tensor, "b s"]:
+    """The known rewards, each carried on to the next one; 0 before the first."""
+    before = torch.where(is_known, torch.arange(rewards.shape[1]), -1).cummax(dim=1).values
+    return torch.where(before >= 0, rewards.gather(1, before.clamp(min=0)), 0.0)
 
 
 @torch.no_grad()
@@ -113,7 +119,8 @@ def draw_answers(
 ) -> Answers:
     """Complete the canvas before every recorded step, at the rollouts' temperature.
 
-    Rows past their end, and steps that wrote nothing in a row (whose canvas comes again): no score.
+    Rows past their end, and steps that wrote nothing in a row (whose canvas comes again): no score. Every position has
+    noise of its own, whichever rows are asked together.
     """
     recorded = _recorded(rollouts)
     assert recorded.canvases is not None
@@ -121,19 +128,22 @@ def draw_answers(
     ids, is_drawn = after.clone(), torch.zeros_like(after, dtype=torch.bool)
     confidence, certainty = torch.zeros(after.shape), torch.zeros(after.shape)
     asks = _asks(policy, recorded)
+    noise = torch.rand(after.shape, generator=generator, dtype=torch.float64)
     for step in range(before.shape[1]):
         for rows in asks[:, step].nonzero().squeeze(1).split(batch_rows):
-            drawn, probabilities = _draw(policy, rollouts, rows, step, generator)
+            probabilities = _probabilities(policy, rollouts, rows, step)
+            drawn = _drawn(probabilities, noise[rows, step])
             tokens, is_predicted = policy.process.intermediate_prediction(
                 before[rows, step], after[rows, step], drawn, rollouts.prompt_mask[rows]
             )
             ids[rows, step], is_drawn[rows, step] = tokens, is_predicted
-            confidence[rows, step] = probabilities.gather(-1, tokens[..., None]).squeeze(-1).float()
-            certainty[rows, step] = probabilities.amax(-1).float() * is_predicted
+            index = tokens[..., None].to(probabilities.device)
+            confidence[rows, step] = probabilities.gather(-1, index).squeeze(-1).float().cpu()
+            certainty[rows, step] = probabilities.amax(-1).float().cpu() * is_predicted
     ids = policy.canvas.close(ids.flatten(0, 1))
     score = policy.canvas.until_eos(ids).unflatten(0, after.shape[:2]) & is_drawn
     ids = ids.unflatten(0, after.shape[:2])
-    return Answers(ids=ids, score=score, confidence=confidence * score, certainty=certainty)
+    return Answers(ids=ids, score=score, confidence=confidence * score, certainty=certainty, is_asked=asks)
 
 
 def _asks(policy: BasePolicy, recorded: Trajectory) -> Bool[Tensor, "b s"]:
@@ -159,10 +169,10 @@ def _recorded(rollouts: Rollouts) -> Trajectory:
     return rollouts.trajectory
 
 
-def _draw(
-    policy: BasePolicy, rollouts: Rollouts, rows: Int[Tensor, " n"], step: int, generator: torch.Generator
-) -> tuple[Int[Tensor, "n l"], Float[Tensor, "n l v"]]:
-    """One token a column from the policy at the canvas before the step, and the probabilities that it was drawn by."""
+def _probabilities(
+    policy: BasePolicy, rollouts: Rollouts, rows: Int[Tensor, " n"], step: int
+) -> Float[Tensor, "n l v"]:
+    """Of each column's tokens by the policy at the canvas before the step, on the policy's device."""
     recorded = _recorded(rollouts)
     assert recorded.canvases is not None
     prompts = Prompts(ids=rollouts.prompt_ids[rows], mask=rollouts.prompt_mask[rows], row_ids=rows)
@@ -172,6 +182,12 @@ def _draw(
         time=None if recorded.time is None else recorded.time[step].expand(len(rows)),
         order=None if recorded.order is None else recorded.order[rows, step],
     )
-    probabilities = (logits / rollouts.temperature).softmax(-1)
-    drawn = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator).view(probabilities.shape[:-1])
-    return drawn, probabilities
+    return (logits / rollouts.temperature).softmax(-1)
+
+
+def _drawn(probabilities: Float[Tensor, "n l v"], noise: Float[Tensor, "n l"]) -> Int[Tensor, "n l"]:
+    """One token a column, by inverse CDF."""
+    cumulative = probabilities.double().cumsum(-1)
+    level = noise.to(cumulative.device) * cumulative[..., -1]
+    tokens = torch.searchsorted(cumulative, level[..., None], right=True).squeeze(-1)
+    return tokens.clamp(max=probabilities.shape[-1] - 1).cpu()

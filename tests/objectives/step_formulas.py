@@ -99,14 +99,15 @@ def step_grpo(x: Inputs, new: Scores, advantage: Callable[[int, int], float]) ->
 
 
 def mdpo(x: Inputs, new: Scores, fixed: Scores) -> float:
-    """y_s = r_s - r_(s-1) + mean of the r_t that follow, which at the last step is r_s itself."""
+    """y_s = r_s - r_(s-1) + mean of the r_t of a row's own steps that follow; where none does, r_s itself."""
 
-    def gain_of(steps: list[float], k: int) -> float:
-        later = steps[k + 1 :] or steps[k:]
+    def gain_of(b: int, k: int) -> float:
+        steps = x.step_rewards[b]
+        later = [steps[t] for t in range(k + 1, len(steps)) if any(x.score[t][b])] or [steps[k]]
         return steps[k] - (steps[k - 1] if k else 0.0) + sum(later) / len(later)
 
     def advantage(b: int, k: int) -> float:
-        return normalised_of([gain_of(steps, k) for steps in x.step_rewards], b)
+        return normalised_of([gain_of(c, k) for c in range(len(x.step_rewards))], b)
 
     total = 0.0
     for b in rows():

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from dllm_rl import registry
 from dllm_rl.records.events import Kind
-from dllm_rl.records.types import Prompts, Rollouts, Views
+from dllm_rl.records.types import Answers, Prompts, Rollouts, Views
 from dllm_rl.testing.policies import sampled
 from objectives import lengths
+from objectives.mdpo import temporal_rewards
 from objectives.spg import lower_bound, one_block, upper_bound
 from tests.examples import example
 from tests.objectives.losses import loss_of
@@ -439,6 +440,29 @@ def test_egspo_sa_pays_a_step_for_what_the_answer_gained_from_it_on() -> None:
         torch.testing.assert_close(given[rows], expected[rows] - expected[rows].mean(0))
     plain = make("egspo").advantages(rollouts)
     torch.testing.assert_close(make("egspo_sa", lam=0.0).advantages(rollouts), plain[:, None].expand(-1, 3))
+
+
+def test_the_steps_of_other_rows_leave_an_advantage_of_mdpo_as_it_is() -> None:
+    """y_s averages over a row's own steps: neither those that it idles through nor those of longer rows count."""
+    item = example("masked")
+    count, own = item.rollouts.num_rows, torch.tensor([0.2, 0.4, 0.6, 0.8, 1.0])
+
+    def gains(is_asked: list[bool]) -> torch.Tensor:
+        rewards, reward = [], 0.0
+        left = iter(own.tolist())
+        for asked in is_asked:
+            reward = next(left) if asked else reward
+            rewards.append(reward)
+        asked = torch.tensor(is_asked).expand(count, -1)
+        empty = torch.zeros(count, len(is_asked), 1)
+        answers = Answers(ids=empty.long(), score=empty.bool(), confidence=empty, certainty=empty, is_asked=asked)
+        rollouts = replace(item.rollouts, step_rewards=torch.tensor(rewards).expand(count, -1), answers=answers)
+        return temporal_rewards(rollouts)[0][asked[0]]
+
+    expected = torch.tensor([0.2 + 0.7, 0.2 + 0.8, 0.2 + 0.9, 0.2 + 1.0, 0.2 + 1.0])
+    torch.testing.assert_close(gains([True] * 5), expected)
+    torch.testing.assert_close(gains([True] * 5 + [False] * 35), expected)
+    torch.testing.assert_close(gains([False, True, False, False, True, True, True, True]), expected)
 
 
 def test_rspo_has_the_gradient_of_trajectory_balance_with_the_best_normaliser_of_each_group() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dllm_rl import registry
-from dllm_rl.records.types import Rollouts, Views
+from dllm_rl.records.types import Answers, Rollouts, Views
 from tests.objectives import reference
 from tests.objectives.losses import loss_of
 from tests.objectives.reference_inputs import (
@@ -35,6 +35,9 @@ def rollouts_of(case: dict[str, Any]) -> Rollouts:
     mask = torch.arange(LENGTH) < torch.tensor(LENGTHS)[:, None]
     ids = mask.long()
     valid, group_ids = torch.tensor(VALID), torch.tensor(GROUPS)
+    score = torch.tensor(case["score"]).transpose(0, 1)
+    zeros = torch.zeros(score.shape)
+    answers = Answers(ids=zeros.long(), score=score, confidence=zeros, certainty=zeros, is_asked=score.any(-1))
     return Rollouts(
         prompt_ids=ids,
         prompt_mask=mask,
@@ -44,6 +47,7 @@ def rollouts_of(case: dict[str, Any]) -> Rollouts:
         group_ids=group_ids,
         valid=valid,
         trajectory=None,
+        answers=answers,
         step_rewards=torch.tensor(case["step_rewards"], dtype=torch.float64),
         totals=Rollouts.count_totals(valid, group_ids, mask),
     )
