@@ -1,6 +1,6 @@
 """What a policy's episodes owe to its notebook, and to how it goes on after feedback: one JSON line a condition.
 
-`python -m benchmarks.episodes runs/warmstart/masked_episodes --conditions memory` plays the same tasks under five
+`python -m benchmarks.episodes builtin:masked_episodes --conditions memory` plays the same tasks under five
 notebooks; `--conditions writing` writes every turn anew, or repairs the last plan (`dllm_rl.repair`); `--conditions
 roles` writes turns in roles, and without each of them (`dllm_rl.roles`). The checkpoint is made by `dllm-rl warmstart
 masked_episodes --recipe episodes`, for roles by `--recipe episodes_roles`. It is not trained again, so a notebook's

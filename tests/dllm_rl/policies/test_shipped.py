@@ -9,15 +9,22 @@ from dllm_rl.errors import CheckpointError
 from dllm_rl.policies.checkpoints import CHECKPOINTS, builtin_names, checkpoint_digest
 from dllm_rl.policies.loading import load_policy
 from experiments.design.config import Component, PolicyLevel
+from experiments.design.presets import load_preset
 
 MOST_BYTES_A_FAMILY = 5 * 2**20
 FINISH = [name for name in builtin_names() if name.endswith("_finish")]
+EPISODES = [name for name in builtin_names() if name.endswith("_episodes")]
 
 
 @pytest.mark.parametrize("family", registry.names("policy"))
 def test_files_of_a_family_stay_small(family: str) -> None:
     folders = [CHECKPOINTS / name for name in builtin_names() if name in (family, f"{family}_finish")]
     assert sum(path.stat().st_size for folder in folders for path in folder.iterdir()) < MOST_BYTES_A_FAMILY
+
+
+@pytest.mark.parametrize("name", EPISODES)
+def test_files_of_a_policy_for_episodes_stay_small(name: str) -> None:
+    assert sum(path.stat().st_size for path in (CHECKPOINTS / name).iterdir()) < MOST_BYTES_A_FAMILY
 
 
 @pytest.mark.parametrize("name", FINISH)
@@ -35,6 +42,11 @@ def test_a_further_checkpoint_of_a_family_shares_its_tokenizer(name: str) -> Non
 
 def test_every_family_of_the_presets_has_both() -> None:
     assert {f"{family}_finish" for family in ("autoregressive", "block", "flow", "masked", "slot")} == set(FINISH)
+
+
+def test_every_policy_of_the_preset_of_episodes_ships() -> None:
+    preset = load_preset("episodes")
+    assert {level.checkpoint for level in preset.policies.values()} == {f"builtin:{name}" for name in EPISODES}
 
 
 def test_a_wrong_name_is_refused_with_the_nearest() -> None:

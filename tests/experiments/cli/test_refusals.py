@@ -191,8 +191,6 @@ def test_facts_of_a_checkpoint_are_checked(text: str, message: str, tmp_path: Pa
 def test_a_start_that_was_not_made_is_named_with_the_command_that_makes_it(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     for command, way in (
-        (("grid", "episodes_quick"), "dllm-rl warmstart autoregressive_episodes --recipe episodes"),
-        (("grid", "episodes_quick", "--only", "masked-*"), "dllm-rl warmstart masked_episodes --recipe episodes"),
         (("grid", "over_coaching"), "share_05 --recipe over_coaching --out runs/over_coaching_starts"),
         (("grid", "rewards"), "warmstart autoregressive_both_ways --recipe inverter --out runs/rewards_starts"),
         (

@@ -184,7 +184,8 @@ def test_a_family_is_added_to_a_folder_whose_other_stages_are_the_same(tmp_path)
 
 
 def test_the_recipe_of_what_ships_is_the_one_beside_it() -> None:
-    for name, file in (("builtin", "recipe.json"), ("finish", "recipe_finish.json")):
+    shipped = (("builtin", "recipe.json"), ("finish", "recipe_finish.json"), ("episodes", "recipe_episodes.json"))
+    for name, file in shipped:
         assert Recipe.model_validate_json((CHECKPOINTS / file).read_text()) == load_recipe(name)
 
 
