@@ -33,16 +33,27 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """Hand out an empty folder that becomes `folder` on success; until then `<folder>.old` stays."""
-    temporary, previous = (folder.with_name(folder.name + end) for end in (".part", ".old"))
+    """Hand out an empty folder that becomes `folder` on success; all that was in `folder` is removed.
+
+    A kill between the two renames leaves the old one as `previous_folder(folder)`.
+    """
+    temporary, previous = folder.with_name(f".{folder.name}.part"), previous_folder(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    yield temporary
+    try:
+        yield temporary
+        shutil.rmtree(previous, ignore_errors=True)
+        if folder.exists():
+            folder.rename(previous)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(previous, ignore_errors=True)
-    if folder.exists():
-        folder.rename(previous)
-    temporary.rename(folder)
-    shutil.rmtree(previous, ignore_errors=True)
+
+
+def previous_folder(folder: Path) -> Path:
+    """Where `replace_folder` keeps the old folder for a moment; hidden, so that it is never one of the user's."""
+    return folder.with_name(f".{folder.name}.old")
 
 
 def sha256(path: Path) -> str:

@@ -20,6 +20,7 @@ from dllm_rl.errors import ConfigError, MissingFileError
 from dllm_rl.files import sha256
 from dllm_rl.options import unkeyed
 from dllm_rl.policies.base import BasePolicy, read_config
+from dllm_rl.policies.checkpoints import refuse_other_files
 from dllm_rl.policies.loading import checkpoint_digest, load_policy, save_policy
 from dllm_rl.records.canvas import encode_text
 from dllm_rl.records.evidence import as_planned, executed_state, render_state
@@ -217,8 +218,10 @@ def train_inverter(
     Args:
         policy: Of random weights, or a warm start of another seed than the policy that will be rewarded.
 
-    Raises ConfigError where an instruction does not fit the policy's canvas.
+    Raises ConfigError where an instruction does not fit the policy's canvas, and CheckpointError where the folder holds
+    anything but a saved policy.
     """
+    refuse_other_files(folder)
     warm_start(policy, as_demonstrations(policy, pairs), config, on_step=on_step)
     save_inverter(policy, folder, [pair.instruction for pair in pairs])
     return PolicyInverter(checkpoint=str(folder))

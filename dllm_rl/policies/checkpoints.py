@@ -68,6 +68,19 @@ def write_digest(folder: Path) -> None:
     (folder / _DIGEST_FILE).write_text(json.dumps(_digest_of(folder), indent=1))
 
 
+def refuse_other_files(folder: Path) -> None:
+    """Raise CheckpointError where writing a checkpoint to a folder would remove what is no file of a checkpoint."""
+    record = folder / _DIGEST_FILE
+    known = {_DIGEST_FILE, *(json.loads(record.read_text()) if record.is_file() else ())}
+    found = sorted({path.name for path in folder.iterdir()} - known) if folder.is_dir() else []
+    if found or folder.is_file():
+        what = f"a folder that holds {', '.join(found[:3])}" if found else "a file"
+        raise CheckpointError(
+            f"'{folder}' was given to save a policy to, and is {what}: it would be removed. Give a folder that is new "
+            f"or holds a saved policy alone, such as '{folder / 'policy' if found else f'{folder}-policy'}'."
+        )
+
+
 def verify(folder: Path) -> None:
     """Compare every file with the hash written beside it. Raises CheckpointError where one differs."""
     record = folder / _DIGEST_FILE

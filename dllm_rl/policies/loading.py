@@ -27,6 +27,7 @@ from dllm_rl.policies.base import BasePolicy, read_config
 from dllm_rl.policies.checkpoints import (
     checked_facts,
     checkpoint_digest,
+    refuse_other_files,
     resolve,
     tokenizer_folder,
     unread_facts,
@@ -147,7 +148,10 @@ def save_policy(
     Args:
         half: Store float16 (what ships inside the package).
         beside: Texts of further files by name; they are there when the folder is.
+
+    Raises CheckpointError where the folder holds anything but a saved policy, which this one replaces.
     """
+    refuse_other_files(folder)
     policy.model.config.policy = policy.facts.to_dict()  # type: ignore[union-attr]
     model: Any = policy.model
     with replace_folder(folder) as temporary:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dllm_rl.errors import CheckpointError
-from dllm_rl.files import replace_folder, sha256
+from dllm_rl.files import previous_folder, replace_folder, sha256
 from dllm_rl.training.ranks import ALONE, Ranks
 from dllm_rl.training.sharding import is_sharded, like, whole
 
@@ -50,7 +50,8 @@ def load_state(run_dir: Path, *, model: torch.nn.Module, optimiser: torch.optim.
 
     Raises CheckpointError where a file does not match its hash.
     """
-    folder = next((run_dir / n for n in (_FOLDER, _FOLDER + ".old") if (run_dir / n / "state.json").is_file()), None)
+    newest = run_dir / _FOLDER
+    folder = next((path for path in (newest, previous_folder(newest)) if (path / "state.json").is_file()), None)
     if folder is None:
         return 0
     record = _record(folder)

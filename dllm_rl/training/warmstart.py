@@ -6,7 +6,9 @@ are learned here and nowhere else.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +32,7 @@ from dllm_rl.training.sharding import shard
 from dllm_rl.training.update import generator
 
 STEPS_PER_STATE = 100
+_LEARNED_FILE = "demonstrations.sha256"
 
 
 class WarmStartConfig(BaseModel):
@@ -91,8 +94,8 @@ def warm_start(
         loading: How the policy was loaded: of it, in how many shards what is trained is kept (`training.sharding`), in
             the end too, and by which optimiser.
 
-    Raises ConfigError where any prompt or plan would be cut (the length check of the data set), and where processes
-    would have different numbers of batches.
+    Raises ConfigError where any prompt or plan would be cut (the length check of the data set), where processes would
+    have different numbers of batches, and where the state was kept by a run on other demonstrations.
     """
     refuse_uneven(config, ranks)
     prompts, canvases = encode(policy, demonstrations)
@@ -104,7 +107,8 @@ def warm_start(
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "betas": (0.9, 0.98)}
     optimiser = adamw(trained, kind=loading.optimiser, **settings)
-    state = _State(folder=state_dir, stream=generator(config.seed, "warmstart", policy.family), ranks=ranks)
+    stream = generator(config.seed, "warmstart", policy.family)
+    state = _State(folder=state_dir, stream=stream, ranks=ranks, learned=_hash(demonstrations))
     done = state.resume(model, optimiser)
     parts = config.accumulation_steps
     batches = itertools.islice(_batches(prompts, config, num_steps * parts), done * parts, None)
@@ -134,6 +138,11 @@ def warm_start(
     model.eval()
 
 
+def _hash(demonstrations: Sequence[Demonstration]) -> str:
+    text = json.dumps([(item.prompt, item.plan) for item in demonstrations])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def refuse_uneven(config: WarmStartConfig, ranks: Ranks) -> None:
     """Raise ConfigError where processes would have different numbers of the batches of a step."""
     if config.accumulation_steps % ranks.count:
@@ -150,11 +159,13 @@ class _State:
 
     Attributes:
         folder: Where it is kept; None to keep none.
+        learned: Hash of the demonstrations.
     """
 
     folder: Path | None
     stream: torch.Generator
     ranks: Ranks
+    learned: str
 
     def keep(self, step: int, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
         """Write the state; the noise's own file is named by its step, so that it always fits the weights."""
@@ -162,6 +173,7 @@ class _State:
             return
         if self.ranks.is_first:
             self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / _LEARNED_FILE).write_text(self.learned)
             torch.save(self.stream.get_state(), self.folder / f"noise-{step}.pt")
         save_state(self.folder, step=step, model=model, optimiser=optimiser, ranks=self.ranks)
         for path in self.folder.glob("noise-*.pt") if self.ranks.is_first else ():
@@ -169,10 +181,19 @@ class _State:
                 path.unlink()
 
     def resume(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> int:
-        """Restore a kept state in place; the number of steps done, 0 where there is none."""
+        """Restore a kept state in place; the number of steps done, 0 where there is none.
+
+        Raises ConfigError for the state of a run on other demonstrations.
+        """
         step = 0 if self.folder is None else load_state(self.folder, model=model, optimiser=optimiser)
         if step:
             assert self.folder is not None
+            record = self.folder / _LEARNED_FILE
+            if not record.is_file() or record.read_text() != self.learned:
+                raise ConfigError(
+                    f"'{self.folder}' was kept by a warm start on other demonstrations than there are now. Give those "
+                    "back, or remove that folder to begin anew."
+                )
             self.stream.set_state(torch.load(self.folder / f"noise-{step}.pt", weights_only=True))
         return step
 

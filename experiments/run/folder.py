@@ -34,7 +34,7 @@ CONFIG_FILE, RESULTS_FILE, SELF_CHECK_FILE = "config.json", "results.parquet", "
 OUTCOMES_FILE = "outcomes.sqlite"
 STATUS_FILE, RECORD_FILE, ALARMS_FILE, SNAPSHOTS_FOLDER = "status.json", "cell.json", "alarms.json", "waypoints"
 # Names of `dllm_rl.training.checkpoint`, whose import would load PyTorch: the last one, and what a kill leaves of two.
-CHECKPOINT, CHECKPOINTS = "checkpoint", "checkpoint*"
+CHECKPOINT, CHECKPOINTS = "checkpoint", "*checkpoint*"
 # In a checkpoint: after how many steps it was written.
 STATE_FILE = "state.json"
 _DIGITS = 10

@@ -12,17 +12,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
 from dllm_rl import registry
-from dllm_rl.errors import ConfigError, MissingFileError
-from dllm_rl.files import write_json
+from dllm_rl.errors import ConfigError, DllmRlError, MissingFileError
+from dllm_rl.files import replace_folder, write_json
 from dllm_rl.load_options import LoadOptions
 from experiments.design.config import Component, PolicyLevel, build_reward, validate
+from experiments.run.origins import is_done, keep_origins, refuse_changed_origins, state_of
 from experiments.run.recipe import (
     DEFAULT_RECIPE,
+    Demonstrations,
     ModelSizes,
     Recipe,
     demonstrations,
@@ -34,11 +39,12 @@ from experiments.run.recipe import (
     refuse_wrong_stages,
     with_derived,
 )
+from experiments.run.status import claim
 
 if TYPE_CHECKING:
     from dllm_rl.policies.base import BasePolicy
     from dllm_rl.training.ranks import Ranks
-    from dllm_rl.training.warmstart import WarmStartConfig
+    from dllm_rl.training.warmstart import Demonstration, WarmStartConfig
 
 POLL_SECONDS = 2.0
 SHOW_SECONDS = 5.0
@@ -52,6 +58,8 @@ def run_warm_starts(families: list[str], overrides: list[str], *, out: Path, nam
     wanted = _with_origins(families or list(recipe.families), recipe)
     ranks = _launched(recipe)
     if ranks.is_first:
+        for stage in wanted:
+            refuse_changed_origins(stage, recipe, out)
         out.mkdir(parents=True, exist_ok=True)
         keep_recipe(recipe, out)
         print(f"warm starts of {', '.join(wanted)} in {out}")
@@ -80,7 +88,7 @@ def _settings(stage: str, recipe: Recipe) -> WarmStartConfig:
 
 def _run_together(wanted: list[str], out: Path, ranks: Ranks) -> int:
     """Train the stages one after another, each by all processes."""
-    for stage in ranks.from_first([name for name in wanted if not _is_done(out, name)]):
+    for stage in ranks.from_first([name for name in wanted if not is_done(out, name)]):
         train_stage(stage, out, ranks)
     ranks.leave()
     return 0
@@ -158,8 +166,8 @@ def _run_side_by_side(wanted: list[str], recipe: Recipe, out: Path) -> int:
             for family in [name for name, process in running.items() if process.poll() is not None]:
                 if running.pop(family).returncode:
                     failed.add(family)
-                    print(f"{family}: failed; see {out / family}.log")
-            owed = [name for name in wanted if not _is_done(out, name) and name not in failed and name not in running]
+                    print(f"{family}: failed: {_last_line(out, family)} See {out / family}.log")
+            owed = [name for name in wanted if not is_done(out, name) and name not in failed and name not in running]
             ready = [name for name in owed if _origin_is_done(recipe, out, name)]
             most = 1 if any(is_foreign(recipe.families[name].init) for name in wanted) else os.cpu_count() or 1
             for family in ready[: most - len(running)]:
@@ -176,13 +184,9 @@ def _run_side_by_side(wanted: list[str], recipe: Recipe, out: Path) -> int:
             process.terminate()
 
 
-def _is_done(out: Path, family: str) -> bool:
-    return (out / family / "config.json").is_file()
-
-
 def _origin_is_done(recipe: Recipe, out: Path, family: str) -> bool:
     init = recipe.families[family].init
-    return init not in recipe.families or _is_done(out, init)
+    return init not in recipe.families or is_done(out, init)
 
 
 def _start(family: str, recipe: Recipe, out: Path) -> subprocess.Popen[bytes]:
@@ -203,11 +207,14 @@ def _make_tokenizer(recipe: Recipe, out: Path) -> None:
     from dllm_rl.policies.tiny import train_tokenizer
 
     folder = out / "tokenizer"
-    if recipe.tokenizer is None or (folder / "tokenizer.json").is_file():
-        return
-    shown = demonstrations(recipe.demonstrations)
-    texts = [item.prompt for item in shown] + [item.plan for item in shown] * recipe.tokenizer.plan_weight
-    train_tokenizer(texts, recipe.tokenizer.vocab_size).save_pretrained(folder)
+    # Another command that begins at the same time waits, and finds it made.
+    with FileLock(out / ".tokenizer.lock"):
+        if recipe.tokenizer is None or (folder / "tokenizer.json").is_file():
+            return
+        shown = demonstrations(recipe.demonstrations)
+        texts = [item.prompt for item in shown] + [item.plan for item in shown] * recipe.tokenizer.plan_weight
+        with replace_folder(folder) as temporary:
+            train_tokenizer(texts, recipe.tokenizer.vocab_size).save_pretrained(temporary)
 
 
 def _new_policy(stage: str, recipe: Recipe, out: Path) -> BasePolicy:
@@ -253,18 +260,33 @@ def train_stage(stage: str, out: Path, ranks: Ranks | None = None) -> None:
 
     Args:
         ranks: Processes that do so together. Default: this one alone.
+
+    Raises ConfigError where another command trains it now, or it was begun from other data or another checkpoint.
     """
+    from dllm_rl.training.ranks import ALONE
+
+    ranks = ranks or ALONE
+    with claim(out / f".{stage}") if ranks.is_first else nullcontext(True) as is_mine:
+        if not ranks.from_first(is_mine):
+            raise ConfigError(
+                f"'{out / stage}' is being trained by another command. Let it end, or choose another --out."
+            )
+        if not ranks.from_first(is_done(out, stage)):
+            _train_stage(stage, out, ranks)
+
+
+def _train_stage(stage: str, out: Path, ranks: Ranks) -> None:
     import torch
     from transformers.utils import logging
 
     from dllm_rl.inverters import save_inverter
+    from dllm_rl.policies.checkpoints import refuse_other_files
     from dllm_rl.policies.loading import save_policy
-    from dllm_rl.training.ranks import ALONE
     from dllm_rl.training.warmstart import warm_start
 
     # Its last line is shown as its progress.
     logging.disable_progress_bar()
-    ranks = ranks or ALONE
+    refuse_other_files(out / stage)
     recipe = Recipe.model_validate_json((out / RECIPE_FILE).read_text())
     is_alone = is_foreign(recipe.families[stage].init)
     if not is_alone:
@@ -272,17 +294,24 @@ def train_stage(stage: str, out: Path, ranks: Ranks | None = None) -> None:
     config, loading = _settings(stage, recipe), recipe.families[stage]
     torch.manual_seed(config.seed)
     policy = _new_policy(stage, recipe, out)
-    settings = recipe.demonstrations_of(stage)
-    inverted = inversions(settings, policy)
-    shown = [*demonstrations(settings, policy.fits), *inverted]
-    state = out / f"{stage}.state"
-    warm_start(policy, shown, config, on_step=_Progress(), state_dir=state, ranks=ranks, loading=loading)
+    if ranks.is_first:
+        refuse_changed_origins(stage, recipe, out)
+        keep_origins(stage, recipe, out)
+    # Made once: an environment may lose another plan in another process.
+    shown, inverted = ranks.from_first(_shown(recipe.demonstrations_of(stage), policy) if ranks.is_first else ([], []))
+    state = state_of(out, stage)
+    warm_start(policy, [*shown, *inverted], config, on_step=_Progress(), state_dir=state, ranks=ranks, loading=loading)
     if loading.shards > 1:
         policy = _whole(policy, lambda: _new_policy(stage, recipe, out), ranks)
     if ranks.is_first and inverted:
         save_inverter(policy, out / stage, [item.plan for item in inverted], half=not is_alone)
     elif ranks.is_first:
         save_policy(policy, out / stage, half=not is_alone)
+
+
+def _shown(settings: Demonstrations, policy: BasePolicy) -> tuple[list[Demonstration], list[Demonstration]]:
+    """What is to be written of pages, and of the states that plans lead to."""
+    return demonstrations(settings, policy.fits), inversions(settings, policy)
 
 
 def _whole(policy: BasePolicy, afresh: Callable[[], BasePolicy], ranks: Ranks) -> BasePolicy:
@@ -314,4 +343,7 @@ class _Progress:
 
 
 if __name__ == "__main__":
-    train_stage(sys.argv[1], Path(sys.argv[2]))
+    try:
+        train_stage(sys.argv[1], Path(sys.argv[2]))
+    except DllmRlError as error:
+        sys.exit(str(error))

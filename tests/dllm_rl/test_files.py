@@ -39,6 +39,9 @@ def test_a_folder_that_is_cut_off_leaves_the_old_one(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write("ha", is_killed=True)
     assert (folder / "a.txt").read_text() == "first"
+    assert [item.name for item in tmp_path.iterdir()] == ["state"]
+    (tmp_path / "state.old").mkdir()
     write("second")
+    (tmp_path / "state.old").rmdir()
     assert (folder / "a.txt").read_text() == "second"
     assert [item.name for item in tmp_path.iterdir()] == ["state"]

@@ -153,6 +153,22 @@ def test_save_and_load_give_the_same_policy(tmp_path, tiny_policies):
     assert digest == save_policy(policy, tmp_path / "again")
 
 
+def test_saving_removes_nothing_but_a_saved_policy(tmp_path, tiny_policies):
+    policy = tiny_policies["masked"]
+    (tmp_path / "first.old").mkdir()
+    save_policy(policy, tmp_path / "first")
+    save_policy(policy, tmp_path / "first")
+    run = tmp_path / "first" / "run"
+    run.mkdir()
+    for place in (tmp_path / "first", tmp_path):
+        with pytest.raises(CheckpointError, match=r"it would be removed\. Give a folder that is new"):
+            save_policy(policy, place)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="is a file"):
+        save_policy(policy, tmp_path / "notes.txt")
+    assert run.is_dir() and sorted(path.name for path in tmp_path.iterdir()) == ["first", "first.old", "notes.txt"]
+
+
 def test_a_damaged_checkpoint_is_refused(tmp_path, tiny_policies):
     save_policy(tiny_policies["masked"], tmp_path / "masked")
     weights = tmp_path / "masked" / "model.safetensors"

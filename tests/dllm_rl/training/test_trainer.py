@@ -203,7 +203,7 @@ def test_a_damaged_training_checkpoint_is_refused(tmp_path):
 
 def test_a_kill_between_the_two_renames_of_a_checkpoint_loses_nothing(tmp_path):
     make("autoregressive", "grpo", tmp_path).train()
-    (tmp_path / "checkpoint").rename(tmp_path / "checkpoint.old")
+    (tmp_path / "checkpoint").rename(tmp_path / ".checkpoint.old")
     environment = CountingEnvironment()
     make("autoregressive", "grpo", tmp_path, environment=environment).train()
     assert environment.calls == 0

@@ -389,12 +389,12 @@ def test_nothing_of_a_training_that_was_begun_here_is_mixed_with_the_one_laid_do
     pack_run(RunFolder(there.root), tmp_path / "run.tar.xz")
     run_units(choose(here, ["masked-grpo seed 1"]), Training({"masked-grpo seed 1": RuntimeError("burned")}), Silent())
     begun = next(unit for unit in here.units if unit.name == "masked-grpo seed 1").folder
-    (begun / "checkpoint.old").mkdir()
+    (begun / ".checkpoint.old").mkdir()
     write_snapshot(begun, 0, FakeWork().warm_start(here.units[0], print))
     unpack_run(tmp_path / "run.tar.xz", here.root)
     packed = {name for name in files_of(tmp_path / "run.tar.xz") if "masked-grpo" in name and "seed1" in name}
     found = {str(path.relative_to(here.root)) for path in begun.rglob("*") if path.name != ".lock" and path.is_file()}
-    assert found == {name for name in packed if "null" not in name} and not list(begun.glob("checkpoint*"))
+    assert found == {name for name in packed if "null" not in name} and not list(begun.glob("*checkpoint*"))
 
 
 def test_a_damaged_unit_of_the_folder_gets_into_no_results(tmp_path) -> None:

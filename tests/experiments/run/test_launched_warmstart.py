@@ -14,6 +14,7 @@ from dllm_rl.files import write_json
 from dllm_rl.policies.loading import load_policy
 from dllm_rl.training import warmstart
 from dllm_rl.training.ranks import Ranks, launched_ranks
+from experiments.run import warmstarts
 from experiments.run.demonstrations import as_dataset
 from experiments.run.warmstarts import run_warm_starts, train_stage
 from tests.dllm_rl.policies import checkpoints
@@ -39,6 +40,9 @@ def warm_starts(recipe: str, out: Path, cut: Path) -> None:
         keep(state, step, model, optimiser)
         raise CutOffError
 
+    if not launched_ranks().is_first:
+        # What another process would make of the recipe, as where an environment loses a plan there.
+        warmstarts.demonstrations = lambda settings, fits: SHOWN[:-1]
     # The command ends in parting from the others, which here is to come later.
     warmstart.Ranks.leave = lambda ranks: None
     assert run_warm_starts([], [], out=out, name=recipe) == 0

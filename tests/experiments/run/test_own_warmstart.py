@@ -11,19 +11,22 @@ import yaml
 from typer.testing import CliRunner
 
 from dllm_rl.environment import Unsolved
-from dllm_rl.errors import ConfigError
+from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.files import write_json
 from dllm_rl.policies.adapters import base_of_adapter
 from dllm_rl.policies.head import without_adapter
 from dllm_rl.policies.loading import load_policy
 from dllm_rl.records.tasks import render_prompt
 from dllm_rl.session import Session
+from dllm_rl.training import warmstart
 from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
 from experiments.cli.commands import app
 from experiments.design.config import Component, build_session
+from experiments.run import warmstarts
 from experiments.run.demonstrations import as_dataset, gold_demonstrations, read_demonstrations
 from experiments.run.recipe import Demonstrations, demonstrations, load_recipe, refuse_wrong_stages
-from experiments.run.warmstarts import train_stage
+from experiments.run.status import claim
+from experiments.run.warmstarts import run_warm_starts, train_stage
 from tests.dllm_rl.policies import checkpoints
 from tests.tiny_policies import PLANS, PROMPTS
 
@@ -65,6 +68,71 @@ def test_all_weights_are_taught_in_the_numbers_that_they_have(tmp_path, capfd):
     policy = load_policy(str(tmp_path / "mine"))
     assert (policy.model.dtype, policy.facts.is_shifted) == (torch.bfloat16, True)
     assert not torch.equal(policy.model.lm_head.weight, model.lm_head.weight)
+
+
+class CutOffError(Exception):
+    """A run that was cut off."""
+
+
+def cut_off(monkeypatch, stage, out):
+    """Begin a stage, and cut it off behind its first state."""
+    keep = warmstart._State.keep
+
+    def keep_and_end(state, step, model, optimiser):
+        keep(state, step, model, optimiser)
+        raise CutOffError
+
+    monkeypatch.setattr(warmstart, "STEPS_PER_STATE", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(warmstart._State, "keep", keep_and_end)
+        with pytest.raises(CutOffError):
+            train_stage(stage, out)
+
+
+def test_a_stage_goes_on_only_from_the_data_and_the_checkpoint_that_it_began_with(tmp_path, monkeypatch):
+    path, _ = checkpoints.dream(tmp_path / "published")
+    said = recipe(tmp_path, path)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(said))
+    out = tmp_path / "out"
+    write_json(out / "recipe.json", said)
+    cut_off(monkeypatch, "mine", out)
+
+    def command():
+        return run_warm_starts([], [], out=out, name=str(tmp_path / "recipe.yaml"))
+
+    as_dataset(SHOWN[:-1]).to_json(tmp_path / "plans.jsonl")
+    with pytest.raises(ConfigError, match=r"was begun from \S+plans.jsonl, which was changed since"):
+        command()
+    as_dataset(SHOWN).to_json(tmp_path / "plans.jsonl")
+    train_stage("mine", out)
+    assert command() == 0
+    config = tmp_path / "published" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(ConfigError, match=r"out/mine' was made from \S+published, which was changed since"):
+        command()
+
+
+def test_a_state_is_refused_where_an_environment_gives_other_plans(tmp_path, monkeypatch):
+    path, _ = checkpoints.dream(tmp_path / "published")
+    write_json(tmp_path / "recipe.json", recipe(tmp_path, path))
+    cut_off(monkeypatch, "mine", tmp_path)
+    monkeypatch.setattr(warmstarts, "demonstrations", lambda settings, fits: SHOWN[:-1])
+    with pytest.raises(ConfigError, match=r"mine.state' was kept by a warm start on other demonstrations"):
+        train_stage("mine", tmp_path)
+
+
+def test_a_stage_is_trained_by_one_command_at_a_time(tmp_path):
+    with claim(tmp_path / ".mine") as is_mine:
+        assert is_mine
+        with pytest.raises(ConfigError, match="mine' is being trained by another command"):
+            train_stage("mine", tmp_path)
+
+
+def test_a_stage_begins_only_where_its_policy_can_be_saved(tmp_path):
+    write_json(tmp_path / "recipe.json", recipe(tmp_path, "./absent"))
+    (tmp_path / "mine" / "run").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="would be removed"):
+        train_stage("mine", tmp_path)
 
 
 def test_one_step_of_two_batches_is_one_step_on_their_mean_loss(tiny_policies):
