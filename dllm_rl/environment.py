@@ -151,6 +151,11 @@ class Environment(ABC):
         return 8
 
     @property
+    def exclusive_because(self) -> str | None:
+        """Why only one process at a time may have it open; None where several may."""
+        return None
+
+    @property
     def max_open(self) -> int:
         """Episodes of several turns that may be under way at a time."""
         return 16

@@ -126,6 +126,11 @@ class Ranks:
 ALONE = Ranks()
 
 
+def processes_beside() -> int:
+    """How many processes a launcher started on this machine, this one among them."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def launched_ranks(devices: Iterable[str] = ()) -> Ranks:
     """The processes that a launcher started together with this one.
 

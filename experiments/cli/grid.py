@@ -15,7 +15,12 @@ from experiments.design.config import Preset, build_session
 from experiments.design.presets import load_preset, preset_names
 from experiments.design.units import GridPlan, TaskSets, Unit, choose, plan_grid
 from experiments.run.folder import CONFIG_FILE, OUTCOMES_FILE, RunFolder, make_folder
-from experiments.run.processes import GIGABYTES_A_WORKER, number_of_workers, run_units_in_processes
+from experiments.run.processes import (
+    GIGABYTES_A_WORKER,
+    number_of_workers,
+    refuse_several,
+    run_units_in_processes,
+)
 from experiments.run.progress import ConsoleProgress, duration
 from experiments.run.reuse import Match, find_matches, reuse_units
 from experiments.run.runner import common_failure, owed_units, refresh, run_units
@@ -205,13 +210,17 @@ def _lead(
 
 def _launched(preset: Preset, cluster: Cluster | None, workers: int | None) -> Ranks:
     """The processes that `accelerate launch` started, this one among them; refused where they cannot do this preset."""
-    from dllm_rl.training.ranks import launched_ranks
+    from dllm_rl.training.ranks import launched_ranks, processes_beside
+    from harness.browser import share_cores
 
+    share_cores(processes_beside())
     ranks = launched_ranks(level.device for level in preset.policies.values())
     if cluster is not None and not ranks.is_alone:
         raise ConfigError("--executor ray starts its own processes: run it without `accelerate launch`.")
     if workers is not None and not ranks.is_alone:
         raise ConfigError("--workers starts its own processes: run it without `accelerate launch`, or leave it out.")
+    if cluster is not None or not ranks.is_alone:
+        refuse_several(preset.environment, "--executor ray" if ranks.is_alone else "accelerate launch")
     for name, level in preset.policies.items():
         ranks.refuse_shards(level.shards, f"policy '{name}'")
         ranks.refuse_shared(level.device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from dllm_rl.policies.loading import device_name
 from dllm_rl.session import Session
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine, evaluate
-from dllm_rl.training.ranks import ALONE, Ranks
+from dllm_rl.training.ranks import ALONE, Ranks, processes_beside
 from dllm_rl.training.sharding import gathered
 from dllm_rl.training.trainer import Trainer
 from experiments.analysis.collapse.online import OnlineDiagnosis
@@ -29,6 +28,7 @@ from experiments.run import policies
 from experiments.run.folder import RECORD_FILE
 from experiments.run.runner import Executor, OnEvent, ProcessesBrokenError
 from experiments.run.snapshots import has_snapshot, is_snapshot, keep_commit_order, take_snapshot
+from harness.browser import usable_cores
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class LocalExecutor:
 
     @staticmethod
     def _set_threads(cell: Cell) -> None:
-        torch.set_num_threads(cell.threads or os.cpu_count() or 1)
+        torch.set_num_threads(cell.threads or max(1, usable_cores() // processes_beside()))
 
 
 class Leader:
@@ -198,7 +198,10 @@ class Leader:
             return getattr(self._work, what)(unit, on_event)
         except Exception as error:
             # The others wait in the middle of an exchange, from which there is no way back.
-            raise ProcessesBrokenError(f"{unit.name}: {type(error).__name__}: {error}") from error
+            raise ProcessesBrokenError(
+                f"{unit.name}: {type(error).__name__}: {error}\nThe unit is recorded as failed, and all processes end. "
+                "The same command goes on with the others, and tries this one last."
+            ) from error
 
     def release(self) -> None:
         """Let the others end."""

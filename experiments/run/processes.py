@@ -17,7 +17,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from dllm_rl.errors import ConfigError
-from experiments.design.config import Preset
+from experiments.design.config import Component, Preset, build_environment
 from experiments.design.units import GridPlan, Unit
 from experiments.run.memory import available_gigabytes
 from experiments.run.runner import Progress, Silent
@@ -38,9 +38,14 @@ def number_of_workers(preset: Preset, asked: int | None, owed: Iterable[Unit]) -
 
     Policies on an accelerator share it, and its memory holds as many copies as there are processes: one by default.
 
-    Raises ConfigError where several are asked for and the preset leaves the number of threads to each process.
+    Raises ConfigError where several are asked for, and the preset leaves the number of threads to each process, or the
+    environment may be open in one alone.
     """
     units = list(owed)
+    if build_environment(preset.environment).exclusive_because is not None:
+        if asked is not None and asked > 1:
+            refuse_several(preset.environment, f"--workers {asked}")
+        return 1
     if preset.threads is None:
         if asked is not None and asked > 1:
             raise ConfigError(
@@ -56,6 +61,16 @@ def number_of_workers(preset: Preset, asked: int | None, owed: Iterable[Unit]) -
         enough = int(sum(unit.cost.seconds for unit in units) / SECONDS_A_WORKER)
         asked = min(enough, usable_cores() // preset.threads, int(available_gigabytes() / GIGABYTES_A_WORKER))
     return max(1, min(asked, len(units)))
+
+
+def refuse_several(environment: Component, given: str) -> None:
+    """Raise ConfigError for what starts several processes, where only one may have the environment open."""
+    because = build_environment(environment).exclusive_because
+    if because is not None:
+        raise ConfigError(
+            f"{given} was given, and only one process at a time may have the environment '{environment.name}' open: "
+            f"{because}. Run it in one process, without {given}."
+        )
 
 
 def run_units_in_processes(plan: GridPlan, num_workers: int, progress: Progress) -> dict[str, Status]:

@@ -128,7 +128,8 @@ def run_units(
     """Run what is owed and return the status of every chosen unit by name. Ctrl-C leaves it owed and goes through.
 
     Other processes may run the same grid: a unit is run by whoever claims it, and those that a process left behind are
-    looked at once more. Where too many units fail for one reason, the rest is left owed (`experiments.run.runner`).
+    looked at once more. Units that failed before come last, so that one which ends the processes that train it together
+    holds up no other. Where too many units fail for one reason, the rest is left owed.
 
     Args:
         retries_failed: Whether a unit that has failed before is run again; else its status stands.
@@ -136,7 +137,7 @@ def run_units(
     begin(plan)
     statuses: dict[str, Status] = {}
     chosen = [unit for unit in plan.units if plan.is_chosen(unit)]
-    left = chosen
+    left = sorted(chosen, key=lambda unit: unit.files.status.state == "failed")
     for is_second_look in (False, True):
         for unit in left:
             if common_failure(statuses.values(), len(plan.units)) is not None:
@@ -215,7 +216,7 @@ def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
     except KeyboardInterrupt:
         write_status(unit.folder, now("owed", "interrupted"))
         raise
-    except (BrowserMissingError, ProcessesBrokenError) as error:
+    except BrowserMissingError as error:
         write_status(unit.folder, now("owed", str(error)))
         raise
     except Exception as error:
@@ -224,7 +225,11 @@ def _run(unit: Unit, executor: Executor, progress: Progress) -> Status:
                 f"no room is left to write '{unit.folder}' ({error}). Free some; the same command continues."
             ) from error
         (unit.folder / "failure.txt").write_text(traceback.format_exc())
-        status = now("failed", f"{type(error).__name__}: {error}")
+        cause = error.__cause__ if isinstance(error, ProcessesBrokenError) else error
+        status = now("failed", f"{type(cause).__name__}: {cause}")
+        if isinstance(error, ProcessesBrokenError):
+            write_status(unit.folder, status)
+            raise
     else:
         (unit.folder / "failure.txt").unlink(missing_ok=True)
         # Includes the alarm that ended its training, if any.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
+
+from filelock import FileLock, Timeout
 
 from dllm_rl.environment import limited
 from dllm_rl.errors import ConfigError
@@ -26,6 +29,7 @@ from harness.environments.recorded import (
 from harness.environments.site.sources import Address, Application, Command, Folder, Source, run_hook
 from harness.environments.site.tasks import PARTS, SiteTask, SiteTasks, TaskRecord, is_selector, make_tasks, read_tasks
 from harness.recorder import Criterion
+from harness.scout import default_cache_dir
 
 MAX_WALKS = 6
 
@@ -40,9 +44,10 @@ class SiteSettings(RecordedSettings):
         folder: Folder of HTML pages.
         application: `<file>:<attribute>` of a WSGI or ASGI application.
         start: Command that starts a server; `{port}` in it, and PORT in its environment, say at which port.
-        port: Port at which that server listens by itself; None for a free one, which it is told.
+        port: Port at which that server listens by itself; None for a free one, which it is told. Only one process at a
+            time may then have the site open.
         reset: Command that puts the site back to where it was, run before every attempt at a rollout and every walk
-            through a form; they then go one at a time.
+            through a form; they then go one at a time, in the one process that may have the site open.
         allow: Hosts beside this machine that `url` may name.
         sent_as: Label, HTML name or selector of a field, by the name under which a script sends it, where that is
             neither its HTML name nor its id or label.
@@ -79,6 +84,11 @@ class SiteSettings(RecordedSettings):
         if self.host and self.folder is not None:
             raise ConfigError("host is given with folder, and has no effect. Drop it.")
 
+    @property
+    def place(self) -> str:
+        """What tells this site from others on this machine."""
+        return str(self.url or self.folder or self.application or self.start)
+
     def source(self) -> Source:
         """Where the site comes from."""
         if self.url is not None:
@@ -104,6 +114,7 @@ class SiteEnvironment(RecordedEnvironment[SiteSettings]):
         self.source = settings.source()
         self._seen: dict[str, Observed] = {}
         self._tasks: SiteTasks | None = None
+        self._held: FileLock | None = None
         self._turn = asyncio.Lock() if settings.reset is not None else None
 
     @cached_property
@@ -111,9 +122,20 @@ class SiteEnvironment(RecordedEnvironment[SiteSettings]):
         """The lines of the file of tasks."""
         return read_tasks(self.settings.tasks) if self.settings.tasks is not None else ()
 
+    @property
+    def exclusive_because(self) -> str | None:
+        """A reset puts the whole site back, and a port of its own has room for one server."""
+        if self.settings.reset is not None:
+            return "its reset puts the whole site back, in the middle of what another process does there"
+        return None if self.settings.port is None else f"its server listens at port {self.settings.port} alone"
+
     async def open(self) -> None:
-        """Start the site and the proxy before it, and look at every form that a task begins on."""
+        """Start the site and the proxy before it, and look at every form that a task begins on.
+
+        Raises ConfigError where another process has it open, and only one may.
+        """
         records = self.records
+        self._claim()
         self.proxy.upstream = await self.source.start()
         await self.start_proxy()
         paths = dict.fromkeys(record.start for record in records)
@@ -122,6 +144,22 @@ class SiteEnvironment(RecordedEnvironment[SiteSettings]):
         if self._tasks is None:
             tasks = make_tasks(records, self._seen, tuple(self.files))
             self._tasks = tasks.without(await self.refusals([item.task for item in tasks.solvable]))
+
+    def _claim(self) -> None:
+        """Hold the site for this process, where only one may have it open. The claim dies with its process."""
+        if self.exclusive_because is None:
+            return
+        here = "" if self.settings.url is not None else f"{Path.cwd()} "
+        name = hashlib.sha256(f"{here}{self.settings.place}".encode()).hexdigest()[:16]
+        self._held = FileLock(default_cache_dir().parent / "sites" / f"{name}.lock", thread_local=False)
+        try:
+            self._held.acquire(timeout=0)
+        except Timeout:
+            self._held = None
+            raise ConfigError(
+                f"'{self.settings.place}' is open in another process, and only one may have it open: "
+                f"{self.exclusive_because}. Let that one end, and give the command again."
+            ) from None
 
     def _check_names(self) -> None:
         for name, key in self.settings.sent_as.items():
@@ -136,6 +174,9 @@ class SiteEnvironment(RecordedEnvironment[SiteSettings]):
         await self.pool.close()
         await self.proxy.stop()
         await self.source.stop()
+        if self._held is not None:
+            self._held.release()
+            self._held = None
 
     @property
     def pids(self) -> tuple[int, ...]:

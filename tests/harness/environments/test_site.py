@@ -150,6 +150,7 @@ class LostOnce(TrustedExecutor):
 def test_a_command_is_started_reset_before_every_attempt_and_ended_with_all_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("harness.environments.site.environment.default_cache_dir", lambda: tmp_path / "cache" / "scout")
     taken = tmp_path / "taken"
     file = tasks_file(tmp_path, *[{**JOIN, "success": {"text": "number 1."}}] * 2)
     settings = {"start": f"{SERVER} {taken}", "tasks": file}
@@ -217,6 +218,28 @@ def test_a_command_that_does_not_serve_says_why(command: str, says: str) -> None
 
     with pytest.raises(ConfigError, match=says):
         asyncio.run(work())
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("own", [{"reset": "true"}, {"port": 1}])
+def test_a_site_that_is_put_back_or_has_one_port_is_open_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("harness.environments.site.environment.default_cache_dir", lambda: tmp_path / "cache" / "scout")
+    if "port" in own:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            own = {"port": free.getsockname()[1]}
+    file = tasks_file(tmp_path, {**JOIN, "success": {"text": "number"}})
+    settings = SiteSettings(start=f"{SERVER} {tmp_path / 'taken'}", tasks=file, **own)
+    with Session(SiteEnvironment(settings)) as first:
+        assert len(first.tasks("test")) == 1
+        with (
+            Session(SiteEnvironment(settings)) as second,
+            pytest.raises(ConfigError, match="is open in another process"),
+        ):
+            second.tasks("test")
+    with Session(SiteEnvironment(settings)) as third:
+        assert len(third.tasks("test")) == 1
 
 
 def test_a_port_that_another_program_has_is_not_taken_for_the_commands() -> None:
