@@ -1,5 +1,5 @@
 # Headless Linux with an NVIDIA GPU: PyTorch's wheels bring CUDA, the host brings the driver and the NVIDIA Container
-# Toolkit. Not built where this file was written, which has no Docker and no GPU: please report what fails.
+# Toolkit. Untested: please report what fails.
 #
 #   docker build --tag dllm-rl .
 #   docker run --rm -it --gpus all --shm-size=1g --volume "$PWD/runs:/work/runs" dllm-rl doctor

@@ -27,7 +27,7 @@ from experiments.run.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
-FOLDERS = ("dllm_rl", "objectives", "samplers", "harness", "experiments", "tests", "scripts")
+FOLDERS = ("dllm_rl", "objectives", "samplers", "harness", "experiments", "tests", "scripts", "benchmarks", "studies")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

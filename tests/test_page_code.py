@@ -175,13 +175,14 @@ def test_commands_in_running_text_exist(page: Path) -> None:
             assert words[1] in get_command(app).commands, f"{page.name}: {text}"  # type: ignore[attr-defined]
 
 
-# Blocks of Python by a line of theirs, with the file of tests that runs them. The others are run here.
+# Blocks of Python by a line of theirs, with the file of tests that runs them and how it names them. The others are run
+# here.
 ELSEWHERE = {
-    "import check_objective": "objectives/test_adding.py",
-    "class GMPO": "objectives/test_adding.py",
-    "Geometric-mean objectives": "objectives/test_adding.py",
-    "class TwoLevelPolicy": "dllm_rl/policies/test_new_family.py",
-    "GenericEnvClient": "harness/environments/test_openenv.py",
+    "import check_objective": ("objectives/test_adding.py", "python check_broken.py"),
+    "class GMPO": ("objectives/test_adding.py", '"gmpo.py"'),
+    "Geometric-mean objectives": ("objectives/test_adding.py", '"geometric_mean"'),
+    "class TwoLevelPolicy": ("dllm_rl/policies/test_new_family.py", "adding_a_family"),
+    "GenericEnvClient": ("harness/environments/test_openenv.py", "GenericEnvClient"),
 }
 LOOKALIKE = ROOT / "tests" / "harness" / "environments" / "lookalike"
 # What is smaller here, and what stands where a page says "yours".
@@ -193,10 +194,10 @@ SHOWN = [(page.name, code) for page in pages()[1:] if page.name != "python.md" f
 RUN = [(name, code) for name, code in SHOWN if not any(line in code for line in ELSEWHERE)]
 
 
-def test_every_block_that_runs_elsewhere_is_on_a_page() -> None:
-    for line, file in ELSEWHERE.items():
+def test_every_block_that_runs_elsewhere_is_on_a_page_and_in_its_tests() -> None:
+    for line, (file, name) in ELSEWHERE.items():
         assert any(line in code for _, code in SHOWN), f"no page shows {line}"
-        assert (ROOT / "tests" / file).is_file(), f"{line}: no {file}"
+        assert name in (ROOT / "tests" / file).read_text(), f"{line}: not in {file}"
     assert all(any(text in code for _, code in RUN) for text in HERE)
 
 

@@ -1,4 +1,4 @@
-"""Every command of README, Start and How-to runs: here at its smallest, or where `ELSEWHERE` says.
+"""Every command of README, Start and How-to runs: here at its smallest, or where `ELSEWHERE` says, but for `NOT_RUN`.
 
 What a grid would train is resolved by `--dry-run`; training takes one step of a toy; an evaluation takes one task.
 """
@@ -27,38 +27,40 @@ SMALL = {
     "watch": ("--once",),
     "unpack": ("--out", "unpacked"),
 }
-# Commands by how they begin, with the file of tests that runs them: with what they need, or to the end.
+# Commands by how they begin, with the file of tests that runs them, or calls what they call, and the text that does so.
 ELSEWHERE = {
-    "doctor": "experiments/cli/test_doctor.py",
-    "new": "experiments/cli/test_new.py",
-    "replay": "experiments/cli/test_replay.py",
-    "serve": "experiments/report/test_watch_serve.py",
-    "sites serve": "harness/sites/test_public_sites.py",
-    "sites formfactory": "harness/environments/test_formfactory.py",
-    "site": "test_guides.py",
-    "judge": "test_guides.py",
-    "eval builtin:masked_finish --split": "test_guides.py",
-    "eval builtin:autoregressive_finish --split": "test_guides.py",
-    "eval builtin:masked --environment {name: site": "experiments/cli/test_site.py",
-    "eval oracle --environment {name: forms, options: {design": "harness/environments/test_newer_design.py",
-    "eval oracle --environment {name: forms, options: {world": "harness/environments/test_rich_world.py",
-    "eval runs/": "experiments/run/test_own_warmstart.py",
-    "eval GSAI-ML/": "experiments/run/test_own_checkpoint.py",
-    "film runs/mine/": "experiments/run/test_own_checkpoint.py",
-    "warmstart": "experiments/run/test_recipe.py",
-    "train quick autoregressive grpo reward": "test_guides.py",
-    "train toy_sort objective=espo": "studies/test_lab.py",
-    "train toy_copy objective=": "studies/test_lab.py",
-    "train toy_sort my_method": "experiments/cli/test_new.py",
-    "train toy_sort objective=gmpo": "objectives/test_adding.py",
-    "cite ci": "experiments/cli/test_cite.py",
-    "cite masked-gmpo": "objectives/test_adding.py",
-    "grid doors.yaml": "test_third_party.py",
-    "grid workshop.yaml": "test_guides.py",
-    "grid grid16 --executor": "experiments/run/test_ray.py",
-    "grid ablation_masks --reuse": "experiments/run/test_reuse.py",
-    "grid llada_8b_lora policies.llada.checkpoint": "experiments/run/test_own_warmstart.py",
-    "diagnose runs/workshop": "test_guides.py",
+    "doctor": ("experiments/cli/test_doctor.py", '"experiments.cli", "doctor"'),
+    "new": ("experiments/cli/test_new.py", '"new", kind'),
+    "replay": ("experiments/cli/test_replay.py", "replay_rollout("),
+    "serve": ("experiments/report/test_watch_serve.py", "make_app(grid"),
+    "sites serve": ("harness/sites/test_public_sites.py", "sites.server.start()"),
+    "sites formfactory": ("harness/environments/test_formfactory.py", "make_catalogue("),
+    "site ": ("test_guides.py", '"site", "try", "workshop"'),
+    "judge": ("test_guides.py", "^dllm-rl (judge"),
+    "train toy_sort objective=gmpo": ("objectives/test_adding.py", "dllm-rl train toy_sort objective=gmpo"),
+    "cite ci": ("experiments/cli/test_cite.py", "cite"),
+    "cite masked-gmpo": ("objectives/test_adding.py", "dllm-rl cite masked-gmpo"),
+    "grid doors.yaml": ("test_third_party.py", '"grid", "doors.yaml"'),
+    "grid workshop.yaml": ("test_guides.py", '"grid", "workshop.yaml"'),
+    "grid grid16 --executor": ("experiments/run/test_ray.py", '"--executor", "ray"'),
+    "grid ablation_masks --reuse": ("experiments/run/test_reuse.py", '"--reuse"'),
+}
+# Commands that no test runs, with what they would take.
+NOT_RUN = {
+    "eval GSAI-ML/": "the hub and a GPU",
+    "eval runs/": "a checkpoint of the reader's, or half an hour of training",
+    "film runs/mine/": "a checkpoint of the reader's",
+    "grid llada_8b_lora policies.llada.checkpoint": "a GPU",
+    "eval builtin:masked --environment {name: site": "the reader's site",
+    "eval builtin:masked_finish --split": "600 plans in the browser",
+    "eval builtin:autoregressive_finish --split": "100 plans in the browser",
+    "warmstart": "minutes to hours of training",
+    "train quick autoregressive grpo reward": "a judge's endpoint",
+    "train toy_sort my_method": "the reader's method",
+    "train toy_sort objective=espo": "a minute of training",
+    "train toy_copy objective=": "a minute of training",
+    "diagnose runs/workshop": "the run of the command before",
+    "sites openenv": "a package of another environment",
 }
 
 
@@ -76,19 +78,23 @@ def commands(page: Path) -> list[tuple[str, ...]]:
     return [tuple(shlex.split(line, comments=True)[1:]) for line in lines if line.startswith("dllm-rl")]
 
 
-def elsewhere(words: tuple[str, ...]) -> str | None:
-    """The file of tests that runs this command, where it is not run here."""
-    return next((file for start, file in ELSEWHERE.items() if " ".join(words).startswith(start)), None)
+def is_exception(words: tuple[str, ...]) -> bool:
+    """Whether this command is not run here."""
+    return " ".join(words).startswith((*ELSEWHERE, *NOT_RUN))
 
 
-SHOWN = sorted({words for page in pages() for words in commands(page) if words and elsewhere(words) is None})
+SHOWN = sorted({words for page in pages() for words in commands(page) if words and not is_exception(words)})
 
 
-def test_every_exception_is_on_a_page_and_has_its_tests() -> None:
-    shown = {" ".join(words) for page in pages() for words in commands(page)}
-    for start, file in ELSEWHERE.items():
-        assert any(text.startswith(start) for text in shown), f"no page shows {start}"
-        assert (ROOT / "tests" / file).is_file(), f"{start}: no {file}"
+@pytest.mark.parametrize("start", [*ELSEWHERE, *NOT_RUN])
+def test_every_exception_is_on_a_page(start: str) -> None:
+    assert any(" ".join(words).startswith(start) for page in pages() for words in commands(page))
+
+
+@pytest.mark.parametrize("start", ELSEWHERE)
+def test_a_command_that_is_run_elsewhere_is_run_there(start: str) -> None:
+    file, call = ELSEWHERE[start]
+    assert call in (ROOT / "tests" / file).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +129,8 @@ def test_a_command_of_a_page_runs(words: tuple[str, ...], place: Path, monkeypat
     given = [word.replace("device=cuda", "device=cpu") for word in words]
     if "--max-tasks" in words:
         given[words.index("--max-tasks") + 1] = "1"
+    elif words[0] == "eval":
+        given += ["--max-tasks", "1"]
     if words[0] == "unpack":
         given[1] = next(path.name for path in place.glob("*.tar.xz"))
     more = [option for option in SMALL.get(words[0], ()) if option not in words]

@@ -45,7 +45,7 @@ class Demonstrations(Strict):
         design: Design of the sites.
         obstacles: What the newer design puts in the way.
         finish_share: In the newer design, share of the demonstrations that were recorded on it and hand the form in.
-            The others are recordings of the older design on today's page, and end in a near miss.
+            The others are recordings of the older design on the newer page, and end in a near miss.
         older_share: In the newer design, share of all demonstrations that show the older page itself.
         inversion_share: Share of the tasks of which the state is shown that the gold plan leads to, and the instruction
             is to be written: 1 makes an inverter (`dllm_rl.inverters`), less a policy that does both. Chance alone

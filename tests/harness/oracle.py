@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dllm_rl.records.tasks import SPLITS, Outcome, Task
@@ -11,8 +11,6 @@ from harness.browser import Isolation
 from harness.environments import FormEnvironment
 from harness.execute import ExecutorName
 from harness.rewards import Shaped, Success
-
-OnProof = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,21 +36,12 @@ def prove(
     max_tasks: int | None = None,
     isolation: Isolation = "context",
     executor: ExecutorName = "trusted",
-    on_proof: OnProof | None = None,
 ) -> tuple[Proof, ...]:
-    """Run both plans of the first `max_tasks` tasks of each split. on_proof gets (rollouts done, rollouts in all)."""
+    """Run both plans of the first `max_tasks` tasks of each split."""
     tasks = [task for split in splits for task in session.tasks(split)[:max_tasks]]
     gold = [(task, session.gold_plan(task)) for task in tasks]
     pairs = [*gold, *((task, "") for task in tasks)]
-    num_done = 0
-
-    def count(index: int, outcome: Outcome) -> None:
-        nonlocal num_done
-        num_done += 1
-        if on_proof:
-            on_proof(num_done, len(pairs))
-
-    outcomes = session.run_many(pairs, isolation=isolation, executor=executor, on_result=count)
+    outcomes = session.run_many(pairs, isolation=isolation, executor=executor)
     both = zip(gold, outcomes[: len(tasks)], outcomes[len(tasks) :], strict=True)
     return tuple(_proof(task, plan, full, empty) for (task, plan), full, empty in both)
 

@@ -16,6 +16,7 @@ from experiments.run.folder import CHECKPOINT, DamagedResultError, RunFolder
 from experiments.run.results import TIMING_COLUMNS
 from experiments.run.reuse import find_matches, reuse_units
 from experiments.run.runner import Silent, owed_units, run_units
+from tests.experiments.cli.test_cli import said
 from tests.experiments.grids import FakeWork, plan
 
 RENAMED = (
@@ -209,3 +210,18 @@ def test_a_damaged_result_is_refused(finished, tmp_path):
 def test_a_run_is_not_taken_from_itself(finished):
     with pytest.raises(ConfigError, match="the folder that this grid is run in"):
         find_matches(finished, RunFolder(finished.root))
+
+
+@pytest.mark.slow
+def test_the_command_says_what_it_takes_and_trains_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ("toy_sort", "policies=[masked]", "objectives=[grpo]", "controls={}", "seeds=[0]", "train.steps=1")
+    command = ("grid", *small, "evaluation.max_tasks=2", "--workers", "1")
+    code, _, errors = said((*command, "--out", "runs/first"), monkeypatch, capsys)
+    assert code == 0, errors
+    code, shown, errors = said((*command, "--out", "runs/second", "--reuse", "first"), monkeypatch, capsys)
+    assert code == 0, errors
+    assert "runs/first has 2 of 2 owed units under the same settings" in " ".join(shown.split())
+    trained = [(tmp_path / "runs" / name / "results.parquet") for name in ("first", "second")]
+    first, second = (pq.read_table(path).to_pylist() for path in trained)
+    assert first == second
