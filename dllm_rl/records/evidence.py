@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dllm_rl.records.plan import parse_plan, render_action
-from dllm_rl.records.tasks import ActionResult, Control, GoldField, Observation, Outcome, Task
+from dllm_rl.records.plan import parse_plan, parse_turn, render_action
+from dllm_rl.records.tasks import RETURN, ActionResult, Control, GoldField, Observation, Outcome, Task
 
 if TYPE_CHECKING:
     from dllm_rl.records.rollout import Turn
@@ -31,7 +31,7 @@ class SeenTurn:
     Attributes:
         observation: The page before it.
         actions: The parsed actions and the feedback on each. A line that could not be parsed has an empty text and the
-            note `not an action`; of `note` and `done` only the verb is kept.
+            note `not an action`; of `note` and `done` only the verb is kept. None where the environment takes texts.
     """
 
     observation: Observation
@@ -51,11 +51,14 @@ class Evidence:
     """An episode as a reward sees it.
 
     Attributes:
+        answer: What the last `done` that was reached said; None where none was, "" where it said nothing. An errand may
+            ask for it, as for the value of a field, and it is of the policy's own wording.
         truth: None for a reward that does not need it.
     """
 
     instruction: str
     turns: tuple[SeenTurn, ...]
+    answer: str | None = None
     truth: Truth | None = None
 
     @classmethod
@@ -64,10 +67,8 @@ class Evidence:
         on_page = next((turn.observation.instruction for turn in turns if turn.observation.instruction), "")
         return cls(
             instruction=task.instruction or on_page,
-            turns=tuple(
-                SeenTurn(observation=turn.observation, actions=tuple(map(_without_words, turn.outcome.actions)))
-                for turn in turns
-            ),
+            turns=tuple(SeenTurn(observation=turn.observation, actions=_actions(task, turn)) for turn in turns),
+            answer=None if _takes_texts(task) else _answer(turns),
             truth=Truth(gold=task.gold, outcome=outcome),
         )
 
@@ -83,6 +84,28 @@ class Evidence:
 
 # Actions that carry the policy's words: what it notes for itself, and what it says when it is done.
 _WORDY = ("note", "done")
+
+
+def _takes_texts(task: Task) -> bool:
+    """Whether actions are texts, noted with what each earned: so it is where the environment pays by itself."""
+    return any(item.name == RETURN for item in task.gold)
+
+
+def _actions(task: Task, turn: Turn) -> tuple[ActionResult, ...]:
+    return () if _takes_texts(task) else tuple(map(_without_words, turn.outcome.actions))
+
+
+def _answer(turns: Sequence[Turn]) -> str | None:
+    """What the last `done` said; None where none was reached."""
+    done = [
+        action.value or ""
+        for turn in turns
+        for result in turn.outcome.actions
+        if result.status == "ok"
+        for action in parse_turn(result.text).actions
+        if action.verb == "done"
+    ]
+    return done[-1] if done else None
 
 
 def _without_words(action: ActionResult) -> ActionResult:

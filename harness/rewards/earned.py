@@ -16,7 +16,8 @@ from dllm_rl.reward import OutcomeReward
 class Earned(OutcomeReward):
     """The sum of the environment's own rewards over an episode, from `least` (pays 0) to `most` (pays 1).
 
-    Where an environment says nothing of the kind, 1 for a success.
+    An episode that is cut short is paid for what it earned until then. Where an environment says nothing of the kind, 1
+    for a success.
 
     Attributes:
         least: Sum that is worth nothing, as everything below it is.

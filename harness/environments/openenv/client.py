@@ -40,7 +40,7 @@ class Step:
 
 
 class Connection:
-    """One session. Raises OSError where the server is gone, and OpenEnvError for what it refuses."""
+    """One session. Raises OSError where the server or the episode is lost, and OpenEnvError for what is refused."""
 
     def __init__(self, base_url: str) -> None:
         self.address = f"{base_url.replace('http', 'ws', 1)}/ws"
@@ -81,11 +81,15 @@ class Connection:
 
 
 def _step(data: Mapping[str, Any]) -> Step:
-    reward = data.get("reward")
+    reward, is_done = data.get("reward"), bool(data.get("done"))
+    told = data.get("metadata")
+    # As a server of ours says it: without a reward, since its environment or its judge lost the episode.
+    if is_done and reward is None and isinstance(told, Mapping) and told.get("is_valid") is False:
+        raise OSError(f"the server lost the episode: {told.get('fault') or 'it does not say why'}")
     return Step(
         observation=data.get("observation", {}),
         reward=None if reward is None else float(reward),
-        is_done=bool(data.get("done")),
+        is_done=is_done,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -34,6 +35,8 @@ from harness.environments.site.sources import Address, Command
 
 DEFAULT_COUNTS = {"train": 360, "val": 60, "test": 120}
 SEEDS_A_SPLIT = 1_000_000
+# Ten times 0.1 is a little less than 1.
+ROUNDING = 1e-9
 EARNED = GoldField(name=RETURN, kind="number", wanted=("1",), label="sum of the rewards of the environment's own")
 # What an observation holds that is no part of what is read.
 _APART = frozenset({"metadata", "reward", "done"})
@@ -83,7 +86,7 @@ class OpenEnvSettings:
 class OpenEnvEnvironment(Environment):
     """Episodes on an OpenEnv server whose actions are texts. No oracle is known."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     splits: ClassVar[tuple[str, ...]] = tuple(DEFAULT_COUNTS)
     is_episodic: ClassVar[bool] = True
     has_return: ClassVar[bool] = True
@@ -163,10 +166,19 @@ class _RefusedError(OpenEnvError):
     """The server refused the text of the present turn."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """What a turn showed, which must be the same when it is played again."""
+
+    text: str
+    reward: float | None
+
+
 class OpenEnvEpisode(Episode):
     """One session. What the server loses is played again from its reset; a text that it refuses every time is at fault.
 
-    A turn has so many attempts of its own.
+    A turn has several attempts of its own. A server that answers otherwise when it is asked again has lost the episode:
+    its page is then not the one for which the text was written.
     """
 
     def __init__(self, environment: OpenEnvEnvironment, task: Task) -> None:
@@ -174,7 +186,7 @@ class OpenEnvEpisode(Episode):
         self._connection: Connection | None = None
         self._texts: list[str] = []
         self._rewards: list[float] = []
-        self._first = ""
+        self._shown: list[_Shown] = []
         self._num_attempts = 1
 
     async def start(self) -> Reply:
@@ -221,12 +233,21 @@ class OpenEnvEpisode(Episode):
         self._rewards = []
         self._connection = Connection(self.environment.base_url)
         step = await self._connection.reset({**self.environment.settings.options, **json.loads(self.task.site)})
-        self._first = self._first or _read(step, self.environment.settings.observation)
-        for text in self._texts[:-1]:
+        self._compare(0, step)
+        for number, text in enumerate(self._texts[:-1], start=1):
             step = await self._acted(self._connection, text)
             if step.is_done:
                 raise OSError("the episode, played again, ended earlier than before")
+            self._compare(number, step)
         return step
+
+    def _compare(self, number: int, step: Step) -> None:
+        """Raise OSError where a turn that was played before shows something else now."""
+        if self._shown and self._seen(step) != self._shown[number]:
+            raise OSError(f"the episode, played again, went another way than before at turn {number}")
+
+    def _seen(self, step: Step) -> _Shown:
+        return _Shown(text=_read(step, self.environment.settings.observation), reward=step.reward)
 
     async def _acted(self, connection: Connection, text: str) -> Step:
         step = await connection.step({self.environment.action: text})
@@ -239,29 +260,36 @@ class OpenEnvEpisode(Episode):
         if is_over:
             ending = Ending.FINISHED if step.is_done else Ending.TURNS
             return Reply(observation=None, outcome=replace(outcome, ending=ending))
-        now = _read(step, self.environment.settings.observation) if self._texts else ""
+        self._shown.append(self._seen(step))
+        now = self._shown[-1].text if self._texts else ""
         passages = (Passage(text=now, before=""),) if now else ()
-        page = Observation(titles=("",), controls=(), instruction=self._first, passages=passages)
+        page = Observation(titles=("",), controls=(), instruction=self._shown[0].text, passages=passages)
         return Reply(observation=page, outcome=outcome)
 
     def _ended(self, error: Exception, *, is_refused: bool) -> Reply:
         """What was lost in every attempt. A server that refuses what was written in all of them is not at fault."""
+        reason = str(error) or type(error).__name__
+        refused = tuple(
+            ActionResult(line=1, text=" ".join(text.split()), status="failed", note=reason) for text in self._texts[-1:]
+        )
         outcome = replace(
             self._outcome(is_ended=False),
             fault=Fault.AGENT if is_refused else Fault.ENVIRONMENT,
-            fault_reason=str(error) or type(error).__name__,
+            fault_reason=reason,
+            actions=refused if is_refused else (),
             ending=Ending.UNREADABLE if is_refused else Ending.LOST,
         )
         return Reply(observation=None, outcome=outcome)
 
     def _outcome(self, *, is_ended: bool) -> Outcome:
-        total = sum(self._rewards)
+        total = math.fsum(self._rewards)
         result = FieldResult(
             name=EARNED.name,
             wanted=EARNED.wanted,
-            server=(f"{total:g}",) if is_ended else None,
+            # An episode that something else cuts short has earned what it has so far.
+            server=(repr(total),),
             dom=None,
-            is_correct=is_ended and total >= self.environment.settings.success_return,
+            is_correct=is_ended and total >= self.environment.settings.success_return - ROUNDING,
             is_default=False,
         )
         # The notebook keeps what was done and what it earned.

@@ -17,10 +17,11 @@ from websockets.sync.client import ClientConnection, connect
 
 from dllm_rl import registry
 from dllm_rl.environment import Environment
-from dllm_rl.episodes import Modes
+from dllm_rl.episodes import Modes, play, recorded
 from dllm_rl.errors import ConfigError
+from dllm_rl.records.evidence import Evidence
 from dllm_rl.records.rollout import join_turns, split_turns
-from dllm_rl.records.tasks import Fault, Outcome, Task
+from dllm_rl.records.tasks import Ending, Fault, Outcome, Task
 from dllm_rl.session import Session
 from harness.environments import OpenEnvEnvironment, OpenEnvSettings, SiteEnvironment, SiteSettings
 from harness.environments.openenv import OpenEnvError, OpenEnvServer, environment
@@ -155,6 +156,61 @@ def test_what_a_server_pays_is_passed_on_where_the_reward_says_so() -> None:
         registry.build("reward", "earned", {"least": 1})
 
 
+def test_what_a_served_environment_loses_is_tried_again_and_is_no_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = registry.build("environment", "toy_sort")
+    losses, run = [True], toy.run
+
+    async def sometimes(task: Task, plan: str, **modes: Any) -> Outcome:
+        lost = Outcome(task_id=task.id, fault=Fault.ENVIRONMENT, fault_reason="the browser is gone")
+        return lost if losses and losses.pop() else await run(task, plan, **modes)
+
+    monkeypatch.setattr(toy, "run", sometimes)
+    with served(toy) as address, Session(OpenEnvEnvironment(OpenEnvSettings(url=address))) as opened:
+        task, plan = opened.tasks("val")[0], gold(toy, "val", 0)
+        again = opened.run_many([(task, plan)])[0]
+        assert (again.is_success, again.num_attempts) == (True, 2)
+        losses[:] = [True] * 3
+        lost = opened.run_many([(task, plan)])[0]
+    assert (lost.fault, lost.ending) == (Fault.ENVIRONMENT, Ending.LOST)
+    assert lost.fault_reason == "the server lost the episode: the browser is gone"
+
+
+def test_an_episode_that_is_cut_short_is_paid_what_it_earned() -> None:
+    """By the trainer's horizon, by a replay that ends, and by a text that the server refuses."""
+    command = f"{sys.executable} {OWN / 'guess.py'} {{port}}"
+    earned = registry.build("reward", "earned", {"most": 3.0})
+    with Session(OpenEnvEnvironment(OpenEnvSettings(start=command, options={"dense": True}))) as opened:
+        task = opened.tasks("train")[0]
+        # Two numbers that are not the one looked for, and what each of them earns.
+        near = {str(guess): earned(opened.run_many([(task, str(guess))])[0]) for guess in range(1, 10)}
+        wrong = sorted(near, key=near.__getitem__)[:2]
+        turns = [[*wrong, "nine"], wrong]
+        cut, stopped = (
+            play(opened, earned, [task] * 2, recorded(turns), max_turns=most) for most in (2, None)
+        )  # fmt: skip
+    wanted = pytest.approx(near[wrong[0]] + near[wrong[1]])
+    assert wanted.expected > 0
+    assert [item.reward.value for item in (*cut, *stopped)] == [wanted] * 4
+    assert [item.outcome.is_success for item in (*cut, *stopped)] == [False] * 4
+    refused = stopped[0].outcome
+    assert (refused.fault, refused.actions[-1].status, refused.actions[-1].note) == (
+        Fault.AGENT,
+        "failed",
+        "not a number",
+    )
+
+
+def test_a_reward_without_the_truth_reads_neither_the_texts_nor_what_they_earned() -> None:
+    command = f"{sys.executable} {OWN / 'guess.py'} {{port}}"
+    with Session(OpenEnvEnvironment(OpenEnvSettings(start=command, max_turns=2))) as opened:
+        task = opened.tasks("train")[0]
+        (rollout,) = play(opened, registry.build("reward", "outcome"), [task], recorded([["1", "2"]]))
+    seen = Evidence.of(rollout.task, rollout.turns, rollout.outcome).without_truth()
+    assert [action.note[:6] for action in rollout.outcome.actions] == ["reward"] * len(rollout.turns)
+    assert seen.actions == () and "reward" not in repr(seen)
+    assert seen.turns[0].observation.instruction == "Guess a number from 1 to 9."
+
+
 @pytest.mark.browser
 def test_a_site_of_ones_own_is_served(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
@@ -252,8 +308,9 @@ class Scripted:
             raise OpenEnvError("not a number")
         if action["guess"] == "gone":
             raise OSError("the connection ended")
-        is_done = self.trouble == "ends early"
-        return Step(observation={"said": "Higher."}, reward=0.0, is_done=is_done)
+        is_done = self.trouble == "ends early" or action["guess"] == "last"
+        said = "Lower." if self.trouble == "differs" else "Higher."
+        return Step(observation={"said": said}, reward=0.1, is_done=is_done)
 
     async def close(self) -> None:
         pass
@@ -282,9 +339,11 @@ def scripted(monkeypatch: pytest.MonkeyPatch, texts: Sequence[str], troubles: Se
     ("texts", "troubles", "fault"),
     [
         (["1", "nine"], [], Fault.AGENT),
+        ([], ["reset", "reset", "reset"], Fault.ENVIRONMENT),
         (["1", "nine"], ["", "reset", "reset"], Fault.ENVIRONMENT),
         (["1", "gone"], ["", "reset", "reset"], Fault.ENVIRONMENT),
         (["1", "2", "nine"], ["", "ends early", "ends early"], Fault.ENVIRONMENT),
+        (["1", "nine"], ["", "differs", "differs"], Fault.ENVIRONMENT),
     ],
 )
 def test_a_text_is_to_blame_where_every_attempt_refused_it(
@@ -292,6 +351,12 @@ def test_a_text_is_to_blame_where_every_attempt_refused_it(
 ) -> None:
     outcome = scripted(monkeypatch, texts, troubles)
     assert (outcome.fault, outcome.num_attempts) == (fault, 3), outcome
+
+
+def test_rewards_that_sum_to_the_success_return_are_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times 0.1 is less than 1 where it is added up one by one."""
+    assert scripted(monkeypatch, [*"123456789", "last"], []).is_success
+    assert not scripted(monkeypatch, [*"12345678", "last"], []).is_success
 
 
 def test_what_is_sent_is_what_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
