@@ -75,6 +75,8 @@ class Tab:
         self._has_loaded = asyncio.Event()
         self._is_staying = self._is_asked = False
         self._last_status = 200
+        self._is_answer = False
+        self._answers: set[int] = set()
         page.on("domcontentloaded", lambda _: self._has_loaded.set())
         page.on("crash", lambda _: self._has_loaded.set())
         page.on("request", self._see_request)
@@ -188,7 +190,7 @@ class Tab:
     def expect_load(self) -> None:
         """Forget earlier loads; to be called before an action that may navigate."""
         self._has_loaded.clear()
-        self._is_staying = self._is_asked = False
+        self._is_staying = self._is_asked = self._is_answer = False
 
     async def loaded(self, *, is_injected: Callable[[], bool] = lambda: False) -> bool:
         """Wait for the document that an action leads to.
@@ -226,10 +228,23 @@ class Tab:
 
     async def _unreached(self) -> str:
         """Return the address whose load ended in an error page."""
+        return (await self._history())[-1]["url"]
+
+    async def note_answer(self) -> None:
+        """Remember the document that has come where it answers what was posted; of turns, which may go back."""
+        if self._is_answer:
+            self._answers.add((await self._history())[-1]["id"])
+
+    async def leads_back_to_answer(self) -> bool:
+        """Whether the document before this one answers what was posted: to show it again, it would be posted again."""
+        return bool(self._answers) and (await self._history())[-2]["id"] in self._answers
+
+    async def _history(self) -> list[dict[str, Any]]:
+        """The documents up to the present one."""
         with attribute("navigation"):
             self._session = self._session or await self.context.new_cdp_session(self.page)
             history = await self._session.send("Page.getNavigationHistory")
-        return history["entries"][history["currentIndex"]]["url"]
+        return history["entries"][: history["currentIndex"] + 1]
 
     async def _wait_for_document(self) -> None:
         """Wait without a deadline. A browser or driver that is gone meanwhile does not say so here, and is asked."""
@@ -258,6 +273,7 @@ class Tab:
         except (PlaywrightError, TimeoutError) as error:
             raise EnvironmentFaultError(f"reset: {error}") from error
         self.dialogs.clear()
+        self._answers.clear()
 
     async def _verify_reset(self, response: Response) -> None:
         """Cookies that came with the page itself are its own."""
@@ -279,6 +295,7 @@ class Tab:
     def _see_response(self, response: Response) -> None:
         if self._is_document(response.request):
             self._last_status = response.status
+            self._is_answer = response.request.method == "POST"
             if response.status in WITHOUT_CONTENT:
                 self._stay()
 

@@ -200,6 +200,7 @@ _SENTENCES = {
     "waited": lambda action, result: "ok wait",
     "nothing_happened": lambda action, result: "ok wait; no visible change",
     "no_way_back": lambda action, result: "no way back: this is the first page",
+    "sent_before": lambda action, result: "no way back: the page before is the answer to a form that was sent",
     "done": lambda action, result: "done",
     "too_many": lambda action, result: f"skipped (at most {result['limit']} actions a turn)",
     "skipped": lambda action, result: f"skipped (plan stopped at line {result['line']})",

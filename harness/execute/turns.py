@@ -5,7 +5,8 @@ malformed or failed, after a new document, and after so many actions. Beside the
 commands:
 
 - `scroll down`, `scroll up` move the window by most of its height; at the end of the page they say so.
-- `back` goes one page back. It fails on the first page.
+- `back` goes one page back. It fails on the first page, and where the page before is the answer to a form: a browser
+  shows that again only by sending the form again.
 - `wait` lets happen what the page has put off. Without it, time stands still.
 - `note "..."` does nothing; it stays in the policy's notebook.
 - `done`, or `done "..."` with an answer, ends the episode, and so the turn.
@@ -126,6 +127,8 @@ class _TurnRun(Run):
 
     async def _leave(self, line: int) -> None:
         await self._arrive(line)
+        if not self.server.is_accepted():
+            await self.tab.note_answer()
         if self.results[line]["note"] != "no_change":
             self.stopped_at = line
 
@@ -155,6 +158,9 @@ class _TurnRun(Run):
     async def _back(self, line: int) -> None:
         if not (await self.tab.call("view", seconds=SECONDS))["canGoBack"]:
             self.results[line] = {"status": "failed", "note": "no_way_back"}
+            return
+        if await self.tab.leads_back_to_answer():
+            self.results[line] = {"status": "failed", "note": "sent_before"}
             return
         self.tab.expect_load()
         with attribute("back"):

@@ -100,6 +100,22 @@ def test_back_leads_to_the_page_before_and_its_controls_keep_their_refs(session,
     assert [item.ref for item in before.controls] == [item.ref for item in after.controls]
 
 
+@pytest.mark.parametrize("executor", ["fast", "trusted"])
+def test_back_to_the_answer_of_a_form_fails_and_the_episode_goes_on(session, proven, executor) -> None:
+    """A browser would have to send the form again: it shows an error page instead, which nothing leads back from."""
+    rollout = next(item for item in proven if item.task.site.startswith("errand.wizard."))
+    first, *rest = [turn.completion.plan for turn in rollout.turns]
+    empty = first.splitlines()[-1]
+    (again,) = play(
+        session, Success(), [rollout.task], recorded([[empty, first, "back", *rest]]), Modes(executor=executor)
+    )
+    notes = [turn.outcome.actions[-1].note for turn in again.turns]
+    assert notes[0].startswith("rejected") and notes[1].startswith("page: now 2")
+    assert notes[2] == "no way back: the page before is the answer to a form that was sent"
+    assert again.turns[2].observation == again.turns[3].observation == rollout.turns[1].observation
+    assert (again.reward.value, again.outcome.num_attempts) == (1.0, 1)
+
+
 def test_nothing_is_shown_before_it_stands_there(proven) -> None:
     """What only pages have that were not opened yet is in no earlier observation; a window shows a part of a page."""
     num_kept = 0
