@@ -139,6 +139,11 @@ class Combined(Reward):
         """Whether any part needs it; the others do not get it."""
         return any(part.needs_truth for part in self._parts)
 
+    @property
+    def needs_return(self) -> bool:  # type: ignore[override]
+        """Whether any part passes on what the environment pays."""
+        return any(part.needs_return for part in self._parts)
+
     def at(self, step: int) -> Combined:
         """The reward as it pays at a training step. Its parts are the same ones, with the models that they hold."""
         changed = copy(self)

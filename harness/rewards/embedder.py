@@ -38,7 +38,7 @@ class Embedder(Reward):
         max_echo: Longest run of the instruction that one field may hold, as a share of the instruction.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs_truth: ClassVar[bool] = False
 
     file: str

@@ -64,7 +64,7 @@ class EndpointJudge(Reward):
         model: Name of the model there.
         answers: SQLite file of recorded answers; what stands there is not asked again.
         key_variable: Environment variable that holds the key; "" for an endpoint without one.
-        prompt: What is asked, with `{instruction}`, `{actions}` and `{state}`.
+        prompt: What is asked, with `{instruction}`, `{actions}`, `{state}` and, of an errand for an answer, `{answer}`.
         timeout: Seconds that an answer may take.
         concurrency: Questions at a time.
         prices: Of a million tokens read and written, in any currency.
@@ -92,9 +92,11 @@ class EndpointJudge(Reward):
         # A file of something else is refused before anything is asked.
         _ = self._recorded
         try:
-            self.prompt.format(instruction="", actions="", state="")
+            self.prompt.format(instruction="", actions="", state="", answer="")
         except (KeyError, IndexError, ValueError) as error:
-            raise ConfigError(f"prompt cannot be filled in: {error}. Use instruction, actions and state.") from None
+            raise ConfigError(
+                f"prompt cannot be filled in: {error}. Use instruction, actions, state and answer."
+            ) from None
 
     @cached_property
     def _recorded(self) -> Answers:
@@ -120,6 +122,7 @@ class EndpointJudge(Reward):
             instruction=episode.instruction,
             actions="\n".join(lines) or "(none)",
             state=render_state(executed_state(episode)) or "(nothing)",
+            answer=episode.answer or "(none)",
         )
 
     def _scored(self, prompt: str) -> Score:

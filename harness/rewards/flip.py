@@ -77,7 +77,7 @@ class Flip(Reward):
         max_echo: Longest run of the instruction that one field may hold, as a share of the instruction.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs_truth: ClassVar[bool] = False
 
     inverter: str = "policy"

@@ -59,10 +59,12 @@ class SuccessWords(Reward):
 def _feedback(episode: Evidence) -> list[tuple[str, bool]]:
     """What pages and feedback said, in order, and whether it can say success.
 
-    Of each turn the title of its page, then the notes on its lines.
+    Of each turn the title of its page, then the notes on its lines. The title of the first page, such as "Complete your
+    registration", says what is to be done and nothing of what was.
     """
     said: list[tuple[str, bool]] = []
     for turn in episode.turns:
-        said += [(title, True) for title in turn.observation.titles[-1:]]
+        title = turn.observation.title
+        said += [(title, True)] if title != episode.turns[0].observation.title else []
         said += [(page_feedback(action), action.status == "ok") for action in turn.actions]
     return said

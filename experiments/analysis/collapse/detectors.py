@@ -22,7 +22,7 @@ from experiments.analysis.collapse.series import (
 
 # Of the alarms that may end a run. It is raised with what raises them, here or in `rewards` and `gaming`: a run that
 # stops at another step is another run.
-VERSION = 2
+VERSION = 3
 
 Severity = Literal["error", "collapse", "warning"]
 

@@ -26,6 +26,8 @@ _LEAST_GAP = 0.05
 _RISE, _FALL = 2.0, -1.0
 # Agreement within groups that is lost: three standard errors, and a good part of what there was.
 _LOST_ERRORS, _LOST_SHARE = 3.0, 0.5
+# Standard errors by which it must exceed zero at first.
+_TOLD_ERRORS = 3.0
 # Share of it up to which claims still tell success from failure.
 _KEPT_SHARE = 2 / 3
 # Rows of its baseline, and of the gap's where agreement is lost: so few that runs which are gamed early are seen.
@@ -51,11 +53,18 @@ def gap_opens(gap: Series, claim: Series, agreement: Series, window: int) -> Ala
 
 
 def is_still_told(agreement: Series, num_rows: int, window: int) -> bool | None:
-    """Whether agreement inside groups is about what it was at first; None where it is known too seldom to say."""
+    """Whether agreement inside groups is about what it was at first.
+
+    None where it is known too seldom to say, and where claims told nothing at first that could be kept: agreement was
+    then not above zero by more than three standard errors.
+    """
     agreement = agreement.finite()
     if len(agreement) < max(FEW_ROWS + window, num_rows / 2):
         return None
-    return bool(agreement.values[-window:].mean() > _KEPT_SHARE * agreement.values[:FEW_ROWS].mean())
+    first = agreement.values[:FEW_ROWS].mean()
+    if not first > _TOLD_ERRORS * noise_of(agreement.values) / np.sqrt(FEW_ROWS):
+        return None
+    return bool(agreement.values[-window:].mean() > _KEPT_SHARE * first)
 
 
 def _excess(gap: Series, claim: Series, first: int, window: int) -> Alarm | None:

@@ -15,7 +15,7 @@ from dllm_rl.episodes import given, oracle, play
 from dllm_rl.errors import ConfigError
 from dllm_rl.records.evidence import Evidence, as_planned, executed_state, steps_of
 from dllm_rl.records.rollout import Completion, rewarded
-from dllm_rl.records.tasks import Control, Fault, Observation, Outcome
+from dllm_rl.records.tasks import ActionResult, Control, Fault, Observation, Outcome
 from dllm_rl.reward import Reward, Score, scores
 from dllm_rl.session import Session
 from dllm_rl.testing import REWARD_PROPERTIES, PropertyError, check_reward
@@ -132,6 +132,19 @@ def test_evidence_holds_no_words_and_reads_the_fields_that_were_set() -> None:
     assert [step.has_effect for step in steps_of(episode)] == [False, True, True, True, True]
 
 
+def test_the_answer_of_an_episode_is_kept_apart_from_its_actions() -> None:
+    """An errand may ask for an answer alone, which no reward could judge without it."""
+
+    def evidence(*lines: str) -> Evidence:
+        actions = tuple(ActionResult(line=at, text=text, status="ok", note="done") for at, text in enumerate(lines, 1))
+        turn = replace(SUCCESS.turns[0], outcome=replace(SUCCESS.outcome, actions=actions))
+        return Evidence.of(SUCCESS.task, (turn,), SUCCESS.outcome)
+
+    told = evidence('note "at nine"', 'done "9:15"').without_truth()
+    assert told.answer == "9:15" and [action.text for action in told.actions] == ["note", "done"]
+    assert (evidence("done").answer, evidence('note "9:15"').answer, evidence_of(SUCCESS).answer) == ("", None, None)
+
+
 def test_the_state_follows_clicks_several_values_and_what_a_later_page_shows() -> None:
     page = Observation(
         titles=("Order",),
@@ -236,6 +249,12 @@ def test_a_closed_gate_takes_the_claim_too() -> None:
 def test_a_wrong_composition_is_refused_before_anything_runs(options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         registry.build("reward", "combined", options)
+
+
+def test_a_part_that_needs_what_the_environment_pays_needs_it_of_the_whole() -> None:
+    for base, part in (("earned", "rule_tree"), ("outcome", "earned"), ("outcome", "rule_tree")):
+        reward = registry.build("reward", "combined", {"base": {"reward": base}, "shaping": [{"reward": part}]})
+        assert reward.needs_return == ("earned" in (base, part))
 
 
 def test_results_are_keyed_by_the_rewards_that_a_reward_is_made_of() -> None:

@@ -97,7 +97,9 @@ def test_a_counterfactual_changes_one_wish_and_no_fact() -> None:
 
 
 def test_training_widens_the_margin_on_values_that_it_never_saw(tmp_path: Path, trained: Path) -> None:
-    write_towers(tmp_path / "raw", train_towers(PAIRS, ContrastConfig(epochs=0, batch_size=12), version=1))
+    write_towers(
+        tmp_path / "raw", train_towers(PAIRS, ContrastConfig(epochs=0, batch_size=12), version=Embedder.version)
+    )
     asked, _ = pair_of("Zoe", "Quito")
     right = ('fill p1.e1 "Zoe"', 'select p1.e2 "Quito"')
     ((before,), (after,)) = (values(path, asked, right, pays="margin") for path in (tmp_path / "raw", trained))
@@ -109,8 +111,10 @@ def test_the_numbers_of_a_known_embedder(tmp_path: Path) -> None:
     tower = Tower(weights=np.ones(NUM_BUCKETS, np.float32), map=np.eye(NUM_DIMENSIONS, dtype=np.float32))
     others = tuple(clauses_of(one) for one, _ in PAIRS[:3])
     wishes = Wishes(clauses=(("name", "is", "karl"), ("use", "rome", "as", "town")))
-    write_towers(tmp_path / "e", Towers(instruction=tower, state=tower, others=others, wishes=wishes, version=1))
-    known = read_towers(tmp_path / "e", version=1)
+    write_towers(
+        tmp_path / "e", Towers(instruction=tower, state=tower, others=others, wishes=wishes, version=Embedder.version)
+    )
+    known = read_towers(tmp_path / "e", version=Embedder.version)
     assert (known.others, known.wishes) == (others, wishes)
     found = values(tmp_path / "e", PAIRS[7][0], ('fill p1.e1 "Karl"', 'select p1.e2 "Rome"'), RIGHT, pays="margin")
     assert found == pytest.approx([0.14677, 0.0], abs=1e-4)
@@ -123,4 +127,4 @@ def test_a_file_that_is_no_embedder_and_too_few_pairs_are_refused(tmp_path: Path
     with pytest.raises(ConfigError, match="is not an embedder"):
         Embedder(file=str(tmp_path / "torn"))
     with pytest.raises(ConfigError, match="5 pairs of instruction and state; expected at least 32"):
-        train_towers(PAIRS[:5], ContrastConfig(), version=1)
+        train_towers(PAIRS[:5], ContrastConfig(), version=Embedder.version)

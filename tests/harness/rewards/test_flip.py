@@ -96,6 +96,25 @@ def test_what_is_no_action_or_an_echo_earns_nothing(perfect: str) -> None:
     assert [score.value for score in scores(reward, [evidence_of(broken), evidence_of(echo)])] == [0.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("asked", "written", "is_paid"),
+    [
+        ("Name: Anna Maria Lund", "Anna Maria Lund", True),
+        ("Town: Oslo; name: Call first; then come to the back door. Thanks!", None, True),
+        ("Name: Anna; Town: Oslo", "Anna; Town: Oslo", False),
+        ("Do this: order for Anna in Oslo", "order for Anna in Oslo", False),
+        ("Name: Anna Maria Lund", "Name: Anna Maria Lund", False),
+        ("Name: Anna Maria Olga Lund", "Anna Maria Olga", False),
+    ],
+)
+def test_a_value_that_is_asked_for_is_no_echo(asked: str, written: str | None, is_paid: bool) -> None:
+    """However much of a short instruction it is: a task of one field asks for little else."""
+    value = asked.partition("name: ")[2] if written is None else written
+    episode = as_planned(asked, PAGE, f'fill p1.e1 "{value}"')
+    (score,) = scores(registry.build("reward", "flip", {"inverter": "plain"}), [episode])
+    assert (score.value > 0) == is_paid
+
+
 def test_a_failed_line_leaves_nothing_to_invert() -> None:
     """What is inverted is what happened, not what was written."""
     evidence = as_planned("x", PAGE, 'fill p1.e1 "Anna"\nfill p1.e9 "Oslo"\nselect p1.e2 "Rome"\nselect p1.e2 "Oslo"')

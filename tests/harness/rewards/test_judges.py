@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,16 @@ def test_success_words_do_not_hear_the_policy(text: str, note: str) -> None:
     refused = ActionResult(line=1, text="submit p1.e3", status="failed", note="not found: submitted")
     episode = Evidence(instruction="x", turns=(SeenTurn(observation=PAGE, actions=(refused,)),))
     assert scores(SuccessWords(), [episode])[0].claim == 0.0
+
+
+def test_the_title_of_the_first_page_says_no_success() -> None:
+    """It says what is to be done; and it still stands after a turn that led nowhere."""
+    done = ActionResult(line=1, text="submit p1.e3", status="ok", note="page")
+    first = SeenTurn(observation=replace(PAGE, titles=("Complete your registration",)), actions=(done,))
+    thanks = SeenTurn(observation=replace(PAGE, titles=("Thank you",)), actions=())
+    episodes = [Evidence(instruction="x", turns=turns) for turns in ((first,), (first, first), (first, thanks))]
+    assert [score.claim for score in scores(SuccessWords(), episodes)] == [0.0, 0.0, 1.0]
+    assert [features(episode)["accepted"] for episode in episodes] == [0.0, 0.0, 1.0]
 
 
 def test_a_judge_is_calibrated_on_instructions_that_it_was_not_fitted_to() -> None:

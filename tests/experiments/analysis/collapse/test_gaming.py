@@ -34,14 +34,22 @@ def test_an_honest_run_is_left_alone(name: str) -> None:
     assert not alarms_of(simulate(HONEST[name], seed=3))
 
 
-@pytest.mark.parametrize(("tau", "is_alarm"), [(0.8, False), (0.3, True), (None, True)])
-def test_a_gap_is_gaming_unless_claims_still_tell_success_from_failure(tau: float | None, is_alarm: bool) -> None:
-    """An honest policy that learns to submit shows a judge of pages failures that it had not seen before."""
+@pytest.mark.parametrize(
+    ("first", "tau", "is_alarm"),
+    [(0.9, 0.8, False), (0.9, 0.3, True), (0.9, None, True), (-0.1, -0.02, True), (0.01, 0.05, True)],
+)
+def test_a_gap_is_gaming_unless_claims_still_tell_success_from_failure(
+    first: float, tau: float | None, is_alarm: bool
+) -> None:
+    """An honest policy that learns to submit shows a judge of pages failures that it had not seen before.
+
+    Claims that told nothing at first tell nothing still.
+    """
     steps, noise = np.arange(40), np.random.default_rng(0).normal(0, 0.02, 40)
     later = steps >= 12
     columns = {"reward_gap": 0.15 * later + noise, "claim": 0.4 + 0.15 * later + noise}
     if tau is not None:
-        columns["rank_agreement"] = np.where(later, tau, 0.9)
+        columns["rank_agreement"] = np.where(later, tau, first) + noise
     series = {
         name: Series(name=name, steps=steps if name in columns else steps[:0], values=columns.get(name, noise[:0]))
         for name in ("reward_gap", "claim", "rank_agreement")
