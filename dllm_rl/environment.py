@@ -119,6 +119,11 @@ class Environment(ABC):
         """
         return None if turns else self.gold_plan(task, observation)
 
+    @classmethod
+    def has_oracle(cls) -> bool:
+        """Whether it knows what solves its tasks, as a whole plan or turn by turn."""
+        return cls.gold_plan is not Environment.gold_plan or cls.gold_turn is not Environment.gold_turn
+
     async def score(self, task: Task, plan: str) -> float:
         """Score an intermediate plan cheaply, without running it; the gold plan scores 1.
 

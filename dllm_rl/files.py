@@ -62,6 +62,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_text(path: Path) -> str:
+    """Text of a file that a user names. Raises ConfigError where it cannot be read as text."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"'{path}' cannot be read as text in UTF-8: {error}. Name another file.") from None
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines of JSON, which may hold what else ends a line, such as U+2028."""
+    return text.removesuffix("\n").split("\n")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically."""
     with replace_file(path) as temporary:

@@ -96,7 +96,11 @@ def kept_lines(turn: Turn, now: Observation) -> list[int]:
 
 
 def _stays(text: str, turn: Turn, now: Observation) -> bool:
-    (action,) = parse_turn(text).actions
+    actions = parse_turn(text).actions
+    # What is written for an environment of texts need not be one action.
+    if len(actions) != 1:
+        return False
+    (action,) = actions
     control, same = turn.observation.control(action.ref), now.control(action.ref)
     if action.verb not in _REPEATABLE or control is None or same is None:
         return False

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.files import replace_file
+from dllm_rl.files import lines_of, read_text, replace_file
 from dllm_rl.records.evidence import Evidence
 
 
@@ -70,7 +70,7 @@ def read_evidence(paths: Sequence[Path]) -> list[Labelled]:
     for path in paths:
         if not path.is_file():
             raise ConfigError(f"no file {path} of evidence. Write one: dllm-rl judge collect RUN --out {path}")
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(lines_of(read_text(path)), start=1):
             try:
                 found.append(_ADAPTER.validate_json(line))
             except ValidationError as error:

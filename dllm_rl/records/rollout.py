@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dllm_rl import html
 from dllm_rl.records.evidence import Evidence
-from dllm_rl.records.tasks import Ending, Fault, Observation, Outcome, RewardRecord, Task
+from dllm_rl.records.tasks import Fault, Observation, Outcome, RewardRecord, Task
 from dllm_rl.records.truth import record_of
 from dllm_rl.reward import Reward, Score, scores
 
@@ -173,8 +173,7 @@ def rewarded(reward: Reward, attempts: Sequence[Attempt]) -> list[Rollout]:
 def _rewarded(attempt: Attempt, score: Score) -> Rollout:
     outcome = attempt.outcome
     if score.fault:
-        ending = None if outcome.ending is None else Ending.LOST
-        outcome = replace(outcome, fault=Fault.JUDGE, fault_reason=f"no reward: {score.fault}", ending=ending)
+        outcome = replace(outcome, fault=Fault.JUDGE, fault_reason=f"no reward: {score.fault}")
     record = record_of(outcome, score.value, claim=score.claim, components=score.components)
     return Rollout(task=attempt.task, turns=attempt.turns, outcome=outcome, reward=record)
 

@@ -143,8 +143,15 @@ def corrected_success(judged: float, num_judged: int, known: JudgeAudit, *, leve
         judged: Share of episodes that the judge takes for successes.
         known: Its errors on episodes of the same kind.
 
-    Raises ConfigError where the judge is no better than chance, so that its word says nothing about the rate.
+    Raises ConfigError where the audited episodes are of one kind, so that one of the error rates is not known, and
+    where the judge is no better than chance, so that its word says nothing about the rate.
     """
+    for count, kind in ((known.num_successes, "success"), (known.num_failures, "failure")):
+        if not count:
+            raise ConfigError(
+                f"no {kind} is among the audited episodes; correcting a rate needs the judge's errors on both kinds. "
+                f"Audit evidence that has a {kind}, too."
+            )
     sensitivity, specificity = known.sensitivity, known.specificity
     gain = sensitivity + specificity - 1
     if not gain > 0.05:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import yaml
-
-from dllm_rl.errors import ConfigError
 from experiments.design.config import Component, Strict, validate
 from experiments.design.overrides import read_yaml
 
@@ -22,7 +19,4 @@ def component_of(text: str, option: str, example: str) -> Component:
         option: What messages name.
         example: What they show.
     """
-    try:
-        return validate(Component, read_yaml(text), source=option)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{option} {text}: not YAML. Write {example}.") from error
+    return validate(Component, read_yaml(text, source=f"{option} {text}", advice=f"Write {example}."), source=option)

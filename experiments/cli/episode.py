@@ -13,7 +13,7 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.options import options_of
 from dllm_rl.records.rollout import Rollout
 from dllm_rl.session import Session
-from experiments.cli.evaluate import REFERENCE_PRESET, chosen_environment, usual_sampler
+from experiments.cli.evaluate import REFERENCE_PRESET, chosen_environment, refuse_without_oracle, usual_sampler
 from experiments.cli.policy_keys import read_policy_keys
 from experiments.cli.turns import TurnOptions, turns_of
 from experiments.design.config import Component, build_reward, build_sampler, build_session
@@ -49,6 +49,8 @@ def show_episode(player: EpisodePolicy, *, split: str, number: int, environment:
     component = chosen_environment(environment, Component(name="episodes"))
     if not registry.get("environment", component.name).is_episodic:
         raise ConfigError(f"environment '{component.name}' takes whole plans. Use `dllm-rl eval`, or `film`.")
+    if player.what == "oracle":
+        refuse_without_oracle(component)
     with build_session(component if out is None else _with_pictures(component)) as session:
         tasks = session.tasks(split)
         if number >= len(tasks):

@@ -46,7 +46,9 @@ def measure_oracle(splits: list[str] | None, *, environment: str | None, max_tas
     """
     preset = load_preset(REFERENCE_PRESET)
     rows: list[dict[str, Any]] = []
-    with build_session(chosen_environment(environment, preset.environment)) as session:
+    chosen = chosen_environment(environment, preset.environment)
+    refuse_without_oracle(chosen)
+    with build_session(chosen) as session:
         for split in splits or session.environment.splits:
             rows += _oracle_rows(session, split, max_tasks, build_reward(usual_reward(session.environment)))
     _print(rows, as_json=as_json)
@@ -56,6 +58,15 @@ def measure_oracle(splits: list[str] | None, *, environment: str | None, max_tas
         for row in wrong:
             print(f"  not solved: {row['task_id']} (reward {row['reward']:.2f}, fault {row['fault']}) {row['notes']}")
     return 1 if wrong else 0
+
+
+def refuse_without_oracle(environment: Component) -> None:
+    """Raise ConfigError where nothing is known that solves the environment's tasks."""
+    if not registry.get("environment", environment.name).has_oracle():
+        raise ConfigError(
+            f"environment '{environment.name}' has no oracle: nothing is known that solves its tasks. Name a "
+            "checkpoint in place of oracle."
+        )
 
 
 def usual_reward(environment: Environment) -> Component:
@@ -192,9 +203,9 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
             row["mode"],
             str(row["tasks"]),
             str(row["rollouts"]),
-            f"{100 * row['success']:.1f}",
-            f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
-            f"{row['reward']:.3f}",
+            "-" if row["success"] is None else f"{100 * row['success']:.1f}",
+            "-" if row["low"] is None else f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
+            "-" if row["reward"] is None else f"{row['reward']:.3f}",
             f"{row['lost']} ({row['unjudged']} not judged)" if row["unjudged"] else str(row["lost"]),
         )
     Console().print(table)
@@ -208,7 +219,7 @@ def _grouped(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str,
 
 
 def _summary(split: str, mode: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rates over valid rollouts; those that were lost are counted apart."""
+    """Rates over valid rollouts, None where all are lost; those that were lost are counted apart."""
     valid = [row for row in rows if not is_lost(row["fault"])]
     count, good = len(valid), sum(row["success"] for row in valid)
     interval = binomtest(good, count).proportion_ci(method="wilson") if count else None
@@ -217,10 +228,10 @@ def _summary(split: str, mode: str, rows: list[dict[str, Any]]) -> dict[str, Any
         "mode": mode,
         "tasks": len({row["task_id"] for row in rows}),
         "rollouts": len(rows),
-        "success": good / count if count else 0.0,
-        "low": interval.low if interval else 0.0,
-        "high": interval.high if interval else 1.0,
-        "reward": sum(row["reward"] for row in valid) / count if count else 0.0,
+        "success": good / count if count else None,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "reward": sum(row["reward"] for row in valid) / count if count else None,
         "lost": len(rows) - count,
         "unjudged": sum(row["fault"] == Fault.JUDGE.value for row in rows),
     }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dllm_rl.records.evidence_file import Labelled
     from dllm_rl.reward import Reward
     from dllm_rl.session import Session
-    from experiments.analysis.judges import CorrectedRate, JudgeAudit
+    from experiments.analysis.judges import JudgeAudit
 
 judge_app = typer.Typer(help="Train a judge on the truth, score with it, and measure its errors.", no_args_is_help=True)
 
@@ -176,18 +176,21 @@ def audit(
     reward = _judge(judge)
     known, claims, num_faults = _answered(reward, [item for item in read_evidence(files) if item.success is not None])
     found = _audited(known, claims)
-    corrected = None
+    corrected, num_unanswered = None, 0
     if judged:
-        others, told, _ = _answered(reward, read_evidence(judged))
+        others, told, num_unanswered = _answered(reward, read_evidence(judged))
         corrected = corrected_success(float((told >= THRESHOLD).mean()), len(others), found)
     if as_json:
-        print(
-            json.dumps(
-                plain({"audit": asdict(found), "faults": num_faults, "corrected": corrected and asdict(corrected)})
-            )
-        )
+        record = {"audit": asdict(found), "faults": num_faults, "corrected": None}
+        if corrected is not None:
+            record["corrected"] = {**asdict(corrected), "faults": num_unanswered}
+        print(json.dumps(plain(record)))
         return
-    _show(found, num_faults, corrected)
+    _show(found, num_faults)
+    if corrected is not None:
+        span = f"{100 * corrected.low:.1f} to {100 * corrected.high:.1f} %"
+        print(f"judged {100 * corrected.judged:.1f} % success; corrected {100 * corrected.rate:.1f} % ({span})")
+        print(f"of {len(others) + num_unanswered} episodes; {num_unanswered} without an answer are left out of both")
 
 
 def _audited(known: Sequence[Labelled], claims: np.ndarray) -> JudgeAudit:
@@ -219,6 +222,7 @@ def _claims(judge: Reward, episodes: Sequence[Labelled]) -> list[float | None]:
 
 
 def _judge(given: str) -> Reward:
+    from dllm_rl.files import read_text
     from experiments.cli.components import JudgeFile, component_of
     from experiments.design.config import Component, build_reward, validate
     from experiments.design.overrides import read_yaml
@@ -228,7 +232,7 @@ def _judge(given: str) -> Reward:
     if given.endswith((".yaml", ".yml")):
         if not path.is_file():
             raise ConfigError(f"no file '{given}'. Give one that says reward: {{name: ..., options: {{...}}}}.")
-        component = validate(JudgeFile, read_yaml(path.read_text(encoding="utf-8")), source=given).reward
+        component = validate(JudgeFile, read_yaml(read_text(path), source=given), source=given).reward
     elif "{" not in given and (given.startswith(BUILTIN) or path.suffix == ".json" or path.is_file()):
         component = Component(name="judge", options={"file": given})
     else:
@@ -239,7 +243,7 @@ def _judge(given: str) -> Reward:
     return reward
 
 
-def _show(found: JudgeAudit, num_faults: int, corrected: CorrectedRate | None) -> None:
+def _show(found: JudgeAudit, num_faults: int) -> None:
     print(f"{found.num_successes} successes, {found.num_failures} failures; {num_faults} without an answer")
     for name in ("precision", "sensitivity", "specificity", "f1", "auroc", "brier", "calibration_error"):
         print(f"  {name:<18}{getattr(found, name):.3f}")
@@ -247,6 +251,3 @@ def _show(found: JudgeAudit, num_faults: int, corrected: CorrectedRate | None) -
     for item in found.classes:
         rate = f"{100 * item.false_positive_rate:5.1f} % (95 % bound {100 * item.at_most:.0f} %)"
         print(f"  {rate:<28} of {item.count:<5} {item.name:<28} auroc {item.auroc:.3f}")
-    if corrected is not None:
-        span = f"{100 * corrected.low:.1f} to {100 * corrected.high:.1f} %"
-        print(f"judged {100 * corrected.judged:.1f} % success; corrected {100 * corrected.rate:.1f} % ({span})")

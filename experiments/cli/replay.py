@@ -12,7 +12,7 @@ from rich.console import Console
 from dllm_rl.episodes import TOO_LONG, Modes, play
 from dllm_rl.episodes import recorded as recorded_turns
 from dllm_rl.errors import ConfigError
-from dllm_rl.files import ROLLOUTS_FILE
+from dllm_rl.files import ROLLOUTS_FILE, lines_of, read_text
 from dllm_rl.records.rollout import Completion, Rollout, one_turn, rewarded, split_turns
 from dllm_rl.records.tasks import Task
 from dllm_rl.session import Session
@@ -134,7 +134,7 @@ def _table_row(path: Path, number: str) -> dict[str, Any]:
 def _line(path: Path, number: str) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"there is no {path}")
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in lines_of(read_text(path)):
         try:
             row = json.loads(line)
         except json.JSONDecodeError:

@@ -48,7 +48,7 @@ def site_options(
         key, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"--set {text}: expected KEY=VALUE, such as --set reset='sh reset.sh'.")
-        options[key] = read_yaml(value)
+        options[key] = read_yaml(value, source=f"--set {text}", advice="Quote the value.")
     return {key: value for key, value in options.items() if value is not None}
 
 

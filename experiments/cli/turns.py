@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import BaseModel
 
 from dllm_rl.environment import Environment
@@ -99,7 +98,4 @@ def turns_of(
 
 
 def _read(text: str, option: str, example: str) -> Any:
-    try:
-        return read_yaml(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{option} {text}: not YAML. Write {example}.") from error
+    return read_yaml(text, source=f"{option} {text}", advice=f"Write {example}.")

@@ -95,14 +95,13 @@ def _refuse_rewards(preset: Preset) -> None:
     for reward in (preset.reward, *own):
         if reward is None:
             continue
-        if registry.get("reward", reward.name).needs_return and not has_return:
-            raise ConfigError(
-                f"reward '{reward.name}' passes on what the environment itself pays, and environment "
-                f"'{preset.environment.name}' pays nothing by itself. Take reward outcome or shaped."
-            )
         # What it reads may be made later, as a policy's checkpoint may: a run refuses to begin without it.
         with suppress(MissingFileError):
-            build_reward(reward)
+            if build_reward(reward).needs_return and not has_return:
+                raise ConfigError(
+                    f"reward '{reward.name}' passes on what the environment itself pays, and environment "
+                    f"'{preset.environment.name}' pays nothing by itself. Take reward outcome or shaped."
+                )
 
 
 def refuse_ignored_modes(preset: Preset) -> None:

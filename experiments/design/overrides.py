@@ -19,9 +19,20 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_yaml(text: str) -> Any:
-    """Return the plain data of a YAML text. Raises yaml.YAMLError."""
-    return yaml.load(text, Loader=_Loader)
+def read_yaml(text: str, *, source: str, advice: str = "Mend it.") -> Any:
+    """Return the plain data of a YAML text. Raises ConfigError where it is something else.
+
+    Args:
+        source: Where the text stands, as messages name it.
+        advice: What they say to do.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        place = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise ConfigError(f"{source}: not YAML{place}: {error.problem}. {advice}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source}: not YAML: {error}. {advice}") from None
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any], *, source: str) -> dict[str, Any]:
@@ -62,10 +73,7 @@ def apply_override(data: dict[str, Any], override: str) -> dict[str, Any]:
     parts = key.strip().split(".")
     if not separator or not all(parts):
         raise ConfigError(f"'{override}' is not an override; expected key=value, such as train.steps=4 or seeds=[0,1]")
-    try:
-        value = read_yaml(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"the value in '{override}' is not valid YAML; quote it") from None
+    value = read_yaml(text, source=f"the value in '{override}'", advice="Quote it.")
     for part in reversed(parts):
         value = {part: value}
     return merge(data, value, source=f"override '{override}'")

@@ -6,9 +6,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.files import read_text
 from experiments.design.config import Preset, validate
 from experiments.design.overrides import apply_override, merge, read_yaml
 
@@ -77,15 +76,12 @@ def _read(name_or_path: str) -> dict[str, Any]:
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
             raise ConfigError(f"no preset file {path}")
-        text = path.read_text()
+        text = read_text(path)
     elif name_or_path in preset_names():
         text = (resources.files("experiments") / "presets" / f"{name_or_path}.yaml").read_text()
     else:
         raise unknown_name("preset", name_or_path, preset_names())
-    try:
-        data = read_yaml(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"preset '{name_or_path}' is not valid YAML: {error}") from None
+    data = read_yaml(text, source=f"preset '{name_or_path}'")
     if not isinstance(data, dict):
         raise ConfigError(f"preset '{name_or_path}' is a {type(data).__name__}; expected a mapping of settings")
     base = data.pop("base", None)

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.files import read_text
 from dllm_rl.load_options import LoadOptions
 from dllm_rl.seeding import python_random
 from experiments.design.config import Component, Strict, validate
@@ -178,10 +179,10 @@ def load_recipe(name: str = DEFAULT_RECIPE, overrides: Sequence[str] = ()) -> Re
     if name in recipe_names():
         text = (_RECIPES / f"{name}.yaml").read_text()
     elif name.endswith((".yaml", ".yml")) and Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
+        text = read_text(Path(name))
     else:
         raise unknown_name("recipe (or YAML file)", name, recipe_names())
-    data = read_yaml(text)
+    data = read_yaml(text, source=f"the warm-start recipe {name}")
     for override in overrides:
         data = apply_override(data, override)
     return validate(Recipe, data, source=f"the warm-start recipe {name}")

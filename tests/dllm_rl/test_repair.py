@@ -55,6 +55,8 @@ DONE = (('fill p1.e1 "Anna"', "ok"), ('select p1.e2 "Pro"', "ok"), ("choose p1.e
         (DONE, ("Something is wrong with News.", "Plan: choose one."), [1]),
         ((DONE[0], ('select p1.e2 "Pr"', "failed"), ("submit p1.e4", "skipped")), (), [1]),
         ((("fil p1.e1", "malformed"), ("choose p1.e3", "skipped")), (), []),
+        # What an environment of texts was given is not one action.
+        ((("I would say seven", "ok"), ('fill p1.e1 "Anna" submit', "ok"), ("", "ok")), (), []),
         ((("scroll down", "ok"), ('note "x"', "ok"), DONE[0], ("click p1.e3", "ok"), ("wait", "ok")), (), [3]),
     ],
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.files import lines_of
 from experiments.analysis.collapse.consoles import trainer_console, verl_console
 from experiments.analysis.collapse.series import is_known
 
@@ -92,7 +93,7 @@ _BROKEN = (ValueError, RecursionError)
 
 def json_lines(text: str) -> list[dict[str, Any]] | None:
     """One JSON object a line. A last line that was torn by a kill is left out; verl puts the numbers under `data`."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines_of(text) if line.strip()]
     if not lines or not lines[0].lstrip().startswith("{"):
         return None
     rows = []

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dllm_rl.errors import ConfigError
+from dllm_rl.files import lines_of
 from dllm_rl.records.tasks import Task
 from harness.environments.recorded import CannotHoldError, Observed, Unsolvable, gold_of, is_nothing, spoken
 from harness.recorder import Criterion
@@ -77,7 +78,7 @@ def is_selector(key: str) -> bool:
 def read_tasks(path: Path) -> tuple[TaskRecord, ...]:
     """Read the file. Raises ConfigError that names the line and what is wrong with it."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = lines_of(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"tasks '{path}' cannot be read: {error}. Give a JSONL file in UTF-8.") from None
     records = [_record(line, f"{path}, line {at}") for at, line in enumerate(lines, start=1) if line.strip()]

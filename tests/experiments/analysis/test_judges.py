@@ -78,3 +78,11 @@ def test_a_judge_that_knows_nothing_corrects_nothing() -> None:
     known = audit(np.array([1.0, 1.0, 0.0, 0.0]), np.array([True, False, True, False]), ["", "x", "", "x"])
     with pytest.raises(ConfigError, match="sum to 1"):
         corrected_success(0.5, 10, known)
+
+
+@pytest.mark.parametrize("kind", ["success", "failure"])
+def test_errors_on_one_kind_of_episodes_correct_nothing(kind: str) -> None:
+    """Otherwise the other error rate is not a number, and the advice would be to train the judge."""
+    known = audit(np.array([1.0, 0.0, 1.0]), np.full(3, kind == "failure"), ["x"] * 3)
+    with pytest.raises(ConfigError, match=f"no {kind} is among .* Audit evidence that has a {kind}"):
+        corrected_success(0.5, 10, known)

@@ -13,10 +13,13 @@ import pytest
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
+from dllm_rl.records.evidence_file import read_evidence
+from dllm_rl.reward import Score
 from dllm_rl.session import Session
 from experiments.cli.judge import audit, collect, damage, embedder, score, train
 from experiments.run.evidence import evidence_of, recorded_plans
 from experiments.run.results import write_rows
+from harness.rewards.success_words import SuccessWords
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,45 @@ def test_mistakes_are_told(evidence: Path, tmp_path: Path) -> None:
         score("success_words", [tmp_path / "none.jsonl"], as_json=False)
     with pytest.raises(ConfigError, match=r"no rollouts\.jsonl under"):
         collect(tmp_path, tmp_path / "e.jsonl", count=10, environment="toy_copy", seed=0)
+
+
+def test_a_file_of_something_else_is_named(evidence: Path, tmp_path: Path) -> None:
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff\xfe")
+    (tmp_path / "mine.yaml").write_text("reward: {name: success_words\nmore: [")
+    (tmp_path / "odd.yaml").write_bytes(b"reward: \xff")
+    with pytest.raises(ConfigError, match=r"picture\.png' cannot be read as text in UTF-8"):
+        score("success_words", [tmp_path / "picture.png"], as_json=False)
+    with pytest.raises(ConfigError, match=r"mine\.yaml: not YAML, line 2: "):
+        score(str(tmp_path / "mine.yaml"), [evidence], as_json=False)
+    with pytest.raises(ConfigError, match=r"odd\.yaml' cannot be read as text in UTF-8"):
+        score(str(tmp_path / "odd.yaml"), [evidence], as_json=False)
+
+
+def test_a_line_of_evidence_may_hold_what_else_ends_a_line(evidence: Path, tmp_path: Path) -> None:
+    first = json.loads(evidence.read_text().split("\n")[0])
+    first["evidence"]["instruction"] = "one\u2028two\x85three"
+    (tmp_path / "own.jsonl").write_text(json.dumps(first, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_evidence([tmp_path / "own.jsonl"])[0].evidence.instruction == "one\u2028two\x85three"
+
+
+def test_judged_episodes_without_an_answer_are_counted(evidence: Path, monkeypatch, capsys) -> None:
+    class Moody(SuccessWords):
+        """Answers for what it audits, and for all but five of what it judges."""
+
+        num_asked = 0
+
+        def score(self, episodes):
+            Moody.num_asked += 1
+            silent = 5 if Moody.num_asked % 2 == 0 else 0
+            found = super().score(episodes)
+            return [Score(fault="no answer")] * silent + found[silent:]
+
+    monkeypatch.setattr("experiments.cli.judge._judge", lambda given: Moody())
+    audit("moody", [evidence], judged=[evidence], as_json=False)
+    assert "of 100 episodes; 5 without an answer are left out of both" in capsys.readouterr().out
+    audit("moody", [evidence], judged=[evidence], as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["faults"], found["corrected"]["faults"]) == (0, 5)
 
 
 def test_a_table_of_eval_is_a_source_of_plans(recorded: Path, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from tests.experiments.cli.test_cli import said
 
 TOY, FORMS = ("grid", "toy_sort", "--dry-run"), ("grid", "quick", "--dry-run")
 SKILL, EPISODES = ("grid", "grid16_skill", "--dry-run"), ("grid", "episodes_quick", "--dry-run")
+ELSEWHERE = "{name: openenv, options: {url: 'http://127.0.0.1:1'}}"
+PARTLY_EARNED = "{name: combined, options: {base: {reward: earned}, gates: [{reward: well_formed}]}}"
 ORACLE, MASKED, WARM = ("eval", "oracle"), ("eval", "builtin:masked"), ("warmstart", "masked", "--set")
 PLAYED = ("eval", "builtin:masked", "--environment", "episodes")
 ERRANDS = ("warmstart", "masked_episodes", "--recipe", "episodes", "--set")
@@ -74,6 +76,7 @@ REFUSED = {
         (TOY, "reward.options.submission=x", "it should be a valid number"),
         (TOY, "reward.options.submission=-5", "that sum to 1"),
         (TOY, "reward=earned", "environment 'toy_sort' pays nothing by itself"),
+        (TOY, f"reward={PARTLY_EARNED}", "environment 'toy_sort' pays nothing by itself"),
     ],
     "facts": [
         (TOY, "policies.masked.facts.family=maskd", "takes facts"),
@@ -114,6 +117,8 @@ REFUSED = {
         (MASKED, "--executor=fast", "No such option"),
         (ORACLE, "--sampler=slots", "the oracle draws nothing"),
         (ORACLE, "--num-samples=3", "the oracle draws nothing"),
+        (ORACLE, f"--environment={ELSEWHERE}", "environment 'openenv' has no oracle"),
+        (("episode",), f"--environment={ELSEWHERE}", "environment 'openenv' has no oracle"),
         (ORACLE, "--repair={}", "an oracle reads the page alone"),
         (MASKED, "--repair={}", "--repair was given: FormEnvironment runs a whole plan at once"),
         (MASKED, "--notebook={memory: none}", "--notebook was given: FormEnvironment runs a whole plan at once"),
@@ -132,6 +137,7 @@ REFUSED = {
         (("episode", "--environment", "toy_copy"), "--out=page.html", "takes whole plans"),
         (("judge", "damage"), "--out=.", "such as 'evidence.jsonl'"),
         (("diagnose", "nothing"), "--out=.", "such as 'diagnosis.html'"),
+        (("site", "try", "."), "--set=fixtures={", "--set fixtures={: not YAML, line 1"),
     ],
     "decoding": [
         (TOY, "decoding.gramar=never", "Did you mean 'grammar'"),
