@@ -100,6 +100,18 @@ def keyed(cls: type, values: Mapping[str, Any], *, owner: str) -> dict[str, Any]
     return {key: value for key, value in given.items() if known[key].keys(value)}
 
 
+def stated(component: Any) -> dict[str, Any]:
+    """Return the options of an instance that decide numbers, as plain data; none where it is no dataclass.
+
+    Of what is not plain, such as a function, the type's name.
+    """
+    if not dataclasses.is_dataclass(component):
+        return {}
+    known = [item for item in dataclasses.fields(component) if not {_UNKEYED, _FIXED} & item.metadata.keys()]
+    values = {item.name: getattr(component, item.name) for item in known}
+    return json.loads(json.dumps(values, default=lambda value: type(value).__qualname__))
+
+
 def _all_options(cls: type) -> dict[str, Option]:
     """The fields of a dataclass, or the parameters of another's constructor."""
     if dataclasses.is_dataclass(cls):

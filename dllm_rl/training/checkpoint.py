@@ -6,7 +6,9 @@ Random state is not stored because none exists: every draw comes from a named st
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,10 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from dllm_rl.errors import CheckpointError
 from dllm_rl.files import previous_folder, replace_folder, sha256
+from dllm_rl.training.provenance import differences
 from dllm_rl.training.ranks import ALONE, Ranks
 from dllm_rl.training.sharding import is_sharded, like, whole
 
 _FOLDER, WEIGHTS_FILE = "checkpoint", "model.safetensors"
+_UNKNOWN: Mapping[str, Any] = MappingProxyType({})
 
 
 def save_state(
@@ -27,10 +31,12 @@ def save_state(
     model: torch.nn.Module,
     optimiser: torch.optim.Optimizer,
     ranks: Ranks = ALONE,
+    made_by: Mapping[str, Any] = _UNKNOWN,
 ) -> None:
     """Write the state after `step` steps. The previous state stays until the new one is complete.
 
     Args:
+        made_by: What the run depends on, as plain data (`dllm_rl.training.provenance`).
         ranks: Processes that call this together. The first writes, and of a sharded model what is whole, so that any
             number of processes may go on.
     """
@@ -41,20 +47,33 @@ def save_state(
     with replace_folder(run_dir / _FOLDER) as folder:
         save_file(weights, folder / WEIGHTS_FILE)
         torch.save(state, folder / "optimiser.pt")
-        record = {"step": step, "files": {path.name: sha256(path) for path in sorted(folder.iterdir())}}
+        files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+        record = {"step": step, "files": files, "made_by": dict(made_by)}
         (folder / "state.json").write_text(json.dumps(record))
 
 
-def load_state(run_dir: Path, *, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> int:
+def load_state(
+    run_dir: Path,
+    *,
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    made_by: Mapping[str, Any] = _UNKNOWN,
+) -> int:
     """Restore the newest complete state in place and return its number of steps; 0 where there is none.
 
-    Raises CheckpointError where a file does not match its hash.
+    Raises CheckpointError where a file does not match its hash, and where the state says that it was made by another
+    run than this one.
     """
     newest = run_dir / _FOLDER
     folder = next((path for path in (newest, previous_folder(newest)) if (path / "state.json").is_file()), None)
     if folder is None:
         return 0
     record = _record(folder)
+    if differs := differences(record["made_by"], made_by):
+        raise CheckpointError(
+            f"'{folder}' is the state of a run with {differs}. To go on with it, give the same again; for a new run "
+            "give another run_dir."
+        )
     for name, digest in record["files"].items():
         if not (folder / name).is_file() or sha256(folder / name) != digest:
             raise CheckpointError(
@@ -110,7 +129,9 @@ def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def _record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads((folder / "state.json").read_text())
-        return {"step": int(record["step"]), "files": dict(record["files"])}
+        # States of older versions do not say what made them.
+        made_by = dict(record.get("made_by", {}))
+        return {"step": int(record["step"]), "files": dict(record["files"]), "made_by": made_by}
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(
             f"'{folder / 'state.json'}' cannot be read: the disk or a crash damaged it. "

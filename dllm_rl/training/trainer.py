@@ -47,6 +47,7 @@ from dllm_rl.training.horizon import max_turns_at, refuse_endless_horizon
 from dllm_rl.training.intermediate import with_answers, with_step_rewards
 from dllm_rl.training.metrics import describe
 from dllm_rl.training.optimiser import adamw
+from dllm_rl.training.provenance import provenance
 from dllm_rl.training.ranks import Ranks, launched_ranks
 from dllm_rl.training.reference import Reference, reference_of
 from dllm_rl.training.sharding import gathered, shard
@@ -60,6 +61,8 @@ _ON_REQUEST = ("step_rewards", "answers")
 
 class Trainer:
     """Trains one policy with one objective. `train` continues from `run_dir` if a checkpoint is there.
+
+    It refuses the checkpoint of a run with another objective, sampler, reward or setting (CheckpointError).
 
     Args:
         engine: Makes the rollouts; its policy is trained. Its sampler's temperature must be the configuration's.
@@ -101,6 +104,7 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
         policy.model.eval()
+        self.made_by = provenance(engine, objective, config, loading)
         self.updater = Updater(
             policy=policy,
             objective=objective,
@@ -128,7 +132,7 @@ class Trainer:
             self._train(self.config.steps if until is None else min(until, self.config.steps), track)
 
     def _train(self, num_steps: int, track: Callable[[dict[str, Any]], None]) -> None:
-        first = load_state(self.run_dir, model=self.policy.model, optimiser=self.optimiser)
+        first = load_state(self.run_dir, model=self.policy.model, optimiser=self.optimiser, made_by=self.made_by)
         if self.ranks.is_first:
             for name in (METRICS_FILE, ROLLOUTS_FILE):
                 truncate_rows(self.run_dir / name, before_step=first)
@@ -156,7 +160,14 @@ class Trainer:
             append_rows(self.run_dir / name, rows)
 
     def _save(self, num_steps: int) -> None:
-        save_state(self.run_dir, step=num_steps, model=self.policy.model, optimiser=self.optimiser, ranks=self.ranks)
+        save_state(
+            self.run_dir,
+            step=num_steps,
+            model=self.policy.model,
+            optimiser=self.optimiser,
+            ranks=self.ranks,
+            made_by=self.made_by,
+        )
         # The others wait until it is written.
         self.ranks.from_first(None)
 

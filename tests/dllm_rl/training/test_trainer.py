@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from typing import Any
@@ -78,7 +79,8 @@ def make(
     **settings,
 ):
     config = {"steps": 2, "prompts_per_step": 2, "group_size": 4, "inner_steps": 2, "learning_rate": 1e-3} | settings
-    sampler = registry.get("sampler", registry.get("policy", family).usual_sampler)()
+    temperature = settings.get("temperature", 1.0)
+    sampler = registry.get("sampler", registry.get("policy", family).usual_sampler)(temperature=temperature)
     environment = environment or CountingEnvironment()
     policy = make_tiny_policy(family, sharpness=4.0)
     if lora is not None:
@@ -191,6 +193,33 @@ def test_a_finished_run_does_nothing_more(tmp_path):
     environment = CountingEnvironment()
     make("autoregressive", "grpo", tmp_path, environment=environment).train()
     assert environment.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("objective", "more", "differs"),
+    [
+        ("gspo", {}, "objective.name=grpo, .*; given: objective.name=gspo"),
+        ("grpo", {"options": {"beta": 0.5}}, "objective.beta=0.04; given: objective.beta=0.5"),
+        ("grpo", {"learning_rate": 1e-5}, "train.learning_rate=0.001; given: train.learning_rate=1e-05"),
+        ("grpo", {"temperature": 0.5}, "sampler.temperature=1.0, train.temperature=1.0; given: "),
+    ],
+)
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_run_does_not_go_on_as_another(tmp_path, objective, more, differs, steps):
+    make("autoregressive", "grpo", tmp_path, steps=1).train()
+    with pytest.raises(CheckpointError, match=f"is the state of a run with {differs}"):
+        make("autoregressive", objective, tmp_path, steps=steps, **more).train()
+
+
+def test_how_far_a_run_goes_and_what_decides_no_number_may_change(tmp_path):
+    make("autoregressive", "grpo", tmp_path, steps=1).train()
+    state = tmp_path / "checkpoint" / "state.json"
+    make("autoregressive", "grpo", tmp_path, steps=2, checkpoint_every=1, micro_batch_rows=3).train()
+    record = json.loads(state.read_text())
+    assert record["step"] == 2
+    # What an older version wrote, which did not say, is taken as it is.
+    state.write_text(json.dumps({key: value for key, value in record.items() if key != "made_by"}))
+    make("autoregressive", "gspo", tmp_path, steps=2).train()
 
 
 def test_a_damaged_training_checkpoint_is_refused(tmp_path):
