@@ -60,6 +60,8 @@ class Objective(Protocol):
     mean_over: MeanOver
     min_inner_steps: int
     max_inner_steps: int | None
+    exceptions: dict[str, str]
+    own_metrics: dict[str, str]
 
     @property
     def num_views(self) -> int | None:

@@ -144,6 +144,12 @@ def families_of(component: Any) -> tuple[str, ...]:
     return tuple(name for name, cls in items("policy") if not named.isdisjoint(cls.lineage()))
 
 
+def unknown_families(component: Any) -> list[str]:
+    """Return the names among a component's `families` that no policy family has or derives from."""
+    known = {name for _, cls in items("policy") for name in cls.lineage()}
+    return sorted(set(component.families) - known)
+
+
 def names(kind: str) -> list[str]:
     """Return all registered names of a kind, sorted."""
     discover(kind)

@@ -44,6 +44,7 @@ from objectives.losses.terms import (
     clipped_terms,
     sequence_terms,
     step_terms,
+    token_advantages,
     token_terms,
     weighted,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "sequence_terms",
     "step_terms",
     "sum_of_rows",
+    "token_advantages",
     "token_sum",
     "token_terms",
     "unconditional",

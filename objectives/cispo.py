@@ -16,6 +16,7 @@ from objectives import (
     mean_of_tokens,
     ratio_metrics,
     scored,
+    token_advantages,
     token_sum,
 )
 from objectives.grpo import GRPO
@@ -43,7 +44,7 @@ class CISPO(GRPO):
 
     def loss(self, inputs: LossInputs) -> Loss:
         """(1/T) sum_b sum_i -sg(min(r_i, cap)) A_b logp_i."""
-        views, advantages = inputs.views, inputs.advantages[:, None]
+        views, advantages = inputs.views, token_advantages(inputs)
         ratio = token_sum(views, log_ratio(inputs)).detach()
         weight = bounded_ratio(ratio).clamp(max=self.ratio_cap)
         entries = -weight * advantages * token_sum(views, scored(views, inputs.new))

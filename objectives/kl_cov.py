@@ -31,6 +31,7 @@ from objectives import (
     mean_of_tokens,
     ratio_metrics,
     scored,
+    token_advantages,
     token_sum,
 )
 
@@ -62,7 +63,7 @@ class KLCov(Method):
     def loss(self, inputs: LossInputs) -> Loss:
         """(1/T) sum_b sum_i [-r_i A_b + weight k2(D_i) where the covariance is among the largest]."""
         views = inputs.views
-        d, advantages = token_sum(views, log_ratio(inputs)), inputs.advantages[:, None]
+        d, advantages = token_sum(views, log_ratio(inputs)), token_advantages(inputs)
         is_scored = views.score.any(0) & inputs.rollouts.valid[:, None]
         likelihood = token_sum(views, scored(views, inputs.new)).detach()
         penalised = self._largest(inputs.rollouts.group_ids, likelihood, advantages.expand_as(d), is_scored)

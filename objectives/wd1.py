@@ -6,14 +6,13 @@ Departure: the softmax runs over the group, as in the paper; the public code's r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dllm_rl import advantages as adv
-from dllm_rl.advantages import AdvantageName
 from dllm_rl.errors import ConfigError
 from dllm_rl.options import added
 from dllm_rl.policies.process import ForwardProcess
@@ -40,7 +39,8 @@ class WD1(Method):
     published: ClassVar[dict[str, Any] | None] = {}
 
     beta: NoPenalty = 0.0
-    advantage: AdvantageName = "centred"
+    # The weights do not change when all advantages of a group do, so `shrunk` would be `centred`.
+    advantage: Literal["centred", "normalised", "leave_one_out"] = "centred"
     prompt_mask_share: BelowOne = 0.0
     num_strata: Count = added(default=1)
 

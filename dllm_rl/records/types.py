@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dllm_rl.errors import ConfigError
 from dllm_rl.likelihood.terms import LOG_PROB, Term
 from dllm_rl.records.tasks import Observation
 from dllm_rl.records.trajectory import Trajectory, join_trajectories
@@ -355,6 +356,28 @@ class LossInputs:
     old: Float[Tensor, "k b l"] | None
     ref: Float[Tensor, "k b l"] | None
     advantages: Float[Tensor, " b"] | Float[Tensor, "b s"] | Float[Tensor, "b l"]
+
+    @property
+    def term_advantages(self) -> Float[Tensor, "k b l"]:
+        """Advantages in the shape of the terms: of the row, of the recorded step that the view names, or of the column.
+
+        Raises ConfigError where they have another shape.
+        """
+        given, views, recorded = self.advantages, self.views, self.rollouts.trajectory
+        if given.dim() == 1:
+            return given[None, :, None].expand_as(views.weight)
+        num_rows, second = views.score.shape[1:]
+        what = "column"
+        if views.step is not None:
+            assert recorded is not None, "views name steps, and none are recorded"
+            second, what = recorded.num_steps, "recorded step"
+        if given.shape != (num_rows, second):
+            raise ConfigError(
+                f"advantages of shape {tuple(given.shape)} were given; with these views it should be {(num_rows,)}, "
+                f"one a row, or {(num_rows, second)}, one a row and {what}. Return one of these from `advantages`."
+            )
+        by_view = given[None] if views.step is None else given.gather(1, views.step.T).T[..., None]
+        return by_view.expand_as(views.weight)
 
     def rows(self, index: Tensor) -> LossInputs:
         """The rows of this index."""

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from dllm_rl.errors import DllmRlError
-from dllm_rl.records.types import MeanOver, Replays, Rollouts, Views
+from dllm_rl.records.types import MeanOver, Replays, Views
 from dllm_rl.testing._learning import Case, close, noise, off_policy, parameter_gradient, random_state
+from dllm_rl.training.config import refuse_unrecorded
 from dllm_rl.training.metrics import LOSS_METRICS
 
 
@@ -105,9 +106,9 @@ def flags(case: Case) -> None:
     objective = case.objective
     assert objective.level in ("token", "step", "sequence"), f"level is {objective.level!r}"
     assert isinstance(objective.paper, str), "paper is no text"
-    known = {item.name for item in fields(Rollouts)}
-    unknown = set(objective.requires) - known
-    assert not unknown, f"requires names no field of Rollouts: {sorted(unknown)}"
+    refuse_unrecorded(objective, is_episodic=True)
+    lacking = sorted(name for name in objective.requires if getattr(case.rollouts, name) is None)
+    assert not lacking, f"it requires {', '.join(lacking)}, which these rollouts lack. Give `policies` that have it"
     assert isinstance(objective.mean_over, MeanOver), f"mean_over is {objective.mean_over!r}"
     assert isinstance(objective.replays, Replays), f"replays is {objective.replays!r}"
     assert isinstance(objective.version, int), f"version is {objective.version!r}"
@@ -120,6 +121,54 @@ def declared_views(case: Case) -> None:
     declared = 1 if case.views.is_exact else case.objective.num_views
     given = case.views.num_views
     assert declared is None or given <= declared, f"num_views is {declared}, but views() draws {given}"
+
+
+def replays(case: Case) -> None:
+    """Views score the sampler's own draws exactly where the class says so (replays), and at the sampler's temperature.
+
+    Where likelihoods are exact, the view of every objective does.
+    """
+    declared, views = case.objective.replays, case.views
+    if not case.policy.is_exact:
+        does = "scores" if views.is_replay else "does not score"
+        assert views.is_replay == (declared is not Replays.NONE), (
+            f"replays is {declared}, but views() {does} the sampler's own draws; the trainer refuses samplers by it"
+        )
+    assert views.at_temperature or not (views.is_replay or views.step is not None), (
+        "what the policy drew at the sampler's temperature is scored at 1. Give the views at_temperature=True"
+    )
+
+
+def mean_over(case: Case) -> None:
+    """The loss divides the sum of its rows by what the class says (mean_over); turns are weighed by it."""
+    inputs = case.inputs(case.new, case.new)
+    rollouts, once = case.rollouts, case.gradient(inputs)
+    sizes = rollouts.totals
+    longer = {"rows": 2 * sizes.rows, "tokens": 2 * sizes.tokens}
+
+    def factor(index: Tensor, **changed: int) -> float:
+        """Size of the summed gradient of these rows, with other totals, against that of all rows once."""
+        rows = inputs.rows(index)
+        rows = replace(rows, rollouts=replace(rows.rollouts, totals=replace(sizes, **changed)))
+        summed = torch.zeros_like(once).index_add(1, index, case.gradient(rows))
+        return float(summed.norm() / once.norm())
+
+    every = torch.arange(rollouts.num_rows)
+    by_rows, by_groups = factor(every, **longer), factor(every, groups=2 * sizes.groups)
+    # A sum over a group grows with its rows, a mean over it does not.
+    grows = factor(torch.cat([every, every]), **longer) > 1.5
+    halved = (by_rows < 0.75, by_groups < 0.75)
+    found = {(True, False): MeanOver.STEP, (False, True): MeanOver.NONE if grows else MeanOver.GROUP}.get(halved)
+    assert found is not None, (
+        f"with twice as many rows and tokens the gradient is {by_rows:.3g} times as large, and with twice as many "
+        f"groups {by_groups:.3g} times; divide by the rows, the tokens or the groups of rollouts.totals"
+    )
+    assert found is case.objective.mean_over, f"mean_over is {case.objective.mean_over}, but the loss is a {found}"
+
+
+def advantage_shape(case: Case) -> None:
+    """Advantages are one a row, one a row and recorded step where views name steps, or one a row and column."""
+    assert case.inputs(case.new, case.new).term_advantages.shape == case.views.score.shape
 
 
 def old_scores(case: Case) -> None:

@@ -85,15 +85,6 @@ def noise(case: Case) -> Tensor:
     return 0.5 * torch.randn(case.views.score.shape, generator=generator) * case.views.score
 
 
-def spread(advantages: Tensor, views: Views) -> Tensor:
-    """Advantages in the shape of the scores: (b,), (b, s) read at the views' steps, or (b, l)."""
-    if advantages.dim() == 1:
-        return advantages[None, :, None].expand_as(views.weight)
-    if views.step is not None:
-        return advantages.gather(1, views.step.T).T[..., None].expand_as(views.weight)
-    return advantages[None].expand_as(views.weight)
-
-
 def parameter_gradient(case: Case, score: Callable[[], Tensor]) -> list[Tensor]:
     """Gradient of the on-policy loss with respect to the policy's parameters."""
     new = score()
@@ -152,8 +143,8 @@ def policy_gradient(case: Case) -> None:
 def sign_of_advantage(case: Case) -> None:
     """At the weights that sampled, the gradient has the sign of -A on scored entries, and is 0 on unscored ones."""
     new = case.new
-    gradient = case.gradient(case.inputs(new, new))
-    advantages = spread(case.advantages, case.views)
+    inputs = case.inputs(new, new)
+    gradient, advantages = case.gradient(inputs), inputs.term_advantages
     assert bool((gradient[~case.views.score] == 0).all()), "unscored entries have a gradient"
     assert bool((gradient * advantages <= 0).all()), "an entry has a gradient of the sign of its advantage"
     assert bool((gradient != 0).any()), "no entry has a gradient"

@@ -13,7 +13,6 @@ import torch
 from dllm_rl.policies.base import BasePolicy
 from dllm_rl.records.plan import PRESSABLE_KEYS, VERBS_BY_KIND, parse_plan
 from dllm_rl.records.tasks import Observation
-from dllm_rl.registry import families_of
 from dllm_rl.testing._sampler_claims import given_tokens_stand, positions_are_drawn_as_it_says, says_what_it_is
 from dllm_rl.testing._sampler_record import (
     done_rows_stay,
@@ -38,7 +37,7 @@ from dllm_rl.testing._sampler_rows import (
     seeds_decide,
     the_prompt_is_text,
 )
-from dllm_rl.testing.objective import PropertyError
+from dllm_rl.testing.objective import PropertyError, checked_families
 from dllm_rl.testing.policies import PAGES, random_policy
 
 
@@ -52,7 +51,7 @@ def check_sampler(
             hold.
     """
     checked = []
-    for family in families_of(sampler_class):
+    for family in checked_families("sampler", sampler_class):
         policy = random_policy(family) if policies is None else policies[family]
         case = SamplerCase(sampler_class=sampler_class, policy=policy, options=options)
         for name, check in SAMPLER_PROPERTIES.items():

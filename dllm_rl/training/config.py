@@ -6,14 +6,14 @@ import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.types import Replays
+from dllm_rl.records.types import Replays, Rollouts
 from dllm_rl.training.credit import NO_CREDIT, StepCredit
 from dllm_rl.training.horizon import HorizonStage, refuse_horizon
 from dllm_rl.training.turns import USUAL_NORMALISER, TurnNormaliser
@@ -47,6 +47,31 @@ def refuse_unreplayable(policy: type[BasePolicy], sampler: Sampler, objective: O
             f"sampler '{sampler.name}' {sampler.approximation}, and objective '{objective.name}' replays recorded "
             "draws, which at full forwards of the recorded states have other probabilities. Train with another sampler "
             "or without that option (evaluation may have it), or take an objective that does not replay."
+        )
+
+
+# Fields of `Rollouts` that are there where rows are turns of episodes. Intermediate answers and their rewards are made
+# on request, and all others are always there.
+_OF_TURNS = {"turn_facts", "episode_ids"}
+
+
+def refuse_unrecorded(objective: Objective, *, is_episodic: bool) -> None:
+    """Raise ConfigError where an objective requires what rollouts do not hold.
+
+    Args:
+        is_episodic: Whether rows are turns of episodes.
+    """
+    required = set(objective.requires)
+    known = [item.name for item in fields(Rollouts)]
+    if unknown := sorted(required - set(known)):
+        raise ConfigError(
+            f"objective '{objective.name}' requires {', '.join(unknown)}, and rollouts have no such field. Name fields "
+            f"of Rollouts: {', '.join(known)}."
+        )
+    if not is_episodic and (of_turns := sorted(required & _OF_TURNS)):
+        raise ConfigError(
+            f"objective '{objective.name}' requires {', '.join(of_turns)}, which only turns of episodes have, and "
+            "these rollouts are whole plans. Take an environment of episodes, or another objective."
         )
 
 
@@ -213,6 +238,11 @@ def refuse_settings(config: TrainConfig, objective: Objective) -> None:
         raise ConfigError(
             f"step_credit={config.step_credit} adds to one advantage a turn, and objective '{objective.name}' has one "
             "a denoising step. Leave it out, or take another objective."
+        )
+    if config.resample_rounds and config.step_credit != NO_CREDIT:
+        raise ConfigError(
+            f"resample_rounds={config.resample_rounds} replaces groups whose rewards are all equal, but with "
+            f"step_credit={config.step_credit} their turns have a gradient. Leave one of the two out."
         )
     if config.resample_rounds and objective.learns_from_flat_groups:
         raise ConfigError(

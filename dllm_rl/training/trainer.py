@@ -36,6 +36,7 @@ from dllm_rl.training.checkpoint import load_state, save_state
 from dllm_rl.training.config import (
     TrainConfig,
     refuse_settings,
+    refuse_unrecorded,
     refuse_unreplayable,
     require_tracker,
     tracked,
@@ -55,7 +56,6 @@ from dllm_rl.training.update import Updater, generator
 
 # Raised whenever what is collected, scored or updated changes in its numbers: results are keyed by it.
 VERSION = 2
-_ALWAYS = ("trajectory", "temperature")
 _ON_REQUEST = ("step_rewards", "answers")
 
 
@@ -293,10 +293,7 @@ def _check_combination(engine: RolloutEngine, objective: Objective, config: Trai
             f"the sampler draws at temperature {sampler.temperature:g} and train.temperature is "
             f"{config.temperature:g}; scores would be those of another distribution. Give both the same."
         )
-    lacking = sorted(set(objective.requires) - {*_ALWAYS, *_ON_REQUEST})
-    if lacking:
-        names = ", ".join(lacking)
-        raise ConfigError(f"objective '{objective.name}' needs {names}, which this trainer does not record.")
+    refuse_unrecorded(objective, is_episodic=engine.environment.is_episodic)
     refuse_settings(config, objective)
     if any(isinstance(m, torch.nn.Dropout) and m.p > 0 and m.training for m in policy.model.modules()):
         raise ConfigError("the policy scores with live dropout, so ratios would not be 1 on policy. Call model.eval().")

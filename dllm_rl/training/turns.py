@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dllm_rl.errors import ConfigError
 from dllm_rl.protocols import Objective
 from dllm_rl.records.types import MeanOver, Rollouts
 from dllm_rl.training.credit import NO_CREDIT, StepCredit, step_advantages
@@ -38,7 +39,13 @@ def turn_advantages(objective: Objective, rollouts: Rollouts, credit: StepCredit
     if rollouts.episode_ids is None or "step_rewards" in objective.requires:
         return objective.advantages(rollouts)
     first, place = first_turns(rollouts.episode_ids)
-    shared = objective.advantages(rollouts.rows(first))[place]
+    shared = objective.advantages(rollouts.rows(first))
+    if shared.dim() > 1:
+        raise ConfigError(
+            f"objective '{objective.name}' gave advantages of shape {tuple(shared.shape)}, and all turns of an episode "
+            "share one number. Return one a row from `advantages`, or train it on whole plans."
+        )
+    shared = shared[place]
     if credit == NO_CREDIT or rollouts.turn_facts is None:
         return shared
     return shared + step_advantages(credit, rollouts.turn_facts, rollouts.rewards, rollouts.group_ids)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dllm_rl.errors import ConfigError
 from dllm_rl.records.types import LossInputs, Views
 from objectives.losses.clipping import Clip
 from objectives.losses.metrics import clip_metrics, kl_metrics, ratio_metrics
@@ -57,6 +58,16 @@ def clipped_terms(
     return Terms(entries=torch.where(is_scored, entries, torch.zeros_like(entries)), metrics=metrics)
 
 
+def token_advantages(inputs: LossInputs) -> Float[Tensor, "b l"]:
+    """Advantages of tokens whose views are merged. Raises ConfigError where they are those of steps."""
+    if inputs.advantages.dim() > 1 and inputs.views.step is not None:
+        raise ConfigError(
+            "advantages of single steps were given, and this loss merges the steps of a token. Return one a row from "
+            "`advantages`, or build the loss from step_terms."
+        )
+    return inputs.term_advantages[0]
+
+
 def token_terms(inputs: LossInputs, clip: Clip, beta: float, kl: Estimator) -> Terms:
     """One ratio exp(D_i) per token, (b, l); views are merged inside the ratio."""
     views, d = inputs.views, reference_log_ratio(inputs)
@@ -65,7 +76,7 @@ def token_terms(inputs: LossInputs, clip: Clip, beta: float, kl: Estimator) -> T
     if d is not None:
         d = token_sum(views, d)
         penalty = Penalty(beta=beta, d=d, value=kl(d))
-    return clipped_terms(token_sum(views, log_ratio(inputs)), inputs.advantages[:, None], is_scored, clip, penalty)
+    return clipped_terms(token_sum(views, log_ratio(inputs)), token_advantages(inputs), is_scored, clip, penalty)
 
 
 def step_terms(inputs: LossInputs, clip: Clip, beta: float, kl: Estimator) -> Terms:
@@ -73,7 +84,7 @@ def step_terms(inputs: LossInputs, clip: Clip, beta: float, kl: Estimator) -> Te
     views, d = inputs.views, reference_log_ratio(inputs)
     is_scored = views.score & inputs.rollouts.valid[:, None]
     penalty = None if d is None else Penalty(beta=beta, d=d, value=kl(d))
-    terms = clipped_terms(log_ratio(inputs), inputs.advantages[:, None], is_scored, clip, penalty)
+    terms = clipped_terms(log_ratio(inputs), inputs.term_advantages, is_scored, clip, penalty)
     return Terms(entries=weighted(views, terms.entries), metrics=terms.metrics)
 
 
@@ -85,6 +96,11 @@ def weighted(views: Views, entries: Float[Tensor, "k b l"]) -> Float[Tensor, "k 
 def sequence_terms(inputs: LossInputs, clip: Clip, beta: float) -> Terms:
     """One length-normalised ratio exp(DB / N) per sequence, (b,), and k2(dB) / N as penalty."""
     views, num_tokens, d = inputs.views, lengths(inputs.rollouts), reference_log_ratio(inputs)
+    if inputs.advantages.dim() > 1:
+        raise ConfigError(
+            f"advantages of shape {tuple(inputs.advantages.shape)} were given, and this loss has one ratio a row. "
+            "Return one a row from `advantages`."
+        )
     penalty = None
     if d is not None:
         d = sequence_sum(views, d)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -70,10 +70,10 @@ WORDS = ("centred", "normalised", "dual", "unconditional", "k2", "k3", "entropy"
 TRIALS: tuple[Any, ...] = (*NUMBERS, True, False, None, *WORDS)
 
 
-def effect(objective: Any, family: str) -> tuple[float, ...] | None:
+def effect(objective: Any, family: str, *, distance: float = 1.0) -> tuple[float, ...] | None:
     """Loss and gradient off policy (on policy where no second inner step is allowed), with a reference policy.
 
-    None where the family refuses what the option asks for.
+    distance is the deviation of log new/old by term. None where the family refuses what the option asks for.
     """
     policy, rollouts = sampled(family)
     try:
@@ -82,7 +82,7 @@ def effect(objective: Any, family: str) -> tuple[float, ...] | None:
         return None
     with torch.no_grad():
         new = policy.view_log_probs(rollouts, views)
-    noise = torch.randn(new.shape, generator=torch.Generator().manual_seed(2)) * views.score
+    noise = distance * torch.randn(new.shape, generator=torch.Generator().manual_seed(2)) * views.score
     old = new if objective.max_inner_steps == 1 else new + noise
     leaf = new.clone().requires_grad_()
     inputs = LossInputs(
@@ -106,6 +106,12 @@ def test_every_option_has_an_effect_or_is_refused(name: str) -> None:
     plain = {family: effect(registry.build("objective", name, base), family) for family in families_of(cls)}
     for option in fields(cls):
         others = []
+        named = get_args(get_type_hints(cls)[option.name]) if isinstance(option.default, str) else ()
+        for value in set(named) - {option.default}:
+            pair = [registry.build("objective", name, {**base, **more}) for more in ({}, {option.name: value})]
+            # Some clips begin far off policy.
+            effects = (tuple(effect(one, family, distance=far) for one in pair) for far in (1, 20) for family in plain)
+            assert any(with_value != without for without, with_value in effects), f"{option.name}={value}"
         for trial in TRIALS:
             try:
                 others.append(registry.build("objective", name, {**base, option.name: trial}))

@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.types import Loss, LossInputs
-from dllm_rl.testing import PropertyError, check_objective
+from dllm_rl.policies.process import ANY
+from dllm_rl.records.types import Loss, LossInputs, MeanOver, Replays
+from dllm_rl.testing import PropertyError, check_objective, check_sampler
+from dllm_rl.training.config import refuse_unrecorded
 from objectives.cj_grpo import CJGRPO
 from objectives.espo import ESPO
 from objectives.espo_unshared import ESPOUnshared
 from objectives.grpo import GRPO
+from objectives.stable_drl import StableDRL
 from objectives.wd1 import WD1
+from samplers.rules.random import RandomSampler
 from tests.examples import example, example_policy
 
 
@@ -124,14 +128,12 @@ def test_old_scores_that_nothing_reads_are_found() -> None:
     assert "'old_scores': needs_old is True, but" in found(Wasteful(), "masked")
 
 
-def test_old_scores_that_are_read_without_being_declared_are_refused() -> None:
+def test_old_scores_that_are_read_without_being_declared_are_found() -> None:
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Forgetful(GRPO):
         needs_old = False
 
-    item = example("masked")
-    with pytest.raises(ConfigError, match="Declare needs_old = True"):
-        check_objective(Forgetful(), policies=[(item.policy, item.rollouts)])
+    assert "ConfigError: this loss reads the old" in found(Forgetful(), "masked")
 
 
 def test_a_moved_baseline_is_found() -> None:
@@ -217,3 +219,158 @@ def test_views_that_depend_on_the_width_of_the_prompts_are_found() -> None:
             return process.elbo(rollouts, generator)
 
     assert "'left_padding': views drawn" in found(Wide(), "masked")
+
+
+@pytest.mark.parametrize(("base", "claim"), [(GRPO, Replays.STEPS), (CJGRPO, Replays.NONE)])
+def test_a_false_claim_to_replay_draws_is_found(base: type, claim: Replays) -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Claims(base):
+        replays = claim
+
+    assert f"'replays': replays is {claim}, but views()" in found(Claims(), "masked")
+
+
+def test_replays_at_another_temperature_than_the_sampler_s_are_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Untempered(CJGRPO):
+        def views(self, rollouts, process, generator):
+            return replace(CJGRPO.views(self, rollouts, process, generator), at_temperature=False)
+
+    assert "'replays': what the policy drew at the sampler's temperature is scored at 1" in found(
+        Untempered(), "masked"
+    )
+
+
+@pytest.mark.parametrize("base", [GRPO, StableDRL, WD1])
+def test_a_false_normaliser_is_found(base: type) -> None:
+    for claim in set(MeanOver) - {base.mean_over}:
+
+        @dataclass(frozen=True, slots=True, kw_only=True)
+        class Claims(base):
+            mean_over = claim
+
+        assert f"'mean_over': mean_over is {claim}, but the loss is a {base.mean_over}" in found(Claims(), "masked")
+
+
+def by_column(rollouts: Any, advantages: Tensor) -> Tensor:
+    return advantages[:, None] * torch.linspace(1, 2, rollouts.completion_ids.shape[1])
+
+
+def by_step(rollouts: Any, advantages: Tensor) -> Tensor:
+    return advantages[:, None] * torch.linspace(1, 2, rollouts.trajectory.num_steps)
+
+
+@pytest.mark.parametrize(("base", "spread"), [(GRPO, by_column), (CJGRPO, by_step)])
+def test_advantages_of_columns_and_of_steps_are_those_of_the_terms(base: type, spread: Any) -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Spread(base):
+        def advantages(self, rollouts):
+            return spread(rollouts, base.advantages(self, rollouts))
+
+    item = example("masked")
+    # As many views as rows, so that one could be taken for the other.
+    options = {"num_steps": item.rollouts.num_rows} if base is CJGRPO else {}
+    assert check_objective(Spread(**options), policies=[(item.policy, item.rollouts)])
+
+
+def test_a_step_s_advantage_weighs_the_view_of_that_step() -> None:
+    item = example("masked")
+    objective = CJGRPO(num_steps=None, beta=0.0)
+    views = objective.views(item.rollouts, item.policy.process, torch.Generator().manual_seed(0))
+    assert views.step is not None
+    steps = torch.rand(item.rollouts.num_rows, item.rollouts.trajectory.num_steps)
+    new = torch.zeros(views.score.shape).requires_grad_()
+    given = LossInputs(
+        rollouts=item.rollouts, views=views, new=new, old=new.detach(), ref=None, advantages=torch.ones(len(steps))
+    )
+    (plain,) = torch.autograd.grad(objective.loss(given).value, new)
+    (weighted,) = torch.autograd.grad(objective.loss(replace(given, advantages=steps)).value, new)
+    for view, row, column in views.score.nonzero().tolist():
+        expected = steps[row, views.step[view, row]] * plain[view, row, column]
+        assert torch.isclose(weighted[view, row, column], expected)
+
+
+def test_advantages_of_no_shape_that_is_known_are_found() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Odd(GRPO):
+        def advantages(self, rollouts):
+            return GRPO.advantages(self, rollouts)[:, None].expand(-1, 3)
+
+    assert "'advantage_shape': ConfigError: advantages of shape (" in found(Odd(), "masked")
+
+
+@pytest.mark.parametrize(
+    ("families", "reason"),
+    [
+        (("maskd",), "of which maskd is unknown"),
+        (("masked", "floww"), "of which floww is unknown"),
+        ((), "so that nothing is to be checked"),
+    ],
+)
+def test_families_that_nothing_is_checked_on_are_refused(families: tuple[str, ...], reason: str) -> None:
+    named = families
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Misspelt(GRPO):
+        families = named
+
+    class MisspeltRule(RandomSampler):
+        families = named
+
+    for check in (lambda: check_objective(Misspelt()), lambda: check_sampler(MisspeltRule)):
+        with pytest.raises(PropertyError, match=f"{reason}. Give a tuple of names: any, "):
+            check()
+
+
+def test_what_the_protocol_asks_for_and_a_class_does_not_declare_is_named() -> None:
+    class Bare:
+        name, families = "bare", (ANY,)
+
+    with pytest.raises(PropertyError, match=r"Bare does not declare paper, level, .*exceptions, own_metrics, .*loss"):
+        check_objective(Bare())
+
+
+def test_an_error_inside_of_an_objective_is_told_with_property_and_family() -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Breaks(GRPO):
+        exceptions = {"old_scores": "an assert of its own is no promise that it breaks"}  # noqa: RUF012
+
+        def loss(self, inputs):
+            assert not inputs.new.equal(inputs.old), "they are equal"
+            raise RuntimeError("the sizes differ")
+
+    said = found(Breaks(), "masked")
+    assert "on the masked family, property 'old_scores': AssertionError: they are equal" in said
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class NoViews(GRPO):
+        def views(self, rollouts, process, generator):
+            raise TypeError("no such view")
+
+    assert "on the masked family: TypeError: no such view" in found(NoViews(), "masked")
+
+
+@pytest.mark.parametrize(("names", "reason"), [(("trajectory", "rewards"), None), (("turn_facts",), "whole plans")])
+def test_suite_and_trainer_agree_on_what_is_required(names: tuple[str, ...], reason: str | None) -> None:
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Requires(GRPO):
+        requires = names
+
+    item = example("masked")
+    is_episodic = reason is not None
+    if is_episodic:
+        assert "it requires turn_facts, which these rollouts lack" in found(Requires(), "masked")
+        with pytest.raises(ConfigError, match=r"requires turn_facts, .*whole plans\. Take an environment of episodes"):
+            refuse_unrecorded(Requires(), is_episodic=False)
+    else:
+        assert check_objective(Requires(), policies=[(item.policy, item.rollouts)])
+        refuse_unrecorded(Requires(), is_episodic=False)
+    refuse_unrecorded(Requires(), is_episodic=True)
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Unknown(GRPO):
+        requires = ("reward",)
+
+    assert "'flags': ConfigError: objective 'grpo' requires reward, and rollouts have no such field" in found(
+        Unknown(), "masked"
+    )

@@ -47,6 +47,8 @@ def test_combinations(family: str, sampler: tuple[str, dict], objective: str, re
         ("egspo_sa", {}, {"resample_rounds": 1}, "rewards of single steps"),
         ("dapo", {"advantage": "shrunk"}, {"resample_rounds": 1}, "another advantage than shrunk"),
         ("dapo", {}, {"resample_rounds": 1}, None),
+        ("dapo", {}, {"resample_rounds": 1, "step_credit": "gigpo"}, "their turns have a gradient"),
+        ("dapo", {}, {"resample_rounds": 1, "step_credit": "rule_tree"}, "their turns have a gradient"),
         ("kl_cov", {}, {"inner_steps": 1}, "at least 2 inner steps"),
         ("kl_cov", {}, {"inner_steps": 2}, None),
         ("rloo", {}, {"inner_steps": 2}, "at most 1 inner steps"),

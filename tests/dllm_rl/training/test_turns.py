@@ -228,6 +228,20 @@ def test_an_episode_counts_once_in_its_group_and_lends_its_advantage_to_all_its_
     assert not torch.allclose(found, objective.advantages(rollouts)), "by rows it would be the same"
 
 
+def test_advantages_of_columns_are_refused_for_turns(session) -> None:
+    """They were those of each episode's first turn, given to all of its turns."""
+    objective = registry.get("objective", "grpo")
+
+    class ByColumn(objective):
+        def advantages(self, rollouts):
+            return objective.advantages(self, rollouts)[:, None].expand(-1, rollouts.completion_ids.shape[1])
+
+    engine = engine_of(session)
+    rollouts = stacked(engine, groups_of(engine))
+    with pytest.raises(ConfigError, match=r"advantages of shape .*Return one a row from `advantages`, or train it on"):
+        turn_advantages(ByColumn(), rollouts)
+
+
 def test_credit_of_a_turn_is_added_to_the_advantage_of_its_episode(session) -> None:
     engine = engine_of(session)
     rollouts = stacked(engine, groups_of(engine))
