@@ -39,7 +39,7 @@ class WD1(Method):
     published: ClassVar[dict[str, Any] | None] = {}
 
     beta: NoPenalty = 0.0
-    # The weights do not change when all advantages of a group do, so `shrunk` would be `centred`.
+    # A number that is added to all advantages of a group changes no weight, so `shrunk` would be `centred`.
     advantage: Literal["centred", "normalised", "leave_one_out"] = "centred"
     prompt_mask_share: BelowOne = 0.0
     num_strata: Count = added(default=1)
