@@ -40,7 +40,7 @@ from objectives import BelowOne, Clip, Method, NonNegative, k3, mean_of_sequence
 
 
 @register("objective", "{name}")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class {title}(Method):
     """What a class of this name promises. Its fields are the options that a preset may set.
 
@@ -83,7 +83,7 @@ from samplers import StepContext, UnmaskingRule
 
 
 @register("sampler", "{name}")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class {title}(UnmaskingRule):
     """What a class of this name promises. Its fields are the options that a preset may set.
 
@@ -116,7 +116,7 @@ from dllm_rl.registry import register
 from dllm_rl.seeding import python_random
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class {title}Settings:
     """The options that a preset may set.
 
@@ -188,7 +188,7 @@ from harness.rewards import OutcomeReward, accuracy_of
 
 
 @register("reward", "{name}")
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class {title}(OutcomeReward):
     """What a class of this name promises. Its fields are the options that a preset may set.
 

@@ -6,7 +6,6 @@ import importlib.util
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,10 +22,14 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def written(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def written(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The kind of a template that is written, imported and registered as `my_own`."""
-    kind = request.param
-    path = write_template(kind, "my_own", tmp_path)
+    load(request.param, write_template(request.param, "my_own", tmp_path), monkeypatch)
+    return request.param
+
+
+def load(kind: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Import and register a component of the name `my_own`, for the time of a test."""
     registry.discover(kind)
     monkeypatch.setitem(registry._REGISTRY, kind, dict(registry._REGISTRY[kind]))
     spec = importlib.util.spec_from_file_location(f"my_own_{kind}", path)
@@ -34,7 +37,6 @@ def written(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
-    return kind
 
 
 @pytest.mark.parametrize("written", ["objective"], indirect=True)
@@ -70,6 +72,17 @@ def test_a_template_declares_its_version_and_checks_its_options(written: str) ->
     assert registry.identity(written, "my_own")["version"] == 1
     with pytest.raises(ConfigError, match="no option of"):
         registry.build(written, "my_own", {"no_such_option": 1})
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_a_template_may_call_what_its_base_does(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataclass with slots is another class than the one that super() was compiled in."""
+    path = write_template(kind, "my_own", tmp_path)
+    above = "    version: ClassVar[int] = 1\n"
+    method = "    def of_base(self):\n        return callable(super().__init__)\n"
+    path.write_text(path.read_text().replace(above, f"{above}\n{method}"))
+    load(kind, path, monkeypatch)
+    assert registry.build(kind, "my_own").of_base()
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
