@@ -37,6 +37,8 @@ def describe(
 ) -> dict[str, float]:
     """Everything that follows from the rollouts alone. Rates are over valid rollouts; lost ones are counted apart.
 
+    A step of which everything was lost has no rates: they are absent.
+
     Args:
         groups: The batch's rollouts by task.
         rollouts: The same, stacked.
@@ -46,10 +48,7 @@ def describe(
     kept = torch.tensor([outcome.fault is not Fault.ENVIRONMENT for outcome in outcomes])
     rewards = torch.tensor([rollout.reward.value for rollout in batch.rollouts], dtype=torch.float32)
     group_ids = torch.tensor([number for number, group in enumerate(groups) for _ in group])
-    count = max(1, int(valid.sum()))
     success = torch.tensor([outcome.is_success for outcome in outcomes]) & valid
-    parsed = torch.tensor([outcome.is_parsed for outcome in outcomes]) & valid
-    length = torch.tensor([rollout.num_tokens for rollout in batch.rollouts]).float()
     trajectory = rollouts.trajectory
     assert trajectory is not None
     drawn = trajectory.commit_step >= 0
@@ -58,13 +57,9 @@ def describe(
     entropies = (trajectory.entropy * drawn).sum(dim=1)
     has_eos = (rollouts.completion_ids == canvas.eos_id).any(dim=1)
     return {
-        "reward": float(rewards[valid].mean()) if valid.any() else 0.0,
-        "reward_std": float(rewards[valid].std(unbiased=False)) if valid.any() else 0.0,
-        "success": float(success.sum()) / count,
+        **_rates([rollout for rollout in batch.rollouts if rollout.outcome.is_valid]),
         **reward_metrics(batch.rollouts, group_ids.tolist()),
         **conversion_metrics(outcomes, group_ids),
-        "submitted": sum(outcome.is_submitted for outcome in outcomes if outcome.is_valid) / count,
-        "parse_valid": float(parsed.sum()) / count,
         "fault_share": 1.0 - float(kept.float().mean()),
         "executed_share": 1.0 - sum(outcome.is_reused for outcome in outcomes) / max(1, len(outcomes)),
         "num_rechecked": float(sum(outcome.recheck != "" for outcome in outcomes)),
@@ -75,13 +70,28 @@ def describe(
         "unscored_entropy_share": unscored_entropy_share(rollouts),
         # A flow draws a position again and again, and its record has the entropy of the draws that moved it alone.
         **({} if trajectory.time is not None else {"selection_gap": float((entropies - path).mean())}),
-        "completion_length": float(length[valid].mean()) if valid.any() else 0.0,
         "eos_share": float(has_eos.float().mean()),
         "masks_left": masks_left(rollouts, canvas),
         "nfe": float(batch.nfe),
         "token_forwards": float(batch.token_forwards),
         "num_rollouts": float(len(outcomes)),
         **episode_metrics(batch.rollouts),
+    }
+
+
+def _rates(valid: Sequence[Rollout]) -> dict[str, float]:
+    """Means over valid rollouts; nothing where there is none."""
+    if not valid:
+        return {}
+    rewards = torch.tensor([rollout.reward.value for rollout in valid], dtype=torch.float32)
+    outcomes = [rollout.outcome for rollout in valid]
+    return {
+        "reward": float(rewards.mean()),
+        "reward_std": float(rewards.std(unbiased=False)),
+        "success": sum(outcome.is_success for outcome in outcomes) / len(valid),
+        "submitted": sum(outcome.is_submitted for outcome in outcomes) / len(valid),
+        "parse_valid": sum(outcome.is_parsed for outcome in outcomes) / len(valid),
+        "completion_length": float(torch.tensor([rollout.num_tokens for rollout in valid]).float().mean()),
     }
 
 
@@ -123,7 +133,8 @@ def _groups(
         good += int(success[index].all())
         bad += int(not success[index].any())
         unique += len({plans[i] for i in index.tolist()}) / index.numel()
-    counted = max(1, counted)
+    if not counted:
+        return {}
     return {
         "frac_reward_zero_std": flat / counted,
         "all_good": good / counted,

@@ -427,6 +427,20 @@ def test_rates_and_lengths_are_of_what_was_not_lost(session) -> None:
     assert found["completion_length"] == pytest.approx(length) and gone.num_tokens != length
 
 
+def test_a_step_of_which_everything_was_lost_has_no_rates(session) -> None:
+    """A zero would read as a collapse. Of whole plans: a step of episodes that were all lost is refused."""
+    engine = engine_of(session)
+    groups = [
+        [replace(item, outcome=replace(item.outcome, fault=Fault.ENVIRONMENT, ending=None)) for item in group]
+        for group in groups_of(engine)
+    ]
+    rollouts = tuple(rollout for group in groups for rollout in group)
+    batch = RolloutBatch(rollouts=rollouts, nfe=1, token_forwards=1, seconds_sampling=0.0, seconds_browser=0.0)
+    found = describe(batch, groups, stacked(engine, groups), canvas=engine.policy.canvas)
+    rates = ("reward", "reward_std", "success", "submitted", "parse_valid", "completion_length", "all_bad")
+    assert found["fault_share"] == 1.0 and [name for name in rates if name in found] == []
+
+
 def test_rewards_are_dealt_anew_among_episodes(session) -> None:
     engine = engine_of(session)
     rollouts = stacked(engine, groups_of(engine))
