@@ -176,9 +176,10 @@ def audit(
     reward = _judge(judge)
     known, claims, num_faults = _answered(reward, [item for item in read_evidence(files) if item.success is not None])
     found = _audited(known, claims)
-    corrected, num_unanswered = None, 0
+    corrected, num_judged, num_unanswered = None, 0, 0
     if judged:
         others, told, num_unanswered = _answered(reward, read_evidence(judged))
+        num_judged = len(others) + num_unanswered
         corrected = corrected_success(float((told >= THRESHOLD).mean()), len(others), found)
     if as_json:
         record = {"audit": asdict(found), "faults": num_faults, "corrected": None}
@@ -190,7 +191,7 @@ def audit(
     if corrected is not None:
         span = f"{100 * corrected.low:.1f} to {100 * corrected.high:.1f} %"
         print(f"judged {100 * corrected.judged:.1f} % success; corrected {100 * corrected.rate:.1f} % ({span})")
-        print(f"of {len(others) + num_unanswered} episodes; {num_unanswered} without an answer are left out of both")
+        print(f"of {num_judged} episodes; {num_unanswered} without an answer are left out of both")
 
 
 def _audited(known: Sequence[Labelled], claims: np.ndarray) -> JudgeAudit:
