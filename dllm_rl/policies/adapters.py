@@ -78,11 +78,19 @@ def bind_adapter(policy: BasePolicy, base: str, options: LoadOptions) -> None:
 def at_base(folder: Path, base: str, options: LoadOptions) -> LoadOptions:
     """Return the options under which the weights are loaded that an adapter belongs on.
 
-    Raises CheckpointError where the checkpoint has other ones now, ConfigError where another revision was asked for.
+    Raises CheckpointError where the checkpoint is not there, or has other ones now, and ConfigError where another
+    revision was asked for.
     """
     stated = read_config(folder).get(_BASE, {})
     digest, revision = stated.get("digest"), stated.get("revision")
-    if digest is not None and Path(base).is_dir() and digest != weights_digest(Path(base)):
+    if digest is not None and not Path(base).is_dir():
+        # A relative path that leads nowhere has the form of a hub id.
+        raise CheckpointError(
+            f"adapter '{folder}' was trained on the folder '{base}', and there is no such folder "
+            f"{'here' if Path(base).is_absolute() else f'in {Path.cwd()}'}. Put that checkpoint, or a link to it, there"
+            f"{'' if Path(base).is_absolute() else ', or start where it is'}."
+        )
+    if digest is not None and digest != weights_digest(Path(base)):
         raise CheckpointError(
             f"adapter '{folder}' was trained on other weights than '{base}' has now. Give the checkpoint its weights "
             "back, or train an adapter on these."

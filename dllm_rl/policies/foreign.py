@@ -74,6 +74,16 @@ def stored_config(path: str, options: LoadOptions) -> Any:
         return None
 
 
+def stored_facts(path: str, options: LoadOptions) -> dict[str, Any]:
+    """Return the facts that a checkpoint's config.json states; {} where this disk does not hold it."""
+    hub = {"local_files_only": True, **({"revision": options.revision} if options.revision else {})}
+    try:
+        plain, _ = PreTrainedConfig.get_config_dict(path, **hub)
+    except (OSError, ValueError):
+        return {}
+    return stated_facts(plain)
+
+
 def _config(
     path: str, plain: Mapping[str, Any], kind: Published | None, options: LoadOptions, hub: Mapping[str, Any]
 ) -> Any:

@@ -181,7 +181,9 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Write the rollouts to this parquet file.")] = None,
     environment: Annotated[
         str | None,
-        typer.Option(help="Environment, as YAML: {name: forms, options: {world: rich}}. Default: that of grid16."),
+        typer.Option(
+            help="Environment, as YAML: {name: forms, options: {world: rich}}. Default: the cell's; else grid16's."
+        ),
     ] = None,
     notebook: NotebookOption = None,
     repair: RepairOption = None,
@@ -383,8 +385,10 @@ def episode(
     what: Annotated[str, typer.Argument(help="`oracle`, or a checkpoint as in `eval`.")] = "oracle",
     split: Annotated[str, typer.Option(help="Split that the task is from.")] = "val",
     task: Annotated[int, typer.Option(min=0, help="Number of the task in its split.")] = 0,
-    environment: Annotated[str, typer.Option(help="An environment of episodes, as YAML.")] = "episodes",
-    sampler: Annotated[str | None, typer.Option(help="As in `eval`; default: the family's usual one.")] = None,
+    environment: Annotated[
+        str | None, typer.Option(help="An environment of episodes, as YAML. Default: the cell's; else episodes.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="As in `eval`; default: the cell's, or the family's.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 writes what is most likely.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling noise.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write a page with screenshots to this file.")] = None,

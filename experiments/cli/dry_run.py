@@ -39,38 +39,41 @@ def print_dry_run(plan: GridPlan, tasks: TaskSets, console: Console, *, workers:
     console.print(sizes)
     seconds = plan.cost.seconds + BROWSER_START_SECONDS + REPORT_SECONDS
     left = sum(unit.cost.seconds for unit in plan.units if not unit.files.is_done)
+    ours = sum(unit.cost.seconds for unit in owed_units(plan))
     owed = f"{duration(left)} owed in all"
     if plan.chosen is not None:
-        owed += f", {duration(sum(unit.cost.seconds for unit in owed_units(plan)))} owed by this command"
+        owed += f", {duration(ours)} owed by this command"
     num_workers = number_of_workers(plan.preset, workers, owed_units(plan))
     console.print(
         f"estimate in one process: {duration(seconds)} from nothing, {owed}; "
-        f"with {num_workers} worker{'' if num_workers == 1 else 's'} about {duration(left / num_workers)}",
+        f"with {num_workers} worker{'' if num_workers == 1 else 's'} about {duration(ours / num_workers)}",
         highlight=False,
         soft_wrap=True,
     )
     own = _own_checkpoints(plan)
     if own:
-        names = ", ".join(cell.policy for cell in own)
+        names = ", ".join(own)
         console.print(
             f"The estimate is for models of the built-in size. {names}: not known; the first unit will tell.",
             highlight=False,
             soft_wrap=True,
         )
     console.print(smallest_effect(plan, tasks), highlight=False, soft_wrap=True)
-    for cell in own:
+    for cells in own.values():
         from experiments.cli.memory import print_memory
 
-        print_memory(cell, console)
+        print_memory(cells, console)
 
 
-def _own_checkpoints(plan: GridPlan) -> list[Cell]:
-    """The first cell of each policy whose model is neither that of the built-in ones nor a toy."""
+def _own_checkpoints(plan: GridPlan) -> dict[str, list[Cell]]:
+    """The cells of each policy whose model is neither that of the built-in ones nor a toy."""
     from dllm_rl.policies.checkpoints import is_tiny
 
-    first = {cell.policy: cell for cell in reversed(plan.cells)}
-    own = [cell for cell in first.values() if not cell.checkpoint.startswith((BUILTIN, TOY))]
-    return [cell for cell in own if not is_tiny(cell.checkpoint)]
+    own: dict[str, list[Cell]] = {}
+    for cell in plan.cells:
+        if not cell.checkpoint.startswith((BUILTIN, TOY)) and not is_tiny(cell.checkpoint):
+            own.setdefault(cell.policy, []).append(cell)
+    return own
 
 
 def smallest_effect(plan: GridPlan, tasks: TaskSets) -> str:

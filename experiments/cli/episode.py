@@ -15,6 +15,7 @@ from dllm_rl.records.rollout import Rollout
 from dllm_rl.session import Session
 from experiments.cli.evaluate import REFERENCE_PRESET, chosen_environment, refuse_without_oracle, usual_sampler
 from experiments.cli.policy_keys import read_policy_keys
+from experiments.cli.trained import Trained
 from experiments.cli.turns import TurnOptions, turns_of
 from experiments.design.config import Component, build_reward, build_sampler, build_session
 from experiments.design.presets import load_preset
@@ -29,7 +30,7 @@ class EpisodePolicy:
     Attributes:
         what: "oracle", or a checkpoint.
         turns: What it reads of earlier turns, and what it begins one with.
-        sampler: As YAML; None for the usual one of the family.
+        sampler: As YAML; None for the one that a cell was trained for, else the usual one of the family.
         temperature: Of the draws; 0 for the most likely tokens.
         seed: Of the sampling noise.
         keys: Of the policy level, as `key=value`.
@@ -43,10 +44,11 @@ class EpisodePolicy:
     keys: tuple[str, ...] = ()
 
 
-def show_episode(player: EpisodePolicy, *, split: str, number: int, environment: str, out: Path | None) -> int:
+def show_episode(player: EpisodePolicy, *, split: str, number: int, environment: str | None, out: Path | None) -> int:
     """Play the task with this number, print the episode, and write its page; 1 where it did not succeed."""
     refuse_unwritable(out, example="episode.html")
-    component = chosen_environment(environment, Component(name="episodes"))
+    trained = Trained.of(player.what)
+    component = chosen_environment(environment, trained.environment or Component(name="episodes"))
     if not registry.get("environment", component.name).is_episodic:
         raise ConfigError(f"environment '{component.name}' takes whole plans. Use `dllm-rl eval`, or `film`.")
     if player.what == "oracle":
@@ -83,7 +85,8 @@ def _played(session: Session, player: EpisodePolicy, split: str, number: int) ->
 
     facts, options = read_policy_keys(player.keys)
     policy = policies.load(player.what, facts=facts, options=options)
-    sampler = usual_sampler(player.sampler, policy.family, load_preset(REFERENCE_PRESET).policies)
+    trained = Trained.of(player.what)
+    sampler = usual_sampler(player.sampler, policy.family, load_preset(REFERENCE_PRESET).policies, trained)
     turns = turns_of(player.what, policy, player.turns, environment=session.environment, sampler=sampler)
     engine = RolloutEngine(
         policy=policy,

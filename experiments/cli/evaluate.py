@@ -21,6 +21,7 @@ from dllm_rl.reward import Reward
 from dllm_rl.session import Session
 from experiments.cli.components import component_of
 from experiments.cli.policy_keys import read_policy_keys
+from experiments.cli.trained import Trained
 from experiments.cli.turns import TurnOptions, turns_of
 from experiments.design.config import (
     Component,
@@ -91,7 +92,7 @@ class Draws:
     """How plans are sampled for a measurement.
 
     Attributes:
-        sampler: As YAML; None for the usual one of the policy's family.
+        sampler: As YAML; None for the one that a cell was trained for, else the usual one of the policy's family.
         num_samples: Sampled rollouts a task, beside the greedy one.
         seed: Of the sampling noise.
     """
@@ -107,7 +108,7 @@ class EvaluatedTasks:
     """What is measured on.
 
     Attributes:
-        environment: As YAML; None for the one of the study preset.
+        environment: As YAML; None for the one that a cell was trained in, else that of the study preset.
         max_tasks: Of each split; None for all.
     """
 
@@ -128,6 +129,8 @@ def measure(
 ) -> int:
     """Evaluate a policy on splits: a greedy pass and some sampled rollouts a task.
 
+    A cell's seed has the environment and the sampler of its own evaluation where no others are given.
+
     Args:
         turns: What it reads of earlier turns, and what it begins one with.
         policy_keys: Of the policy level, as `key=value`.
@@ -138,13 +141,13 @@ def measure(
     refuse_unwritable(out, example="rollouts.parquet")
     preset = load_preset(REFERENCE_PRESET)
     facts, options = read_policy_keys(policy_keys)
-    policy = policies.load(checkpoint, facts=facts, options=options)
-    chosen = usual_sampler(draws.sampler, policy.family, preset.policies)
+    policy, trained = policies.load(checkpoint, facts=facts, options=options), Trained.of(checkpoint)
+    chosen = usual_sampler(draws.sampler, policy.family, preset.policies, trained)
     rows: list[dict[str, Any]] = []
-    environment = chosen_environment(tasks.environment, preset.environment)
+    environment = chosen_environment(tasks.environment, trained.environment or preset.environment)
     with build_session(environment) as session:
         played = turns_of(checkpoint, policy, turns, environment=session.environment, sampler=chosen)
-        modes, reward = Evaluation().modes(session.environment), usual_reward(session.environment)
+        modes, reward = trained.evaluation.modes(session.environment), usual_reward(session.environment)
         engine = RolloutEngine(
             policy=policy,
             sampler=build_sampler(chosen, temperature=draws.temperature),
@@ -179,10 +182,17 @@ def chosen_environment(text: str | None, usual: Component) -> Component:
     return usual if text is None else component_of(text, "--environment", "{name: forms, options: {world: rich}}")
 
 
-def usual_sampler(text: str | None, family: str, levels: dict[str, PolicyLevel]) -> Component:
-    """The sampler that the text names; for None the family's in these levels, in the preset `block`, or by default."""
+def usual_sampler(
+    text: str | None, family: str, levels: dict[str, PolicyLevel], trained: Trained = Trained()
+) -> Component:
+    """The sampler that the text names; for None the one that the policy was trained for.
+
+    Of a policy that is no cell's, the family's in these levels, in the preset `block`, or by default.
+    """
     if text is not None:
         return component_of(text, "--sampler", "{name: threshold, options: {threshold: 0.9}}")
+    if trained.evaluated_with is not None:
+        return trained.evaluated_with
     for level in (*levels.values(), *load_preset("block").policies.values()):
         if level.family == family:
             return level.sampler
@@ -256,9 +266,15 @@ def show_film(
     refuse_unwritable(out, example="film.html")
     preset = load_preset(REFERENCE_PRESET)
     facts, options = read_policy_keys(policy_keys)
-    policy = policies.load(checkpoint, facts=facts, options=options)
-    component = usual_sampler(sampler, policy.family, preset.policies)
-    with build_session(preset.environment) as session:
+    policy, trained = policies.load(checkpoint, facts=facts, options=options), Trained.of(checkpoint)
+    component = usual_sampler(sampler, policy.family, preset.policies, trained)
+    environment = trained.environment or preset.environment
+    with build_session(environment) as session:
+        if session.environment.is_episodic:
+            raise ConfigError(
+                f"'{checkpoint}' was trained in the environment '{environment.name}', whose episodes have several "
+                "turns; a film is of one plan. Use `dllm-rl episode`."
+            )
         tasks = session.tasks(split)
         if number >= len(tasks):
             raise ConfigError(f"there is no task {number} in {split}: it has {len(tasks)}, counted from 0")

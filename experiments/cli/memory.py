@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -9,17 +10,22 @@ from rich.table import Table
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.adapters import base_of_adapter, options_of_adapter
+from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.policies.checkpoints import checked_facts
-from dllm_rl.policies.foreign import stored_config
+from dllm_rl.policies.foreign import stored_config, stored_facts
 from experiments.design.grid import Cell
 from experiments.run.footprint import GIB, Workload, capacity, footprint, shards_that_fit, what_fits
 
 
-def print_memory(cell: Cell, console: Console) -> None:
-    """Print the memory that training this cell's policy needs, by part.
+def print_memory(cells: Sequence[Cell], console: Console) -> None:
+    """Print the memory that training a policy needs, by part.
+
+    Args:
+        cells: All of the policy's, of which the one that needs most counts.
 
     Raises ConfigError where the device has less, with what would fit.
     """
+    cell = cells[0]
     options, checkpoint = cell.loading, cell.checkpoint
     base = base_of_adapter(Path(checkpoint))
     if base is not None:
@@ -33,9 +39,10 @@ def print_memory(cell: Cell, console: Console) -> None:
             soft_wrap=True,
         )
         return
-    _, facts = checked_facts(cell.checkpoint, {}, {"family": cell.family, **cell.facts})
-    work = Workload.of(cell, facts, config.vocab_size)
-    parts = footprint(config, options, work)
+    stored = stored_facts(cell.checkpoint, cell.loading)
+    _, facts = checked_facts(cell.checkpoint, stored, {"family": cell.family, **cell.facts})
+    found = [(footprint(config, options, work), work) for work in _works(cells, facts, config.vocab_size)]
+    parts, work = max(found, key=lambda pair: sum(pair[0].values()))
     each = f", each of {options.shards} devices" if options.shards > 1 else ""
     table = Table(f"memory of {cell.policy} on {cell.loading.device}{each}", "GiB")
     for name, size in (*parts.items(), ("in all", sum(parts.values()))):
@@ -56,3 +63,8 @@ def print_memory(cell: Cell, console: Console) -> None:
             else "Nothing that can be set would make it fit. Take a smaller checkpoint or another device."
         )
     )
+
+
+def _works(cells: Sequence[Cell], facts: PolicyFacts, vocab_size: int) -> list[Workload]:
+    """What the cells ask of the memory, each kind once."""
+    return list(dict.fromkeys(Workload.of(cell, facts, vocab_size) for cell in cells))

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel
 
 from dllm_rl.environment import Environment
 from dllm_rl.errors import ConfigError
-from dllm_rl.files import read_json
 from dllm_rl.notebook import Notebook
+from experiments.cli.trained import Trained
 from experiments.design.base import Component
 from experiments.design.config import validate
 from experiments.design.overrides import read_yaml
 from experiments.design.turn_refusals import grammar_in_episodes, has_grammar
 from experiments.design.turns import NotebookSettings, RepairSettings, RolesSettings
-from experiments.run.folder import RECORD_FILE
 
 if TYPE_CHECKING:
     from dllm_rl.policies.base import BasePolicy
@@ -54,14 +50,6 @@ class Turns:
     roles: RolesSettings | None = None
 
 
-class _Trained(BaseModel):
-    """What a cell's record says of turns."""
-
-    notebook: NotebookSettings = NotebookSettings()
-    repair: RepairSettings | None = None
-    roles: RolesSettings | None = None
-
-
 def turns_of(
     checkpoint: str, policy: BasePolicy, options: TurnOptions, *, environment: Environment, sampler: Component
 ) -> Turns:
@@ -75,8 +63,7 @@ def turns_of(
         return Turns(notebook=Notebook(), repair=None, roles=None)
     if has_grammar(sampler):
         raise grammar_in_episodes(f"sampler '{sampler.name}' with grammar=true", name)
-    record = Path(checkpoint) / RECORD_FILE
-    trained = _Trained.model_validate(read_json(record)) if record.is_file() else _Trained()
+    trained = Trained.of(checkpoint)
     notebook, repair, roles = trained.notebook, trained.repair, trained.roles
     if options.notebook is not None:
         data = _read(options.notebook, "--notebook", "{memory: actions, feedback: false}")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM
 
 from dllm_rl import registry
 from dllm_rl.load_options import LoadOptions, LoraOptions
-from dllm_rl.policies.adapters import adapted
+from dllm_rl.policies.adapters import adapted, base_of_adapter
 from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.policies.head import dtype_of, without_adapter
 from dllm_rl.policies.tiles import LARGE_VOCABULARY, TILE
@@ -45,7 +46,8 @@ class Workload:
         sampled: rows that are written at once.
         width: Positions of an input.
         columns: of the canvas, all of which may be scored.
-        has_reference: There is a frozen copy of the policy, unless an adapter can be switched off.
+        has_reference: There is a frozen copy of the policy, unless a fresh adapter can be switched off.
+        is_adapter_trained: The policy is an adapter that was trained before, which is not switched off.
     """
 
     rows: int
@@ -53,6 +55,7 @@ class Workload:
     width: int
     columns: int
     has_reference: bool
+    is_adapter_trained: bool = False
 
     @classmethod
     def of(cls, cell: Cell, facts: PolicyFacts, vocab_size: int) -> Workload:
@@ -69,6 +72,7 @@ class Workload:
             width=width,
             columns=columns,
             has_reference=build_objective(cell.objective).needs_ref,
+            is_adapter_trained=base_of_adapter(Path(cell.checkpoint)) is not None,
         )
 
 
@@ -86,7 +90,7 @@ def footprint(config: Any, options: LoadOptions, work: Workload) -> dict[str, in
     parts |= {"gradients": trained, "AdamW": _averages(model, options)}
     if trained < 4 * numbers:
         parts["master weights and their gradients"] = 8 * numbers
-    if work.has_reference and options.lora is None:
+    if work.has_reference and (options.lora is None or work.is_adapter_trained):
         parts["reference policy"] = fixed + trained
     parts = {name: -(-size // options.shards) for name, size in parts.items()}
     return parts | max(_phases(config, dtype, options, work), key=lambda phase: sum(phase.values()))

@@ -69,6 +69,15 @@ def test_an_adapter_is_refused_on_other_weights_than_it_was_trained_on(tmp_path)
             load_policy(str(tmp_path / name))
 
 
+def test_an_adapter_on_a_folder_that_is_not_here_is_not_sought_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints.a2d(tmp_path / "mine" / "base")
+    save_policy(load_policy("mine/base", facts=FACTS, options=LoadOptions(lora=LORA)), tmp_path / "adapter")
+    monkeypatch.chdir(tmp_path / "mine")
+    with pytest.raises(CheckpointError, match=r"trained on the folder 'mine/base', and there is no such folder in \S+"):
+        load_policy(str(tmp_path / "adapter"))
+
+
 def test_an_adapter_loads_on_the_commit_that_it_was_trained_on(tmp_path, monkeypatch):
     """A checkpoint of the hub, in the cache of downloads, whose branch goes on to other weights."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from dllm_rl import registry
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import write_json
 from dllm_rl.notebook import Notebook
@@ -11,7 +14,7 @@ from dllm_rl.repair import Repair
 from dllm_rl.session import Session
 from dllm_rl.training import engine as engines
 from experiments.cli import evaluate
-from experiments.cli.evaluate import Draws, EvaluatedTasks, measure
+from experiments.cli.evaluate import Draws, EvaluatedTasks, measure, show_film
 from experiments.cli.turns import TurnOptions, Turns, turns_of
 from experiments.design.base import Component
 from experiments.design.turns import RolesSettings
@@ -79,3 +82,29 @@ def test_eval_plays_a_cell_as_it_was_trained_and_pays_the_outcome(cell, monkeypa
     (engine,) = seen
     assert Turns(notebook=engine.notebook, repair=engine.repair) == TRAINED
     assert type(engine.reward).__name__ == "Success"
+
+
+def test_a_cell_writes_in_its_environment_with_the_sampler_of_its_evaluation(tmp_path, monkeypatch) -> None:
+    """Where no option names others."""
+    level = "policies.masked.evaluation_sampler={name: threshold, options: {threshold: 0.7}}"
+    grid = plan(tmp_path, "environment={name: toy_sort}", level, "policies=[masked]", "controls=[]")
+    unit = grid.units[-1]
+    write_json(unit.folder / "cell.json", unit.settings)
+    seen = []
+    monkeypatch.setattr(engines, "evaluate", lambda engine, tasks, **_: seen.append(engine) or [])
+    monkeypatch.setattr(policies, "load", lambda *_, **__: make_tiny_policy("masked"))
+    draws = Draws(sampler=None, temperature=1.0, num_samples=1, seed=0)
+    for environment, sampler in ((None, None), ("{name: toy_copy}", "low_confidence")):
+        tasks = EvaluatedTasks(environment=environment, splits=("val",), max_tasks=1)
+        told = replace(draws, sampler=sampler)
+        assert measure(str(unit.folder), tasks, told, turns=TurnOptions(), out=None, as_json=False) == 0
+    own, other = seen
+    names = [type(engine.environment.environment).__name__ for engine in seen]
+    assert names == [registry.get("environment", name).__name__ for name in ("toy_sort", "toy_copy")]
+    assert (own.sampler.name, own.sampler.threshold, other.sampler.name) == ("threshold", 0.7, "low_confidence")
+
+
+def test_a_film_is_of_one_plan(cell, monkeypatch) -> None:
+    monkeypatch.setattr(policies, "load", lambda *_, **__: make_tiny_policy("masked"))
+    with pytest.raises(ConfigError, match=r"trained in the environment 'episodes'.* Use `dllm-rl episode`"):
+        show_film(cell, split="val", number=0, sampler=None, temperature=0.0, seed=0, out=None)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from benchmarks.own_checkpoint import SHAPES
+from dllm_rl.errors import ConfigError
 from dllm_rl.load_options import LoadOptions, LoraOptions
 from dllm_rl.policies.adapters import adapted
 from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.policies.head import without_adapter
+from dllm_rl.policies.loading import load_policy, save_policy
 from dllm_rl.policies.tiles import TILE
 from dllm_rl.training.optimiser import adamw
 from experiments.cli import app, memory
@@ -164,3 +168,26 @@ def test_on_an_accelerator_logits_bound_a_batch():
     assert rows_at_once(torch.device("cpu"), 512, 10**9) == 4
     assert rows_at_once(torch.device("cuda"), 512, 128 * 126_464) == 16
     assert rows_at_once(torch.device("cuda"), 512, 10**12) == 1
+
+
+def test_memory_counts_stated_facts_the_reference_of_a_trained_adapter_and_the_largest_cell(tmp_path, monkeypatch):
+    path, _ = checkpoints.llada(tmp_path / "published")
+    facts = {"canvas_length": 96, "max_prompt": 200}
+    adapted_policy = load_policy(path, facts=facts, options=LoadOptions(lora=LoraOptions(rank=2)))
+    save_policy(adapted_policy, tmp_path / "adapter")
+    level = f"policies.masked.checkpoint={tmp_path / 'adapter'}"
+    cell = build_cells(
+        load_preset("toy_sort", [level, "policies=[masked]", "objectives=[grpo]", "objectives.grpo.options.beta=0.1"])
+    )[0]
+    larger = cell.model_copy(update={"train": {**cell.train, "micro_batch_rows": 64}})
+    seen = []
+    monkeypatch.setattr(memory, "footprint", lambda *given: seen.append(given) or footprint(*given))
+    console = Console(record=True, width=200, file=io.StringIO())
+    memory.print_memory([cell, larger], console)
+    assert [work.columns for *_, work in seen] == [96, 96]
+    largest = footprint(*seen[1])
+    assert sum(largest.values()) > sum(footprint(*seen[0]).values())
+    assert largest["reference policy"] == largest["weights"] + largest["adapter"]
+    monkeypatch.setattr(memory, "capacity", lambda device: sum(largest.values()) - 1)
+    with pytest.raises(ConfigError, match="policy 'masked' needs about"):
+        memory.print_memory([cell, larger], console)
