@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from dllm_rl.files import read_json
 from experiments.design.base import Component
-from experiments.design.config import Evaluation
 from experiments.design.turns import NotebookSettings, RepairSettings, RolesSettings
 from experiments.run.folder import RECORD_FILE
+from experiments.run.records import RecordedEvaluation
 
 
 class Trained(BaseModel):
@@ -23,7 +23,7 @@ class Trained(BaseModel):
     sampler: Component | None = None
     evaluation_sampler: Component | None = None
     environment: Component | None = None
-    evaluation: Evaluation = Evaluation()
+    evaluation: RecordedEvaluation = RecordedEvaluation()
     notebook: NotebookSettings = NotebookSettings()
     repair: RepairSettings | None = None
     roles: RolesSettings | None = None
