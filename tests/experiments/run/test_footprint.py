@@ -179,15 +179,15 @@ def test_memory_counts_stated_facts_the_reference_of_a_trained_adapter_and_the_l
     cell = build_cells(
         load_preset("toy_sort", [level, "policies=[masked]", "objectives=[grpo]", "objectives.grpo.options.beta=0.1"])
     )[0]
-    larger = cell.model_copy(update={"train": {**cell.train, "micro_batch_rows": 64}})
+    smaller = cell.model_copy(update={"train": {**cell.train, "micro_batch_rows": 8}})
     seen = []
     monkeypatch.setattr(memory, "footprint", lambda *given: seen.append(given) or footprint(*given))
     console = Console(record=True, width=200, file=io.StringIO())
-    memory.print_memory([cell, larger], console)
+    memory.print_memory([smaller, cell], console)
     assert [work.columns for *_, work in seen] == [96, 96]
     largest = footprint(*seen[1])
     assert sum(largest.values()) > sum(footprint(*seen[0]).values())
     assert largest["reference policy"] == largest["weights"] + largest["adapter"]
     monkeypatch.setattr(memory, "capacity", lambda device: sum(largest.values()) - 1)
     with pytest.raises(ConfigError, match="policy 'masked' needs about"):
-        memory.print_memory([cell, larger], console)
+        memory.print_memory([smaller, cell], console)
