@@ -3,7 +3,7 @@
 VENV ?= .venv
 PRESET ?= quick
 OVERRIDES ?=
-# The first of these that is at least 3.11. To use an environment of your own as it is: make VENV=/path/to/it
+# The first of these that is at least 3.11. To use an environment of your own: make VENV=/path/to/it
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 BIN = $(VENV)/bin
@@ -46,8 +46,8 @@ report: setup  ## Write the report of whatever is finished
 doctor: setup  ## Check this machine
 	$(BIN)/dllm-rl doctor
 
-clean:  ## Remove the virtual environment and caches; runs/ stays
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean:  ## Remove .venv and caches; runs/ and an environment of your own (VENV) stay
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # A stamp is written last, so an interrupted step is repeated.
 $(STAMPS)/venv:
@@ -58,6 +58,11 @@ $(STAMPS)/venv:
 $(STAMPS)/torch: $(STAMPS)/venv scripts/install_torch.py
 	$(BIN)/python scripts/install_torch.py
 	@touch $@
+
+# A version that is asked for is installed whatever is there.
+ifdef TORCH
+.PHONY: $(STAMPS)/torch
+endif
 
 $(STAMPS)/project: $(STAMPS)/torch pyproject.toml
 	$(BIN)/python -m pip install --editable ".[dev]"

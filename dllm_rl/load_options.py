@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # What decides no number of a run, but where it runs and how much memory it takes.
-_FREE = {"device", "gradient_checkpointing", "trust_remote_code", "shards"}
+_FREE = {"device", "gradient_checkpointing", "shards"}
 
 OptimiserName = Literal["adamw", "adamw_8bit"]
 
@@ -39,7 +39,7 @@ class LoadOptions(BaseModel):
         gradient_checkpointing: Activations are computed again on the way back, which takes a third more time and holds
             those of one layer instead of all.
         revision: Commit, branch or tag of a hub id.
-        trust_remote_code: Run the code that comes with the checkpoint.
+        trust_remote_code: Run the code that comes with the checkpoint, which decides what it computes.
         shards: Processes that weights, gradients and optimiser are sharded over in training, by FSDP2. A launcher has
             to start as many. 1: each process holds all.
         optimiser: `adamw_8bit` keeps AdamW's two averages in 8 bits a number, by blocks (2110.02861).

@@ -1,24 +1,29 @@
-"""Install PyTorch into this environment: the CPU build where no GPU is seen, which spares gigabytes of CUDA libraries.
+"""Install PyTorch into this environment: the CPU build where no NVIDIA GPU is seen, which spares gigabytes.
 
-A PyTorch that is here already is left alone. Run by `make setup`; needs nothing but Python and pip.
+A PyTorch that is here already is left alone, unless the variable TORCH asks for one. Run by `make setup`; needs nothing
+but Python and pip.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
-import shutil
+import runpy
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
-PIN = os.environ.get("TORCH", "torch==2.13.0")
+ASKED = os.environ.get("TORCH")
+PIN = "torch==2.13.0"
 ANY = "torch>=2.6"
 # PyTorch's own index of CPU builds; on Linux the plain package brings CUDA libraries along.
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PROBE_SECONDS = 10
+gpu_vendor = runpy.run_path(str(Path(__file__).parents[1] / "experiments" / "run" / "gpu.py"))["gpu_vendor"]
 
 
 def has_torch() -> bool:
@@ -29,14 +34,6 @@ def has_torch() -> bool:
         "import torch; v = torch.__version__.split('.'); assert (int(v[0]), int(v[1])) >= (2, 6); torch.ones(2).sum()"
     )
     return subprocess.run([sys.executable, "-c", check], stderr=subprocess.DEVNULL, check=False).returncode == 0
-
-
-def has_gpu() -> bool:
-    """Whether an NVIDIA or AMD GPU is seen."""
-    if Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists():
-        return True
-    program = shutil.which("nvidia-smi")
-    return bool(program) and subprocess.run([program, "-L"], capture_output=True, check=False).returncode == 0
 
 
 def is_index_reachable() -> bool:
@@ -55,15 +52,36 @@ def pip_install(*arguments: str) -> bool:
     return subprocess.run(command, check=False).returncode == 0
 
 
+def attempts(vendor: str | None) -> list[tuple[str, ...]]:
+    """Arguments of pip to try one after another: the build for this machine, then the plain package.
+
+    Args:
+        vendor: Of the GPU that this machine has, if any.
+    """
+    wanted: list[tuple[str, ...]] = [(ASKED,)] if ASKED else [(PIN,), (ANY,)]
+    if vendor == "NVIDIA":
+        # To pip, a build without CUDA is the same version.
+        return [(*attempt, "--force-reinstall") for attempt in wanted] if is_cpu_build() else wanted
+    has_index = platform.system() == "Linux" and is_index_reachable()
+    return [(*wanted[0], "--index-url", CPU_INDEX), *wanted] if has_index else wanted
+
+
+def is_cpu_build() -> bool:
+    """Whether the PyTorch that is here was built without CUDA."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version("torch").endswith("+cpu")
+    return False
+
+
 def main() -> int:
-    """Try the CPU build, then the plain pin, then any supported version."""
-    if has_torch():
+    """Install the PyTorch that is asked for, or any that is supported where there is none."""
+    if has_torch() and not ASKED:
         print("PyTorch is here already.")
         return 0
-    attempts: list[tuple[str, ...]] = [(PIN,), (ANY,)]
-    if platform.system() == "Linux" and not has_gpu() and is_index_reachable():
-        attempts.insert(0, (PIN, "--index-url", CPU_INDEX))
-    if any(pip_install(*attempt) and has_torch() for attempt in attempts):
+    vendor = gpu_vendor()
+    if vendor == "AMD":
+        print("An AMD GPU is seen. PyTorch's build for it (ROCm) is installed by hand: https://pytorch.org.")
+    if any(pip_install(*attempt) and has_torch() for attempt in attempts(vendor)):
         return 0
     print(
         "PyTorch could not be installed. Install it by hand (https://pytorch.org), then run make again.",

@@ -39,7 +39,7 @@ def add_lora(policy: BasePolicy, options: LoraOptions = LoraOptions(), *, seed: 
 
 def adapted(model: torch.nn.Module, options: LoraOptions) -> Any:
     """Return the model with a fresh adapter. Raises ConfigError as `add_lora`."""
-    _require_peft()
+    require_peft()
     from peft import LoraConfig, get_peft_model  # pyright: ignore[reportMissingImports]
 
     wanted: Any = "all-linear" if options.targets is None else list(options.targets)
@@ -114,7 +114,7 @@ def options_of_adapter(folder: Path) -> LoraOptions:
 
 def load_adapter(policy: BasePolicy, folder: Path) -> None:
     """Put a saved adapter on the policy's model, in place; it can be trained further."""
-    _require_peft()
+    require_peft()
     from peft import PeftModel  # pyright: ignore[reportMissingImports]
 
     model: Any = policy.model
@@ -144,6 +144,7 @@ def _set_mode(layers: Sequence[torch.nn.Module], module: torch.nn.Module, inputs
         layer.training = torch.is_grad_enabled()
 
 
-def _require_peft() -> None:
+def require_peft() -> None:
+    """Raise ConfigError where peft is not installed."""
     if find_spec("peft") is None:
         raise ConfigError("an adapter needs peft, which is not installed. `pip install dllm-rl[peft]`.")

@@ -32,6 +32,12 @@ def adamw(weights: Iterable[Tensor], *, kind: OptimiserName = "adamw", **setting
     return _on_copies(plain)(trained, **settings) if is_half else plain(trained, **settings)
 
 
+def require_optimiser(kind: OptimiserName) -> None:
+    """Raise ConfigError where the package of that kind is not installed."""
+    if kind == "adamw_8bit":
+        _in_8_bits()
+
+
 def _in_8_bits() -> type[torch.optim.Optimizer]:
     """AdamW whose averages are numbers of 8 bits; those of tensors with fewer than 4,096 numbers stay whole."""
     try:

@@ -96,6 +96,8 @@ def _versions() -> Iterator[Check]:
 
 
 def _torch() -> Iterator[Check]:
+    from experiments.run.gpu import gpu_vendor
+
     try:
         import torch
     except ImportError as error:
@@ -106,24 +108,25 @@ def _torch() -> Iterator[Check]:
     devices = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     yield gpu_check(
         [f"{device.name}, {device.total_memory / 1e9:.0f} GB" for device in devices],
-        has_driver=any(Path("/dev").glob("nvidia[0-9]*")),
+        vendor=gpu_vendor(),
         build=torch.__version__,
     )
 
 
-def gpu_check(devices: Sequence[str], *, has_driver: bool, build: str) -> Check:
+def gpu_check(devices: Sequence[str], *, vendor: str | None, build: str) -> Check:
     """The GPUs that PyTorch can use.
 
     Args:
-        has_driver: Whether the system has one.
+        vendor: Of the one that the system has, if any.
         build: PyTorch's version.
     """
     if devices:
         found = "; ".join(f"cuda:{number} {device}" for number, device in enumerate(devices))
         return Check(name="gpu", state="ok", found=found, advice="Use it with --policy device=cuda.")
-    if has_driver:
-        advice = "Install a build of PyTorch for this driver: https://pytorch.org."
-        return Check(name="gpu", state="warn", found=f"there is one, and PyTorch {build} cannot use it", advice=advice)
+    if vendor is not None:
+        advice = "Install a build of PyTorch for its driver: https://pytorch.org."
+        found = f"there is one of {vendor}, and PyTorch {build} cannot use it"
+        return Check(name="gpu", state="warn", found=found, advice=advice)
     return Check(name="gpu", state="ok", found="none; the CPU is used")
 
 

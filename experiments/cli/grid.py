@@ -70,13 +70,18 @@ def run_grid(
             print_dry_run(plan, tasks, console, workers=workers)
             _say_what_is_taken(plan, others, console)
             return 0
+        from experiments.run.availability import refuse_unavailable
         from experiments.run.warmstarts import refuse_missing_files, refuse_missing_starts
 
         ranks = _launched(preset, cluster, workers)
         # What cannot be run is refused before a browser starts.
         intended = choose(plan_grid(preset, TaskSets.of(preset, session), root), only)
         policies = {unit.cell.policy for unit in intended.units if intended.is_chosen(unit)}
-        refuse_missing_starts(preset.policies[name] for name in preset.policies if name in policies)
+        levels = {name: level for name, level in preset.policies.items() if name in policies}
+        refuse_missing_starts(levels.values())
+        # The nodes of a cluster have devices of their own.
+        for name, level in levels.items() if cluster is None else ():
+            refuse_unavailable(f"policy '{name}'", level.checkpoint, level.loading)
         refuse_missing_files(unit.cell.reward for unit in intended.units if intended.is_chosen(unit))
         number_of_workers(preset, workers, ())
         make_folder(root)

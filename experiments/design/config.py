@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -73,6 +74,8 @@ def _without_none(annotation: Any) -> Any:
     return annotation
 
 
+# One component of a path, which leads nowhere else.
+PART = r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]*"
 Role = Literal["cell", "null", "negative"]
 OnAlarm = Literal["log", "stop", "raise"]
 BUILTIN = "builtin:"
@@ -276,6 +279,18 @@ class Preset(Strict):
     notebook: NotebookSettings = NotebookSettings()
     on_alarm: OnAlarm = "log"
     threads: int | None = Field(default=None, ge=1)
+
+    @field_validator("name", "policies", "objectives", "control_objectives")
+    @classmethod
+    def _in_paths(cls, named: str | dict[str, Any]) -> Any:
+        """Folders of a run are called by these."""
+        for name in [named] if isinstance(named, str) else named:
+            if re.fullmatch(PART, name) is None:
+                raise ValueError(
+                    f"'{name}' cannot name a folder of the run; expected a name without '/', '\\' and ':' that does "
+                    "not begin with a dot"
+                )
+        return named
 
     @field_validator("seeds")
     @classmethod

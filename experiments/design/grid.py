@@ -27,7 +27,7 @@ from experiments.design.config import (
     build_sampler,
     validate,
 )
-from experiments.design.toys import TOY, toy_family
+from experiments.design.toys import TOY, refuse_loading, toy_family
 from experiments.design.turn_refusals import refuse_ignored_turns, refuse_turns
 from experiments.design.turns import NotebookSettings, RepairSettings, RolesSettings
 
@@ -244,11 +244,12 @@ def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) 
 
 
 def refuse_facts(policy: PolicyLevel) -> None:
-    """Raise where the facts of a policy are unknown, have wrong types, or are read by other families only."""
+    """Raise where facts of a policy are unknown, wrong, or of other families, and for what a toy's policy ignores."""
     from dllm_rl.policies.checkpoints import checked_facts
 
     if policy.checkpoint.startswith(TOY):
         toy_family(policy.checkpoint, policy.facts)
+        refuse_loading(policy.checkpoint, policy.loading)
     else:
         checked_facts(policy.checkpoint, policy.stated_facts, {"family": policy.family, **policy.facts})
 

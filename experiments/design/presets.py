@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from dllm_rl.errors import ConfigError, unknown_name
-from dllm_rl.files import read_text
 from experiments.design.config import Preset, validate
-from experiments.design.overrides import apply_override, merge, read_yaml
+from experiments.design.overrides import apply_override, merge, read_settings
 
 
 def preset_names() -> list[str]:
@@ -70,20 +70,25 @@ def _without_dropped(data: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _read(name_or_path: str) -> dict[str, Any]:
-    """The settings of a preset, laid over those of its `base`."""
+def _read(name_or_path: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The settings of a preset, laid over those of its `base`.
+
+    Args:
+        above: Presets whose base it is.
+    """
+    if name_or_path in above:
+        chain = " -> ".join([*above, name_or_path])
+        raise ConfigError(f"preset '{name_or_path}' is a base of itself ({chain}). Take another base.")
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
             raise ConfigError(f"no preset file {path}")
-        text = read_text(path)
+        file: Path | Traversable = path
     elif name_or_path in preset_names():
-        text = (resources.files("experiments") / "presets" / f"{name_or_path}.yaml").read_text()
+        file = resources.files("experiments") / "presets" / f"{name_or_path}.yaml"
     else:
         raise unknown_name("preset", name_or_path, preset_names())
-    data = read_yaml(text, source=f"preset '{name_or_path}'")
-    if not isinstance(data, dict):
-        raise ConfigError(f"preset '{name_or_path}' is a {type(data).__name__}; expected a mapping of settings")
+    data = read_settings(file, source=f"preset '{name_or_path}'")
     base = data.pop("base", None)
-    merged = merge({} if base is None else _read(base), data, source=f"preset '{name_or_path}'")
-    return {**merged, "name": data.get("name", path.stem)}
+    below = {} if base is None else _read(str(base), (*above, name_or_path))
+    return {**merge(below, data, source=f"preset '{name_or_path}'"), "name": data.get("name", path.stem)}

@@ -6,6 +6,7 @@ from typing import Any
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError, unknown_name
+from dllm_rl.load_options import LoadOptions
 
 TOY = "toy:"
 # Canvas and number of warm-start steps: enough that a policy is right in part, so that there is something to gain.
@@ -28,6 +29,12 @@ def toy_family(checkpoint: str, facts: dict[str, Any]) -> str:
     if family not in known or set(facts) != {"family"}:
         raise ConfigError(f"checkpoint '{checkpoint}' takes facts: {{family: one of {', '.join(known)}}}")
     return str(family)
+
+
+def refuse_loading(checkpoint: str, options: LoadOptions) -> None:
+    """Raise ConfigError for options of loading, which a toy's policy does not have."""
+    if given := ", ".join(options.model_dump(exclude_defaults=True, exclude={"shards", "optimiser"})):
+        raise ConfigError(f"'{checkpoint}' is made here, on the CPU; {given} would have no effect. Leave it out.")
 
 
 def warm_steps(name: str, family: str) -> int | None:

@@ -27,7 +27,7 @@ from dllm_rl.training.checkpoint import load_weights
 from dllm_rl.training.speaker import Speaker
 from dllm_rl.training.warmstart import Demonstration, WarmStartConfig, warm_start
 from experiments.design.config import build_sampler
-from experiments.design.toys import CANVAS, NUM_COLUMNS, TOY, toy_family, warm_steps
+from experiments.design.toys import CANVAS, NUM_COLUMNS, TOY, refuse_loading, toy_family, warm_steps
 from experiments.design.turns import RolesSettings
 from harness.environments import TextEnvironment
 
@@ -87,8 +87,7 @@ BATCH_SIZE = 64
 
 def load_toy(checkpoint: str, facts: dict[str, Any], options: LoadOptions = LoadOptions()) -> BasePolicy:
     """The warm-started policy of `toy:<environment>`; facts must name the family. A fresh copy at every call."""
-    if given := ", ".join(options.model_dump(exclude_defaults=True, exclude={"shards", "optimiser"})):
-        raise ConfigError(f"'{checkpoint}' is made here, on the CPU; {given} would have no effect. Leave it out.")
+    refuse_loading(checkpoint, options)
     return copy.deepcopy(_warm_started(checkpoint.removeprefix(TOY), toy_family(checkpoint, facts)))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,11 +17,10 @@ from pydantic import Field, model_validator
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError, unknown_name
-from dllm_rl.files import read_text
 from dllm_rl.load_options import LoadOptions
 from dllm_rl.seeding import python_random
 from experiments.design.config import Component, Strict, validate
-from experiments.design.overrides import apply_override, read_yaml
+from experiments.design.overrides import apply_override, read_settings
 from experiments.run.demonstrations import gold_demonstrations, read_demonstrations
 from experiments.run.rehearsals import ErrandDemonstrations, errand_demonstrations
 from harness.environments.base import Design
@@ -177,12 +177,12 @@ def recipe_names() -> list[str]:
 def load_recipe(name: str = DEFAULT_RECIPE, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe that ships, or a YAML file, with overrides laid over it."""
     if name in recipe_names():
-        text = (_RECIPES / f"{name}.yaml").read_text()
+        file: Path | Traversable = _RECIPES / f"{name}.yaml"
     elif name.endswith((".yaml", ".yml")) and Path(name).is_file():
-        text = read_text(Path(name))
+        file = Path(name)
     else:
         raise unknown_name("recipe (or YAML file)", name, recipe_names())
-    data = read_yaml(text, source=f"the warm-start recipe {name}")
+    data = read_settings(file, source=f"recipe '{name}'")
     for override in overrides:
         data = apply_override(data, override)
     return validate(Recipe, data, source=f"the warm-start recipe {name}")

@@ -6,10 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from experiments.design.config import Component, Evaluation, Role, validate
-
-# One component of a path, which leads nowhere else.
-_PART = r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]*"
+from experiments.design.config import PART, Component, Evaluation, Role, validate
 
 
 class _Record(BaseModel):
@@ -35,7 +32,7 @@ class CellRecord(_Record):
     objective: str
     role: Role
     is_positive_control: bool = False
-    folder: Annotated[str, Field(pattern=rf"^cells/{_PART}$")]
+    folder: Annotated[str, Field(pattern=rf"^cells/{PART}$")]
     options: dict[str, Any] = {}
     digest: str
 
@@ -48,13 +45,13 @@ class GridRecord(_Record):
         settings: The preset as it was resolved.
     """
 
-    preset: Annotated[str, Field(pattern=rf"^{_PART}$")]
+    preset: Annotated[str, Field(pattern=rf"^{PART}$")]
     description: str = ""
     digest: str
     seeds: tuple[Annotated[int, Field(ge=0)], ...]
     evaluation: RecordedEvaluation = RecordedEvaluation()
     cells: tuple[CellRecord, ...]
-    warm_starts: dict[str, Annotated[str, Field(pattern=rf"^warmstart/{_PART}$")]] = {}
+    warm_starts: dict[str, Annotated[str, Field(pattern=rf"^warmstart/{PART}$")]] = {}
     settings: dict[str, Any] = {}
     digests: dict[str, str] = {}
     versions: dict[str, str] = {}

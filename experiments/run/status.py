@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -91,12 +93,15 @@ def claim(folder: Path) -> Iterator[bool]:
 
 def is_claimed(folder: Path) -> bool:
     """Whether some process works on the unit now."""
-    if not (folder / ".lock").exists():
-        return False
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        lock = os.open(folder / ".lock", os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        # A shared lock needs no right to write, so that one may look at the runs of others.
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    lock.release()
+    finally:
+        os.close(lock)
     return False

@@ -24,6 +24,7 @@ from dllm_rl.errors import ConfigError, DllmRlError, MissingFileError
 from dllm_rl.files import replace_folder, write_json
 from dllm_rl.load_options import LoadOptions
 from experiments.design.config import Component, PolicyLevel, build_reward, validate
+from experiments.run.availability import refuse_unavailable
 from experiments.run.origins import is_done, keep_origins, refuse_changed_origins, state_of
 from experiments.run.recipe import (
     DEFAULT_RECIPE,
@@ -56,6 +57,8 @@ def run_warm_starts(families: list[str], overrides: list[str], *, out: Path, nam
     recipe = with_derived(load_recipe(name, overrides), families)
     refuse_wrong_stages(recipe)
     wanted = _with_origins(families or list(recipe.families), recipe)
+    for stage in wanted:
+        refuse_unavailable(f"stage '{stage}'", recipe.families[stage].init, recipe.families[stage])
     ranks = _launched(recipe)
     if ranks.is_first:
         for stage in wanted:

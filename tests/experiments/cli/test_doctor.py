@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments.cli.doctor import gpu_check, memory_check, shadowed, shared_memory_check
+from experiments.run import gpu
 
 
 def test_a_package_from_elsewhere_shadows_ours() -> None:
@@ -20,10 +21,25 @@ def test_a_package_from_elsewhere_shadows_ours() -> None:
 
 
 def test_a_gpu_that_this_pytorch_cannot_use_is_told() -> None:
-    assert gpu_check([], has_driver=False, build="2.9+cpu").found == "none; the CPU is used"
-    assert "cuda:1 B, 80 GB" in gpu_check(["A, 24 GB", "B, 80 GB"], has_driver=True, build="2.9").found
-    unusable = gpu_check([], has_driver=True, build="2.9+cpu")
+    assert gpu_check([], vendor=None, build="2.9+cpu").found == "none; the CPU is used"
+    assert "cuda:1 B, 80 GB" in gpu_check(["A, 24 GB", "B, 80 GB"], vendor="NVIDIA", build="2.9").found
+    unusable = gpu_check([], vendor="NVIDIA", build="2.9+cpu")
     assert (unusable.state, "2.9+cpu cannot use it" in unusable.found) == ("warn", True)
+
+
+@pytest.mark.parametrize(("listed", "vendor"), [("GPU 0: A\n", "NVIDIA"), ("No devices were found\n", None)])
+def test_a_gpu_without_a_device_file_is_seen_and_an_absent_one_is_not(tmp_path, monkeypatch, listed, vendor) -> None:
+    """As under WSL2. Devices that this machine has are hidden."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\nprintf '{listed}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(gpu, "_DEVICES", tmp_path)
+    assert gpu.gpu_vendor() == vendor
+    (tmp_path / "kfd").touch()
+    assert gpu.gpu_vendor() == (vendor or "AMD")
+    (tmp_path / "nvidia1").touch()
+    assert gpu.gpu_vendor() == "NVIDIA"
 
 
 def test_too_little_memory_is_told() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,16 @@ REFUSED = {
         (FORMS, "train.learning_rate=abc", "every level of policies sets its own learning_rate"),
         (TOY, "train={inner_steps: 1, target_kl: 0.1}", "Set inner_steps to 2 or more"),
         (("train", "toy_sort", "masked", "rloo"), "train.inner_steps=2", "allows at most 1 inner step"),
+    ],
+    "names": [
+        (TOY, "policies=[[masked]]", "['masked'] was given for an entry of policies"),
+        (TOY, "policies=[{masked: 1}]", "expected its name. Known:"),
+        (TOY, "controls=[[a]]", "was given for an entry of controls"),
+        (TOY, "policies.GSAI-ML/LLaDA.checkpoint=x", "'GSAI-ML/LLaDA' cannot name a folder of the run"),
+        (TOY, "objectives.my:own.name=espo", "'my:own' cannot name a folder of the run"),
+        (TOY, "name=2026/first", "'2026/first' cannot name a folder of the run"),
+        (TOY, "name=2026-99-99", "is not valid YAML; quote it"),
+        (TOY, "policies.masked.device=cuda", "device would have no effect. Leave it out"),
     ],
     "evaluation": [
         (TOY, "evaluation.splt=val", "Did you mean 'split'"),
@@ -227,3 +238,46 @@ def test_facts_that_a_family_does_not_read_may_stand_in_its_checkpoint() -> None
     stored = json.loads((CHECKPOINTS / "masked" / "config.json").read_text())["policy"]
     assert "slot_size" in stored
     assert load_policy("builtin:masked").facts.slot_size == stored["slot_size"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"base: mine.yaml\n", "is a base of itself (mine.yaml -> mine.yaml). Take another base."),
+        (b"description: caf\xe9\n", "is not a text in UTF-8"),
+        (b"[1]", "is a list; expected a mapping"),
+        (b"{", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_preset_or_recipe_is_one_message(text, message, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_bytes(text)
+    commands = [("grid", "mine.yaml", "--dry-run"), *([] if b"base" in text else [("warmstart", "mine.yaml")])]
+    for command in commands:
+        code, _, errors = said(command, monkeypatch, capsys)
+        assert (code, message in " ".join(errors.split())) == (2, True), errors
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("policies.masked.device=cuda", "policy 'masked': device=cuda was given; this machine has 0 of that kind"),
+        ("policies.masked.lora={rank: 4}", "policy 'masked': an adapter needs peft, which is not installed"),
+        (
+            "policies.masked.optimiser=adamw_8bit",
+            "'masked': optimiser=adamw_8bit needs the package bitsandbytes",
+        ),
+    ],
+)
+def test_what_this_machine_lacks_is_refused_before_anything_runs(
+    setting, message, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("dllm_rl.policies.adapters.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    # Whatever gets as far as the tasks has begun.
+    monkeypatch.setattr("experiments.cli.grid.checked_tasks", None)
+    code, _, errors = said(("grid", "quick", setting), monkeypatch, capsys)
+    assert (code, message in " ".join(errors.split())) == (2, True), errors
+    assert not list(tmp_path.iterdir()), "something was written"

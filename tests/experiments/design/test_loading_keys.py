@@ -9,6 +9,7 @@ import pytest
 from dllm_rl.errors import ConfigError
 from experiments.cli.policy_keys import as_overrides, read_policy_keys
 from experiments.design.grid import build_cells
+from experiments.design.overrides import apply_override
 from experiments.design.presets import load_preset
 from experiments.design.units import training_digest
 
@@ -28,12 +29,15 @@ def test_keys_reach_the_cell():
     assert (found.device, found.lora.rank, found.lora.targets, found.dtype) == ("cuda:1", 4, ("qkv",), None)
 
 
-@pytest.mark.parametrize("key", ["dtype=bfloat16", "attention=eager", "lora.rank=4", "revision=abc"])
+DECIDING = ["dtype=bfloat16", "attention=eager", "lora.rank=4", "revision=abc", "trust_remote_code=true"]
+
+
+@pytest.mark.parametrize("key", DECIDING)
 def test_what_decides_numbers_is_part_of_the_digest(key):
     assert digest_of(f"policies.masked.{key}") != digest_of()
 
 
-@pytest.mark.parametrize("key", ["device=cuda", "gradient_checkpointing=true", "trust_remote_code=true", "shards=8"])
+@pytest.mark.parametrize("key", ["device=cuda", "gradient_checkpointing=true", "trust_remote_code=false", "shards=8"])
 def test_what_decides_no_number_is_not(key):
     assert digest_of(f"policies.masked.{key}") == digest_of()
 
@@ -76,3 +80,19 @@ def test_an_adapter_is_not_sharded():
 def test_what_is_about_training_is_refused_where_a_policy_only_writes(key):
     with pytest.raises(ConfigError, match="about training, and nothing is trained here"):
         read_policy_keys([key])
+
+
+def test_a_key_reaches_a_level_whose_name_has_dots():
+    data = {"policies": {"llada-1.5": {"facts": {"family": "masked"}}, "llada-1": {}}}
+    changed = apply_override(data, "policies.llada-1.5.facts.canvas_length=8")
+    assert changed["policies"] == {"llada-1.5": {"facts": {"family": "masked", "canvas_length": 8}}, "llada-1": {}}
+
+
+def test_policy_keys_reach_a_level_whose_name_has_dots(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "base: quick\npolicies:\n  masked: null\n  llada-1.5: {checkpoint: 'builtin:masked', "
+        "sampler: low_confidence}\ncontrols: null\n"
+    )
+    found = load_preset(str(path), as_overrides(str(path), [], ["device=cuda"])).policies
+    assert found["llada-1.5"].device == "cuda"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import time
 from pathlib import Path
@@ -79,6 +80,22 @@ def test_a_look_at_a_state_does_not_make_a_runner_pass_the_unit_over(tmp_path):
     assert not is_claimed(tmp_path)
     watcher.end()
     assert watcher.code == 0
+
+
+def test_who_only_looks_needs_no_right_to_write(tmp_path, monkeypatch):
+    write_status(tmp_path, Status(state="running", pid=1))
+    opened = os.open
+
+    def read_only(path, flags, *mode, **more):
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise PermissionError(path)
+        return opened(path, flags, *mode, **more)
+
+    with claim(tmp_path) as is_mine, monkeypatch.context() as patched:
+        patched.setattr(os, "open", read_only)
+        assert is_mine and read_status(tmp_path).state == "running"
+    monkeypatch.setattr(os, "open", read_only)
+    assert read_status(tmp_path).cause == "interrupted"
 
 
 class Filling(FakeWork):
