@@ -104,8 +104,12 @@ REFUSED = {
     "names": [
         (TOY, "policies=[[masked]]", "['masked'] was given for an entry of policies"),
         (TOY, "policies=[{masked: 1}]", "expected its name. Known:"),
-        (TOY, "controls=[[a]]", "was given for an entry of controls"),
-        (TOY, "policies.GSAI-ML/LLaDA.checkpoint=x", "'GSAI-ML/LLaDA' cannot name a folder of the run"),
+        (FORMS, "controls=[[a]]", "was given for an entry of controls"),
+        (
+            TOY,
+            "policies.GSAI-ML/LLaDA={checkpoint: x, sampler: slots}",
+            "'GSAI-ML/LLaDA' cannot name a folder of the run",
+        ),
         (TOY, "objectives.my:own.name=espo", "'my:own' cannot name a folder of the run"),
         (TOY, "name=2026/first", "'2026/first' cannot name a folder of the run"),
         (TOY, "name=2026-99-99", "is not valid YAML; quote it"),

@@ -92,7 +92,7 @@ def test_policy_keys_reach_a_level_whose_name_has_dots(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
         "base: quick\npolicies:\n  masked: null\n  llada-1.5: {checkpoint: 'builtin:masked', "
-        "sampler: low_confidence}\ncontrols: null\n"
+        "sampler: low_confidence}\ncontrols: []\n"
     )
     found = load_preset(str(path), as_overrides(str(path), [], ["device=cuda"])).policies
     assert found["llada-1.5"].device == "cuda"
