@@ -108,7 +108,7 @@ REFUSED = {
         (
             TOY,
             "policies.GSAI-ML/LLaDA={checkpoint: x, sampler: slots}",
-            "'GSAI-ML/LLaDA' cannot name a folder of the run",
+            "'GSAI-ML/LLaDA' cannot name a folder",
         ),
         (TOY, "objectives.my:own.name=espo", "'my:own' cannot name a folder of the run"),
         (TOY, "name=2026/first", "'2026/first' cannot name a folder of the run"),
