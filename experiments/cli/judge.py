@@ -223,17 +223,16 @@ def _claims(judge: Reward, episodes: Sequence[Labelled]) -> list[float | None]:
 
 
 def _judge(given: str) -> Reward:
-    from dllm_rl.files import read_text
     from experiments.cli.components import JudgeFile, component_of
     from experiments.design.config import Component, build_reward, validate
-    from experiments.design.overrides import read_yaml
+    from experiments.design.overrides import read_settings
     from harness.rewards.judge import BUILTIN
 
     path = Path(given)
     if given.endswith((".yaml", ".yml")):
         if not path.is_file():
             raise ConfigError(f"no file '{given}'. Give one that says reward: {{name: ..., options: {{...}}}}.")
-        component = validate(JudgeFile, read_yaml(read_text(path), source=given), source=given).reward
+        component = validate(JudgeFile, read_settings(path, source=f"judge '{given}'"), source=given).reward
     elif "{" not in given and (given.startswith(BUILTIN) or path.suffix == ".json" or path.is_file()):
         component = Component(name="judge", options={"file": given})
     else:

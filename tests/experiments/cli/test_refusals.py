@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dllm_rl.errors import ConfigError
+from experiments.cli.judge import _judge
 from experiments.design.presets import preset_names
 from tests.experiments.cli.test_cli import said
 
@@ -253,13 +255,16 @@ def test_facts_that_a_family_does_not_read_may_stand_in_its_checkpoint() -> None
         (b"{", "is not valid YAML"),
     ],
 )
-def test_a_file_that_is_no_preset_or_recipe_is_one_message(text, message, tmp_path, monkeypatch, capsys) -> None:
+def test_a_file_that_is_no_preset_recipe_or_judge_is_one_message(text, message, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_bytes(text)
     commands = [("grid", "mine.yaml", "--dry-run"), *([] if b"base" in text else [("warmstart", "mine.yaml")])]
     for command in commands:
         code, _, errors = said(command, monkeypatch, capsys)
         assert (code, message in " ".join(errors.split())) == (2, True), errors
+    if b"base" not in text:
+        with pytest.raises(ConfigError, match=message):
+            _judge("mine.yaml")
 
 
 @pytest.mark.parametrize(
