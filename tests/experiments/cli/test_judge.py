@@ -101,7 +101,7 @@ def test_a_file_of_something_else_is_named(evidence: Path, tmp_path: Path) -> No
     (tmp_path / "odd.yaml").write_bytes(b"reward: \xff")
     with pytest.raises(ConfigError, match=r"picture\.png' cannot be read as text in UTF-8"):
         score("success_words", [tmp_path / "picture.png"], as_json=False)
-    with pytest.raises(ConfigError, match=r"mine\.yaml: not YAML, line 2: "):
+    with pytest.raises(ConfigError, match=r"mine\.yaml': not YAML, line 2: "):
         score(str(tmp_path / "mine.yaml"), [evidence], as_json=False)
     with pytest.raises(ConfigError, match=r"odd\.yaml' cannot be read as text in UTF-8"):
         score(str(tmp_path / "odd.yaml"), [evidence], as_json=False)

@@ -114,7 +114,7 @@ REFUSED = {
         ),
         (TOY, "objectives.my:own.name=espo", "'my:own' cannot name a folder of the run"),
         (TOY, "name=2026/first", "'2026/first' cannot name a folder of the run"),
-        (TOY, "name=2026-99-99", "is not valid YAML; quote it"),
+        (TOY, "name=2026-99-99", "month must be in 1..12. Quote it."),
         (TOY, "policies.masked.device=cuda", "device would have no effect. Leave it out"),
     ],
     "evaluation": [
@@ -250,9 +250,9 @@ def test_facts_that_a_family_does_not_read_may_stand_in_its_checkpoint() -> None
     ("text", "message"),
     [
         (b"base: mine.yaml\n", "is a base of itself (mine.yaml -> mine.yaml). Take another base."),
-        (b"description: caf\xe9\n", "is not a text in UTF-8"),
+        (b"description: caf\xe9\n", "cannot be read as text in UTF-8"),
         (b"[1]", "is a list; expected a mapping"),
-        (b"{", "is not valid YAML"),
+        (b"{", "not YAML, line 1"),
     ],
 )
 def test_a_file_that_is_no_preset_recipe_or_judge_is_one_message(text, message, tmp_path, monkeypatch, capsys) -> None:
