@@ -140,7 +140,7 @@ class _Flowing:
         after = canvas.clone()
         after[row, column] = tokens
         log_probs = self.transition.log_prob(log_p, canvas, after, *times)
-        uncertainty = torch.zeros(canvas.shape)
+        uncertainty = torch.zeros(canvas.shape, dtype=logits.dtype)
         uncertainty[row, column] = entropy(redrawn, temperature)
         self.record.jump(canvas, after, step, log_probs, uncertainty, is_last=is_last)
         self.canvas = after

