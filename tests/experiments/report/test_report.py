@@ -186,6 +186,11 @@ def test_a_notebook_shows_the_verdicts_and_print_writes_them_as_markdown(grid):
     assert str(table) == (grid / "report_tables.md").read_text()
 
 
+def test_a_long_name_of_an_objective_may_break_above_the_verdicts(quick):
+    (head,) = re.findall(r'<table class="matrix">.*?</thead>', (quick / "report.html").read_text(), re.DOTALL)
+    assert ">cj_<wbr>grpo</th>" in head
+
+
 def test_every_region_has_a_name_of_its_own_and_every_column_a_title(grid):
     page = (grid / "report.html").read_text()
     names = re.findall(r'role="region" aria-label="([^"]*)"', page)
