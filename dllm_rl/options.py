@@ -101,9 +101,9 @@ def keyed(cls: type, values: Mapping[str, Any], *, owner: str) -> dict[str, Any]
 
 
 def stated(component: Any) -> dict[str, Any]:
-    """Return the options of an instance that decide numbers, as plain data; none where it is no dataclass.
+    """Return the options of an instance that decide numbers, as plain data.
 
-    Of what is not plain, such as a function, the type's name.
+    Anything but a dataclass has none. Of what is not plain, such as a function, the type's name.
     """
     if not dataclasses.is_dataclass(component):
         return {}

@@ -86,7 +86,7 @@ def at_base(folder: Path, base: str, options: LoadOptions) -> LoadOptions:
     if digest is not None and not Path(base).is_dir():
         # A relative path that leads nowhere has the form of a hub id.
         raise CheckpointError(
-            f"adapter '{folder}' was trained on the folder '{base}', and there is no such folder "
+            f"adapter '{folder}' was trained on the checkpoint '{base}', which was not found "
             f"{'here' if Path(base).is_absolute() else f'in {Path.cwd()}'}. Put that checkpoint, or a link to it, there"
             f"{'' if Path(base).is_absolute() else ', or start where it is'}."
         )

@@ -69,7 +69,7 @@ def write_digest(folder: Path) -> None:
 
 
 def refuse_other_files(folder: Path) -> None:
-    """Raise CheckpointError where writing a checkpoint to a folder would remove what is no file of a checkpoint."""
+    """Raise CheckpointError if writing a checkpoint to this folder would delete other files."""
     record = folder / _DIGEST_FILE
     known = {_DIGEST_FILE, *(json.loads(record.read_text()) if record.is_file() else ())}
     found = sorted({path.name for path in folder.iterdir()} - known) if folder.is_dir() else []

@@ -1,8 +1,8 @@
 """A curriculum of horizons: episodes may take few turns at first, and more in later stages.
 
 Short horizons first, then longer ones, is how OpenWebRL trains (15, then 30 turns; 2606.02031), and AgentGym-RL finds
-that long ones from the start collapse (2509.08755). An episode that is cut ends as one that has used up its turns, and
-is rewarded as it stands.
+that long ones from the start collapse (2509.08755). An episode that is cut off counts as having used up its
+turns; its reward is for what was achieved by then.
 """
 
 from __future__ import annotations

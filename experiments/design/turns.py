@@ -16,20 +16,28 @@ if TYPE_CHECKING:
     from dllm_rl.repair import Repair
 
 
-class NotebookSettings(Strict):
-    """What a policy reads of earlier turns in episodes; see `dllm_rl.notebook.Notebook`."""
-
-    memory: Memory = "full"
-    feedback: bool = True
-    num_observations: int = Field(default=1, ge=1)
+class _Buildable(Strict):
+    """Settings that are refused where what they describe cannot be built."""
 
     @model_validator(mode="after")
-    def _can_be_built(self) -> NotebookSettings:
+    def _can_be_built(self) -> Self:
         try:
             self.build()
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return self
+
+    def build(self) -> Any:
+        """What they describe. Raises ConfigError."""
+        raise NotImplementedError
+
+
+class NotebookSettings(_Buildable):
+    """What a policy reads of earlier turns in episodes; see `dllm_rl.notebook.Notebook`."""
+
+    memory: Memory = "full"
+    feedback: bool = True
+    num_observations: int = Field(default=1, ge=1)
 
     def build(self) -> Notebook:
         """The notebook itself."""
@@ -61,21 +69,13 @@ class OwnPolicy(Strict):
     facts: dict[str, Any] = Field(default_factory=dict)
 
 
-class RoleSwitches(Strict):
+class RoleSwitches(_Buildable):
     """The roles that write a turn of an episode; see `dllm_rl.roles.Roles`."""
 
     reflector: bool = True
     planner: bool = True
     grounder: bool = True
     summarizer: bool = True
-
-    @model_validator(mode="after")
-    def _can_be_built(self) -> Self:
-        try:
-            self.build()
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return self
 
     def build(self) -> Roles:
         """The switches themselves."""

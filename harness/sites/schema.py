@@ -221,7 +221,7 @@ class SiteField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extra:
-    """A control between the fields of a page and its button. It is no field of the form, and no task asks for it.
+    """A control between the fields of a page and its button. It is not a field of the form, and no task asks for it.
 
     Attributes:
         name: HTML attribute.

@@ -38,7 +38,7 @@ SEEDS_A_SPLIT = 1_000_000
 # Ten times 0.1 is a little less than 1.
 ROUNDING = 1e-9
 EARNED = GoldField(name=RETURN, kind="number", wanted=("1",), label="sum of the rewards of the environment's own")
-# What an observation holds that is no part of what is read.
+# What an observation holds beside what is read.
 _APART = frozenset({"metadata", "reward", "done"})
 
 

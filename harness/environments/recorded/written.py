@@ -40,7 +40,7 @@ def _date(value: Any) -> str:
 def read_number(value: Any) -> str:
     """A number without currency, unit signs and grouping: `$1,250.00` is 1250.00.
 
-    A comma that groups nothing is no part of one.
+    A comma that groups nothing does not belong to one.
     """
     text = re.sub(r"[\s_$€£%]", "", str(single(value)))
     text = text.replace(",", "") if _GROUPED.fullmatch(text) else text

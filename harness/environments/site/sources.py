@@ -86,9 +86,9 @@ class Address:
             parts = urlsplit(self.url)
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise ConfigError(f"'{self.url}' is no address of a site: {error}. Correct it.") from None
+            raise ConfigError(f"'{self.url}' is not the address of a site: {error}. Correct it.") from None
         if parts.scheme not in ("http", "https") or not host:
-            raise ConfigError(f"'{self.url}' is no address of a site. Give one such as http://127.0.0.1:8000/.")
+            raise ConfigError(f"'{self.url}' is not the address of a site. Give one such as http://127.0.0.1:8000/.")
         if not is_loopback(host) and host not in self.allow:
             raise ConfigError(
                 f"'{self.url}' is on another machine. If that site is yours and may be filled in by plans, allow its "

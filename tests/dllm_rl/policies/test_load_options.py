@@ -74,7 +74,7 @@ def test_an_adapter_on_a_folder_that_is_not_here_is_not_sought_on_the_hub(tmp_pa
     checkpoints.a2d(tmp_path / "mine" / "base")
     save_policy(load_policy("mine/base", facts=FACTS, options=LoadOptions(lora=LORA)), tmp_path / "adapter")
     monkeypatch.chdir(tmp_path / "mine")
-    with pytest.raises(CheckpointError, match=r"trained on the folder 'mine/base', and there is no such folder in \S+"):
+    with pytest.raises(CheckpointError, match=r"trained on the checkpoint 'mine/base', which was not found in \S+"):
         load_policy(str(tmp_path / "adapter"))
 
 

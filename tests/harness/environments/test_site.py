@@ -297,7 +297,7 @@ def test_a_page_of_a_folder_sends_its_forms_nowhere_else(tmp_path: Path, form: s
 
 @pytest.mark.parametrize("port", ["80a", "99999"])
 def test_an_address_with_an_impossible_port_is_told(port: str) -> None:
-    with pytest.raises(ConfigError, match="is no address of a site"):
+    with pytest.raises(ConfigError, match="is not the address of a site"):
         Address(url=f"http://127.0.0.1:{port}").upstream()
 
 
