@@ -31,7 +31,7 @@ from dllm_rl.files import read_rows
 from dllm_rl.load_options import LoadOptions, LoraOptions
 from dllm_rl.policies.adapters import add_lora, checkpoint_activations
 from dllm_rl.policies.base import BasePolicy, PolicyFacts
-from dllm_rl.policies.loading import usable_device
+from dllm_rl.policies.devices import usable_device
 from dllm_rl.records.tasks import Observation, Outcome, Task
 from dllm_rl.reward import FromFunction, Reward
 from dllm_rl.session import Session

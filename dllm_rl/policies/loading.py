@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -34,6 +33,7 @@ from dllm_rl.policies.checkpoints import (
     verify,
     write_digest,
 )
+from dllm_rl.policies.devices import usable_device
 from dllm_rl.policies.foreign import load_foreign
 from dllm_rl.policies.probe import check_model
 from dllm_rl.policies.published import stated_facts
@@ -106,36 +106,6 @@ def _load_ours(path: str, options: LoadOptions) -> tuple[Any, Any, dict[str, Any
     stored = dict(model.config.policy)
     source = tokenizer_folder(Path(path), stored["family"])
     return model, PreTrainedTokenizerFast.from_pretrained(source), stored
-
-
-def usable_device(options: LoadOptions) -> torch.device:
-    """Return the device; of the GPUs this process's own, where a launcher started one process for each.
-
-    Raises ConfigError where this machine lacks it, or it lacks the attention.
-    """
-    device = torch.device(options.device)
-    if device.type == "cpu":
-        if options.attention == "flex_attention":
-            raise ConfigError(
-                "attention=flex_attention was given with device=cpu, where its kernels have no backward pass. Leave it "
-                "out, or take sdpa or eager."
-            )
-        return device
-    if options.device == "cuda" and "LOCAL_RANK" in os.environ:
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    backend = torch.cuda if device.type == "cuda" else torch.mps
-    count = backend.device_count() if device.type == "cuda" or torch.backends.mps.is_available() else 0
-    if (device.index or 0) >= count:
-        raise ConfigError(
-            f"device={device} was given; this machine has {count} of that kind with PyTorch "
-            f"{torch.__version__}. Take device=cpu, or install a PyTorch that is built for your GPU."
-        )
-    return device
-
-
-def device_name(device: str) -> str:
-    """Name of a device for people and records: of a GPU its model's."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def save_policy(

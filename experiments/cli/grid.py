@@ -193,8 +193,10 @@ def _run_owed(
     with ConsoleProgress(owed, console, num_workers=num_workers) as progress:
         if num_workers == 1:
             from experiments.run.cell import LocalExecutor
+            from experiments.run.placement import own_gpu
 
-            return run_units(plan, LocalExecutor(session, tasks), progress)
+            with own_gpu(plan.preset, plan.root):
+                return run_units(plan, LocalExecutor(session, tasks), progress)
         session.close()
         progress.tell(f"{num_workers} workers, each with a browser and {GIGABYTES_A_WORKER:g} GB of memory at most")
         return run_units_in_processes(plan, num_workers, progress)

@@ -16,7 +16,7 @@ def refuse_unavailable(owner: str, checkpoint: str | None, options: LoadOptions)
         checkpoint: What it starts from; None for random weights.
     """
     from dllm_rl.policies.adapters import base_of_adapter, require_peft
-    from dllm_rl.policies.loading import usable_device
+    from dllm_rl.policies.devices import usable_device
     from dllm_rl.training.optimiser import require_optimiser
 
     try:

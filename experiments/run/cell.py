@@ -13,7 +13,7 @@ from dllm_rl.files import METRICS_FILE, read_json, read_rows, write_json
 from dllm_rl.hub import commit_of
 from dllm_rl.policies.adapters import base_of_adapter
 from dllm_rl.policies.base import BasePolicy
-from dllm_rl.policies.loading import device_name
+from dllm_rl.policies.devices import device_name
 from dllm_rl.session import Session
 from dllm_rl.training.config import TrainConfig
 from dllm_rl.training.engine import RolloutEngine, evaluate
@@ -169,7 +169,7 @@ class LocalExecutor:
         """Versions, with those known only once the environment runs (the browser's) and the policy is loaded."""
         loading, checkpoint = unit.cell.loading, unit.cell.checkpoint
         checkpoint = base_of_adapter(Path(checkpoint)) or checkpoint
-        found = {**unit.settings["versions"], **self._session.versions, "device": device_name(loading.device)}
+        found = {**unit.settings["versions"], **self._session.versions, "device": device_name(loading)}
         commit = commit_of(checkpoint, loading.revision)
         return found if commit is None else {**found, f"checkpoint {checkpoint}": commit}
 

@@ -36,7 +36,8 @@ _CONTEXT = multiprocessing.get_context("spawn")
 def number_of_workers(preset: Preset, asked: int | None, owed: Iterable[Unit]) -> int:
     """How many processes run these units: as many as asked for, or one for each core that has work and memory.
 
-    Policies on an accelerator share it, and its memory holds as many copies as there are processes: one by default.
+    Policies on an accelerator: one by default. Several share the GPUs out (`experiments.run.placement`), of which each
+    holds as many copies as processes take it.
 
     Raises ConfigError where several are asked for, and the preset leaves the number of threads to each process, or the
     environment may be open in one alone.

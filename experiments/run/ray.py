@@ -120,6 +120,8 @@ def connected(address: str | None) -> Iterator[Any]:
     """
     require_ray()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Workers ask Ray for no GPU and share out those that they see; Ray before April 2026 hid them from such tasks.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
         # Ray's word for: this machine alone. It keeps all of its servers on 127.0.0.1; read when ray is imported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

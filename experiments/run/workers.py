@@ -202,6 +202,7 @@ def work(launch: Launch, progress: Progress) -> None:
     """Run what is owed of a grid in this process, which is a worker's."""
     from experiments.design.config import build_session
     from experiments.run.cell import LocalExecutor
+    from experiments.run.placement import own_gpu
     from experiments.run.self_check import known_tasks
     from harness.browser import share_cores
 
@@ -215,7 +216,7 @@ def work(launch: Launch, progress: Progress) -> None:
         os.chdir(launch.cwd)
     _refuse_other("versions", versions(), launch.versions)
     share_cores(launch.num_beside)
-    with build_session(launch.preset.environment) as session:
+    with own_gpu(launch.preset, launch.root), build_session(launch.preset.environment) as session:
         session.keep_outcomes(folder.root / OUTCOMES_FILE)
         source = known_tasks(launch.preset, session, folder.root)
         plan = replace(plan_grid(launch.preset, source, folder.root), chosen=launch.chosen)

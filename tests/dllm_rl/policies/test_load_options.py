@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.load_options import LoadOptions, LoraOptions
-from dllm_rl.policies.loading import load_policy, save_policy, usable_device
+from dllm_rl.policies.devices import at_place, usable_device
+from dllm_rl.policies.loading import load_policy, save_policy
 from dllm_rl.training.checkpoint import load_state, save_state
 from dllm_rl.training.optimiser import MasterWeights, adamw
 from dllm_rl.training.reference import is_fresh_adapter
@@ -241,6 +242,19 @@ def test_what_cannot_be_had_is_refused(options, message):
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match=r"device=cuda was given; this machine has 0 .* Take device=cpu"):
         load_policy("builtin:masked", options=LoadOptions(device="cuda"))
+
+
+def test_plain_cuda_is_the_gpu_of_the_place_and_a_named_one_is_itself(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for place, expected in ((0, "cuda:0"), (1, "cuda:1"), (2, "cuda:0")):
+        with at_place(place):
+            assert usable_device(LoadOptions(device="cuda")) == torch.device(expected)
+            assert usable_device(LoadOptions(device="cuda:1")) == torch.device("cuda:1")
+            assert usable_device(LoadOptions()) == torch.device("cpu")
+    assert usable_device(LoadOptions(device="cuda")) == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with at_place(1), pytest.raises(ConfigError, match="device=cuda was given; this machine has 0"):
+        usable_device(LoadOptions(device="cuda"))
 
 
 def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):

@@ -51,8 +51,8 @@ def overrides(folder: Path) -> list[str]:
     ]
 
 
-def grid(folder: Path, name: str) -> GridPlan:
-    preset = load_preset("toy_copy", overrides(folder))
+def grid(folder: Path, name: str, *others: str) -> GridPlan:
+    preset = load_preset("toy_copy", [*overrides(folder), *others])
     with build_session(preset.environment) as session:
         return plan_grid(preset, TaskSets.of(preset, session), folder / name)
 
