@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # What decides no number of a run, but where it runs and how much memory it takes.
 _FREE = {"device", "gradient_checkpointing", "shards"}
+# What says how a policy is trained, and so nothing where it only writes.
+_OF_TRAINING = {"lora", "gradient_checkpointing", "shards", "optimiser"}
 
 OptimiserName = Literal["adamw", "adamw_8bit"]
 
@@ -70,6 +72,17 @@ class LoadOptions(BaseModel):
                 "every process holds. Leave one of the two out"
             )
         return self
+
+    @property
+    def loading(self) -> LoadOptions:
+        """These options alone, where they are part of a record with other keys."""
+        return LoadOptions(**{name: getattr(self, name) for name in LoadOptions.model_fields})
+
+    @property
+    def of_training(self) -> list[str]:
+        """What was said of training, as `name=value`."""
+        given = self.model_dump(mode="json", include=_OF_TRAINING, exclude_defaults=True)
+        return [f"{name}={value}" for name, value in given.items()]
 
     @property
     def deciding(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import read_json
-from experiments.design.config import Preset, build_session
+from experiments.design.config import Preset, build_session, loaded_levels
 from experiments.design.presets import load_preset, preset_names
 from experiments.design.units import GridPlan, TaskSets, Unit, choose, plan_grid
 from experiments.run.folder import CONFIG_FILE, OUTCOMES_FILE, RunFolder, make_folder
@@ -77,7 +77,7 @@ def run_grid(
         # What cannot be run is refused before a browser starts.
         intended = choose(plan_grid(preset, TaskSets.of(preset, session), root), only)
         policies = {unit.cell.policy for unit in intended.units if intended.is_chosen(unit)}
-        levels = {name: level for name, level in preset.policies.items() if name in policies}
+        levels = loaded_levels({name: level for name, level in preset.policies.items() if name in policies})
         refuse_missing_starts(levels.values())
         # The nodes of a cluster have devices of their own.
         for name, level in levels.items() if cluster is None else ():
@@ -221,14 +221,15 @@ def _launched(preset: Preset, cluster: Cluster | None, workers: int | None) -> R
     from harness.browser import share_cores
 
     share_cores(processes_beside())
-    ranks = launched_ranks(level.device for level in preset.policies.values())
+    levels = loaded_levels(preset.policies)
+    ranks = launched_ranks(level.device for level in levels.values())
     if cluster is not None and not ranks.is_alone:
         raise ConfigError("--executor ray starts its own processes: run it without `accelerate launch`.")
     if workers is not None and not ranks.is_alone:
         raise ConfigError("--workers starts its own processes: run it without `accelerate launch`, or leave it out.")
     if cluster is not None or not ranks.is_alone:
         refuse_several(preset.environment, "--executor ray" if ranks.is_alone else "accelerate launch")
-    for name, level in preset.policies.items():
+    for name, level in levels.items():
         ranks.refuse_shards(level.shards, f"policy '{name}'")
         ranks.refuse_shared(level.device)
     return ranks

@@ -24,10 +24,6 @@ class PolicyKeys(LoadOptions):
     facts: dict[str, Any] = Field(default_factory=dict)
 
 
-# What says how a policy is trained, and so nothing where it only writes.
-_OF_TRAINING = ("gradient_checkpointing", "shards", "optimiser")
-
-
 def read_policy_keys(keys: Sequence[str], *, is_trained: bool = False) -> tuple[dict[str, Any], LoadOptions]:
     """Return facts and load options of a policy.
 
@@ -37,10 +33,12 @@ def read_policy_keys(keys: Sequence[str], *, is_trained: bool = False) -> tuple[
     for key in keys:
         data = apply_override(data, key)
     found = validate(PolicyKeys, data, source="--policy")
-    for name in _OF_TRAINING if not is_trained else ():
-        if getattr(found, name) != PolicyKeys.model_fields[name].default:
-            raise ConfigError(f"--policy {name}={getattr(found, name)} is about training, and nothing is trained here.")
-    return found.facts, LoadOptions(**{name: getattr(found, name) for name in LoadOptions.model_fields})
+    if found.of_training and not is_trained:
+        raise ConfigError(
+            f"--policy {' --policy '.join(found.of_training)} is about training, and nothing is trained here. Leave it "
+            "out."
+        )
+    return found.facts, found.loading
 
 
 def as_overrides(preset: str, overrides: Sequence[str], keys: Sequence[str]) -> list[str]:

@@ -34,6 +34,13 @@ class Trained(BaseModel):
         record = Path(checkpoint) / RECORD_FILE
         return cls.model_validate(read_json(record)) if record.is_file() else cls()
 
+    def roles_on(self, device: str) -> RolesSettings | None:
+        """The roles, with the policies that they have of their own on this device."""
+        if self.roles is None:
+            return None
+        own = {role: item.model_copy(update={"device": device}) for role, item in self.roles.own.items()}
+        return self.roles.model_copy(update={"own": own})
+
     @property
     def evaluated_with(self) -> Component | None:
         """The sampler of its evaluation."""

@@ -64,7 +64,7 @@ def turns_of(
     if has_grammar(sampler):
         raise grammar_in_episodes(f"sampler '{sampler.name}' with grammar=true", name)
     trained = Trained.of(checkpoint)
-    notebook, repair, roles = trained.notebook, trained.repair, trained.roles
+    notebook, repair, roles = trained.notebook, trained.repair, trained.roles_on(str(policy.device))
     if options.notebook is not None:
         data = _read(options.notebook, "--notebook", "{memory: actions, feedback: false}")
         notebook = validate(NotebookSettings, data, source="--notebook")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -126,11 +127,6 @@ class PolicyLevel(LoadOptions):
         return is_path and not Path(self.checkpoint).is_dir()
 
     @property
-    def loading(self) -> LoadOptions:
-        """How the weights are loaded."""
-        return LoadOptions(**{name: getattr(self, name) for name in LoadOptions.model_fields})
-
-    @property
     def stated_facts(self) -> dict[str, Any]:
         """Facts that the checkpoint's config.json states; {} for one that is not on this disk."""
         from dllm_rl.policies.published import stated_facts
@@ -146,6 +142,16 @@ class PolicyLevel(LoadOptions):
         is_builtin = self.checkpoint.startswith(BUILTIN)
         folder = CHECKPOINTS / self.checkpoint.removeprefix(BUILTIN) if is_builtin else Path(self.checkpoint)
         return read_config(folder) if (folder / "config.json").is_file() else {}
+
+
+def loaded_levels(levels: Mapping[str, PolicyLevel]) -> dict[str, PolicyLevel]:
+    """All that is loaded, by its place: these levels, and as levels the policies that their roles have of their own."""
+    found: dict[str, PolicyLevel] = {}
+    for name, level in levels.items():
+        found[name] = level
+        for role, own in ({} if level.roles is None else level.roles.own).items():
+            found[f"{name}.roles.own.{role}"] = PolicyLevel(**own.model_dump())
+    return found
 
 
 class ObjectiveLevel(Component):

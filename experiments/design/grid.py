@@ -25,6 +25,7 @@ from experiments.design.config import (
     build_objective,
     build_reward,
     build_sampler,
+    loaded_levels,
     validate,
 )
 from experiments.design.toys import TOY, refuse_loading, toy_family
@@ -226,7 +227,8 @@ def refuse_undefined(name: str, policy: PolicyLevel, objective: ObjectiveLevel) 
     """Raise where objective, sampler or facts are unknown, have wrong options, or are not of the policy's family."""
     from samplers import CACHES, UnmaskingRule
 
-    refuse_facts(policy)
+    for level in loaded_levels({name: policy}).values():
+        refuse_facts(level)
     parts = [("objective", build_objective(objective)), ("sampler", build_sampler(policy.sampler))]
     if policy.evaluation_sampler is not None:
         parts.append(("sampler", build_sampler(policy.evaluation_sampler)))

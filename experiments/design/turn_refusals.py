@@ -15,6 +15,7 @@ from experiments.design.config import (
     build_environment,
     build_objective,
     build_sampler,
+    loaded_levels,
 )
 
 
@@ -23,7 +24,7 @@ def refuse_ignored_turns(preset: Preset) -> None:
     if registry.get("environment", preset.environment.name).is_episodic:
         if preset.decoding.grammar != "never":
             raise grammar_in_episodes(f"decoding.grammar={preset.decoding.grammar}", preset.environment.name)
-        for name, level in preset.policies.items():
+        for name, level in loaded_levels(preset.policies).items():
             for key, sampler in (("sampler", level.sampler), ("evaluation_sampler", level.evaluation_sampler)):
                 if sampler is not None and has_grammar(sampler):
                     raise grammar_in_episodes(f"policies.{name}.{key}.options.grammar", preset.environment.name)
@@ -92,10 +93,10 @@ def _refuse_roles(policy: PolicyLevel, objective: ObjectiveLevel, settings: Any)
 
     assert policy.roles is not None
     refuse_roles(build_objective(objective), settings, is_repaired=policy.repair is not None)
-    for role, own in policy.roles.own.items():
-        level = PolicyLevel(checkpoint=own.checkpoint, sampler=own.sampler, facts=own.facts)
-        if level.family not in families_of(build_sampler(own.sampler)):
+    for place, level in loaded_levels({"policy": policy}).items():
+        known = families_of(build_sampler(level.sampler))
+        if level.family not in known:
             raise ConfigError(
-                f"roles.own.{role} has the sampler '{own.sampler.name}' and a policy of the {level.family} family, "
-                f"which it does not draw from (it does from {', '.join(families_of(build_sampler(own.sampler)))})."
+                f"{place.removeprefix('policy.')} has the sampler '{level.sampler.name}' and a policy of the "
+                f"{level.family} family, which it does not draw from (it does from {', '.join(known)})."
             )

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError
+from dllm_rl.load_options import LoadOptions
 from dllm_rl.notebook import Memory, Notebook
 from dllm_rl.roles import Roles
 from experiments.design.base import Component, Strict
@@ -56,8 +57,10 @@ class RepairSettings(Strict):
         return Repair(confidence=self.confidence)
 
 
-class OwnPolicy(Strict):
-    """A policy that a role has of its own. It is asked, and not trained.
+class OwnPolicy(LoadOptions):
+    """A policy that a role has of its own. It is asked, and not trained, so that keys of training are refused.
+
+    How its weights are loaded (device, dtype, attention, revision, trust_remote_code) are keys of it too.
 
     Attributes:
         checkpoint: As in a level of policies.
@@ -67,6 +70,15 @@ class OwnPolicy(Strict):
     checkpoint: str
     sampler: Component
     facts: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _refuse_training(self) -> Self:
+        if given := self.of_training:
+            raise ValueError(
+                f"{', '.join(given)} is about training, and a policy that a role has of its own is not trained. Leave "
+                "it out"
+            )
+        return self
 
 
 class RoleSwitches(_Buildable):
@@ -119,5 +131,6 @@ def _identity(own: OwnPolicy) -> dict[str, Any]:
     return {
         "checkpoint": checkpoint_digest(own.checkpoint),
         "facts": own.facts,
+        **({"loading": own.loading.deciding} if own.loading.deciding else {}),
         "sampler": registry.identity("sampler", own.sampler.name, own.sampler.options),
     }

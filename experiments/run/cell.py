@@ -167,11 +167,15 @@ class LocalExecutor:
 
     def _versions_of(self, unit: Unit) -> dict[str, str]:
         """Versions, with those known only once the environment runs (the browser's) and the policy is loaded."""
-        loading, checkpoint = unit.cell.loading, unit.cell.checkpoint
-        checkpoint = base_of_adapter(Path(checkpoint)) or checkpoint
-        found = {**unit.settings["versions"], **self._session.versions, "device": device_name(loading)}
-        commit = commit_of(checkpoint, loading.revision)
-        return found if commit is None else {**found, f"checkpoint {checkpoint}": commit}
+        cell = unit.cell
+        owned = () if cell.roles is None else cell.roles.own.values()
+        loaded = [(cell.checkpoint, cell.loading), *((own.checkpoint, own.loading) for own in owned)]
+        found = {**unit.settings["versions"], **self._session.versions, "device": device_name(cell.loading)}
+        for checkpoint, loading in loaded:
+            base = base_of_adapter(Path(checkpoint)) or checkpoint
+            if (commit := commit_of(base, loading.revision)) is not None:
+                found[f"checkpoint {base}"] = commit
+        return found
 
     @staticmethod
     def _set_threads(cell: Cell) -> None:

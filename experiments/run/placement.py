@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from experiments.design.config import Preset
+from experiments.design.config import Preset, loaded_levels
 
 PLACES = ".gpus"
 
@@ -22,7 +22,7 @@ def own_gpu(preset: Preset, root: Path) -> Iterator[None]:
     A process takes the first place of its machine that no other holds in this run folder, by a file lock that dies with
     it, so that a worker that is started again has the place of the one that died. Named GPUs are left as they are.
     """
-    if not any(level.device == "cuda" for level in preset.policies.values()):
+    if not any(level.device == "cuda" for level in loaded_levels(preset.policies).values()):
         yield
         return
     from dllm_rl.policies.devices import at_place

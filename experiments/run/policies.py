@@ -75,7 +75,8 @@ def load_team(settings: RolesSettings | None, *, temperature: float) -> Team | N
         return None
     own: dict[Role, Speaker] = {
         role: Speaker(
-            policy=load(item.checkpoint, facts=item.facts), sampler=build_sampler(item.sampler, temperature=temperature)
+            policy=load(item.checkpoint, facts=item.facts, options=item.loading),
+            sampler=build_sampler(item.sampler, temperature=temperature),
         )
         for role, item in settings.own.items()
     }

@@ -17,7 +17,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from dllm_rl.errors import ConfigError
-from experiments.design.config import Component, Preset, build_environment
+from experiments.design.config import Component, Preset, build_environment, loaded_levels
 from experiments.design.units import GridPlan, Unit
 from experiments.run.memory import available_gigabytes
 from experiments.run.runner import Progress, Silent
@@ -54,7 +54,7 @@ def number_of_workers(preset: Preset, asked: int | None, owed: Iterable[Unit]) -
                 "threads. Add threads=1."
             )
         return 1
-    if asked is None and any(level.device != "cpu" for level in preset.policies.values()):
+    if asked is None and any(level.device != "cpu" for level in loaded_levels(preset.policies).values()):
         asked = 1
     if asked is None:
         from harness.browser import usable_cores

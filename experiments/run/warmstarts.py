@@ -22,7 +22,6 @@ from filelock import FileLock
 from dllm_rl import registry
 from dllm_rl.errors import ConfigError, DllmRlError, MissingFileError
 from dllm_rl.files import replace_folder, write_json
-from dllm_rl.load_options import LoadOptions
 from experiments.design.config import Component, PolicyLevel, build_reward, validate
 from experiments.run.availability import refuse_unavailable
 from experiments.run.origins import is_done, keep_origins, refuse_changed_origins, state_of
@@ -226,8 +225,7 @@ def _new_policy(stage: str, recipe: Recipe, out: Path) -> BasePolicy:
 
     own = recipe.families[stage]
     if is_foreign(own.init):
-        options = LoadOptions(**{name: getattr(own, name) for name in LoadOptions.model_fields})
-        return load_policy(str(own.init), facts=recipe.facts_of(stage), options=options)
+        return load_policy(str(own.init), facts=recipe.facts_of(stage), options=own.loading)
     return _new_tiny_policy(stage, recipe, out)
 
 

@@ -268,18 +268,33 @@ def test_a_file_that_is_no_preset_recipe_or_judge_is_one_message(text, message, 
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("preset", "setting", "message"),
     [
-        ("policies.masked.device=cuda", "policy 'masked': device=cuda was given; this machine has 0 of that kind"),
-        ("policies.masked.lora={rank: 4}", "policy 'masked': an adapter needs peft, which is not installed"),
         (
+            "quick",
+            "policies.masked.device=cuda",
+            "policy 'masked': device=cuda was given; this machine has 0 of that kind",
+        ),
+        ("quick", "policies.masked.lora={rank: 4}", "policy 'masked': an adapter needs peft, which is not installed"),
+        (
+            "quick",
             "policies.masked.optimiser=adamw_8bit",
             "'masked': optimiser=adamw_8bit needs the package bitsandbytes",
+        ),
+        (
+            "episodes_quick",
+            "policies.masked.roles={own: {reflector: {checkpoint: 'builtin:masked', sampler: random, device: cuda}}}",
+            "policy 'masked.roles.own.reflector': device=cuda was given; this machine has 0 of that kind",
+        ),
+        (
+            "episodes_quick",
+            "policies.masked.roles={own: {reflector: {checkpoint: ./nowhere, sampler: random}}}",
+            "checkpoint './nowhere' was given, and there is no such folder here",
         ),
     ],
 )
 def test_what_this_machine_lacks_is_refused_before_anything_runs(
-    setting, message, tmp_path, monkeypatch, capsys
+    preset, setting, message, tmp_path, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
@@ -287,6 +302,6 @@ def test_what_this_machine_lacks_is_refused_before_anything_runs(
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     # Whatever gets as far as the tasks has begun.
     monkeypatch.setattr("experiments.cli.grid.checked_tasks", None)
-    code, _, errors = said(("grid", "quick", setting), monkeypatch, capsys)
+    code, _, errors = said(("grid", preset, setting), monkeypatch, capsys)
     assert (code, message in " ".join(errors.split())) == (2, True), errors
     assert not list(tmp_path.iterdir()), "something was written"

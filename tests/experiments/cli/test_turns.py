@@ -71,6 +71,16 @@ def test_a_trained_cell_plays_as_it_was_trained_unless_told_otherwise(cell) -> N
         played("builtin:slot", family="slot", repair="{}")
 
 
+def test_policies_that_a_cells_roles_have_of_their_own_are_loaded_where_the_command_says(tmp_path) -> None:
+    """A cell that was trained on another machine."""
+    own = "{own: {reflector: {checkpoint: 'builtin:slot', sampler: slots, device: cuda, dtype: bfloat16}}}"
+    settings = ("environment={name: episodes}", "policies=[masked]", "controls=[]", f"policies.masked.roles={own}")
+    unit = plan(tmp_path, *settings).units[-1]
+    write_json(unit.folder / "cell.json", unit.settings)
+    found = played(str(unit.folder)).roles.own["reflector"]
+    assert (found.device, found.dtype) == ("cpu", "bfloat16")
+
+
 def test_eval_plays_a_cell_as_it_was_trained_and_pays_the_outcome(cell, monkeypatch) -> None:
     seen = []
     monkeypatch.setattr(engines, "evaluate", lambda engine, tasks, **_: seen.append(engine) or [])
