@@ -13,6 +13,9 @@ from samplers.config import (
     sampler_to_dict,
     sampler_to_json,
 )
+from samplers.engines.base import Engine, Request, Written
+from samplers.engines.continuous_batching import ContinuousBatching
+from samplers.engines.vllm_engine import VllmEngine
 from samplers.families.autoregressive import AutoregressiveSampler
 from samplers.families.flow import FlowCumulativeSampler, FlowEulerSampler, FlowExactSampler
 from samplers.families.slots import SlotSampler
@@ -73,8 +76,10 @@ __all__ = [
     "AutoregressiveSampler",
     "BlockStep",
     "CacheName",
+    "ContinuousBatching",
     "DilatedSampler",
     "Draw",
+    "Engine",
     "EntropyBoundSampler",
     "EntropySampler",
     "EpsilonGreedySampler",
@@ -94,6 +99,7 @@ __all__ = [
     "ReMDMSampler",
     "Recorder",
     "RemaskContext",
+    "Request",
     "ReviseSampler",
     "RunningConfidenceSampler",
     "SMCSampler",
@@ -103,7 +109,9 @@ __all__ = [
     "StepDistribution",
     "ThresholdSampler",
     "UnmaskingRule",
+    "VllmEngine",
     "Watcher",
+    "Written",
     "check_count",
     "check_temperature",
     "constraint_of",

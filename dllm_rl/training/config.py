@@ -160,6 +160,8 @@ class TrainConfig(BaseModel):
             that they say nothing: a null control with updates of the usual size. Logged rewards are the true ones.
         turn_normaliser: How much the turns of an episode weigh (`dllm_rl.training.turns`). Whole plans have one turn.
         step_credit: What a turn earns beside the advantage of its episode (`dllm_rl.training.credit`).
+        importance_sampling_cap: Draws of an engine weigh as the policy's probability is to the engine's, at most this
+            (`dllm_rl.training.correction`). None: they all weigh 1.
         horizon: Stages in which episodes may take fewer turns than the environment allows; it allows its own after the
             last one (`dllm_rl.training.horizon`).
     """
@@ -187,6 +189,7 @@ class TrainConfig(BaseModel):
     shuffles_rewards: bool = False
     turn_normaliser: TurnNormaliser = USUAL_NORMALISER
     step_credit: StepCredit = NO_CREDIT
+    importance_sampling_cap: float | None = Field(None, ge=1)
     horizon: tuple[HorizonStage, ...] | None = Field(None, min_length=1, strict=False)
 
     @property

@@ -42,6 +42,7 @@ from dllm_rl.training.config import (
     tracked,
     turn_settings,
 )
+from dllm_rl.training.correction import refuse_correction
 from dllm_rl.training.engine import RolloutBatch, RolloutEngine
 from dllm_rl.training.groups import Group, Resampled, grouped, resample, shuffle_rewards, situations, stack_rollouts
 from dllm_rl.training.horizon import max_turns_at, refuse_endless_horizon
@@ -118,6 +119,7 @@ class Trainer:
             targets=config.targets,
             normaliser=config.turn_normaliser,
             credit=config.step_credit,
+            importance_cap=config.importance_sampling_cap,
         )
 
     def train(self, *, until: int | None = None) -> None:
@@ -278,6 +280,7 @@ def _check_combination(engine: RolloutEngine, objective: Objective, config: Trai
             f"sampler '{sampler.name}' draws from: {', '.join(families_of(sampler))}, not {policy.family}."
         )
     refuse_unreplayable(type(policy), sampler, objective)
+    refuse_correction(config.importance_sampling_cap, type(policy), sampler)
     # Refused before anything is sampled.
     engine.reward.of_policy(policy)
     given = turn_settings(config) + ([] if engine.team is None else ["roles"])

@@ -84,9 +84,11 @@ def _rows_an_episode(rollouts: Rollouts, first: Tensor, mean_over: MeanOver) -> 
     return (torch.bincount(group) / torch.bincount(group[first]))[group]
 
 
-def weigh(terms: Float[Tensor, "k b l"], weights: Float[Tensor, " b"] | None) -> Float[Tensor, "k b l"]:
-    """The same terms, each row's gradient multiplied by its weight."""
+def weigh(
+    terms: Float[Tensor, "k b l"], weights: Float[Tensor, " b"] | Float[Tensor, "b l"] | None
+) -> Float[Tensor, "k b l"]:
+    """The same terms, the gradient of each row, or of each of its columns, multiplied by its weight."""
     if weights is None:
         return terms
-    scale = weights[:, None].to(terms.device)
+    scale = (weights[:, None] if weights.dim() == 1 else weights).to(terms.device)
     return terms.detach() + scale * (terms - terms.detach())

@@ -26,6 +26,7 @@ from dllm_rl.protocols import Objective
 from dllm_rl.records.types import LossInputs, Rollouts, Views
 from dllm_rl.seeding import derive
 from dllm_rl.training.config import Targets
+from dllm_rl.training.correction import correction_metrics, importance_weights
 from dllm_rl.training.credit import NO_CREDIT, StepCredit
 from dllm_rl.training.distance import Travelled
 from dllm_rl.training.metrics import combine, inner_metrics
@@ -102,6 +103,7 @@ class Updater:
 
     Attributes:
         normaliser, credit: How the turns of episodes weigh, and what each earns by itself; whole plans have none.
+        importance_cap: Of the weights of an engine's draws; None where they all weigh 1.
         batch_rows: Distinct inputs whose activations are held at a time; decides memory, not the result.
     """
 
@@ -117,6 +119,7 @@ class Updater:
     targets: Targets
     normaliser: TurnNormaliser = USUAL_NORMALISER
     credit: StepCredit = NO_CREDIT
+    importance_cap: float | None = None
 
     @property
     def _is_sharded(self) -> bool:
@@ -174,7 +177,8 @@ class Updater:
                 is_first=inner == 0,
                 is_repeated=False,
             )
-            needs_old = inner > 0 and (self.objective.needs_old or self.targets.is_set)
+            is_read = self.objective.needs_old or self.targets.is_set or self.importance_cap is not None
+            needs_old = inner > 0 and is_read
             old = self._score_all(self.policy, batch) if needs_old else None
             ref = self._score_all(self.reference, batch) if self.reference else None
             batches.append(replace(batch, old=old, ref=ref))
@@ -189,7 +193,7 @@ class Updater:
             for index in indices:
                 part = batch.rows(index)
                 new = self._leaf(part)
-                loss = self.objective.loss(self._inputs(part, weigh(new, part.weights)))
+                loss = self.objective.loss(self._inputs(part, self._weighed(part, new)))
                 # Views may hide nothing of these rows; then there is nothing to go backward from.
                 if new.requires_grad:
                     loss.value.backward()
@@ -210,6 +214,15 @@ class Updater:
         if batch.is_first and "ratio_dev" in summary:
             summary["ratio_dev_u0"] = summary["ratio_dev"]
         return {**summary, "loss": total, **self._step()}, every
+
+    def _weighed(self, batch: _InnerBatch, new: Float[Tensor, "k b l"]) -> Float[Tensor, "k b l"]:
+        """Scores whose gradients weigh as their turns do, and as an engine's draws have to."""
+        terms = weigh(new, batch.weights)
+        if self.importance_cap is None:
+            return terms
+        old = new if batch.is_first else batch.old
+        assert old is not None
+        return weigh(terms, importance_weights(batch.rollouts, batch.views, old, self.importance_cap))
 
     def _inputs(self, batch: _InnerBatch, new: Float[Tensor, "k b l"]) -> LossInputs:
         """What the loss of these rows is computed from. At u = 0 the old scores are the first forward itself."""
@@ -233,6 +246,9 @@ class Updater:
         if batch.is_first:
             is_elbo = self.objective.estimates_elbo
             metrics |= inner_metrics(batch.rollouts, batch.views, new, estimates_elbo=is_elbo)
+            if self.importance_cap is not None:
+                weights = importance_weights(batch.rollouts, batch.views, new, self.importance_cap)
+                metrics |= correction_metrics(batch.views, weights)
         if not new.isfinite().all():
             metrics["nonfinite_log_probs"] = float((~new.isfinite()).sum())
         return metrics

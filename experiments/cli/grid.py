@@ -12,6 +12,7 @@ from rich.console import Console
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import read_json
 from experiments.design.config import Preset, build_session, loaded_levels
+from experiments.design.engine_refusals import require_engines
 from experiments.design.presets import load_preset, preset_names
 from experiments.design.units import GridPlan, TaskSets, Unit, choose, plan_grid
 from experiments.run.folder import CONFIG_FILE, OUTCOMES_FILE, RunFolder, make_folder
@@ -82,6 +83,7 @@ def run_grid(
         # The nodes of a cluster have devices of their own.
         for name, level in levels.items() if cluster is None else ():
             refuse_unavailable(f"policy '{name}'", level.checkpoint, level.loading)
+            require_engines(f"policy '{name}'", level)
         refuse_missing_files(unit.cell.reward for unit in intended.units if intended.is_chosen(unit))
         number_of_workers(preset, workers, ())
         make_folder(root)

@@ -28,6 +28,7 @@ from experiments.design.config import (
     loaded_levels,
     validate,
 )
+from experiments.design.engine_refusals import refuse_engines
 from experiments.design.toys import TOY, refuse_loading, toy_family
 from experiments.design.turn_refusals import refuse_ignored_turns, refuse_turns
 from experiments.design.turns import NotebookSettings, RepairSettings, RolesSettings
@@ -175,6 +176,7 @@ def _cell(preset: Preset, role: Role, policy: str, objective: str, train: dict[s
     objective_level = {**preset.objectives, **preset.control_objectives}[objective]
     name = f"{policy}-{objective}" if role == "cell" else f"{role}-{policy}-{objective}"
     refuse_undefined(name, policy_level, objective_level)
+    refuse_engines(name, policy_level)
     sampler, evaluation_sampler = decoders(policy_level, preset.decoding.grammar)
     settings = _train_settings(name, preset.train, policy_level.train, objective_level.train, train or {})
     refuse_combination(name, policy_level.family, sampler, objective_level, settings)
@@ -275,11 +277,14 @@ def refuse_combination(
 ) -> None:
     """Raise where an objective would score draws by other probabilities than they had, or settings are not for it."""
     from dllm_rl.training import config
+    from dllm_rl.training.correction import refuse_correction
 
     method = build_objective(objective)
     try:
         config.refuse_unreplayable(registry.get("policy", family), build_sampler(sampler), method)
-        config.refuse_settings(config.TrainConfig(**train), method)
+        settings = config.TrainConfig(**train)
+        config.refuse_settings(settings, method)
+        refuse_correction(settings.importance_sampling_cap, registry.get("policy", family), build_sampler(sampler))
     except ConfigError as error:
         raise ConfigError(f"cell {name}: {error}") from error
 

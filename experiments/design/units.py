@@ -67,10 +67,11 @@ def training_digest(cell: Cell, *, checkpoint: str, tasks: str) -> str:
 
 
 def _has_no_part(name: str, value: Any) -> bool:
-    """A setting of training that changes no number: a tracker, and one of turns that is as usual."""
+    """A setting of training that changes no number: a tracker, and one that came later and is as usual."""
     from dllm_rl.training.config import TURN_SETTINGS
 
-    return name == "tracker" or (name in TURN_SETTINGS and TURN_SETTINGS[name] == value)
+    later = {**TURN_SETTINGS, "importance_sampling_cap": None}
+    return name == "tracker" or (name in later and later[name] == value)
 
 
 def evaluation_digest(cell: Cell, *, training: str, tasks: str) -> str:

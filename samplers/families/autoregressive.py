@@ -2,23 +2,30 @@
 
 Under the grammar, a token that must come next is written without a draw, and a run of such tokens is fed together with
 the next forward. Rows proceed at their own pace, so that a batch takes no more forwards than its slowest row alone.
+With an engine, another program writes (`samplers.engines`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor
 
+from dllm_rl.errors import ConfigError
 from dllm_rl.likelihood.constraint import START, Constraint
+from dllm_rl.options import added
 from dllm_rl.policies.autoregressive import AutoregressivePolicy, DecodingState
 from dllm_rl.records.events import BEFORE_ALL, Kind
 from dllm_rl.records.types import Completions, Prompts
 from dllm_rl.registry import register
 from samplers.config import check_temperature
+from samplers.engines.base import Request, completed
+from samplers.engines.continuous_batching import ContinuousBatching
+from samplers.engines.vllm_engine import VllmEngine
 from samplers.grammar.compile import constraint_of
 from samplers.loop.record import Recorder
 from samplers.loop.sampling import TOKEN, entropy, pick, refuse_given, uniform_at
@@ -32,22 +39,36 @@ class AutoregressiveSampler:
     Attributes:
         temperature: Temperature of the draws; 0 takes the most likely tokens.
         grammar: Whether only tokens that lead to a plan can be written.
+        engine: What writes in place of the policy's own forwards.
     """
 
     name: ClassVar[str] = "ar"
     version: ClassVar[int] = 1
     families: ClassVar[tuple[str, ...]] = ("autoregressive",)
-    approximation: ClassVar[str | None] = None
     temperature: float = 1.0
     grammar: bool = False
+    engine: Annotated[ContinuousBatching | VllmEngine, Field(discriminator="name")] | None = added(default=None)
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
+        if self.engine is not None and self.grammar:
+            raise ConfigError(
+                f"engine '{self.engine.name}' and grammar=true were given, and an engine does not know the grammar. "
+                "Leave one of them out."
+            )
+
+    @property
+    def approximation(self) -> str | None:
+        """An engine's numbers are its own."""
+        return None if self.engine is None else f"draws with the engine '{self.engine.name}'"
 
     @torch.no_grad()
     def generate(self, policy: AutoregressivePolicy, prompts: Prompts, *, seed: int) -> Completions:
         """Sample one completion a row; a row without EOS at the end of the canvas keeps all its tokens."""
         refuse_given(prompts, self.name)
+        if self.engine is not None:
+            request = Request.of(policy, prompts, temperature=self.temperature, seed=seed)
+            return completed(policy, request, self.engine.write(policy, request), engine=self.engine.name)
         return _Writing(self, policy, prompts, seed).run()
 
 

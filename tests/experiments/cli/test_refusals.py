@@ -15,6 +15,7 @@ from tests.experiments.cli.test_cli import said
 
 TOY, FORMS = ("grid", "toy_sort", "--dry-run"), ("grid", "quick", "--dry-run")
 SKILL, EPISODES = ("grid", "grid16_skill", "--dry-run"), ("grid", "episodes_quick", "--dry-run")
+AR = "policies.autoregressive.sampler={name: ar, options: {engine: {name: %s}}}"
 ELSEWHERE = "{name: openenv, options: {url: 'http://127.0.0.1:1'}}"
 PARTLY_EARNED = "{name: combined, options: {base: {reward: earned}, gates: [{reward: well_formed}]}}"
 ORACLE, MASKED, WARM = ("eval", "oracle"), ("eval", "builtin:masked"), ("warmstart", "masked", "--set")
@@ -44,6 +45,11 @@ REFUSED = {
         (TOY, "policies.masked.sampler.options.temperature=1", "set train.temperature"),
         (TOY, "policies.masked.sampler={name: smc, options: {guide: {reward: outcome}}}", "what the server received"),
         (TOY, "policies.masked.sampler={name: smc, options: {guide: {reward: flp}}}", "Did you mean 'flip'"),
+        (TOY, AR % "vlm", "expected tags: 'transformers', 'vllm'"),
+        (TOY, AR % "vllm, max_rows: 0", "it should be greater than or equal to 1"),
+        (TOY, AR % "vllm, max_row: 8", "Unexpected keyword argument"),
+        (TOY, AR % "transformers", "'toy:toy_sort' is the built-in model, which engines do not know"),
+        (TOY, "policies.masked.sampler.options.engine={name: vllm}", "no option of sampler 'low_confidence' named"),
         (EPISODES, "policies.masked.sampler.options.grammar=true", "sampler.options.grammar was given: the grammar"),
         (EPISODES, "policies.masked.evaluation_sampler={name: slots, options: {grammar: true}}", "knows no command of"),
     ],
@@ -98,6 +104,8 @@ REFUSED = {
         (TOY, "train.steps=x", "valid integer"),
         (TOY, "train.group_size=1", "greater than or equal to 2"),
         (TOY, "train.learning_rate=.inf", "finite number"),
+        (TOY, "train.importance_sampling_cap=2", "it corrects draws of an engine, which the sampler 'low_confidence'"),
+        (TOY, "train.importance_sampling_cap=0.5", "greater than or equal to 1"),
         (TOY, "train.seed=3", "Write seeds=[3]"),
         (FORMS, "train.learning_rate=abc", "every level of policies sets its own learning_rate"),
         (TOY, "train={inner_steps: 1, target_kl: 0.1}", "Set inner_steps to 2 or more"),
