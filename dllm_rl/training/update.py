@@ -133,7 +133,7 @@ class Updater:
         kept = _rows_with_gradient(rollouts, advantages, keeps_flat_groups=self.objective.needs_flat_groups)
         counted = {"rows_updated": float(kept.numel()), "rows_filtered": float(rollouts.num_rows - kept.numel())}
         if kept.numel() == 0:
-            return counted
+            return counted | self._checked(rollouts)
         rows, first = [], None
         for batch in self._inner_batches(step, rollouts, advantages, kept):
             metrics, scores = self._inner_step(replace(batch, old=first) if batch.is_repeated else batch)
@@ -146,6 +146,27 @@ class Updater:
             counted |= {name: rows[-1][name] for name in ("inner/log_ratio", "inner/kl", "inner/stopped")}
             counted["inner/steps"] = len(rows) - rows[-1]["inner/stopped"]
         return {**combine(rows), **counted}
+
+    def _checked(self, rollouts: Rollouts) -> dict[str, float]:
+        """How far an engine's log-probabilities are off, at a step that updates nothing; {} without an engine."""
+        recorded, valid = rollouts.trajectory, rollouts.valid.nonzero().squeeze(1)
+        if recorded is None or not (recorded.is_approximate and self.policy.is_exact and valid.numel()):
+            return {}
+        rows = rollouts.rows(valid)
+        views = self.policy.process.exact(rows)
+        batch = _InnerBatch(
+            rollouts=rows,
+            views=views,
+            advantages=torch.zeros(rows.num_rows),
+            mine=_rows_of(self.ranks, rows),
+            inputs=distinct_inputs(self.policy, rows, views),
+            old=None,
+            ref=None,
+            weights=None,
+            is_first=True,
+            is_repeated=False,
+        )
+        return inner_metrics(rows, views, self._score_all(self.policy, batch), estimates_elbo=False)
 
     def _inner_batches(
         self, step: int, whole: Rollouts, advantages: Tensor, kept: Int[Tensor, " n"]

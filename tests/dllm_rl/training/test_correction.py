@@ -20,7 +20,7 @@ from dllm_rl.training.engine import RolloutEngine
 from dllm_rl.training.trainer import Trainer
 from dllm_rl.training.turns import weigh
 from samplers import AutoregressiveSampler, Request, Written
-from tests.dllm_rl.training.test_trainer import make, same, weights
+from tests.dllm_rl.training.test_trainer import flat, make, same, weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +117,17 @@ def test_every_step_tells_how_far_the_engine_is_off(tmp_path, objective):
     assert row["importance_sampling_ratio/min"] < 0.9 < row["importance_sampling_ratio/mean"]
     assert row["importance_sampling_ratio/max"] == pytest.approx(1.5)
     assert row.get("ratio_dev_u0", 0.0) == 0 and row["nonfinite_gradients"] == 0
+
+
+def test_a_step_that_updates_nothing_tells_it_too(tmp_path):
+    """All rewards are equal. Without an engine nothing is scored there."""
+    settings: dict[str, Any] = {"reward": flat, "options": {"beta": 0.0}}
+    trained(tmp_path / "engine", **settings).train()
+    make("autoregressive", "grpo", tmp_path / "usual", steps=1, **settings).train()
+    (row,), (usual,) = (read_rows(tmp_path / name / "metrics.jsonl") for name in ("engine", "usual"))
+    assert row["rows_updated"] == usual["rows_updated"] == 0
+    assert row["sampling_logp_difference/mean"] > 0.05
+    assert "sampling_logp_difference/mean" not in usual
 
 
 def test_an_exact_engine_is_off_by_rounding_and_nothing_is_corrected_unasked(tmp_path):
