@@ -17,7 +17,10 @@ from experiments.run.archive import MANIFEST
 GRIDS = Path(__file__).parents[3] / "docs" / "results" / "grids"
 
 
-@pytest.mark.parametrize("name", ["grid16", "grid16_lr", "ablation_masks", "study16", "weak_judge"])
+PACKED = ["grid16", "grid16_lr", "ablation_masks", "ablation_level", "study16", "weak_judge", "episodes_quick"]
+
+
+@pytest.mark.parametrize("name", PACKED)
 def test_a_packed_grid_owes_nothing(tmp_path, name):
     """A digest that changes owes the study anew. If that is meant, run and pack it again."""
     with lzma.open(GRIDS / f"{name}.tar.xz") as file, tarfile.open(fileobj=file) as archive:
