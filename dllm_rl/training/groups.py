@@ -166,11 +166,21 @@ def resample(first: RolloutBatch, draw: Draw, tasks: Sequence[Task], *, group_si
         num_missing -= len(found)
     metrics = {
         "resampled/flat_groups": float(len(flat)),
+        **{f"resampled/flat_{why}": float(count) for why, count in _why_flat(flat).items()},
         "resampled/groups_replaced": float(len(flat) - num_missing),
         "resampled/rounds": float(len(extra)),
         "resampled/rollouts": float(sum(len(batch.rollouts) for batch in extra)),
     }
     return Resampled(groups=(*live, *flat[:num_missing]), extra=tuple(extra), metrics=metrics)
+
+
+def _why_flat(groups: Sequence[Group]) -> dict[str, int]:
+    """How many of these groups have nothing but successes, no success, both at equal rewards, and no valid rollout."""
+    found = {"succeeded": 0, "failed": 0, "mixed": 0, "lost": 0}
+    for group in groups:
+        seen = {rollout.outcome.is_success for rollout in group if rollout.outcome.is_valid}
+        found["lost" if not seen else "mixed" if len(seen) > 1 else "succeeded" if True in seen else "failed"] += 1
+    return found
 
 
 def grouped(batch: RolloutBatch, group_size: int) -> list[Group]:

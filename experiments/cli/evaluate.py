@@ -16,10 +16,11 @@ from dllm_rl import registry
 from dllm_rl.environment import Environment
 from dllm_rl.episodes import Modes, Situation, oracle, play
 from dllm_rl.errors import ConfigError
-from dllm_rl.records.tasks import Fault
+from dllm_rl.records.tasks import Fault, Task
 from dllm_rl.reward import Reward
 from dllm_rl.session import Session
 from experiments.cli.components import component_of
+from experiments.cli.counter import Count, counter
 from experiments.cli.policy_keys import read_policy_keys
 from experiments.cli.trained import Trained
 from experiments.cli.turns import TurnOptions, turns_of
@@ -32,6 +33,7 @@ from experiments.design.config import (
     build_session,
 )
 from experiments.design.presets import load_preset
+from experiments.run.evidence import in_parts
 from experiments.run.folder import refuse_unwritable
 from experiments.run.results import is_lost, write_rows
 
@@ -50,8 +52,10 @@ def measure_oracle(splits: list[str] | None, *, environment: str | None, max_tas
     chosen = chosen_environment(environment, preset.environment)
     refuse_without_oracle(chosen)
     with build_session(chosen) as session:
+        reward = build_reward(usual_reward(session.environment))
         for split in splits or session.environment.splits:
-            rows += _oracle_rows(session, split, max_tasks, build_reward(usual_reward(session.environment)))
+            with counter(f"{split}, gold plans") as count:
+                rows += _oracle_rows(session, session.tasks(split)[:max_tasks], reward, count)
     _print(rows, as_json=as_json)
     wrong = [row for row in rows if not row["success"] or row["reward"] != 1.0]
     if not as_json:
@@ -75,16 +79,14 @@ def usual_reward(environment: Environment) -> Component:
     return Component(name="outcome") if environment.is_episodic else load_preset(REFERENCE_PRESET).reward
 
 
-def _oracle_rows(
-    session: Session,
-    split: str,
-    max_tasks: int | None,
-    reward: Reward,
-) -> list[dict[str, Any]]:
-    tasks = session.tasks(split)[:max_tasks]
+def _oracle_rows(session: Session, tasks: Sequence[Task], reward: Reward, count: Count) -> list[dict[str, Any]]:
     modes = Modes(**Evaluation().modes(session.environment))
-    rollouts = play(session, reward, tasks, oracle(session), modes)
-    return [rollout.to_row(mode="oracle") for rollout in rollouts]
+    rows: list[dict[str, Any]] = []
+    for part in in_parts(tasks):
+        rollouts = play(session, reward, part, oracle(session), modes)
+        rows += [rollout.to_row(mode="oracle") for rollout in rollouts]
+        count(len(rows), len(tasks))
+    return rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +163,8 @@ def measure(
         )
         for split in tasks.splits:
             chosen_tasks = session.tasks(split)[: tasks.max_tasks]
-            rows += evaluate(engine, chosen_tasks, num_samples=draws.num_samples, seed=draws.seed)
+            with counter(f"{split}, rollouts") as count:
+                rows += evaluate(engine, chosen_tasks, num_samples=draws.num_samples, seed=draws.seed, on_result=count)
     _print(rows, as_json=as_json)
     if out is not None:
         labels = {

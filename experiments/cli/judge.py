@@ -48,13 +48,15 @@ def collect(
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
 ) -> None:
     """Run recorded plans again and write what can be seen of them, labelled by the truth."""
+    from experiments.cli.counter import counter
     from experiments.run.evidence import evidence_of, recorded_plans
     from experiments.run.folder import refuse_unwritable
 
     refuse_unwritable(out, example="evidence.jsonl")
     plans = recorded_plans(run, count, seed=seed)
-    with _session(environment, run) as session:
-        _keep(evidence_of(session, plans), out)
+    with _session(environment, run) as session, counter("plans") as played:
+        found = evidence_of(session, plans, on_result=played)
+    _keep(found, out)
 
 
 @judge_app.command("damage")
@@ -66,12 +68,14 @@ def damage(
     seed: Annotated[int, typer.Option(help="Of the choice of fields.")] = 0,
 ) -> None:
     """Run gold plans and versions with one thing wrong each: values, their places, the submission, an echo."""
+    from experiments.cli.counter import counter
     from experiments.run.damage import damaged_evidence
     from experiments.run.folder import refuse_unwritable
 
     refuse_unwritable(out, example="evidence.jsonl")
-    with _session(environment, None) as session:
-        _keep(damaged_evidence(session, session.tasks(split)[:count], seed=seed), out)
+    with _session(environment, None) as session, counter("plans") as played:
+        found = damaged_evidence(session, session.tasks(split)[:count], seed=seed, on_result=played)
+    _keep(found, out)
 
 
 def _session(environment: str | None, run: Path | None) -> Session:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -20,7 +20,9 @@ from experiments.run.evidence import RecordedPlan, evidence_of
 Pool = Mapping[str, Sequence[str]]
 
 
-def damaged_evidence(session: Session, tasks: Sequence[Task], *, seed: int = 0) -> list[Labelled]:
+def damaged_evidence(
+    session: Session, tasks: Sequence[Task], *, seed: int = 0, on_result: Callable[[int, int], None] | None = None
+) -> list[Labelled]:
     """Play the gold plan of each task, and every damaged version that its page allows; label them by the truth.
 
     The error of a damaged one is the name of its damage. What succeeds all the same is left out.
@@ -33,7 +35,7 @@ def damaged_evidence(session: Session, tasks: Sequence[Task], *, seed: int = 0) 
     for task, page, plan in zip(tasks, pages, gold, strict=True):
         versions = {"": plan} | damages(plan, page, task.instruction, pool, python_random(seed, "damage", task.id))
         plans += [RecordedPlan(task_id=task.id, plan=text, source=name) for name, text in versions.items()]
-    played = evidence_of(session, plans)
+    played = evidence_of(session, plans, on_result=on_result)
     found = [replace(item, error=item.source, source="damaged" if item.source else "gold") for item in played]
     found = [item for item in found if item.success == (not item.error)]
     if not any(item.error for item in found):

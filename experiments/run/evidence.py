@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,13 +17,14 @@ from dllm_rl.errors import ConfigError
 from dllm_rl.files import ROLLOUTS_FILE, read_rows
 from dllm_rl.records.evidence import Evidence
 from dllm_rl.records.evidence_file import Labelled, labelled
-from dllm_rl.records.rollout import split_turns
+from dllm_rl.records.rollout import Rollout, split_turns
 from dllm_rl.seeding import python_random
 from dllm_rl.session import Session
 from experiments.design.config import Component, build_reward
 
 _LOGGER = logging.getLogger(__name__)
 _COLUMNS = ("task_id", "plan", "cell", "seed")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +101,18 @@ def _refuse_other_table(path: Path) -> None:
         )
 
 
-def evidence_of(session: Session, plans: Sequence[RecordedPlan]) -> list[Labelled]:
+def in_parts(items: Sequence[Item], size: int = 96) -> Iterator[Sequence[Item]]:
+    """Successive parts of so many items, so that what plays them can say how far it is."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def evidence_of(
+    session: Session, plans: Sequence[RecordedPlan], *, on_result: Callable[[int, int], None] | None = None
+) -> list[Labelled]:
     """Play plans again and label what can be seen of them.
+
+    Args:
+        on_result: Gets (plans played, plans in all).
 
     Plans of tasks that the environment does not have are left out, and so is what it loses; a warning counts both.
 
@@ -109,9 +121,13 @@ def evidence_of(session: Session, plans: Sequence[RecordedPlan]) -> list[Labelle
     splits = {item.task_id.split("/")[0] for item in plans} & set(session.environment.splits)
     tasks = {task.id: task for split in splits for task in session.tasks(split)}
     known = [item for item in plans if item.task_id in tasks]
-    turns = [split_turns(item.plan) if session.is_episodic else [item.plan] for item in known]
     truth = build_reward(Component(name="outcome"))
-    rollouts = play(session, truth, [tasks[item.task_id] for item in known], recorded(turns)) if known else []
+    rollouts: list[Rollout] = []
+    for part in in_parts(known):
+        turns = [split_turns(item.plan) if session.is_episodic else [item.plan] for item in part]
+        rollouts += play(session, truth, [tasks[item.task_id] for item in part], recorded(turns))
+        if on_result is not None:
+            on_result(len(rollouts), len(known))
     kept = [
         labelled(Evidence.of(rollout.task, rollout.turns, rollout.outcome), source=item.source)
         for item, rollout in zip(known, rollouts, strict=True)

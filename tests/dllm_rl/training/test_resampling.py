@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.files import read_rows
+from dllm_rl.records.rollout import Rollout
+from dllm_rl.records.tasks import Fault, RewardRecord
+from dllm_rl.testing.reward import NOTHING, SUCCESS
+from dllm_rl.training.groups import _why_flat
 from experiments.design.grid import build_cells
 from tests.dllm_rl.training.test_trainer import CountingEnvironment, flat, make, same, share_of_e, weights
 from tests.experiments.grids import preset
@@ -58,6 +64,7 @@ def test_it_ends_with_its_rounds_and_with_the_tasks(tmp_path) -> None:
     trainer.train()
     row = read_rows(tmp_path / "metrics.jsonl")[0]
     assert (row["resampled/flat_groups"], row["resampled/groups_replaced"], row["resampled/rounds"]) == (2.0, 0.0, 1.0)
+    assert sum(row[f"resampled/flat_{why}"] for why in ("succeeded", "failed", "mixed", "lost")) == 2.0
     assert environment.calls == 2, "one task was left to try"
     assert row["rows_updated"] == 0 and same(before, weights(trainer))
 
@@ -86,3 +93,13 @@ def test_a_grid_refuses_it_unless_the_factors_declare_it(tmp_path) -> None:
         build_cells(preset(tmp_path, setting))
     declared = "factors.objective=[objective,train.resample_rounds]"
     assert {cell.train["resample_rounds"] for cell in build_cells(preset(tmp_path, setting, declared))} == {2}
+
+
+def test_flat_groups_are_counted_by_their_reason() -> None:
+    lost = replace(NOTHING.outcome, fault=Fault.ENVIRONMENT)
+    good, bad, gone = (
+        Rollout(task=SUCCESS.task, turns=(), outcome=outcome, reward=RewardRecord(value=0.5))
+        for outcome in (SUCCESS.outcome, NOTHING.outcome, lost)
+    )
+    groups = [[good, good], [bad, bad], [bad, gone], [good, bad], [gone, gone], []]
+    assert _why_flat(groups) == {"succeeded": 1, "failed": 2, "mixed": 1, "lost": 2}

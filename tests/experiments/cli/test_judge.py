@@ -179,7 +179,9 @@ def test_plans_that_give_no_evidence_are_counted(recorded: Path, caplog: pytest.
     plans = recorded_plans(recorded, 3)
     strange = [replace(plans[0], task_id="train/none"), replace(plans[0], task_id="nowhere/none")]
     with Session(registry.build("environment", "toy_copy")) as session:
-        assert len(evidence_of(session, [*plans, *strange])) == 3
+        counted: list[tuple[int, int]] = []
+        assert len(evidence_of(session, [*plans, *strange], on_result=lambda *at: counted.append(at))) == 3
+        assert counted == [(3, 3)]
         assert "2 of 5 plans give no evidence: 2 of tasks that the environment does not have" in caplog.text
         with pytest.raises(ConfigError, match=r"2 of 2 plans give no evidence: .* --environment"):
             evidence_of(session, strange)
