@@ -98,7 +98,12 @@ def test_a_grid_refuses_it_unless_the_factors_declare_it(tmp_path) -> None:
 def test_flat_groups_are_counted_by_their_reason() -> None:
     lost = replace(NOTHING.outcome, fault=Fault.ENVIRONMENT)
     good, bad, gone = (
-        Rollout(task=SUCCESS.task, turns=(), outcome=outcome, reward=RewardRecord(value=0.5))
+        Rollout(
+            task=SUCCESS.task,
+            turns=(),
+            outcome=outcome,
+            reward=RewardRecord(value=0.5, submission=False, field_accuracy=0.0, progress=0.0),
+        )
         for outcome in (SUCCESS.outcome, NOTHING.outcome, lost)
     )
     groups = [[good, good], [bad, bad], [bad, gone], [good, bad], [gone, gone], []]
