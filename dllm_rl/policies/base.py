@@ -20,7 +20,7 @@ from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.options import construct
 from dllm_rl.policies.attention import Reading
 from dllm_rl.policies.blocks import PromptBlocks
-from dllm_rl.policies.chat import encode_chat, refuse_chat
+from dllm_rl.policies.chat import encode_chat, plan_in, refuse_text_facts
 from dllm_rl.policies.feed import Feed, Tokens, places_of
 from dllm_rl.policies.head import output_head
 from dllm_rl.policies.interface import ModelInterface, at_least_float32
@@ -50,6 +50,7 @@ COMMON = frozenset(
         "chat_template",
         "system_prompt",
         "adds_bos",
+        "plan_after",
     }
 )
 
@@ -80,6 +81,8 @@ class PolicyFacts:
         system_prompt: The turn before it, with a chat template.
         adds_bos: Plain text begins with the tokenizer's BOS, as base models such as Gemma's and Llama's need it. A chat
             template has its own.
+        plan_after: The plan is what follows the last place of this text, such as "</think>": what stands before it is
+            drawn and scored like all else, and never executed. A text without it is a plan as a whole.
     """
 
     family: str
@@ -98,6 +101,7 @@ class PolicyFacts:
     chat_template: bool = False
     system_prompt: str | None = None
     adds_bos: bool = False
+    plan_after: str | None = None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -161,7 +165,7 @@ class BasePolicy:
 
     def __init__(self, model: torch.nn.Module, tokenizer: Any, facts: PolicyFacts) -> None:
         self.model, self.tokenizer, self.facts = model, tokenizer, facts
-        refuse_chat(tokenizer, facts)
+        refuse_text_facts(tokenizer, facts)
         self.canvas = Canvas(CanvasConfig(length=facts.canvas_length, line_width=facts.line_width), tokenizer)
         self.mask_id: int | None = facts.mask_id if facts.mask_id is not None else tokenizer.mask_token_id
         self.vocab_size = int(model.config.vocab_size)  # type: ignore[union-attr]
@@ -230,6 +234,10 @@ class BasePolicy:
         if self.facts.system_prompt is not None:
             turns.insert(0, {"role": "system", "content": self.facts.system_prompt})
         return encode_chat(self.tokenizer, turns)
+
+    def plan_of(self, ids: Int[Tensor, " l"]) -> str:
+        """The plan that a canvas holds."""
+        return plan_in(self.canvas.decode(ids), self.facts.plan_after)
 
     def fits(self, text: str) -> bool:
         """Whether a prompt is short enough."""

@@ -1,4 +1,4 @@
-"""Prompts as turns of a chat, and what text may not say in them."""
+"""Prompts as turns of a chat, what text may not say in them, and where a plan begins in an answer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ if TYPE_CHECKING:
     from dllm_rl.policies.base import PolicyFacts
 
 
-def refuse_chat(tokenizer: Any, facts: PolicyFacts) -> None:
-    """Raise ConfigError for a system prompt without a chat, a chat without a template, and BOS where there is none."""
+def refuse_text_facts(tokenizer: Any, facts: PolicyFacts) -> None:
+    """Raise ConfigError for a system prompt without a chat, a chat without a template, BOS where there is none, and
+    reasoning on a canvas whose lines are those of a plan."""
+    if facts.plan_after is not None and facts.line_width is not None:
+        raise ConfigError(
+            f"plan_after={facts.plan_after!r} lets text stand before a plan, and a canvas with line_width has lines of "
+            "a plan only. Leave one of them out."
+        )
+    if facts.plan_after is not None and not facts.plan_after.strip():
+        raise ConfigError('plan_after is a text that ends what stands before a plan, such as "</think>"; it is blank.')
     if facts.adds_bos and (facts.chat_template or tokenizer.bos_token_id is None):
         reason = "a chat template has its own" if facts.chat_template else "this tokenizer has none"
         raise ConfigError(f"adds_bos was set for BOS before a plain prompt, and {reason}. Leave it out.")
@@ -44,3 +52,8 @@ def encode_chat(tokenizer: Any, turns: Sequence[Mapping[str, str]]) -> list[int]
         )
     frame = [tokenizer.encode(part, add_special_tokens=False) for part in (before, after)]
     return frame[0] + encode_text(tokenizer, found) + frame[1]
+
+
+def plan_in(text: str, plan_after: str | None) -> str:
+    """The plan in what a policy wrote: what follows the last place of this text, or all where that is missing."""
+    return text if plan_after is None else text.rpartition(plan_after)[2].strip("\n")

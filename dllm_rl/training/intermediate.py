@@ -92,7 +92,7 @@ def with_step_rewards(
     assert answers is not None
     steps, last = torch.arange(answers.is_asked.shape[1]), last_step(_recorded(rollouts))[:, None]
     places = (answers.is_asked & (steps < last) & rollouts.valid[:, None]).nonzero().tolist()
-    pairs = [(asked[row], policy.canvas.decode(answers.ids[row, step])) for row, step in places]
+    pairs = [(asked[row], policy.plan_of(answers.ids[row, step])) for row, step in places]
     unique = list(dict.fromkeys((item.id, text) for item, text in pairs))
     by_id = {item.id: item for item in asked}
     values = dict(zip(unique, score_many([(by_id[name], text) for name, text in unique]), strict=True))

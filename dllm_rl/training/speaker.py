@@ -36,7 +36,7 @@ class Speaker:
         lengths = self.policy.canvas.visible(completions.ids).sum(dim=1).tolist()
         return [
             Completion(
-                plan=self.policy.canvas.decode(ids),
+                plan=self.policy.plan_of(ids),
                 prompt=text,
                 num_tokens=length,
                 sampled=SampledRow(prompts=prompts, completions=completions, row=row),

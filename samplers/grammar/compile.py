@@ -42,7 +42,13 @@ class Automaton:
 
 
 def constraint_of(policy: BasePolicy, prompts: Prompts) -> Constraint:
-    """The constraint of these rows. Raises ConfigError where the prompts carry no pages."""
+    """The constraint of these rows. Raises ConfigError where the prompts carry no pages, or text may stand before a
+    plan."""
+    if policy.facts.plan_after is not None:
+        raise ConfigError(
+            f"the grammar allows nothing before a plan, and facts.plan_after is {policy.facts.plan_after!r}. Leave one "
+            "of them out."
+        )
     if prompts.pages is None:
         raise ConfigError("decoding under the grammar needs the pages of the prompts; make them with `prompts_for`")
     return batch([compile_page(page, policy.canvas) for page in prompts.pages], policy)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from dllm_rl.errors import CheckpointError, ConfigError
 from dllm_rl.load_options import LoadOptions
 from dllm_rl.policies.base import PolicyFacts
 from dllm_rl.policies.loading import load_policy, save_policy
+from dllm_rl.training.speaker import Speaker
+from samplers.grammar.compile import constraint_of
 from tests.dllm_rl.policies import checkpoints
 from tests.tiny_policies import PLANS, PROMPTS
 
@@ -164,6 +168,46 @@ def test_a_chat_template_wraps_the_prompt(tmp_path):
     assert text == "".join(f"<|im_start|>{turn}" for turn in turns)
     ids = [*policy.tokenizer.encode("submit p1.e2"), 258]
     assert policy.canvas.decode(ids) == "submit p1.e2"
+
+
+@pytest.mark.parametrize(
+    ("text", "plan"),
+    [
+        ("A form.</think>\nsubmit p1.e2", "submit p1.e2"),
+        ('</think></think>\n\nfill p1.e1 "a"\nsubmit p1.e2', 'fill p1.e1 "a"\nsubmit p1.e2'),
+        ("submit p1.e2", "submit p1.e2"),
+        ("done thinking</think>", ""),
+    ],
+)
+def test_a_plan_may_stand_behind_reasoning(tmp_path, text, plan):
+    """What was sampled stays as it is; what is executed is the plan."""
+    path, _ = checkpoints.dream(tmp_path)
+    policy = load_policy(path, facts={**FACTS, "canvas_length": 64, "plan_after": "</think>"})
+    ids = torch.tensor(policy.canvas.encode(text))
+    assert (policy.canvas.decode(ids), policy.plan_of(ids)) == (text, plan)
+    prompts = policy.prompts(["Send."], [0])
+    drawn = registry.build("sampler", "low_confidence", num_steps=4).generate(policy, prompts, seed=0)
+    sampler: Any = SimpleNamespace(generate=lambda *given, **named: replace(drawn, ids=ids[None]))
+    (said,) = Speaker(policy=policy, sampler=sampler).say(prompts, ["Send."], seed=0)
+    assert said.plan == plan
+    assert said.sampled is not None and said.sampled.completions.ids[0].equal(ids)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [({"plan_after": "</think>", "line_width": 12}, "lines of a plan only"), ({"plan_after": " "}, "it is blank")],
+)
+def test_reasoning_that_could_not_stand_before_a_plan_is_refused(tmp_path, facts, message):
+    path, _ = checkpoints.dream(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        load_policy(path, facts={**FACTS, **facts})
+
+
+def test_the_grammar_refuses_reasoning(tmp_path):
+    path, _ = checkpoints.dream(tmp_path)
+    policy = load_policy(path, facts={**FACTS, "plan_after": "</think>"})
+    with pytest.raises(ConfigError, match="allows nothing before a plan"):
+        constraint_of(policy, policy.prompts(["Send."], [0]))
 
 
 @pytest.mark.parametrize("facts", [{}, {"chat_template": True, "system_prompt": "Write plans."}])
