@@ -29,6 +29,7 @@ from dllm_rl.training.config import Targets
 from dllm_rl.training.correction import correction_metrics, importance_weights
 from dllm_rl.training.credit import NO_CREDIT, StepCredit
 from dllm_rl.training.distance import Travelled
+from dllm_rl.training.inner_batch import InnerBatch, Piece, rows_of, rows_with_gradient
 from dllm_rl.training.metrics import combine, inner_metrics
 from dllm_rl.training.micro_batches import micro_batches, num_distinct
 from dllm_rl.training.ranks import Ranks
@@ -40,61 +41,6 @@ from dllm_rl.training.turns import USUAL_NORMALISER, TurnNormaliser, turn_advant
 def generator(seed: int, stream: str, *indices: int | str) -> torch.Generator:
     """A CPU `torch.Generator` of its own for one purpose."""
     return torch.Generator().manual_seed(derive(seed, stream, *indices))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _InnerBatch:
-    """One inner step: all rows with their views, and what other policies say of them.
-
-    Attributes:
-        mine: rows that this process goes backward from.
-        inputs: Number of each row's input among the distinct ones of its view.
-        old: Scores before the first update; None where they are those of the first forward, and where nothing reads
-            them.
-        ref: Scores of the reference policy.
-        weights: Of each row's gradient; None where all are 1.
-        is_first: Whether no update came before.
-        is_repeated: Whether its views are those of the first inner step.
-    """
-
-    rollouts: Rollouts
-    views: Views
-    advantages: Tensor
-    mine: Int[Tensor, " n"]
-    inputs: Int[Tensor, "k b"]
-    old: Float[Tensor, "k b l"] | None
-    ref: Float[Tensor, "k b l"] | None
-    weights: Float[Tensor, " b"] | None
-    is_first: bool
-    is_repeated: bool
-
-    def rows(self, index: Int[Tensor, " n"]) -> _InnerBatch:
-        """The rows of this index."""
-        return replace(
-            self,
-            rollouts=self.rollouts.rows(index),
-            views=self.views.rows(index),
-            advantages=self.advantages[index],
-            inputs=self.inputs[:, index],
-            old=None if self.old is None else self.old[:, index],
-            ref=None if self.ref is None else self.ref[:, index],
-            weights=None if self.weights is None else self.weights[index],
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Piece:
-    """Rows of one view, of which one forward is made, and the gradient of the loss in their scores."""
-
-    rollouts: Rollouts
-    views: Views
-    gradient: Tensor
-
-    @classmethod
-    def of(cls, batch: _InnerBatch, index: Int[Tensor, " n"], view: Int[Tensor, ""], gradient: Tensor) -> _Piece:
-        """These rows of one view."""
-        views = batch.views.rows(index).views(view[None])
-        return cls(rollouts=batch.rollouts.rows(index), views=views, gradient=gradient)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,7 +76,7 @@ class Updater:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         advantages = turn_advantages(self.objective, rollouts, self.credit)
-        kept = _rows_with_gradient(rollouts, advantages, keeps_flat_groups=self.objective.needs_flat_groups)
+        kept = rows_with_gradient(rollouts, advantages, keeps_flat_groups=self.objective.needs_flat_groups)
         counted = {"rows_updated": float(kept.numel()), "rows_filtered": float(rollouts.num_rows - kept.numel())}
         if kept.numel() == 0:
             return counted | self._checked(rollouts)
@@ -154,11 +100,11 @@ class Updater:
             return {}
         rows = rollouts.rows(valid)
         views = self.policy.process.exact(rows)
-        batch = _InnerBatch(
+        batch = InnerBatch(
             rollouts=rows,
             views=views,
             advantages=torch.zeros(rows.num_rows),
-            mine=_rows_of(self.ranks, rows),
+            mine=rows_of(self.ranks, rows),
             inputs=distinct_inputs(self.policy, rows, views),
             old=None,
             ref=None,
@@ -170,7 +116,7 @@ class Updater:
 
     def _inner_batches(
         self, step: int, whole: Rollouts, advantages: Tensor, kept: Int[Tensor, " n"]
-    ) -> list[_InnerBatch]:
+    ) -> list[InnerBatch]:
         """Views and fixed scores of all inner steps, before the first update.
 
         Views are drawn for all rows, and totals stay those of all, so that leaving out rows without gradient (`kept`
@@ -178,15 +124,15 @@ class Updater:
         """
         rollouts, advantages = whole.rows(kept), advantages[kept]
         weights = turn_weights(whole, self.normaliser, self.objective.mean_over)
-        mine = _rows_of(self.ranks, rollouts)
-        batches: list[_InnerBatch] = []
+        mine = rows_of(self.ranks, rollouts)
+        batches: list[InnerBatch] = []
         for inner in range(self.inner_steps):
             noise = generator(self.seed, "masks", step, inner, 0)
             views = self.objective.views(whole, self.policy.process, noise).rows(kept)
             if batches and views.equals(batches[0].views):
                 batches.append(replace(batches[0], is_first=False, is_repeated=True))
                 continue
-            batch = _InnerBatch(
+            batch = InnerBatch(
                 rollouts=rollouts,
                 views=views,
                 advantages=advantages,
@@ -205,11 +151,11 @@ class Updater:
             batches.append(replace(batch, old=old, ref=ref))
         return batches
 
-    def _inner_step(self, batch: _InnerBatch) -> tuple[dict[str, float], Float[Tensor, "k b l"]]:
+    def _inner_step(self, batch: InnerBatch) -> tuple[dict[str, float], Float[Tensor, "k b l"]]:
         """Go one step; return its metrics, and the scores of all rows before it."""
         self.optimiser.zero_grad(set_to_none=True)
         total, travelled, scores = 0.0, Travelled(), []
-        indices, pieces = self._loss_batches(batch), list[_Piece]()
+        indices, pieces = self._loss_batches(batch), list[Piece]()
         with gathered(self.policy.model):
             for index in indices:
                 part = batch.rows(index)
@@ -236,7 +182,7 @@ class Updater:
             summary["ratio_dev_u0"] = summary["ratio_dev"]
         return {**summary, "loss": total, **self._step()}, every
 
-    def _weighed(self, batch: _InnerBatch, new: Float[Tensor, "k b l"]) -> Float[Tensor, "k b l"]:
+    def _weighed(self, batch: InnerBatch, new: Float[Tensor, "k b l"]) -> Float[Tensor, "k b l"]:
         """Scores whose gradients weigh as their turns do, and as an engine's draws have to."""
         terms = weigh(new, batch.weights)
         if self.importance_cap is None:
@@ -245,7 +191,7 @@ class Updater:
         assert old is not None
         return weigh(terms, importance_weights(batch.rollouts, batch.views, old, self.importance_cap))
 
-    def _inputs(self, batch: _InnerBatch, new: Float[Tensor, "k b l"]) -> LossInputs:
+    def _inputs(self, batch: InnerBatch, new: Float[Tensor, "k b l"]) -> LossInputs:
         """What the loss of these rows is computed from. At u = 0 the old scores are the first forward itself."""
         old = new.detach() if batch.is_first else batch.old
         return LossInputs(
@@ -258,7 +204,7 @@ class Updater:
         )
 
     @torch.no_grad()
-    def _measured(self, batch: _InnerBatch, new: Float[Tensor, "k b l"]) -> dict[str, float]:
+    def _measured(self, batch: InnerBatch, new: Float[Tensor, "k b l"]) -> dict[str, float]:
         """Metrics of the inner step, from the scores of all its rows at once.
 
         So they depend neither on the micro-batches nor on the number of processes.
@@ -301,7 +247,7 @@ class Updater:
         is_passed = float(self.targets.is_passed(distance))
         return {"inner/log_ratio": distance.log_ratio, "inner/kl": distance.kl, "inner/stopped": is_passed}
 
-    def _score_all(self, policy: BasePolicy | Reference, batch: _InnerBatch) -> Float[Tensor, "k b l"]:
+    def _score_all(self, policy: BasePolicy | Reference, batch: InnerBatch) -> Float[Tensor, "k b l"]:
         """Scores without gradient of all rows; each process scores its own."""
         whole_model = gathered(policy.model) if isinstance(policy, BasePolicy) else nullcontext()
         with whole_model:
@@ -309,18 +255,18 @@ class Updater:
         return self._of_all(batch.views, scores, batch.mine)
 
     @torch.no_grad()
-    def _score(self, policy: BasePolicy | Reference, batch: _InnerBatch) -> Float[Tensor, "k n l"]:
+    def _score(self, policy: BasePolicy | Reference, batch: InnerBatch) -> Float[Tensor, "k n l"]:
         """Scores without gradient of these rows, one view after another."""
         indices = self._fitting(batch, holds_all_views=False)
         scores = [policy.view_log_probs(batch.rollouts.rows(index), batch.views.rows(index)) for index in indices]
         return torch.cat(scores, dim=1)[:, torch.cat(indices).argsort()]
 
-    def _fitting(self, batch: _InnerBatch, *, holds_all_views: bool) -> list[Int[Tensor, " n"]]:
+    def _fitting(self, batch: InnerBatch, *, holds_all_views: bool) -> list[Int[Tensor, " n"]]:
         """Rows whose distinct inputs fit into memory together."""
         groups = batch.rollouts.group_ids
         return micro_batches(batch.inputs, groups, self.batch_rows, holds_all_views=holds_all_views)
 
-    def _loss_batches(self, batch: _InnerBatch) -> list[Int[Tensor, " n"]]:
+    def _loss_batches(self, batch: InnerBatch) -> list[Int[Tensor, " n"]]:
         """Rows of one call of the loss: all where rows of a group are coupled, else what fits with all its views.
 
         None where other processes have all groups of the step.
@@ -331,7 +277,7 @@ class Updater:
             return [batch.mine]
         return [batch.mine[index] for index in self._fitting(batch.rows(batch.mine), holds_all_views=True)]
 
-    def _leaf(self, batch: _InnerBatch) -> Float[Tensor, "k n l"]:
+    def _leaf(self, batch: InnerBatch) -> Float[Tensor, "k n l"]:
         """Scores to go backward from; a leaf for `_second_pass` where their activations would not fit.
 
         So, too, where weights are sharded, since then all processes have to go forward and backward in step.
@@ -341,7 +287,7 @@ class Updater:
             return scores.requires_grad_() if batch.views.score.any() else scores
         return self.policy.view_log_probs(batch.rollouts, batch.views)
 
-    def _second_pass(self, batch: _InnerBatch, leaf: Float[Tensor, "k n l"]) -> list[_Piece]:
+    def _second_pass(self, batch: InnerBatch, leaf: Float[Tensor, "k n l"]) -> list[Piece]:
         """Score again piece by piece and go backward with the leaf's gradient: exact, for one more forward.
 
         Returns the pieces that are left for later: all of them where weights are sharded.
@@ -350,7 +296,7 @@ class Updater:
         later = []
         for index in self._fitting(batch, holds_all_views=False):
             for view in torch.arange(batch.views.num_views):
-                piece = _Piece.of(batch, index, view, leaf.grad[view, index])
+                piece = Piece.of(batch, index, view, leaf.grad[view, index])
                 if not piece.views.score.any():
                     continue
                 if self._is_sharded:
@@ -359,31 +305,16 @@ class Updater:
                     self._go_backward(piece)
         return later
 
-    def _go_backward(self, piece: _Piece) -> None:
+    def _go_backward(self, piece: Piece) -> None:
         scores = self.policy.view_log_probs(piece.rollouts, piece.views)
         (scores * piece.gradient).sum().backward()
 
-    def _in_step(self, batch: _InnerBatch, pieces: list[_Piece]) -> None:
+    def _in_step(self, batch: InnerBatch, pieces: list[Piece]) -> None:
         """Go backward from the pieces, one at a time in all processes; who has fewer joins in with a zero gradient."""
         most = max(self.ranks.gather(len(pieces)))
         if len(pieces) < most:
             view, row = batch.views.score.any(dim=-1).nonzero()[0]
-            idle = _Piece.of(batch, row[None], view, torch.zeros(()))
+            idle = Piece.of(batch, row[None], view, torch.zeros(()))
             pieces = [*pieces, *[idle] * (most - len(pieces))]
         for piece in pieces:
             self._go_backward(piece)
-
-
-def _rows_of(ranks: Ranks, rollouts: Rollouts) -> Int[Tensor, " n"]:
-    """The rows that this process goes backward from: whole groups, since a loss may couple the rows of one."""
-    groups = rollouts.group_ids.unique()
-    return torch.isin(rollouts.group_ids, groups[ranks.share(len(groups))]).nonzero().squeeze(1)
-
-
-def _rows_with_gradient(rollouts: Rollouts, advantages: Tensor, *, keeps_flat_groups: bool) -> Int[Tensor, " n"]:
-    """Valid rows, of groups in which any advantage is not zero unless flat groups count too."""
-    if keeps_flat_groups:
-        return rollouts.valid.nonzero().squeeze(1)
-    is_live = (advantages.reshape(rollouts.num_rows, -1) != 0).any(dim=1) & rollouts.valid
-    groups = rollouts.group_ids[is_live].unique()
-    return (torch.isin(rollouts.group_ids, groups) & rollouts.valid).nonzero().squeeze(1)
