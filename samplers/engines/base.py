@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from transformers import PreTrainedModel
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.autoregressive import AutoregressivePolicy
@@ -95,6 +94,9 @@ class Engine(Protocol):
 
 def stock_model(policy: AutoregressivePolicy, engine: str) -> Any:
     """The policy's model, under its adapter. Raises ConfigError where it is not one that engines know."""
+    # Imported here: whoever lists samplers or resolves a preset runs no model.
+    from transformers import PreTrainedModel
+
     model = without_adapter(policy.model)
     if not (isinstance(model, PreTrainedModel) and model.is_backend_compatible()):
         raise ConfigError(

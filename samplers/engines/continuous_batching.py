@@ -9,17 +9,19 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict, Field
-from transformers import GenerationConfig
-from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
 from dllm_rl.errors import ConfigError
 from dllm_rl.policies.autoregressive import AutoregressivePolicy
 from dllm_rl.seeding import derive
 from samplers.engines.base import Request, Written, stock_model
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+    from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
 PAGE = 256
 # Prompt tokens of a forward, at most. Its attention mask grows with them.
@@ -80,6 +82,8 @@ class ContinuousBatching:
         return [Written(tokens=tuple(row.generated_tokens), log_probs=tuple(row.logprobs)) for row in rows]
 
     def _batching(self, request: Request) -> ContinuousBatchingConfig:
+        from transformers.generation.configuration_utils import ContinuousBatchingConfig
+
         rows = min(self.max_rows, len(request.prompts))
         width = max(map(len, request.prompts)) + request.max_tokens
         return ContinuousBatchingConfig(
@@ -99,6 +103,8 @@ class ContinuousBatching:
 
 
 def _generation(request: Request) -> GenerationConfig:
+    from transformers import GenerationConfig
+
     is_greedy = request.temperature == 0
     return GenerationConfig(
         do_sample=not is_greedy,

@@ -17,7 +17,16 @@ from experiments.run.archive import MANIFEST
 GRIDS = Path(__file__).parents[3] / "docs" / "results" / "grids"
 
 
-PACKED = ["grid16", "grid16_lr", "ablation_masks", "ablation_level", "study16", "weak_judge", "episodes_quick"]
+PACKED = [
+    "grid16",
+    "grid16_lr",
+    "ablation_masks",
+    "ablation_level",
+    "null16",
+    "study16",
+    "weak_judge",
+    "episodes_quick",
+]
 
 
 @pytest.mark.parametrize("name", PACKED)
