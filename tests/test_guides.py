@@ -36,7 +36,7 @@ def test_the_page_of_a_site_of_ones_own_leads_to_a_grid(tmp_path: Path, monkeypa
     for line in listed.splitlines():
         assert line.strip() in shown
     code, _, errors = said(("grid", "workshop.yaml", "--dry-run"), monkeypatch, capsys)
-    assert code == 2 and "checkpoint 'runs/start/autoregressive' was given, and there is no such folder here" in errors
+    assert code == 2 and "checkpoint 'runs/start/autoregressive' was given, and this folder does not exist" in errors
     recipe = load_recipe("start.yaml")
     refuse_wrong_stages(recipe)
     for stage in recipe.families:

@@ -102,7 +102,7 @@ class Inverting:
         prompts = self.policy.prompts([_fitting(self.policy, state) for state in states], list(range(len(states))))
         sampler = registry.build("sampler", self.policy.usual_sampler, temperature=0.0)
         completions = sampler.generate(self.policy, prompts, seed=0)
-        return [self.policy.canvas.decode(ids).replace("\n", " ").strip() for ids in completions.ids]
+        return [self.policy.plan_of(ids).replace("\n", " ").strip() for ids in completions.ids]
 
 
 @register("inverter", "policy")

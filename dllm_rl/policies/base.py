@@ -236,7 +236,7 @@ class BasePolicy:
         return encode_chat(self.tokenizer, turns)
 
     def plan_of(self, ids: Int[Tensor, " l"]) -> str:
-        """The plan that a canvas holds."""
+        """The text of a canvas that counts: what follows `plan_after`, or all of it."""
         return plan_in(self.canvas.decode(ids), self.facts.plan_after)
 
     def fits(self, text: str) -> bool:

@@ -160,8 +160,8 @@ class TrainConfig(BaseModel):
             that they say nothing: a null control with updates of the usual size. Logged rewards are the true ones.
         turn_normaliser: How much the turns of an episode weigh (`dllm_rl.training.turns`). Whole plans have one turn.
         step_credit: What a turn earns beside the advantage of its episode (`dllm_rl.training.credit`).
-        importance_sampling_cap: Draws of an engine weigh as the policy's probability is to the engine's, at most this
-            (`dllm_rl.training.correction`). None: they all weigh 1.
+        importance_sampling_cap: Each draw of an engine is weighted by the policy's probability of it over the engine's,
+            up to this cap (`dllm_rl.training.correction`). None: all weights are 1.
         horizon: Stages in which episodes may take fewer turns than the environment allows; it allows its own after the
             last one (`dllm_rl.training.horizon`).
     """

@@ -113,7 +113,7 @@ class PolicyLevel(LoadOptions):
             return self.checkpoint.removeprefix(BUILTIN)
         if "family" not in stored and self.is_missing:
             raise ConfigError(
-                f"checkpoint '{self.checkpoint}' was given, and there is no such folder here. Give one that "
+                f"checkpoint '{self.checkpoint}' was given, and this folder does not exist. Give one that "
                 "`dllm-rl warmstart` or `save_policy` wrote, a hub id (owner/name), or builtin:<family>."
             )
         if "family" not in stored:

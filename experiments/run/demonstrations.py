@@ -101,7 +101,7 @@ def _load(source: str, split: str) -> Any:
         raise ConfigError(f"no file '{source}' of demonstrations. Give a JSONL or Parquet file, or a hub id.")
     if path.suffix not in _READERS and needs_hub(source) and (reason := unreachable()):
         raise ConfigError(
-            f"cannot read the demonstrations in '{source}': there is no such file here, and the hub cannot be reached "
+            f"cannot read the demonstrations in '{source}': this file does not exist, and the hub cannot be reached "
             f"({reason}). Give a JSONL or Parquet file, or connect."
         )
     import datasets

@@ -104,7 +104,7 @@ def refuse_missing_starts(levels: Iterable[PolicyLevel]) -> None:
     for level in levels:
         if level.is_missing:
             raise ConfigError(
-                f"checkpoint '{level.checkpoint}' was given, and there is no such folder here. "
+                f"checkpoint '{level.checkpoint}' was given, and this folder does not exist. "
                 f"{_way_to_make(Path(level.checkpoint))}"
             )
 

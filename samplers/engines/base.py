@@ -85,7 +85,7 @@ class Engine(Protocol):
         ...
 
     def write(self, policy: AutoregressivePolicy, request: Request) -> list[Written]:
-        """Take over the policy's weights, and write one row a prompt.
+        """Write one row a prompt with the policy's present weights.
 
         Raises ConfigError for a policy that it cannot run, and where it fails.
         """

@@ -1,6 +1,6 @@
 """transformers' continuous batching: rows that end make room for others, and keys and values lie in pages (2309.06180).
 
-It runs the policy's own model, adapter included, so that there are no weights to take over.
+It runs the policy's own model with its adapter, so no weights have to be copied.
 """
 
 from __future__ import annotations

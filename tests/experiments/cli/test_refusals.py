@@ -297,7 +297,7 @@ def test_a_file_that_is_no_preset_recipe_or_judge_is_one_message(text, message, 
         (
             "episodes_quick",
             "policies.masked.roles={own: {reflector: {checkpoint: ./nowhere, sampler: random}}}",
-            "checkpoint './nowhere' was given, and there is no such folder here",
+            "checkpoint './nowhere' was given, and this folder does not exist",
         ),
     ],
 )
